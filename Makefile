@@ -1,0 +1,39 @@
+# Two commands: `make serve` and `make test`. Each first sets up .venv, and again only when the project's needs change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Apple Silicon gets MLX beside Torch; any other machine Torch alone. On Linux, pip takes Torch's build with CUDA unless
+# PIP_EXTRA_INDEX_URL names PyTorch's index of CPU builds, which is a tenth of the size.
+EXTRAS := torch,builtin,dev
+ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)
+EXTRAS := $(EXTRAS),mlx
+endif
+
+.PHONY: serve test check bench clean
+
+serve: $(VENV)/ready
+	$(BIN)/nearfar serve
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/server.py
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nearfar needs Python 3.11 or newer; say: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@

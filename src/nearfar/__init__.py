@@ -1,0 +1,32 @@
+"""nearfar: OpenAI's and Cohere's embedding and rerank protocols, served by a real model on your own machine."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nearfar.app import create_app
+    from nearfar.config import ModelSettings, Settings
+    from nearfar.engines import Engine
+    from nearfar.errors import NearfarError
+
+__all__ = ["Engine", "ModelSettings", "NearfarError", "Settings", "create_app"]
+__version__ = version("nearfar")
+
+_HOMES = {
+    "create_app": "nearfar.app",
+    "Settings": "nearfar.config",
+    "ModelSettings": "nearfar.config",
+    "Engine": "nearfar.engines",
+    "NearfarError": "nearfar.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``nearfar --help`` needn't load a web server."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

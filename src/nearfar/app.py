@@ -1,0 +1,105 @@
+"""Settings → a Litestar application. Builds and wires; opens nothing before its lifespan."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from litestar import Litestar, Request, Response
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+
+from nearfar.auth import KeyGuard
+from nearfar.dialects import dialect_of, installed_dialects, request_id
+from nearfar.drain import Drain
+from nearfar.serving.fleet import Fleet
+from nearfar.serving.observe import Metrics, RequestRecord
+from nearfar.serving.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+    from nearfar.config import Settings
+    from nearfar.dialects import Dialect
+    from nearfar.types import Task
+
+_access = logging.getLogger("nearfar.access")
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Build the server. Its models open in the background once the lifespan has begun.
+
+    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics`` and ``drain``.
+    """
+    dialects = installed_dialects()
+    vendor_names: dict[str, Task] = {}
+    for dialect in dialects:
+        vendor_names |= dialect.vendor_models
+    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    fleet = Fleet(settings, vendor_names, metrics)
+    drain = Drain()
+    app = Litestar(
+        route_handlers=[dialect.router() for dialect in dialects],
+        exception_handlers={Exception: _by_path(dialects)},
+        middleware=[_Clock(), drain, *([KeyGuard(settings.api_key)] if settings.api_key else [])],
+        before_send=[_sign],
+        lifespan=[_lifespan],
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
+    )
+    service = Service(fleet, metrics, settings.deadline_s)
+    app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+    app.state.fleet.start()
+    try:
+        yield
+    finally:
+        await app.state.fleet.close()
+        app.state.service.close()
+        app.state.metrics.close()
+
+
+def _by_path(dialects: Sequence[Dialect]) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
+    """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for."""
+
+    def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+        return dialect_of(request.scope["path"], dialects).answer_error(request, exc)
+
+    return answer
+
+
+class _Clock(ASGIMiddleware):
+    """Notes when a request began."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        scope["state"]["began"] = time.perf_counter()
+        await next_app(scope, receive, send)
+
+
+async def _sign(message: Message, scope: Scope) -> None:
+    """Put the request's id on every answer, errors too, and note the request: one line, without its text."""
+    if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
+        return
+    said = request_id(scope)
+    message["headers"] = [*message["headers"], (b"x-request-id", said.encode())]
+    state: dict[str, Any] = scope["state"]
+    now = time.perf_counter()
+    seconds = now - state.get("began", now)  # a request that no route took has no beginning, and takes no time
+    record = RequestRecord(
+        route=scope.get("path_template") or "none",
+        method=scope["method"],
+        status=message["status"],
+        seconds=seconds,
+    )
+    scope["litestar_app"].state.metrics.request_done(record)
+    fields = {"request_id": said, "method": scope["method"], "path": scope["path"], "status": message["status"]}
+    _access.info("request", extra={"fields": {**fields, "ms": round(seconds * 1000, 1), **state.get("done", {})}})

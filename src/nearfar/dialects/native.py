@@ -1,0 +1,81 @@
+"""Our own routes: health, what is served and how, and the metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST
+
+import nearfar
+from nearfar import errors
+from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response
+
+
+@get("/health/live", opt={"public": True})
+async def live() -> Response[bytes]:
+    """Answer as long as the event loop turns."""
+    return json_response({"status": "live"})
+
+
+@get("/health/ready", opt={"public": True})
+async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer 200 once every model has had a forward succeed and its worker lives, 503 before and after."""
+    request.app.state.drain.refuse()
+    fleet_of(request).refuse_unready()
+    return json_response({"status": "ready"})
+
+
+@get("/info")
+async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score."""
+    models = [model.info for model in fleet_of(request).models()]
+    return json_response({"name": "nearfar", "version": nearfar.__version__, "models": models})
+
+
+@get("/metrics")
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Give every metric in Prometheus' text form."""
+    media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it
+    return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+_STATUS: dict[type[errors.NearfarError], int] = {
+    errors.RequestError: 400,
+    errors.InputError: 400,
+    errors.MalformedBody: 400,
+    errors.BodyTooLarge: 413,
+    errors.EmptyInput: 400,
+    errors.TooMany: 400,
+    errors.TooLong: 400,
+    errors.TooManyTokens: 400,
+    errors.BadDimensions: 400,
+    errors.BadTokenIds: 400,
+    errors.UnknownModel: 404,
+    errors.WrongTask: 400,
+    errors.UnknownPath: 404,
+    errors.WrongMethod: 405,
+    errors.MissingKey: 401,
+    errors.WrongKey: 401,
+    errors.CallerGone: 499,
+    errors.ServingError: 500,
+    errors.Overloaded: 429,
+    errors.DeadlinePassed: 504,
+    errors.NotReady: 503,
+    errors.Draining: 503,
+    errors.EngineFailed: 500,
+    errors.InternalFault: 500,
+}
+
+
+def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
+    return {"error": type(error).__name__, "message": sentence}
+
+
+dialect = Dialect(
+    name="native",
+    handlers=[live, ready, info, metrics],
+    errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
+    render_error=_render_error,
+    prefixes=("/",),
+)

@@ -1,0 +1,116 @@
+"""What an engine is, and how one is chosen. Numbers only: ids in, float32 out; no text, no asyncio, no HTTP.
+
+Engines enter through the entry-point group ``nearfar.engines``, ours and strangers' alike; each entry names an
+``EngineKind``. Nothing heavy is imported to find out whether an engine can run here.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from nearfar.config import Device, Dtype
+from nearfar.errors import EngineUnavailable
+from nearfar.models.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+GROUP = "nearfar.engines"
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What an open engine is. ``batch_tokens`` is the padded size of a batch, in tokens, that suits its device."""
+
+    name: str
+    device: str
+    dtype: str
+    dim: int
+    batch_tokens: int
+
+
+class Engine(Protocol):
+    """One open checkpoint. Every method is called on the thread that opened it, one at a time.
+
+    An engine may raise anything; it never retries and never answers with a number it didn't compute.
+    """
+
+    info: EngineInfo
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        """Give (B, D) vectors; row i answers ``batch[i]``, of unit length where the Recipe says so."""
+        ...
+
+    def score(self, batch: Sequence[Row]) -> FloatArray:
+        """Give (B,) raw logits, one a pair; the activation is not the engine's business."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        ...
+
+
+class EngineOrder(Struct, frozen=True, kw_only=True):
+    """All an engine is told: which files, how to run them, and where."""
+
+    folder: Path
+    recipe: Recipe
+    device: Device
+    dtype: Dtype
+
+
+class EngineKind(Protocol):
+    """What an entry point of the group names.
+
+    ``rank`` orders the automatic choice: the highest one that can run here wins.
+    """
+
+    rank: int
+
+    def obstacle(self, device: Device) -> str | None:
+        """Say in one sentence, with the way out, why it can't run here; None when it can."""
+        ...
+
+    def open(self, order: EngineOrder) -> Engine:
+        """Load the checkpoint. Raises SetupError for files or a machine it can't work with."""
+        ...
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """The engine to open and why it was chosen."""
+
+    name: str
+    kind: EngineKind
+    reason: str
+
+
+def installed_engines() -> dict[str, EngineKind]:
+    """Load every registered engine kind, by name."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def choose_engine(name: str, device: Device) -> Choice:
+    """Pick the engine called ``name``, or for ``auto`` the first that can run here.
+
+    Raises EngineUnavailable when the named one, or every one, can't: never a silent change of engine.
+    """
+    kinds = installed_engines()
+    if name != "auto":
+        if name not in kinds:
+            raise EngineUnavailable(f"engine {name!r} doesn't exist here; there are: {', '.join(sorted(kinds))}")
+        if obstacle := kinds[name].obstacle(device):
+            raise EngineUnavailable(f"engine {name!r}: {obstacle}")
+        return Choice(name=name, kind=kinds[name], reason="asked for")
+    obstacles: list[str] = []
+    for candidate, kind in sorted(kinds.items(), key=lambda item: -item[1].rank):
+        obstacle = kind.obstacle(device)
+        if obstacle is None:
+            return Choice(name=candidate, kind=kind, reason="; ".join([*obstacles, "first that can run here"]))
+        obstacles.append(f"not {candidate}: {obstacle}")
+    raise EngineUnavailable(f"no engine can run here ({'; '.join(obstacles) or 'none is installed'})")

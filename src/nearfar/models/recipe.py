@@ -1,0 +1,195 @@
+"""A checkpoint's folder → Recipe: everything between a text and its vector, or a pair and its score.
+
+Reads the JSON files that transformers and sentence-transformers write; never weights, never code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from nearfar.errors import CheckpointError
+from nearfar.models.files import read_json, read_json_if_there
+from nearfar.models.modules import Dense, Pooling, Steps, read_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
+_DECODERS = frozenset(
+    ["gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo", "olmo2", "opt"]
+    + ["phi", "phi3", "qwen2", "qwen3", "qwen3_moe"]
+)
+# These start counting positions after the padding id, so the table has that many rows no text can use
+# (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).
+_OFFSET_POSITIONS = frozenset(["camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"])
+_UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """How a checkpoint is to be run. The same on every engine.
+
+    ``pooling`` has one mode, or several whose results are joined in order; it is empty for a cross-encoder.
+    ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one
+    put before a text whose caller chose none.
+    """
+
+    architecture: str
+    model_type: str
+    task: Literal["embed", "score"]
+    max_tokens: int
+    hidden_size: int
+    pooling: tuple[Pooling, ...] = ()
+    pooling_source: str = ""
+    dense: tuple[Dense, ...] = ()
+    normalize: bool = False
+    prompts: dict[str, str] = {}
+    default_prompt: str | None = None
+    lower_case: bool = False
+    pad_token_id: int = 0
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector, after pooling and any Dense layers; 0 for a cross-encoder."""
+        if self.task == "score":
+            return 0
+        return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
+
+
+class _Config(Struct, rename={"labels": "num_labels"}):
+    """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
+
+    model_type: str
+    architectures: list[str] | None = None
+    hidden_size: int | None = None
+    n_embd: int | None = None
+    d_model: int | None = None
+    dim: int | None = None
+    max_position_embeddings: int | None = None
+    n_positions: int | None = None
+    pad_token_id: int | list[int] | None = None
+    labels: int | None = None
+    id2label: dict[str, str] | None = None
+    sentence_transformers: dict[str, Any] = {}
+    sbert_ce_default_activation_function: str | None = None
+
+    @property
+    def padding(self) -> int | None:
+        return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
+
+
+class _Sentence(Struct):
+    """sentence_bert_config.json."""
+
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+
+
+class _Tokenizer(Struct):
+    """tokenizer_config.json."""
+
+    model_max_length: float | None = None
+
+
+class _Prompts(Struct):
+    """config_sentence_transformers.json."""
+
+    prompts: dict[str, str] = {}
+    default_prompt_name: str | None = None
+
+
+def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
+    """Read the folder's files into a Recipe; ``max_tokens`` overrules the limit that the files state.
+
+    Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
+    anything in the folder that can't be honoured.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
+        )
+    config = read_json(folder / "config.json", _Config)
+    _refuse_pickles(folder)
+    sentence = read_json_if_there(folder / "sentence_bert_config.json", _Sentence)
+    recipe = Recipe(
+        architecture=(config.architectures or ["unknown"])[0],
+        model_type=config.model_type,
+        task="embed",
+        max_tokens=_max_tokens(folder, config, sentence, max_tokens),
+        hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or 0,
+        lower_case=sentence.do_lower_case,
+        pad_token_id=config.padding or 0,
+    )
+    if recipe.architecture.endswith("ForSequenceClassification"):
+        return _cross_encoder(folder, config, recipe)
+    recipe = _with_prompts(folder, recipe)
+    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(config)
+    return msgspec.structs.replace(
+        recipe,
+        pooling=steps.pooling,
+        pooling_source=steps.source,
+        dense=steps.dense,
+        normalize=steps.normalize,
+    )
+
+
+def _cross_encoder(folder: Path, config: _Config, recipe: Recipe) -> Recipe:
+    file = folder / "config.json"
+    labels = config.labels or len(config.id2label or {}) or 2  # transformers' own default is 2
+    if labels != 1:
+        raise CheckpointError(f"{file}: a classifier with {labels} labels; only rerankers, which have 1, are served")
+    # Both activations that sentence-transformers writes mean the same to us: the head gives a logit.
+    named = (
+        config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function or "Sigmoid"
+    )
+    if str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
+        raise CheckpointError(f"{file}: the activation {named} is neither Sigmoid nor Identity")
+    return msgspec.structs.replace(recipe, task="score")
+
+
+def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
+    file = folder / "config_sentence_transformers.json"
+    named = read_json_if_there(file, _Prompts)
+    if named.default_prompt_name and named.default_prompt_name not in named.prompts:
+        raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
+    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
+    default = named.default_prompt_name if named.default_prompt_name in prompts else None
+    return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
+
+
+def _usual_steps(config: _Config) -> Steps:
+    """Give a folder without modules.json the usual pooling of its family, and say that it is a default."""
+    pooling: Pooling = "lasttoken" if config.model_type in _DECODERS else "mean"
+    kind = "decoders" if pooling == "lasttoken" else "encoders"
+    source = f"default for {kind}; the folder has no modules.json"
+    return Steps(pooling=(pooling,), source=source, dense=(), normalize=True)
+
+
+def _max_tokens(folder: Path, config: _Config, sentence: _Sentence, asked: int | None) -> int:
+    """Take the limit as sentence-transformers does, special tokens included, but never past the positions."""
+    tokenizer = read_json_if_there(folder / "tokenizer_config.json", _Tokenizer)
+    stated = sentence.max_seq_length or tokenizer.model_max_length
+    limits = [float(stated)] if stated else []
+    positions = config.max_position_embeddings or config.n_positions
+    if positions:
+        padding = 1 if config.padding is None else config.padding  # 1 is the RoBERTa family's default
+        positions -= padding + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        limits.append(positions)
+    if asked and positions and asked > positions:
+        raise CheckpointError(
+            f"{folder}: max_tokens = {asked} is over the {positions} positions the model was built with"
+        )
+    limit = asked or min(limits, default=_UNLIMITED)
+    if limit >= _UNLIMITED:
+        raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
+    return int(limit)
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them to safetensors")
+    raise CheckpointError(f"{folder}: has no *.safetensors")

@@ -1,0 +1,83 @@
+"""The process: granian, signals, and the exit code. The only module that knows granian.
+
+Granian runs embedded, in this very process: a signal then reaches us first, and requests in flight can finish
+while new ones are told to come back, before granian is asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from nearfar.app import create_app
+from nearfar.logs import configure_logging, log_config
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from nearfar.config import Settings
+
+_log = logging.getLogger(__name__)
+
+
+async def run_server(settings: Settings) -> int:
+    """Serve until a signal; give the exit code: 0 after a drain, 1 when the port or a model can't be opened."""
+    configure_logging(settings.log_format)
+    app = create_app(settings)
+    server = Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        websockets=False,
+        backlog=2048,
+        log_level=LogLevels.error,  # its start and stop lines would repeat ours
+        log_dictconfig=log_config(settings.log_format),
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve())
+    opening = asyncio.create_task(_open(app, settings))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if opening.done() and opening.result():
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    code = 0 if stop.is_set() else 1
+    if not serving.done():
+        await _drain(app, settings.drain_s)
+        server.stop()
+    for task in (opening, stopping):
+        task.cancel()
+    try:
+        await serving
+    except (OSError, RuntimeError) as error:  # granian passes on what its Rust side raised
+        _log.error("can't listen on %s:%d: %s", settings.host, settings.port, error)
+        return 1
+    return code
+
+
+async def _open(app: Litestar, settings: Settings) -> bool:
+    """Wait for the models and say so; give False, the fleet having said why, when one can't be opened."""
+    try:
+        await app.state.fleet.opened()
+    except Exception:  # noqa: BLE001 — the fleet logged it; whatever it was, this server can't serve
+        return False
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _log.info("serving on http://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", host, settings.port)
+    return True
+
+
+async def _drain(app: Litestar, deadline_s: float) -> None:
+    drain = app.state.drain
+    if drain.in_flight:
+        _log.info("shutting down: %d requests may take %g s to finish", drain.in_flight, deadline_s)
+    if lost := await drain.begin(deadline_s):
+        _log.warning("shutting down: %d requests didn't finish in time", lost)

@@ -1,0 +1,1 @@
+"""Queues, batches and rules. Knows engines by their protocol only."""

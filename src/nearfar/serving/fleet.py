@@ -1,0 +1,210 @@
+"""Names → models: which are served, under what names, and whether they are ready.
+
+Opening a model means: find its files, read its Recipe, choose an engine, load it on the lane's thread and
+let one forward succeed. Models open one after another in the background, so that a server answers for its
+health from its first moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from nearfar.engines import Engine, EngineInfo, EngineOrder, choose_engine
+from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
+from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
+from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.models.tokens import Tokens
+from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.types import ModelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nearfar.config import ModelSettings, OnOverflow, Settings
+    from nearfar.serving.observe import Observer, QueueDepth
+    from nearfar.types import Task
+
+_log = logging.getLogger(__name__)
+
+SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
+SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
+
+
+class Model:
+    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
+
+    def __init__(self, info: ModelInfo, recipe: Recipe, tokens: Tokens, lane: Lane, on_overflow: OnOverflow) -> None:
+        self.info = info
+        self.recipe = recipe
+        self.tokens = tokens
+        self.lane = lane
+        self.on_overflow = on_overflow
+
+
+class Fleet:
+    """The served models. ``vendor_names`` are names that mean the default model of their task."""
+
+    def __init__(self, settings: Settings, vendor_names: Mapping[str, Task], observer: Observer) -> None:
+        self._settings = settings
+        self._vendor_names = vendor_names
+        self._observer = observer
+        self._models: dict[str, Model] = {}
+        self._opening: asyncio.Task[None] | None = None
+        self._started = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to open every model, in the order of the settings."""
+        self._opening = asyncio.create_task(self._open_all(), name="opening models")
+        self._started.set()
+
+    async def opened(self) -> None:
+        """Wait until every model is open. Raises what kept the first one that can't be."""
+        await self._started.wait()
+        if self._opening:
+            await asyncio.shield(self._opening)
+
+    async def close(self) -> None:
+        """Stop opening, and close every model."""
+        if self._opening:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        for model in self._models.values():
+            await model.lane.close()
+
+    def models(self) -> list[Model]:
+        """List the open models, in the order of the settings."""
+        return list(self._models.values())
+
+    def depths(self) -> list[QueueDepth]:
+        """Give each model's queue."""
+        return [model.lane.depth() for model in self._models.values()]
+
+    def refuse_unready(self) -> None:
+        """Raise NotReady unless every model has opened and every lane is alive."""
+        if self._opening is None or not self._opening.done():
+            raise NotReady("the model is still loading", retry_after_s=1)
+        if self._opening.cancelled() or self._opening.exception():
+            raise NotReady("the model failed to load; the server's log says why")
+        if not all(model.lane.is_open for model in self._models.values()):
+            raise NotReady("a model has stopped; the server's log says why")
+
+    def find(self, name: str | None, task: Task) -> Model:
+        """Find the model a request means: by name, by alias, or the default of the task.
+
+        Raises UnknownModel, WrongTask, or NotReady while models still open.
+        """
+        if name is not None and (found := self.named(name)):
+            if task not in found.info.tasks:
+                raise WrongTask(name, task)
+            return found
+        self.refuse_unready()
+        if name is not None and name not in self._vendor_names:
+            raise UnknownModel(name)
+        if name is not None and self._vendor_names[name] != task:
+            raise WrongTask(name, task)
+        return self._default(name, task)
+
+    def describe(self, name: str) -> ModelInfo:
+        """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""
+        self.refuse_unready()
+        if found := self.named(name):
+            return found.info
+        if name not in self._vendor_names:
+            raise UnknownModel(name, listing=True)
+        return self._default(name, self._vendor_names[name]).info
+
+    def named(self, name: str) -> Model | None:
+        """Find a model by its name or an alias; a vendor's name is nobody's own."""
+        if name in self._models:
+            return self._models[name]
+        return next((model for model in self._models.values() if name in model.info.aliases), None)
+
+    def _default(self, name: str | None, task: Task) -> Model:
+        """Take the first model made for the task, else the first that can do it."""
+        made_for = "score" if task == "rank" else "embed"
+        able = [model for model in self._models.values() if task in model.info.tasks]
+        if not able:
+            raise WrongTask(name or "the served model", task)
+        return next((model for model in able if model.recipe.task == made_for), able[0])
+
+    async def _open_all(self) -> None:
+        try:
+            for wanted in self._settings.models:
+                started = time.perf_counter()
+                model, reason = await self._open(wanted)
+                self._log_open(model, reason, time.perf_counter() - started)
+        except SetupError as error:
+            _log.error("can't start: %s", error)
+            raise
+        except Exception:
+            _log.exception("can't start")
+            raise
+
+    async def _open(self, wanted: ModelSettings) -> tuple[Model, str]:
+        settings = self._settings
+        hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
+        checkpoint = await asyncio.to_thread(find_checkpoint, wanted.name, hub)
+        recipe = await asyncio.to_thread(read_recipe, checkpoint.folder, wanted.max_tokens)
+        tokens = await asyncio.to_thread(Tokens, checkpoint.folder, recipe)
+        self._refuse_taken(checkpoint.name, wanted.aliases)
+        device, dtype = wanted.device or settings.device, wanted.dtype or settings.dtype
+        choice = await asyncio.to_thread(choose_engine, wanted.engine or settings.engine, device)
+        order = EngineOrder(folder=checkpoint.folder, recipe=recipe, device=device, dtype=dtype)
+        limits = LaneLimits(batch_tokens=settings.batch_tokens or 0, queue_tokens=settings.queue_tokens)
+        lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
+        probe = (tokens.encode(["ready"]) if recipe.task == "embed" else tokens.encode_pairs("ready", ["ready"], None))[
+            0
+        ]
+        engine: Engine = await lane.open(lambda: choice.kind.open(order), probe)
+        info = _describe(checkpoint, recipe, engine.info, wanted.aliases)
+        model = Model(info, recipe, tokens, lane, wanted.on_overflow or settings.on_overflow)
+        self._models[info.name] = model
+        return model, choice.reason
+
+    def _refuse_taken(self, name: str, aliases: tuple[str, ...]) -> None:
+        for taken in (name, *aliases):
+            if self.named(taken):
+                raise ConfigError(f"models: two of them are called {taken!r}")
+
+    def _log_open(self, model: Model, reason: str, seconds: float) -> None:
+        info = model.info
+        _log.info(
+            "%s is ready in %.1f s: engine %s (%s), %s, %s, pooling %s (%s), %d dimensions, %d tokens",
+            info.name,
+            seconds,
+            info.engine,
+            reason,
+            info.device,
+            info.dtype,
+            info.pooling or "none",
+            info.pooling_source or "cross-encoder",
+            info.dim,
+            info.max_tokens,
+        )
+
+
+def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
+    embeds = recipe.task == "embed"
+    return ModelInfo(
+        name=checkpoint.name,
+        aliases=aliases,
+        tasks=("embed", "rank") if embeds else ("rank",),
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        architecture=recipe.architecture,
+        engine=engine.name,
+        device=engine.device,
+        dtype=engine.dtype,
+        dim=recipe.dim,
+        max_tokens=recipe.max_tokens,
+        pooling="+".join(recipe.pooling),
+        pooling_source=recipe.pooling_source,
+        normalized=recipe.normalize,
+        prompts=recipe.prompts,
+        default_prompt=recipe.default_prompt,
+        score=SCORE_OF_VECTORS if embeds else SCORE_OF_PAIRS,
+        created=int(time.time()),
+    )

@@ -1,0 +1,173 @@
+"""The rules: what a job may ask for, and what its answer holds. Knows no dialect and no HTTP.
+
+Limits, prompts, dimensions, order, scores and usage are decided here, once, for every dialect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.errors import BadDimensions, DeadlinePassed, EmptyInput, TooLong, TooManyTokens
+from nearfar.models import openai_tokens
+from nearfar.types import Embedded, Ranked, RankedDocument, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
+
+    import numpy.typing as npt
+
+    from nearfar.models.tokens import Row
+    from nearfar.serving.fleet import Fleet, Model
+    from nearfar.serving.observe import Observer
+    from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
+
+    _T = TypeVar("_T")
+
+# The names under which checkpoints keep the prompt of each role; sentence-transformers' own encode_query and
+# encode_document look these up first.
+_PROMPTS: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+class Service:
+    """Answers jobs. One for the whole server; safe to call from many requests at once."""
+
+    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float) -> None:
+        self._fleet = fleet
+        self._observer = observer
+        self._deadline_s = deadline_s
+        # Tokenising releases the GIL and takes microseconds a text; two threads keep one huge text from
+        # holding up everyone else's.
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokens")
+
+    def close(self) -> None:
+        """Drop what waits to be tokenised."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(self, job: EmbedJob) -> Embedded:
+        """Turn the job's texts into vectors.
+
+        Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
+        """
+        model = self._fleet.find(job.model, "embed")
+        dim = model.recipe.dim
+        if job.dimensions is not None and not 1 <= job.dimensions <= dim:
+            raise BadDimensions(job.dimensions, dim)
+        rows = await self._tokenise(lambda: _rows(model, job))
+        usage = self._count(model, rows)
+        vectors = await self._run(model, rows)
+        if job.dimensions is not None and job.dimensions < dim:
+            vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
+        return Embedded(model=model.info.name, vectors=vectors, usage=usage)
+
+    async def rank(self, job: RankJob) -> Ranked:
+        """Score each document against the query, in [0, 1], and sort: best first, ties in the job's order."""
+        model = self._fleet.find(job.model, "rank")
+        by_pairs = model.recipe.task == "score"
+        rows = await self._tokenise(lambda: (_pair_rows if by_pairs else _separate_rows)(model, job))
+        usage = self._count(model, rows)
+        answers = await self._run(model, rows)
+        scores: npt.NDArray[Any] = _sigmoid(answers) if by_pairs else _cosine_scores(answers[0], answers[1:])
+        best = np.argsort(-scores, kind="stable")[: job.top_n]
+        results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
+        return Ranked(model=model.info.name, results=results, usage=usage)
+
+    async def _tokenise(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
+        usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
+        self._observer.tokens_counted(model.info.name, usage.tokens, usage.truncated_tokens)
+        return usage
+
+    async def _run(self, model: Model, rows: Sequence[Row]) -> FloatArray:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await model.lane.submit(rows)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+
+
+def _rows(model: Model, job: EmbedJob) -> list[Row]:
+    """Tokenise the job's inputs, hold them against the limits, and cut them."""
+    if job.ceiling:
+        _refuse_many_ids(job.inputs, job.ceiling)
+    prompt = model.recipe.prompts.get(model.recipe.default_prompt or "", "")
+    texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
+    rows = model.tokens.encode(texts, prompt)
+    if job.ceiling:
+        # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
+        counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
+        _refuse_over(counts, job.ceiling)
+    _refuse_empty(rows)
+    if model.on_overflow == "error":
+        _refuse_cut(rows)
+    return rows
+
+
+def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
+    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], ceiling)
+
+
+def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
+    for index, count in enumerate(counts):
+        if count > ceiling.tokens_each:
+            raise TooLong(index, count, ceiling.tokens_each)
+    if sum(counts) > ceiling.tokens_together:
+        raise TooManyTokens(sum(counts), ceiling.tokens_together)
+
+
+def _refuse_empty(rows: Sequence[Row]) -> None:
+    for index, row in enumerate(rows):
+        if not row.ids:
+            raise EmptyInput(f"text {index} has no token this model knows")
+
+
+def _refuse_cut(rows: Sequence[Row]) -> None:
+    for index, row in enumerate(rows):
+        if row.cut:
+            raise TooLong(index, row.content, row.content - row.cut)
+
+
+def _pair_rows(model: Model, job: RankJob) -> list[Row]:
+    """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
+    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document)
+
+
+def _separate_rows(model: Model, job: RankJob) -> list[Row]:
+    """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
+    query = model.tokens.encode([job.query], _prompt(model, "query"))
+    documents = model.tokens.encode(job.documents, _prompt(model, "document"), job.max_tokens_per_document)
+    _refuse_empty([*query, *documents])
+    return [*query, *documents]
+
+
+def _prompt(model: Model, role: Role) -> str:
+    prompts = model.recipe.prompts
+    named = next((name for name in _PROMPTS[role] if name in prompts), model.recipe.default_prompt)
+    return prompts[named] if named else ""
+
+
+def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:
+    """Keep the first components, (B, D) → (B, dimensions), and make unit vectors unit vectors again."""
+    kept = vectors[:, :dimensions]
+    if normalize:
+        kept = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.ascontiguousarray(kept)
+
+
+def _cosine_scores(query: FloatArray, documents: FloatArray) -> FloatArray:
+    """Map the cosine of (D,) with each of (N, D) from [-1, 1] to [0, 1]."""
+    lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
+    cosines = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
+    scores: FloatArray = (1.0 + cosines) / 2.0
+    return scores
+
+
+def _sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
+    """Map logits (N,) to [0, 1]; through tanh, which can't overflow, and in float64, where -90 isn't yet 0."""
+    return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0

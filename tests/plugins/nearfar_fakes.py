@@ -1,0 +1,88 @@
+"""An engine that runs no model, entered through the same door as any stranger's.
+
+Its vectors are made from the ids alone, so that a test can tell whose row it was given; some ids make it
+misbehave, so that one server can be asked for every kind of failure.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.engines import EngineInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.config import Device
+    from nearfar.engines import Engine, EngineOrder
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+# Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
+BOOM, NAN, ZERO, FEW = 8797, 16660, 5717, 2261
+SECRET = "a path, a prompt and other things nobody should see"  # what the failing engine says
+
+
+def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
+    """Make the (dim,) unit vector that the fake gives for these ids."""
+    seed = zlib.crc32(np.array(ids, dtype=np.int64).tobytes())
+    vector = np.random.default_rng(seed).standard_normal(dim).astype(np.float32)
+    unit: FloatArray = vector / np.linalg.norm(vector)
+    return unit
+
+
+class FakeEngine:
+    """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each."""
+
+    def __init__(self, dim: int = 8) -> None:
+        self.info = EngineInfo(name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024)
+        self.batches: list[list[Row]] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.closed = False
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        self._note(batch)
+        words = {word for row in batch for word in row.ids}
+        if BOOM in words:
+            raise RuntimeError(SECRET)
+        vectors = np.stack([vector_of(row.ids, self.info.dim) for row in batch])
+        for at, row in enumerate(batch):
+            if NAN in row.ids:
+                vectors[at] = np.nan
+            if ZERO in row.ids:
+                vectors[at] = 0
+        return vectors[:-1] if FEW in words else vectors
+
+    def score(self, batch: Sequence[Row]) -> FloatArray:
+        self._note(batch)
+        return np.array([float(len(row.ids)) for row in batch], dtype=np.float32)
+
+    def close(self) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.closed = True
+
+    def _note(self, batch: Sequence[Row]) -> None:
+        self.batches.append(list(batch))
+        self.threads.add(threading.current_thread().name)
+        assert self.gate.wait(30)
+
+
+class FakeKind:
+    """Never the automatic choice."""
+
+    rank = -1
+
+    def obstacle(self, device: Device) -> str | None:
+        return None if device in {"auto", "cpu"} else f"the fake has no {device}; use cpu"
+
+    def open(self, order: EngineOrder) -> Engine:
+        return FakeEngine(order.recipe.dim)
+
+
+kind = FakeKind()
