@@ -20,12 +20,9 @@ sys.path.insert(0, str(PLUGINS))
 from nearfar import Settings, create_app  # noqa: E402 — the plugins' path comes first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-    from typing import Any, TypeVar
+    from collections.abc import AsyncIterator, Callable
 
     from litestar import Litestar
-
-    _T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -45,7 +42,27 @@ async def calling(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread brings about; the test's own time limit is the deadline."""
+    while not condition():  # noqa: ASYNC110 — what is waited for knows no event loop
+        await asyncio.sleep(0)
+
+
 @pytest.fixture(scope="session")
-def in_loop() -> Callable[[Coroutine[Any, Any, _T]], _T]:
-    """Run a coroutine to its end; async tests need no plugin."""
-    return asyncio.run
+def anyio_backend() -> str:
+    """Run async tests, and the fixtures they share, on asyncio and in one loop."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def builtin() -> AsyncIterator[httpx.AsyncClient]:
+    """Call an application that runs the built-in model on the real engine."""
+    async with running(Settings(engine="torch")) as app, calling(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def faked() -> AsyncIterator[httpx.AsyncClient]:
+    """Call an application that runs the fake engine behind the built-in model's tokenizer."""
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        yield client

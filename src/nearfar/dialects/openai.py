@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from nearfar import errors
@@ -115,7 +116,7 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/models/{model_id:path}")
-async def get_model(request: Request[Any, Any, Any], model_id: str) -> Response[bytes]:
+async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
     name = model_id.removeprefix("/")
     return json_response(_model(fleet_of(request).describe(name), name))
 

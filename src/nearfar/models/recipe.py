@@ -19,8 +19,24 @@ if TYPE_CHECKING:
 
 # Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
 _DECODERS = frozenset(
-    ["gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "olmo", "olmo2", "opt"]
-    + ["phi", "phi3", "qwen2", "qwen3", "qwen3_moe"]
+    (
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "gpt2",
+        "gpt_neox",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+    )
 )
 # These start counting positions after the padding id, so the table has that many rows no text can use
 # (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).

@@ -1,0 +1,50 @@
+"""Every dialect has its words for everything that can go wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nearfar import errors
+from nearfar.dialects import installed_dialects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIALECTS = {dialect.name: dialect for dialect in installed_dialects()}
+
+
+def _descendants(kind: type[errors.NearfarError]) -> Iterator[type[errors.NearfarError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _descendants(child)
+
+
+ANSWERABLE = [*_descendants(errors.RequestError), *_descendants(errors.ServingError)]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("kind", ANSWERABLE, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_row_in_every_dialect(kind: type[errors.NearfarError], name: str) -> None:
+    row = DIALECTS[name].errors[kind]
+
+    assert (400 if issubclass(kind, errors.RequestError) else 429) <= row.status
+    assert row.status < (500 if issubclass(kind, errors.RequestError) else 600)
+
+
+def test_every_error_is_drawn_in_the_tree() -> None:
+    drawn = errors.__doc__ or ""
+
+    for kind in [*ANSWERABLE, *_descendants(errors.SetupError)]:
+        assert kind.__name__ in drawn
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_causes_of_failures_are_never_phrased(name: str) -> None:
+    secret = errors.EngineFailed("an inner detail")
+    row = DIALECTS[name].errors[errors.EngineFailed]
+
+    sentence = row.phrase(secret) if row.phrase else ""
+
+    assert "inner detail" not in sentence

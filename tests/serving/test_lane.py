@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from conftest import until
+from nearfar_fakes import BOOM, FEW, NAN, SECRET, ZERO, FakeEngine, vector_of
+
+from nearfar.errors import EngineFailed, NotReady, Overloaded
+from nearfar.models.tokens import Row
+from nearfar.serving.lane import Lane, LaneLimits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Literal
+
+    from nearfar.serving.observe import BatchRecord, RequestRecord
+
+pytestmark = pytest.mark.anyio
+
+DIM = 8
+
+
+class Watcher:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[BatchRecord] = []
+
+    def batch_done(self, record: BatchRecord) -> None:
+        self.batches.append(record)
+
+    def request_done(self, record: RequestRecord) -> None: ...
+
+    def tokens_counted(self, model: str, tokens: int, truncated: int) -> None: ...
+
+
+class Set:
+    """A lane with its fake engine, opened, and the probe forgotten."""
+
+    def __init__(self, lane: Lane, engine: FakeEngine, watcher: Watcher) -> None:
+        self.lane = lane
+        self.engine = engine
+        self.watcher = watcher
+
+
+@asynccontextmanager
+async def open_lane(
+    *, batch_tokens: int = 64, queue_tokens: int = 10_000, task: Literal["embed", "score"] = "embed"
+) -> AsyncIterator[Set]:
+    engine, watcher = FakeEngine(DIM), Watcher()
+    lane = Lane("fake", task, LaneLimits(batch_tokens=batch_tokens, queue_tokens=queue_tokens), watcher)
+    await lane.open(lambda: engine, row(1))
+    engine.batches.clear()
+    try:
+        yield Set(lane, engine, watcher)
+    finally:
+        engine.gate.set()
+        await lane.close()
+
+
+def row(*ids: int) -> Row:
+    return Row(list(ids), None, len(ids), 0)
+
+
+async def test_each_row_gets_its_own_answer_in_its_own_place() -> None:
+    rows = [row(*range(1, 2 + index % 7), 100 + index) for index in range(50)]
+
+    async with open_lane() as lane:
+        vectors = await lane.lane.submit(rows)
+
+    np.testing.assert_array_equal(np.stack([vector_of(one.ids, DIM) for one in rows]), vectors)
+
+
+async def test_a_cross_encoder_gives_one_logit_a_row() -> None:
+    async with open_lane(task="score") as lane:
+        logits = await lane.lane.submit([row(1), row(1, 2, 3)])
+
+    assert [1.0, 3.0] == logits.tolist()
+
+
+async def test_what_waits_when_the_engine_frees_up_runs_together() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        others = [asyncio.create_task(lane.lane.submit([row(2, index)])) for index in range(20)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await asyncio.gather(first, *others)
+
+    assert [1, 20] == [len(batch) for batch in lane.engine.batches]
+    assert [1, 20] == [record.requests for record in lane.watcher.batches]
+
+
+async def test_no_batch_goes_over_the_budget() -> None:
+    rows = [row(*range(1, 1 + length)) for length in (3, 30, 4, 29, 90, 5)]
+
+    async with open_lane(batch_tokens=64) as lane:
+        await lane.lane.submit(rows)
+
+    sizes = [[len(one.ids) for one in batch] for batch in lane.engine.batches]
+    assert sorted([[3, 4, 5], [29, 30], [90]]) == sorted(sorted(batch) for batch in sizes)
+
+
+async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
+    long_rows = [row(*([7] * 30), index) for index in range(100)]
+
+    async with open_lane(batch_tokens=64) as lane:
+        lane.engine.gate.clear()
+        bulk = asyncio.create_task(lane.lane.submit(long_rows))
+        await until(lambda: len(lane.engine.batches) == 1)
+        single = asyncio.create_task(lane.lane.submit([row(1, 2)]))
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await single
+        ran_before = len(lane.engine.batches)
+        await bulk
+
+    assert ran_before <= 4
+    assert len(lane.engine.batches) >= 50
+
+
+async def test_everything_touches_the_engine_on_one_thread() -> None:
+    async with open_lane() as lane:
+        await asyncio.gather(*(lane.lane.submit([row(index)]) for index in range(1, 9)))
+
+    assert lane.engine.closed
+    assert len(lane.engine.threads) == 1
+    assert next(iter(lane.engine.threads)).startswith("lane-fake")
+
+
+@pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW])
+async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault: int) -> None:
+    async with open_lane() as lane, asyncio.timeout(1):
+        with pytest.raises(EngineFailed) as caught:
+            await lane.lane.submit([row(1, fault)])
+        after = await lane.lane.submit([row(5)])
+
+    assert SECRET not in str(caught.value)
+    np.testing.assert_array_equal(vector_of([5], DIM), after[0])
+
+
+@pytest.mark.parametrize("fault", [BOOM, FEW])
+async def test_every_caller_of_a_batch_that_raised_or_came_back_short_is_told(fault: int) -> None:
+    async with open_lane() as lane, asyncio.timeout(1):
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        calls = [asyncio.create_task(lane.lane.submit([row(2, word)])) for word in (fault, 3, 4)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        answers = await asyncio.gather(first, *calls, return_exceptions=True)
+
+    assert [False, True, True, True] == [isinstance(answer, EngineFailed) for answer in answers]
+    assert len({id(answer) for answer in answers}) == 4
+    assert [False, True] == [record.failed for record in lane.watcher.batches]
+
+
+async def test_a_row_that_is_no_answer_fails_its_own_caller_only() -> None:
+    async with open_lane() as lane, asyncio.timeout(1):
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        calls = [asyncio.create_task(lane.lane.submit([row(2, word)])) for word in (NAN, 3)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        _, broken, whole = await asyncio.gather(first, *calls, return_exceptions=True)
+
+    assert isinstance(broken, EngineFailed)
+    assert isinstance(whole, np.ndarray)
+
+
+async def test_a_cancelled_request_never_reaches_the_engine() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        leaving = asyncio.create_task(lane.lane.submit([row(2, index) for index in range(30)]))
+        staying = asyncio.create_task(lane.lane.submit([row(3)]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        lane.engine.gate.set()
+        await asyncio.gather(first, staying)
+
+    assert [[[1]], [[3]]] == [[one.ids for one in batch] for batch in lane.engine.batches]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async with open_lane(queue_tokens=10) as lane:
+        lane.engine.gate.clear()
+        running = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, 5, 6)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        with pytest.raises(Overloaded) as caught:
+            await lane.lane.submit([row(1, 2, 3, 4, 5)])
+        fits = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4)]))
+        await asyncio.sleep(0)
+        depth = lane.lane.depth()
+        lane.engine.gate.set()
+        await asyncio.gather(running, fits)
+
+    assert caught.value.retry_after_s is not None
+    assert 1 <= caught.value.retry_after_s <= 60
+    assert (1, 10) == (depth.rows, depth.tokens)
+    assert (0, 0) == (lane.lane.depth().rows, lane.lane.depth().tokens)
+
+
+async def test_a_request_larger_than_the_queue_runs_when_it_is_alone() -> None:
+    async with open_lane(queue_tokens=3) as lane:
+        vectors = await lane.lane.submit([row(1, 2, 3, 4), row(5, 6, 7, 8)])
+
+    assert (2, DIM) == vectors.shape
+
+
+async def test_closing_answers_everyone_who_still_waits() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        calls = [asyncio.create_task(lane.lane.submit([row(index)])) for index in range(1, 4)]
+        await until(lambda: len(lane.engine.batches) == 1)
+        closing = asyncio.create_task(lane.lane.close())
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        lane.engine.gate.set()
+        await closing
+        with pytest.raises(NotReady):
+            await lane.lane.submit([row(1)])
+
+    assert [NotReady] * 3 == [type(answer) for answer in answers]
+
+
+async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+
+    with pytest.raises(EngineFailed):
+        await lane.open(lambda: FakeEngine(DIM), row(NAN))
+    await lane.close()

@@ -1,0 +1,134 @@
+"""The floors: imports go down only, and every heavy library has one door. One table each, and an AST walk."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SRC = Path(__file__).parent.parent / "src" / "nearfar"
+FILES = sorted(SRC.rglob("*.py"))
+
+FLOORS = {
+    "errors": 0,
+    "types": 0,
+    "config": 0,
+    "models": 1,
+    "engines": 2,
+    "serving": 3,
+    "dialects": 4,
+    "auth": 5,
+    "drain": 5,
+    "logs": 5,
+    "checks": 5,
+    "app": 5,
+    "server": 5,
+    "cli": 5,
+    "__main__": 5,
+    "__init__": 5,
+}
+
+# library → the places that may import it; a library that isn't here may not be imported at all
+DOORS = {
+    "click": ["cli"],
+    "granian": ["server"],
+    "httpx2": ["models/checkpoint"],
+    "huggingface_hub": ["models/checkpoint", "checks"],
+    "litestar": ["dialects", "auth", "drain", "app", "server"],
+    "msgspec": [""],
+    "numpy": ["types", "serving"],
+    "opentelemetry": ["serving/observe"],
+    "orjson": ["dialects/vectors"],
+    "prometheus_client": ["serving/observe", "dialects/native"],
+    "safetensors": ["engines/torch"],
+    "tokenizers": ["models/tokens"],
+    "torch": ["engines/torch"],
+    "transformers": ["engines/torch", "models/tokens"],
+}
+
+# standard modules that would betray a floor: no environment outside config, no asyncio below serving
+STANDARD_DOORS = {
+    "asyncio": ["serving", "dialects", "drain", "server", "cli"],
+    "signal": ["server"],
+    "threading": [],
+    "pickle": [],
+    "random": [],
+    "os": ["config"],
+}
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Give the full name of every module that the file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            yield f"{node.module}"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _place(file: Path) -> str:
+    return file.relative_to(SRC).with_suffix("").as_posix()
+
+
+def _floor(place: str) -> int:
+    return FLOORS[place.partition("/")[0]]
+
+
+def _within(place: str, doors: list[str]) -> bool:
+    return any(door in {"", place} or place.startswith(f"{door}/") for door in doors)
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_imports_go_down_only(file: Path) -> None:
+    floor = _floor(_place(file))
+
+    for name in _imports(file):
+        parts = name.split(".")
+        if parts[0] == "nearfar" and len(parts) > 1 and parts[1] in FLOORS:
+            assert _floor(parts[1]) <= floor, f"{_place(file)} imports {name} from a floor above"
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_each_library_has_its_door(file: Path) -> None:
+    place = _place(file)
+
+    for name in _imports(file):
+        library = name.partition(".")[0]
+        if library in STANDARD_DOORS:
+            assert _within(place, STANDARD_DOORS[library]), f"{place} imports {library}"
+        elif library not in sys.stdlib_module_names and library != "nearfar":
+            assert _within(place, DOORS.get(library, [])), f"{place} imports {library}"
+
+
+@pytest.mark.parametrize("kind", ["engines", "dialects"])
+def test_siblings_never_import_each_other(kind: str) -> None:
+    shared = {"dialects": {"vectors"}, "engines": set()}[kind]
+    for file in sorted((SRC / kind).glob("*.py")):
+        others = {other.stem for other in (SRC / kind).glob("*.py")} - {file.stem, "__init__"} - shared
+
+        imported = set(_imports(file))
+
+        assert not imported & {f"nearfar.{kind}.{other}" for other in others}, file.name
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_the_environment_is_read_in_one_file(file: Path) -> None:
+    names = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+
+    assert _place(file) == "config" or not names & {"environ", "getenv"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=_place)
+def test_no_function_outgrows_a_screen(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 45, f"{_place(file)}: {node.name} is too long"

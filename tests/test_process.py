@@ -1,0 +1,113 @@
+"""The process as an operator knows it: starting, being told to stop under load, and refusing to start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from process import ServerProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+IN_FLIGHT = 200
+DRAIN_S = 30
+ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
+    """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
+    with ServerProcess("--engine", "torch", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+            body = {"model": "text-embedding-3-small", "input": ["some words of a request in flight " * 12] * 2}
+            calls = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(IN_FLIGHT)]
+            await _until_queued(client, IN_FLIGHT)
+            server.process.send_signal(number)
+            refused = await _first_refusal(client)
+            answers = await asyncio.gather(*calls)
+            started = time.monotonic()
+            code = await asyncio.to_thread(server.wait)
+
+    assert [200] * IN_FLIGHT == [answer.status_code for answer in answers]
+    assert "1" == refused.headers["retry-after"]
+    assert "server_error" == refused.json()["error"]["type"]
+    assert 0 == code
+    assert time.monotonic() - started < DRAIN_S
+
+
+async def _until_queued(client: httpx.AsyncClient, requests: int) -> None:
+    """Wait until the server has read every request and finished none, or nearly."""
+    queued = 0.0
+    while queued < requests:  # two rows a request, so this many rows are at least half of the requests waiting
+        lines = (await client.get("/metrics")).text.splitlines()
+        queued = next((float(line.split()[-1]) for line in lines if line.startswith("nearfar_queue_rows")), 0.0)
+
+
+async def _first_refusal(client: httpx.AsyncClient) -> httpx.Response:
+    while True:
+        answer = await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "late"})
+        if answer.status_code == 503:
+            return answer
+
+
+def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nearfar", "serve", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--host", "0.0.0.0"], "no API key is set"),  # noqa: S104 — it is refused
+        (["--port", "0"], "command line: port:"),
+        (["--dtype", "float8"], "command line: dtype:"),
+        (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
+    ],
+)
+def test_a_bad_option_ends_with_one_sentence_and_code_2(arguments: list[str], says: str) -> None:
+    ended = _start(*arguments)
+
+    assert 2 == ended.returncode
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no-such-model"], "neither a folder nor a Hugging Face name"),
+        (["--offline", "someone/some-model"], "not on this disk, and --offline forbids"),
+        (["--engine", "abacus"], "engine 'abacus' doesn't exist here"),
+        (["--device", ABSENT_DEVICE], f"torch sees no {ABSENT_DEVICE} device"),
+    ],
+)
+def test_a_model_that_cannot_be_opened_ends_with_one_sentence_and_code_1(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    with ServerProcess(*arguments, HF_HOME=str(tmp_path)) as server:
+        code = server.wait()
+
+    assert 1 == code
+    assert [True] == [says in entry["message"] for entry in server.log]
+
+
+def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = _start("--port", str(taken.getsockname()[1]), "--log-format", "human")
+
+    assert 1 == ended.returncode
+    assert "can't listen on 127.0.0.1" in ended.stderr
+    assert "Traceback" not in ended.stderr
