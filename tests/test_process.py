@@ -109,5 +109,4 @@ def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:
         ended = _start("--port", str(taken.getsockname()[1]), "--log-format", "human")
 
     assert 1 == ended.returncode
-    assert "can't listen on 127.0.0.1" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert [True] == ["can't listen on 127.0.0.1" in line for line in ended.stderr.splitlines()]

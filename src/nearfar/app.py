@@ -14,6 +14,7 @@ from litestar.middleware import ASGIMiddleware
 from nearfar.auth import KeyGuard
 from nearfar.dialects import dialect_of, installed_dialects, request_id
 from nearfar.drain import Drain
+from nearfar.errors import RequestError
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics, RequestRecord
 from nearfar.serving.service import Service
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from nearfar.config import Settings
     from nearfar.dialects import Dialect
     from nearfar.types import Task
+
+    _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
 _access = logging.getLogger("nearfar.access")
 
@@ -42,10 +45,11 @@ def create_app(settings: Settings) -> Litestar:
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, vendor_names, metrics)
     drain = Drain()
+    guard = KeyGuard(settings.api_key) if settings.api_key else None
     app = Litestar(
         route_handlers=[dialect.router() for dialect in dialects],
-        exception_handlers={Exception: _by_path(dialects)},
-        middleware=[_Clock(), drain, *([KeyGuard(settings.api_key)] if settings.api_key else [])],
+        exception_handlers={Exception: _by_path(dialects, guard)},
+        middleware=[_Clock(), drain, *([guard] if guard else [])],
         before_send=[_sign],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
@@ -68,10 +72,18 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.metrics.close()
 
 
-def _by_path(dialects: Sequence[Dialect]) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
-    """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for."""
+def _by_path(dialects: Sequence[Dialect], guard: KeyGuard | None) -> _ErrorHandler:
+    """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for.
+
+    They have passed no middleware, so the key is asked for here: without it nobody learns which routes there are.
+    """
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+        try:
+            if guard:
+                guard.check(request.scope)
+        except RequestError as refusal:
+            exc = refusal
         return dialect_of(request.scope["path"], dialects).answer_error(request, exc)
 
     return answer

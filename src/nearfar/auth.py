@@ -24,10 +24,12 @@ class KeyGuard(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass the request on. Raises MissingKey or WrongKey."""
-        self._check(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
+        self.check(scope)
         await next_app(scope, receive, send)
 
-    def _check(self, header: bytes) -> None:
+    def check(self, scope: Scope) -> None:
+        """Raise MissingKey or WrongKey unless the request carries the key."""
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, key = header.strip().partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             raise MissingKey("no API key; send it as: Authorization: Bearer KEY")

@@ -5,6 +5,7 @@ NearfarError
 │   ├── InputError              a field of the request is wrong
 │   │   ├── MalformedBody       not JSON
 │   │   ├── BodyTooLarge        more bytes than the server reads
+│   │   ├── NoModel             no model is named where the protocol wants one
 │   │   ├── EmptyInput          nothing to embed or rank
 │   │   ├── TooMany             more items than the protocol allows
 │   │   ├── TooLong             one text has too many tokens
@@ -57,6 +58,10 @@ class BodyTooLarge(InputError):
     """The body has more bytes than the server agreed to read."""
 
 
+class NoModel(InputError):
+    """The request names no model, and its protocol has no default."""
+
+
 class EmptyInput(InputError):
     """There is nothing to embed or rank."""
 
@@ -106,8 +111,8 @@ class UnknownModel(RequestError):
     """The request names a model that isn't served here; ``listing`` when it only asked about the model."""
 
     def __init__(self, model: str, *, listing: bool = False) -> None:
-        super().__init__(f"model {model!r} is not served here")
-        self.model = model
+        self.model = model[:200]  # it is told back to the caller, who may have sent a book
+        super().__init__(f"model {self.model!r} is not served here")
         self.listing = listing
 
 
@@ -130,12 +135,11 @@ class UnknownPath(RequestError):
 
 
 class WrongMethod(RequestError):
-    """The route exists but not for this method."""
+    """The route exists but only for the ``allowed`` methods."""
 
-    def __init__(self, method: str, path: str) -> None:
-        super().__init__(f"{method} is not allowed on {path}")
-        self.method = method
-        self.path = path
+    def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not allowed on {path}, only {', '.join(allowed)}")
+        self.allowed = allowed
 
 
 class MissingKey(RequestError):

@@ -59,7 +59,8 @@ async def run_server(settings: Settings) -> int:
     try:
         await serving
     except (OSError, RuntimeError) as error:  # granian passes on what its Rust side raised
-        _log.error("can't listen on %s:%d: %s", settings.host, settings.port, error)
+        reason = str(error).partition("\n")[0]  # a Rust backtrace follows
+        _log.error("can't listen on %s:%d: %s", settings.host, settings.port, reason)
         return 1
     return code
 

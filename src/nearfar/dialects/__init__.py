@@ -18,7 +18,7 @@ import msgspec
 from litestar import Request, Response, Router
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
+from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
 from nearfar.errors import (
@@ -85,17 +85,34 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     def answer_error(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Answer in this dialect's shape. Causes and tracebacks go to the log, never to the caller."""
-        error = _as_ours(request, exc)
+        error = self._as_ours(request, exc)
         row = next(self.errors[kind] for kind in type(error).__mro__ if kind in self.errors)
         sentence = row.phrase(error) if row.phrase else str(error)
         headers = {}
         if isinstance(error, ServingError) and error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
         if isinstance(error, WrongMethod):
-            headers["allow"] = ", ".join(self._methods(request.scope["path"]))
+            headers["allow"] = ", ".join(error.allowed)
         return json_response(self.render_error(error, row, sentence), row.status, headers)
 
-    def _methods(self, path: str) -> list[str]:
+    def _as_ours(self, request: AnyRequest, exc: Exception) -> NearfarError:
+        """Turn whatever was raised into one of our errors; what nobody expected is logged here."""
+        method, path = request.scope["method"], request.scope["path"][:200]
+        if isinstance(exc, NotFoundException):
+            return UnknownPath(method, path)
+        if isinstance(exc, MethodNotAllowedException):
+            return WrongMethod(method, path, self._methods(request.scope["path"]))
+        if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
+            limit = request.app.state.settings.max_body_bytes
+            return BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
+        if isinstance(exc, HTTPException) and exc.status_code < HTTP_500_INTERNAL_SERVER_ERROR:
+            return MalformedBody("the request can't be read")  # a bad host, a body that broke off
+        if isinstance(exc, NearfarError) and not isinstance(exc, SetupError):
+            return exc
+        _log.error("request %s failed", request_id(request.scope), exc_info=exc)
+        return InternalFault("the server failed on this request; its log says why under this request's id")
+
+    def _methods(self, path: str) -> tuple[str, ...]:
         """List the methods that a path of ours has; Litestar doesn't say, and a 405 must."""
         matching = [
             handler
@@ -103,25 +120,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
             for template in handler.paths
             if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path.rstrip("/"))
         ]
-        return sorted({method for handler in matching for method in handler.http_methods})
-
-
-def _as_ours(request: AnyRequest, exc: Exception) -> NearfarError:
-    """Turn whatever was raised into one of our errors; what nobody expected is logged here."""
-    method, path = request.scope["method"], request.scope["raw_path"].decode("ascii", "replace")
-    if isinstance(exc, NotFoundException):
-        return UnknownPath(method, path)
-    if isinstance(exc, MethodNotAllowedException):
-        return WrongMethod(method, path)
-    if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
-        limit = request.app.state.settings.max_body_bytes
-        return BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
-    if isinstance(exc, HTTPException) and exc.status_code < 500:  # noqa: PLR2004 — Litestar's own 4xx: a bad host, a cut body
-        return MalformedBody("the request can't be read")
-    if isinstance(exc, NearfarError) and not isinstance(exc, SetupError):
-        return exc
-    _log.error("request %s failed", request_id(request.scope), exc_info=exc)
-    return InternalFault("the server failed on this request; its log says why under this request's id")
+        return tuple(sorted({method for handler in matching for method in handler.http_methods}))
 
 
 def installed_dialects() -> list[Dialect]:
@@ -160,12 +159,14 @@ async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _
 
     Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
     """
+    body = await request.body()
     try:
-        return decoder.decode(await request.body())
+        return decoder.decode(body)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError as error:
-        raise MalformedBody(str(error)) from error
+        cut = "it ends too early, or has a broken \\u escape" if body else "it is empty"
+        raise MalformedBody(cut if "truncated" in str(error) else str(error)) from error
     except UnicodeDecodeError as error:
         raise MalformedBody("the body is not UTF-8") from error
     except RecursionError as error:

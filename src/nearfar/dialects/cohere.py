@@ -92,7 +92,7 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await _read(request, _v2)
     if not body.model:
-        raise errors.InputError("a model parameter is required for this endpoint.")
+        raise errors.NoModel("a model parameter is required for this endpoint.")
     if len(body.documents) >= _MAX_CHUNKS:
         raise errors.TooMany("documents", len(body.documents), _MAX_CHUNKS)
     _refuse_below_one("max_tokens_per_doc", body.max_tokens_per_doc)
@@ -146,9 +146,11 @@ def _text(index: int, document: _Document, rank_fields: list[str] | None) -> str
     if isinstance(document, str):
         text = document
     elif rank_fields:
-        text = "\n".join(f"{field}: {document[field]}" for field in rank_fields if field in document)
+        text = "\n".join(f"{field}: {document[field]}" for field in rank_fields if document.get(field) is not None)
     else:
-        text = str(document.get("text", ""))
+        text = document.get("text") or ""
+    if not isinstance(text, str):
+        raise errors.InputError(f"the text of the document at index {index} must be a string")
     if not text:
         raise errors.EmptyInput(f"document at index {index} cannot be empty")
     return text
@@ -169,6 +171,7 @@ _ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: ErrorRow(400, phrase=_invalid),
     errors.MalformedBody: ErrorRow(400, phrase=lambda error: f"invalid json syntax: {error}"),
     errors.BodyTooLarge: ErrorRow(413, phrase=_invalid),
+    errors.NoModel: ErrorRow(400),
     errors.EmptyInput: ErrorRow(400, phrase=_invalid),
     errors.TooMany: ErrorRow(
         400,

@@ -45,6 +45,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.InputError: 400,
     errors.MalformedBody: 400,
     errors.BodyTooLarge: 413,
+    errors.NoModel: 400,
     errors.EmptyInput: 400,
     errors.TooMany: 400,
     errors.TooLong: 400,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from nearfar import errors
 from nearfar.dialects import (
@@ -37,14 +37,12 @@ _INVALID = "invalid_request_error"
 _MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of a ValidationError
 _AT = re.compile(r" - at `\$\.(\w+)")
 
-_TokenId = Annotated[int, Meta(ge=0)]
-
 
 class EmbeddingsRequest(Struct, kw_only=True):
     """The body of POST /v1/embeddings. Null means absent; fields not named here are ignored."""
 
     model: str | None = None
-    input: str | list[str | int | list[_TokenId]]
+    input: str | list[str | int | list[int]]
     encoding_format: str | None = None
     dimensions: int | None = None
 
@@ -124,7 +122,7 @@ async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) ->
 def to_job(body: EmbeddingsRequest) -> EmbedJob:
     """Turn the body into a job. Raises an InputError in OpenAI's words."""
     if not body.model:
-        raise errors.InputError("you must provide a model parameter")
+        raise errors.NoModel("you must provide a model parameter")
     inputs = _inputs(body.input)
     if len(inputs) > _MAX_INPUTS:
         raise errors.TooMany("input", len(inputs), _MAX_INPUTS)
@@ -197,6 +195,7 @@ _ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         400, _INVALID, None, lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
     ),
     errors.BodyTooLarge: ErrorRow(413, _INVALID),
+    errors.NoModel: ErrorRow(400, _INVALID),
     errors.EmptyInput: ErrorRow(400, _INVALID),
     errors.TooMany: ErrorRow(
         400, _INVALID, None, lambda error: f"Invalid '{error.param}': array length must be {error.limit} or less."
@@ -219,7 +218,10 @@ _ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.WrongTask: ErrorRow(403, _INVALID, None, _phrase_task),
     errors.UnknownPath: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
     errors.WrongMethod: ErrorRow(
-        405, _INVALID, "method_not_supported", lambda error: f"Not allowed to {error.method} on {error.path}."
+        405,
+        _INVALID,
+        "method_not_supported",
+        lambda error: f"Only {' and '.join(error.allowed)} requests are accepted.",
     ),
     errors.MissingKey: ErrorRow(
         401,

@@ -1,0 +1,160 @@
+"""The official OpenAI client against a real granian process with the real model."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from texts import varied_texts
+
+from nearfar.models.checkpoint import BUILTIN_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+    from process import ServerProcess
+    from sentence_transformers import SentenceTransformer
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "text-embedding-3-small"
+TEXTS = varied_texts()
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def expected(reference: SentenceTransformer) -> npt.NDArray[np.float32]:
+    vectors: npt.NDArray[np.float32] = reference.encode(TEXTS, batch_size=16, show_progress_bar=False)
+    return vectors
+
+
+def _cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosines: npt.NDArray[np.float32] = (left * right).sum(1) / norms
+    return cosines
+
+
+def _matrix(reply: openai.types.CreateEmbeddingResponse) -> npt.NDArray[np.float32]:
+    return np.array([item.embedding for item in reply.data], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "width"), [({}, 384), ({"encoding_format": "float"}, 384), ({"dimensions": 128}, 128)], ids=str
+)
+def test_500_varied_texts_equal_sentence_transformers_in_their_order(
+    client: openai.OpenAI, expected: npt.NDArray[np.float32], options: dict[str, Any], width: int
+) -> None:
+    reply = client.embeddings.create(model=MODEL, input=TEXTS, **options)
+
+    vectors = _matrix(reply)
+    assert list(range(len(TEXTS))) == [item.index for item in reply.data]
+    assert (len(TEXTS), width) == vectors.shape
+    assert _cosines(expected[:, :width], vectors).min() >= 0.99999
+    np.testing.assert_allclose(1.0, np.linalg.norm(vectors, axis=1), atol=1e-5)
+
+
+def test_usage_is_what_the_model_saw(client: openai.OpenAI, reference: SentenceTransformer) -> None:
+    seen = [int(features["attention_mask"].sum()) for features in (reference.preprocess([text]) for text in TEXTS)]
+
+    usage = client.embeddings.create(model=MODEL, input=TEXTS).usage
+
+    assert sum(seen) == usage.prompt_tokens == usage.total_tokens
+
+
+def test_base64_and_float_carry_the_same_numbers(client: openai.OpenAI) -> None:
+    encoded = client.embeddings.create(model=MODEL, input=TEXTS[:40])
+    plain = client.embeddings.create(model=MODEL, input=TEXTS[:40], encoding_format="float")
+
+    np.testing.assert_array_equal(_matrix(encoded), _matrix(plain))
+
+
+@pytest.mark.parametrize("name", [BUILTIN_NAMES[0], "text-embedding-3-large", "text-embedding-ada-002"])
+def test_the_models_own_name_and_the_vendors_mean_the_same(client: openai.OpenAI, name: str) -> None:
+    reply = client.embeddings.create(model=name, input="a sentence", user="someone")
+
+    assert BUILTIN_NAMES[0] == reply.model
+
+
+def test_models_are_listed_and_found_by_a_name_with_a_slash(client: openai.OpenAI) -> None:
+    listed = client.models.list().data
+    found = client.models.retrieve(BUILTIN_NAMES[0])
+
+    assert [BUILTIN_NAMES[0]] == [model.id for model in listed]
+    assert BUILTIN_NAMES[0] == found.id
+    assert "sentence-transformers" == found.owned_by
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "says"),
+    [
+        ({"input": ""}, openai.BadRequestError, "empty string"),
+        ({"input": []}, openai.BadRequestError, "empty array"),
+        ({"input": ["a"] * 2049}, openai.BadRequestError, "2048 or less"),
+        ({"input": "word " * 8193}, openai.BadRequestError, "maximum input length is 8192"),
+        ({"input": ["word " * 8000] * 38}, openai.BadRequestError, "max 300000 tokens"),
+        ({"input": "a", "dimensions": 0}, openai.BadRequestError, "'dimensions' = 0"),
+        ({"input": "a", "dimensions": 385}, openai.BadRequestError, "less than or equal to 384"),
+        ({"input": "a", "encoding_format": "md5"}, openai.BadRequestError, "Supported values"),
+        ({"input": [[100277]]}, openai.BadRequestError, "not a token id"),
+        ({"input": "a", "model": "no-such-model"}, openai.NotFoundError, "`no-such-model` does not exist"),
+        ({"input": "a", "model": "rerank-v3.5"}, openai.PermissionDeniedError, "not allowed to generate embeddings"),
+    ],
+)
+def test_what_is_refused_raises_the_clients_own_errors(
+    client: openai.OpenAI, fields: dict[str, Any], kind: type[openai.APIStatusError], says: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(says)) as caught:
+        client.embeddings.create(**{"model": MODEL, **fields})
+
+    assert caught.value.request_id
+    assert caught.value.type in {"invalid_request_error", "max_tokens_per_request"}
+
+
+def test_text_over_the_models_limit_is_cut_and_said_so(client: openai.OpenAI) -> None:
+    reply = client.embeddings.with_raw_response.create(model=MODEL, input=["word " * 1000, "short"])
+
+    assert "746" == reply.headers["x-nearfar-truncated-tokens"]  # 1,000 words into 254 places
+    assert 256 + 3 == reply.parse().usage.prompt_tokens
+
+
+async def test_64_clients_at_once_each_get_their_own_rows_and_share_batches(
+    server: ServerProcess, expected: npt.NDArray[np.float32]
+) -> None:
+    """Random sizes of 1 to 50 rows; every row is checked by value, and a forward holds more than 4 of them."""
+    rng = random.Random(1)  # noqa: S311 — sizes, not secrets
+    short = [index for index, text in enumerate(TEXTS) if len(text) < 100]
+    asked = [[rng.choice(short) for _ in range(rng.randint(1, 50))] for _ in range(64)]
+    async with httpx.AsyncClient(base_url=server.url) as plain:
+        before = await _forwards(plain)
+        answers = await asyncio.gather(*(_embed_alone(server, rows) for rows in asked))
+        after = await _forwards(plain)
+
+    for rows, vectors in zip(asked, answers, strict=True):
+        assert _cosines(expected[rows], vectors).min() >= 0.99999
+    rows_a_forward = (after[0] - before[0]) / (after[1] - before[1])
+    assert sum(map(len, asked)) == after[0] - before[0]
+    assert rows_a_forward > 4
+
+
+async def _embed_alone(server: ServerProcess, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        return _matrix(await client.embeddings.create(model=MODEL, input=[TEXTS[index] for index in rows]))
+
+
+async def _forwards(plain: httpx.AsyncClient) -> tuple[float, float]:
+    """Give how many rows went through how many forwards so far."""
+    lines = (await plain.get("/metrics")).text.splitlines()
+    values = dict(line.split("{")[0:1] + line.split()[-1:] for line in lines if line.startswith("nearfar_batch_rows_"))
+    return float(values["nearfar_batch_rows_sum"]), float(values["nearfar_batch_rows_count"])
