@@ -1,7 +1,7 @@
 """Tiny checkpoints on disk, real in everything but size.
 
-Weights are seeded and written by transformers, tokenizers are trained here, and the modules of sentence-transformers
-are its own; so a reference library can open each folder and say what the numbers should be.
+Weights are seeded and written by transformers, and tokenizers know a few words of a small corpus; so a reference
+library can open each folder and say what the numbers should be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HIDDEN = 32
-POSITIONS = 48  # of every family, whatever the table is called and however many rows it hides
+POSITIONS = 48  # tokens that every family here takes, however many rows its table of positions has
 CORPUS = (
     "the quick brown fox jumps over the lazy dog while the slow turtle sleeps",
     "embeddings place a text among its neighbours and rerankers sort what was found",
@@ -30,13 +30,14 @@ CORPUS = (
     "素早い茶色の狐がのろまな犬を飛び越える",
 )
 
-Words = Literal["wordpiece", "bytes", "bytes-roberta", "bytes-bos", "bytes-eos", "unigram"]
+# How a tokenizer cuts words, and what it puts around a text: BERT's pieces; the same with RoBERTa's special tokens;
+# BPE over bytes with nothing around, RoBERTa's, a start, or an end; SentencePiece's unigrams with RoBERTa's.
+Words = Literal["pieces", "pieces-roberta", "bytes", "bytes-roberta", "bytes-start", "bytes-end", "unigrams"]
 
 
 class Family(Struct, frozen=True, kw_only=True):
-    """One kind of transformer: how it splits words, and its configuration beyond the sizes they all share."""
+    """One kind of transformer: its tokenizer, and its configuration."""
 
-    model_type: str
     words: Words
     config: dict[str, Any]
     padding_side: Literal["left", "right"] = "right"
@@ -48,47 +49,25 @@ _ENCODER = {
     "num_attention_heads": 4,
     "intermediate_size": 48,
     "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.4,  # the usual 0.02 would make every text's vector nearly the same
+    "initializer_range": 0.4,  # with the usual 0.02 all texts' vectors are nearly the same and no test tells them apart
 }
-_DECODER = {**_ENCODER, "num_key_value_heads": 2}
-_OFFSET = {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
+_OFFSET = {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
+_DECODER = {**_ENCODER, "num_key_value_heads": 2, "head_dim": 8}
+_DISTILBERT = {"dim": HIDDEN, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS}
+_GPT2 = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}
 
+# By model_type.
 FAMILIES = {
-    "bert": Family(model_type="bert", words="wordpiece", config=_ENCODER),
-    "roberta": Family(model_type="roberta", words="bytes-roberta", config=_OFFSET | {"type_vocab_size": 1}),
-    "xlm-roberta": Family(model_type="xlm-roberta", words="unigram", config=_OFFSET | {"type_vocab_size": 1}),
-    "mpnet": Family(model_type="mpnet", words="wordpiece", config=_OFFSET),
-    "distilbert": Family(
-        model_type="distilbert",
-        words="wordpiece",
-        config={
-            "dim": HIDDEN,
-            "n_layers": 2,
-            "n_heads": 4,
-            "hidden_dim": 48,
-            "max_position_embeddings": POSITIONS,
-            "initializer_range": 0.4,
-        },
-    ),
-    "modernbert": Family(
-        model_type="modernbert",
-        words="bytes-roberta",
-        config=_ENCODER | {"local_attention": 8, "global_attn_every_n_layers": 2},
-    ),
-    "qwen3": Family(model_type="qwen3", words="bytes-eos", config=_DECODER | {"head_dim": 8}, padding_side="left"),
-    "llama": Family(model_type="llama", words="bytes-bos", config=_DECODER),
-    "mistral": Family(model_type="mistral", words="bytes-bos", config=_DECODER | {"sliding_window": 8}),
-    "gpt2": Family(
-        model_type="gpt2",
-        words="bytes",
-        config={
-            "n_embd": HIDDEN,
-            "n_layer": 2,
-            "n_head": 4,
-            "n_positions": POSITIONS,
-            "initializer_range": 0.4,
-        },
-    ),
+    "bert": Family(words="pieces", config=_ENCODER),
+    "distilbert": Family(words="pieces", config=_DISTILBERT | {"initializer_range": 0.4}),
+    "mpnet": Family(words="pieces-roberta", config=_OFFSET),
+    "roberta": Family(words="bytes-roberta", config=_OFFSET),
+    "xlm-roberta": Family(words="unigrams", config=_OFFSET),
+    "modernbert": Family(words="bytes-roberta", config=_ENCODER | {"local_attention": 8}),
+    "qwen3": Family(words="bytes-end", config=_DECODER, padding_side="left"),
+    "llama": Family(words="bytes-start", config=_DECODER),
+    "mistral": Family(words="bytes-start", config=_DECODER | {"sliding_window": 8}),
+    "gpt2": Family(words="bytes", config=_GPT2 | {"initializer_range": 0.4}),
 }
 
 
@@ -107,110 +86,102 @@ def lay(folder: Path, files: Mapping[str, object]) -> Path:
     return folder
 
 
-def write_transformer(folder: Path, family: str, *, labels: int | None = None, **config: Any) -> Path:
-    """Write a seeded transformer of the family with its tokenizer; a classifier where ``labels`` says so."""
+def write_transformer(folder: Path, family: str, *, labels: int | None = None) -> Path:
+    """Write a seeded transformer of the family and its tokenizer; a classifier where ``labels`` says of how many."""
     kind = FAMILIES[family]
-    tokenizer = train_tokenizer(kind.words, padding_side=kind.padding_side)
-    special = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-        for name in ("pad", "bos", "eos", "cls", "sep")
-        if (token := getattr(tokenizer, f"{name}_token")) is not None
-    }
-    whole = {"vocab_size": len(tokenizer), **special, **kind.config, **config}
+    tokenizer = make_tokenizer(kind.words, kind.padding_side)
+    roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
+    config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}
+    auto = AutoModel
     if labels is not None:
-        whole["num_labels"] = labels
-    torch.manual_seed(20)
-    auto = AutoModel if labels is None else AutoModelForSequenceClassification
-    auto.from_config(AutoConfig.for_model(kind.model_type, **whole)).eval().save_pretrained(folder)
+        config["num_labels"] = labels
+        auto = AutoModelForSequenceClassification
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        model = auto.from_config(AutoConfig.for_model(family, **config))
+    model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def train_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:
-    """Train the tokenizer on the corpus above, with the special tokens that such tokenizers put around a text."""
-    if words == "wordpiece":
-        return _wordpiece()
-    if words == "unigram":
-        return _unigram()
-    return _bytes(words, padding_side)
-
-
-def _wordpiece() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
+def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:
+    """Make a tokenizer that knows the corpus; the same one every time."""
+    tokenizer = _CUTTERS[words]()
+    start, end, padding, unknown = ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if words == "pieces" else _SPECIALS
+    around = {
+        "pieces": (f"{start} $A {end}", f"{start} $A {end} $B:1 {end}:1"),
+        "bytes-start": (f"{start} $A", f"{start} $A {start} $B"),
+        "bytes-end": (f"$A {end}", f"$A {end} $B {end}"),
+        "bytes": ("$A", "$A $B"),
+    }
+    single, pair = around.get(words, (f"{start} $A {end}", f"{start} $A {end} {end} $B {end}"))
+    special = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
+    roles = {"cls_token": start, "sep_token": end}
+    if words != "pieces":
+        roles |= {"bos_token": start, "eos_token": end}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=POSITIONS,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
+        padding_side=padding_side,
+        pad_token=padding,
+        unk_token=unknown,
+        **roles,
     )
 
 
-def _bytes(words: Words, padding_side: str) -> PreTrainedTokenizerFast:
+_SPECIALS = ("<s>", "</s>", "<pad>", "<unk>")
+_IN_ORDER = ("<s>", "<pad>", "</s>", "<unk>")  # padding is 1: MPNet's modeling file takes no other
+
+
+def _pieces(specials: tuple[str, ...], unknown: str) -> Tokenizer:
+    """Know the corpus's characters and its longer words; the library's own trainer gives others every time."""
+    text = " ".join(CORPUS).lower()
+    characters = sorted(set(text) - {" "})
+    longer = sorted({word for word in text.split() if len(word) > 3})
+    known = [*specials, *characters, *(f"##{character}" for character in characters), *longer, "##ing", "##er"]
+    numbered = {piece: at for at, piece in enumerate(dict.fromkeys(known))}
+    tokenizer = Tokenizer(models.WordPiece(numbered, unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _bytes() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=360,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        special_tokens=[*_IN_ORDER],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    templates = {
-        "bytes-roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
-        "bytes-bos": ("<s> $A", "<s> $A <s> $B"),
-        "bytes-eos": ("$A </s>", "$A $B </s>"),
-    }
-    if words in templates:
-        single, pair = templates[words]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=POSITIONS,
-        padding_side=padding_side,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
+    return tokenizer
 
 
-def _unigram() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.Unigram())
+def _unigrams() -> Tokenizer:
+    """Prefer the corpus's words to its characters; the library's own trainer gives others every time."""
+    words = sorted({f"▁{word}" for line in CORPUS for word in line.split()})
+    characters = sorted(set("".join(words)))
+    scored = [(special, 0.0) for special in _IN_ORDER]
+    scored += [(word, -4.0) for word in words if len(word) > 2] + [(character, -6.0) for character in characters]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=_IN_ORDER.index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=280,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=POSITIONS,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
+    tokenizer.add_special_tokens([*_IN_ORDER])
+    return tokenizer
+
+
+_CUTTERS = {
+    "pieces": lambda: _pieces(("[PAD]", "[UNK]", "[CLS]", "[SEP]"), "[UNK]"),
+    "pieces-roberta": lambda: _pieces(_IN_ORDER, "<unk>"),
+    "bytes": _bytes,
+    "bytes-roberta": _bytes,
+    "bytes-start": _bytes,
+    "bytes-end": _bytes,
+    "unigrams": _unigrams,
+}

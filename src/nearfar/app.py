@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from nearfar.errors import RequestError
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics, RequestRecord
 from nearfar.serving.service import Service
+from nearfar.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,7 +38,8 @@ _access = logging.getLogger("nearfar.access")
 def create_app(settings: Settings) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
 
-    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics`` and ``drain``.
+    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain`` and ``tracing``.
+    Raises ConfigError for a setting that needs a package that isn't installed.
     """
     dialects = installed_dialects()
     vendor_names: dict[str, Task] = {}
@@ -46,10 +49,11 @@ def create_app(settings: Settings) -> Litestar:
     fleet = Fleet(settings, vendor_names, metrics)
     drain = Drain()
     guard = KeyGuard(settings.api_key) if settings.api_key else None
+    tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
     app = Litestar(
         route_handlers=[dialect.router() for dialect in dialects],
         exception_handlers={Exception: _by_path(dialects, guard)},
-        middleware=[_Clock(), drain, *([guard] if guard else [])],
+        middleware=[_Clock(), *([tracing.middleware] if tracing else []), drain, *([guard] if guard else [])],
         before_send=[_sign],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
@@ -58,6 +62,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     service = Service(fleet, metrics, settings.deadline_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
+    app.state.tracing = tracing
     return app
 
 
@@ -70,6 +75,8 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         await app.state.fleet.close()
         app.state.service.close()
         app.state.metrics.close()
+        if app.state.tracing:
+            await asyncio.to_thread(app.state.tracing.close)
 
 
 def _by_path(dialects: Sequence[Dialect], guard: KeyGuard | None) -> _ErrorHandler:

@@ -62,6 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hub_endpoint: str | None = None
     on_overflow: OnOverflow = "truncate"
     log_format: LogFormat = "auto"
+    otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
     max_body_bytes: Positive = 10_000_000
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 500_000  # about two of OpenAI's largest requests

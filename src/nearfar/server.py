@@ -16,6 +16,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from nearfar.app import create_app
+from nearfar.errors import SetupError
 from nearfar.logs import configure_logging, log_config
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ _log = logging.getLogger(__name__)
 async def run_server(settings: Settings) -> int:
     """Serve until a signal; give the exit code: 0 after a drain, 1 when the port or a model can't be opened."""
     configure_logging(settings.log_format)
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except SetupError as error:
+        _log.error("can't start: %s", error)
+        return 1
     server = Server(
         app,
         address=settings.host,

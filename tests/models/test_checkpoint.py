@@ -332,7 +332,7 @@ def test_a_name_of_no_kind_is_refused_without_a_request(name: str, hub: Hub, sta
 
 @pytest.mark.parametrize(
     "name",
-    ["owner/a--b", "owner/a..b", "owner/model.git", "owner/model-", "owner/.model", "öwner/model", f"owner/{'m' * 96}"],
+    ["owner/a--b", "owner/a..b", "owner/model.git", "owner/model-", "owner/.model", "öwner/model", f"owner/{'m' * 97}"],
 )
 def test_a_name_that_the_hub_itself_forbids_is_refused_in_a_sentence(name: str, hub: Hub, stand_in: StandIn) -> None:
     with pytest.raises(CheckpointError, match=f"^{re.escape(name)}: "):

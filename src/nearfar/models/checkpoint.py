@@ -37,7 +37,7 @@ BUILTIN_NAMES = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no pickles: they can run code
-_UNWANTED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*", "*.msgpack"]
+_UNWANTED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
 _PIN = "nearfar"
 
 
@@ -63,8 +63,7 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
 
     Raises CheckpointError when they can't be had: a missing package, a wrong hash, an unknown name, no network.
     """
-    if Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().resolve()
+    if folder := _folder(name):
         return Checkpoint(name=folder.name, folder=folder, source="folder")
     if name in BUILTIN_NAMES:
         try:
@@ -75,6 +74,14 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
     if not _HUB_NAME.fullmatch(repo):
         raise CheckpointError(f"{name}: neither a folder nor a Hugging Face name (owner/model)")
     return _from_hub(repo, revision or None, hub)
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser().resolve()
+    except RuntimeError:  # a ~ before nobody's name
+        return None
+    return folder if folder.is_dir() else None
 
 
 def find_builtin() -> Checkpoint:
@@ -94,7 +101,14 @@ def find_builtin() -> Checkpoint:
 
 
 def _from_hub(repo: str, revision: str | None, hub: Hub) -> Checkpoint:
-    pin = f"{_PIN}@{revision}" if revision else _PIN
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise CheckpointError(f"{repo}: {error}") from error
+    pin = f"{_PIN}@{revision.replace('/', '--')}" if revision else _PIN
     folder = _cached(repo, pin, hub)
     if folder is None and hub.offline:
         folder = _cached(repo, revision, hub)  # put there by another program; the recipe tells if it is whole
@@ -108,13 +122,22 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Checkpoint:
 
 
 def _cached(repo: str, revision: str | None, hub: Hub) -> Path | None:
+    """Give the folder of a revision, or of a pin, whose files are all on this disk."""
     from huggingface_hub import snapshot_download  # 0.2 s, and only hub names need it
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo, revision=revision, cache_dir=hub.cache, local_files_only=True))
-    except LocalEntryNotFoundError:
+        folder = snapshot_download(
+            repo,
+            revision=revision,
+            cache_dir=hub.cache,
+            local_files_only=True,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+        )
+    except (IncompleteSnapshotError, LocalEntryNotFoundError):
         return None
+    return Path(folder)
 
 
 def _download(repo: str, revision: str | None, hub: Hub) -> Path:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
-from nearfar.models.files import read_json
+from nearfar.models.files import read_json, read_json_if_there
 
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 # In the order in which sentence-transformers joins the results of several modes.
@@ -53,16 +53,22 @@ class _Module(Struct):
 
     @property
     def kind(self) -> str:
-        return self.type.rpartition(".")[2]
+        """Give the class' name, or for a class that isn't sentence-transformers' own, its whole path."""
+        return self.type.rpartition(".")[2] if self.type.startswith("sentence_transformers.") else self.type
 
 
-class _DenseConfig(Struct):
+class _Names(Struct):
+    """What a step reads and writes; only the pooled vector is supported."""
+
+    module_input_name: str = "sentence_embedding"
+    module_output_name: str | None = None
+
+
+class _DenseConfig(_Names, kw_only=True):
     in_features: int
     out_features: int
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
-    module_input_name: str = "sentence_embedding"
-    module_output_name: str | None = None
     use_residual: bool = False
 
 
@@ -85,6 +91,9 @@ def read_steps(folder: Path, hidden_size: int) -> Steps | None:
     folders = [_inside(folder, module.path) for module in modules]
     pooling = _pooling(folders[1] / "config.json", hidden_size)
     dense = tuple(_dense(at) for at, kind in zip(folders, kinds, strict=True) if kind == "Dense")
+    if kinds[-1] == "Normalize":
+        config = folders[-1] / "config.json"
+        _refuse_other_vectors(config, read_json_if_there(config, _Names))
     _check_widths(dense, hidden_size * len(pooling))
     return Steps(
         pooling=pooling,
@@ -103,7 +112,7 @@ def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     if width != hidden_size:
         raise CheckpointError(f"{file}: pools {width} values a token where config.json has {hidden_size}")
     said = values.get("pooling_mode", [])
-    modes = [said] if isinstance(said, str) else list(said)
+    modes = said if isinstance(said, list) else [said]
     if not modes:
         modes = [_POOLING_FLAGS.get(key, key) for key, on in values.items() if key.startswith("pooling_mode_") and on]
         modes.sort(key=lambda mode: POOLINGS.index(mode) if mode in POOLINGS else -1)
@@ -118,10 +127,7 @@ def _dense(folder: Path) -> Dense:
     config = read_json(file, _DenseConfig)
     if config.use_residual:
         raise CheckpointError(f"{file}: use_residual isn't supported")
-    if (config.module_input_name, config.module_output_name or "sentence_embedding") != ("sentence_embedding",) * 2:
-        raise CheckpointError(
-            f"{file}: projects {config.module_input_name}, not the pooled vector; that isn't supported"
-        )
+    _refuse_other_vectors(file, config)
     if not config.activation_function.startswith("torch.nn."):
         raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
     if not (folder / "model.safetensors").is_file():
@@ -133,6 +139,11 @@ def _dense(folder: Path) -> Dense:
         bias=config.bias,
         activation=config.activation_function.rpartition(".")[2],
     )
+
+
+def _refuse_other_vectors(file: Path, names: _Names) -> None:
+    if {names.module_input_name, names.module_output_name} - {"sentence_embedding", None}:
+        raise CheckpointError(f"{file}: works on {names.module_input_name}, not on the pooled vector alone")
 
 
 def _check_widths(dense: tuple[Dense, ...], width: int) -> None:

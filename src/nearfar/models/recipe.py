@@ -40,7 +40,26 @@ _DECODERS = frozenset(
 )
 # These start counting positions after the padding id, so the table has that many rows no text can use
 # (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).
-_OFFSET_POSITIONS = frozenset(["camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"])
+_OFFSET_POSITIONS = frozenset(
+    (
+        "camembert",
+        "data2vec-text",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    )
+)
+# Where sentence-transformers looks for its transformer's options, in this order.
+_SENTENCE_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
 
@@ -49,7 +68,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
     ``pooling`` has one mode, or several whose results are joined in order; it is empty for a cross-encoder.
     ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one
-    put before a text whose caller chose none.
+    put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is marked as such.
     """
 
     architecture: str
@@ -65,6 +84,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     default_prompt: str | None = None
     lower_case: bool = False
     pad_token_id: int = 0
+    type_ids: bool = False
 
     @property
     def dim(self) -> int:
@@ -86,6 +106,7 @@ class _Config(Struct, rename={"labels": "num_labels"}):
     max_position_embeddings: int | None = None
     n_positions: int | None = None
     pad_token_id: int | list[int] | None = None
+    type_vocab_size: int | None = None
     labels: int | None = None
     id2label: dict[str, str] | None = None
     sentence_transformers: dict[str, Any] = {}
@@ -97,21 +118,35 @@ class _Config(Struct, rename={"labels": "num_labels"}):
 
 
 class _Sentence(Struct):
-    """sentence_bert_config.json."""
+    """sentence_bert_config.json. Only its first two options are honoured; the others may be at their defaults."""
 
     max_seq_length: int | None = None
     do_lower_case: bool = False
+    transformer_task: str = "feature-extraction"
+    modality_config: dict[str, dict[str, Any]] = {}
+    processing_kwargs: dict[str, Any] = {}
+
+    @property
+    def unusual(self) -> str | None:
+        text = self.modality_config.get("text", {})
+        if self.transformer_task != "feature-extraction":
+            return f"transformer_task = {self.transformer_task}"
+        if text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
+            return f"the output {text['method_output_name']}"
+        return "processing_kwargs" if self.processing_kwargs else None
 
 
 class _Tokenizer(Struct):
     """tokenizer_config.json."""
 
     model_max_length: float | None = None
+    model_input_names: list[str] | None = None
 
 
 class _Prompts(Struct):
     """config_sentence_transformers.json."""
 
+    activation_fn: str | None = None
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
 
@@ -128,18 +163,23 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
         )
     config = read_json(folder / "config.json", _Config)
     _refuse_pickles(folder)
-    sentence = read_json_if_there(folder / "sentence_bert_config.json", _Sentence)
+    sentence = _read_sentence(folder)
+    tokenizer = read_json_if_there(folder / "tokenizer_config.json", _Tokenizer)
+    stated = sentence.max_seq_length or tokenizer.model_max_length
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
         task="embed",
-        max_tokens=_max_tokens(folder, config, sentence, max_tokens),
+        max_tokens=_max_tokens(folder, config, stated, max_tokens),
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or 0,
         lower_case=sentence.do_lower_case,
         pad_token_id=config.padding or 0,
+        type_ids=_type_ids(config, tokenizer),
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
         return _cross_encoder(folder, config, recipe)
+    if not recipe.hidden_size:
+        raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     recipe = _with_prompts(folder, recipe)
     steps = read_steps(folder, recipe.hidden_size) or _usual_steps(config)
     return msgspec.structs.replace(
@@ -151,22 +191,33 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
     )
 
 
+def _read_sentence(folder: Path) -> _Sentence:
+    file = next((folder / name for name in _SENTENCE_FILES if (folder / name).is_file()), folder / _SENTENCE_FILES[0])
+    sentence = read_json_if_there(file, _Sentence)
+    if sentence.unusual:
+        raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
+    return sentence
+
+
 def _cross_encoder(folder: Path, config: _Config, recipe: Recipe) -> Recipe:
     file = folder / "config.json"
     labels = config.labels or len(config.id2label or {}) or 2  # transformers' own default is 2
     if labels != 1:
         raise CheckpointError(f"{file}: a classifier with {labels} labels; only rerankers, which have 1, are served")
-    # Both activations that sentence-transformers writes mean the same to us: the head gives a logit.
-    named = (
-        config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function or "Sigmoid"
-    )
-    if str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
-        raise CheckpointError(f"{file}: the activation {named} is neither Sigmoid nor Identity")
+    newer = folder / _PROMPTS_FILE
+    prompts = read_json_if_there(newer, _Prompts)
+    if prompts.default_prompt_name:
+        raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported")
+    older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
+    # Sigmoid and Identity mean the same to us: the head gives a logit.
+    for place, named in ((newer, prompts.activation_fn), (file, older)):
+        if named and str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
+            raise CheckpointError(f"{place}: the activation {named} is neither Sigmoid nor Identity")
     return msgspec.structs.replace(recipe, task="score")
 
 
 def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
-    file = folder / "config_sentence_transformers.json"
+    file = folder / _PROMPTS_FILE
     named = read_json_if_there(file, _Prompts)
     if named.default_prompt_name and named.default_prompt_name not in named.prompts:
         raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
@@ -183,10 +234,16 @@ def _usual_steps(config: _Config) -> Steps:
     return Steps(pooling=(pooling,), source=source, dense=(), normalize=True)
 
 
-def _max_tokens(folder: Path, config: _Config, sentence: _Sentence, asked: int | None) -> int:
+def _type_ids(config: _Config, tokenizer: _Tokenizer) -> bool:
+    """Tell whether the model was built with types for the two texts of a pair, and its tokenizer gives them."""
+    types = config.type_vocab_size
+    if types is None:
+        types = 2 if config.model_type in {"bert", "electra"} else 1  # their configurations' own default
+    return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
+
+
+def _max_tokens(folder: Path, config: _Config, stated: float | None, asked: int | None) -> int:
     """Take the limit as sentence-transformers does, special tokens included, but never past the positions."""
-    tokenizer = read_json_if_there(folder / "tokenizer_config.json", _Tokenizer)
-    stated = sentence.max_seq_length or tokenizer.model_max_length
     limits = [float(stated)] if stated else []
     positions = config.max_position_embeddings or config.n_positions
     if positions:

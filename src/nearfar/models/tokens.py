@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.errors import CheckpointError
+from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tokenizers import Encoding
@@ -42,7 +42,7 @@ class Tokens:
     """The tokenizer of one checkpoint, with the checkpoint's limit and special tokens."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._tokenizer = _open_tokenizer(folder)
+        self._tokenizer = open_tokenizer(folder)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if recipe.lower_case:
@@ -52,7 +52,7 @@ class Tokens:
         self.max_tokens = recipe.max_tokens
         self._single = _Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
         pair = self._tokenizer.encode("a", "a") if recipe.task == "score" else None
-        self._pair = _PairTemplate(pair) if pair else None
+        self._pair = _PairTemplate(pair, with_types=recipe.type_ids) if pair else None
         special = self._pair.size if self._pair else self._single.size
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
@@ -68,25 +68,25 @@ class Tokens:
         ]
 
     def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:
-        """Turn the query with each document into ids; the document is cut first, the query only past half the room.
+        """Turn the query with each document into ids.
 
-        ``max_tokens_per_document`` bounds a document's own tokens further.
+        A pair over the limit loses the end of its longer side, as with transformers' ``longest_first``: of the
+        document, unless the query alone takes more than half. ``max_tokens_per_document`` cuts documents before that.
         """
         template = self._pair
         if template is None:
             raise TypeError("this checkpoint takes single texts")
         room = self.max_tokens - template.size
         asked, *answers = self._ids([query, *documents])
-        kept_query = asked[: max(room // 2, 1)]
-        room = min(room - len(kept_query), max_tokens_per_document or room)
-        return [
-            Row(
-                *template.join(kept_query, ids[:room]),
-                len(asked) + len(ids),
-                len(asked) - len(kept_query) + max(0, len(ids) - room),
-            )
-            for ids in answers
-        ]
+        rows = []
+        for ids in answers:
+            document = ids[:max_tokens_per_document]
+            half = room // 2 + (room % 2 if len(asked) > len(document) else 0)  # the odd place is the longer side's
+            kept = asked[: max(half, room - len(document))]
+            document = document[: room - len(kept)]
+            content = len(asked) + len(ids)
+            rows.append(Row(*template.join(kept, document), content, content - len(kept) - len(document)))
+        return rows
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return [encoded.ids for encoded in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -105,57 +105,24 @@ class _Template:
 
 
 class _PairTemplate:
-    """The special tokens and type ids around, and between, the two texts of a pair."""
+    """The special tokens around and between the two texts of a pair, and the types of all of them."""
 
-    def __init__(self, pair: Encoding) -> None:
-        first, second = (pair.sequence_ids.index(side) for side in (0, 1))
-        first_end = max(i for i, side in enumerate(pair.sequence_ids) if side == 0) + 1
-        second_end = max(i for i, side in enumerate(pair.sequence_ids) if side == 1) + 1
-        self._spans = ((0, first), (first_end, second), (second_end, len(pair.ids)))
-        self._ids = [pair.ids[a:b] for a, b in self._spans]
-        self._types = [pair.type_ids[a:b] for a, b in self._spans]
+    def __init__(self, pair: Encoding, *, with_types: bool) -> None:
+        sides = pair.sequence_ids  # None for special tokens
+        first, second = sides.index(0), sides.index(1)
+        spans = ((0, first), (first + sides.count(0), second), (second + sides.count(1), len(sides)))
+        self._ids = [pair.ids[start:end] for start, end in spans]
+        self._types = [pair.type_ids[start:end] for start, end in spans]
         self._sides = (pair.type_ids[first], pair.type_ids[second])
+        self._with_types = with_types
         self.size = sum(len(ids) for ids in self._ids)
 
     def join(self, first: list[int], second: list[int]) -> tuple[list[int], list[int] | None]:
         before, between, after = self._ids
-        types = _flatten(
-            (
-                self._types[0],
-                [self._sides[0]] * len(first),
-                self._types[1],
-                [self._sides[1]] * len(second),
-                self._types[2],
-            )
-        )
-        return [*before, *first, *between, *second, *after], types if any(types) else None
-
-
-def _flatten(lists: Iterable[list[int]]) -> list[int]:
-    return [item for items in lists for item in items]
-
-
-def _open_tokenizer(folder: Path) -> Tokenizer:
-    file = folder / "tokenizer.json"
-    if file.is_file():
-        try:
-            return Tokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise CheckpointError(f"{file}: is damaged: {error}") from error
-    return _converted(folder)
-
-
-def _converted(folder: Path) -> Tokenizer:
-    """Let transformers build a fast tokenizer from older files (vocab.txt, spiece.model)."""
-    try:
-        from transformers import AutoTokenizer  # 2 s, and only folders without tokenizer.json need it
-
-        opened = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer: Tokenizer = opened.backend_tokenizer
-    except ImportError as error:
-        raise CheckpointError(
-            f"{folder}: has no tokenizer.json; converting its older files needs {error.name}"
-        ) from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: has no tokenizer that can be read: {error}") from error
-    return tokenizer
+        ids = [*before, *first, *between, *second, *after]
+        if not self._with_types:
+            return ids, None
+        before, between, after = self._types
+        left, right = self._sides
+        types = [*before, *([left] * len(first)), *between, *([right] * len(second)), *after]
+        return ids, types if any(types) else None

@@ -1,0 +1,213 @@
+"""Several models in one process: whose name means whom, and what each may be asked for."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from checkpoints import lay, write_transformer
+from conftest import calling, running
+from nearfar_fakes import vector_of
+from sentence_transformers import CrossEncoder
+
+from nearfar import ModelSettings, Settings
+from nearfar.config import BUILTIN_MODEL
+from nearfar.errors import CheckpointError, ConfigError
+from nearfar.serving.fleet import SCORE_OF_PAIRS, SCORE_OF_VECTORS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import httpx
+
+pytestmark = pytest.mark.anyio
+
+QUERY = "the quick brown fox"
+DOCUMENTS = ["jumps over the lazy dog", "a question? an answer!", "numbers 0 1 2", "jumps over the lazy dog"]
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_transformer(tmp_path_factory.mktemp("models") / "reranker", "bert", labels=1)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    # As BERT's own tokenizers say it; transformers' generic one leaves the types out otherwise.
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a model that wants a prompt before queries, another before documents, and the latter by default."""
+    folder = write_transformer(tmp_path_factory.mktemp("models") / "prompted", "bert")
+    prompts = {"query": "a query, ", "document": "a document; "}
+    return lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": "document"}})
+
+
+@pytest.fixture(scope="module")
+async def several(reranker: Path, prompted: Path) -> AsyncIterator[httpx.AsyncClient]:
+    models = (
+        ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=("mini",)),
+        ModelSettings(name=str(prompted), engine="fake"),
+        ModelSettings(name=str(reranker), engine="torch"),
+    )
+    async with running(Settings(models=models)) as app, calling(app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def only(folder: Path, *, on_overflow: str = "truncate") -> AsyncIterator[httpx.AsyncClient]:
+    model = ModelSettings(
+        name=str(folder), engine="fake", on_overflow="error" if on_overflow == "error" else "truncate"
+    )
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ("text-embedding-3-small", BUILTIN_MODEL),
+        ("mini", BUILTIN_MODEL),
+        (BUILTIN_MODEL, BUILTIN_MODEL),
+        ("prompted", "prompted"),
+    ],
+)
+async def test_an_embedding_model_goes_by_its_name_alias_or_as_the_default(
+    several: httpx.AsyncClient, asked: str, served: str
+) -> None:
+    answer = await several.post("/v1/embeddings", json={"model": asked, "input": "hello"})
+
+    assert served == answer.json()["model"]
+
+
+async def test_the_reranker_is_the_default_for_ranking_and_an_embedding_model_ranks_when_named(
+    several: httpx.AsyncClient,
+) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS}
+
+    default = await several.post("/v2/rerank", json={"model": "rerank-v3.5", **body})
+    unnamed = await several.post("/v1/rerank", json=body)
+    named = await several.post("/v2/rerank", json={"model": "mini", **body})
+
+    assert default.json()["results"] == unnamed.json()["results"]
+    assert default.json()["results"] != named.json()["results"]
+
+
+async def test_a_cross_encoder_scores_as_sentence_transformers_does(several: httpx.AsyncClient, reranker: Path) -> None:
+    expected = CrossEncoder(str(reranker), device="cpu", local_files_only=True).predict(
+        [(QUERY, document) for document in DOCUMENTS], show_progress_bar=False
+    )
+
+    answer = await several.post("/v2/rerank", json={"model": "reranker", "query": QUERY, "documents": DOCUMENTS})
+
+    found = {result["index"]: result["relevance_score"] for result in answer.json()["results"]}
+    np.testing.assert_allclose(expected, [found[index] for index in range(4)], atol=1e-5)
+    assert sorted(range(4), key=lambda index: (-expected[index], index)) == list(found)
+
+
+async def test_a_cross_encoder_cannot_embed(several: httpx.AsyncClient) -> None:
+    answer = await several.post("/v1/embeddings", json={"model": "reranker", "input": "hello"})
+
+    assert 403 == answer.status_code
+    assert "not allowed to generate embeddings" in answer.json()["error"]["message"]
+
+
+async def test_info_says_what_each_model_is_and_how_it_scores(several: httpx.AsyncClient) -> None:
+    models = (await several.get("/info")).json()["models"]
+
+    assert [SCORE_OF_VECTORS, SCORE_OF_VECTORS, SCORE_OF_PAIRS] == [model["score"] for model in models]
+    assert [["embed", "rank"], ["embed", "rank"], ["rank"]] == [model["tasks"] for model in models]
+    assert ["torch", "fake", "torch"] == [model["engine"] for model in models]
+    assert ["1_Pooling/config.json", "default for encoders; the folder has no modules.json", ""] == [
+        model["pooling_source"] for model in models
+    ]
+
+
+async def test_every_model_and_alias_is_listed(several: httpx.AsyncClient) -> None:
+    listed = (await several.get("/v1/models")).json()["data"]
+
+    assert [BUILTIN_MODEL, "mini", "prompted", "reranker"] == [model["id"] for model in listed]
+
+
+async def test_documents_take_the_documents_prompt_and_queries_the_querys(prompted: Path) -> None:
+    async with only(prompted) as client:
+        plain = (await client.post("/v1/embeddings", json={"model": "prompted", "input": "fox"})).json()
+        body = {"model": "prompted", "query": "a document; fox", "documents": ["fox"]}
+        crossed = (await client.post("/v2/rerank", json=body)).json()
+        body = {"model": "prompted", "query": "fox", "documents": ["fox"]}
+        ranked = (await client.post("/v2/rerank", json=body)).json()
+
+    prefixed = plain["usage"]["prompt_tokens"]
+    assert prefixed > 3  # [CLS] fox [SEP] and the prompt
+    assert ranked["results"][0]["relevance_score"] != 1.0
+    assert ranked["results"] != crossed["results"]
+
+
+async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:
+    body = {"model": "mini", "query": QUERY, "documents": ["same"] * 30 + [QUERY]}
+
+    answer = await several.post("/v2/rerank", json=body)
+
+    assert [30, *range(30)] == [result["index"] for result in answer.json()["results"]]
+
+
+async def test_max_tokens_per_document_cuts_documents_and_not_the_query(several: httpx.AsyncClient) -> None:
+    body = {"model": "reranker", "query": QUERY, "documents": ["jumps over the lazy dog", "jumps over"]}
+
+    whole = await several.post("/v2/rerank", json=body)
+    cut = await several.post("/v2/rerank", json={**body, "max_tokens_per_doc": 2})
+
+    assert "0" == whole.headers["x-nearfar-truncated-tokens"]
+    assert int(cut.headers["x-nearfar-truncated-tokens"]) > 0
+    first, second = cut.json()["results"]
+    assert first["relevance_score"] == pytest.approx(second["relevance_score"], abs=1e-6)
+
+
+async def test_text_over_the_limit_is_an_error_where_the_operator_says_so(prompted: Path) -> None:
+    async with only(prompted, on_overflow="error") as client:
+        embedded = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "fox " * 100]})
+        body = {"model": "prompted", "query": "fox", "documents": ["fox " * 100]}
+        ranked = await client.post("/v2/rerank", json=body)
+
+    assert 400 == embedded.status_code
+    assert "Invalid 'input[1]': maximum input length is" in embedded.json()["error"]["message"]
+    assert 200 == ranked.status_code  # rerankers always cut
+
+
+async def test_a_vector_is_the_engines_own_row(prompted: Path) -> None:
+    """The fake's vector is made from the ids, so the ids must be those of the text with its special tokens."""
+    async with only(prompted) as client:
+        answer = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "dog", "fox"]})
+
+    first, second, third = (np.array(item["embedding"], dtype=np.float32) for item in answer.json()["data"])
+    np.testing.assert_array_equal(first, third)
+    assert vector_of([1], 32).shape == second.shape
+    assert abs(float(first @ second)) < 0.9
+
+
+@pytest.mark.parametrize("twice", ["name", "alias"])
+async def test_two_models_of_one_name_are_refused(prompted: Path, twice: str) -> None:
+    other = (
+        ModelSettings(name=str(prompted))
+        if twice == "name"
+        else ModelSettings(name=BUILTIN_MODEL, aliases=("prompted",))
+    )
+    settings = Settings(models=(ModelSettings(name=str(prompted)), other), engine="fake")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="two of them are called 'prompted'")):
+        async with running(settings):
+            pass
+
+
+async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "damaged", "bert")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged: can't be loaded")):
+        async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch")):
+            pass

@@ -1,0 +1,74 @@
+"""The command line, called as a user calls it, without a server."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import write_transformer
+from click.testing import CliRunner
+
+import nearfar
+from nearfar.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.output
+
+
+def test_version_is_the_packages() -> None:
+    assert (0, f"nearfar, version {nearfar.__version__}\n") == run("--version")
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "models"])
+def test_every_command_explains_itself(command: str) -> None:
+    code, output = run(command, "--help")
+
+    assert 0 == code
+    assert "Usage:" in output
+
+
+def test_check_prints_what_the_model_is_and_that_it_makes_sense() -> None:
+    code, output = run("check", "--engine", "torch")
+
+    assert 0 == code
+    for line in (
+        "engine   torch on cpu in float32",
+        "pooling  mean (from 1_Pooling/config.json)",
+        "vectors  384 dimensions, unit length",
+        "limit    256 tokens",
+        "sense    yes",
+    ):
+        assert line in output or "cpu" in line  # another machine has another device
+    assert re.search(r"speed    [\d,]+ texts/s, [\d,]+ tokens/s", output)
+
+
+def test_check_says_when_a_model_makes_no_sense(tmp_path: Path) -> None:
+    """A reranker of random weights may be wrong or right by chance; the exit code says which."""
+    folder = write_transformer(tmp_path / "random", "bert", labels=1)
+
+    code, output = run("check", str(folder), "--engine", "torch", "--device", "cpu")
+
+    assert (code == 0) == ("sense    yes" in output)
+    assert (code == 1) == ("sense    NO" in output)
+    assert "none: a cross-encoder" in output
+
+
+def test_check_ends_with_one_sentence_for_a_model_that_cannot_be_had() -> None:
+    code, output = run("check", "no-such-model")
+
+    assert 1 == code
+    assert "Error: no-such-model: neither a folder nor a Hugging Face name (owner/model)" in output.splitlines()
+
+
+def test_models_lists_the_built_in_and_the_engines() -> None:
+    code, output = run("models")
+
+    assert 0 == code
+    assert "sentence-transformers/all-MiniLM-L6-v2  built-in, verified, served" in output
+    assert "engine torch: can run here" in output
