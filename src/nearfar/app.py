@@ -120,5 +120,5 @@ async def _sign(message: Message, scope: Scope) -> None:
         seconds=seconds,
     )
     scope["litestar_app"].state.metrics.request_done(record)
-    fields = {"request_id": said, "method": scope["method"], "path": scope["path"], "status": message["status"]}
+    fields = {"request_id": said, "method": scope["method"], "path": scope["path"][:200], "status": message["status"]}
     _access.info("request", extra={"fields": {**fields, "ms": round(seconds * 1000, 1), **state.get("done", {})}})

@@ -46,7 +46,8 @@ def _human(record: logging.LogRecord) -> str:
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if not fields:
         return record.getMessage()
-    line = f"{fields.pop('method')} {fields.pop('path')} {fields.pop('status')} {fields.pop('ms')} ms"
+    path = repr(fields.pop("path"))[1:-1]  # a caller's line breaks must not make lines of ours
+    line = f"{fields.pop('method')} {path} {fields.pop('status')} {fields.pop('ms')} ms"
     return f"{line}  {' '.join(f'{name}={value}' for name, value in fields.items())}"
 
 

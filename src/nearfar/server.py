@@ -45,10 +45,7 @@ async def run_server(settings: Settings) -> int:
         log_level=LogLevels.error,  # its start and stop lines would repeat ours
         log_dictconfig=log_config(settings.log_format),
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _on_signal()
     serving = asyncio.create_task(server.serve())
     opening = asyncio.create_task(_open(app, settings))
     stopping = asyncio.create_task(stop.wait())
@@ -68,6 +65,22 @@ async def run_server(settings: Settings) -> int:
         _log.error("can't listen on %s:%d: %s", settings.host, settings.port, reason)
         return 1
     return code
+
+
+def _on_signal() -> asyncio.Event:
+    """Give an event that SIGTERM and Ctrl-C set; a second one ends the process at once, as it would without us."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first)
+    return stop
 
 
 async def _open(app: Litestar, settings: Settings) -> bool:

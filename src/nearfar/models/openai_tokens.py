@@ -89,7 +89,7 @@ def decode(ids: Sequence[int], vocabulary: str) -> str:
     try:
         pieces = [table[i] if 0 <= i < len(table) else specials[i] for i in ids]
     except KeyError as error:
-        raise BadTokenIds(f"{error.args[0]} is not a token id of {vocabulary}") from None
+        raise BadTokenIds(f"{str(error.args[0])[:20]} is not a token id of {vocabulary}") from None
     return b"".join(pieces).decode("utf-8", errors="replace")
 
 
