@@ -71,9 +71,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         """Show everything but the key, so that a log or a traceback can't leak it."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Give rich, which draws tracebacks where it is installed, the same fields as ``repr``."""
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["api_key"] = "set" if self.api_key else None
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return list(shown.items())
 
 
 def load_settings(

@@ -6,7 +6,7 @@ Engines enter through the entry-point group ``nearfar.engines``, ours and strang
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,9 +90,32 @@ class Choice(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class _Unloadable:
+    """Stands for a registered engine whose own code can't be imported; it keeps no other from running."""
+
+    rank = -100
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def obstacle(self, device: Device) -> str:  # noqa: ARG002 — no device mends it
+        return f"its package can't be imported ({type(self._error).__name__}: {self._error}); mend or uninstall it"
+
+    def open(self, order: EngineOrder) -> Engine:
+        raise EngineUnavailable(self.obstacle(order.device)) from self._error
+
+
 def installed_engines() -> dict[str, EngineKind]:
     """Load every registered engine kind, by name."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    return {point.name: _load(point) for point in entry_points(group=GROUP)}
+
+
+def _load(point: EntryPoint) -> EngineKind:
+    try:
+        kind: EngineKind = point.load()
+    except Exception as error:  # noqa: BLE001 — a stranger's module may raise anything while it is imported
+        return _Unloadable(error)
+    return kind
 
 
 def choose_engine(name: str, device: Device) -> Choice:

@@ -144,6 +144,7 @@ def _load(order: EngineOrder, dtype: torch.dtype) -> torch.nn.Module:
         raise CheckpointError(
             f"{order.folder}: {order.recipe.model_type} is an encoder with a decoder, which isn't supported"
         )
+    model.config.pad_token_id = order.recipe.pad_token_id  # classifiers look for it to find a row's last token
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
     absent = sorted(key for key in report["missing_keys"] if not (order.recipe.task == "embed" and "pooler." in key))
     if absent:
@@ -162,16 +163,17 @@ def _load_dense(dense: Dense) -> torch.nn.Module:
     import torch
     from safetensors.torch import load_file
 
-    activation: Callable[[], torch.nn.Module] | None = getattr(torch.nn, dense.activation, None)
-    if activation is None:
+    kind: Any = getattr(torch.nn, dense.activation, None)
+    if kind is not torch.nn.Identity and getattr(kind, "__module__", "") != torch.nn.modules.activation.__name__:
         raise CheckpointError(f"{dense.folder}: torch.nn has no activation {dense.activation}")
     linear = torch.nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
     try:
+        activation = kind()
         weights = load_file(dense.folder / "model.safetensors")
         linear.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
     except Exception as error:  # safetensors raises its own, load_state_dict a RuntimeError
         raise CheckpointError(f"{dense.folder / 'model.safetensors'}: {_first_sentence(error)}") from error
-    return torch.nn.Sequential(linear, activation()).float().eval()
+    return torch.nn.Sequential(linear, activation).float().eval()
 
 
 def _cls(hidden: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
