@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -103,10 +102,10 @@ def test_a_model_that_cannot_be_opened_ends_with_one_sentence_and_code_1(
 
 
 def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ended = _start("--port", str(taken.getsockname()[1]), "--log-format", "human")
+    """By another server of ours, that is: granian would share the port with it."""
+    with ServerProcess("--engine", "fake", "--host", "localhost") as server:
+        ended = _start("--port", str(server.port), "--log-format", "human")
 
     assert 1 == ended.returncode
-    assert [True] == ["can't listen on 127.0.0.1" in line for line in ended.stderr.splitlines()]
+    assert [True] == [f"can't listen on 127.0.0.1:{server.port}: Address already in use" in ended.stderr.strip()]
+    assert 1 == len(ended.stderr.splitlines())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from granian.constants import Interfaces
@@ -16,7 +17,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from nearfar.app import create_app
-from nearfar.errors import SetupError
+from nearfar.errors import ConfigError, SetupError
 from nearfar.logs import configure_logging, log_config
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ async def run_server(settings: Settings) -> int:
     """Serve until a signal; give the exit code: 0 after a drain, 1 when the port or a model can't be opened."""
     configure_logging(settings.log_format)
     try:
+        address = _free_address(settings)
         app = create_app(settings)
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
     server = Server(
         app,
-        address=settings.host,
+        address=address,
         port=settings.port,
         interface=Interfaces.ASGI,
         websockets=False,
@@ -58,13 +60,24 @@ async def run_server(settings: Settings) -> int:
         server.stop()
     for task in (opening, stopping):
         task.cancel()
-    try:
-        await serving
-    except (OSError, RuntimeError) as error:  # granian passes on what its Rust side raised
-        reason = str(error).partition("\n")[0]  # a Rust backtrace follows
-        _log.error("can't listen on %s:%d: %s", settings.host, settings.port, reason)
-        return 1
+    await serving
     return code
+
+
+def _free_address(settings: Settings) -> str:
+    """Resolve the host to the number that granian wants, IPv4 first. Raises ConfigError where it can't be bound.
+
+    Granian would share a port with another granian, and each would get some of the requests.
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
+            probe.bind(address)
+        return str(address[0])
+    except OSError as error:
+        raise ConfigError(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
 
 
 def _on_signal() -> asyncio.Event:

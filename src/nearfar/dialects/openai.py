@@ -47,10 +47,10 @@ class EmbeddingsRequest(Struct, kw_only=True):
     dimensions: int | None = None
 
 
-class _Embedding(Struct):
+class _Embedding(Struct, kw_only=True):
+    object: str = "embedding"
     index: int
     embedding: msgspec.Raw
-    object: str = "embedding"
 
 
 class _Tokens(Struct):
@@ -58,29 +58,29 @@ class _Tokens(Struct):
     total_tokens: int
 
 
-class EmbeddingsReply(Struct):
+class EmbeddingsReply(Struct, kw_only=True):
     """The body of an answer, in the order of the request."""
 
+    object: str = "list"
     data: list[_Embedding]
     model: str
     usage: _Tokens
-    object: str = "list"
 
 
-class ModelReply(Struct):
+class ModelReply(Struct, kw_only=True):
     """One model, as OpenAI lists it."""
 
     id: str
+    object: str = "model"
     created: int
     owned_by: str
-    object: str = "model"
 
 
-class ModelsReply(Struct):
+class ModelsReply(Struct, kw_only=True):
     """The body of GET /v1/models."""
 
-    data: list[ModelReply]
     object: str = "list"
+    data: list[ModelReply]
 
 
 _decoder = msgspec.json.Decoder(EmbeddingsRequest)
@@ -96,8 +96,11 @@ async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     job, encoding = to_job(body), _encoding(body.encoding_format)
     done = await while_connected(request, service_of(request).embed(job))
     rendered = await render_vectors(done.vectors, encoding)
-    tokens = _Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens)
-    reply = EmbeddingsReply([_Embedding(index, vector) for index, vector in enumerate(rendered)], done.model, tokens)
+    reply = EmbeddingsReply(
+        data=[_Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
+        model=done.model,
+        usage=_Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
+    )
     headers = report(request, done.model, len(rendered), done.usage)
     headers["openai-model"] = done.model
     headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
@@ -110,7 +113,8 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     fleet.refuse_unready()
     infos = [model.info for model in fleet.models()]
-    return json_response(ModelsReply([_model(info, name) for info in infos for name in (info.name, *info.aliases)]))
+    listed = [_model(info, name) for info in infos for name in (info.name, *info.aliases)]
+    return json_response(ModelsReply(data=listed))
 
 
 @get("/v1/models/{model_id:path}")
