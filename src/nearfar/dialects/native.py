@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
-import nearfar
 from nearfar import errors
 from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response
 
@@ -30,7 +30,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score."""
     models = [model.info for model in fleet_of(request).models()]
-    return json_response({"name": "nearfar", "version": nearfar.__version__, "models": models})
+    return json_response({"name": "nearfar", "version": version("nearfar"), "models": models})
 
 
 @get("/metrics")
