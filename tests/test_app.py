@@ -32,7 +32,7 @@ def rank(*documents: str) -> dict[str, Any]:
     return {"model": "rerank-v3.5", "query": "a question", "documents": documents}
 
 
-@pytest.mark.parametrize("fault", ["boom", "nan", "zero", "few"])
+@pytest.mark.parametrize("fault", ["boom", "nan", "zero", "few", "quit"])
 async def test_an_engine_fault_is_a_500_in_openais_shape_and_the_next_request_succeeds(
     faked: httpx.AsyncClient, fault: str
 ) -> None:
@@ -48,7 +48,7 @@ async def test_an_engine_fault_is_a_500_in_openais_shape_and_the_next_request_su
 
 
 @pytest.mark.parametrize("path", COHERE)
-@pytest.mark.parametrize("fault", ["boom", "nan", "zero", "few"])
+@pytest.mark.parametrize("fault", ["boom", "nan", "zero", "few", "quit"])
 async def test_an_engine_fault_is_a_500_in_coheres_shape_and_the_next_request_succeeds(
     faked: httpx.AsyncClient, path: str, fault: str
 ) -> None:

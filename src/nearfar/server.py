@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from nearfar.config import Settings
 
+_STOP_S = 5.0  # for granian and the models to close, once nothing is in flight; a guess, they take 0.1 s
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,8 +60,12 @@ async def run_server(settings: Settings) -> int:
     if not serving.done():
         await _drain(app, settings.drain_s)
         server.stop()
-    for task in (opening, stopping):
-        task.cancel()
+    await asyncio.wait((serving,), timeout=_STOP_S)
+    if not serving.done() or not opening.done():
+        _log.warning("a thread is still loading a model or running a batch; ending without it")
+        logging.shutdown()
+        signal.raise_signal(signal.SIGTERM)
+    stopping.cancel()
     await serving
     return code
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nearfar.types import FloatArray
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
-BOOM, NAN, ZERO, FEW = 8797, 16660, 5717, 2261
+BOOM, NAN, ZERO, FEW, QUIT, HANG = 8797, 16660, 5717, 2261, 8046, 6865
 SECRET = "a path, a prompt and other things nobody should see"  # what the failing engine says
 
 
@@ -51,6 +51,10 @@ class FakeEngine:
         words = {word for row in batch for word in row.ids}
         if BOOM in words:
             raise RuntimeError(SECRET)
+        if QUIT in words:
+            raise SystemExit(SECRET)
+        if HANG in words:
+            threading.Event().wait()
         vectors = np.stack([vector_of(row.ids, self.info.dim) for row in batch])
         for at, row in enumerate(batch):
             if NAN in row.ids:

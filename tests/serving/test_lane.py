@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from conftest import until
-from nearfar_fakes import BOOM, FEW, NAN, SECRET, ZERO, FakeEngine, vector_of
+from nearfar_fakes import BOOM, FEW, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
 from nearfar.errors import EngineFailed, NotReady, Overloaded
 from nearfar.models.tokens import Row
@@ -133,7 +133,7 @@ async def test_everything_touches_the_engine_on_one_thread() -> None:
     assert next(iter(lane.engine.threads)).startswith("lane-fake")
 
 
-@pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW])
+@pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW, QUIT])
 async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault: int) -> None:
     async with open_lane() as lane, asyncio.timeout(1):
         with pytest.raises(EngineFailed) as caught:
@@ -144,7 +144,7 @@ async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault
     np.testing.assert_array_equal(vector_of([5], DIM), after[0])
 
 
-@pytest.mark.parametrize("fault", [BOOM, FEW])
+@pytest.mark.parametrize("fault", [BOOM, FEW, QUIT])
 async def test_every_caller_of_a_batch_that_raised_or_came_back_short_is_told(fault: int) -> None:
     async with open_lane() as lane, asyncio.timeout(1):
         lane.engine.gate.clear()

@@ -158,7 +158,11 @@ class Fleet:
         probe = (tokens.encode(["ready"]) if recipe.task == "embed" else tokens.encode_pairs("ready", ["ready"], None))[
             0
         ]
-        engine: Engine = await lane.open(lambda: choice.kind.open(order), probe)
+        try:
+            engine: Engine = await lane.open(lambda: choice.kind.open(order), probe)
+        except BaseException:
+            await lane.close()
+            raise
         info = _describe(checkpoint, recipe, engine.info, wanted.aliases)
         model = Model(info, recipe, tokens, lane, wanted.on_overflow or settings.on_overflow)
         self._models[info.name] = model

@@ -205,7 +205,12 @@ class Lane:
         """Call the engine and check the shape of what it gives; on the lane's thread."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
-        results = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+        try:
+            results = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+        except Exception:
+            raise
+        except BaseException as error:  # a panic of Rust code, a SystemExit: on the loop it would end the worker
+            raise EngineFailed(f"the engine of {self._model} broke off") from error
         expected = (len(rows), self._engine.info.dim) if self._task == "embed" else (len(rows),)
         if results.shape != expected:
             raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.errors import BadDimensions, DeadlinePassed, EmptyInput, TooLong, TooManyTokens
+from nearfar.errors import BadDimensions, DeadlinePassed, EmptyInput, InternalFault, TooLong, TooManyTokens
 from nearfar.models import openai_tokens
 from nearfar.types import Embedded, Ranked, RankedDocument, Usage
 
@@ -77,7 +77,7 @@ class Service:
         return Ranked(model=model.info.name, results=results, usage=usage)
 
     async def _tokenise(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
@@ -90,6 +90,16 @@ class Service:
                 return await model.lane.submit(rows)
         except TimeoutError as error:
             raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+
+
+def _contained(call: Callable[[], _T]) -> _T:
+    """Call, and turn a panic of the tokenizer's Rust code, which is no Exception, into one."""
+    try:
+        return call()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise InternalFault("the tokenizer broke off") from error
 
 
 def _rows(model: Model, job: EmbedJob) -> list[Row]:
