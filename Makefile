@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Apple Silicon gets MLX beside Torch; any other machine Torch alone. On Linux, pip takes Torch's build with CUDA unless
+# Torch serves on every machine; Apple Silicon gets MLX's packages as well. On Linux, pip takes Torch's build with CUDA unless
 # PIP_EXTRA_INDEX_URL names PyTorch's index of CPU builds, which is a tenth of the size.
 EXTRAS := torch,builtin,tracing,dev
 ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)

@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 async def builtin() -> AsyncIterator[httpx.AsyncClient]:
     """Call an application that runs the built-in model on the real engine."""
-    async with running(Settings(engine="torch")) as app, calling(app) as client:
+    async with running(Settings(engine="torch", device="cpu")) as app, calling(app) as client:
         yield client
 
 
@@ -72,7 +72,7 @@ async def faked() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
     """Run a real server, granian and all, with the real model."""
-    with ServerProcess("--engine", "torch") as server:
+    with ServerProcess("--engine", "torch", "--device", "cpu") as server:
         yield server
 
 

@@ -129,6 +129,13 @@ async def test_a_key_guards_everything_but_health(path: str) -> None:
     assert [200, 200] == health
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+async def test_probes_may_use_head(faked: httpx.AsyncClient, path: str) -> None:
+    answer = await faked.head(path)
+
+    assert 200 == answer.status_code
+
+
 async def test_every_answer_has_a_request_id_errors_too(faked: httpx.AsyncClient) -> None:
     answers = [
         await faked.post(OPENAI, json=embed("hello")),
@@ -214,9 +221,11 @@ async def test_a_full_queue_is_a_429_with_a_time_to_come_back() -> None:
         engine.gate.clear()
         first = asyncio.create_task(client.post(OPENAI, json=embed("first")))
         await until(lambda: len(engine.batches) == 2)  # the probe, then ours
+        second = asyncio.create_task(client.post(OPENAI, json=embed("second")))
+        await until(lambda: app.state.fleet.depths()[0].rows == 1)
         refused = [await client.post(OPENAI, json=embed("next")), await client.post("/v2/rerank", json=rank("next"))]
         engine.gate.set()
-        await first
+        await asyncio.gather(first, second)
 
     assert [429, 429] == [answer.status_code for answer in refused]
     assert "rate_limit_exceeded" == refused[0].json()["error"]["code"]

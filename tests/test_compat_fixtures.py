@@ -38,7 +38,7 @@ class Clients:
     async def get(self, server: dict[str, Any]) -> httpx.AsyncClient:
         key = json.dumps(server, sort_keys=True)
         if key not in self._open:
-            app = await self._stack.enter_async_context(running(msgspec.convert(server, Settings)))
+            app = await self._stack.enter_async_context(running(msgspec.convert({"device": "cpu", **server}, Settings)))
             self._open[key] = await self._stack.enter_async_context(calling(app))
         return self._open[key]
 

@@ -47,7 +47,7 @@ DOORS = {
     "huggingface_hub": ["models/checkpoint", "checks"],
     "litestar": ["dialects", "auth", "drain", "tracing", "app", "server"],
     "msgspec": [""],
-    "numpy": ["types", "serving"],
+    "numpy": ["types", "engines", "serving"],
     "opentelemetry": ["serving/observe", "tracing"],
     "orjson": ["dialects/vectors"],
     "prometheus_client": ["serving/observe", "dialects/native"],

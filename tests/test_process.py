@@ -26,7 +26,7 @@ ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
     """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
-    with ServerProcess("--engine", "torch", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
+    with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
             body = {"model": "text-embedding-3-small", "input": ["some words of a request in flight " * 12] * 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "ModelSettings", "NearfarError", "Settings", "create_app"]
 __version__ = version("nearfar")
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever runs us decides where the log goes
 
 _HOMES = {
     "create_app": "nearfar.app",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, Request, Response
@@ -68,15 +68,14 @@ def create_app(settings: Settings) -> Litestar:
 
 @asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncIterator[None]:
-    app.state.fleet.start()
-    try:
-        yield
-    finally:
-        await app.state.fleet.close()
-        app.state.service.close()
-        app.state.metrics.close()
+    async with AsyncExitStack() as closing:  # whatever one of them raises, the others are closed
         if app.state.tracing:
-            await asyncio.to_thread(app.state.tracing.close)
+            closing.push_async_callback(asyncio.to_thread, app.state.tracing.close)
+        closing.callback(app.state.metrics.close)
+        closing.callback(app.state.service.close)
+        closing.push_async_callback(app.state.fleet.close)
+        app.state.fleet.start()
+        yield
 
 
 def _by_path(dialects: Sequence[Dialect], guard: KeyGuard | None) -> _ErrorHandler:

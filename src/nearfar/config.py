@@ -56,7 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: Dtype = "auto"
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 9000
-    api_key: Annotated[str, Meta(min_length=1)] | None = None
+    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # what an Authorization header can carry
     no_auth: bool = False
     offline: bool = False
     hub_endpoint: str | None = None
@@ -65,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
     max_body_bytes: Positive = 10_000_000
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
-    queue_tokens: Positive = 500_000  # about two of OpenAI's largest requests
+    queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     deadline_s: Seconds = 300.0
     drain_s: Seconds = 30.0
 

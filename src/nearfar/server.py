@@ -61,7 +61,7 @@ async def run_server(settings: Settings) -> int:
         await _drain(app, settings.drain_s)
         server.stop()
     await asyncio.wait((serving,), timeout=_STOP_S)
-    if not serving.done() or not opening.done():
+    if not serving.done() or app.state.fleet.is_opening:
         _log.warning("a thread is still loading a model or running a batch; ending without it")
         logging.shutdown()
         signal.raise_signal(signal.SIGTERM)
@@ -82,8 +82,9 @@ def _free_address(settings: Settings) -> str:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
             probe.bind(address)
         return str(address[0])
-    except OSError as error:
-        raise ConfigError(f"can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ConfigError(f"can't listen on {settings.host}:{settings.port}: {reason}") from error
 
 
 def _on_signal() -> asyncio.Event:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from litestar.middleware import DefineMiddleware
 
 
+_EXPORT_S = 2.0  # then a batch of spans is given up, so that a dead collector doesn't hold up the end
+
+
 class Tracing:
     """Makes a span of every request but health checks, under the caller's own trace where it sent one."""
 
@@ -24,7 +27,7 @@ class Tracing:
         except ImportError as error:
             raise ConfigError('otlp_endpoint: traces need more packages; pip install "nearfar[tracing]"') from error
         self._provider = TracerProvider(resource=Resource({"service.name": "nearfar"}), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self.middleware: DefineMiddleware = OpenTelemetryConfig(
             tracer_provider=self._provider,

@@ -39,22 +39,23 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
 
 
-@pytest.fixture(scope="module")
-def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def prompted(tmp_path: Path) -> Path:
     """Make a model that wants a prompt before queries, another before documents, and the latter by default."""
-    folder = write_transformer(tmp_path_factory.mktemp("models") / "prompted", "bert")
+    folder = write_transformer(tmp_path / "prompted", "bert")
     prompts = {"query": "a query, ", "document": "a document; "}
     return lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": "document"}})
 
 
 @pytest.fixture(scope="module")
-async def several(reranker: Path, prompted: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def several(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    plain = write_transformer(tmp_path_factory.mktemp("models") / "plain", "bert")
     models = (
         ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=("mini",)),
-        ModelSettings(name=str(prompted), engine="fake"),
+        ModelSettings(name=str(plain), engine="fake"),
         ModelSettings(name=str(reranker), engine="torch"),
     )
-    async with running(Settings(models=models)) as app, calling(app) as client:
+    async with running(Settings(models=models, device="cpu")) as app, calling(app) as client:
         yield client
 
 
@@ -73,7 +74,7 @@ async def only(folder: Path, *, on_overflow: str = "truncate") -> AsyncIterator[
         ("text-embedding-3-small", BUILTIN_MODEL),
         ("mini", BUILTIN_MODEL),
         (BUILTIN_MODEL, BUILTIN_MODEL),
-        ("prompted", "prompted"),
+        ("plain", "plain"),
     ],
 )
 async def test_an_embedding_model_goes_by_its_name_alias_or_as_the_default(
@@ -130,21 +131,36 @@ async def test_info_says_what_each_model_is_and_how_it_scores(several: httpx.Asy
 async def test_every_model_and_alias_is_listed(several: httpx.AsyncClient) -> None:
     listed = (await several.get("/v1/models")).json()["data"]
 
-    assert [BUILTIN_MODEL, "mini", "prompted", "reranker"] == [model["id"] for model in listed]
+    assert [BUILTIN_MODEL, "mini", "plain", "reranker"] == [model["id"] for model in listed]
 
 
-async def test_documents_take_the_documents_prompt_and_queries_the_querys(prompted: Path) -> None:
-    async with only(prompted) as client:
-        plain = (await client.post("/v1/embeddings", json={"model": "prompted", "input": "fox"})).json()
-        body = {"model": "prompted", "query": "a document; fox", "documents": ["fox"]}
-        crossed = (await client.post("/v2/rerank", json=body)).json()
-        body = {"model": "prompted", "query": "fox", "documents": ["fox"]}
-        ranked = (await client.post("/v2/rerank", json=body)).json()
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "document"),
+    [
+        ({"query": "a query, ", "document": "a document; "}, "document", "a query, ", "a document; "),
+        ({"query": "a query, "}, "query", "a query, ", ""),
+        ({"query": "a query, ", "document": ""}, "query", "a query, ", ""),
+        ({"query": "a query, ", "passage": "numbers "}, None, "a query, ", "numbers "),
+        ({"web": "a question? "}, "web", "", ""),
+    ],
+)
+async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_the_default(
+    prompted: Path, prompts: dict[str, str], default: str | None, query: str, document: str
+) -> None:
+    folder = prompted
+    lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": default}})
+    model = ModelSettings(name=str(folder), engine="fake")
 
-    prefixed = plain["usage"]["prompt_tokens"]
-    assert prefixed > 3  # [CLS] fox [SEP] and the prompt
-    assert ranked["results"][0]["relevance_score"] != 1.0
-    assert ranked["results"] != crossed["results"]
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        body = {"model": "prompted", "query": "fox", "documents": ["dog"]}
+        await client.post("/v2/rerank", json=body)
+        await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
+        (served,) = app.state.fleet.models()
+        _, ranked, embedded = served.lane._engine.batches  # the probe first
+
+    expected = served.tokens.encode([query + "fox", document + "dog"])
+    assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
+    assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
 
 
 async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:
@@ -179,14 +195,24 @@ async def test_text_over_the_limit_is_an_error_where_the_operator_says_so(prompt
 
 
 async def test_a_vector_is_the_engines_own_row(prompted: Path) -> None:
-    """The fake's vector is made from the ids, so the ids must be those of the text with its special tokens."""
-    async with only(prompted) as client:
-        answer = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "dog", "fox"]})
+    """The fake makes its vector from the ids, so they must be those of the text with its prompt and special tokens."""
+    async with running(Settings(models=(ModelSettings(name=str(prompted), engine="fake"),))) as app:
+        async with calling(app) as client:
+            answer = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "dog"]})
+        (served,) = app.state.fleet.models()
 
-    first, second, third = (np.array(item["embedding"], dtype=np.float32) for item in answer.json()["data"])
-    np.testing.assert_array_equal(first, third)
-    assert vector_of([1], 32).shape == second.shape
-    assert abs(float(first @ second)) < 0.9
+    rows = served.tokens.encode(["fox", "dog"], "a document; ")
+    expected = [vector_of(row.ids, 32) for row in rows]
+    np.testing.assert_allclose(expected, [item["embedding"] for item in answer.json()["data"]], atol=1e-7)
+
+
+async def test_a_model_answers_to_the_name_it_was_asked_for_by(prompted: Path) -> None:
+    async with only(prompted) as client:
+        by_path = await client.post("/v1/embeddings", json={"model": str(prompted), "input": "fox"})
+        listed = await client.get("/v1/models")
+
+    assert "prompted" == by_path.json()["model"]
+    assert str(prompted) not in listed.text
 
 
 @pytest.mark.parametrize("twice", ["name", "alias"])
@@ -209,5 +235,5 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
     weights.write_bytes(weights.read_bytes()[:-100])
 
     with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged: can't be loaded")):
-        async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch")):
+        async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
             pass

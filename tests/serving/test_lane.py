@@ -9,15 +9,16 @@ import pytest
 from conftest import until
 from nearfar_fakes import BOOM, FEW, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
-from nearfar.errors import EngineFailed, NotReady, Overloaded
+from nearfar.errors import EngineFailed, InternalFault, NotReady, Overloaded
 from nearfar.models.tokens import Row
 from nearfar.serving.lane import Lane, LaneLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from typing import Literal
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from typing import Any, Literal
 
     from nearfar.serving.observe import BatchRecord, RequestRecord
+    from nearfar.types import FloatArray
 
 pytestmark = pytest.mark.anyio
 
@@ -192,20 +193,88 @@ async def test_a_cancelled_request_never_reaches_the_engine() -> None:
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async with open_lane(queue_tokens=10) as lane:
         lane.engine.gate.clear()
-        running = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, 5, 6)]))
+        running = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, 5)]))
         await until(lambda: len(lane.engine.batches) == 1)
-        with pytest.raises(Overloaded) as caught:
-            await lane.lane.submit([row(1, 2, 3, 4, 5)])
         fits = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4)]))
         await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await lane.lane.submit([row(1, 2)])
         depth = lane.lane.depth()
         lane.engine.gate.set()
         await asyncio.gather(running, fits)
 
     assert caught.value.retry_after_s is not None
     assert 1 <= caught.value.retry_after_s <= 60
-    assert (1, 10) == (depth.rows, depth.tokens)
+    assert (1, 9) == (depth.rows, depth.tokens)
     assert (0, 0) == (lane.lane.depth().rows, lane.lane.depth().tokens)
+
+
+async def test_one_huge_request_does_not_shut_the_others_out() -> None:
+    async with open_lane(queue_tokens=10) as lane:
+        lane.engine.gate.clear()
+        huge = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, index) for index in range(20)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        small = asyncio.create_task(lane.lane.submit([row(1, 2)]))
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await asyncio.gather(huge, small)
+
+    assert 2 == len(small.result()) + 1
+
+
+async def test_nothing_submitted_is_an_error_and_not_a_wait() -> None:
+    async with open_lane() as lane:
+        with pytest.raises(ValueError, match="no rows"):
+            await lane.lane.submit([])
+
+
+class Bad(FakeEngine):
+    """Misbehaves in ways that no id can ask for."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        super().__init__(DIM)
+        self._answer = answer
+        self.opened = False
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        if not self.opened:
+            self.opened = True
+            return super().embed(batch)
+        answer: FloatArray = self._answer()
+        return answer
+
+    def close(self) -> None:
+        raise RuntimeError("can't close")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: next(iter(())),
+        lambda: np.array([["a"] * DIM], dtype=object),
+        lambda: None,
+        lambda: np.ones((1, DIM + 1)),
+    ],
+    ids=["StopIteration", "objects", "nothing", "too wide"],
+)
+async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_closes(answer: Callable[[], Any]) -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+    await lane.open(lambda: Bad(answer), row(1))
+
+    async with asyncio.timeout(1):
+        for _ in range(2):
+            with pytest.raises(EngineFailed):
+                await lane.submit([row(1)])
+        await lane.close()
+
+
+async def test_an_engine_that_cannot_be_opened_is_told_whatever_it_raises() -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+
+    async with asyncio.timeout(1):
+        with pytest.raises(InternalFault):
+            await lane.open(lambda: next(iter(())), row(1))
+        await lane.close()
 
 
 async def test_a_request_larger_than_the_queue_runs_when_it_is_alone() -> None:

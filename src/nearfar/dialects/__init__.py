@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from litestar import Request, Response, Router
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
@@ -106,7 +106,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
             limit = request.app.state.settings.max_body_bytes
             return BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
         if isinstance(exc, HTTPException) and exc.status_code < HTTP_500_INTERNAL_SERVER_ERROR:
-            return MalformedBody("the request can't be read")  # a bad host, a body that broke off
+            return MalformedBody("the request can't be read")  # a bad host header
         if isinstance(exc, NearfarError) and not isinstance(exc, SetupError):
             return exc
         _log.error("request %s failed", request_id(request.scope), exc_info=exc)
@@ -130,6 +130,7 @@ def installed_dialects() -> list[Dialect]:
 
 def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
     """Choose who answers for a path that no route has."""
+    path = "/" + path.lstrip("/")  # OPTIONS * has a path of its own kind
     prefixes = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes if path.startswith(prefix)]
     return max(prefixes, key=lambda found: len(found[0]))[1]
 
@@ -159,7 +160,10 @@ async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _
 
     Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
     """
-    body = await request.body()
+    try:
+        body = await request.body()
+    except InternalServerException as error:  # Litestar's word for an upload that broke off
+        raise CallerGone("the caller closed the connection while sending") from error
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:

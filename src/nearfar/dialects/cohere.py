@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_CHUNKS = 10_000
 _DOCUMENTS_A_UNIT = 100
+_MAX_TOKENS_A_DOCUMENT = 4096  # version 2's default
 
 _Document = str | dict[str, Any]
 _T = TypeVar("_T")
@@ -75,10 +76,12 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await _read(request, _v1)
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")
-    chunks = len(body.documents) * max(body.max_chunks_per_doc or 1, 1)
+    if body.max_chunks_per_doc is not None and body.max_chunks_per_doc < 1:
+        raise errors.InputError(f"max_chunks_per_doc must be at least 1, not {body.max_chunks_per_doc}")
+    # Cohere assumes 10 chunks a document where none is said. Documents are cut here, not chunked, so each counts once.
+    chunks = len(body.documents) * (body.max_chunks_per_doc or 1)
     if chunks >= _MAX_CHUNKS:
         raise errors.TooMany("documents", chunks, _MAX_CHUNKS)
-    _refuse_below_one("max_chunks_per_doc", body.max_chunks_per_doc)
     job = RankJob(
         model=body.model or None,
         query=body.query,
@@ -95,13 +98,12 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise errors.NoModel("a model parameter is required for this endpoint.")
     if len(body.documents) >= _MAX_CHUNKS:
         raise errors.TooMany("documents", len(body.documents), _MAX_CHUNKS)
-    _refuse_below_one("max_tokens_per_doc", body.max_tokens_per_doc)
     job = RankJob(
         model=body.model,
         query=body.query,
         documents=tuple(_text(index, given, None) for index, given in enumerate(body.documents)),
         top_n=body.top_n,
-        max_tokens_per_document=body.max_tokens_per_doc,
+        max_tokens_per_document=_MAX_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
     )
     return await _answer(request, job, body.documents if body.return_documents else None, version="2")
 
@@ -116,11 +118,6 @@ async def _read(request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[_
 async def _answer(
     request: Request[Any, Any, Any], job: RankJob, echoed: list[_Document] | None, *, version: str
 ) -> Response[bytes]:
-    if not job.query.strip():
-        raise errors.EmptyInput("query must not be empty or be only whitespace")
-    if not job.documents:
-        raise errors.EmptyInput("list of documents must not be empty")
-    _refuse_below_one("top_n", job.top_n)
     done = await while_connected(request, service_of(request).rank(job))
     headers = report(request, done.model, len(job.documents), done.usage)
     return json_response(_reply(done, echoed, len(job.documents), version), headers=headers)
@@ -146,7 +143,8 @@ def _text(index: int, document: _Document, rank_fields: list[str] | None) -> str
     if isinstance(document, str):
         text = document
     elif rank_fields:
-        text = "\n".join(f"{field}: {document[field]}" for field in rank_fields if document.get(field) is not None)
+        said = {field: document[field] for field in rank_fields if document.get(field) is not None}
+        text = "\n".join(f"{field}: {_yaml(value)}" for field, value in said.items())
     else:
         text = document.get("text") or ""
     if not isinstance(text, str):
@@ -156,9 +154,9 @@ def _text(index: int, document: _Document, rank_fields: list[str] | None) -> str
     return text
 
 
-def _refuse_below_one(field: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise errors.InputError(f"{field} must be at least 1, not {value}", field)
+def _yaml(value: Any) -> str:
+    """Write a value in YAML, of which JSON is a part."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _invalid(error: errors.InputError) -> str:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response, get, route
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
 from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response
 
 
-@get("/health/live", opt={"public": True})
+@route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
 async def live() -> Response[bytes]:
     """Answer as long as the event loop turns."""
     return json_response({"status": "live"})
 
 
-@get("/health/ready", opt={"public": True})
+@route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 once every model has had a forward succeed and its worker lives, 503 before and after."""
     request.app.state.drain.refuse()

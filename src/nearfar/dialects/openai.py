@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -127,14 +127,9 @@ def to_job(body: EmbeddingsRequest) -> EmbedJob:
     """Turn the body into a job. Raises an InputError in OpenAI's words."""
     if not body.model:
         raise errors.NoModel("you must provide a model parameter")
-    inputs = _inputs(body.input)
-    if len(inputs) > _MAX_INPUTS:
-        raise errors.TooMany("input", len(inputs), _MAX_INPUTS)
-    if body.dimensions is not None and body.dimensions < 1:
-        raise errors.BadDimensions(body.dimensions, 0)
     return EmbedJob(
         model=body.model,
-        inputs=inputs,
+        inputs=_inputs(body.input),
         dimensions=body.dimensions,
         vocabulary=vocabulary_of(body.model),
         ceiling=_CEILING,
@@ -147,14 +142,16 @@ def _inputs(said: str | list[str | int | list[int]]) -> tuple[str | TokenIds, ..
         said = [said]
     if not said or [] in said:
         raise errors.EmptyInput("Invalid 'input': input cannot be an empty array.")
-    kinds = {type(item) for item in said}
+    kinds = set(map(type, said))
     if len(kinds) != 1:
         raise errors.InputError(f"'$.input' is invalid. {_REFERENCE}")
     if "" in said:
         raise errors.EmptyInput("Invalid 'input': input cannot be an empty string.")
     if kinds == {int}:
-        return (tuple(item for item in said if isinstance(item, int)),)
-    return tuple(item if isinstance(item, str) else tuple(item) for item in said if not isinstance(item, int))
+        return (cast("TokenIds", tuple(said)),)
+    if len(said) > _MAX_INPUTS:
+        raise errors.TooMany("input", len(said), _MAX_INPUTS)
+    return tuple(cast("list[str]", said)) if kinds == {str} else tuple(map(tuple, cast("list[list[int]]", said)))
 
 
 def _encoding(said: str | None) -> Encoding:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nearfar.engines import Engine, EngineInfo, EngineOrder
 from nearfar.errors import CheckpointError, EngineUnavailable
 
@@ -81,6 +83,16 @@ class TorchEngine:
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
         """Give the (B,) logits of pairs."""
+        if self._recipe.pad_token_id is not None:
+            return self._logits(batch)
+        # No padding id, no padding: a decoder's classifier looks for that id to find a row's last token.
+        logits = np.empty(len(batch), dtype=np.float32)
+        for length in {len(row.ids) for row in batch}:
+            places = [at for at, row in enumerate(batch) if len(row.ids) == length]
+            logits[places] = self._logits([batch[at] for at in places])
+        return logits
+
+    def _logits(self, batch: Sequence[Row]) -> FloatArray:
         with self._torch.inference_mode():
             return _array(self._model(**self._inputs(batch)).logits[:, 0])  # (B, 1) → (B,)
 
@@ -93,7 +105,7 @@ class TorchEngine:
     def _inputs(self, batch: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Pad on the right to the longest row: ids, mask and, for pairs, type ids, each (B, T)."""
         longest = max(len(row.ids) for row in batch)
-        pad = self._recipe.pad_token_id
+        pad = self._recipe.pad_token_id or 0
         columns = {
             "input_ids": [row.ids + [pad] * (longest - len(row.ids)) for row in batch],
             "attention_mask": [[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in batch],
@@ -144,7 +156,8 @@ def _load(order: EngineOrder, dtype: torch.dtype) -> torch.nn.Module:
         raise CheckpointError(
             f"{order.folder}: {order.recipe.model_type} is an encoder with a decoder, which isn't supported"
         )
-    model.config.pad_token_id = order.recipe.pad_token_id  # classifiers look for it to find a row's last token
+    if order.recipe.pad_token_id is None:
+        model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
     absent = sorted(key for key in report["missing_keys"] if not (order.recipe.task == "embed" and "pooler." in key))
     if absent:

@@ -77,7 +77,7 @@ def decode(ids: Sequence[int], vocabulary: str) -> str:
     """Turn ids back into the text they were made from.
 
     A chunk may start or end inside a character; those bytes become U+FFFD. Raises BadTokenIds for an id
-    outside the vocabulary, or for a vocabulary whose rank file isn't at hand.
+    outside the vocabulary, or for a vocabulary of which no rank file is shipped; SetupError when the file is damaged.
     """
     vocabulary = _SAME_RANKS.get(vocabulary, vocabulary)
     if vocabulary not in _RANKS_SHA256:

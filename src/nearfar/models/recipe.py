@@ -83,7 +83,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
     lower_case: bool = False
-    pad_token_id: int = 0
+    pad_token_id: int | None = None
     type_ids: bool = False
 
     @property
@@ -173,7 +173,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
         max_tokens=_max_tokens(folder, config, stated, max_tokens),
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or 0,
         lower_case=sentence.do_lower_case,
-        pad_token_id=config.padding or 0,
+        pad_token_id=config.padding,
         type_ids=_type_ids(config, tokenizer),
     )
     if recipe.architecture.endswith("ForSequenceClassification"):

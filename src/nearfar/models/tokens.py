@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Row(Struct, frozen=True):
     """One input of an engine: ``ids`` with special tokens, ``type_ids`` of the same length or None for all zeros.
 
-    ``content`` counts the tokens of the text before anything was cut, ``cut`` those that were cut off; neither
-    counts special tokens.
+    ``content`` counts the tokens of the text, and of its prompt, before anything was cut; ``cut`` those that were cut
+    off; neither counts special tokens.
     """
 
     ids: list[int]
@@ -56,6 +56,10 @@ class Tokens:
         special = self._pair.size if self._pair else self._single.size
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
+
+    def probe(self) -> Row:
+        """Give a small row of the kind the engine will be given, to see that it runs."""
+        return (self.encode_pairs("ready", ["ready"], None) if self._pair else self.encode(["ready"]))[0]
 
     def encode(self, texts: Sequence[str], prompt: str = "", limit: int | None = None) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``."""

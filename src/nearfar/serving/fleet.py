@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from nearfar.engines import Engine, EngineInfo, EngineOrder, choose_engine
+from msgspec import Struct
+
+from nearfar.config import Device, ModelSettings, OnOverflow
+from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engine
 from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.recipe import Recipe, read_recipe
@@ -21,27 +24,35 @@ from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from nearfar.config import ModelSettings, OnOverflow, Settings
+    from nearfar.config import Settings
     from nearfar.serving.observe import Observer, QueueDepth
     from nearfar.types import Task
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
 
 
-class Model:
-    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
+class Model(Struct, frozen=True, kw_only=True):
+    """One open model: its tokenizer, its recipe, its lane, and all that is true of it.
 
-    def __init__(self, info: ModelInfo, recipe: Recipe, tokens: Tokens, lane: Lane, on_overflow: OnOverflow) -> None:
-        self.info = info
-        self.recipe = recipe
-        self.tokens = tokens
-        self.lane = lane
-        self.on_overflow = on_overflow
+    ``asked_as`` is the name in the settings; it is answered to, but not listed, as it may be a path.
+    """
+
+    info: ModelInfo
+    asked_as: str
+    recipe: Recipe
+    tokens: Tokens
+    lane: Lane
+    on_overflow: OnOverflow
+
+    def goes_by(self, name: str) -> bool:
+        """Tell whether a request that says ``name`` means this model."""
+        return name in {self.info.name, self.asked_as, *self.info.aliases}
 
 
 class Fleet:
@@ -51,9 +62,10 @@ class Fleet:
         self._settings = settings
         self._vendor_names = vendor_names
         self._observer = observer
-        self._models: dict[str, Model] = {}
+        self._models: list[Model] = []
         self._opening: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
+        self._threads_opening = 0
 
     def start(self) -> None:
         """Begin to open every model, in the order of the settings."""
@@ -71,16 +83,16 @@ class Fleet:
         if self._opening:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        for model in self._models.values():
+        for model in self._models:
             await model.lane.close()
 
     def models(self) -> list[Model]:
         """List the open models, in the order of the settings."""
-        return list(self._models.values())
+        return list(self._models)
 
     def depths(self) -> list[QueueDepth]:
         """Give each model's queue."""
-        return [model.lane.depth() for model in self._models.values()]
+        return [model.lane.depth() for model in self._models]
 
     def refuse_unready(self) -> None:
         """Raise NotReady unless every model has opened and every lane is alive."""
@@ -88,7 +100,7 @@ class Fleet:
             raise NotReady("the model is still loading", retry_after_s=1)
         if self._opening.cancelled() or self._opening.exception():
             raise NotReady("the model failed to load; the server's log says why")
-        if not all(model.lane.is_open for model in self._models.values()):
+        if not all(model.lane.is_open for model in self._models):
             raise NotReady("a model has stopped; the server's log says why")
 
     def find(self, name: str | None, task: Task) -> Model:
@@ -118,14 +130,12 @@ class Fleet:
 
     def named(self, name: str) -> Model | None:
         """Find a model by its name or an alias; a vendor's name is nobody's own."""
-        if name in self._models:
-            return self._models[name]
-        return next((model for model in self._models.values() if name in model.info.aliases), None)
+        return next((model for model in self._models if model.goes_by(name)), None)
 
     def _default(self, name: str | None, task: Task) -> Model:
         """Take the first model made for the task, else the first that can do it."""
         made_for = "score" if task == "rank" else "embed"
-        able = [model for model in self._models.values() if task in model.info.tasks]
+        able = [model for model in self._models if task in model.info.tasks]
         if not able:
             raise WrongTask(name or "the served model", task)
         return next((model for model in able if model.recipe.task == made_for), able[0])
@@ -145,33 +155,53 @@ class Fleet:
 
     async def _open(self, wanted: ModelSettings) -> tuple[Model, str]:
         settings = self._settings
-        hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
-        checkpoint = await asyncio.to_thread(find_checkpoint, wanted.name, hub)
-        recipe = await asyncio.to_thread(read_recipe, checkpoint.folder, wanted.max_tokens)
-        tokens = await asyncio.to_thread(Tokens, checkpoint.folder, recipe)
-        self._refuse_taken(checkpoint.name, wanted.aliases)
         device, dtype = wanted.device or settings.device, wanted.dtype or settings.dtype
-        choice = await asyncio.to_thread(choose_engine, wanted.engine or settings.engine, device)
+        checkpoint, recipe, tokens, choice = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
+        self._refuse_taken(checkpoint.name, wanted.aliases)
         order = EngineOrder(folder=checkpoint.folder, recipe=recipe, device=device, dtype=dtype)
         limits = LaneLimits(batch_tokens=settings.batch_tokens or 0, queue_tokens=settings.queue_tokens)
         lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
-        probe = (tokens.encode(["ready"]) if recipe.task == "embed" else tokens.encode_pairs("ready", ["ready"], None))[
-            0
-        ]
         try:
-            engine: Engine = await lane.open(lambda: choice.kind.open(order), probe)
+            engine: Engine = await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), tokens.probe())
         except BaseException:
             await lane.close()
             raise
-        info = _describe(checkpoint, recipe, engine.info, wanted.aliases)
-        model = Model(info, recipe, tokens, lane, wanted.on_overflow or settings.on_overflow)
-        self._models[info.name] = model
+        model = Model(
+            info=_describe(checkpoint, recipe, engine.info, wanted.aliases),
+            asked_as=wanted.name,
+            recipe=recipe,
+            tokens=tokens,
+            lane=lane,
+            on_overflow=wanted.on_overflow or settings.on_overflow,
+        )
+        self._models.append(model)
         return model, choice.reason
+
+    def _prepare(self, wanted: ModelSettings, device: Device) -> tuple[Checkpoint, Recipe, Tokens, Choice]:
+        """Find the files, read them, and choose an engine; on a thread."""
+        hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
+        checkpoint = find_checkpoint(wanted.name, hub)
+        recipe = read_recipe(checkpoint.folder, wanted.max_tokens)
+        tokens = Tokens(checkpoint.folder, recipe)
+        return checkpoint, recipe, tokens, choose_engine(wanted.engine or self._settings.engine, device)
+
+    def _busy(self, call: Callable[[], _T]) -> _T:
+        """Call, and let ``is_opening`` say so meanwhile: nothing can interrupt a thread."""
+        self._threads_opening += 1
+        try:
+            return call()
+        finally:
+            self._threads_opening -= 1
+
+    @property
+    def is_opening(self) -> bool:
+        """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
+        return self._threads_opening > 0
 
     def _refuse_taken(self, name: str, aliases: tuple[str, ...]) -> None:
         for taken in (name, *aliases):
             if self.named(taken):
-                raise ConfigError(f"models: two of them are called {taken!r}")
+                raise ConfigError(f"models: two of them are called {taken!r}; rename a folder or an alias")
 
     def _log_open(self, model: Model, reason: str, seconds: float) -> None:
         info = model.info

@@ -12,13 +12,12 @@ tickets fill the batch. So a short request passes a long one, and no ticket wait
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from msgspec import Struct
 
 from nearfar.errors import EngineFailed, NotReady, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens, plan
+from nearfar.serving.border import contained
 from nearfar.serving.observe import BatchRecord, QueueDepth
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nearfar.serving.observe import Observer
     from nearfar.types import FloatArray
 
-_WINDOW_ROWS = 512  # how many waiting rows are looked at to fill a batch; a guess, sorting them takes 0.1 ms
+_WINDOW_ROWS = 512  # how many waiting rows, and tickets, are looked at to fill a batch: a guess; it takes 0.6 ms
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ class _Ticket:
         self.missing = len(rows)
         self.results: FloatArray | None = None
         self.future = future
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether none of its rows will run any more: all have, or nobody waits for them."""
+        return not self.waiting or self.future.done()
 
 
 class _Place(Struct, frozen=True):
@@ -93,8 +98,8 @@ class Lane:
         self._engine = engine = await self._on_thread(open_engine)
         batch_tokens = self._limits.batch_tokens or engine.info.batch_tokens
         self._limits = LaneLimits(batch_tokens=batch_tokens, queue_tokens=self._limits.queue_tokens)
-        results = await self._on_thread(lambda: self._forward([probe]))
-        if _broken(results)[0]:
+        _, broken = await self._on_thread(lambda: self._forward([probe]))
+        if broken[0]:
             raise EngineFailed(f"the first forward of {self._model} gave no finite answer")
         self._worker = asyncio.create_task(self._work(), name=f"lane {self._model}")
         return engine
@@ -103,12 +108,14 @@ class Lane:
         """Stop the worker, fail whatever waits, and close the engine on its own thread."""
         if self._worker:
             self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
+            await asyncio.gather(self._worker, return_exceptions=True)
         self._worker = None
         self._fail_all()
         if self._engine:
-            await self._on_thread(self._engine.close)
+            try:
+                await self._on_thread(self._engine.close)
+            except Exception:  # noqa: BLE001 — the others must be closed all the same
+                _log.exception("the engine of %s could not be closed", self._model)
             self._engine = None
         self._thread.shutdown(wait=False)
 
@@ -131,9 +138,12 @@ class Lane:
         """
         if not self.is_open:
             raise NotReady(f"{self._model} has stopped", retry_after_s=1)
-        tokens = sum(len(row.ids) for row in rows)
+        if not rows:
+            raise ValueError("no rows were submitted, so nothing would ever answer")
+        # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
+        tokens = min(sum(len(row.ids) for row in rows), self._limits.queue_tokens // 2)
         if self._tokens and self._tokens + tokens > self._limits.queue_tokens:
-            raise Overloaded(f"the queue of {self._model} is full", retry_after_s=self._drain_s())
+            raise Overloaded(f"the queue of {self._model} is full", retry_after_s=self._retry_after_s())
         ticket = _Ticket(rows, asyncio.get_running_loop().create_future())
         self._tokens += tokens
         self._round.append(ticket)
@@ -143,7 +153,7 @@ class Lane:
         finally:
             self._tokens -= tokens
 
-    def _drain_s(self) -> int:
+    def _retry_after_s(self) -> int:
         """Estimate how long the queue takes to empty, from what the last batches did."""
         return min(max(math.ceil(self._tokens / (self._tokens_per_s or self._tokens)), 1), _MAX_RETRY_AFTER_S)
 
@@ -169,11 +179,13 @@ class Lane:
 
     def _next_batch(self) -> list[_Place]:
         """Take from the queue the rows that run next."""
-        self._round = deque(ticket for ticket in self._round if ticket.waiting and not ticket.future.done())
-        if not self._round:
+        while self._round and self._round[0].spent:
+            self._round.popleft()
+        tickets = [ticket for ticket in islice(self._round, _WINDOW_ROWS) if not ticket.spent]
+        if not tickets:
             return []
-        share = max(_WINDOW_ROWS // len(self._round), 1)
-        window = [_Place(ticket, index) for ticket in self._round for index in islice(ticket.waiting, share)]
+        share = max(_WINDOW_ROWS // len(tickets), 1)
+        window = [_Place(ticket, index) for ticket in tickets for index in islice(ticket.waiting, share)]
         groups = plan([len(place.row.ids) for place in window], self._limits.batch_tokens)
         chosen = [window[at] for at in next(group for group in groups if 0 in group)]  # 0: the turn's first row
         self._round.rotate(-1)
@@ -186,7 +198,7 @@ class Lane:
         rows = [place.row for place in batch]
         started = time.perf_counter()
         try:
-            results = await self._on_thread(lambda: self._forward(rows))
+            results, broken = await self._on_thread(lambda: self._forward(rows))
         except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
             _log.exception("the engine of %s failed on a batch of %d rows", self._model, len(rows))
             self._record(batch, time.perf_counter() - started, failed=True)
@@ -194,27 +206,23 @@ class Lane:
                 _fail(place.ticket, EngineFailed(f"the engine of {self._model} failed"), cause=error)
             return
         self._record(batch, time.perf_counter() - started, failed=False)
-        for place, result, broken in zip(batch, results, _broken(results), strict=True):
-            if broken:
+        for place, result, is_broken in zip(batch, results, broken, strict=True):
+            if is_broken:
                 _log.error("the engine of %s gave no finite, non-zero answer for a row", self._model)
                 _fail(place.ticket, EngineFailed(f"the model gave no finite answer for text {place.index}"))
             else:
                 _deliver(place, result)
 
-    def _forward(self, rows: Sequence[Row]) -> FloatArray:
-        """Call the engine and check the shape of what it gives; on the lane's thread."""
+    def _forward(self, rows: Sequence[Row]) -> tuple[FloatArray, list[bool]]:
+        """Call the engine, check the shape of its answer, and tell which rows are none; on the lane's thread."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
-        try:
-            results = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
-        except Exception:
-            raise
-        except BaseException as error:  # a panic of Rust code, a SystemExit: on the loop it would end the worker
-            raise EngineFailed(f"the engine of {self._model} broke off") from error
+        given = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+        results: FloatArray = np.asarray(given, dtype=np.float32)
         expected = (len(rows), self._engine.info.dim) if self._task == "embed" else (len(rows),)
         if results.shape != expected:
             raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")
-        return results
+        return results, _broken(results)
 
     def _record(self, batch: list[_Place], run_s: float, *, failed: bool) -> None:
         lengths = [len(place.row.ids) for place in batch]
@@ -232,15 +240,17 @@ class Lane:
         self._observer.batch_done(record)
 
     async def _on_thread(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, contained, call)
 
 
 def _broken(results: FloatArray) -> list[bool]:
     """Tell which rows are not an answer: something infinite or not a number, or a vector of zeros."""
     rows = results.reshape(len(results), -1)  # (B,) → (B, 1)
-    finite: list[bool] = np.logical_and.reduce(np.isfinite(rows), axis=1).tolist()
-    blank: list[bool] = np.logical_not(np.logical_or.reduce(rows, axis=1)).tolist() if results.ndim > 1 else []
-    return [not fine or empty for fine, empty in zip_longest(finite, blank, fillvalue=False)]
+    broken = ~np.isfinite(rows).all(axis=1)
+    if results.ndim > 1:
+        broken |= ~rows.any(axis=1)
+    flags: list[bool] = np.asarray(broken).tolist()
+    return flags
 
 
 def _deliver(place: _Place, result: FloatArray) -> None:

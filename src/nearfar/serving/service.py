@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.errors import BadDimensions, DeadlinePassed, EmptyInput, InternalFault, TooLong, TooManyTokens
+from nearfar.errors import (
+    BadDimensions,
+    DeadlinePassed,
+    EmptyInput,
+    EngineFailed,
+    InputError,
+    Overloaded,
+    TooLong,
+    TooManyTokens,
+)
 from nearfar.models import openai_tokens
+from nearfar.serving.border import contained
 from nearfar.types import Embedded, Ranked, RankedDocument, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypeVar
+    from typing import Any
 
     import numpy.typing as npt
 
@@ -26,11 +36,10 @@ if TYPE_CHECKING:
     from nearfar.serving.observe import Observer
     from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
 
-    _T = TypeVar("_T")
-
-# The names under which checkpoints keep the prompt of each role; sentence-transformers' own encode_query and
-# encode_document look these up first.
+# The names under which checkpoints keep the prompt of each role. Where there is none, none is put: the default prompt
+# is for texts whose role isn't known. sentence-transformers 6.2 does the same, but knows no "passage" or "corpus".
 _PROMPTS: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+_MAX_TOKENISING = 256  # requests that wait for a tokenising thread, at up to max_body_bytes each; a guess
 
 
 class Service:
@@ -40,9 +49,10 @@ class Service:
         self._fleet = fleet
         self._observer = observer
         self._deadline_s = deadline_s
-        # Tokenising releases the GIL and takes microseconds a text; two threads keep one huge text from
-        # holding up everyone else's.
+        # Tokenising releases the GIL and takes microseconds a text. Two threads: one text of 10 MB takes 4 s, and
+        # holds up the others only when another such comes at the same time.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokens")
+        self._tokenising = 0
 
     def close(self) -> None:
         """Drop what waits to be tokenised."""
@@ -55,51 +65,64 @@ class Service:
         """
         model = self._fleet.find(job.model, "embed")
         dim = model.recipe.dim
+        if not job.inputs:
+            raise EmptyInput("there is nothing to embed")
         if job.dimensions is not None and not 1 <= job.dimensions <= dim:
             raise BadDimensions(job.dimensions, dim)
-        rows = await self._tokenise(lambda: _rows(model, job))
-        usage = self._count(model, rows)
-        vectors = await self._run(model, rows)
+        rows, vectors = await self._run(model, lambda: _rows(model, job))
         if job.dimensions is not None and job.dimensions < dim:
             vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
-        return Embedded(model=model.info.name, vectors=vectors, usage=usage)
+        return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows))
 
     async def rank(self, job: RankJob) -> Ranked:
-        """Score each document against the query, in [0, 1], and sort: best first, ties in the job's order."""
+        """Score each document against the query, in [0, 1], and sort: best first, ties in the job's order.
+
+        Raises as ``embed`` does.
+        """
         model = self._fleet.find(job.model, "rank")
-        by_pairs = model.recipe.task == "score"
-        rows = await self._tokenise(lambda: (_pair_rows if by_pairs else _separate_rows)(model, job))
-        usage = self._count(model, rows)
-        answers = await self._run(model, rows)
-        scores: npt.NDArray[Any] = _sigmoid(answers) if by_pairs else _cosine_scores(answers[0], answers[1:])
+        _refuse_unrankable(job)
+        if model.recipe.task == "score":
+            rows, logits = await self._run(model, lambda: _pair_rows(model, job))
+            scores: npt.NDArray[Any] = _sigmoid(logits)
+        else:
+            rows, vectors = await self._run(model, lambda: _separate_rows(model, job))
+            scores = _cosine_scores(vectors[0], vectors[1:])
         best = np.argsort(-scores, kind="stable")[: job.top_n]
         results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
-        return Ranked(model=model.info.name, results=results, usage=usage)
+        return Ranked(model=model.info.name, results=results, usage=self._count(model, rows))
 
-    async def _tokenise(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _contained, call)
+    async def _run(self, model: Model, tokenise: Callable[[], list[Row]]) -> tuple[list[Row], FloatArray]:
+        """Tokenise and let the model run, within the deadline."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                rows = await self._tokenise(tokenise)
+                return rows, await model.lane.submit(rows)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+
+    async def _tokenise(self, call: Callable[[], list[Row]]) -> list[Row]:
+        if self._tokenising >= _MAX_TOKENISING:
+            raise Overloaded("too many requests wait to be tokenised", retry_after_s=1)
+        self._tokenising += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
+        finally:
+            self._tokenising -= 1
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
         self._observer.tokens_counted(model.info.name, usage.tokens, usage.truncated_tokens)
         return usage
 
-    async def _run(self, model: Model, rows: Sequence[Row]) -> FloatArray:
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                return await model.lane.submit(rows)
-        except TimeoutError as error:
-            raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
 
-
-def _contained(call: Callable[[], _T]) -> _T:
-    """Call, and turn a panic of the tokenizer's Rust code, which is no Exception, into one."""
-    try:
-        return call()
-    except Exception:
-        raise
-    except BaseException as error:
-        raise InternalFault("the tokenizer broke off") from error
+def _refuse_unrankable(job: RankJob) -> None:
+    if not job.query.strip():
+        raise EmptyInput("query must not be empty or be only whitespace", "query")
+    if not job.documents:
+        raise EmptyInput("list of documents must not be empty", "documents")
+    for param, value in (("top_n", job.top_n), ("max_tokens_per_doc", job.max_tokens_per_document)):
+        if value is not None and value < 1:
+            raise InputError(f"{param} must be at least 1, not {value}", param)
 
 
 def _rows(model: Model, job: EmbedJob) -> list[Row]:
@@ -158,15 +181,17 @@ def _separate_rows(model: Model, job: RankJob) -> list[Row]:
 
 def _prompt(model: Model, role: Role) -> str:
     prompts = model.recipe.prompts
-    named = next((name for name in _PROMPTS[role] if name in prompts), model.recipe.default_prompt)
-    return prompts[named] if named else ""
+    return next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
 
 
 def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:
     """Keep the first components, (B, D) → (B, dimensions), and make unit vectors unit vectors again."""
     kept = vectors[:, :dimensions]
     if normalize:
-        kept = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+        lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+        if not lengths.all():
+            raise EngineFailed(f"the first {dimensions} components of a vector are all zero")
+        kept = kept / lengths
     return np.ascontiguousarray(kept)
 
 
