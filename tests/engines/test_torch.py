@@ -337,6 +337,22 @@ class TestRerankers:
 
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
 
+    def test_without_a_padding_id_a_row_that_ends_in_id_0_is_scored_at_its_end(
+        self, rerankers: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        """To a decoder's vocabulary 0 is a token like any other; taken for padding, it would be looked past."""
+        folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
+        said = json.loads((folder / "config.json").read_text())
+        lay(folder, {"config.json": said | {"pad_token_id": None}})
+        rows = [Row(ids, None, len(ids), 0) for ids in ([5, 6, 7, 0], [5, 6, 7], [8, 9, 0], [5, 6, 7, 8, 9])]
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        with torch.inference_mode():
+            expected = [model(torch.tensor([row.ids])).logits.item() for row in rows]
+
+        scores = open_folder(folder).engine.score(rows)
+
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+
     def test_pairs_with_and_without_type_ids_share_a_batch(self, rerankers: Callable[[str], Path]) -> None:
         opened = open_folder(rerankers("bert"))
         (row,) = opened.tokens.encode_pairs(QUERY, ["the dog"], None)
