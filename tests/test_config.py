@@ -203,7 +203,7 @@ def test_an_api_key_is_taken_as_it_is_written(text: str) -> None:
         ("port: expected `int`, got `float`", "port = 9000.5"),
         ("port: expected `int` >= 1", "port = 0"),
         ("port: expected `int` <= 65535", "port = 65536"),
-        ("device: invalid enum value 'tpu'", 'device = "tpu"'),
+        ("device: invalid enum value 'tpu'; one of: auto, cpu, cuda, mps", 'device = "tpu"'),
         ("dtype: invalid enum value 'float64'", 'dtype = "float64"'),
         ("on_overflow: invalid enum value 'ignore'", 'on_overflow = "ignore"'),
         ("log_format: invalid enum value 'xml'", 'log_format = "xml"'),
@@ -266,7 +266,7 @@ def test_a_bad_variable_is_refused_by_its_name(expected: str, variable: str, tex
     [
         ("prot: unknown key", {"prot": 9000}),
         ("port: expected `int`, got `str`", {"port": "9000"}),
-        ("device: invalid enum value 'tpu'", {"device": "tpu"}),
+        ("device: invalid enum value 'tpu'; one of: auto, cpu, cuda, mps", {"device": "tpu"}),
         ("models[0].bad: unknown key", {"models": [{"name": "a", "bad": 1}]}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,20 @@ async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending()
             call.cancel()
 
     assert -signal.SIGTERM == code
+    assert time.monotonic() - started < 10
+
+
+def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+    with (
+        ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="0.5") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as half,
+    ):
+        half.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert 200 == httpx.get(f"{server.url}/health/ready").status_code
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        server.wait()
+
     assert time.monotonic() - started < 10
 
 

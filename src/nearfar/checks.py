@@ -102,7 +102,7 @@ def list_local_models(settings: Settings) -> Iterator[str]:
             yield f"{folder}  {_summary(folder)}"
     try:
         repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
-    except CacheNotFound:
+    except (CacheNotFound, ValueError):  # there is none, or something else is in its place
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():

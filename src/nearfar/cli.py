@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from nearfar.config import Settings
 
 _ENGINE_OPTIONS: list[Callable[..., Any]] = [
-    click.option("--engine", help="Engine to run the models with; auto takes the best that can run here."),
-    click.option("--device", help="auto, cpu, cuda or mps."),
-    click.option("--dtype", help="auto, float32, float16 or bfloat16."),
+    click.option(
+        "--engine", metavar="NAME", help="Engine to run the models with; auto takes the best that can run here."
+    ),
+    click.option("--device", metavar="auto|cpu|cuda|mps"),
+    click.option("--dtype", metavar="auto|float32|float16|bfloat16"),
     click.option("--offline", is_flag=True, default=None, help="Never download anything."),
     click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings."),
 ]
@@ -38,7 +40,8 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     """Serve embeddings and reranking to OpenAI and Cohere clients from this machine.
 
-    Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file.
+    Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file; the README lists
+    these, and a few more.
     """
 
 
@@ -49,8 +52,10 @@ def main() -> None:
 @click.option("--port", type=int, help="[default: 9000]")
 @click.option("--api-key", help="Key that callers must send. Prefer NEARFAR_API_KEY: a command line can be seen.")
 @click.option("--no-auth", is_flag=True, default=None, help="Serve other machines without a key.")
-@click.option("--on-overflow", help="Text over a model's limit: truncate it (and say so), or error.")
-@click.option("--log-format", help="auto, human or json.")
+@click.option(
+    "--on-overflow", metavar="truncate|error", help="Text over a model's limit: cut it and say so, or refuse it."
+)
+@click.option("--log-format", metavar="auto|human|json")
 def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
     from nearfar.server import run_server  # litestar and granian take 0.3 s that --help needn't wait for

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,6 +29,7 @@ LogFormat = Literal["auto", "human", "json"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
+_CHOICES: dict[str, object] = {"device": Device, "dtype": Dtype, "on_overflow": OnOverflow, "log_format": LogFormat}
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -129,6 +130,11 @@ def _explain(place: str, message: str) -> str:
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
     if unknown := re.search(r"unknown field `(.+)`", message):
         where, message = (f"{where}.{unknown[1]}" if where else unknown[1]), "unknown key"
+    choices = get_args(_CHOICES.get(where.rpartition(".")[2] or place.removeprefix("NEARFAR_").lower()))
+    if choices:
+        message += f"; one of: {', '.join(choices)}"
+    if message.startswith("Expected `bool`"):
+        message += "; true or false"
     return ": ".join(part for part in (place, where, message[:1].lower() + message[1:]) if part)
 
 

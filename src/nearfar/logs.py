@@ -53,7 +53,7 @@ def _human(record: logging.LogRecord) -> str:
 
 def log_config(log_format: LogFormat) -> dict[str, Any]:
     """Build the configuration for ``logging.config.dictConfig``; everything goes to standard error."""
-    human = sys.stderr.isatty() if log_format == "auto" else log_format == "human"
+    human = bool(sys.stderr and sys.stderr.isatty()) if log_format == "auto" else log_format == "human"
     return {
         "version": 1,
         "disable_existing_loggers": False,

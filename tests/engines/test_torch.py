@@ -393,6 +393,16 @@ class TestInfo:
 
 
 class TestRefusals:
+    def test_weights_that_are_not_finite(self, bare: Callable[[str], Path], tmp_path: Path) -> None:
+        """On short rows attention may hide them, so that the answers look like answers."""
+        folder = shutil.copytree(bare("bert"), tmp_path / "bert")
+        weights = load_file(folder / "model.safetensors")
+        name = next(key for key in weights if "query.weight" in key)
+        save_file(weights | {name: weights[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
+
+        with pytest.raises(CheckpointError, match="the weights are damaged: .*query.weight"):
+            open_folder(folder)
+
     def test_a_device_that_is_not_there(self, bare: Callable[[str], Path]) -> None:
         missing: Device = "mps" if torch.cuda.is_available() else "cuda"
 

@@ -165,6 +165,24 @@ class TestSingle:
         assert [None] * len(TEXTS) == [row.type_ids for row in rows]
 
 
+class TestHugeTexts:
+    def test_are_read_no_further_than_what_is_enough(self, case_of: Callable[[str], Case]) -> None:
+        tokens = case_of("builtin").ours(max_tokens=48)
+        (whole,) = tokens.encode(["word " * 19_000])  # under 100,000 characters
+
+        (huge,) = tokens.encode(["word " * 1_000_000])
+
+        assert whole.ids == huge.ids
+        assert 20_000 == huge.content
+
+    def test_are_read_to_the_end_where_their_beginning_is_not_enough(self, case_of: Callable[[str], Case]) -> None:
+        tokens = case_of("builtin").ours(max_tokens=48)
+
+        (counted,) = tokens.encode(["word " * 30_000], enough=25_000)
+
+        assert 30_000 == counted.content
+
+
 class TestPairs:
     @pytest.mark.parametrize("document", [*TEXTS, DOCUMENT])
     def test_ids_and_types_are_those_of_transformers(self, document: str, pair_case: Case) -> None:

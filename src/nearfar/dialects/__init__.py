@@ -97,7 +97,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     def _as_ours(self, request: AnyRequest, exc: Exception) -> NearfarError:
         """Turn whatever was raised into one of our errors; what nobody expected is logged here."""
-        method, path = request.scope["method"], request.scope["path"][:200]
+        method, path = request.scope["method"][:20], request.scope["path"][:200]
         if isinstance(exc, NotFoundException):
             return UnknownPath(method, path)
         if isinstance(exc, MethodNotAllowedException):

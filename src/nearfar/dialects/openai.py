@@ -159,7 +159,9 @@ def _encoding(said: str | None) -> Encoding:
         return "float"
     if said == "base64":
         return "base64"
-    raise errors.InputError(f"Invalid value for 'encoding_format' = {said}. Supported values: ['float', 'base64'].")
+    raise errors.InputError(
+        f"Invalid value for 'encoding_format' = {said[:50]}. Supported values: ['float', 'base64']."
+    )
 
 
 def _bad_shape(error: msgspec.ValidationError) -> errors.InputError:

@@ -136,10 +136,12 @@ def _device(asked: Device) -> str:
 
 def _load(order: EngineOrder, dtype: torch.dtype) -> torch.nn.Module:
     """Load the transformer, refusing weights that are absent: transformers would make them up at random."""
+    import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its report of unused weights would break into the log
     auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
     try:
         model, report = auto.from_pretrained(
@@ -156,6 +158,9 @@ def _load(order: EngineOrder, dtype: torch.dtype) -> torch.nn.Module:
         raise CheckpointError(
             f"{order.folder}: {order.recipe.model_type} is an encoder with a decoder, which isn't supported"
         )
+    damaged = next((name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()), None)
+    if damaged:
+        raise CheckpointError(f"{order.folder}: the weights are damaged: {damaged} holds numbers that aren't finite")
     if order.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates

@@ -169,6 +169,8 @@ def _download(repo: str, revision: str | None, hub: Hub) -> Path:
         raise CheckpointError(f"{repo}: the hub has no revision {revision!r} of it") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError) as error:
         raise CheckpointError(f"{repo}: the hub can't be reached; try again, or name a folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{repo}: what answered at the hub's address is no model hub") from error
     except OSError as error:
         raise CheckpointError(f"{repo}: download failed: {error.strerror or type(error).__name__}") from error
     return Path(folder)

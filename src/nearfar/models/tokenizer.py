@@ -56,12 +56,12 @@ def _contradicted(folder: Path) -> bool:
     return any(name in found and found[name] != value for name, value in asked.items())
 
 
-def _settings(step: dict[str, Any] | None) -> dict[str, Any]:
+def _settings(step: object) -> dict[str, Any]:
     """Collect a step's settings, and those of the steps it is a sequence of."""
     if not step:
         return {}
-    settings = dict(step)
-    for inner in [*step.get("normalizers", []), *step.get("pretokenizers", [])]:
+    settings = dict(step) if isinstance(step, dict) else {}
+    for inner in [*settings.get("normalizers", []), *settings.get("pretokenizers", [])]:
         settings |= _settings(inner)
     return settings
 

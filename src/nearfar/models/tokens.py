@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nearfar.models.recipe import Recipe
 
 
+_HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
+
+
 class Row(Struct, frozen=True):
     """One input of an engine: ``ids`` with special tokens, ``type_ids`` of the same length or None for all zeros.
 
@@ -61,9 +64,15 @@ class Tokens:
         """Give a small row of the kind the engine will be given, to see that it runs."""
         return (self.encode_pairs("ready", ["ready"], None) if self._pair else self.encode(["ready"]))[0]
 
-    def encode(self, texts: Sequence[str], prompt: str = "", limit: int | None = None) -> list[Row]:
-        """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``."""
-        encoded = self._ids([prompt + text for text in texts])
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", limit: int | None = None, *, enough: int | None = None
+    ) -> list[Row]:
+        """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
+
+        A text that has more than ``enough`` tokens (or ``max_tokens``, the larger) in its first 100,000 characters is
+        read no further: the ids are the same, and its ``content`` is then a lower bound.
+        """
+        encoded = self._ids([prompt + text for text in texts], max(self.max_tokens, enough or 0))
         template = self._single
         room = min(self.max_tokens - template.size, limit or self.max_tokens)
         return [
@@ -81,7 +90,7 @@ class Tokens:
         if template is None:
             raise TypeError("this checkpoint takes single texts")
         room = self.max_tokens - template.size
-        asked, *answers = self._ids([query, *documents])
+        asked, *answers = self._ids([query, *documents], self.max_tokens)
         rows = []
         for ids in answers:
             document = ids[:max_tokens_per_document]
@@ -92,8 +101,13 @@ class Tokens:
             rows.append(Row(*template.join(kept, document), content, content - len(kept) - len(document)))
         return rows
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoded.ids for encoded in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
+        heads = [text[:_HEAD_CHARACTERS] for text in texts]
+        found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
+        for at, text in enumerate(texts):
+            if len(text) > _HEAD_CHARACTERS and len(found[at]) <= enough:
+                found[at] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return found
 
 
 class _Template:

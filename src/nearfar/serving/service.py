@@ -131,7 +131,7 @@ def _rows(model: Model, job: EmbedJob) -> list[Row]:
         _refuse_many_ids(job.inputs, job.ceiling)
     prompt = model.recipe.prompts.get(model.recipe.default_prompt or "", "")
     texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
-    rows = model.tokens.encode(texts, prompt)
+    rows = model.tokens.encode(texts, prompt, enough=job.ceiling.tokens_each if job.ceiling else None)
     if job.ceiling:
         # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
         counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
