@@ -400,7 +400,7 @@ class TestRefusals:
         name = next(key for key in weights if "query.weight" in key)
         save_file(weights | {name: weights[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
 
-        with pytest.raises(CheckpointError, match="the weights are damaged: .*query.weight"):
+        with pytest.raises(CheckpointError, match=r"the weights are damaged: .*query\.weight"):
             open_folder(folder)
 
     def test_a_device_that_is_not_there(self, bare: Callable[[str], Path]) -> None:
