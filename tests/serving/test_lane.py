@@ -108,9 +108,9 @@ async def test_no_batch_goes_over_the_budget() -> None:
 
 
 async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
-    long_rows = [row(*([7] * 30), index) for index in range(100)]
+    long_rows = [row(*([7] * 30), index) for index in range(100)]  # too long to share a batch with it
 
-    async with open_lane(batch_tokens=64) as lane:
+    async with open_lane(batch_tokens=40) as lane:
         lane.engine.gate.clear()
         bulk = asyncio.create_task(lane.lane.submit(long_rows))
         await until(lambda: len(lane.engine.batches) == 1)
