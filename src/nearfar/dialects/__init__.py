@@ -197,9 +197,10 @@ async def _left(request: AnyRequest) -> None:
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """Encode with msgspec; bytes are taken as JSON already encoded."""
-    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return Response(content, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
+    """Encode the body with msgspec, as UTF-8 JSON."""
+    return Response(
+        msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json; charset=utf-8"
+    )
 
 
 def report(request: AnyRequest, model: str, rows: int, usage: Usage) -> dict[str, str]:

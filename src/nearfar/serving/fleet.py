@@ -159,7 +159,7 @@ class Fleet:
         checkpoint, recipe, tokens, choice = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
         self._refuse_taken(checkpoint.name, wanted.aliases)
         order = EngineOrder(folder=checkpoint.folder, recipe=recipe, device=device, dtype=dtype)
-        limits = LaneLimits(batch_tokens=settings.batch_tokens or 0, queue_tokens=settings.queue_tokens)
+        limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
         lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
         try:
             engine: Engine = await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), tokens.probe())

@@ -44,9 +44,9 @@ _T = TypeVar("_T")
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
-    """``batch_tokens`` bounds a batch's padded area, ``queue_tokens`` what may wait or run."""
+    """``batch_tokens`` bounds a padded batch (None: as the engine likes), ``queue_tokens`` what waits or runs."""
 
-    batch_tokens: int
+    batch_tokens: int | None
     queue_tokens: int
 
 
@@ -83,7 +83,8 @@ class Lane:
     def __init__(self, model: str, task: Literal["embed", "score"], limits: LaneLimits, observer: Observer) -> None:
         self._model = model
         self._task = task
-        self._limits = limits
+        self._batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
+        self._queue_tokens = limits.queue_tokens
         self._observer = observer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{model}")
         self._engine: Engine | None = None
@@ -96,8 +97,7 @@ class Lane:
     async def open(self, open_engine: Callable[[], Engine], probe: Row) -> Engine:
         """Open the engine on the lane's thread and let ``probe`` through it; only then is the lane open."""
         self._engine = engine = await self._on_thread(open_engine)
-        batch_tokens = self._limits.batch_tokens or engine.info.batch_tokens
-        self._limits = LaneLimits(batch_tokens=batch_tokens, queue_tokens=self._limits.queue_tokens)
+        self._batch_tokens = self._batch_tokens or engine.info.batch_tokens
         _, broken = await self._on_thread(lambda: self._forward([probe]))
         if broken[0]:
             raise EngineFailed(f"the first forward of {self._model} gave no finite answer")
@@ -141,8 +141,8 @@ class Lane:
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
-        tokens = min(sum(len(row.ids) for row in rows), self._limits.queue_tokens // 2)
-        if self._tokens and self._tokens + tokens > self._limits.queue_tokens:
+        tokens = min(sum(len(row.ids) for row in rows), self._queue_tokens // 2)
+        if self._tokens + tokens > self._queue_tokens:
             raise Overloaded(f"the queue of {self._model} is full", retry_after_s=self._retry_after_s())
         ticket = _Ticket(rows, asyncio.get_running_loop().create_future())
         self._tokens += tokens
@@ -186,7 +186,7 @@ class Lane:
             return []
         share = max(_WINDOW_ROWS // len(tickets), 1)
         window = [_Place(ticket, index) for ticket in tickets for index in islice(ticket.waiting, share)]
-        groups = plan([len(place.row.ids) for place in window], self._limits.batch_tokens)
+        groups = plan([len(place.row.ids) for place in window], self._batch_tokens)
         chosen = [window[at] for at in next(group for group in groups if 0 in group)]  # 0: the turn's first row
         self._round.rotate(-1)
         for place in chosen:

@@ -49,8 +49,8 @@ class Service:
         self._fleet = fleet
         self._observer = observer
         self._deadline_s = deadline_s
-        # Tokenising releases the GIL and takes microseconds a text. Two threads: one text of 10 MB takes 4 s, and
-        # holds up the others only when another such comes at the same time.
+        # Tokenising releases the GIL and takes microseconds a text, up to 50 ms for a long one. Two threads: the rare
+        # text that has to be read for seconds (10 MB of few tokens) doesn't hold up the others by itself.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokens")
         self._tokenising = 0
 
