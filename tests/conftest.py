@@ -44,9 +44,10 @@ async def calling(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread brings about; the test's own time limit is the deadline."""
-    while not condition():  # noqa: ASYNC110 — what is waited for knows no event loop
-        await asyncio.sleep(0)
+    """Wait for something that another thread brings about."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 — what is waited for knows no event loop
+            await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="session")

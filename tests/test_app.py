@@ -268,6 +268,17 @@ async def test_metrics_count_requests_batches_and_truncated_tokens() -> None:
     assert 0 == found["nearfar_queue_tokens", None]
 
 
+async def test_invented_methods_share_one_label_of_the_metrics() -> None:
+    """Each with a label of its own, a few thousand would crowd out everything else that is counted."""
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        for number in range(3):
+            await client.request(f"MADE-UP-{number}", "/v1/nothing")
+        text = (await client.get("/metrics")).text
+
+    assert 'nearfar_request_seconds_count{method="other",route="none",status="404"} 3.0' in text
+    assert "MADE-UP" not in text
+
+
 async def test_a_request_is_one_log_line_without_its_text(
     faked: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
