@@ -23,7 +23,7 @@ _ENGINE_OPTIONS: list[Callable[..., Any]] = [
         "--engine", metavar="NAME", help="Engine to run the models with; auto takes the best that can run here."
     ),
     click.option("--device", metavar="auto|cpu|cuda|mps"),
-    click.option("--dtype", metavar="auto|float32|float16|bfloat16"),
+    click.option("--dtype", metavar="auto|float32|float16|bfloat16|int8"),
     click.option("--offline", is_flag=True, default=None, help="Never download anything."),
     click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings."),
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from platformdirs import user_cache_path
 
 from nearfar.errors import ConfigError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 OnOverflow = Literal["truncate", "error"]
 LogFormat = Literal["auto", "human", "json"]
 
@@ -61,6 +62,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     no_auth: bool = False
     offline: bool = False
     hub_endpoint: str | None = None
+    cache: str | None = None  # None: this system's folder for caches
+    threads: Positive | None = None  # None: all cores
     on_overflow: OnOverflow = "truncate"
     log_format: LogFormat = "auto"
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
@@ -69,6 +72,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     deadline_s: Seconds = 300.0
     drain_s: Seconds = 30.0
+
+    @property
+    def cache_folder(self) -> Path:
+        """Give the folder for what can be made again, such as converted models."""
+        return Path(self.cache).expanduser() if self.cache else user_cache_path("nearfar")
 
     def __repr__(self) -> str:
         """Show everything but the key, so that a log or a traceback can't leak it."""

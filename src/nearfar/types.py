@@ -93,6 +93,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     engine: str
     device: str
     dtype: str
+    dtype_reason: str
     dim: int
     max_tokens: int
     pooling: str

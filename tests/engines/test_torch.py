@@ -19,7 +19,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Config, T5Model
 
 from nearfar.engines import EngineOrder
-from nearfar.engines.torch import TorchEngine, kind
+from nearfar.engines.torch import kind
+from nearfar.engines.torch.engine import TorchEngine
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.modules import POOLINGS

@@ -6,6 +6,7 @@ Engines enter through the entry-point group ``nearfar.engines``, ours and strang
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,30 +16,37 @@ from msgspec import Struct
 from nearfar.config import Device, Dtype
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
+from nearfar.models.tokens import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
 GROUP = "nearfar.engines"
 
 
 class EngineInfo(Struct, frozen=True, kw_only=True):
-    """What an open engine is. ``batch_tokens`` is the padded size of a batch, in tokens, that suits its device."""
+    """What an open engine is.
+
+    ``batch_tokens`` is the size of a batch, in tokens, that suits its device: of the padded area, or where not
+    ``padded``, of the tokens alone, since padding then costs nothing. ``parallel`` is how many batches it runs at once
+    at its best. ``dtype_reason`` says why it computes in ``dtype``.
+    """
 
     name: str
     device: str
     dtype: str
     dim: int
     batch_tokens: int
+    padded: bool = True
+    parallel: int = 1
+    dtype_reason: str = "asked for"
 
 
 class Engine(Protocol):
-    """One open checkpoint. Every method is called on the thread that opened it, one at a time.
+    """One open checkpoint. It is opened and closed on one thread.
 
-    An engine may raise anything; it never retries and never answers with a number it didn't compute.
+    An engine whose info says ``parallel=1`` is only ever called on that thread, one call at a time; with more, as many
+    threads call it at once. It may raise anything; it never retries and never answers with a number it didn't compute.
     """
 
     info: EngineInfo
@@ -57,12 +65,21 @@ class Engine(Protocol):
 
 
 class EngineOrder(Struct, frozen=True, kw_only=True):
-    """All an engine is told: which files, how to run them, and where."""
+    """All an engine is told: which files, how to run them, and where.
+
+    ``probes`` are rows of real text, to try things out on and to compare precisions with; ``revision`` tells the files
+    from others, None when only the files themselves can. ``cache`` is a folder to keep what is costly to make again.
+    ``threads`` is how many cores to use, None for all.
+    """
 
     folder: Path
     recipe: Recipe
     device: Device
     dtype: Dtype
+    probes: Sequence[Row] = ()
+    revision: str | None = None
+    cache: Path | None = None
+    threads: int | None = None
 
 
 class EngineKind(Protocol):

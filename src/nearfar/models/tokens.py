@@ -14,6 +14,7 @@ from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.errors import CheckpointError
+from nearfar.models import probes
 from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class Tokens:
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
 
-    def probe(self) -> Row:
-        """Give a small row of the kind the engine will be given, to see that it runs."""
-        return (self.encode_pairs("ready", ["ready"], None) if self._pair else self.encode(["ready"]))[0]
+    def probes(self) -> list[Row]:
+        """Give rows of real text of the kind the engine will be given, the first of them small."""
+        return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if self._pair else self.encode(probes.TEXTS)
 
     def encode(
         self, texts: Sequence[str], prompt: str = "", limit: int | None = None, *, enough: int | None = None

@@ -158,11 +158,20 @@ class Fleet:
         device, dtype = wanted.device or settings.device, wanted.dtype or settings.dtype
         checkpoint, recipe, tokens, choice = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
         self._refuse_taken(checkpoint.name, wanted.aliases)
-        order = EngineOrder(folder=checkpoint.folder, recipe=recipe, device=device, dtype=dtype)
+        order = EngineOrder(
+            folder=checkpoint.folder,
+            recipe=recipe,
+            device=device,
+            dtype=dtype,
+            probes=tokens.probes(),
+            revision=checkpoint.revision,
+            cache=settings.cache_folder,
+            threads=settings.threads,
+        )
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
         lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
         try:
-            engine: Engine = await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), tokens.probe())
+            engine: Engine = await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), order.probes[0])
         except BaseException:
             await lane.close()
             raise
@@ -206,13 +215,14 @@ class Fleet:
     def _log_open(self, model: Model, reason: str, seconds: float) -> None:
         info = model.info
         _log.info(
-            "%s is ready in %.1f s: engine %s (%s), %s, %s, pooling %s (%s), %d dimensions, %d tokens",
+            "%s is ready in %.1f s: engine %s (%s), %s, %s (%s), pooling %s (%s), %d dimensions, %d tokens",
             info.name,
             seconds,
             info.engine,
             reason,
             info.device,
             info.dtype,
+            info.dtype_reason,
             info.pooling or "none",
             info.pooling_source or "cross-encoder",
             info.dim,
@@ -232,6 +242,7 @@ def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliase
         engine=engine.name,
         device=engine.device,
         dtype=engine.dtype,
+        dtype_reason=engine.dtype_reason,
         dim=recipe.dim,
         max_tokens=recipe.max_tokens,
         pooling="+".join(recipe.pooling),

@@ -1,0 +1,38 @@
+"""Rows of ids → arrays padded on the right, the one shape that every engine takes."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.models.tokens import Row
+
+
+class Padded(Struct, frozen=True, kw_only=True):
+    """A batch as (B, T) int64 arrays; ``mask`` is 1 on ids and 0 on padding, ``types`` None where all are 0."""
+
+    ids: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.int64]
+    types: npt.NDArray[np.int64] | None
+
+
+def pad(batch: Sequence[Row], padding_id: int) -> Padded:
+    """Lay the rows out to the length of the longest, without a Python loop over tokens."""
+    lengths = np.array([len(row.ids) for row in batch])
+    taken = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+    count = int(lengths.sum())
+    ids = np.full(taken.shape, padding_id, dtype=np.int64)
+    ids[taken] = np.fromiter(chain.from_iterable(row.ids for row in batch), np.int64, count)
+    types = None
+    if any(row.type_ids for row in batch):
+        types = np.zeros(taken.shape, dtype=np.int64)
+        flat = chain.from_iterable(row.type_ids or [0] * len(row.ids) for row in batch)
+        types[taken] = np.fromiter(flat, np.int64, count)
+    return Padded(ids=ids, mask=taken.astype(np.int64), types=types)

@@ -1,0 +1,32 @@
+"""The Torch engine: any transformers encoder, decoder or one-label cross-encoder, on cpu, cuda or mps."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nearfar.config import Device
+    from nearfar.engines import Engine, EngineOrder
+
+
+class TorchKind:
+    """Finds out, without importing torch, whether the engine can run, and opens it."""
+
+    rank = 10
+
+    def obstacle(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
+        """Look for the packages; a missing device shows when the engine opens."""
+        missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
+        if missing:
+            return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"'
+        return None
+
+    def open(self, order: EngineOrder) -> Engine:
+        """Load the checkpoint."""
+        from nearfar.engines.torch.engine import TorchEngine  # imports torch, 1 to 2 s
+
+        return TorchEngine(order)
+
+
+kind = TorchKind()
