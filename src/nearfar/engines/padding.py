@@ -10,7 +10,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nearfar.models.tokens import Row
 
@@ -36,3 +36,10 @@ def pad(batch: Sequence[Row], padding_id: int) -> Padded:
         flat = chain.from_iterable(row.type_ids or [0] * len(row.ids) for row in batch)
         types[taken] = np.fromiter(flat, np.int64, count)
     return Padded(ids=ids, mask=taken.astype(np.int64), types=types)
+
+
+def by_length(batch: Sequence[Row]) -> Iterator[tuple[list[int], list[Row]]]:
+    """Part the rows by length, so that no part needs padding; each comes with its rows' places in the batch."""
+    for length in sorted({len(row.ids) for row in batch}):
+        places = [at for at, row in enumerate(batch) if len(row.ids) == length]
+        yield places, [batch[at] for at in places]

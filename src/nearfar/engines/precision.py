@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 COSINE_FLOOR = 0.9999  # of a vector with the one computed in float32
 SCORE_CEILING = 0.002  # how far the sigmoid of a pair's logit may move
+_ROUNDING, _ROUNDING_OF_SCORES = 0.99999, 0.0001
 
 
 class Loss(Struct, frozen=True):
@@ -26,6 +27,11 @@ class Loss(Struct, frozen=True):
     def is_small(self) -> bool:
         """Tell whether the automatic choice may take it; one row that isn't finite makes it large."""
         return self.worst <= SCORE_CEILING if self.of_scores else self.worst >= COSINE_FLOOR
+
+    @property
+    def is_rounding(self) -> bool:
+        """Tell whether it is no more than two float32 programs differ by."""
+        return self.worst <= _ROUNDING_OF_SCORES if self.of_scores else self.worst >= _ROUNDING
 
     def __str__(self) -> str:
         """Say it as the log does."""

@@ -1,0 +1,46 @@
+"""The OpenVINO engine: the same checkpoints as Torch's, compiled for x86 CPUs.
+
+A checkpoint is converted once, by way of its torch modules, and kept in the cache; from then on neither torch nor
+transformers is imported, and a small model serves a second after its process began.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nearfar.config import Device
+    from nearfar.engines import Engine, EngineOrder
+
+_NEEDED = ("openvino", "torch", "transformers", "safetensors")
+_NVIDIA = Path("/dev/nvidiactl")
+
+
+class OpenVinoKind:
+    """Finds out, without importing openvino, whether the engine can run, and opens it."""
+
+    # OpenVINO runs on ARM as well, but nobody has measured it there against Torch.
+    rank = 20 if platform.machine() in {"x86_64", "AMD64"} else 5
+
+    def obstacle(self, device: Device) -> str | None:
+        """Look for the packages and for a GPU, which only Torch uses."""
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            return f'{", ".join(missing)} not installed; pip install "nearfar[torch,openvino]"'
+        if device not in {"auto", "cpu"}:
+            return f"it has no {device}, only cpu"
+        if device == "auto" and _NVIDIA.exists():
+            return "there is an NVIDIA GPU, which it can't use; to keep to the processor, say --device cpu"
+        return None
+
+    def open(self, order: EngineOrder) -> Engine:
+        """Load the checkpoint, converting it first where the cache doesn't have it."""
+        from nearfar.engines.openvino.engine import OpenVinoEngine  # imports openvino, 0.2 s
+
+        return OpenVinoEngine(order)
+
+
+kind = OpenVinoKind()

@@ -1,0 +1,100 @@
+"""One checkpoint in OpenVINO, on the processor: which precision it runs in, and the forwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.config import usable_cores
+from nearfar.engines import EngineInfo, EngineOrder
+from nearfar.engines.openvino.forward import Forward, computes
+from nearfar.engines.openvino.store import Converted, forget, load_or_convert
+from nearfar.engines.padding import by_length
+from nearfar.engines.precision import measure_loss
+from nearfar.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.config import Dtype
+    from nearfar.engines.precision import Loss
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+_BATCH_TOKENS = 512  # padded, a stream
+
+
+class OpenVinoEngine:
+    """Runs a compiled model, as many batches at once as it has streams."""
+
+    def __init__(self, order: EngineOrder) -> None:
+        self._recipe = order.recipe
+        self._threads = order.threads or usable_cores()
+        converted = load_or_convert(order)
+        try:
+            dtype, reason = self._open(order, converted)
+        except (RuntimeError, _Unlike):  # openvino's word for a file that it can't read; numbers that aren't torch's
+            if not converted.folder:
+                raise
+            forget(converted)
+            dtype, reason = self._open(order, load_or_convert(order))
+        self.info = EngineInfo(
+            name="openvino",
+            device="cpu",
+            dtype=dtype,
+            dtype_reason=reason,
+            dim=order.recipe.dim,
+            batch_tokens=_BATCH_TOKENS,
+            parallel=self._forward.streams,
+        )
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        """Give (B, D) float32 vectors, pooled, projected and normalised as the Recipe says."""
+        return self._forward.run(batch)
+
+    def score(self, batch: Sequence[Row]) -> FloatArray:
+        """Give the (B,) logits of pairs."""
+        if self._recipe.pad_token_id is not None:
+            return self._forward.run(batch)
+        # No padding id, no padding: a decoder's classifier looks for that id to find a row's last token.
+        logits = np.empty(len(batch), dtype=np.float32)
+        for places, rows in by_length(batch):
+            logits[places] = self._forward.run(rows)
+        return logits
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        del self._forward
+
+    def _open(self, order: EngineOrder, converted: Converted) -> tuple[str, str]:
+        """Compile in the precision asked for, or the best that keeps the numbers; say which, and why."""
+        if order.dtype != "auto":
+            if order.dtype != "int8" and not computes(order.dtype):
+                raise EngineUnavailable(f"this processor doesn't compute in {order.dtype}; use --dtype float32")
+            return order.dtype, f"asked for; {self._compile(order, converted, order.dtype)}"
+        reason = "auto: this processor doesn't compute in bfloat16"
+        if computes("bfloat16"):
+            loss = self._compile(order, converted, "bfloat16")
+            if loss.is_small:
+                return "bfloat16", f"auto: {loss}"
+            reason = f"auto: bfloat16 would lose too much: {loss}"
+        self._compile(order, converted, "float32")
+        return "float32", reason
+
+    def _compile(self, order: EngineOrder, converted: Converted, dtype: Dtype) -> Loss:
+        self._forward = Forward(converted.model, dtype, order.recipe, self._threads)
+        run = self.embed if order.recipe.task == "embed" else self.score
+        short, rest = order.probes[: len(order.probes) // 2], order.probes[len(order.probes) // 2 :]
+        found = [run(short), *(run([probe]) for probe in rest)]  # the short ones together, so that padding is tried too
+        loss = measure_loss(converted.exact, np.concatenate(found))
+        if dtype == "float32" and not loss.is_rounding:
+            raise _Unlike(
+                f"{order.folder}: OpenVINO's numbers for {order.recipe.architecture} aren't torch's: {loss}; "
+                "use --engine torch"
+            )
+        return loss
+
+
+class _Unlike(EngineUnavailable):
+    """The compiled model and the checkpoint don't agree in float32."""

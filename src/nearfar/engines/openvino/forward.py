@@ -1,0 +1,77 @@
+"""A model compiled for this processor. Its forwards run outside Python's lock, several at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import openvino
+
+from nearfar.engines.openvino.int8 import quantize_weights
+from nearfar.engines.padding import pad
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.config import Dtype
+    from nearfar.models.recipe import Recipe
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+# How many batches run at once, each on its share of the cores: with two cores, two of one thread each beat one of two.
+# That four are enough for more cores is a guess.
+_MOST_STREAMS = 4
+# What openvino calls a precision, and what a processor must be capable of to compute in it.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+
+
+def computes(dtype: Dtype) -> bool:
+    """Tell whether this processor has instructions for ``dtype``; openvino would quietly compute in float32."""
+    return _CAPABILITIES[dtype] in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class Forward:
+    """Padded rows → answers. ``run`` may be called from ``streams`` threads at once."""
+
+    def __init__(self, model: Path | openvino.Model, dtype: Dtype, recipe: Recipe, threads: int) -> None:
+        self.streams = min(threads, _MOST_STREAMS)
+        self._padding = recipe.pad_token_id or 0
+        options: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": self.streams,
+            "ENABLE_CPU_PINNING": False,  # a thread that shares its core with a neighbour must be free to leave it
+        }
+        compiled = _compile(model, dtype, options)
+        self._typed = len(compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
+        # Those at rest. A deque's ends may be taken from and given to by several threads.
+        self._requests = deque(compiled.create_infer_request() for _ in range(self.streams))
+
+    def run(self, batch: Sequence[Row]) -> FloatArray:
+        """Give (B, D) or (B,) float32."""
+        padded = pad(batch, self._padding)
+        inputs = [padded.ids, padded.mask]
+        if self._typed:
+            inputs.append(padded.mask * 0 if padded.types is None else padded.types)
+        request = self._requests.pop()
+        try:
+            # Inputs are read where they lie; the answer is copied out before the request is given to anyone else.
+            answer: FloatArray = request.infer(inputs, share_inputs=True)[0].copy()
+        finally:
+            self._requests.append(request)
+        return answer
+
+
+def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]) -> openvino.CompiledModel:
+    core = openvino.Core()
+    if dtype == "int8":
+        weights = core.read_model(model) if isinstance(model, Path) else model
+        quantize_weights(weights)
+        hint = _HINTS["bfloat16" if computes("bfloat16") else "float32"]
+        options |= {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
+        return core.compile_model(weights, "CPU", options)
+    options["INFERENCE_PRECISION_HINT"] = _HINTS[dtype]
+    if isinstance(model, Path):  # the compiled model is kept beside it, without the weights, which it shares
+        options |= {"CACHE_DIR": str(model.parent), "CACHE_MODE": "OPTIMIZE_SIZE"}
+    return core.compile_model(model, "CPU", options)
