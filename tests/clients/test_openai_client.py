@@ -144,7 +144,9 @@ async def test_64_clients_at_once_each_get_their_own_rows_and_share_batches(
     for rows, vectors in zip(asked, answers, strict=True):
         assert _cosines(expected[rows], vectors).min() >= 0.99999
     rows_a_forward = (after[0] - before[0]) / (after[1] - before[1])
-    assert sum(map(len, asked)) == after[0] - before[0]
+    assert (
+        len(set().union(*asked)) <= after[0] - before[0] <= sum(len(set(rows)) for rows in asked)
+    )  # equal texts run once
     assert rows_a_forward > 4
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nearfar.engines import EngineOrder, choose_engine, installed_engines
+from nearfar.engines import EngineOrder, choose_engines, installed_engines
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
 
@@ -19,7 +19,7 @@ RECIPE = Recipe(
 
 def answer_of(program: str, *sites: Path) -> str:
     """Run the lines in a fresh interpreter that finds packages in the sites too; give what they print last."""
-    opening = "import sys\nsys.path[:0] = sys.argv[1:]\nfrom nearfar.engines import choose_engine\n"
+    opening = "import sys\nsys.path[:0] = sys.argv[1:]\nfrom nearfar.engines import choose_engines\n"
     command = [sys.executable, "-c", opening + program, *map(str, sites)]
     answered = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return answered.stdout.splitlines()[-1]
@@ -27,7 +27,7 @@ def answer_of(program: str, *sites: Path) -> str:
 
 def asking(name: str) -> str:
     return (
-        f"try: print(choose_engine({name!r}, 'cpu').name)\n"
+        f"try: print(choose_engines({name!r}, 'cpu')[0].name)\n"
         "except Exception as error: print(f'{type(error).__name__}: {error}')\n"
     )
 
@@ -39,7 +39,7 @@ def test_ours_and_a_stranger_s_engine_enter_by_the_same_door() -> None:
 
 
 def test_an_engine_named_is_the_engine_chosen() -> None:
-    choice = choose_engine("fake", "cpu")
+    [choice] = choose_engines("fake", "cpu")
 
     assert ("fake", "asked for") == (choice.name, choice.reason)
     assert installed_engines()["fake"] is choice.kind
@@ -48,7 +48,7 @@ def test_an_engine_named_is_the_engine_chosen() -> None:
 def test_the_choice_opens_what_it_names() -> None:
     order = EngineOrder(folder=Path(), recipe=RECIPE, device="cpu", dtype="float32")
 
-    engine = choose_engine("fake", "cpu").kind.open(order)
+    engine = choose_engines("fake", "cpu")[0].kind.open(order)
 
     assert ("fake", 8) == (engine.info.name, engine.info.dim)
 
@@ -56,7 +56,7 @@ def test_the_choice_opens_what_it_names() -> None:
 def test_the_automatic_choice_is_the_highest_rank_that_can_run_here() -> None:
     ranks = {name: kind.rank for name, kind in installed_engines().items() if kind.obstacle("auto") is None}
 
-    choice = choose_engine("auto", "auto")
+    choice, *_ = choose_engines("auto", "auto")
 
     assert max(ranks, key=lambda name: ranks[name]) == choice.name
     assert choice.reason.endswith("first that can run here")
@@ -64,23 +64,23 @@ def test_the_automatic_choice_is_the_highest_rank_that_can_run_here() -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_the_automatic_choice_never_is_the_fake(device: str) -> None:
-    choice = choose_engine("auto", device)  # type: ignore[arg-type]  # two of Device's words
+    choices = choose_engines("auto", device)  # type: ignore[arg-type]  # two of Device's words
 
-    assert choice.name != "fake"
+    assert "fake" not in {choice.name for choice in choices}
 
 
 def test_an_unknown_engine_is_refused_with_the_ones_there_are() -> None:
     there_are = ", ".join(sorted(installed_engines()))
 
     with pytest.raises(EngineUnavailable) as refused:
-        choose_engine("tensorflow", "cpu")
+        choose_engines("tensorflow", "cpu")
 
     assert f"engine 'tensorflow' doesn't exist here; there are: {there_are}" == str(refused.value)
 
 
 def test_a_named_engine_that_cannot_run_is_refused_and_not_replaced() -> None:
     with pytest.raises(EngineUnavailable) as refused:
-        choose_engine("fake", "cuda")
+        choose_engines("fake", "cuda")
 
     assert str(refused.value) == "engine 'fake': the fake has no cuda; use cpu"
 
@@ -105,7 +105,7 @@ def test_where_no_engine_can_run_each_one_s_obstacle_is_told() -> None:
 
 def test_choosing_imports_nothing_heavy() -> None:
     heavy = answer_of(
-        "choose_engine('auto', 'cpu')\n"
+        "choose_engines('auto', 'cpu')\n"
         "print({'torch', 'transformers', 'safetensors', 'mlx', 'openvino', 'sentence_transformers'} & {*sys.modules})"
     )
 

@@ -198,9 +198,12 @@ async def _left(request: AnyRequest) -> None:
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
     """Encode the body with msgspec, as UTF-8 JSON."""
-    return Response(
-        msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json; charset=utf-8"
-    )
+    return encoded_response(msgspec.json.encode(body), status, headers)
+
+
+def encoded_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Answer with a body that is UTF-8 JSON already."""
+    return Response(body, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
 
 
 def report(request: AnyRequest, model: str, rows: int, usage: Usage) -> dict[str, str]:

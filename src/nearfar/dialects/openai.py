@@ -15,6 +15,7 @@ from nearfar import errors
 from nearfar.dialects import (
     Dialect,
     ErrorRow,
+    encoded_response,
     fleet_of,
     json_response,
     read_body,
@@ -22,12 +23,12 @@ from nearfar.dialects import (
     service_of,
     while_connected,
 )
-from nearfar.dialects.vectors import Encoding, render_vectors
+from nearfar.dialects.vectors import Encoding, render_reply
 from nearfar.models.openai_tokens import vocabulary_of
 from nearfar.types import Ceiling, EmbedJob, TokenIds
 
 if TYPE_CHECKING:
-    from nearfar.types import ModelInfo, Task
+    from nearfar.types import Embedded, ModelInfo, Task
 
 _MAX_INPUTS = 2048
 _CEILING = Ceiling(tokens_each=8192, tokens_together=300_000)
@@ -95,17 +96,12 @@ async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise _bad_shape(error) from error
     job, encoding = to_job(body), _encoding(body.encoding_format)
     done = await while_connected(request, service_of(request).embed(job))
-    rendered = await render_vectors(done.vectors, encoding)
-    reply = EmbeddingsReply(
-        data=[_Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
-        model=done.model,
-        usage=_Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
-    )
-    headers = report(request, done.model, len(rendered), done.usage)
+    encoded = await render_reply(done.vectors, encoding, lambda rendered: _reply(done, rendered))
+    headers = report(request, done.model, len(done.vectors), done.usage)
     headers["openai-model"] = done.model
     headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
     headers["openai-version"] = "2020-10-01"
-    return json_response(reply, headers=headers)
+    return encoded_response(encoded, headers=headers)
 
 
 @get("/v1/models")
@@ -121,6 +117,14 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
     name = model_id.removeprefix("/")
     return json_response(_model(fleet_of(request).describe(name), name))
+
+
+def _reply(done: Embedded, rendered: list[msgspec.Raw]) -> EmbeddingsReply:
+    return EmbeddingsReply(
+        data=[_Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
+        model=done.model,
+        usage=_Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
+    )
 
 
 def to_job(body: EmbeddingsRequest) -> EmbedJob:

@@ -28,8 +28,9 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     """What an open engine is.
 
     ``batch_tokens`` is the size of a batch, in tokens, that suits its device: of the padded area, or where not
-    ``padded``, of the tokens alone, since padding then costs nothing. ``parallel`` is how many batches it runs at once
-    at its best. ``dtype_reason`` says why it computes in ``dtype``.
+    ``padded``, of the tokens alone, since padding then costs nothing. ``most_padding`` is how much of it a batch may
+    have: with more, two batches would cost less. ``parallel`` is how many batches it runs at once at its best.
+    ``dtype_reason`` says why it computes in ``dtype``.
     """
 
     name: str
@@ -38,6 +39,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     dim: int
     batch_tokens: int
     padded: bool = True
+    most_padding: int = 32
     parallel: int = 1
     dtype_reason: str = "asked for"
 
@@ -85,7 +87,7 @@ class EngineOrder(Struct, frozen=True, kw_only=True):
 class EngineKind(Protocol):
     """What an entry point of the group names.
 
-    ``rank`` orders the automatic choice: the highest one that can run here wins.
+    ``rank`` orders the automatic choice: the highest one that can run here wins; one below 0 is never taken by itself.
     """
 
     rank: int
@@ -135,10 +137,11 @@ def _load(point: EntryPoint) -> EngineKind:
     return kind
 
 
-def choose_engine(name: str, device: Device) -> Choice:
-    """Pick the engine called ``name``, or for ``auto`` the first that can run here.
+def choose_engines(name: str, device: Device) -> list[Choice]:
+    """Give the engine called ``name``, or for ``auto`` all that can run here, the best first.
 
-    Raises EngineUnavailable when the named one, or every one, can't: never a silent change of engine.
+    A later one is to be taken only when those before it raise EngineUnavailable on opening: not every engine can run
+    every architecture. Raises EngineUnavailable when the named one, or every one, can't run here.
     """
     kinds = installed_engines()
     if name != "auto":
@@ -146,11 +149,15 @@ def choose_engine(name: str, device: Device) -> Choice:
             raise EngineUnavailable(f"engine {name!r} doesn't exist here; there are: {', '.join(sorted(kinds))}")
         if obstacle := kinds[name].obstacle(device):
             raise EngineUnavailable(f"engine {name!r}: {obstacle}")
-        return Choice(name=name, kind=kinds[name], reason="asked for")
+        return [Choice(name=name, kind=kinds[name], reason="asked for")]
     obstacles: list[str] = []
+    choices: list[Choice] = []
     for candidate, kind in sorted(kinds.items(), key=lambda item: -item[1].rank):
-        obstacle = kind.obstacle(device)
+        obstacle = "only when asked for" if kind.rank < 0 else kind.obstacle(device)
         if obstacle is None:
-            return Choice(name=candidate, kind=kind, reason="; ".join([*obstacles, "first that can run here"]))
-        obstacles.append(f"not {candidate}: {obstacle}")
-    raise EngineUnavailable(f"no engine can run here ({'; '.join(obstacles) or 'none is installed'})")
+            choices.append(Choice(name=candidate, kind=kind, reason="; ".join([*obstacles, "first that can run here"])))
+        else:
+            obstacles.append(f"not {candidate}: {obstacle}")
+    if not choices:
+        raise EngineUnavailable(f"no engine can run here ({'; '.join(obstacles) or 'none is installed'})")
+    return choices

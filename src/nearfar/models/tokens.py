@@ -70,19 +70,22 @@ class Tokens:
     ) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
 
-        A text that has more than ``enough`` tokens (or ``max_tokens``, the larger) in its first 100,000 characters is
-        read no further: the ids are the same, and its ``content`` is then a lower bound.
+        Equal texts get one row, the same object. A text that has more than ``enough`` tokens (or ``max_tokens``, the
+        larger) in its first 100,000 characters is read no further: the ids are the same, and its ``content`` is then
+        a lower bound.
         """
-        encoded = self._ids([prompt + text for text in texts], max(self.max_tokens, enough or 0))
+        distinct = list(dict.fromkeys(texts))
+        encoded = self._ids([prompt + text for text in distinct], max(self.max_tokens, enough or 0))
         template = self._single
         room = min(self.max_tokens - template.size, limit or self.max_tokens)
-        return [
-            Row(template.prefix + ids[:room] + template.suffix, None, len(ids), max(0, len(ids) - room))
-            for ids in encoded
-        ]
+        rows = {
+            text: Row(template.prefix + ids[:room] + template.suffix, None, len(ids), max(0, len(ids) - room))
+            for text, ids in zip(distinct, encoded, strict=True)
+        }
+        return [rows[text] for text in texts]
 
     def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:
-        """Turn the query with each document into ids.
+        """Turn the query with each document into ids; equal documents get one row, the same object.
 
         A pair over the limit loses the end of its longer side, as with transformers' ``longest_first``: of the
         document, unless the query alone takes more than half. ``max_tokens_per_document`` cuts documents before that.
@@ -91,16 +94,17 @@ class Tokens:
         if template is None:
             raise TypeError("this checkpoint takes single texts")
         room = self.max_tokens - template.size
-        asked, *answers = self._ids([query, *documents], self.max_tokens)
-        rows = []
-        for ids in answers:
+        distinct = list(dict.fromkeys(documents))
+        asked, *answers = self._ids([query, *distinct], self.max_tokens)
+        rows = {}
+        for text, ids in zip(distinct, answers, strict=True):
             document = ids[:max_tokens_per_document]
             half = room // 2 + (room % 2 if len(asked) > len(document) else 0)  # the odd place is the longer side's
             kept = asked[: max(half, room - len(document))]
             document = document[: room - len(kept)]
             content = len(asked) + len(ids)
-            rows.append(Row(*template.join(kept, document), content, content - len(kept) - len(document)))
-        return rows
+            rows[text] = Row(*template.join(kept, document), content, content - len(kept) - len(document))
+        return [rows[text] for text in documents]
 
     def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
         heads = [text[:_HEAD_CHARACTERS] for text in texts]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from nearfar.config import Device, ModelSettings, OnOverflow
-from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engine
-from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
+from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engines
+from nearfar.errors import ConfigError, EngineUnavailable, NotReady, SetupError, UnknownModel, WrongTask
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.tokens import Tokens
@@ -156,7 +156,7 @@ class Fleet:
     async def _open(self, wanted: ModelSettings) -> tuple[Model, str]:
         settings = self._settings
         device, dtype = wanted.device or settings.device, wanted.dtype or settings.dtype
-        checkpoint, recipe, tokens, choice = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
+        checkpoint, recipe, tokens, choices = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
         self._refuse_taken(checkpoint.name, wanted.aliases)
         order = EngineOrder(
             folder=checkpoint.folder,
@@ -171,7 +171,7 @@ class Fleet:
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
         lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
         try:
-            engine: Engine = await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), order.probes[0])
+            engine, reason = await self._open_engine(lane, choices, order)
         except BaseException:
             await lane.close()
             raise
@@ -184,15 +184,30 @@ class Fleet:
             on_overflow=wanted.on_overflow or settings.on_overflow,
         )
         self._models.append(model)
-        return model, choice.reason
+        return model, reason
 
-    def _prepare(self, wanted: ModelSettings, device: Device) -> tuple[Checkpoint, Recipe, Tokens, Choice]:
-        """Find the files, read them, and choose an engine; on a thread."""
+    async def _open_engine(self, lane: Lane, choices: list[Choice], order: EngineOrder) -> tuple[Engine, str]:
+        """Open the first engine that takes this checkpoint; say why it is that one."""
+        *better, last = choices
+        refusals = ""
+        for choice in better:
+            try:
+                return await self._open_one(lane, choice, order), choice.reason
+            except EngineUnavailable as error:
+                _log.warning("not engine %s: %s", choice.name, error)
+                refusals += f"not {choice.name}: {error}; "
+        return await self._open_one(lane, last, order), refusals + last.reason
+
+    async def _open_one(self, lane: Lane, choice: Choice, order: EngineOrder) -> Engine:
+        return await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), order.probes[0])
+
+    def _prepare(self, wanted: ModelSettings, device: Device) -> tuple[Checkpoint, Recipe, Tokens, list[Choice]]:
+        """Find the files, read them, and see which engines there are; on a thread."""
         hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
         checkpoint = find_checkpoint(wanted.name, hub)
         recipe = read_recipe(checkpoint.folder, wanted.max_tokens)
         tokens = Tokens(checkpoint.folder, recipe)
-        return checkpoint, recipe, tokens, choose_engine(wanted.engine or self._settings.engine, device)
+        return checkpoint, recipe, tokens, choose_engines(wanted.engine or self._settings.engine, device)
 
     def _busy(self, call: Callable[[], _T]) -> _T:
         """Call, and let ``is_opening`` say so meanwhile: nothing can interrupt a thread."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nearfar.types import FloatArray
 
 _BATCH_TOKENS = 512  # padded, a stream
+# A forward of one short text takes as long as 11 tokens more in a large batch: the weights have to be read once.
+_MOST_PADDING = 32
 
 
 class OpenVinoEngine:
@@ -46,6 +48,7 @@ class OpenVinoEngine:
             dtype_reason=reason,
             dim=order.recipe.dim,
             batch_tokens=_BATCH_TOKENS,
+            most_padding=_MOST_PADDING,
             parallel=self._forward.streams,
         )
 

@@ -1,0 +1,165 @@
+"""What waits in a lane, and what of it runs next. Knows no clock, no threads and no engine.
+
+A request is a ticket: its rows travel in as many batches as it takes, and one future answers for all of them. Each
+turn belongs to the next ticket in the round: its first row decides which lengths run, and rows of like length from
+the other tickets fill the batch. So a short request passes a long one, and no ticket waits longer than a round.
+
+A ticket that fills a batch by itself is bulk. Small tickets don't wait for bulk rows to run along with them, and bulk
+has a budget of its own, which the lane makes smaller while small tickets come, so that the next one is soon served.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+
+from nearfar.serving.batching import pack, plan
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from nearfar.errors import ServingError
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+_WINDOW_ROWS = 256  # how many waiting rows, and tickets, are looked at to fill a batch: a guess; it takes 0.1 ms
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """How much may run next, in tokens: ``full``, but ``bulk`` of a ticket that fills a batch by itself.
+
+    ``most_padding`` is how much a batch may have, None where padding costs nothing. ``idle`` is how many batches could
+    start now: what waits is shared among them, so that all cores begin together.
+    """
+
+    full: int
+    bulk: int
+    most_padding: int | None
+    idle: int
+
+
+class Ticket:
+    """One request's rows, each once, and the array their results are written to as they come.
+
+    A row that the request has several times is one object in ``rows``; it runs once, so that equal texts get equal
+    answers to the last digit.
+    """
+
+    def __init__(self, rows: Sequence[Row], future: asyncio.Future[FloatArray]) -> None:
+        places: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            places.setdefault(id(row), []).append(index)
+        self._places = list(places.values())
+        self._count = len(rows)
+        self._results: FloatArray | None = None
+        self.rows = [rows[indices[0]] for indices in self._places]
+        self.lengths = [len(row.ids) for row in self.rows]
+        self.waiting = deque(range(len(self.rows)))
+        self.waiting_tokens = sum(self.lengths)
+        self._missing = len(self.rows)
+        self.future = future
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether none of its rows will run any more: all have, or nobody waits for them."""
+        return not self.waiting or self.future.done()
+
+    def take(self, index: int) -> None:
+        """Note that a row is about to run."""
+        self.waiting.remove(index)
+        self.waiting_tokens -= self.lengths[index]
+
+    def write(self, index: int, result: FloatArray) -> None:
+        """Put a row's result wherever the request has that row; the last one resolves the future."""
+        if self._results is None:
+            self._results = np.empty((self._count, *result.shape), dtype=np.float32)
+        self._results[self._places[index]] = result
+        self._missing -= 1
+        if not self._missing and not self.future.done():
+            self.future.set_result(self._results)
+
+    def fail(self, error: ServingError, cause: Exception | None = None) -> None:
+        """Give the caller an error instead."""
+        if not self.future.done():
+            error.__cause__ = cause
+            self.future.set_exception(error)
+
+    def first_index(self, index: int) -> int:
+        """Give a row's first place in the request."""
+        return self._places[index][0]
+
+
+class Place(Struct, frozen=True):
+    """One row of a ticket."""
+
+    ticket: Ticket
+    index: int
+
+    @property
+    def row(self) -> Row:
+        """Give the row itself."""
+        return self.ticket.rows[self.index]
+
+
+class Round:
+    """The tickets that wait, in the order of their turns."""
+
+    def __init__(self) -> None:
+        self._tickets: deque[Ticket] = deque()
+
+    def add(self, ticket: Ticket) -> None:
+        """Put a ticket at the end."""
+        self._tickets.append(ticket)
+
+    def rows(self) -> int:
+        """Count the rows that wait."""
+        return sum(len(ticket.waiting) for ticket in self._tickets)
+
+    def clear(self) -> list[Ticket]:
+        """Take all tickets out."""
+        tickets = list(self._tickets)
+        self._tickets.clear()
+        return tickets
+
+    def next_batch(self, budget: Budget) -> list[Place]:
+        """Take the rows that run next; none when nothing waits."""
+        while self._tickets and self._tickets[0].spent:
+            self._tickets.popleft()
+        tickets = [ticket for ticket in islice(self._tickets, _WINDOW_ROWS) if not ticket.spent]
+        if not tickets:
+            return []
+        bulk = {id(ticket) for ticket in tickets if ticket.waiting_tokens > budget.full}
+        limit = budget.bulk if id(tickets[0]) in bulk else budget.full
+        if id(tickets[0]) not in bulk:
+            tickets = [ticket for ticket in tickets if id(ticket) not in bulk]
+        chosen = _fill(tickets, limit, budget)
+        self._tickets.rotate(-1)
+        for place in chosen:
+            place.ticket.take(place.index)
+        return chosen
+
+
+def _fill(tickets: list[Ticket], limit: int, budget: Budget) -> list[Place]:
+    """Choose the first ticket's first row, and rows of like length from all of them, as many as the limit allows."""
+    share = max(_WINDOW_ROWS // len(tickets), 1)
+    window = [(ticket, index) for ticket in tickets for index in islice(ticket.waiting, share)]
+    lengths = [ticket.lengths[index] for ticket, index in window]
+    if budget.idle > 1:
+        limit = min(limit, -(-sum(lengths) // budget.idle))
+    groups = pack(lengths, limit) if budget.most_padding is None else plan(lengths, limit, budget.most_padding)
+    return [Place(*window[at]) for at in next(group for group in groups if 0 in group)]
+
+
+def distinct(places: Sequence[Place]) -> list[list[Place]]:
+    """Put the places whose rows are identical together: one of them is computed for all."""
+    found: dict[object, list[Place]] = {}
+    for place in places:
+        row = place.row
+        key = (tuple(row.ids), None if row.type_ids is None else tuple(row.type_ids))
+        found.setdefault(key, []).append(place)
+    return list(found.values())
