@@ -4,14 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Torch serves on every machine; Apple Silicon gets MLX's packages as well. On Linux, pip takes Torch's build with CUDA unless
+# Torch serves on every machine; Apple Silicon gets MLX's packages as well, and Linux on x86 OpenVINO. On Linux, pip takes Torch's build with CUDA unless
 # PIP_EXTRA_INDEX_URL names PyTorch's index of CPU builds, which is a tenth of the size.
 EXTRAS := torch,builtin,tracing,dev
 ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)
 EXTRAS := $(EXTRAS),mlx
 endif
+ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
+EXTRAS := $(EXTRAS),openvino
+endif
 
-.PHONY: serve test check bench clean
+.PHONY: serve test check bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -28,8 +31,16 @@ check: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/server.py
 
+bench-engines: $(VENV)/ready
+	$(BIN)/python benchmarks/engines.py
+
+# Sets up other servers in environments of their own, some gigabytes, and measures them beside ours.
+bench-peers: $(VENV)/ready
+	$(BIN)/python benchmarks/peers.py install
+	$(BIN)/python benchmarks/peers.py run
+
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -1,212 +1,158 @@
-"""How fast is the server over HTTP? ``python benchmarks/server.py [MODEL]``: a table and a JSON file.
+"""How fast is ``nearfar serve`` over HTTP, and is what it answers right? ``python benchmarks/server.py --help``.
 
-Starts ``nearfar serve`` in a process of its own and keeps N clients busy with the next request as soon as they
-have an answer, for a few seconds a row. Texts are prose of the standard library's docstrings, cut to three sizes.
-Figures of one run compare with each other; those of different hours or machines do not.
+Starts the server in a process of its own, measures every cell for some seconds, and again in the next round, and
+prints one table; results/server.json and results/server.svg hold the same. Figures of one run compare with each
+other; those of different hours or machines do not.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
-import json
-import os
-import platform
-import random
-import re
+import argparse
+import fnmatch
 import signal
-import socket
 import statistics
 import sys
-import time
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import numpy as np
+from cells import Cell, embed_load, server_cells, texts_to_check
+from launch import Memory, Recipe, Server, StartError
+from machine import describe, machine_facts
+from orders import Order
+from ours import model_folder, nearfar_recipe
+from plot import draw_server
+from reference import reference_vectors
+from rounds import Bench, Pace, tabulate
+from tables import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results"
-SECONDS = 4.0
-CLIENTS = (1, 8, 32, 64)
-MODULES = (
-    "argparse",
-    "asyncio",
-    "decimal",
-    "difflib",
-    "email.message",
-    "http.client",
-    "logging",
-    "pathlib",
-    "subprocess",
-    "threading",
-    "unittest",
-)
+_GROWTH_TEXTS = (10_000, 100_000)
+_GROWTH_RUN_S = 2.0  # the memory is looked at this often
 
 
-@dataclass(frozen=True)
-class Load:
-    """What every client of a row sends."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for."""
 
-    name: str
-    words: int
-    rows: int
-    encoding: str = "base64"
-    path: str = "/v1/embeddings"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What came of a row."""
-
-    load: str
-    clients: int
-    texts_per_s: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    failures: int
+    model: str | None
+    engine: str | None
+    dtype: str | None
+    rounds: int
+    seconds: float
+    starts: int
+    only: str
+    growth: bool
 
 
-LOADS = (
-    Load("short, 1 a request", 8, 1),
-    Load("short, 1 a request, float", 8, 1, "float"),
-    Load("short, 32 a request", 8, 32),
-    Load("passages, 1 a request", 110, 1),
-    Load("passages, 32 a request", 110, 32),
-    Load("rerank, 1 query × 20 passages", 70, 20, path="/v2/rerank"),
-)
+def start_times(recipe: Recipe, starts: int) -> list[float]:
+    """Start and end the server so often; give the seconds to each first vector."""
+    times = []
+    for _ in range(starts):
+        with Server(recipe, RESULTS / "server.log") as server:
+            times.append(server.start_s)
+        print(f"process start to first vector: {times[-1]:.2f} s", flush=True)
+    return times
 
 
-@cache
-def words_of_docstrings() -> list[str]:
-    """Give the words of the standard library's docstrings: modules, their classes, functions and methods."""
-    found: list[str] = []
-    for module in map(import_module, MODULES):
-        owned = [value for value in vars(module).values() if callable(value)]
-        members = [member for value in owned if inspect.isclass(value) for member in vars(value).values()]
-        documented = (inspect.getdoc(thing) for thing in (module, *owned, *members) if not isinstance(thing, str))
-        found += " ".join(filter(None, documented)).split()
+def measure_cells(recipe: Recipe, cells: Sequence[Cell], bench: Bench, rounds: int) -> dict[str, Memory]:
+    """Measure all cells, round by round, on one server; give its memory at the start and at the end."""
+    with Server(recipe, RESULTS / "server.log") as server:
+        at_start = server.memory()
+        for number in range(1, rounds + 1):
+            for cell in cells:
+                for row in bench.measure(cell, server, recipe):
+                    print(f"round {number}/{rounds}  {row.line()}", flush=True)
+        return {"at_start": at_start, "at_end": server.memory()}
+
+
+def measure_growth(recipe: Recipe) -> dict[str, Memory]:
+    """Watch the memory of a fresh server while it answers short texts in batches of 32 to 8 clients."""
+    stream = embed_load("S", 32, count=_GROWTH_TEXTS[0]).stream(recipe, 8)
+    found, done = {}, 0
+    with Server(recipe, RESULTS / "server.log") as server:
+        found["0"] = server.memory()
+        for goal in _GROWTH_TEXTS:
+            while done < goal:
+                order = Order(port=server.port, streams=(stream,), warm_s=0, seconds=_GROWTH_RUN_S)
+                answered = server.run(order).figures[0]
+                if not answered.all_texts:
+                    raise SystemExit(f"growth: {answered.failures} {answered.complaint}")
+                done += answered.all_texts
+            found[str(goal)] = server.memory()
+            print(f"memory after {done:,} texts: {_told(found[str(goal)])}", flush=True)
     return found
 
 
-def texts(words: int, count: int, seed: int) -> list[str]:
-    """Cut ``count`` texts of about ``words`` words, at random places."""
-    pool = words_of_docstrings()
-    rng = random.Random(seed)  # noqa: S311 — texts, not secrets
-    sizes = [max(2, round(rng.gauss(words, words / 4))) for _ in range(count)]
-    starts = [rng.randrange(len(pool) - size) for size in sizes]
-    return [" ".join(pool[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+def choose_cells(only: str) -> list[Cell]:
+    """Pick the cells whose names match the glob, and what those are shares of."""
+    cells = server_cells()
+    chosen = {cell.name for cell in cells if fnmatch.fnmatch(cell.name, only)}
+    chosen |= {cell.base for cell in cells if cell.name in chosen}
+    return [cell for cell in cells if cell.name in chosen]
 
 
-def body(load: Load, chosen: list[str]) -> dict[str, Any]:
-    """Build a request's body."""
-    if load.path.endswith("rerank"):
-        return {"model": "rerank-v3.5", "query": chosen[0], "documents": chosen}
-    return {"model": "text-embedding-3-small", "input": chosen, "encoding_format": load.encoding}
+def read_command_line() -> Asked:
+    """Read what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="an embedding model, as `nearfar serve` takes it; the built-in one by default")
+    parser.add_argument("--engine", help="as `nearfar serve` takes it")
+    parser.add_argument("--dtype", help="as `nearfar serve` takes it")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of every cell in every round")
+    parser.add_argument("--starts", type=int, default=3, help="of which the median counts; 0 leaves them out")
+    parser.add_argument("--only", metavar="GLOB", default="*", help=", ".join(cell.name for cell in server_cells()))
+    parser.add_argument("--growth", action="store_true", help="memory after 10,000 and 100,000 texts: some minutes")
+    return Asked(**vars(parser.parse_args()))
 
 
-async def measure(client: httpx.AsyncClient, load: Load, clients: int) -> Figure:
-    """Keep ``clients`` callers busy for SECONDS and count what they get."""
-    pool = texts(load.words, max(load.rows * 8, 256), seed=clients)
-    bodies = [
-        json.dumps(body(load, pool[at : at + load.rows])).encode()
-        for at in range(0, len(pool) - load.rows + 1, load.rows)
-    ]
-    times: list[float] = []
-    failures = 0
-    deadline = time.perf_counter() + SECONDS
-
-    async def caller(number: int) -> None:
-        nonlocal failures
-        for turn in range(number, sys.maxsize, clients):
-            began = time.perf_counter()
-            if began > deadline:
-                return
-            answer = await client.post(load.path, content=bodies[turn % len(bodies)])
-            if answer.status_code == httpx.codes.OK:
-                times.append(time.perf_counter() - began)
-            else:
-                failures += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller(number) for number in range(clients)))
-    took = time.perf_counter() - began
-    if not times:
-        raise SystemExit(f"{load.name}: none of {failures} requests was answered")
-    p50, p95, p99 = (float(np.percentile(times, q)) * 1000 for q in (50, 95, 99))
-    return Figure(load.name, clients, len(times) * load.rows / took, p50, p95, p99, failures)
-
-
-@contextlib.asynccontextmanager
-async def serving(model: list[str]) -> AsyncIterator[tuple[httpx.AsyncClient, float, int]]:
-    """Start a server and give a client, the seconds to the first answer, and the process' id."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "nearfar", "serve", *model, "--port", str(port)]
-    began = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+def main() -> None:
+    """Measure, print the table, and write it down."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that the server is ended as well
+    asked = read_command_line()
+    recipe = nearfar_recipe(model=asked.model, engine=asked.engine, dtype=asked.dtype)
+    cells = choose_cells(asked.only)
+    if not cells and not asked.growth:
+        raise SystemExit(f"no cell matches {asked.only}; --help lists them")
+    facts = machine_facts()
+    print(describe(facts), flush=True)
+    bench = Bench(
+        Pace(asked.rounds, asked.seconds), reference_vectors(model_folder(asked.model), texts_to_check(cells))
+    )
+    result: dict[str, Any] = {"machine": facts, "asked": asdict(asked)}
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120, limits=limits) as client:
-            await first_answer(client, process)
-            yield client, time.perf_counter() - began, process.pid
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
+        result["start_s"] = start_times(recipe, asked.starts)
+        result["memory"] = _dumped(measure_cells(recipe, cells, bench, asked.rounds)) if cells else {}
+        result["growth"] = _dumped(measure_growth(recipe)) if asked.growth else {}
+    except StartError as error:
+        raise SystemExit(f"the server {error}") from error
+    result["cells"] = bench.summary()
+    write_json(RESULTS / "server.json", result)
+    print("\n" + tabulate(result["cells"]))
+    print(_footer(result))
+    draw_server(result, RESULTS / "server.svg")
 
 
-async def first_answer(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> None:
-    """Ask until a vector comes back."""
-    while process.returncode is None:
-        with contextlib.suppress(httpx.TransportError):
-            answer = await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "hello"})
-            if answer.status_code == httpx.codes.OK:
-                return
-        await asyncio.sleep(0.02)
-    raise SystemExit("the server didn't start; run `nearfar serve` to see why")
+def _dumped(memories: dict[str, Memory]) -> dict[str, Any]:
+    return {moment: asdict(memory) for moment, memory in memories.items()}
 
 
-def peak_rss_mib(pid: int) -> float | None:
-    """Read the most memory the process has held, where the system tells."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return None
-    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
+def _told(memory: Memory) -> str:
+    peak = "" if memory.peak_mib is None else f", peak {memory.peak_mib:,.0f}"
+    return f"{memory.now_mib:,.0f} MiB{peak}"
 
 
-async def main() -> None:
-    """Run every load at every number of clients, print the table, and write it down."""
-    figures = []
-    print(f"{platform.platform()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
-    async with serving(sys.argv[1:]) as (client, start_s, pid):
-        print(f"{'load':<32}{'clients':>8}{'texts/s':>10}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'failed':>8}")
-        for load in LOADS:
-            for clients in CLIENTS:
-                figure = await measure(client, load, clients)
-                figures.append(figure)
-                print(
-                    f"{figure.load:<32}{clients:>8}{figure.texts_per_s:>10.1f}{figure.p50_ms:>9.1f}"
-                    f"{figure.p95_ms:>9.1f}{figure.p99_ms:>9.1f}{figure.failures:>8}",
-                    flush=True,
-                )
-        memory = peak_rss_mib(pid)
-    print(f"process start to first vector: {start_s:.1f} s" + (f"; peak memory: {memory:.0f} MiB" if memory else ""))
-    RESULTS.mkdir(exist_ok=True)
-    facts = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-    median = statistics.median(figure.p50_ms for figure in figures)
-    result: dict[str, Any] = {**facts, "start_s": start_s, "peak_mib": memory, "median_p50_ms": median}
-    result["figures"] = [asdict(figure) for figure in figures]
-    (RESULTS / "server.json").write_text(json.dumps(result, indent=2))
+def _footer(result: dict[str, Any]) -> str:
+    lines = []
+    if times := result["start_s"]:
+        lines.append(f"process start to first vector: {statistics.median(times):.2f} s (median of {len(times)})")
+    lines += [f"memory {moment}: {_told(Memory(**memory))}" for moment, memory in result["memory"].items()]
+    lines += [f"memory after {texts} texts: {_told(Memory(**memory))}" for texts, memory in result["growth"].items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nearfar
-from nearfar.config import load_settings
+from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def main() -> None:
     Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file; the README lists
     these, and a few more.
     """
+    calm_openmp()
 
 
 @main.command()
@@ -55,6 +56,7 @@ def main() -> None:
 @click.option(
     "--on-overflow", metavar="truncate|error", help="Text over a model's limit: cut it and say so, or refuse it."
 )
+@click.option("--threads", type=int, help="Cores for the models to run on.  [default: all]")
 @click.option("--log-format", metavar="auto|human|json")
 def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""

@@ -184,3 +184,12 @@ def is_loopback(host: str) -> bool:
 def usable_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def calm_openmp() -> None:
+    """Let Torch's threads wait for each other for 2,000 turns and then sleep, unless the operator has said otherwise.
+
+    They would turn for 30 billion: beside a neighbour on one of two cores a forward then took 750 ms instead of 23 ms,
+    and with this nothing is lost when there is none. Must be called before torch is imported.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")

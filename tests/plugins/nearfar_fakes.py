@@ -39,7 +39,9 @@ class FakeEngine:
     """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each."""
 
     def __init__(self, dim: int = 8) -> None:
-        self.info = EngineInfo(name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024, most_padding=1024)
+        self.info = EngineInfo(
+            name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024, most_padding=1024
+        )
         self.batches: list[list[Row]] = []
         self.threads: set[str] = set()
         self.gate = threading.Event()

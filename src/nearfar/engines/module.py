@@ -32,9 +32,16 @@ class Vectors(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Turn hidden states (B, T, H), padded on the right where ``mask`` (B, T) is 0, into vectors (B, D)."""
+        return self.project(self.pool(hidden, mask))
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Make one row of each text's hidden states: (B, T, H) → (B, H · modes)."""
         hidden = hidden.float()
-        vectors = torch.cat([_POOL[mode](hidden, mask) for mode in self._pooling], dim=1)  # (B, H · modes)
-        vectors = self._dense(vectors)
+        return torch.cat([_POOL[mode](hidden, mask) for mode in self._pooling], dim=1)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Do what follows pooling: (B, H · modes) → (B, D)."""
+        vectors: Tensor = self._dense(pooled)
         return nn.functional.normalize(vectors, dim=1) if self._normalize else vectors
 
 

@@ -108,7 +108,10 @@ class Tokens:
 
     def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
         heads = [text[:_HEAD_CHARACTERS] for text in texts]
-        found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
+        if len(heads) == 1:  # the batch's own threads would take 60 µs to be woken
+            found = [self._tokenizer.encode(heads[0], add_special_tokens=False).ids]
+        else:
+            found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
         for at, text in enumerate(texts):
             if len(text) > _HEAD_CHARACTERS and len(found[at]) <= enough:
                 found[at] = self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -92,9 +93,22 @@ class Metrics:
             "nearfar_batch_padded_tokens", description="Padded area of a forward"
         )
         self._failed = meter.create_counter("nearfar_batches_failed", description="Forwards that raised")
-        self._tokens = meter.create_counter("nearfar_tokens", description="Tokens that went through a model")
-        self._truncated = meter.create_counter("nearfar_truncated_tokens", description="Tokens cut off before")
+        # By model; they are told with every request, and counting through an instrument takes 20 µs.
+        self._tokens: Counter[str] = Counter()
+        self._truncated: Counter[str] = Counter()
+        self._counters()
         self._gauges(queues)
+
+    def _counters(self) -> None:
+        def tokens(_: CallbackOptions) -> list[Observation]:
+            return [Observation(count, {"model": model}) for model, count in self._tokens.items()]
+
+        def truncated(_: CallbackOptions) -> list[Observation]:
+            return [Observation(count, {"model": model}) for model, count in self._truncated.items()]
+
+        counter = self._provider.get_meter("nearfar").create_observable_counter
+        counter("nearfar_tokens", [tokens], description="Tokens that went through a model")
+        counter("nearfar_truncated_tokens", [truncated], description="Tokens cut off before")
 
     def _gauges(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
         def rows(_: CallbackOptions) -> list[Observation]:
@@ -124,8 +138,8 @@ class Metrics:
 
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None:
         """Count a job's tokens."""
-        self._tokens.add(tokens, {"model": model})
-        self._truncated.add(truncated, {"model": model})
+        self._tokens[model] += tokens
+        self._truncated[model] += truncated
 
     def render(self) -> bytes:
         """Give every metric in Prometheus' text form, version 0.0.4."""

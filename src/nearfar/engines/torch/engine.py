@@ -1,86 +1,62 @@
-"""One checkpoint in Torch, opened, used and closed on one thread.
+"""One open checkpoint in Torch.
 
-Texts are padded on the right, always: causal models then see the same positions as without padding.
+On a processor rows are packed where the family can be, linears go to the fastest kernel, and every batch gets a core of
+its own where a core is fast enough. On cuda and mps batches are padded; that part has only ever run on a processor.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from nearfar.engines import EngineInfo, EngineOrder
-from nearfar.engines.module import Answer, load_transformer
-from nearfar.engines.padding import pad
-from nearfar.errors import EngineUnavailable
+from nearfar.engines.torch.devices import MOST_PADDING, batch_tokens
+from nearfar.engines.torch.opening import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import Device
     from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
-# Padded budgets: 1,024 tokens beat 4,096 and 16,384 on two cores by length-sorted batches; a GPU wants to be
-# filled, and the figure for it is a guess.
-_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-
 
 class TorchEngine:
-    """Runs a checkpoint's own torch modules on padded batches."""
+    """Runs a checkpoint's own torch modules."""
 
     def __init__(self, order: EngineOrder) -> None:
-        self._recipe = order.recipe
-        self._device = torch.device(_device(order.device))
-        dtype = torch.float32 if order.dtype == "auto" else getattr(torch, order.dtype)
-        self._answer = Answer(load_transformer(order, dtype), order.recipe).to(self._device)
+        opened = open_checkpoint(order)
+        self._run = opened.run
+        self._threads = opened.share.threads
+        self._device = opened.device
         self.info = EngineInfo(
             name="torch",
-            device=str(self._device),
-            dtype=str(dtype).removeprefix("torch."),
+            device=opened.device,
+            dtype=opened.choice.dtype,
             dim=order.recipe.dim,
-            batch_tokens=_BATCH_TOKENS[self._device.type],
+            batch_tokens=batch_tokens(opened.device, packed=opened.packed),
+            padded=not opened.packed,
+            most_padding=MOST_PADDING[opened.device],
+            parallel=opened.share.parallel,
+            dtype_reason=opened.choice.reason,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
         """Give (B, D) float32 vectors, pooled, projected and normalised as the Recipe says."""
-        return self._run(batch)
+        return self._numbers(batch)
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
         """Give the (B,) logits of pairs."""
-        if self._recipe.pad_token_id is not None:
-            return self._run(batch)
-        # No padding id, no padding: a decoder's classifier looks for that id to find a row's last token.
-        logits = np.empty(len(batch), dtype=np.float32)
-        for length in {len(row.ids) for row in batch}:
-            places = [at for at, row in enumerate(batch) if len(row.ids) == length]
-            logits[places] = self._run([batch[at] for at in places])
-        return logits
+        return self._numbers(batch)
 
     def close(self) -> None:
         """Let go of the weights, and of the GPU memory they were in."""
-        del self._answer
-        if self._device.type == "cuda":
+        del self._run
+        if self._device == "cuda":
             torch.cuda.empty_cache()
 
-    def _run(self, batch: Sequence[Row]) -> FloatArray:
+    def _numbers(self, batch: Sequence[Row]) -> FloatArray:
+        torch.set_num_threads(self._threads)  # every calling thread has a number of its own; 0.1 µs
         with torch.inference_mode():
-            array: FloatArray = self._answer(**self._inputs(batch)).cpu().numpy()
+            array: FloatArray = self._run(batch).cpu().numpy()
             return array
-
-    def _inputs(self, batch: Sequence[Row]) -> dict[str, torch.Tensor]:
-        padded = pad(batch, self._recipe.pad_token_id or 0)
-        named = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
-        return {name: torch.from_numpy(of).to(self._device) for name, of in named.items() if of is not None}
-
-
-def _device(asked: Device) -> str:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[asked]:
-        raise EngineUnavailable(
-            f"torch sees no {asked} device on this machine; it has: {', '.join(n for n in there if there[n])}"
-        )
-    return asked

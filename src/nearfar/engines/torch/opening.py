@@ -1,0 +1,113 @@
+"""Opening a checkpoint: in which precision, with which kernels, packed or padded, on how many threads.
+
+Every choice is measured on the machine at hand, and a faster way is taken only where it was seen to give the numbers
+of the plain one: padded batches through transformers' own modules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+
+from nearfar.engines.module import load_transformer
+from nearfar.engines.precision import measure_loss
+from nearfar.engines.torch.choosing import DtypeChoice, choose_dtype
+from nearfar.engines.torch.devices import CORES, LENGTH_STEP, Share, find_device, share
+from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
+from nearfar.engines.torch.packing import PackedModel
+from nearfar.engines.torch.padded import PaddedModel
+from nearfar.engines.torch.trial import gives, trial_rows
+from nearfar.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from nearfar.engines import EngineOrder
+    from nearfar.engines.precision import Loss
+    from nearfar.engines.torch.choosing import Name
+    from nearfar.models.tokens import Row
+
+_KERNEL_ROWS = 32  # oneDNN keeps a kernel for every count of tokens it meets, 0.7 GB in all; so they are rounded up
+
+Forward: TypeAlias = "Callable[[Sequence[Row]], Tensor]"
+Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
+
+
+class Opened(NamedTuple):
+    """What came of it. ``run`` gives vectors (B, D) or logits (B,)."""
+
+    run: Forward
+    device: str
+    choice: DtypeChoice
+    packed: bool
+    share: Share
+
+
+def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Opened:
+    """Load the checkpoint and settle how it is run, by what ``measure`` finds on one core.
+
+    Raises SetupError for files or a device it can't work with.
+    """
+    device = find_device(order.device)
+    cores = order.threads or CORES
+    torch.set_num_threads(cores)
+    model, choice = _load(order, device, measure)
+    if device != "cpu":
+        padded = PaddedModel(model, order.recipe, device, LENGTH_STEP[device])
+        return Opened(run=padded, device=device, choice=choice, packed=False, share=Share(1, cores))
+    dtype = getattr(torch, choice.dtype)
+    times = _on_one_core(measure, model, dtype)
+    rows = trial_rows(order, model.config.vocab_size)
+    expected = _exactly(model, order, rows)
+    if times.swap:
+        prepack(model)
+        if not gives(expected, PaddedModel(model, order.recipe, device), rows, dtype):
+            model = load_transformer(order, dtype)
+    packed = PackedModel(model, order.recipe, _KERNEL_ROWS if times.swap or dtype != torch.float32 else 1)
+    fits = gives(expected, packed, rows, dtype)
+    if not fits:
+        packed.undo()
+    run: Forward = packed if fits else PaddedModel(model, order.recipe, device)
+    return Opened(run=run, device=device, choice=choice, packed=fits, share=share(cores, times.text_s))
+
+
+def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
+    """Load in the precision asked for; or in float32, to find out what a lower one loses."""
+    if order.dtype == "int8":
+        raise EngineUnavailable("engine 'torch' has no int8; take engine = \"openvino\" for it, or another dtype")
+    if order.dtype != "auto":
+        return load_transformer(order, getattr(torch, order.dtype)), DtypeChoice(order.dtype, "asked for")
+    loaded: dict[str, Any] = {"float32": load_transformer(order, torch.float32)}
+    exact = None
+
+    def try_out(name: Name) -> Loss:
+        nonlocal exact
+        if exact is None:
+            exact = _exactly(loaded["float32"], order, order.probes, device).cpu().numpy()
+        loaded.clear()  # never two copies of a large model
+        loaded[name] = load_transformer(order, getattr(torch, name))
+        return measure_loss(exact, _exactly(loaded[name], order, order.probes, device).cpu().numpy())
+
+    def speed() -> float:
+        exactly, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))
+        return exactly.best / rounded.best
+
+    choice = choose_dtype(device, speed, has_probes=bool(order.probes), try_out=try_out)
+    return loaded.get(choice.dtype) or load_transformer(order, getattr(torch, choice.dtype)), choice
+
+
+def _exactly(model: Any, order: EngineOrder, rows: Sequence[Row], device: str = "cpu") -> Tensor:
+    with torch.inference_mode():
+        return PaddedModel(model, order.recipe, device)(rows)
+
+
+def _on_one_core(measure: Measure, model: Any, dtype: torch.dtype) -> LinearTimes:
+    """Time there: where another process has one of several cores, times on all of them tell nothing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = measure(model, dtype)
+    torch.set_num_threads(threads)
+    return times

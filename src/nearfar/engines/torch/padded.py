@@ -1,0 +1,64 @@
+"""Rows padded on the right to the longest: the path that every family can take, on every device.
+
+Causal models then see the same positions as without padding. Lengths may be rounded up, so that few shapes occur.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nearfar.engines.module import Answer
+from nearfar.engines.padding import pad
+from nearfar.engines.torch.devices import rounded_length
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.models.recipe import Recipe
+    from nearfar.models.tokens import Row
+
+
+class PaddedModel:
+    """Runs a transformer, and the pooling or the classifier after it, on padded batches."""
+
+    def __init__(self, model: torch.nn.Module, recipe: Recipe, device: str, length_step: int = 1) -> None:
+        self._answer = Answer(model, recipe).to(device)
+        self._recipe = recipe
+        self._device = device
+        self._length_step = length_step
+        # No padding id, no padding: a decoder's classifier looks for that id to find a row's last token.
+        self._one_length = recipe.task == "score" and recipe.pad_token_id is None
+
+    def __call__(self, batch: Sequence[Row]) -> torch.Tensor:
+        """Give vectors (B, D) or logits (B,), on the device."""
+        if not self._one_length:
+            return self._run(batch, rounded_length(_longest(batch), self._length_step, self._recipe.max_tokens))
+        logits = torch.empty(len(batch), device=self._device)
+        for length in {len(row.ids) for row in batch}:
+            places = [at for at, row in enumerate(batch) if len(row.ids) == length]
+            logits[places] = self._run([batch[at] for at in places], length)
+        return logits
+
+    def _run(self, batch: Sequence[Row], length: int) -> torch.Tensor:
+        padding_id = self._recipe.pad_token_id or 0
+        padded = pad(batch, padding_id)
+        named = {
+            "input_ids": (padded.ids, padding_id),
+            "attention_mask": (padded.mask, 0),
+            "token_type_ids": (padded.types, 0),
+        }
+        more = ((0, 0), (0, length - _longest(batch)))
+        inputs = {
+            name: torch.from_numpy(np.pad(of, more, constant_values=filler)).to(self._device)
+            for name, (of, filler) in named.items()
+            if of is not None
+        }
+        found: torch.Tensor = self._answer(**inputs)
+        return found
+
+
+def _longest(batch: Sequence[Row]) -> int:
+    return max(len(row.ids) for row in batch)

@@ -1,0 +1,51 @@
+"""Trying a faster way of running a checkpoint on a few rows: it is taken only when it gives the same numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nearfar.models.tokens import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from nearfar.engines import EngineOrder
+
+_LONGEST = 32  # tokens: that much of a text shows whether two ways agree, and large models open soon
+_MADE_UP = (5, 9, 9, 2, 16, 32)  # lengths of rows where there are no probes
+# How far two ways of computing the same may lie apart, of the largest row's norm. Rounding gives a hundredth of it.
+_APART = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def trial_rows(order: EngineOrder, vocabulary: int) -> list[Row]:
+    """Give the beginnings of the probes, or where there are none, rows of seeded ids."""
+    most = min(_LONGEST, order.recipe.max_tokens)
+    if order.probes:
+        return [_cut(row, most) for row in order.probes]
+    numbers = np.random.default_rng(20)
+    rows = []
+    for length in (min(length, most) for length in _MADE_UP):
+        ids = numbers.integers(vocabulary, size=length).tolist()
+        types = [0] * (length // 2) + [1] * (length - length // 2) if order.recipe.type_ids else None
+        rows.append(Row(ids, types, length, 0))
+    return rows
+
+
+def _cut(row: Row, most: int) -> Row:
+    return Row(row.ids[:most], row.type_ids[:most] if row.type_ids else None, row.content, row.cut)
+
+
+def gives(expected: Tensor, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row], dtype: torch.dtype) -> bool:
+    """Tell whether ``run`` can run the rows at all, and if so with the ``expected`` numbers, within rounding."""
+    try:
+        with torch.inference_mode():
+            found = run(rows)
+    except Exception:  # noqa: BLE001 — a family that it doesn't fit may raise anything from within its modules
+        return False
+    apart = (found - expected).reshape(len(rows), -1).norm(dim=1).max()
+    return bool(apart <= _APART[dtype] * expected.reshape(len(rows), -1).norm(dim=1).max())
