@@ -30,8 +30,11 @@ async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> N
     with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
-            body = {"model": "text-embedding-3-small", "input": ["some words of a request in flight " * 12] * 2}
-            calls = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(IN_FLIGHT)]
+            texts = ["some words of a request in flight " * 12 + str(number) for number in range(2 * IN_FLIGHT)]
+            bodies = [
+                {"model": "text-embedding-3-small", "input": texts[at : at + 2]} for at in range(0, len(texts), 2)
+            ]
+            calls = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
             await _until_queued(client, IN_FLIGHT)
             server.process.send_signal(number)
             refused = await _first_refusal(client)
@@ -78,9 +81,10 @@ def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> No
 async def _until_queued(client: httpx.AsyncClient, requests: int, gauge: str = "nearfar_queue_rows") -> None:
     """Wait until the server has read every request and finished none, or nearly."""
     queued = 0.0
-    while queued < requests:  # two rows a request, so this many rows are at least half of the requests waiting
-        lines = (await client.get("/metrics")).text.splitlines()
-        queued = next((float(line.split()[-1]) for line in lines if line.startswith(gauge)), 0.0)
+    async with asyncio.timeout(30):
+        while queued < requests:  # two rows a request, so this many rows are at least half of the requests waiting
+            lines = (await client.get("/metrics")).text.splitlines()
+            queued = next((float(line.split()[-1]) for line in lines if line.startswith(gauge)), 0.0)
 
 
 async def _first_refusal(client: httpx.AsyncClient) -> httpx.Response:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from checkpoints import lay, write_transformer
 from conftest import calling, running
-from nearfar_fakes import vector_of
+from nearfar_fakes import FakeKind, vector_of
 from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
 from nearfar.config import BUILTIN_MODEL
-from nearfar.errors import CheckpointError, ConfigError
-from nearfar.serving.fleet import SCORE_OF_PAIRS, SCORE_OF_VECTORS
+from nearfar.engines import Choice, EngineOrder
+from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.models.recipe import Recipe
+from nearfar.models.tokens import Row
+from nearfar.serving.fleet import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Fleet
+from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.serving.observe import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     import httpx
+
+    from nearfar.config import Device
+    from nearfar.engines import Engine
 
 pytestmark = pytest.mark.anyio
 
@@ -237,3 +245,51 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
     with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged: can't be loaded")):
         async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
             pass
+
+
+ODD = EngineOrder(
+    folder=Path(),
+    recipe=Recipe(architecture="Odd", model_type="bert", task="embed", max_tokens=9, hidden_size=8, pooling=("cls",)),
+    device="cpu",
+    dtype="auto",
+    probes=[Row([1], None, 1, 0)],
+)
+
+
+class Refusing:
+    """An engine kind that can run here, but none of the checkpoints."""
+
+    rank = 1
+
+    def obstacle(self, device: Device) -> str | None:  # noqa: ARG002
+        return None
+
+    def open(self, order: EngineOrder) -> Engine:
+        raise EngineUnavailable(f"can't run {order.recipe.architecture}")
+
+
+@pytest.mark.parametrize("refusing", [1, 2])
+async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
+    refusing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet(Settings(), {}, Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
+    refusals = [Choice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
+    last = Choice(name="fake", kind=FakeKind(), reason="next")
+
+    engine, reason = await fleet._open_engine(lane, [*refusals, last], ODD)
+    await lane.close()
+
+    assert "fake" == engine.info.name
+    assert [f"not engine refusing{number}: can't run Odd" for number in range(refusing)] == caplog.messages
+    assert reason.startswith("not refusing0: can't run Odd; ")
+    assert reason.endswith("next")
+
+
+async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
+    fleet = Fleet(Settings(), {}, Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
+
+    with pytest.raises(EngineUnavailable, match="can't run Odd"):
+        await fleet._open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)
+    await lane.close()

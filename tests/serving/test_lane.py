@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import until
@@ -123,6 +124,67 @@ async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
 
     assert ran_before <= 4
     assert len(lane.engine.batches) >= 50
+
+
+class Parallel(FakeEngine):
+    """Runs two batches at once, and holds each until ``gate`` opens."""
+
+    def __init__(self) -> None:
+        super().__init__(DIM)
+        self.info = msgspec.structs.replace(self.info, parallel=2)
+
+
+async def test_an_engine_that_runs_two_batches_at_once_is_given_two() -> None:
+    engine, watcher = Parallel(), Watcher()
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=10_000), watcher)
+    await lane.open(lambda: engine, row(1))
+    engine.batches.clear()
+    engine.threads.clear()
+    rows = [row(1, number) for number in range(20)]
+
+    engine.gate.clear()
+    running = asyncio.create_task(lane.submit(rows))
+    await until(lambda: len(engine.batches) == 2)
+    engine.gate.set()
+    vectors = await running
+    await lane.close()
+
+    assert [10, 10] == [len(batch) for batch in engine.batches]  # shared among both
+    assert 2 <= len(engine.threads) <= 3  # two that ran, and the one that closed
+    assert engine.closed
+    np.testing.assert_array_equal(np.stack([vector_of(one.ids, DIM) for one in rows]), vectors)
+
+
+async def test_identical_rows_of_several_requests_reach_the_engine_once() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(9)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        others = [asyncio.create_task(lane.lane.submit([row(1, 2)])) for _ in range(5)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        answers = await asyncio.gather(first, *others)
+
+    assert [1, 1] == [len(batch) for batch in lane.engine.batches]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(vector_of([1, 2], DIM), answer[0])
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "company", "bulk"),
+    [(0.0, True, 64), (1.0, False, 64), (1.0, True, 16), (1000.0, True, 30), (1e6, True, 64)],
+    ids=["not yet measured", "alone", "slow", "30 ms", "fast"],
+)
+async def test_bulk_batches_are_short_while_small_requests_come(tokens_per_s: float, company: bool, bulk: int) -> None:
+    async with open_lane(batch_tokens=64) as lane:
+        lane.lane._tokens_per_s = 0.0
+        if company:
+            await lane.lane.submit([row(1)])
+        lane.lane._tokens_per_s = tokens_per_s
+
+        budget = lane.lane._budget()
+
+    assert (64, bulk, 1) == (budget.full, budget.bulk, budget.idle)
 
 
 async def test_everything_touches_the_engine_on_one_thread() -> None:
