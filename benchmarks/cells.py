@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from launch import Recipe
 
-_POOL = 256  # texts of each workload that clients take turns at
+_POOL = 2048  # texts of each workload that clients take turns at: so many that hardly two ask for the same at once
 _KEPT_TEXTS = 64  # whose values are checked, in every cell and round
 _STREAMED = 2048  # texts in the longest request that OpenAI's protocol allows
 _IN_FLIGHT = 512  # the most of an open loop

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import importlib.metadata
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import httpx
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from litestar import Litestar
     from sentence_transformers import SentenceTransformer
+
+HAS_OPENVINO = find_spec("openvino") is not None
+ENGINES = ["torch", "openvino"] if HAS_OPENVINO else ["torch"]
+collect_ignore = [] if HAS_OPENVINO else ["engines/test_openvino.py"]
 
 
 @asynccontextmanager
@@ -70,10 +75,11 @@ async def faked() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    """Run a real server, granian and all, with the real model."""
-    with ServerProcess("--engine", "torch", "--device", "cpu") as server:
+@pytest.fixture(scope="session", params=ENGINES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Run a real server, granian and all, with the real model; on each engine that can run here."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with ServerProcess("--engine", request.param, "--device", "cpu", NEARFAR_CACHE=cache) as server:
         yield server
 
 

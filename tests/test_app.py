@@ -81,7 +81,7 @@ async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(fak
         (b'{"model": "m", "input": NaN}', "could not parse the JSON body"),
         (b'{"model": "m", "input": "\\ud800"}', "could not parse the JSON body"),
         (b'{"model": "m", "input": "\xff"}', "could not parse the JSON body"),
-        (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is invalid"),
+        (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
         (b'{"model": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
         (b"", "it is empty"),
         (b"[]", "'$' is invalid"),
@@ -345,3 +345,24 @@ async def _call(app: Any, body: dict[str, Any], leave: asyncio.Event, statuses: 
         "state": {},
     }
     await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("item", ["[1]", '"a"'], ids=["lists", "texts"])
+async def test_far_too_many_inputs_are_refused_before_they_are_made(faked: httpx.AsyncClient, item: str) -> None:
+    """To decode them first held up everybody for seconds."""
+    body = "[" + ",".join([item] * 400_000) + "]"
+    content = f'{{"model": "text-embedding-3-small", "input": {body}}}'.encode()
+
+    answer = await faked.post(OPENAI, content=content)
+
+    assert 400 == answer.status_code
+    assert "Invalid 'input': array length must be 2048 or less." == answer.json()["error"]["message"]
+
+
+async def test_texts_full_of_quotes_and_commas_are_not_taken_for_many(faked: httpx.AsyncClient) -> None:
+    texts = ['a",' + '","' * 50 + f'"{number}",' for number in range(2048)]
+
+    answer = await faked.post(OPENAI, json=embed(texts))
+
+    assert 200 == answer.status_code
+    assert 2048 == len(answer.json()["data"])

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from nearfar.config import Dtype
     from nearfar.engines import Engine
 
-pytest.importorskip("openvino")
 QUERY = "a question? the fox"
 RERANKERS = ("bert", "xlm-roberta", "roberta", "modernbert", "distilbert", "mpnet", "qwen3")
 

@@ -164,6 +164,11 @@ async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _
         body = await request.body()
     except InternalServerException as error:  # Litestar's word for an upload that broke off
         raise CallerGone("the caller closed the connection while sending") from error
+    return decode_json(body, decoder)
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode a body, or a part of one that was left as it came. Raises as ``read_body`` does."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
