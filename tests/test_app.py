@@ -360,7 +360,7 @@ async def test_far_too_many_inputs_are_refused_before_they_are_made(faked: httpx
 
 
 async def test_texts_full_of_quotes_and_commas_are_not_taken_for_many(faked: httpx.AsyncClient) -> None:
-    texts = ['a",' + '","' * 50 + f'"{number}",' for number in range(2048)]
+    texts = [f'","{number}",' for number in range(2048)]
 
     answer = await faked.post(OPENAI, json=embed(texts))
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
 # While small requests come, a batch of a bulk one should take no longer than this: they wait for it to end. Never less
-# than a quarter of what suits the engine, below which every engine wastes its time.
-_BULK_S = 0.03
-_LEAST_SHARE = 4
+# than an eighth of what suits the engine, below which every engine wastes its time.
+_BULK_S = 0.02
+_LEAST_SHARE = 8
 _COMPANY_S = 1.0  # how long after a small request another is expected; a guess
 
 _log = logging.getLogger(__name__)
