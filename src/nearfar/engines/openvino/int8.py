@@ -21,21 +21,18 @@ _LEVELS = 255  # of an unsigned byte
 _SMALLEST = 4096  # weights; below that there is nothing to gain
 
 
-def quantize_weights(model: openvino.Model) -> int:
-    """Replace, in place, the weights of every linear layer; give how many layers there were.
+def quantize_weights(model: openvino.Model) -> None:
+    """Replace, in place, the weights of every linear layer.
 
     OpenVINO recognises the sequence Convert, Subtract, Multiply before a MatMul, keeps the bytes, and on processors
     that multiply bytes quantises the layer's input as well.
     """
-    count = 0
     for layer in model.get_ordered_ops():
         weights = _weights(layer)
         if weights is not None:
             inner = 1 if layer.get_attributes()["transpose_b"] else 0  # (out, in), or (in, out)
             layer.input(1).replace_source_output(_dequantized(weights, inner))
-            count += 1
     model.validate_nodes_and_infer_types()
-    return count
 
 
 def _weights(layer: Node) -> FloatArray | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nearfar.engines.module import Answer
-from nearfar.engines.padding import pad
+from nearfar.engines.padding import by_length, pad
 from nearfar.engines.torch.devices import rounded_length
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ class PaddedModel:
         if not self._one_length:
             return self._run(batch, rounded_length(_longest(batch), self._length_step, self._recipe.max_tokens))
         logits = torch.empty(len(batch), device=self._device)
-        for length in {len(row.ids) for row in batch}:
-            places = [at for at, row in enumerate(batch) if len(row.ids) == length]
-            logits[places] = self._run([batch[at] for at in places], length)
+        for places, rows in by_length(batch):
+            logits[places] = self._run(rows, len(rows[0].ids))
         return logits
 
     def _run(self, batch: Sequence[Row], length: int) -> torch.Tensor:
