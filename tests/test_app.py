@@ -349,7 +349,7 @@ async def _call(app: Any, body: dict[str, Any], leave: asyncio.Event, statuses: 
 
 @pytest.mark.parametrize("item", ["[1]", '"a"'], ids=["lists", "texts"])
 async def test_far_too_many_inputs_are_refused_before_they_are_made(faked: httpx.AsyncClient, item: str) -> None:
-    """To decode them first held up everybody for seconds; had they been decoded, the last would be refused by its type."""
+    """To decode them first held up everybody for seconds; once decoded, the last would be refused for its type."""
     body = "[" + ",".join([item] * 400_000) + ",1.5]"
     content = f'{{"model": "text-embedding-3-small", "input": {body}}}'.encode()
 
