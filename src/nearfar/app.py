@@ -22,7 +22,7 @@ from nearfar.serving.service import Service
 from nearfar.tracing import Tracing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[dialect.router() for dialect in dialects],
         exception_handlers={Exception: _by_path(dialects, guard)},
         middleware=[_Clock(), *([tracing.middleware] if tracing else []), drain, *([guard] if guard else [])],
-        before_send=[_sign],
+        before_send=[_signing(metrics)],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
@@ -104,21 +104,26 @@ class _Clock(ASGIMiddleware):
         await next_app(scope, receive, send)
 
 
-async def _sign(message: Message, scope: Scope) -> None:
+def _signing(metrics: Metrics) -> Callable[[Message, Scope], Awaitable[None]]:
     """Put the request's id on every answer, errors too, and note the request: one line, without its text."""
-    if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
-        return
-    said = request_id(scope)
-    message["headers"] = [*message["headers"], (b"x-request-id", said.encode())]
-    state: dict[str, Any] = scope["state"]
-    now = time.perf_counter()
-    seconds = now - state.get("began", now)  # a request that no route took has no beginning, and takes no time
-    record = RequestRecord(
-        route=scope.get("path_template") or "none",
-        method=scope["method"] if scope["method"] in _METHODS else "other",  # callers may invent as many as they like
-        status=message["status"],
-        seconds=seconds,
-    )
-    scope["litestar_app"].state.metrics.request_done(record)
-    fields = {"request_id": said, "method": scope["method"], "path": scope["path"][:200], "status": message["status"]}
-    _access.info("request", extra={"fields": {**fields, "ms": round(seconds * 1000, 1), **state.get("done", {})}})
+
+    async def sign(message: Message, scope: Scope) -> None:
+        if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
+            return
+        said = request_id(scope)
+        message["headers"] = [*message["headers"], (b"x-request-id", said.encode())]
+        state: dict[str, Any] = scope["state"]
+        now = time.perf_counter()
+        seconds = now - state.get("began", now)  # a request that no route took has no beginning, and takes no time
+        method, status = scope["method"], message["status"]
+        record = RequestRecord(
+            route=scope.get("path_template") or "none",
+            method=method if method in _METHODS else "other",  # callers may invent as many as they like
+            status=status,
+            seconds=seconds,
+        )
+        metrics.request_done(record)
+        fields = {"request_id": said, "method": method, "path": scope["path"][:200], "status": status}
+        _access.info("request", extra={"fields": {**fields, "ms": round(seconds * 1000, 1), **state.get("done", {})}})
+
+    return sign

@@ -60,10 +60,12 @@ def main() -> None:
 @click.option("--log-format", metavar="auto|human|json")
 def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
+    import uvloop
+
     from nearfar.server import run_server  # litestar and granian take 0.3 s that --help needn't wait for
 
     settings = _settings(models, file, said)
-    sys.exit(asyncio.run(run_server(settings)))
+    sys.exit(uvloop.run(run_server(settings)))
 
 
 @main.command()

@@ -68,5 +68,6 @@ def log_config(log_format: LogFormat) -> dict[str, Any]:
 
 
 def configure_logging(log_format: LogFormat) -> None:
-    """Apply ``log_config``."""
+    """Apply ``log_config``, and leave out of every record what no line of ours shows."""
     logging.config.dictConfig(log_config(log_format))
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +50,7 @@ _log = logging.getLogger(__name__)
 
 GROUP = "nearfar.dialects"
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_ids = random.Random()  # noqa: S311 — ids needn't be secret, only different; asking the system for each takes 20 µs
 
 
 class ErrorRow(Struct, frozen=True):
@@ -140,7 +141,7 @@ def request_id(scope: Scope) -> str:
     state: dict[str, Any] = scope["state"]
     if "request_id" not in state:
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{_ids.getrandbits(128):032x}"
     said: str = state["request_id"]
     return said
 
@@ -184,21 +185,26 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
     """Do the work for as long as the caller stays. Raises CallerGone, having cancelled it, when they leave."""
-    doing = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request))
+    working = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if working:
+            working.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-        raise CallerGone("the caller closed the connection")
+        return await work
+    except asyncio.CancelledError:
+        if gone and working and not working.uncancel():
+            raise CallerGone("the caller closed the connection") from None
+        raise
     finally:
-        leaving.cancel()
-        doing.cancel()
-
-
-async def _left(request: AnyRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
