@@ -56,6 +56,7 @@ DOORS = {
     "safetensors": ["engines/module"],
     "tokenizers": ["models/tokenizer", "models/tokens"],
     "torch": ["engines/torch", "engines/module", "engines/openvino/conversion"],
+    "uvloop": ["cli"],
     "transformers": ["engines/torch", "engines/module", "engines/openvino/conversion", "models/tokenizer"],
 }
 
@@ -65,7 +66,7 @@ STANDARD_DOORS = {
     "signal": ["server"],
     "threading": [],
     "pickle": [],
-    "random": [],
+    "random": ["dialects/__init__"],
     "os": ["config"],
 }
 

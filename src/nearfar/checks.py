@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nearfar.config import Device, Settings
-    from nearfar.serving.fleet import Model
+    from nearfar.serving.opening import Model
 
 _QUERY = "How do plants make food from sunlight?"
 _DOCUMENTS = (

@@ -20,9 +20,9 @@ from nearfar.engines import Choice, EngineOrder
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Row
-from nearfar.serving.fleet import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
+from nearfar.serving.opening import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -272,12 +272,12 @@ class Refusing:
 async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
     refusing: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fleet = Fleet(Settings(), {}, Metrics(list))
+    opener = Opener(Settings(), Metrics(list))
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
     refusals = [Choice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
     last = Choice(name="fake", kind=FakeKind(), reason="next")
 
-    engine, reason = await fleet._open_engine(lane, [*refusals, last], ODD)
+    engine, reason = await opener.open_engine(lane, [*refusals, last], ODD)
     await lane.close()
 
     assert "fake" == engine.info.name
@@ -287,9 +287,9 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
 
 
 async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
-    fleet = Fleet(Settings(), {}, Metrics(list))
+    opener = Opener(Settings(), Metrics(list))
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):
-        await fleet._open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)
+        await opener.open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)
     await lane.close()

@@ -5,12 +5,13 @@ Reads the JSON files that transformers and sentence-transformers write; never we
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
+from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
 from nearfar.models.files import read_json, read_json_if_there
 from nearfar.models.modules import Dense, Pooling, Steps, read_steps
 
@@ -54,11 +55,6 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
-# Where sentence-transformers looks for its transformer's options, in this order.
-_SENTENCE_FILES = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
 _PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
@@ -94,63 +90,6 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
 
 
-class _Config(Struct, rename={"labels": "num_labels"}):
-    """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
-
-    model_type: str
-    architectures: list[str] | None = None
-    hidden_size: int | None = None
-    n_embd: int | None = None
-    d_model: int | None = None
-    dim: int | None = None
-    max_position_embeddings: int | None = None
-    n_positions: int | None = None
-    pad_token_id: int | list[int] | None = None
-    type_vocab_size: int | None = None
-    labels: int | None = None
-    id2label: dict[str, str] | None = None
-    sentence_transformers: dict[str, Any] = {}
-    sbert_ce_default_activation_function: str | None = None
-
-    @property
-    def padding(self) -> int | None:
-        return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
-
-
-class _Sentence(Struct):
-    """sentence_bert_config.json. Only its first two options are honoured; the others may be at their defaults."""
-
-    max_seq_length: int | None = None
-    do_lower_case: bool = False
-    transformer_task: str = "feature-extraction"
-    modality_config: dict[str, dict[str, Any]] = {}
-    processing_kwargs: dict[str, Any] = {}
-
-    @property
-    def unusual(self) -> str | None:
-        text = self.modality_config.get("text", {})
-        if self.transformer_task != "feature-extraction":
-            return f"transformer_task = {self.transformer_task}"
-        if text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
-            return f"the output {text['method_output_name']}"
-        return "processing_kwargs" if self.processing_kwargs else None
-
-
-class _Tokenizer(Struct):
-    """tokenizer_config.json."""
-
-    model_max_length: float | None = None
-    model_input_names: list[str] | None = None
-
-
-class _Prompts(Struct):
-    """config_sentence_transformers.json."""
-
-    activation_fn: str | None = None
-    prompts: dict[str, str] = {}
-    default_prompt_name: str | None = None
-
-
 def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
     """Read the folder's files into a Recipe; ``max_tokens`` overrules the limit that the files state.
 
@@ -161,10 +100,10 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
         raise CheckpointError(
             f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
         )
-    config = read_json(folder / "config.json", _Config)
+    config = read_json(folder / "config.json", Config)
     _refuse_pickles(folder)
     sentence = _read_sentence(folder)
-    tokenizer = read_json_if_there(folder / "tokenizer_config.json", _Tokenizer)
+    tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
     stated = sentence.max_seq_length or tokenizer.model_max_length
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
@@ -191,21 +130,21 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
     )
 
 
-def _read_sentence(folder: Path) -> _Sentence:
-    file = next((folder / name for name in _SENTENCE_FILES if (folder / name).is_file()), folder / _SENTENCE_FILES[0])
-    sentence = read_json_if_there(file, _Sentence)
+def _read_sentence(folder: Path) -> Sentence:
+    file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
+    sentence = read_json_if_there(file, Sentence)
     if sentence.unusual:
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
 
 
-def _cross_encoder(folder: Path, config: _Config, recipe: Recipe) -> Recipe:
+def _cross_encoder(folder: Path, config: Config, recipe: Recipe) -> Recipe:
     file = folder / "config.json"
     labels = config.labels or len(config.id2label or {}) or 2  # transformers' own default is 2
     if labels != 1:
         raise CheckpointError(f"{file}: a classifier with {labels} labels; only rerankers, which have 1, are served")
     newer = folder / _PROMPTS_FILE
-    prompts = read_json_if_there(newer, _Prompts)
+    prompts = read_json_if_there(newer, Prompts)
     if prompts.default_prompt_name:
         raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported")
     older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
@@ -218,7 +157,7 @@ def _cross_encoder(folder: Path, config: _Config, recipe: Recipe) -> Recipe:
 
 def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
     file = folder / _PROMPTS_FILE
-    named = read_json_if_there(file, _Prompts)
+    named = read_json_if_there(file, Prompts)
     if named.default_prompt_name and named.default_prompt_name not in named.prompts:
         raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
     prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
@@ -226,7 +165,7 @@ def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
 
 
-def _usual_steps(config: _Config) -> Steps:
+def _usual_steps(config: Config) -> Steps:
     """Give a folder without modules.json the usual pooling of its family, and say that it is a default."""
     pooling: Pooling = "lasttoken" if config.model_type in _DECODERS else "mean"
     kind = "decoders" if pooling == "lasttoken" else "encoders"
@@ -234,7 +173,7 @@ def _usual_steps(config: _Config) -> Steps:
     return Steps(pooling=(pooling,), source=source, dense=(), normalize=True)
 
 
-def _type_ids(config: _Config, tokenizer: _Tokenizer) -> bool:
+def _type_ids(config: Config, tokenizer: Tokenizer) -> bool:
     """Tell whether the model was built with types for the two texts of a pair, and its tokenizer gives them."""
     types = config.type_vocab_size
     if types is None:
@@ -242,7 +181,7 @@ def _type_ids(config: _Config, tokenizer: _Tokenizer) -> bool:
     return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
 
 
-def _max_tokens(folder: Path, config: _Config, stated: float | None, asked: int | None) -> int:
+def _max_tokens(folder: Path, config: Config, stated: float | None, asked: int | None) -> int:
     """Take the limit as sentence-transformers does, special tokens included, but never past the positions."""
     limits = [float(stated)] if stated else []
     positions = config.max_position_embeddings or config.n_positions

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nearfar.models.tokens import Row
-    from nearfar.serving.fleet import Fleet, Model
+    from nearfar.serving.fleet import Fleet
     from nearfar.serving.observe import Observer
+    from nearfar.serving.opening import Model
     from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
 
 # The names under which checkpoints keep the prompt of each role. Where there is none, none is put: the default prompt

@@ -1,0 +1,123 @@
+"""OpenAI's embeddings and models, in its words: https://platform.openai.com/docs/api-reference/embeddings."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import FromPath
+from msgspec import Struct
+
+from nearfar.dialects import (
+    Dialect,
+    encoded_response,
+    fleet_of,
+    json_response,
+    read_body,
+    report,
+    service_of,
+    while_connected,
+)
+from nearfar.dialects.openai.errors import ERRORS, render_error
+from nearfar.dialects.openai.request import bad_shape, decoder, encoding_of, to_job
+from nearfar.dialects.vectors import render_reply
+
+if TYPE_CHECKING:
+    from nearfar.types import Embedded, ModelInfo, Task
+
+
+class _Embedding(Struct, kw_only=True):
+    object: str = "embedding"
+    index: int
+    embedding: msgspec.Raw
+
+
+class _Tokens(Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsReply(Struct, kw_only=True):
+    """The body of an answer, in the order of the request."""
+
+    object: str = "list"
+    data: list[_Embedding]
+    model: str
+    usage: _Tokens
+
+
+class ModelReply(Struct, kw_only=True):
+    """One model, as OpenAI lists it."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str
+
+
+class ModelsReply(Struct, kw_only=True):
+    """The body of GET /v1/models."""
+
+    object: str = "list"
+    data: list[ModelReply]
+
+
+@post(["/v1/embeddings", "/embeddings"], status_code=200)
+async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+    started = time.perf_counter()
+    try:
+        body = await read_body(request, decoder)
+        job, encoding = to_job(body), encoding_of(body.encoding_format)
+    except msgspec.ValidationError as error:
+        raise bad_shape(error) from error
+    done = await while_connected(request, service_of(request).embed(job))
+    encoded = await render_reply(done.vectors, encoding, lambda rendered: _reply(done, rendered))
+    headers = report(request, done.model, len(done.vectors), done.usage)
+    headers["openai-model"] = done.model
+    headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+    headers["openai-version"] = "2020-10-01"
+    return encoded_response(encoded, headers=headers)
+
+
+@get("/v1/models")
+async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+    fleet = fleet_of(request)
+    fleet.refuse_unready()
+    infos = [model.info for model in fleet.models()]
+    listed = [_model(info, name) for info in infos for name in (info.name, *info.aliases)]
+    return json_response(ModelsReply(data=listed))
+
+
+@get("/v1/models/{model_id:path}")
+async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
+    name = model_id.removeprefix("/")
+    return json_response(_model(fleet_of(request).describe(name), name))
+
+
+def _reply(done: Embedded, rendered: list[msgspec.Raw]) -> EmbeddingsReply:
+    return EmbeddingsReply(
+        data=[_Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
+        model=done.model,
+        usage=_Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
+    )
+
+
+def _model(info: ModelInfo, name: str) -> ModelReply:
+    owner, slash, _ = info.name.partition("/")
+    return ModelReply(id=name, created=info.created, owned_by=owner if slash else "nearfar")
+
+
+_VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
+    ("text-embedding-ada-002", "text-embedding-ada-002-v2", "text-embedding-3-small", "text-embedding-3-large"), "embed"
+)
+
+dialect = Dialect(
+    name="openai",
+    handlers=[create_embeddings, list_models, get_model],
+    errors=ERRORS,
+    render_error=render_error,
+    prefixes=("/v1", "/embeddings"),
+    vendor_models=_VENDOR_MODELS,
+)

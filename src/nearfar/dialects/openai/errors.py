@@ -1,0 +1,87 @@
+"""Our errors in OpenAI's words: status, type, code and sentence."""
+
+from __future__ import annotations
+
+from nearfar import errors
+from nearfar.dialects import ErrorRow
+
+_INVALID = "invalid_request_error"
+
+
+def _phrase_dimensions(error: errors.BadDimensions) -> str:
+    bound = f"less than or equal to {error.limit}" if error.dimensions > 0 else "greater than or equal to 1"
+    return f"Invalid value for 'dimensions' = {error.dimensions}. Must be {bound}."
+
+
+def _phrase_model(error: errors.UnknownModel) -> str:
+    if error.listing:
+        return f"The model '{error.model}' does not exist"
+    return f"The model `{error.model}` does not exist or you do not have access to it."
+
+
+def _phrase_task(error: errors.WrongTask) -> str:
+    return f"You are not allowed to generate embeddings from this model: {error.model} only ranks."
+
+
+_SORRY = "The server had an error while processing your request. Sorry about that!"
+ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
+    errors.RequestError: ErrorRow(400, _INVALID),
+    errors.InputError: ErrorRow(400, _INVALID),
+    errors.MalformedBody: ErrorRow(
+        400, _INVALID, None, lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
+    ),
+    errors.BodyTooLarge: ErrorRow(413, _INVALID),
+    errors.NoModel: ErrorRow(400, _INVALID),
+    errors.EmptyInput: ErrorRow(400, _INVALID),
+    errors.TooMany: ErrorRow(
+        400, _INVALID, None, lambda error: f"Invalid '{error.param}': array length must be {error.limit} or less."
+    ),
+    errors.TooLong: ErrorRow(
+        400,
+        _INVALID,
+        None,
+        lambda error: f"Invalid 'input[{error.index}]': maximum input length is {error.limit} tokens.",
+    ),
+    errors.TooManyTokens: ErrorRow(
+        400,
+        "max_tokens_per_request",
+        "max_tokens_per_request",
+        lambda error: f"Requested {error.tokens} tokens, max {error.limit} tokens per request",
+    ),
+    errors.BadDimensions: ErrorRow(400, _INVALID, None, _phrase_dimensions),
+    errors.BadTokenIds: ErrorRow(400, _INVALID, None, lambda error: f"Invalid 'input': {error}."),
+    errors.UnknownModel: ErrorRow(404, _INVALID, "model_not_found", _phrase_model),
+    errors.WrongTask: ErrorRow(403, _INVALID, None, _phrase_task),
+    errors.UnknownPath: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
+    errors.WrongMethod: ErrorRow(
+        405,
+        _INVALID,
+        "method_not_supported",
+        lambda error: f"Only {' and '.join(error.allowed)} requests are accepted.",
+    ),
+    errors.MissingKey: ErrorRow(
+        401,
+        _INVALID,
+        None,
+        lambda _: (
+            "You didn't provide an API key. You need to provide your API key in an Authorization header "
+            "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        ),
+    ),
+    errors.WrongKey: ErrorRow(401, _INVALID, "invalid_api_key", lambda _: "Incorrect API key provided."),
+    errors.CallerGone: ErrorRow(499, _INVALID),
+    errors.ServingError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+    errors.Overloaded: ErrorRow(
+        429, "requests", "rate_limit_exceeded", lambda error: f"Rate limit reached: {error}. Please try again later."
+    ),
+    errors.DeadlinePassed: ErrorRow(504, "server_error"),
+    errors.NotReady: ErrorRow(503, "server_error"),
+    errors.Draining: ErrorRow(503, "server_error"),
+    errors.EngineFailed: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+    errors.InternalFault: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+}
+
+
+def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
+    param = "model" if isinstance(error, errors.UnknownModel) and error.listing else None
+    return {"error": {"message": sentence, "type": row.kind, "param": param, "code": row.code}}

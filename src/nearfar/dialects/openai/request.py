@@ -1,0 +1,104 @@
+"""The body of a request for embeddings → a job, with OpenAI's words for what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from msgspec import Struct
+
+from nearfar import errors
+from nearfar.dialects import decode_json
+from nearfar.models.openai_tokens import vocabulary_of
+from nearfar.types import Ceiling, EmbedJob, TokenIds
+
+if TYPE_CHECKING:
+    from nearfar.dialects.vectors import Encoding
+
+_MAX_INPUTS = 2048
+_CEILING = Ceiling(tokens_each=8192, tokens_together=300_000)
+_REFERENCE = "Please check the API reference: https://platform.openai.com/docs/api-reference."
+
+_MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of a ValidationError
+_AT = re.compile(r" - at `\$\.(\w+)")
+
+
+class EmbeddingsRequest(Struct, kw_only=True):
+    """The body of POST /v1/embeddings. Null means absent; fields not named here are ignored.
+
+    ``input`` is still JSON: a text, texts, token ids of one text, or of several.
+    """
+
+    model: str | None = None
+    input: msgspec.Raw
+    encoding_format: str | None = None
+    dimensions: int | None = None
+
+
+_Input = str | list[str | int | list[int]]
+decoder = msgspec.json.Decoder(EmbeddingsRequest)
+_input_decoder: msgspec.json.Decoder[_Input] = msgspec.json.Decoder(_Input)
+
+
+def to_job(body: EmbeddingsRequest) -> EmbedJob:
+    """Turn the body into a job. Raises an InputError in OpenAI's words, or a ValidationError for an odd ``input``."""
+    said = _decode_input(bytes(body.input))
+    if not body.model:
+        raise errors.NoModel("you must provide a model parameter")
+    return EmbedJob(
+        model=body.model,
+        inputs=_inputs(said),
+        dimensions=body.dimensions,
+        vocabulary=vocabulary_of(body.model),
+        ceiling=_CEILING,
+    )
+
+
+def _decode_input(raw: bytes) -> _Input:
+    """Decode ``input``, unless it is plain to see that it has far too many items: making them would take a second.
+
+    Every inner list has a bracket, and in a list that begins with one there can't be a text. ``","`` stands between
+    two texts, and otherwise only at the end of one: inside, a quote has a backslash before it.
+    """
+    lists, texts = raw.count(b"[") - 1 if raw.startswith(b"[[") else 0, raw.count(b'","') // 2
+    if max(lists, texts) > _MAX_INPUTS:
+        raise errors.TooMany("input", max(lists, texts), _MAX_INPUTS)
+    try:
+        return decode_json(raw, _input_decoder)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"{error} - at `$.input`") from error
+
+
+def _inputs(said: _Input) -> tuple[str | TokenIds, ...]:
+    """Sort out the four legal forms: a text, texts, token ids of one text, token ids of several."""
+    if isinstance(said, str):
+        said = [said]
+    if not said or [] in said:
+        raise errors.EmptyInput("Invalid 'input': input cannot be an empty array.")
+    kinds = set(map(type, said))
+    if len(kinds) != 1:
+        raise errors.InputError(f"'$.input' is invalid. {_REFERENCE}")
+    if "" in said:
+        raise errors.EmptyInput("Invalid 'input': input cannot be an empty string.")
+    if kinds == {int}:
+        return (cast("TokenIds", tuple(said)),)
+    if len(said) > _MAX_INPUTS:
+        raise errors.TooMany("input", len(said), _MAX_INPUTS)
+    return tuple(cast("list[str]", said)) if kinds == {str} else tuple(map(tuple, cast("list[list[int]]", said)))
+
+
+def encoding_of(said: str | None) -> Encoding:
+    if said is None or said == "float":
+        return "float"
+    if said == "base64":
+        return "base64"
+    raise errors.InputError(
+        f"Invalid value for 'encoding_format' = {said[:50]}. Supported values: ['float', 'base64']."
+    )
+
+
+def bad_shape(error: msgspec.ValidationError) -> errors.InputError:
+    """Name the field that is wrong, in OpenAI's words."""
+    found = _MISSING.search(str(error)) or _AT.search(str(error))
+    return errors.InputError(f"'$.{found[1]}' is invalid. {_REFERENCE}" if found else f"'$' is invalid. {_REFERENCE}")

@@ -1,0 +1,72 @@
+"""The JSON files of a checkpoint's folder, as transformers and sentence-transformers write them. Shapes alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+# Where sentence-transformers looks for its transformer's options, in this order.
+SENTENCE_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+
+class Config(Struct, rename={"labels": "num_labels"}):
+    """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
+
+    model_type: str
+    architectures: list[str] | None = None
+    hidden_size: int | None = None
+    n_embd: int | None = None
+    d_model: int | None = None
+    dim: int | None = None
+    max_position_embeddings: int | None = None
+    n_positions: int | None = None
+    pad_token_id: int | list[int] | None = None
+    type_vocab_size: int | None = None
+    labels: int | None = None
+    id2label: dict[str, str] | None = None
+    sentence_transformers: dict[str, Any] = {}
+    sbert_ce_default_activation_function: str | None = None
+
+    @property
+    def padding(self) -> int | None:
+        """Give the padding id, None where there is none."""
+        return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
+
+
+class Sentence(Struct):
+    """sentence_bert_config.json. Only its first two options are honoured; the others may be at their defaults."""
+
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+    transformer_task: str = "feature-extraction"
+    modality_config: dict[str, dict[str, Any]] = {}
+    processing_kwargs: dict[str, Any] = {}
+
+    @property
+    def unusual(self) -> str | None:
+        """Name the option that isn't at its default, None where all are."""
+        text = self.modality_config.get("text", {})
+        if self.transformer_task != "feature-extraction":
+            return f"transformer_task = {self.transformer_task}"
+        if text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
+            return f"the output {text['method_output_name']}"
+        return "processing_kwargs" if self.processing_kwargs else None
+
+
+class Tokenizer(Struct):
+    """tokenizer_config.json."""
+
+    model_max_length: float | None = None
+    model_input_names: list[str] | None = None
+
+
+class Prompts(Struct):
+    """config_sentence_transformers.json."""
+
+    activation_fn: str | None = None
+    prompts: dict[str, str] = {}
+    default_prompt_name: str | None = None
