@@ -104,7 +104,9 @@ def read_command_line() -> Asked:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of every cell in every round")
     parser.add_argument("--starts", type=int, default=3, help="of which the median counts; 0 leaves them out")
-    parser.add_argument("--only", metavar="GLOB", default="*", help=", ".join(cell.name for cell in server_cells()))
+    parser.add_argument(
+        "--only", metavar="GLOB", default="*", help=", ".join(cell.name.replace("%", "%%") for cell in server_cells())
+    )
     parser.add_argument("--growth", action="store_true", help="memory after 10,000 and 100,000 texts: some minutes")
     return Asked(**vars(parser.parse_args()))
 
