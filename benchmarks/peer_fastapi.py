@@ -9,15 +9,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import uvicorn  # type: ignore[import-not-found]
-from fastapi import FastAPI  # type: ignore[import-not-found]
+import uvicorn
+from fastapi import FastAPI
 from sentence_transformers import SentenceTransformer, util
 
 model = SentenceTransformer(sys.argv[1], device="cpu")
 app = FastAPI()
 
 
-@app.post("/v1/embeddings")  # type: ignore[untyped-decorator]
+@app.post("/v1/embeddings")
 def embed(body: dict[str, Any]) -> dict[str, Any]:
     """Answer in OpenAI's shape."""
     texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
@@ -26,7 +26,7 @@ def embed(body: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "model": body["model"], "data": data}
 
 
-@app.post("/v2/rerank")  # type: ignore[untyped-decorator]
+@app.post("/v2/rerank")
 def rerank(body: dict[str, Any]) -> dict[str, Any]:
     """Answer in Cohere's shape, with our scores of an embedding model: (1 + cosine) / 2."""
     cosines = util.cos_sim(model.encode([body["query"]]), model.encode(body["documents"]))[0]

@@ -24,6 +24,7 @@ NearfarError
 │   ├── NotReady                a model is still loading, or failed to load
 │   ├── Draining                the server is shutting down
 │   ├── EngineFailed            the engine raised, or answered with something that is not an answer
+│   ├── OutOfMemory             a text that the device's memory can't hold by itself
 │   └── InternalFault           a bug of ours; the log has it
 └── SetupError                  the operator can mend it; the server doesn't start
     ├── ConfigError             an option
@@ -180,6 +181,10 @@ class Draining(ServingError):
 
 class EngineFailed(ServingError):
     """The engine raised, or returned something that isn't an answer. The cause is chained and never sent."""
+
+
+class OutOfMemory(ServingError):
+    """One of the request's texts needs more memory than the model's device has, even by itself."""
 
 
 class InternalFault(ServingError):

@@ -200,6 +200,7 @@ _ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.DeadlinePassed: ErrorRow(504),
     errors.NotReady: ErrorRow(503),
     errors.Draining: ErrorRow(503),
+    errors.OutOfMemory: ErrorRow(413),
     errors.EngineFailed: ErrorRow(500, phrase=lambda _: _FAILED),
     errors.InternalFault: ErrorRow(500, phrase=lambda _: _FAILED),
 }

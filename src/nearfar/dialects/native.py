@@ -64,6 +64,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.DeadlinePassed: 504,
     errors.NotReady: 503,
     errors.Draining: 503,
+    errors.OutOfMemory: 413,
     errors.EngineFailed: 500,
     errors.InternalFault: 500,
 }

@@ -48,7 +48,8 @@ class Engine(Protocol):
     """One open checkpoint. It is opened and closed on one thread.
 
     An engine whose info says ``parallel=1`` is only ever called on that thread, one call at a time; with more, as many
-    threads call it at once. It may raise anything; it never retries and never answers with a number it didn't compute.
+    threads call it at once. It may raise anything, and RowsTooLarge where only some rows have no answer; it never
+    answers with a number it didn't compute.
     """
 
     info: EngineInfo
@@ -64,6 +65,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the weights."""
         ...
+
+
+class RowsTooLarge(Exception):
+    """Raised by an engine whose device lacks the memory for some rows of a batch, each by itself.
+
+    ``results`` has all rows, whatever stands at those; ``indices`` are theirs.
+    """
+
+    def __init__(self, results: FloatArray, indices: Sequence[int]) -> None:
+        super().__init__(f"{len(indices)} of {len(results)} rows need more memory than the device has")
+        self.results = results
+        self.indices = indices
 
 
 class EngineOrder(Struct, frozen=True, kw_only=True):

@@ -23,10 +23,10 @@ class Padded(Struct, frozen=True, kw_only=True):
     types: npt.NDArray[np.int64] | None
 
 
-def pad(batch: Sequence[Row], padding_id: int) -> Padded:
-    """Lay the rows out to the length of the longest, without a Python loop over tokens."""
+def pad(batch: Sequence[Row], padding_id: int, length: int = 0) -> Padded:
+    """Lay the rows out to the length of the longest, or to a larger ``length``, without a Python loop over tokens."""
     lengths = np.array([len(row.ids) for row in batch])
-    taken = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+    taken = np.arange(max(lengths.max(), length)) < lengths[:, None]  # (B, T)
     count = int(lengths.sum())
     ids = np.full(taken.shape, padding_id, dtype=np.int64)
     ids[taken] = np.fromiter(chain.from_iterable(row.ids for row in batch), np.int64, count)

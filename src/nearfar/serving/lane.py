@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from msgspec import Struct
 
-from nearfar.errors import EngineFailed, NotReady, Overloaded
+from nearfar.engines import Engine, RowsTooLarge
+from nearfar.errors import EngineFailed, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
 from nearfar.serving.observe import BatchRecord, QueueDepth
@@ -26,7 +27,6 @@ from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.engines import Engine
     from nearfar.models.tokens import Row
     from nearfar.serving.observe import Observer
     from nearfar.types import FloatArray
@@ -37,6 +37,11 @@ _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longe
 _BULK_S = 0.02
 _LEAST_SHARE = 8
 _COMPANY_S = 1.0  # how long after a small request another is expected; a guess
+
+_WHY: dict[type[ServingError], str] = {
+    EngineFailed: "the model gave no finite, non-zero answer for text {text}",
+    OutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
+}
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -75,9 +80,9 @@ class Lane:
         self._engine = engine = await self._on_thread(open_engine)
         self._batch_tokens = self._batch_tokens or engine.info.batch_tokens
         self._most_padding = engine.info.most_padding if engine.info.padded else None
-        _, broken = await self._on_thread(lambda: self._forward([probe]))
-        if broken[0]:
-            raise EngineFailed(f"the first forward of {self._model} gave no finite answer")
+        _, failed = await self._on_thread(lambda: self._forward([probe]))
+        if failed:
+            raise EngineFailed(f"the first forward of {self._model} gave no answer: {failed[0]}")
         self._idle = engine.info.parallel
         if self._idle > 1:
             self._threads = ThreadPoolExecutor(max_workers=self._idle, thread_name_prefix=f"lane-{self._model}")
@@ -176,7 +181,7 @@ class Lane:
         rows = [places[0].row for places in groups]
         started = time.perf_counter()
         try:
-            results, broken = await self._on_thread(lambda: self._forward(rows))
+            results, failed = await self._on_thread(lambda: self._forward(rows))
         except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
             _log.exception("the engine of %s failed on a batch of %d rows", self._model, len(rows))
             self._record(batch, rows, time.perf_counter() - started, failed=True)
@@ -184,28 +189,34 @@ class Lane:
                 place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"), cause=error)
             return
         self._record(batch, rows, time.perf_counter() - started, failed=False)
-        for places, result, is_broken in zip(groups, results, broken, strict=True):
+        for at, (places, result) in enumerate(zip(groups, results, strict=True)):
             for place in places:
-                self._deliver(place, result, is_broken=is_broken)
+                self._deliver(place, result, failed.get(at))
 
-    def _deliver(self, place: Place, result: FloatArray, *, is_broken: bool) -> None:
-        if is_broken:
-            _log.error("the engine of %s gave no finite, non-zero answer for a row", self._model)
-            text = place.ticket.first_index(place.index)
-            place.ticket.fail(EngineFailed(f"the model gave no finite answer for text {text}"))
-        else:
+    def _deliver(self, place: Place, result: FloatArray, failed: type[ServingError] | None) -> None:
+        if failed is None:
             place.ticket.write(place.index, result)
+            return
+        text, tokens = place.ticket.first_index(place.index), len(place.row.ids)
+        error = failed(_WHY[failed].format(text=text, tokens=tokens))
+        _log.error("%s: %s", self._model, error)
+        place.ticket.fail(error)
 
-    def _forward(self, rows: Sequence[Row]) -> tuple[FloatArray, list[bool]]:
-        """Call the engine, check the shape of its answer, and tell which rows are none; on a thread of the lane."""
+    def _forward(self, rows: Sequence[Row]) -> tuple[FloatArray, dict[int, type[ServingError]]]:
+        """Call the engine, check the shape of its answer, and tell which rows have none; on a thread of the lane."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
-        given = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+        too_large: Sequence[int] = ()
+        try:
+            given = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+        except RowsTooLarge as some:
+            given, too_large = some.results, some.indices
         results: FloatArray = np.asarray(given, dtype=np.float32)
         expected = (len(rows), self._engine.info.dim) if self._task == "embed" else (len(rows),)
         if results.shape != expected:
             raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")
-        return results, _broken(results)
+        failed: dict[int, type[ServingError]] = dict.fromkeys(_broken(results), EngineFailed)
+        return results, failed | dict.fromkeys(too_large, OutOfMemory)
 
     def _record(self, batch: list[Place], rows: Sequence[Row], run_s: float, *, failed: bool) -> None:
         lengths = [len(row.ids) for row in rows]
@@ -226,11 +237,11 @@ class Lane:
         return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
 
 
-def _broken(results: FloatArray) -> list[bool]:
-    """Tell which rows are not an answer: something infinite or not a number, or a vector of zeros."""
+def _broken(results: FloatArray) -> list[int]:
+    """List the rows that are not an answer: something infinite or not a number, or a vector of zeros."""
     rows = results.reshape(len(results), -1)  # (B,) → (B, 1)
     broken = ~np.isfinite(rows).all(axis=1)
     if results.ndim > 1:
         broken |= ~rows.any(axis=1)
-    flags: list[bool] = np.asarray(broken).tolist()
-    return flags
+    indices: list[int] = np.flatnonzero(broken).tolist()
+    return indices

@@ -77,6 +77,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.DeadlinePassed: ErrorRow(504, "server_error"),
     errors.NotReady: ErrorRow(503, "server_error"),
     errors.Draining: ErrorRow(503, "server_error"),
+    errors.OutOfMemory: ErrorRow(413, _INVALID),  # not 5xx: clients would send it again, twice
     errors.EngineFailed: ErrorRow(500, "server_error", None, lambda _: _SORRY),
     errors.InternalFault: ErrorRow(500, "server_error", None, lambda _: _SORRY),
 }

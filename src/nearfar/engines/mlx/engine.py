@@ -1,0 +1,176 @@
+"""One checkpoint in MLX: which device and precision it runs in, and the forwards. Everything on one thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
+from nearfar.engines.mlx.families import family_of
+from nearfar.engines.mlx.heads import Vectors
+from nearfar.engines.mlx.memory import bound_memory, in_parts, is_out_of_memory, memory_in_use
+from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
+from nearfar.engines.padding import pad
+from nearfar.engines.precision import measure_loss
+from nearfar.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.config import Device, Dtype
+    from nearfar.engines.mlx.families import Config, Family
+    from nearfar.models.recipe import Recipe
+    from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
+
+_DTYPES: dict[Dtype, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+# Guesses for the GPU: nobody has measured there yet. A processor's caches hold little.
+_BATCH_TOKENS = {"mps": 8192, "cpu": 512}
+_MOST_PADDING = {"mps": 512, "cpu": 32}
+_LENGTH_STEP = {"mps": 16, "cpu": 1}  # on a GPU new shapes cost: lengths are rounded up to a multiple of this
+
+
+class Network(nn.Module):
+    """A transformer and what makes answers of its hidden states."""
+
+    def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
+        super().__init__()
+        self._run = family.run
+        self.trunk = family.build(config)
+        if recipe.task == "score" and family.head:
+            self.head = family.head(config)
+        else:
+            self._vectors = Vectors(recipe)
+
+    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array | None) -> mx.array:
+        """Turn ids (B, T), padded on the right where ``mask`` is 0, into vectors (B, D) or logits (B,), float32."""
+        whole = bool(mask.all().item())
+        hidden = self._run(self.trunk, ids, None if whole else mask, types)
+        answer: mx.array
+        if "head" in self:
+            answer = self.head(hidden, mask)[:, 0].astype(mx.float32)  # (B, 1) → (B,)
+        else:
+            answer = self._vectors(hidden, mask)
+        return answer
+
+
+class MlxEngine:
+    """Runs a network on Metal, or on the processor. Must be opened, called and closed on one thread."""
+
+    def __init__(self, order: EngineOrder) -> None:
+        self._recipe = order.recipe
+        self._device = _device(order.device)
+        self._stream = mx.gpu if self._device == "mps" else mx.cpu
+        bound_memory()
+        with mx.stream(self._stream):
+            dtype, reason = self._open(order)
+        self.info = EngineInfo(
+            name="mlx",
+            device=self._device,
+            dtype=dtype,
+            dtype_reason=reason,
+            dim=order.recipe.dim,
+            batch_tokens=_BATCH_TOKENS[self._device],
+            most_padding=_MOST_PADDING[self._device],
+        )
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        """Give (B, D) float32 vectors, pooled, projected and normalised as the Recipe says."""
+        return self._answer(batch)
+
+    def score(self, batch: Sequence[Row]) -> FloatArray:
+        """Give the (B,) logits of pairs."""
+        return self._answer(batch)
+
+    def memory(self) -> dict[str, int]:
+        """Give bytes in use, by kind; any thread may ask."""
+        return memory_in_use()
+
+    def close(self) -> None:
+        """Let go of the weights and of the buffers kept."""
+        del self._network
+        mx.clear_cache()
+
+    def _answer(self, batch: Sequence[Row]) -> FloatArray:
+        shape = (len(batch), self._recipe.dim) if self._recipe.task == "embed" else (len(batch),)
+        results = np.full(shape, np.nan, dtype=np.float32)
+        too_large: list[int] = []
+        with mx.stream(self._stream):
+            for start, rows in in_parts(batch, _LENGTH_STEP[self._device]):
+                self._fill(results, start, rows, too_large)
+        if too_large:
+            raise RowsTooLarge(results, too_large)
+        return results
+
+    def _fill(self, results: FloatArray, start: int, rows: Sequence[Row], too_large: list[int]) -> None:
+        """Run the rows, in two halves where all of them don't fit, down to one; note those that don't fit alone."""
+        try:
+            results[start : start + len(rows)] = self._forward(rows)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            mx.clear_cache()
+            if len(rows) == 1:
+                too_large.append(start)
+                return
+        else:
+            return
+        half = len(rows) // 2
+        self._fill(results, start, rows[:half], too_large)
+        self._fill(results, start + half, rows[half:], too_large)
+
+    def _forward(self, rows: Sequence[Row]) -> FloatArray:
+        step, longest = _LENGTH_STEP[self._device], max(len(row.ids) for row in rows)
+        length = min(-(-longest // step) * step, self._recipe.max_tokens)
+        padded = pad(rows, self._recipe.pad_token_id or 0, length)
+        types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
+        answer = self._network(mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types)
+        mx.eval(answer)  # nothing lazy leaves this thread: another one has no stream to compute it on
+        return np.array(answer, dtype=np.float32)
+
+    def _open(self, order: EngineOrder) -> tuple[str, str]:
+        """Load in the precision asked for, or the best that keeps the numbers; say which, and why."""
+        quantization = read_quantization(order.folder)
+        if order.dtype == "int8":
+            raise EngineUnavailable("the MLX engine has no int8; quantise the model: nearfar convert MODEL --bits 8")
+        if quantization:
+            mode = quantization.get("mode", "affine")
+            said = f"{quantization['bits']} bit {mode}"
+            self._load(order, None if order.dtype == "auto" else _DTYPES[order.dtype])
+            return said, "as the weights were saved" if order.dtype == "auto" else f"computing in {order.dtype}"
+        if order.dtype != "auto":
+            self._load(order, _DTYPES[order.dtype])
+            return order.dtype, "asked for"
+        self._load(order, mx.float32)
+        if self._device == "cpu":
+            return "float32", "auto: half precision is slower on a processor"
+        exact = self._answer(order.probes)
+        losses = []
+        for dtype in ("float16", "bfloat16"):
+            self._load(order, _DTYPES[dtype])
+            loss = measure_loss(exact, self._answer(order.probes))
+            if loss.is_small:
+                return dtype, f"auto: {loss}"
+            losses.append(f"{dtype}: {loss}")
+        self._load(order, mx.float32)
+        return "float32", f"auto: half precision would lose too much: {'; '.join(losses)}"
+
+    def _load(self, order: EngineOrder, dtype: mx.Dtype | None) -> None:
+        family, config = family_of(order), read_config(order.folder)
+        network = Network(family, config, order.recipe)
+        weights = load_weights(order.folder, network, family.adapt)
+        if quantization := read_quantization(order.folder):
+            quantize_like(network, weights, quantization)
+        put(network, weights, dtype, order.folder)
+        self._network = network
+
+
+def _device(asked: Device) -> str:
+    """Name the device: Metal where there is one. Raises EngineUnavailable when it isn't there."""
+    there = mx.metal.is_available()
+    if asked == "mps" and not there:
+        raise EngineUnavailable("mlx sees no GPU on this machine; use --device cpu")
+    return "mps" if there and asked != "cpu" else "cpu"

@@ -1,0 +1,236 @@
+"""The architectures that run on MLX: for each, its transformer's configuration, how it is called, and its head.
+
+A configuration is held against what the transformer's file really computes. Whatever it would leave out, an activation
+or a way to stretch positions, is refused: to ignore it would change every number without saying so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+from mlx import nn
+from msgspec import Struct
+
+from nearfar.engines.mlx import heads
+from nearfar.engines.mlx.attention import causal, fuse_attention, visible, within
+from nearfar.engines.mlx.library import model_file
+from nearfar.errors import CheckpointError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from nearfar.engines import EngineOrder
+
+Config = dict[str, Any]
+
+
+class Family(Struct, frozen=True, kw_only=True):
+    """One architecture.
+
+    ``build`` makes the transformer, with random weights, from config.json. ``run`` takes it, ids and mask (B, T) and
+    types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
+    makes what turns hidden states and mask into logits (B, 1), None where no such rerankers are known. ``adapt`` turns
+    an array, given with its name, to how mlx wants it.
+    """
+
+    build: Callable[[Config], nn.Module]
+    run: Callable[..., mx.array]
+    head: Callable[[Config], nn.Module] | None = None
+    adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
+
+
+def family_of(order: EngineOrder) -> Family:
+    """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
+    family = FAMILIES.get(order.recipe.model_type)
+    if family is None or (order.recipe.task == "score" and family.head is None):
+        able = [name for name, one in FAMILIES.items() if order.recipe.task == "embed" or one.head]
+        raise EngineUnavailable(
+            f"the MLX engine has no {order.recipe.model_type} {'reranker' if family else 'model'}, only "
+            f"{', '.join(sorted(able))}; use --engine torch"
+        )
+    return family
+
+
+def _only(config: Config, **allowed: object) -> None:
+    """Raise CheckpointError for an option that is set to something that the transformer's file doesn't do."""
+    for name, value in allowed.items():
+        said = config.get(name)
+        if said is not None and said != value:
+            raise CheckpointError(f"config.json: {name} = {said} isn't supported by the MLX engine; use --engine torch")
+
+
+def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
+    """Read the base of the rotary positions, in either spelling; refuse positions that are stretched."""
+    stretched = config.get("rope_scaling")
+    parameters: Config = config.get("rope_parameters") or {}
+    parameters = parameters.get(kind, parameters)
+    if parameters.get("rope_type", "default") != "default" or stretched:
+        raise CheckpointError(
+            "config.json: scaled rotary positions aren't supported by the MLX engine; use --engine torch"
+        )
+    return float(parameters.get("rope_theta") or config.get("rope_theta") or default)
+
+
+def _arguments(kind: type, config: Config) -> Any:
+    """Make a file's own arguments. Raises CheckpointError where config.json lacks one."""
+    try:
+        return kind.from_dict(config)  # type: ignore[attr-defined]  # every ModelArgs has it
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"config.json: {error}") from error
+
+
+def _build_bert(config: Config) -> nn.Module:
+    _only(config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    file = model_file("bert")
+    return _without_pooler(file.Model(_arguments(file.ModelArgs, config)))
+
+
+def _build_roberta(config: Config) -> nn.Module:
+    _only(config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    file = model_file("xlm_roberta")
+    return _without_pooler(file.Model(_arguments(file.ModelArgs, {"pad_token_id": 1, **config})))
+
+
+def _without_pooler(model: nn.Module) -> nn.Module:
+    """Leave out the pooler, which belongs to a head; let attention be computed in one go."""
+    model.pop("pooler")
+    for layer in model.encoder.layer:
+        fuse_attention(layer.attention)
+    return model
+
+
+def _run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.array | None) -> mx.array:
+    found = model.encoder(model.embeddings(ids, types), visible(mask))
+    hidden: mx.array = found[0] if isinstance(found, tuple) else found
+    return hidden
+
+
+def _build_modernbert(config: Config) -> nn.Module:
+    _only(config, hidden_activation="gelu", classifier_activation="gelu")
+    file = model_file("modernbert")
+    every = config.get("global_attn_every_n_layers") or _period(config["layer_types"], "full_attention", first=0)
+    thetas = {
+        "global_rope_theta": _theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
+        "local_rope_theta": _theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
+    }
+    model = file.ModernBertModel(_arguments(file.ModelArgs, {**config, **thetas, "global_attn_every_n_layers": every}))
+    for layer in model.layers:
+        layer.mlp.act = nn.GELU()  # the file's own is an approximation, which costs the fourth digit
+    return model
+
+
+def _run_modernbert(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    length = ids.shape[1]
+    near = within(length, model.config.local_attention // 2, mask)
+    everything = visible(mask)
+    hidden = model.embeddings(ids)
+    for layer in model.layers:
+        hidden = layer(hidden, attention_mask=everything, sliding_window_mask=near)[0]
+    last: mx.array = model.final_norm(hidden)
+    return last
+
+
+def _build_qwen3(config: Config) -> nn.Module:
+    _only(config, hidden_act="silu", use_sliding_window=False, is_causal=True, use_bidirectional_attention=False)
+    file = model_file("qwen3")
+    return file.Qwen3Model(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
+
+
+def _run_qwen3(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    hidden = model.embed_tokens(ids)
+    for layer in model.layers:  # padding stands on the right, where a decoder doesn't look
+        hidden = layer(hidden, attention_mask="causal")
+    last: mx.array = model.norm(hidden)
+    return last
+
+
+def _build_llama(config: Config) -> nn.Module:
+    _only(config, hidden_act="silu")
+    file = model_file("llama_bidirec")
+    return file.LlamaBidirectionalModel(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
+
+
+def _run_llama(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    last: mx.array = model(ids, "causal")
+    return last
+
+
+def _run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    last: mx.array = model(ids, visible(mask))
+    return last
+
+
+def _build_gemma3(config: Config) -> nn.Module:
+    _only(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
+    file = model_file("gemma3_text")
+    pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
+    if layers := config.get("layer_types"):
+        pattern = _period(layers, "full_attention", first=None)
+    window = int(config.get("sliding_window") or 0)
+    bidirectional = bool(config.get("use_bidirectional_attention"))
+    arguments = {
+        "rope_theta": _theta(config, "full_attention", 1_000_000.0),
+        "rope_local_base_freq": _theta(config, "sliding_attention", config.get("rope_local_base_freq") or 10_000.0)
+        if "rope_parameters" in config
+        else config.get("rope_local_base_freq") or 10_000.0,
+        "sliding_window_pattern": pattern or 6,
+    }
+    model = file.Gemma3Model(_arguments(file.ModelArgs, {**config, **arguments}))
+    model.config.bidirectional = bidirectional
+    model.config.reach = window // 2 if bidirectional else window - 1  # to either side, as transformers counts it
+    return model
+
+
+def _run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    bidirectional, reach, length = model.config.bidirectional, model.config.reach, ids.shape[1]
+    everything = visible(mask) if bidirectional else "causal"
+    near = within(length, reach, mask) if bidirectional else causal(length, reach)
+    hidden = model.embed_tokens(ids)
+    hidden = hidden * mx.array(model.config.hidden_size**0.5, hidden.dtype)
+    for layer in model.layers:
+        hidden = layer(hidden, near if layer.self_attn.is_sliding else everything, None)
+    last: mx.array = model.norm(hidden)
+    return last
+
+
+def _build_lfm2(config: Config) -> nn.Module:
+    file = model_file("lfm2")
+    arguments = {"rope_theta": _theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
+    return file.Lfm2Model(_arguments(file.ModelArgs, {**arguments, **config}))
+
+
+def _adapt_lfm2(name: str, array: mx.array) -> mx.array:
+    """Turn a convolution's weights from torch's (H, 1, width) to mlx's (H, width, 1)."""
+    return array.transpose(0, 2, 1) if name.endswith("conv.conv.weight") and array.shape[1] == 1 else array
+
+
+def _run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    last: mx.array = model(ids)
+    return last
+
+
+def _period(kinds: list[str], wanted: str, *, first: int | None) -> int:
+    """Tell how often a kind of layer comes: the first layer, or else the last of each round, is of that kind."""
+    places = [at for at, kind in enumerate(kinds) if kind == wanted]
+    start = first if first is not None else (places[0] if places else len(kinds))
+    period = (places[1] - places[0] if len(places) > 1 else len(kinds)) if first is not None else start + 1
+    regular = [at for at in range(len(kinds)) if (at - start) % period == 0]
+    if places != [at for at in regular if at >= start]:
+        raise CheckpointError(
+            f"config.json: layer_types = {kinds} isn't supported by the MLX engine; use --engine torch"
+        )
+    return period
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(build=_build_bert, run=_run_bert, head=heads.BertHead),
+    "xlm-roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
+    "roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
+    "camembert": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
+    "modernbert": Family(build=_build_modernbert, run=_run_modernbert, head=heads.ModernBertHead),
+    "qwen3": Family(build=_build_qwen3, run=_run_qwen3, head=heads.LastTokenHead),
+    "llama": Family(build=_build_llama, run=_run_llama, head=heads.LastTokenHead),
+    "llama_bidirec": Family(build=_build_llama, run=_run_llama_bidirec),
+    "gemma3_text": Family(build=_build_gemma3, run=_run_gemma3),
+    "lfm2": Family(build=_build_lfm2, run=_run_lfm2, adapt=_adapt_lfm2),
+}
