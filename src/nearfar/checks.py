@@ -106,13 +106,13 @@ def list_local_models(settings: Settings) -> Iterator[str]:
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():
-            summary = _summary(revision.snapshot_path)
+            summary = _summary(revision.snapshot_path, repo.repo_id)
             yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {summary}"
 
 
-def _summary(folder: Path) -> str:
+def _summary(folder: Path, name: str = "") -> str:
     try:
-        recipe = read_recipe(folder)
+        recipe = read_recipe(folder, name=name)
     except CheckpointError as error:
         return f"can't be served: {error}"
     return "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"

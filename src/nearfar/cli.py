@@ -1,4 +1,4 @@
-"""The command ``nearfar``: serve, check, models. Turns a command line into settings and errors into sentences."""
+"""The command ``nearfar`` and its subcommands: a command line → settings, errors → sentences."""
 
 from __future__ import annotations
 
@@ -81,6 +81,27 @@ def check(models: tuple[str, ...], file: Path | None, **said: object) -> None:
     except NearfarError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(0 if good else 1)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a weight.")
+@click.option("--mode", type=click.Choice(["affine", "mxfp4", "mxfp8", "nvfp4"]), default="affine", show_default=True)
+@click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's own]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: such as MODEL-4bit, here]")
+@click.option("--offline", is_flag=True, default=None, help="Never download anything.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
+def convert(model: str, out: Path | None, file: Path | None, **said: Any) -> None:
+    """Quantise MODEL for MLX into a folder of its own, and print what that saves and what it costs."""
+    from nearfar.converting import convert_model
+
+    way = {name: said.pop(name) for name in ("bits", "mode", "group_size")}
+    settings = _settings((model,), file, said)
+    try:
+        for line in convert_model(settings, out, **way):
+            click.echo(line)
+    except NearfarError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command(name="models")

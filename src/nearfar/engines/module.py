@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nearfar.errors import CheckpointError
+from nearfar.errors import CheckpointError, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.engines import EngineOrder
+    from nearfar.models.judging import Judge
     from nearfar.models.modules import Dense, Pooling
     from nearfar.models.recipe import Recipe
 
@@ -69,12 +70,16 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
 
     ``options`` go to ``from_pretrained``. Raises CheckpointError for files that can't be loaded or are damaged.
     """
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    if order.recipe.quantized:
+        raise EngineUnavailable(f"{order.folder}: its weights are quantised for MLX; use --engine mlx")
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would break into the log
     auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
+    if order.recipe.judge:
+        auto = AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(
             order.folder,
@@ -88,11 +93,29 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise CheckpointError(f"{order.folder}: can't be loaded: {_first_sentence(error)}") from error
     _refuse_unfit(order, model, report)
+    if order.recipe.judge:
+        model = _as_classifier(model, order.recipe.judge)
     if order.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
     loaded: nn.Module = model.eval()
     return loaded
+
+
+def _as_classifier(model: Any, judge: Judge) -> Any:
+    """Make a classifier of a language model: its one logit is that of yes, less that of no."""
+    from transformers import AutoModelForSequenceClassification
+
+    model.config.num_labels = 1
+    with torch.device("meta"):  # no memory, no numbers: everything is put in place below
+        classifier: Any = AutoModelForSequenceClassification.from_config(model.config)
+    rows: Tensor = model.get_output_embeddings().weight
+    weight = rows[judge.yes] if judge.no is None else rows[judge.yes].float() - rows[judge.no].float()
+    score = nn.Linear(weight.shape[0], 1, bias=False)
+    score.weight = nn.Parameter(weight.detach()[None].to(rows.dtype), requires_grad=False)
+    setattr(classifier, classifier.base_model_prefix, model.base_model)
+    classifier.score = score
+    return classifier
 
 
 def _refuse_unfit(order: EngineOrder, model: Any, report: dict[str, Any]) -> None:

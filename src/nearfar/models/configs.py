@@ -13,7 +13,7 @@ SENTENCE_FILES = tuple(
 )
 
 
-class Config(Struct, rename={"labels": "num_labels"}):
+class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
 
     model_type: str
@@ -27,7 +27,9 @@ class Config(Struct, rename={"labels": "num_labels"}):
     pad_token_id: int | list[int] | None = None
     type_vocab_size: int | None = None
     labels: int | None = None
+    name: str = ""
     id2label: dict[str, str] | None = None
+    quantization: dict[str, Any] | None = None
     sentence_transformers: dict[str, Any] = {}
     sbert_ce_default_activation_function: str | None = None
 

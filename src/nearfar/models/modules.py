@@ -103,6 +103,15 @@ def read_steps(folder: Path, hidden_size: int) -> Steps | None:
     )
 
 
+def score_folder(folder: Path) -> Path | None:
+    """Give the folder of LogitScore's config where modules.json says that it follows the transformer."""
+    file = folder / "modules.json"
+    modules = read_json(file, list[_Module]) if file.is_file() else []
+    if [module.kind for module in modules] != ["Transformer", "LogitScore"]:
+        return None
+    return _inside(folder, modules[1].path)
+
+
 def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     """Read the modes from either spelling: ``pooling_mode`` (6.x) or one ``pooling_mode_*`` flag a mode."""
     values = read_json(file, dict[str, Any])

@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from nearfar.errors import CheckpointError
 from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
+from nearfar.models.families import Known, known_by
 from nearfar.models.files import read_json, read_json_if_there
-from nearfar.models.modules import Dense, Pooling, Steps, read_steps
+from nearfar.models.judging import Judge, read_judge
+from nearfar.models.modules import Dense, Pooling, Steps, read_steps, score_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +67,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     ``pooling`` has one mode, or several whose results are joined in order; it is empty for a cross-encoder.
     ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one
     put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is marked as such.
+    ``judge`` is there for a reranker that is a language model; ``quantized`` tells of weights in MLX's own way.
     """
 
     architecture: str
@@ -81,6 +84,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     lower_case: bool = False
     pad_token_id: int | None = None
     type_ids: bool = False
+    judge: Judge | None = None
+    quantized: bool = False
 
     @property
     def dim(self) -> int:
@@ -90,8 +95,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
 
 
-def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
+def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> Recipe:
     """Read the folder's files into a Recipe; ``max_tokens`` overrules the limit that the files state.
+
+    ``name`` is what the model is called, by default as its folder. It tells the family where the files don't.
 
     Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
     anything in the folder that can't be honoured.
@@ -114,13 +121,18 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
         lower_case=sentence.do_lower_case,
         pad_token_id=config.padding,
         type_ids=_type_ids(config, tokenizer),
+        quantized=config.quantization is not None,
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
         return _cross_encoder(folder, config, recipe)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    recipe = _with_prompts(folder, recipe)
-    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(config)
+    names = (name or folder.name, config.name)
+    if _judges(folder, config, names):
+        return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
+    known = known_by(*names)
+    recipe = _with_prompts(folder, recipe, known)
+    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(config, known)
     return msgspec.structs.replace(
         recipe,
         pooling=steps.pooling,
@@ -128,6 +140,17 @@ def read_recipe(folder: Path, max_tokens: int | None = None) -> Recipe:
         dense=steps.dense,
         normalize=steps.normalize,
     )
+
+
+def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
+    """Tell whether it is a reranker that says yes or no: Qwen3-Reranker and what was made of it."""
+    if not any("qwen3-reranker" in name.lower() for name in names):
+        if score_folder(folder):
+            raise CheckpointError(
+                f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported"
+            )
+        return False
+    return config.model_type == "qwen3"
 
 
 def _read_sentence(folder: Path) -> Sentence:
@@ -155,8 +178,10 @@ def _cross_encoder(folder: Path, config: Config, recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, task="score")
 
 
-def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
+def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:
     file = folder / _PROMPTS_FILE
+    if known and not file.is_file():
+        return msgspec.structs.replace(recipe, prompts=known.prompts)
     named = read_json_if_there(file, Prompts)
     if named.default_prompt_name and named.default_prompt_name not in named.prompts:
         raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
@@ -165,8 +190,11 @@ def _with_prompts(folder: Path, recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
 
 
-def _usual_steps(config: Config) -> Steps:
-    """Give a folder without modules.json the usual pooling of its family, and say that it is a default."""
+def _usual_steps(config: Config, known: Known | None) -> Steps:
+    """Give a folder without modules.json the pooling of its family, and say how that is known."""
+    if known:
+        source = f"as {known.source}, by its name; the folder has no modules.json"
+        return Steps(pooling=(known.pooling,), source=source, dense=(), normalize=True)
     pooling: Pooling = "lasttoken" if config.model_type in _DECODERS else "mean"
     kind = "decoders" if pooling == "lasttoken" else "encoders"
     source = f"default for {kind}; the folder has no modules.json"

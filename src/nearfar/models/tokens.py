@@ -7,6 +7,7 @@ calls. Every method may be called from several threads at once.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
 
+    from nearfar.models.judging import Judge
     from nearfar.models.recipe import Recipe
 
 
@@ -55,15 +57,17 @@ class Tokens:
             self._tokenizer.normalizer = Normalizers(steps)
         self.max_tokens = recipe.max_tokens
         self._single = _Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
-        pair = self._tokenizer.encode("a", "a") if recipe.task == "score" else None
+        self._judge = _JudgeTemplate(self._tokenizer, recipe.judge) if recipe.judge else None
+        pair = self._tokenizer.encode("a", "a") if recipe.task == "score" and not self._judge else None
         self._pair = _PairTemplate(pair, with_types=recipe.type_ids) if pair else None
-        special = self._pair.size if self._pair else self._single.size
+        special = (self._judge or self._pair or self._single).size
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
 
     def probes(self) -> list[Row]:
         """Give rows of real text of the kind the engine will be given, the first of them small."""
-        return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if self._pair else self.encode(probes.TEXTS)
+        pairs = self._pair or self._judge
+        return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if pairs else self.encode(probes.TEXTS)
 
     def encode(
         self, texts: Sequence[str], prompt: str = "", limit: int | None = None, *, enough: int | None = None
@@ -90,6 +94,8 @@ class Tokens:
         A pair over the limit loses the end of its longer side, as with transformers' ``longest_first``: of the
         document, unless the query alone takes more than half. ``max_tokens_per_document`` cuts documents before that.
         """
+        if self._judge:
+            return self._judgements(self._judge, query, documents, max_tokens_per_document)
         template = self._pair
         if template is None:
             raise TypeError("this checkpoint takes single texts")
@@ -104,6 +110,21 @@ class Tokens:
             document = document[: room - len(kept)]
             content = len(asked) + len(ids)
             rows[text] = Row(*template.join(kept, document), content, content - len(kept) - len(document))
+        return [rows[text] for text in documents]
+
+    def _judgements(
+        self, template: _JudgeTemplate, query: str, documents: Sequence[str], max_tokens_per_document: int | None
+    ) -> list[Row]:
+        """Put the question about each document; over the limit, documents lose their end, and then the query does."""
+        distinct = list(dict.fromkeys(documents))
+        asked, *bodies = self._ids([template.put(query, text) for text in ("", *distinct)], self.max_tokens)
+        room = self.max_tokens - template.size
+        if max_tokens_per_document is not None:
+            room = min(room, len(asked) + max_tokens_per_document)
+        rows = {
+            text: Row([*template.before, *ids[:room], *template.after], None, len(ids), max(0, len(ids) - room))
+            for text, ids in zip(distinct, bodies, strict=True)
+        }
         return [rows[text] for text in documents]
 
     def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
@@ -128,6 +149,22 @@ class _Template:
         self.prefix = wrapped.ids[:start]
         self.suffix = wrapped.ids[start + len(bare.ids) :]
         self.size = len(self.prefix) + len(self.suffix)
+
+
+class _JudgeTemplate:
+    """What is put around a pair that a language model is asked about."""
+
+    def __init__(self, tokenizer: Tokenizer, judge: Judge) -> None:
+        self._judge = judge
+        self.before, self.after = (
+            tokenizer.encode(text, add_special_tokens=False).ids for text in (judge.before, judge.after)
+        )
+        self.size = len(self.before) + len(self.after)
+
+    def put(self, query: str, document: str) -> str:
+        """Write the pair out. Its text may hold braces, so nothing is formatted twice."""
+        parts = {"{instruction}": self._judge.instruction, "{query}": query, "{document}": document}
+        return "".join(parts.get(part, part) for part in re.split(r"(\{\w+\})", self._judge.text))
 
 
 class _PairTemplate:

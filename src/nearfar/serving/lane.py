@@ -115,8 +115,9 @@ class Lane:
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
 
     def depth(self) -> QueueDepth:
-        """Count the rows that wait, and the tokens that wait or run."""
-        return QueueDepth(model=self._model, rows=self._round.rows(), tokens=self._tokens)
+        """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
+        measure = getattr(self._engine, "memory", dict[str, int])
+        return QueueDepth(model=self._model, rows=self._round.rows(), tokens=self._tokens, memory=measure())
 
     async def submit(self, rows: Sequence[Row]) -> FloatArray:
         """Run the rows and give (B, D) vectors, or (B,) logits, in their order.

@@ -123,7 +123,7 @@ class Opener:
         """Find the files, read them, and see which engines there are; on a thread."""
         hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
         checkpoint = find_checkpoint(wanted.name, hub)
-        recipe = read_recipe(checkpoint.folder, wanted.max_tokens)
+        recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
         tokens = Tokens(checkpoint.folder, recipe)
         return checkpoint, recipe, tokens, choose_engines(wanted.engine or self._settings.engine, device)
 

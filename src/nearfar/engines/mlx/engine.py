@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
-from mlx import nn
 
 from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
-from nearfar.engines.mlx.families import family_of
-from nearfar.engines.mlx.heads import Vectors
 from nearfar.engines.mlx.memory import bound_memory, in_parts, is_out_of_memory, memory_in_use
-from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
+from nearfar.engines.mlx.network import load_network
+from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad
 from nearfar.engines.precision import measure_loss
 from nearfar.errors import EngineUnavailable
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.config import Device, Dtype
-    from nearfar.engines.mlx.families import Config, Family
-    from nearfar.models.recipe import Recipe
     from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
@@ -31,30 +27,6 @@ _DTYPES: dict[Dtype, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, 
 _BATCH_TOKENS = {"mps": 8192, "cpu": 512}
 _MOST_PADDING = {"mps": 512, "cpu": 32}
 _LENGTH_STEP = {"mps": 16, "cpu": 1}  # on a GPU new shapes cost: lengths are rounded up to a multiple of this
-
-
-class Network(nn.Module):
-    """A transformer and what makes answers of its hidden states."""
-
-    def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
-        super().__init__()
-        self._run = family.run
-        self.trunk = family.build(config)
-        if recipe.task == "score" and family.head:
-            self.head = family.head(config)
-        else:
-            self._vectors = Vectors(recipe)
-
-    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array | None) -> mx.array:
-        """Turn ids (B, T), padded on the right where ``mask`` is 0, into vectors (B, D) or logits (B,), float32."""
-        whole = bool(mask.all().item())
-        hidden = self._run(self.trunk, ids, None if whole else mask, types)
-        answer: mx.array
-        if "head" in self:
-            answer = self.head(hidden, mask)[:, 0].astype(mx.float32)  # (B, 1) → (B,)
-        else:
-            answer = self._vectors(hidden, mask)
-        return answer
 
 
 class MlxEngine:
@@ -159,13 +131,7 @@ class MlxEngine:
         return "float32", f"auto: half precision would lose too much: {'; '.join(losses)}"
 
     def _load(self, order: EngineOrder, dtype: mx.Dtype | None) -> None:
-        family, config = family_of(order), read_config(order.folder)
-        network = Network(family, config, order.recipe)
-        weights = load_weights(order.folder, network, family.adapt)
-        if quantization := read_quantization(order.folder):
-            quantize_like(network, weights, quantization)
-        put(network, weights, dtype, order.folder)
-        self._network = network
+        self._network, _ = load_network(order, dtype)
 
 
 def _device(asked: Device) -> str:

@@ -29,7 +29,7 @@ class Family(Struct, frozen=True, kw_only=True):
 
     ``build`` makes the transformer, with random weights, from config.json. ``run`` takes it, ids and mask (B, T) and
     types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
-    makes what turns hidden states and mask into logits (B, 1), None where no such rerankers are known. ``adapt`` turns
+    makes what turns hidden states and mask into logits (B,), None where no such rerankers are known. ``adapt`` turns
     an array, given with its name, to how mlx wants it.
     """
 

@@ -16,6 +16,7 @@ from nearfar.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nearfar.models.judging import Judge
     from nearfar.models.modules import Dense, Pooling
     from nearfar.models.recipe import Recipe
 
@@ -115,9 +116,8 @@ class BertHead(nn.Module):
         self.classifier = nn.Linear(config["hidden_size"], 1)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B, 1)."""
-        logits: mx.array = self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0])))
-        return logits
+        """Give (B,) float32."""
+        return _logits(self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0]))))
 
 
 class RobertaHead(nn.Module):
@@ -129,9 +129,8 @@ class RobertaHead(nn.Module):
         self.classifier.out_proj = nn.Linear(config["hidden_size"], 1)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B, 1)."""
-        logits: mx.array = self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0])))
-        return logits
+        """Give (B,) float32."""
+        return _logits(self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0]))))
 
 
 class ModernBertHead(nn.Module):
@@ -146,10 +145,9 @@ class ModernBertHead(nn.Module):
         self.classifier = nn.Linear(size, 1)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B, 1)."""
+        """Give (B,) float32."""
         pooled = self._pool(hidden, mask).astype(hidden.dtype)
-        logits: mx.array = self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled))))
-        return logits
+        return _logits(self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled)))))
 
 
 class LastTokenHead(nn.Module):
@@ -160,9 +158,43 @@ class LastTokenHead(nn.Module):
         self.score = nn.Linear(config["hidden_size"], 1, bias=False)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B, 1)."""
-        logits: mx.array = self.score(last_token(hidden, mask))
-        return logits
+        """Give (B,) float32."""
+        return _logits(self.score(last_token(hidden, mask)))
+
+
+class JudgeHead(nn.Module):
+    """A language model's, of which two rows of the vocabulary count: the logit of yes, less that of no."""
+
+    def __init__(self, config: dict[str, Any], judge: Judge, words: nn.Module) -> None:
+        """``words`` is the table of the transformer's own words, which many models answer from as well."""
+        super().__init__()
+        if config.get("tie_word_embeddings"):
+            self._words = words
+        else:
+            self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
+        self._judge = judge
+
+    def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
+        """Give (B,) float32."""
+        table = self.lm_head if "lm_head" in self else self._words
+        rows = _rows(table, [self._judge.yes] if self._judge.no is None else [self._judge.yes, self._judge.no])
+        logits = last_token(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
+        return logits[:, 0] if self._judge.no is None else logits[:, 0] - logits[:, 1]
+
+
+def _rows(table: nn.Module, ids: list[int]) -> mx.array:
+    """Read some rows of a table's weights, quantised or not."""
+    at = mx.array(ids)
+    if "scales" not in table:
+        rows: mx.array = table.weight[at]
+        return rows
+    biases = table.biases[at] if "biases" in table else None
+    way = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
+    return mx.dequantize(table.weight[at], table.scales[at], biases, **way)
+
+
+def _logits(scores: mx.array) -> mx.array:
+    return scores[:, 0].astype(mx.float32)  # (B, 1) → (B,)
 
 
 class _Layer(nn.Module):

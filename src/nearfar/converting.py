@@ -1,0 +1,46 @@
+"""What the command ``convert`` does: a model's weights quantised for MLX, in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nearfar.engines import EngineOrder, choose_engines
+from nearfar.models.checkpoint import Hub, find_checkpoint
+from nearfar.models.recipe import read_recipe
+from nearfar.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nearfar.config import Settings
+
+_MB = 1_000_000
+
+
+def convert_model(
+    settings: Settings, out: Path | None, *, bits: int, mode: str, group_size: int | None
+) -> Iterator[str]:
+    """Quantise the first model of the settings, and say in lines where it is, what it costs and what it saves.
+
+    Raises a SetupError where MLX isn't installed, or the model or the way of quantising isn't for it.
+    """
+    choose_engines("mlx", settings.device)
+    from nearfar.engines.mlx.quantizing import quantize_folder  # imports mlx
+
+    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
+    checkpoint = find_checkpoint(settings.models[0].name, hub)
+    recipe = read_recipe(checkpoint.folder, name=checkpoint.name)
+    order = EngineOrder(
+        folder=checkpoint.folder,
+        recipe=recipe,
+        device=settings.device,
+        dtype="float32",
+        probes=Tokens(checkpoint.folder, recipe).probes(),
+    )
+    target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{mode if mode != 'affine' else f'{bits}bit'}")
+    made = quantize_folder(order, target, bits=bits, mode=mode, group_size=group_size)
+    yield f"folder   {target}"
+    yield f"size     {made.after / _MB:,.1f} MB of weights, {made.before / _MB:,.1f} MB before"
+    yield f"exact    {made.loss}"
+    yield f"serve    nearfar serve {target} --engine mlx"

@@ -1,0 +1,54 @@
+"""A folder → the network that turns its padded ids into answers: transformer, head and weights put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx import nn
+
+from nearfar.engines.mlx.families import family_of
+from nearfar.engines.mlx.heads import JudgeHead, Vectors
+from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
+
+if TYPE_CHECKING:
+    from nearfar.engines import EngineOrder
+    from nearfar.engines.mlx.families import Config, Family
+    from nearfar.engines.mlx.weights import Weights
+    from nearfar.models.recipe import Recipe
+
+
+class Network(nn.Module):
+    """A transformer and what makes answers of its hidden states."""
+
+    def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
+        super().__init__()
+        self._run = family.run
+        self.trunk = family.build(config)
+        if recipe.judge:
+            self.head = JudgeHead(config, recipe.judge, self.trunk.embed_tokens)
+        elif recipe.task == "score" and family.head:
+            self.head = family.head(config)
+        else:
+            self.head = Vectors(recipe)
+
+    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array | None) -> mx.array:
+        """Turn ids (B, T), padded on the right where ``mask`` is 0, into vectors (B, D) or logits (B,), float32."""
+        whole = bool(mask.all().item())
+        hidden = self._run(self.trunk, ids, None if whole else mask, types)
+        answer: mx.array = self.head(hidden, mask)
+        return answer
+
+
+def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
+    """Load the folder in ``dtype`` (None: as saved), on the current stream; give its arrays and their names as well.
+
+    Raises EngineUnavailable for an architecture that MLX doesn't have, CheckpointError for files that can't be
+    honoured.
+    """
+    network = Network(family_of(order), read_config(order.folder), order.recipe)
+    weights = load_weights(order.folder, network, family_of(order).adapt)
+    if quantization := read_quantization(order.folder):
+        quantize_like(network, weights, quantization)
+    put(network, weights, dtype, order.folder)
+    return network, weights

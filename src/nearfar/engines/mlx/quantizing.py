@@ -1,0 +1,93 @@
+"""A checkpoint → the same in a new folder, its weights quantised in MLX's own way, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from msgspec import Struct
+
+from nearfar.engines.mlx.engine import MlxEngine
+from nearfar.engines.mlx.network import load_network
+from nearfar.engines.mlx.weights import read_config, read_quantization
+from nearfar.engines.precision import Loss, measure_loss
+from nearfar.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from nearfar.engines import EngineOrder
+
+_KEPT = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
+_GROUPS = {"affine": 64, "mxfp4": 32, "mxfp8": 32, "nvfp4": 16}  # mlx's own defaults
+_BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "mxfp8": (8,), "nvfp4": (4,)}
+
+
+class Quantized(Struct, frozen=True, kw_only=True):
+    """What came of it: sizes of all weights in bytes, and the loss against float32 on the probes."""
+
+    before: int
+    after: int
+    loss: Loss
+
+
+def quantize_folder(order: EngineOrder, target: Path, *, bits: int, mode: str, group_size: int | None) -> Quantized:
+    """Write the checkpoint to ``target``, a folder that isn't there yet, with its matrices in ``bits`` each.
+
+    Raises ConfigError for a way that mlx doesn't have or a folder that is there, CheckpointError for a checkpoint that
+    is quantised already.
+    """
+    if bits not in _BITS[mode]:
+        raise ConfigError(f"{mode} has {' or '.join(map(str, _BITS[mode]))} bits, not {bits}")
+    if target.exists():
+        raise ConfigError(f"{target} is there already; name another folder with --out")
+    if read_quantization(order.folder):
+        raise CheckpointError(f"{order.folder}: is quantised already; start from the original")
+    way = {"group_size": group_size or _GROUPS[mode], "bits": bits, "mode": mode}
+    answer = "embed" if order.recipe.task == "embed" else "score"
+    exact = getattr(MlxEngine(order), answer)(order.probes)
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    _write(order, unfinished, way)
+    unfinished.rename(target)
+    found = getattr(MlxEngine(_in(order, target)), answer)(order.probes)
+    return Quantized(before=_size(order.folder), after=_size(target), loss=measure_loss(exact, found))
+
+
+def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
+    network, weights = load_network(order, None)
+
+    def fits(path: str, module: nn.Module) -> bool:
+        """Leave out what mlx can't quantise, and a classifier's few rows, which would save nothing."""
+        small = path.startswith("head.") and not path.endswith("lm_head")
+        return hasattr(module, "to_quantized") and module.weight.shape[-1] % way["group_size"] == 0 and not small
+
+    nn.quantize(network, **way, class_predicate=fits)
+    arrays = {}
+    for place, array in tree_flatten(network.parameters()):
+        module, _, part = place.rpartition(".")
+        name = weights.names.get(place) or weights.names[f"{module}.weight"].removesuffix("weight") + part
+        arrays[name] = array
+    mx.eval(arrays)
+    mx.save_safetensors(str(target / "model.safetensors"), arrays, metadata={"format": "mlx"})
+    for entry in order.folder.iterdir():
+        if _KEPT.fullmatch(entry.name) and not entry.name.endswith(".safetensors.index.json"):
+            (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
+    config = read_config(order.folder) | {"quantization": way, "quantization_config": way}
+    (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _in(order: EngineOrder, folder: Path) -> EngineOrder:
+    named = {name: getattr(order, name) for name in order.__struct_fields__}
+    return type(order)(**(named | {"folder": folder, "dtype": "auto"}))
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
