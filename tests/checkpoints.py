@@ -55,6 +55,13 @@ _OFFSET = {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "type_vocab_siz
 _DECODER = {**_ENCODER, "num_key_value_heads": 2, "head_dim": 8}
 _DISTILBERT = {"dim": HIDDEN, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS}
 _GPT2 = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}
+_GEMMA3 = {
+    **_DECODER,
+    "sliding_window": 8,
+    "query_pre_attn_scalar": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+_LFM2 = {**_DECODER, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
 
 # By model_type.
 FAMILIES = {
@@ -68,6 +75,13 @@ FAMILIES = {
     "llama": Family(words="bytes-start", config=_DECODER),
     "mistral": Family(words="bytes-start", config=_DECODER | {"sliding_window": 8}),
     "gpt2": Family(words="bytes", config=_GPT2 | {"initializer_range": 0.4}),
+}
+
+# Not among those that every engine's tests go through.
+MORE_FAMILIES = {
+    "camembert": Family(words="unigrams", config=_OFFSET),
+    "gemma3_text": Family(words="bytes-start", config=_GEMMA3),
+    "lfm2": Family(words="bytes-start", config=_LFM2),
 }
 
 
@@ -86,12 +100,16 @@ def lay(folder: Path, files: Mapping[str, object]) -> Path:
     return folder
 
 
-def write_transformer(folder: Path, family: str, *, labels: int | None = None) -> Path:
-    """Write a seeded transformer of the family and its tokenizer; a classifier where ``labels`` says of how many."""
-    kind = FAMILIES[family]
+def write_transformer(folder: Path, family: str, *, labels: int | None = None, **options: Any) -> Path:
+    """Write a seeded transformer of the family and its tokenizer; a classifier where ``labels`` says of how many.
+
+    ``options`` go over the family's configuration.
+    """
+    kind = (FAMILIES | MORE_FAMILIES)[family]
     tokenizer = make_tokenizer(kind.words, kind.padding_side)
     roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
     config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}
+    config |= options
     auto = AutoModel
     if labels is not None:
         config["num_labels"] = labels

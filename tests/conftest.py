@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from litestar import Litestar
     from sentence_transformers import SentenceTransformer
 
-HAS_OPENVINO = find_spec("openvino") is not None
-ENGINES = ["torch", "openvino"] if HAS_OPENVINO else ["torch"]
-collect_ignore = [] if HAS_OPENVINO else ["engines/test_openvino.py"]
+ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
+collect_ignore = [f"engines/test_{name}.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
 
 @asynccontextmanager

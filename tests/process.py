@@ -37,6 +37,11 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
         self._environment = {**inherited, "PYTHONPATH": str(PLUGINS), **environment}
         self._ready = threading.Event()
+        self.is_slow = {"mlx", "cpu"} <= {*arguments}  # a hundred tokens a second
+
+    def share(self, texts: list[str]) -> list[str]:
+        """Give the texts, or of a slow engine's a few that are short."""
+        return [text for text in texts if len(text) < 120][:40] if self.is_slow else texts
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(self._command, env=self._environment, stderr=subprocess.PIPE, text=True)

@@ -39,6 +39,13 @@ class Family(Struct, frozen=True, kw_only=True):
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
 
 
+class Unsupported(EngineUnavailable):
+    """Something in config.json that the transformer's file doesn't compute; another engine may."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"config.json: the MLX engine doesn't support {what}; use --engine torch")
+
+
 def family_of(order: EngineOrder) -> Family:
     """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
     family = FAMILIES.get(order.recipe.model_type)
@@ -52,11 +59,11 @@ def family_of(order: EngineOrder) -> Family:
 
 
 def _only(config: Config, **allowed: object) -> None:
-    """Raise CheckpointError for an option that is set to something that the transformer's file doesn't do."""
+    """Raise Unsupported for an option that is set to something that the transformer's file doesn't do."""
     for name, value in allowed.items():
         said = config.get(name)
         if said is not None and said != value:
-            raise CheckpointError(f"config.json: {name} = {said} isn't supported by the MLX engine; use --engine torch")
+            raise Unsupported(f"{name} = {said}")
 
 
 def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
@@ -65,9 +72,7 @@ def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
     parameters: Config = config.get("rope_parameters") or {}
     parameters = parameters.get(kind, parameters)
     if parameters.get("rope_type", "default") != "default" or stretched:
-        raise CheckpointError(
-            "config.json: scaled rotary positions aren't supported by the MLX engine; use --engine torch"
-        )
+        raise Unsupported("scaled rotary positions")
     return float(parameters.get("rope_theta") or config.get("rope_theta") or default)
 
 
@@ -216,9 +221,7 @@ def _period(kinds: list[str], wanted: str, *, first: int | None) -> int:
     period = (places[1] - places[0] if len(places) > 1 else len(kinds)) if first is not None else start + 1
     regular = [at for at in range(len(kinds)) if (at - start) % period == 0]
     if places != [at for at in regular if at >= start]:
-        raise CheckpointError(
-            f"config.json: layer_types = {kinds} isn't supported by the MLX engine; use --engine torch"
-        )
+        raise Unsupported(f"layer_types = {kinds}")
     return period
 
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx import nn
 
 from nearfar.engines.mlx.arrays import load_arrays
-from nearfar.errors import CheckpointError
+from nearfar.errors import CheckpointError, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +55,7 @@ class Vectors(nn.Module):
 def _load_dense(dense: Dense) -> tuple[mx.array, mx.array | None, Callable[[mx.array], mx.array]]:
     activation = _ACTIVATIONS.get(dense.activation)
     if activation is None:
-        raise CheckpointError(
-            f"{dense.folder}: the MLX engine has no activation {dense.activation}; use --engine torch"
-        )
+        raise EngineUnavailable(f"{dense.folder}: MLX has no activation {dense.activation} here; use --engine torch")
     file = dense.folder / "model.safetensors"
     found = {key.removeprefix("linear."): value.astype(mx.float32) for key, value in load_arrays(file).items()}
     mx.eval(found)

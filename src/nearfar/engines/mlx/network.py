@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.families import family_of
+from nearfar.engines.mlx.families import Unsupported, family_of
 from nearfar.engines.mlx.heads import JudgeHead, Vectors
 from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
+from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
@@ -43,10 +44,12 @@ class Network(nn.Module):
 def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
     """Load the folder in ``dtype`` (None: as saved), on the current stream; give its arrays and their names as well.
 
-    Raises EngineUnavailable for an architecture that MLX doesn't have, CheckpointError for files that can't be
-    honoured.
+    Raises EngineUnavailable for what only another engine can run, CheckpointError for files that none can.
     """
-    network = Network(family_of(order), read_config(order.folder), order.recipe)
+    try:
+        network = Network(family_of(order), read_config(order.folder), order.recipe)
+    except Unsupported as error:
+        raise EngineUnavailable(f"{order.folder}/{error}") from error
     weights = load_weights(order.folder, network, family_of(order).adapt)
     if quantization := read_quantization(order.folder):
         quantize_like(network, weights, quantization)

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from msgspec import Struct
 
 from nearfar.engines.mlx.arrays import load_arrays
-from nearfar.errors import CheckpointError
+from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files import read_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Index(Struct):
 def load_weights(folder: Path, network: nn.Module, adapt: Callable[[str, mx.array], mx.array]) -> Weights:
     """Read the folder's safetensors and find each array's place in the network, whose modules needn't be quantised yet.
 
-    Raises CheckpointError for files that can't be read and for arrays that have no place.
+    Raises CheckpointError for files that can't be read, EngineUnavailable for arrays that have no place.
     """
     modules = {path for path, _ in network.named_modules()} | {path for path, _ in tree_flatten(network.parameters())}
     arrays: dict[str, mx.array] = {}
@@ -61,7 +61,7 @@ def load_weights(folder: Path, network: nn.Module, adapt: Callable[[str, mx.arra
             if place:
                 arrays[place], names[place] = adapt(name, array), name
             elif not _IDLE.search(_PREFIX.sub("", name)):
-                raise CheckpointError(f"{file}: the MLX engine has no place for the weights {name}; use --engine torch")
+                raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
     return Weights(arrays, names)
 
 
@@ -85,7 +85,7 @@ def _place(name: str, modules: set[str]) -> str | None:
 def read_quantization(folder: Path) -> Quantization | None:
     """Give what config.json says of MLX's quantisation: bits, group_size and mode, and where single layers differ.
 
-    Raises CheckpointError for weights that are quantised in another way.
+    Raises EngineUnavailable for weights that are quantised in another way.
     """
     file = folder / "config.json"
     config = read_json(file, dict[str, Any])
@@ -94,7 +94,7 @@ def read_quantization(folder: Path) -> Quantization | None:
         return None
     if not isinstance(said, dict) or "bits" not in said or "quant_method" in said:
         method = said.get("quant_method", "an unknown method") if isinstance(said, dict) else said
-        raise CheckpointError(f"{file}: weights quantised with {method} aren't supported, only MLX's own")
+        raise EngineUnavailable(f"{file}: weights quantised with {method} aren't supported, only MLX's own")
     return said
 
 
