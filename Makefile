@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Torch serves on every machine; Apple Silicon gets MLX's packages as well, and Linux on x86 OpenVINO. On Linux, pip takes Torch's build with CUDA unless
-# PIP_EXTRA_INDEX_URL names PyTorch's index of CPU builds, which is a tenth of the size.
+# Torch serves on every machine, MLX on Apple Silicon and OpenVINO on x86. Linux gets MLX for the tests' sake: there it runs
+# on the processor. On Linux, pip takes Torch's build with CUDA unless PIP_EXTRA_INDEX_URL names PyTorch's index of CPU
+# builds, which is a tenth of the size.
 EXTRAS := torch,builtin,tracing,dev
 ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)
 EXTRAS := $(EXTRAS),mlx
 endif
 ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
-EXTRAS := $(EXTRAS),openvino
+EXTRAS := $(EXTRAS),openvino,mlx
 endif
 
 .PHONY: serve test check bench bench-engines bench-peers clean

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from checkpoints import write_transformer
 from click.testing import CliRunner
+from conftest import ENGINES
 
 import nearfar
 from nearfar.cli import main
@@ -25,7 +26,7 @@ def test_version_is_the_packages() -> None:
     assert (0, f"nearfar, version {nearfar.__version__}\n") == run("--version")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "models"])
+@pytest.mark.parametrize("command", ["serve", "check", "convert", "models"])
 def test_every_command_explains_itself(command: str) -> None:
     code, output = run(command, "--help")
 
@@ -84,3 +85,19 @@ def test_models_describes_the_settings_folders(tmp_path: Path) -> None:
 
     assert f"{good}  32 dimensions, mean pooling" in output
     assert f"{tmp_path / 'empty'}  can't be served: " in output
+
+
+@pytest.mark.skipif("mlx" not in ENGINES, reason="mlx isn't installed")
+def test_convert_makes_a_folder_and_says_what_it_costs(tmp_path: Path) -> None:
+    model = write_transformer(tmp_path / "model", "bert")
+    options = ("--bits", "8", "--group-size", "32", "--out", str(tmp_path / "q"))
+
+    code, output = run("convert", str(model), *options)
+    again, refused = run("convert", str(model), *options)
+
+    assert 0 == code
+    assert re.search(r"exact +cosine to float32 min 0\.9\d+, mean 0\.9\d+ on 12 probes\n", output)
+    assert f"serve    nearfar serve {tmp_path / 'q'} --engine mlx" in output
+    assert 1 == again
+    assert f"Error: {tmp_path / 'q'} is there already; name another folder with --out\n" == refused
+    assert "unit length" in run("check", str(tmp_path / "q"), "--engine", "mlx")[1]

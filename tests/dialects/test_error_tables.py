@@ -29,15 +29,17 @@ ANSWERABLE = [*_descendants(errors.RequestError), *_descendants(errors.ServingEr
 def test_every_error_has_a_row_in_every_dialect(kind: type[errors.NearfarError], name: str) -> None:
     row = DIALECTS[name].errors[kind]
 
-    assert (400 if issubclass(kind, errors.RequestError) else 429) <= row.status
-    assert row.status < (500 if issubclass(kind, errors.RequestError) else 600)
+    # No device grows: a text that it can't hold is told in a status that clients don't send again for.
+    unasked = not issubclass(kind, (errors.RequestError, errors.OutOfMemory))
+    assert (429 if unasked else 400) <= row.status
+    assert row.status < (600 if unasked else 500)
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:
     drawn = errors.__doc__ or ""
 
     for kind in [*ANSWERABLE, *_descendants(errors.SetupError)]:
-        assert kind.__name__ in drawn
+        assert kind.__name__ in drawn or kind.__module__ != errors.__name__
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.engines import EngineInfo
+from nearfar.engines import EngineInfo, RowsTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nearfar.types import FloatArray
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
-BOOM, NAN, ZERO, FEW, QUIT, HANG = 8797, 16660, 5717, 2261, 8046, 6865
+BOOM, NAN, ZERO, FEW, QUIT, HANG, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 5016
 SECRET = "a path, a prompt and other things nobody should see"  # what the failing engine says
 
 
@@ -63,6 +63,8 @@ class FakeEngine:
                 vectors[at] = np.nan
             if ZERO in row.ids:
                 vectors[at] = 0
+        if giants := [at for at, row in enumerate(batch) if GIANT in row.ids]:
+            raise RowsTooLarge(vectors, giants)
         return vectors[:-1] if FEW in words else vectors
 
     def score(self, batch: Sequence[Row]) -> FloatArray:

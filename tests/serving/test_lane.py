@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import until
-from nearfar_fakes import BOOM, FEW, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
+from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
-from nearfar.errors import EngineFailed, InternalFault, NotReady, Overloaded
+from nearfar.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.models.tokens import Row
 from nearfar.serving.lane import Lane, LaneLimits
 
@@ -223,17 +223,27 @@ async def test_every_caller_of_a_batch_that_raised_or_came_back_short_is_told(fa
     assert [False, True] == [record.failed for record in lane.watcher.batches]
 
 
-async def test_a_row_that_is_no_answer_fails_its_own_caller_only() -> None:
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [
+        (NAN, EngineFailed, "gave no finite, non-zero answer for text 1"),
+        (GIANT, OutOfMemory, "text 1 has 2 tokens, for which the model's device doesn't have the memory"),
+    ],
+)
+async def test_a_row_that_has_no_answer_fails_its_own_caller_only(
+    fault: int, error: type[ServingError], says: str
+) -> None:
     async with open_lane() as lane, asyncio.timeout(1):
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(1)]))
         await until(lambda: len(lane.engine.batches) == 1)
-        calls = [asyncio.create_task(lane.lane.submit([row(2, word)])) for word in (NAN, 3)]
+        calls = [asyncio.create_task(lane.lane.submit([row(2, 4), row(2, word)])) for word in (fault, 3)]
         await asyncio.sleep(0)
         lane.engine.gate.set()
         _, broken, whole = await asyncio.gather(first, *calls, return_exceptions=True)
 
-    assert isinstance(broken, EngineFailed)
+    assert isinstance(broken, error)
+    assert says in str(broken)
     assert isinstance(whole, np.ndarray)
 
 

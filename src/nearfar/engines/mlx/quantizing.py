@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import msgspec
 from mlx import nn
 from mlx.utils import tree_flatten
 from msgspec import Struct
@@ -57,7 +58,7 @@ def quantize_folder(order: EngineOrder, target: Path, *, bits: int, mode: str, g
     unfinished.mkdir(parents=True)
     _write(order, unfinished, way)
     unfinished.rename(target)
-    found = getattr(MlxEngine(_in(order, target)), answer)(order.probes)
+    found = getattr(MlxEngine(msgspec.structs.replace(order, folder=target, dtype="auto")), answer)(order.probes)
     return Quantized(before=_size(order.folder), after=_size(target), loss=measure_loss(exact, found))
 
 
@@ -82,11 +83,6 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
             (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
     config = read_config(order.folder) | {"quantization": way, "quantization_config": way}
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-
-
-def _in(order: EngineOrder, folder: Path) -> EngineOrder:
-    named = {name: getattr(order, name) for name in order.__struct_fields__}
-    return type(order)(**(named | {"folder": folder, "dtype": "auto"}))
 
 
 def _size(folder: Path) -> int:

@@ -1,0 +1,98 @@
+"""Families known by their names: pooling and prompts for folders that don't say them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import HIDDEN, lay, write_transformer
+
+from nearfar.models.families import known_by
+from nearfar.models.recipe import read_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("mlx-community/bge-m3-mlx-4bit", "cls"),
+        ("mlx-community/bge-small-en-v1.5-8bit", "cls"),
+        ("BAAI/bge-base-zh-v1.5", "cls"),
+        ("mlx-community/multilingual-e5-small-mlx", "mean"),
+        ("mlx-community/multilingual-e5-large-instruct", "mean"),
+        ("mlx-community/Qwen3-Embedding-4B-4bit-DWQ", "lasttoken"),
+        ("mlx-community/snowflake-arctic-embed-l-v2.0-4bit", "cls"),
+        ("mlx-community/mxbai-embed-large-v1", "cls"),
+        ("mlx-community/nomicai-modernbert-embed-base-4bit", "mean"),
+        ("mlx-community/all-MiniLM-L6-v2-4bit", "mean"),
+        ("mlx-community/gte-modernbert-base-bf16", "cls"),
+    ],
+)
+def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
+    known = known_by(name)
+
+    assert known
+    assert pooling == known.pooling
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "my-model", "cambridge-model", ""])
+def test_other_names_are_nobody_s(name: str) -> None:
+    assert known_by(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [
+        ("e5-base-v2", {"query": "query: ", "document": "passage: "}),
+        (
+            "Qwen3-Embedding-0.6B-8bit",
+            {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"},
+        ),
+        ("bge-m3", {}),
+    ],
+)
+def test_a_bare_folder_is_run_as_its_family_is_and_says_so(name: str, prompts: dict[str, str], tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "bare", "bert")
+
+    recipe = read_recipe(folder, name=f"mlx-community/{name}")
+
+    known = known_by(name)
+    assert known
+    assert (known.pooling,) == recipe.pooling
+    assert f"as {known.source}, by its name; the folder has no modules.json" == recipe.pooling_source
+    assert prompts == recipe.prompts
+    assert recipe.default_prompt is None
+
+
+def test_the_folder_s_own_files_win(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "bge-m3", "bert")
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for at, (kind, path) in enumerate((("Transformer", ""), ("Pooling", "1_Pooling")))
+    ]
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode": "max"}
+    named = {"prompts": {"query": "Q: "}}
+    lay(
+        folder,
+        {"modules.json": modules, "1_Pooling/config.json": pooling, "config_sentence_transformers.json": named},
+    )
+
+    recipe = read_recipe(folder)
+
+    assert (("max",), "1_Pooling/config.json", {"query": "Q: "}) == (
+        recipe.pooling,
+        recipe.pooling_source,
+        recipe.prompts,
+    )
+
+
+def test_the_name_a_folder_was_saved_under_counts_where_its_own_says_nothing(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "snapshot", "bert", _name_or_path="BAAI/bge-small-en-v1.5")
+    import json
+
+    config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "BAAI/bge-small-en-v1.5"}
+    lay(folder, {"config.json": config})
+
+    assert ("cls",) == read_recipe(folder).pooling
