@@ -2,16 +2,20 @@
 
 Every engine that can run here embeds the same texts, tokenising included, next to sentence-transformers'
 ``encode(batch_size=32)`` in float32: in turns, for some rounds, so that what else the machine does meets all alike.
-Prints a table with the cosine to sentence-transformers beside each speed, and writes results/engines.json and .svg.
+Prints a table with the cosine to sentence-transformers beside each speed, and one of what opening each took, and writes
+results/engines.json and .svg. An engine that would take minutes a round is given the first few texts only.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import statistics
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +46,8 @@ RESULTS = Path(__file__).parent / "results"
 REFERENCE = "sentence-transformers float32"
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # without these Torch computes in it at a tenth of the speed
 COUNTS: dict[Name, int] = {"S": 600, "M": 128, "P": 48}
+BUDGETS = (128, 256, 512, 1024, 2048)  # tokens a batch that are tried
+ROUND_S = 15.0  # the most that one engine may take for a workload
 TRIED: tuple[tuple[str, Dtype], ...] = (
     ("openvino", "float32"),
     ("openvino", "bfloat16"),
@@ -59,6 +65,12 @@ class Contender:
     name: str
     about: str
     embed: Embed
+    opening: dict[str, float] = field(default_factory=dict)  # load_s, warm_s, memory_mib, batch_tokens
+    tokens_per_s: float = math.inf  # of a first small try
+
+    def part(self, chosen: list[str], tokens: float) -> list[str]:
+        """Give as many of the texts, of so many tokens each, as it manages in the time."""
+        return chosen[: int(min(max(8, ROUND_S * self.tokens_per_s / tokens), len(chosen)))]
 
 
 def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender | str:
@@ -71,6 +83,7 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     recipe = read_recipe(folder)
     tokens = Tokens(folder, recipe)
     probes = tokens.probes()
+    before, started = resident_mib(), time.perf_counter()
     try:
         engine = kind.open(
             EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache=cache)
@@ -78,23 +91,57 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     except SetupError as error:
         return str(error)
     info = engine.info
-    pool = ThreadPoolExecutor(info.parallel)
+    opening = {"load_s": time.perf_counter() - started, "batch_tokens": float(info.batch_tokens)}
+    pool = ThreadPoolExecutor(info.parallel) if info.parallel > 1 else None
 
-    def embed(chosen: list[str]) -> npt.NDArray[np.float32]:
+    def embed(chosen: list[str], budget: int = info.batch_tokens) -> npt.NDArray[np.float32]:
         """Group the texts as the server's lane does, and run as many groups at once as the engine likes."""
         rows = tokens.encode(chosen)
         lengths = [len(row.ids) for row in rows]
-        padded = plan(lengths, info.batch_tokens, info.most_padding) if info.padded else []
-        groups = padded or pack(lengths, info.batch_tokens)
+        padded = plan(lengths, budget, info.most_padding) if info.padded else []
+        groups = padded or pack(lengths, budget)
+        run = pool.map if pool else map
         found = np.empty((len(rows), info.dim), dtype=np.float32)
         # The longest first, so that all threads end together.
         for group, vectors in zip(
-            groups[::-1], pool.map(engine.embed, [[rows[at] for at in group] for group in groups[::-1]]), strict=True
+            groups[::-1], run(engine.embed, [[rows[at] for at in group] for group in groups[::-1]]), strict=True
         ):
             found[group] = vectors
         return found
 
-    return Contender(f"nearfar {name} {dtype}", f"{info.parallel} at once; {info.dtype_reason}", embed)
+    started = time.perf_counter()
+    embed(texts("S", 1))
+    opening["warm_s"] = time.perf_counter() - started
+    rate = _rate(embed, tokens)
+    opening["best_batch_tokens"] = float(_best_budget(embed, rate))
+    opening["memory_mib"] = resident_mib() - before
+    return Contender(f"nearfar {name} {dtype}", f"{info.parallel} at once; {info.dtype_reason}", embed, opening, rate)
+
+
+def _rate(embed: Embed, tokens: Tokens) -> float:
+    """Give the tokens/s of a first try."""
+    few = texts("S", 16)
+    started = time.perf_counter()
+    embed(few)
+    return sum(len(row.ids) for row in tokens.encode(few)) / (time.perf_counter() - started)
+
+
+def _best_budget(embed: Callable[[list[str], int], npt.NDArray[np.float32]], rate: float) -> int:
+    """Find the tokens a batch at which mixed texts go fastest, by the median of three."""
+    chosen = texts("M", max(8, min(128, int(rate * 3 / 60))))
+    took: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    for _ in range(3):
+        for budget, times in took.items():
+            started = time.perf_counter()
+            embed(chosen, budget)
+            times.append(time.perf_counter() - started)
+    return min(took, key=lambda budget: statistics.median(took[budget]))
+
+
+def resident_mib() -> float:
+    """Measure this process' memory."""
+    asked = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    return int(asked.stdout) / 1024
 
 
 def open_reference(folder: Path) -> Contender:
@@ -121,7 +168,7 @@ def ceiling_gflops() -> float:
     return max(once() for _ in range(15))
 
 
-def measure(contenders: Sequence[Contender], workload: Name, rounds: int) -> dict[str, Any]:
+def measure(contenders: Sequence[Contender], workload: Name, rounds: int, tokens: float) -> dict[str, Any]:
     """Let all of them embed the workload, round by round; the first round warms up and gives the cosines."""
     chosen = texts(workload, COUNTS[workload])
     exact = contenders[0].embed(chosen)
@@ -129,13 +176,15 @@ def measure(contenders: Sequence[Contender], workload: Name, rounds: int) -> dic
     cosines: dict[str, tuple[float, float]] = {}
     for number in range(rounds + 1):
         for contender in contenders:
+            part = contender.part(chosen, tokens)
             started = time.perf_counter()
-            found = contender.embed(chosen)
-            speed = len(chosen) / (time.perf_counter() - started)
+            found = contender.embed(part)
+            speed = len(part) / (time.perf_counter() - started)
             if number:
                 speeds[contender.name].append(speed)
             else:
-                agree = (found * exact).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(exact, axis=1)
+                right = exact[: len(part)]
+                agree = (found * right).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(right, axis=1)
                 cosines[contender.name] = (float(agree.min()), float(agree.mean()))
             print(f"{workload} round {number}/{rounds}  {contender.name:<32}{speed:>9.1f} texts/s", flush=True)
     reference = speeds[REFERENCE]
@@ -166,6 +215,13 @@ def report(result: dict[str, Any]) -> str:
     return table(["workload, engine", "texts/s", "tokens/s", "× sentence-transformers", "cosine min / mean"], rows)
 
 
+def report_opening(contenders: Sequence[Contender]) -> str:
+    """Lay out what opening took, and at what size of batch each is fastest."""
+    names = ("load_s", "warm_s", "memory_mib", "batch_tokens", "best_batch_tokens")
+    rows = [[one.name, *(figure(one.opening[name]) for name in names)] for one in contenders if one.opening]
+    return table(["engine", "load s", "first text s", "memory MiB", "batch tokens", "best of those tried"], rows)
+
+
 def main() -> None:
     """Open what can run, measure it, print the table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,8 +243,9 @@ def main() -> None:
     }
     gflops = ceiling_gflops()
     result = {"machine": facts, "ceiling_gflops": gflops, "mean_tokens": lengths}
-    result["workloads"] = {name: measure(contenders, name, asked.rounds) for name in COUNTS}
-    print("\n" + report(result))
+    result["opening"] = {contender.name: contender.opening for contender in contenders}
+    result["workloads"] = {name: measure(contenders, name, asked.rounds, lengths[name]) for name in COUNTS}
+    print("\n" + report_opening(contenders) + "\n\n" + report(result))
     print(f"float32 matrix products reach {gflops:.0f} GFLOP/s here")
     print("mean tokens a text: " + ", ".join(f"{name} {mean:.1f}" for name, mean in lengths.items()))
     write_json(RESULTS / "engines.json", result)

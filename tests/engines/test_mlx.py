@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import HIDDEN, POSITIONS, lay, write_transformer
+from conftest import until
 from safetensors.torch import load_file, save_file
 from texts import varied_texts
 from transformers import AutoModel, AutoModelForSequenceClassification
@@ -23,13 +27,15 @@ from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.memory import in_parts
 from nearfar.engines.mlx.quantizing import quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
-from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable, NotReady
 from nearfar.models.modules import POOLINGS
 from nearfar.models.recipe import read_recipe
 from nearfar.models.tokens import Row, Tokens
+from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.serving.observe import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from nearfar.config import Device, Dtype
@@ -368,7 +374,7 @@ def unquantised(folder: Path, target: Path) -> Path:
 
 
 class TestQuantized:
-    @pytest.mark.parametrize("way", ["affine 8", "affine 6", "affine 4", "affine 2", "mxfp4 4", "mxfp8 8"])
+    @pytest.mark.parametrize("way", ["affine 8", "affine 6", "affine 4", "affine 2", "mxfp4 4", "mxfp8 8", "nvfp4 4"])
     @pytest.mark.parametrize("family", ["bert", "qwen3"])
     def test_a_quantised_folder_gives_what_torch_gives_with_the_rounded_weights(
         self, family: str, way: str, opened: Callable[..., Opened], tmp_path: Path
@@ -376,7 +382,8 @@ class TestQuantized:
         here = opened(family)
         mode, _, bits = way.partition(" ")
 
-        made = quantize_folder(order_of(here.folder), tmp_path / "q", bits=int(bits), mode=mode, group_size=32)
+        group = 16 if mode == "nvfp4" else 32
+        made = quantize_folder(order_of(here.folder), tmp_path / "q", bits=int(bits), mode=mode, group_size=group)
         there = open_mlx(tmp_path / "q", "float32")
 
         rows = here.rows(MIXED)
@@ -507,6 +514,91 @@ class TestMemory:
 
         assert {"active", "cache", "peak"} == before.keys()
         assert here.engine.memory()["active"] < before["active"]
+
+    def test_2000_mixed_texts_leave_no_more_behind_than_500(self, bert: Path) -> None:
+        ran = subprocess.run(
+            [sys.executable, "-c", GROWING, str(bert), DEVICE], capture_output=True, text=True, check=True
+        )
+
+        after = [int(kilobytes) for kilobytes in ran.stdout.split()]
+        assert 4 == len(after)
+        assert max(after) < 1.05 * after[0]
+
+
+GROWING = """
+import os, random, subprocess, sys
+from pathlib import Path
+from nearfar.engines import EngineOrder
+from nearfar.engines.mlx import kind
+from nearfar.models.recipe import read_recipe
+from nearfar.models.tokens import Row
+
+folder, device, dice = Path(sys.argv[1]), sys.argv[2], random.Random(5)
+engine = kind.open(EngineOrder(folder=folder, recipe=read_recipe(folder), device=device, dtype="float32"))
+for done in range(1, 2001):
+    rows = [Row([dice.randrange(4, 90) for _ in range(dice.randint(1, 48))], None, 0, 0) for _ in range(4)]
+    engine.embed(rows[: dice.randint(1, 4)])
+    if done % 500 == 0:
+        print(subprocess.check_output(["ps", "-o", "rss=", "-p", str(os.getpid())], text=True).strip())
+"""
+
+
+class Slow:
+    """Stands before a network, and lets nothing through before it is told to."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.running, self.go = network, threading.Event(), threading.Event()
+
+    def __call__(self, ids: Any, mask: Any, types: Any) -> Any:
+        self.running.set()
+        assert self.go.wait(30)
+        return self.network(ids, mask, types)
+
+
+@pytest.mark.anyio
+class TestInItsLane:
+    @asynccontextmanager
+    async def in_lane(self, folder: Path) -> AsyncIterator[tuple[Lane, Opened, Slow]]:
+        order = order_of(folder)
+        lane = Lane("tiny", "embed", LaneLimits(batch_tokens=None, queue_tokens=10_000), Metrics(list))
+        engine: Any = await lane.open(lambda: kind.open(order), order.probes[0])
+        engine._network = slow = Slow(engine._network)
+        try:
+            yield lane, Opened(folder, Tokens(folder, order.recipe), engine), slow
+        finally:
+            slow.go.set()
+            await lane.close()
+
+    async def test_who_leaves_while_a_forward_runs_changes_nothing_for_the_others(self, bert: Path) -> None:
+        async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):
+            rows = here.rows(["the fox", "a question?", "x"])
+            leaving = asyncio.create_task(lane.submit(rows[:1]))
+            await until(slow.running.is_set)
+            staying = asyncio.create_task(lane.submit(rows[1:]))
+            leaving.cancel()
+            await asyncio.sleep(0)
+            slow.go.set()
+            vectors = await staying
+
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            np.testing.assert_allclose(vectors, open_mlx(bert).engine.embed(rows[1:]), rtol=0, atol=1e-5)
+
+    async def test_closing_while_a_forward_runs_waits_for_it_and_answers_who_waits(self, bert: Path) -> None:
+        async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):
+            rows = here.rows(["the fox", "a question?"])
+            running, waiting = (asyncio.create_task(lane.submit([row])) for row in rows)
+            await until(slow.running.is_set)
+            closing = asyncio.create_task(lane.close())
+            await asyncio.sleep(0.05)
+            still = not closing.done()
+            slow.go.set()
+            await closing
+            ends = await asyncio.gather(running, waiting, return_exceptions=True)
+
+        assert still
+        assert all(isinstance(end, NotReady) for end in ends)
+        assert not lane.is_open
 
 
 class TestChoice:

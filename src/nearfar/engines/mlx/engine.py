@@ -119,6 +119,8 @@ class MlxEngine:
         self._load(order, mx.float32)
         if self._device == "cpu":
             return "float32", "auto: half precision is slower on a processor"
+        if not order.probes:
+            return "float32", "auto: nothing to compare another precision on"
         exact = self._answer(order.probes)
         losses = []
         for dtype in ("float16", "bfloat16"):
@@ -131,6 +133,8 @@ class MlxEngine:
         return "float32", f"auto: half precision would lose too much: {'; '.join(losses)}"
 
     def _load(self, order: EngineOrder, dtype: mx.Dtype | None) -> None:
+        if hasattr(self, "_network"):
+            del self._network  # never two copies of a large model
         self._network, _ = load_network(order, dtype)
 
 
