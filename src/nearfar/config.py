@@ -37,7 +37,9 @@ BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model to serve. Fields left None take the server's own setting of that name.
 
-    ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``.
+    ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
+    what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
+    prompts, or the empty name for none; None leaves it to the model's files.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -47,6 +49,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dtype: Dtype | None = None
     on_overflow: OnOverflow | None = None
     max_tokens: Positive | None = None
+    prompt: str | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from nearfar.engines import Choice, EngineOrder
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Row
+from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 from nearfar.serving.opening import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Opener
@@ -169,6 +170,59 @@ async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_th
     expected = served.tokens.encode([query + "fox", document + "dog"])
     assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
     assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
+
+
+PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? "}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "prompt"),
+    [
+        ("prompted", None, "a question? "),
+        ("prompted", "query", "a query, "),
+        ("prompted", "document", "a document; "),
+        ("prompted", "", ""),
+        ("prompted:query", None, "a query, "),
+        ("prompted:document", "query", "a document; "),
+        ("prompted:passage", None, "a document; "),
+        ("prompted:web", "", "a question? "),
+        ("text-embedding-3-small:query", None, "a query, "),
+        ("with:colon", None, "a question? "),
+        ("with:colon:query", None, "a query, "),
+    ],
+)
+async def test_a_name_or_a_setting_chooses_the_prompt(
+    name: str, setting: str | None, prompt: str, prompted: Path
+) -> None:
+    lay(prompted, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
+    model = ModelSettings(name=str(prompted), engine="fake", prompt=setting, aliases=("with:colon",))
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        answer = await client.post("/v1/embeddings", json={"model": name, "input": "dog"})
+        (served,) = app.state.fleet.models()
+        _, embedded = served.lane._engine.batches  # the probe first
+
+    assert "prompted" == answer.json()["model"]
+    assert served.tokens.encode([prompt + "dog"]) == embedded
+
+
+@pytest.mark.parametrize("name", ["prompted:other", "other:query", "prompted:", ":query", "prompted:query:query"])
+async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: str, prompted: Path) -> None:
+    async with only(prompted) as client:
+        answer = await client.post("/v1/embeddings", json={"model": name, "input": "dog"})
+
+    assert 404 == answer.status_code
+    assert "model_not_found" == answer.json()["error"]["code"]
+
+
+async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_it_has(prompted: Path) -> None:
+    settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompt="web"),))
+    fleet = Fleet(settings, {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=r"prompted has no prompt 'web'; there are: query, document$"):
+        await fleet.opened()
+    await fleet.close()
 
 
 async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:

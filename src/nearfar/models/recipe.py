@@ -65,9 +65,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """How a checkpoint is to be run. The same on every engine.
 
     ``pooling`` has one mode, or several whose results are joined in order; it is empty for a cross-encoder.
-    ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one
-    put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is marked as such.
-    ``judge`` is there for a reranker that is a language model; ``quantized`` tells of weights in MLX's own way.
+    ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one, or the
+    role whose one is put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is
+    marked as such. ``judge`` is there for a reranker that is a language model; ``quantized`` tells of weights in MLX's
+    own way.
     """
 
     architecture: str

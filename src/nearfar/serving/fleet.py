@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
+from nearfar.models.prompts import prompt_for
 from nearfar.serving.opening import Opener
 
 if TYPE_CHECKING:
@@ -85,6 +86,26 @@ class Fleet:
         if name is not None and self._vendor_names[name] != task:
             raise WrongTask(name, task)
         return self._default(name, task)
+
+    def find_prompted(self, name: str | None) -> tuple[Model, str]:
+        """Find the embedding model that a request means, and the prompt to put before its texts.
+
+        That is the model's default one, or where the name ends in ``:query``, ``:document`` or a colon and the name of
+        a prompt, that one. Raises as ``find`` does.
+        """
+        try:
+            model = self.find(name, "embed")
+        except UnknownModel:
+            start, colon, wanted = (name or "").rpartition(":")
+            if not colon:
+                raise
+        else:
+            return model, prompt_for(model.recipe.prompts, model.recipe.default_prompt or "") or ""
+        model = self.find(start, "embed")
+        prompt = prompt_for(model.recipe.prompts, wanted)
+        if prompt is None:
+            raise UnknownModel(name or "")
+        return model, prompt
 
     def describe(self, name: str) -> ModelInfo:
         """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""

@@ -7,12 +7,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.config import Device, ModelSettings, OnOverflow
 from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engines
-from nearfar.errors import EngineUnavailable
+from nearfar.errors import ConfigError, EngineUnavailable
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
+from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.tokens import Tokens
 from nearfar.serving.lane import Lane, LaneLimits
@@ -125,6 +127,8 @@ class Opener:
         checkpoint = find_checkpoint(wanted.name, hub)
         recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
         tokens = Tokens(checkpoint.folder, recipe)
+        if wanted.prompt is not None:
+            recipe = _with_default(recipe, wanted)
         return checkpoint, recipe, tokens, choose_engines(wanted.engine or self._settings.engine, device)
 
     def _busy(self, call: Callable[[], _T]) -> _T:
@@ -134,6 +138,14 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
+
+
+def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
+    """Let the operator decide what is put before a text whose caller can't say what it is."""
+    if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
+        there = ", ".join(names_of(recipe.prompts))
+        raise ConfigError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
+    return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)
 
 
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:

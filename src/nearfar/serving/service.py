@@ -22,6 +22,7 @@ from nearfar.errors import (
     TooManyTokens,
 )
 from nearfar.models import openai_tokens
+from nearfar.models.prompts import prompt_for
 from nearfar.serving.border import contained
 from nearfar.types import Embedded, Ranked, RankedDocument, Usage
 
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from nearfar.serving.opening import Model
     from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
 
-# The names under which checkpoints keep the prompt of each role. Where there is none, none is put: the default prompt
-# is for texts whose role isn't known. sentence-transformers 6.2 does the same, but knows no "passage" or "corpus".
-_PROMPTS: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _TOKENISED_AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a thread 0.15 ms
 _MAX_TOKENISING = 50_000_000  # characters that wait for a tokenising thread: five of the largest bodies; a guess
 
@@ -65,13 +63,13 @@ class Service:
 
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
-        model = self._fleet.find(job.model, "embed")
+        model, prompt = self._fleet.find_prompted(job.model)
         dim = model.recipe.dim
         if not job.inputs:
             raise EmptyInput("there is nothing to embed")
         if job.dimensions is not None and not 1 <= job.dimensions <= dim:
             raise BadDimensions(job.dimensions, dim)
-        rows, vectors = await self._run(model, _size(job.inputs), lambda: _rows(model, job))
+        rows, vectors = await self._run(model, _size(job.inputs), lambda: _rows(model, job, prompt))
         if job.dimensions is not None and job.dimensions < dim:
             vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
         return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows))
@@ -135,11 +133,10 @@ def _refuse_unrankable(job: RankJob) -> None:
             raise InputError(f"{param} must be at least 1, not {value}", param)
 
 
-def _rows(model: Model, job: EmbedJob) -> list[Row]:
-    """Tokenise the job's inputs, hold them against the limits, and cut them."""
+def _rows(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
+    """Tokenise the job's inputs with the prompt before each, hold them against the limits, and cut them."""
     if job.ceiling:
         _refuse_many_ids(job.inputs, job.ceiling)
-    prompt = model.recipe.prompts.get(model.recipe.default_prompt or "", "")
     texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
     rows = model.tokens.encode(texts, prompt, enough=job.ceiling.tokens_each if job.ceiling else None)
     if job.ceiling:
@@ -190,8 +187,7 @@ def _separate_rows(model: Model, job: RankJob) -> list[Row]:
 
 
 def _prompt(model: Model, role: Role) -> str:
-    prompts = model.recipe.prompts
-    return next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
+    return prompt_for(model.recipe.prompts, role) or ""
 
 
 def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
 from nearfar.engines.mlx.memory import bound_memory, in_parts, is_out_of_memory, memory_in_use
-from nearfar.engines.mlx.network import load_network
+from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad
 from nearfar.engines.precision import measure_loss
@@ -31,6 +31,8 @@ _LENGTH_STEP = {"mps": 16, "cpu": 1}  # on a GPU new shapes cost: lengths are ro
 
 class MlxEngine:
     """Runs a network on Metal, or on the processor. Must be opened, called and closed on one thread."""
+
+    _network: Network
 
     def __init__(self, order: EngineOrder) -> None:
         self._recipe = order.recipe
@@ -135,7 +137,7 @@ class MlxEngine:
     def _load(self, order: EngineOrder, dtype: mx.Dtype | None) -> None:
         if hasattr(self, "_network"):
             del self._network  # never two copies of a large model
-        self._network, _ = load_network(order, dtype)
+        self._network = load_network(order, dtype)[0]
 
 
 def _device(asked: Device) -> str:

@@ -1,0 +1,28 @@
+"""Which of a model's prompts a caller means: one by its name, or that of a text's role."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The names under which checkpoints keep the prompt of each role.
+_ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:
+    """Give the prompt called ``wanted``, or that of the role of this name; None where it is neither.
+
+    A role that the model has no prompt for has the empty one: the default prompt is for texts whose role isn't known.
+    sentence-transformers 6.2 does the same, but knows no "passage" or "corpus".
+    """
+    if wanted in prompts:
+        return prompts[wanted]
+    names = _ROLES.get(wanted)
+    return None if names is None else next((prompts[name] for name in names if name in prompts), "")
+
+
+def names_of(prompts: Mapping[str, str]) -> list[str]:
+    """List what may be wanted of a model."""
+    return list(dict.fromkeys([*_ROLES, *prompts]))
