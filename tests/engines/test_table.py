@@ -1,0 +1,88 @@
+"""README's table of what runs where is true: every cell is tried, against transformers, and no other is claimed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, MORE_FAMILIES, write_transformer
+from conftest import ENGINES
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from nearfar.engines import EngineOrder, installed_engines
+from nearfar.errors import EngineUnavailable
+from nearfar.models.recipe import read_recipe
+from nearfar.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    from nearfar.models.recipe import Recipe
+    from nearfar.models.tokens import Row
+
+README = Path(__file__).parents[2] / "README.md"
+ALL = sorted(FAMILIES | MORE_FAMILIES)
+TEXTS = ["the fox", "a question? an answer!", "x", "embeddings place a text among its neighbours", "word " * 60]
+
+
+def by_transformers(folder: Path, recipe: Recipe, rows: list[Row]) -> np.ndarray[Any, Any]:
+    """Run each row by itself."""
+    auto = AutoModel if recipe.task == "embed" else AutoModelForSequenceClassification
+    model = auto.from_pretrained(folder, dtype=torch.float32).eval()
+    found = []
+    for row in rows:
+        types = {} if row.type_ids is None else {"token_type_ids": torch.tensor([row.type_ids])}
+        with torch.no_grad():
+            output = model(input_ids=torch.tensor([row.ids]), **types)
+        if recipe.task == "score":
+            found.append(output.logits[0])
+        else:
+            hidden = output.last_hidden_state[0]
+            found.append(hidden[-1] if recipe.pooling == ("lasttoken",) else hidden.mean(0))
+    return torch.stack(found).numpy()
+
+
+def works(folder: Path, engine: str) -> bool:
+    """Tell whether the engine gives transformers' numbers; False where it refuses. Anything else fails the test."""
+    recipe = read_recipe(folder)
+    tokens = Tokens(folder, recipe)
+    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.probes())
+    try:
+        opened = installed_engines()[engine].open(order)
+    except EngineUnavailable:
+        return False
+    if recipe.task == "score":
+        rows = tokens.encode_pairs("a question?", TEXTS, None)
+        np.testing.assert_allclose(opened.score(rows)[:, None], by_transformers(folder, recipe, rows), atol=1e-4)
+    else:
+        rows = tokens.encode(TEXTS)
+        expected = by_transformers(folder, recipe, rows)
+        cosines = (opened.embed(rows) * expected).sum(1) / np.linalg.norm(expected, axis=1)
+        assert cosines.min() >= 0.9999
+    return True
+
+
+def stated() -> dict[str, list[str]]:
+    """Read the table: family → what each engine does with it."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| `model_type` | `torch` | `openvino` | `mlx` |") + 2
+    rows = [line.strip("| ").split(" | ") for line in lines[start : start + len(ALL)]]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_table_has_every_family_that_is_tried() -> None:
+    assert ALL == list(stated())
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_what_the_table_says_is_so(family: str, tmp_path: Path) -> None:
+    folders = {"embeds": write_transformer(tmp_path / "embedder", family)}
+    with suppress(ValueError):  # transformers has no classifier of the family
+        folders["reranks"] = write_transformer(tmp_path / "reranker", family, labels=1)
+
+    for engine, said in zip(("torch", "openvino", "mlx"), stated()[family], strict=True):
+        if engine in ENGINES:
+            found = ", ".join(what for what, folder in folders.items() if works(folder, engine)) or "–"
+            assert found == said, f"{family} on {engine}"
