@@ -82,6 +82,10 @@ MORE_FAMILIES = {
     "camembert": Family(words="unigrams", config=_OFFSET),
     "gemma3_text": Family(words="bytes-start", config=_GEMMA3),
     "lfm2": Family(words="bytes-start", config=_LFM2),
+    "nomic_bert": Family(words="pieces", config=_ENCODER),
+    "gte": Family(words="unigrams", config=_ENCODER),
+    "eurobert": Family(words="bytes-start", config=_DECODER),
+    "jina_embeddings_v3": Family(words="unigrams", config=_ENCODER),
 }
 
 

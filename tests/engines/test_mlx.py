@@ -259,7 +259,9 @@ class TestRefusals:
         ("family", "options"),
         [
             ("bert", {"hidden_act": "relu"}),
-            ("bert", {"position_embedding_type": "relative_key"}),
+            ("bert", {"is_decoder": True}),
+            ("qwen3", {"is_causal": False}),
+            ("llama", {"layer_types": ["full_attention", "sliding_attention"]}),
             ("modernbert", {"hidden_activation": "silu"}),
             ("qwen3", {"use_sliding_window": True}),
             ("qwen3", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}}),

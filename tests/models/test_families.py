@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import HIDDEN, lay, write_transformer
 
+from nearfar.errors import CheckpointError
 from nearfar.models.families import known_by
 from nearfar.models.recipe import read_recipe
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
         ("mlx-community/nomicai-modernbert-embed-base-4bit", "mean"),
         ("mlx-community/all-MiniLM-L6-v2-4bit", "mean"),
         ("mlx-community/gte-modernbert-base-bf16", "cls"),
+        ("nomic-ai/nomic-embed-text-v1.5", "mean"),
+        ("Alibaba-NLP/gte-multilingual-base", "cls"),
+        ("ibm-granite/granite-embedding-small-english-r2", "cls"),
     ],
 )
 def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
@@ -66,6 +71,36 @@ def test_a_bare_folder_is_run_as_its_family_is_and_says_so(name: str, prompts: d
     assert recipe.default_prompt is None
 
 
+@pytest.mark.parametrize("name", ["embeddinggemma-300m-4bit", "LaBSE"])
+def test_a_bare_folder_of_a_family_with_more_layers_is_refused(name: str, tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / name, "bert")
+
+    with pytest.raises(CheckpointError, match=r"has no modules.json, and .* has more layers than its pooling"):
+        read_recipe(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("bert", {"position_embedding_type": "alibi"}),
+        ("roberta", {"position_embedding_type": "relative_key_query"}),
+        ("llama", {"use_bidirectional_attention": True}),
+    ],
+    ids=str,
+)
+def test_what_transformers_would_leave_out_without_a_word_is_refused(
+    family: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    folder = write_transformer(tmp_path / "odd", family)
+    config = json.loads((folder / "config.json").read_text())
+
+    read_recipe(folder)
+    lay(folder, {"config.json": config | options})
+
+    with pytest.raises(CheckpointError, match=rf"{next(iter(options))}.* isn't supported"):
+        read_recipe(folder)
+
+
 def test_the_folder_s_own_files_win(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "bge-m3", "bert")
     modules = [
@@ -90,8 +125,6 @@ def test_the_folder_s_own_files_win(tmp_path: Path) -> None:
 
 def test_the_name_a_folder_was_saved_under_counts_where_its_own_says_nothing(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "snapshot", "bert", _name_or_path="BAAI/bge-small-en-v1.5")
-    import json
-
     config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "BAAI/bge-small-en-v1.5"}
     lay(folder, {"config.json": config})
 

@@ -30,6 +30,8 @@ class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     name: str = ""
     id2label: dict[str, str] | None = None
     quantization: dict[str, Any] | None = None
+    position_embedding_type: str | None = None
+    use_bidirectional_attention: bool | str | None = None
     sentence_transformers: dict[str, Any] = {}
     sbert_ce_default_activation_function: str | None = None
 

@@ -16,12 +16,16 @@ _WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer 
 
 
 class Known(Struct, frozen=True, kw_only=True):
-    """One family: the pattern its names have, its pooling, its prompts, and the page that says so."""
+    """One family: the pattern its names have, its pooling, its prompts, and the page that says so.
+
+    ``has_more`` tells of Dense layers after the pooling: a folder that doesn't name them can't be run.
+    """
 
     pattern: str
     pooling: Pooling
     prompts: dict[str, str] = {}
     source: str
+    has_more: bool = False
 
 
 _E5 = {"query": "query: ", "document": "passage: "}
@@ -59,6 +63,22 @@ KNOWN = (
         source="nomic-ai/modernbert-embed-base",
     ),
     Known(pattern="all-(minilm|mpnet|distilroberta)|paraphrase-", pooling="mean", source="sentence-transformers"),
+    Known(
+        pattern="nomic-embed-text",
+        pooling="mean",
+        prompts={"query": "search_query: ", "document": "search_document: "},
+        source="nomic-ai/nomic-embed-text-v1.5",
+    ),
+    Known(
+        pattern="embeddinggemma",
+        pooling="mean",
+        prompts={"query": "task: search result | query: ", "document": "title: none | text: "},
+        source="google/embeddinggemma-300m",
+        has_more=True,
+    ),
+    Known(pattern="labse", pooling="cls", source="sentence-transformers/LaBSE", has_more=True),
+    Known(pattern="jina-embeddings-v3", pooling="mean", source="jinaai/jina-embeddings-v3"),
+    Known(pattern="gte-multilingual", pooling="cls", source="Alibaba-NLP/gte-multilingual-base"),
     Known(pattern="granite-embedding", pooling="cls", source="ibm-granite/granite-embedding-english-r2"),
 )
 

@@ -57,6 +57,10 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
+# Families whose positions transformers takes for absolute, whatever config.json says: jina-embeddings-v2's aren't.
+_ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
+# Decoders that transformers lets look ahead where config.json says use_bidirectional_attention.
+_LOOK_AHEAD = ("gemma", "t5gemma", "llama_bidirec")
 _PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
@@ -110,6 +114,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         )
     config = read_json(folder / "config.json", Config)
     _refuse_pickles(folder)
+    _refuse_ignored(folder, config)
     sentence = _read_sentence(folder)
     tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
     stated = sentence.max_seq_length or tokenizer.model_max_length
@@ -133,7 +138,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
     known = known_by(*names)
     recipe = _with_prompts(folder, recipe, known)
-    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(config, known)
+    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(folder, config, known)
     return msgspec.structs.replace(
         recipe,
         pooling=steps.pooling,
@@ -191,8 +196,10 @@ def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
 
 
-def _usual_steps(config: Config, known: Known | None) -> Steps:
+def _usual_steps(folder: Path, config: Config, known: Known | None) -> Steps:
     """Give a folder without modules.json the pooling of its family, and say how that is known."""
+    if known and known.has_more:
+        raise CheckpointError(f"{folder}: has no modules.json, and {known.source} has more layers than its pooling")
     if known:
         source = f"as {known.source}, by its name; the folder has no modules.json"
         return Steps(pooling=(known.pooling,), source=source, dense=(), normalize=True)
@@ -226,6 +233,15 @@ def _max_tokens(folder: Path, config: Config, stated: float | None, asked: int |
     if limit >= _UNLIMITED:
         raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
     return int(limit)
+
+
+def _refuse_ignored(folder: Path, config: Config) -> None:
+    """Refuse what the model was trained with and transformers 5 leaves out without a word, giving other numbers."""
+    file = folder / "config.json"
+    if config.model_type in _ABSOLUTE and (config.position_embedding_type or "absolute") != "absolute":
+        raise CheckpointError(f"{file}: position_embedding_type = {config.position_embedding_type} isn't supported")
+    if config.use_bidirectional_attention and not config.model_type.startswith(_LOOK_AHEAD):
+        raise CheckpointError(f"{file}: use_bidirectional_attention isn't supported for {config.model_type}")
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -66,6 +66,12 @@ def _only(config: Config, **allowed: object) -> None:
             raise Unsupported(f"{name} = {said}")
 
 
+def _only_full_attention(config: Config) -> None:
+    kinds = set(config.get("layer_types") or ())
+    if kinds - {"full_attention"}:
+        raise Unsupported(f"layer_types = {', '.join(sorted(kinds))}")
+
+
 def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
     """Read the base of the rotary positions, in either spelling; refuse positions that are stretched."""
     stretched = config.get("rope_scaling")
@@ -85,13 +91,13 @@ def _arguments(kind: type, config: Config) -> Any:
 
 
 def _build_bert(config: Config) -> nn.Module:
-    _only(config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    _only(config, hidden_act="gelu", is_decoder=False)
     file = model_file("bert")
     return _without_pooler(file.Model(_arguments(file.ModelArgs, config)))
 
 
 def _build_roberta(config: Config) -> nn.Module:
-    _only(config, hidden_act="gelu", position_embedding_type="absolute", is_decoder=False)
+    _only(config, hidden_act="gelu", is_decoder=False)
     file = model_file("xlm_roberta")
     return _without_pooler(file.Model(_arguments(file.ModelArgs, {"pad_token_id": 1, **config})))
 
@@ -136,7 +142,8 @@ def _run_modernbert(model: nn.Module, ids: mx.array, mask: mx.array | None, _typ
 
 
 def _build_qwen3(config: Config) -> nn.Module:
-    _only(config, hidden_act="silu", use_sliding_window=False, is_causal=True, use_bidirectional_attention=False)
+    _only(config, hidden_act="silu", use_sliding_window=False, is_causal=True)
+    _only_full_attention(config)
     file = model_file("qwen3")
     return file.Qwen3Model(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
 
@@ -150,7 +157,8 @@ def _run_qwen3(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: 
 
 
 def _build_llama(config: Config) -> nn.Module:
-    _only(config, hidden_act="silu")
+    _only(config, hidden_act="silu", is_causal=True)
+    _only_full_attention(config)
     file = model_file("llama_bidirec")
     return file.LlamaBidirectionalModel(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
 
