@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from msgspec import Struct
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -124,6 +125,27 @@ def write_transformer(folder: Path, family: str, *, labels: int | None = None, *
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_steps(folder: Path, pooling: str) -> None:
+    """Write modules.json and what it names: the pooling, a Dense layer of 12 with Tanh, and Normalize."""
+    kinds = ("Transformer", "Pooling", "Dense", "Normalize")
+    paths = ("", "1_Pooling", "2_Dense", "3_Normalize")
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for at, (name, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    dense = {"in_features": HIDDEN, "out_features": 12, "activation_function": "torch.nn.modules.activation.Tanh"}
+    files = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": HIDDEN, "pooling_mode": pooling},
+        "2_Dense/config.json": dense,
+    }
+    lay(folder, files)
+    weights = torch.randn(12, HIDDEN, generator=torch.Generator().manual_seed(1))
+    save_file(
+        {"linear.weight": weights, "linear.bias": weights[:, 0].contiguous()}, folder / "2_Dense/model.safetensors"
+    )
 
 
 def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:

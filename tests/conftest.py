@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from checkpoints import write_transformer
 from process import ServerProcess
 
 from nearfar import Settings, create_app
@@ -22,12 +23,14 @@ from nearfar.models.checkpoint import find_builtin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from litestar import Litestar
+    from mlx_models import Opened
     from sentence_transformers import SentenceTransformer
 
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
-collect_ignore = [f"engines/test_{name}.py" for name in ("openvino", "mlx") if name not in ENGINES]
+collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
 
 @asynccontextmanager
@@ -80,6 +83,28 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     cache = str(tmp_path_factory.mktemp("cache"))
     with ServerProcess("--engine", request.param, "--device", "cpu", NEARFAR_CACHE=cache) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def on_mlx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Opened]:
+    """Give tiny checkpoints opened on MLX by family, and with labels rerankers; each once."""
+    from mlx_models import open_mlx  # imports mlx, which may not be installed
+
+    there: dict[tuple[str, int | None], Opened] = {}
+
+    def give(family: str, labels: int | None = None) -> Opened:
+        if (family, labels) not in there:
+            folder = write_transformer(tmp_path_factory.mktemp(family), family, labels=labels)
+            there[family, labels] = open_mlx(folder)
+        return there[family, labels]
+
+    return give
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """Write a tiny BERT."""
+    return write_transformer(tmp_path / "bert", "bert")
 
 
 @pytest.fixture(scope="session")

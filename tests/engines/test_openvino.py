@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
-import torch
-from checkpoints import FAMILIES, HIDDEN, lay, write_transformer
+from checkpoints import FAMILIES, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
 from texts import varied_texts
 
@@ -125,7 +124,7 @@ class TestNumbers:
     @pytest.mark.parametrize("pooling", POOLINGS)
     def test_each_pooling_with_a_dense_layer(self, pooling: str, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path / pooling, "bert")
-        with_steps(folder, pooling)
+        write_steps(folder, pooling)
         opened = open_both(folder)
         rows = opened.rows(MIXED)
 
@@ -154,26 +153,6 @@ class TestNumbers:
 
         for at, vectors in enumerate(found):
             np.testing.assert_allclose(vectors, expected[at % len(batches)], rtol=0, atol=1e-6)
-
-
-def with_steps(folder: Path, pooling: str) -> None:
-    kinds = ("Transformer", "Pooling", "Dense", "Normalize")
-    paths = ("", "1_Pooling", "2_Dense", "3_Normalize")
-    modules = [
-        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for at, (name, path) in enumerate(zip(kinds, paths, strict=True))
-    ]
-    dense = {"in_features": HIDDEN, "out_features": 12, "activation_function": "torch.nn.modules.activation.Tanh"}
-    files = {
-        "modules.json": modules,
-        "1_Pooling/config.json": {"word_embedding_dimension": HIDDEN, "pooling_mode": pooling},
-        "2_Dense/config.json": dense,
-    }
-    lay(folder, files)
-    weights = torch.randn(12, HIDDEN, generator=torch.Generator().manual_seed(1))
-    save_file(
-        {"linear.weight": weights, "linear.bias": weights[:, 0].contiguous()}, folder / "2_Dense/model.safetensors"
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,148 @@
+"""Weights on MLX: shards, half precision, and MLX's own quantisation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from checkpoints import lay
+from mlx_models import DEVICE, MIXED, Opened, by_torch, open_mlx, order_of, with_config
+from safetensors.torch import load_file, save_file
+
+from nearfar.engines.mlx import kind
+from nearfar.engines.mlx.quantizing import quantize_folder
+from nearfar.engines.torch.engine import TorchEngine
+from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nearfar.config import Dtype
+
+
+class TestWeights:
+    def test_shards_are_put_together(self, bert: Path) -> None:
+        whole = open_mlx(bert)
+        rows = whole.rows(MIXED)
+        expected = whole.engine.embed(rows)
+        weights = load_file(bert / "model.safetensors")
+        names = sorted(weights)
+        shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+        for file, of in shards.items():
+            save_file({name: weights[name] for name in of}, bert / file)
+        index = {"metadata": {}, "weight_map": {name: file for file, of in shards.items() for name in of}}
+        lay(bert, {"model.safetensors.index.json": index})
+        (bert / "model.safetensors").unlink()
+
+        np.testing.assert_array_equal(expected, open_mlx(bert).engine.embed(rows))
+
+    @pytest.mark.parametrize(("dtype", "floor"), [("float16", 0.9999), ("bfloat16", 0.995)])
+    def test_half_precision_is_near_and_pools_in_float32(
+        self, dtype: Dtype, floor: float, on_mlx: Callable[..., Opened]
+    ) -> None:
+        here = on_mlx("bert")
+        rows = here.rows(MIXED)
+
+        half = open_mlx(here.folder, dtype)
+        vectors = half.engine.embed(rows)
+
+        cosines = (vectors * here.engine.embed(rows)).sum(1)
+        assert floor <= cosines.min() < 1
+        assert dtype == half.engine.info.dtype
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+    def test_the_automatic_precision_on_a_processor_is_float32(self, bert: Path) -> None:
+        info = open_mlx(bert, "auto").engine.info
+
+        assert DEVICE == "mps" or ("float32", "auto: half precision is slower on a processor") == (
+            info.dtype,
+            info.dtype_reason,
+        )
+
+
+def unquantised(folder: Path, target: Path) -> Path:
+    """Write the folder anew, with the rounded weights as the float32 numbers that they mean."""
+    import mlx.core as mx
+
+    shutil.copytree(folder, target)
+    config = json.loads((folder / "config.json").read_text())
+    way = config.pop("quantization")
+    config.pop("quantization_config")
+    arrays: Any = mx.load(str(folder / "model.safetensors"))
+    for name in [name.removesuffix(".scales") for name in arrays if name.endswith(".scales")]:
+        parts = [arrays.pop(f"{name}.{part}", None) for part in ("weight", "scales", "biases")]
+        arrays[f"{name}.weight"] = mx.dequantize(*parts, **way).astype(mx.float32)
+    mx.save_safetensors(str(target / "model.safetensors"), arrays, metadata={"format": "pt"})
+    lay(target, {"config.json": config})
+    return target
+
+
+class TestQuantized:
+    @pytest.mark.parametrize("way", ["affine 8", "affine 6", "affine 4", "affine 2", "mxfp4 4", "mxfp8 8", "nvfp4 4"])
+    @pytest.mark.parametrize("family", ["bert", "qwen3"])
+    def test_a_quantised_folder_gives_what_torch_gives_with_the_rounded_weights(
+        self, family: str, way: str, on_mlx: Callable[..., Opened], tmp_path: Path
+    ) -> None:
+        here = on_mlx(family)
+        mode, _, bits = way.partition(" ")
+
+        group = 16 if mode == "nvfp4" else 32
+        made = quantize_folder(order_of(here.folder), tmp_path / "q", bits=int(bits), mode=mode, group_size=group)
+        there = open_mlx(tmp_path / "q", "float32")
+
+        rows = here.rows(MIXED)
+        vectors = there.engine.embed(rows)
+        rounded = by_torch(open_mlx(unquantised(tmp_path / "q", tmp_path / "rounded")), rows)
+        assert (vectors * rounded).sum(1).min() >= 0.9999
+        assert (vectors * here.engine.embed(rows)).sum(1).min() < 0.99999
+        assert made.after < made.before * 0.6
+        assert f"{bits} bit {mode}" == there.engine.info.dtype
+
+    def test_single_layers_may_be_quantised_in_their_own_way(
+        self, on_mlx: Callable[..., Opened], tmp_path: Path
+    ) -> None:
+        """As mixed recipes and DWQ folders have it: config.json names the layer."""
+        import mlx.core as mx
+
+        here = on_mlx("bert")
+        quantize_folder(order_of(here.folder), tmp_path / "q", bits=4, mode="affine", group_size=32)
+        name = "encoder.layer.0.attention.self.query"
+        arrays: Any = mx.load(str(tmp_path / "q/model.safetensors"))
+        original = mx.array(load_file(here.folder / "model.safetensors")[f"{name}.weight"].numpy())
+        parts = zip(("weight", "scales", "biases"), mx.quantize(original, 32, 8), strict=True)
+        arrays |= {f"{name}.{part}": array for part, array in parts}
+        mx.save_safetensors(str(tmp_path / "q/model.safetensors"), arrays)
+        config = json.loads((tmp_path / "q/config.json").read_text())
+        config["quantization"][name] = {"group_size": 32, "bits": 8}
+        lay(tmp_path / "q", {"config.json": config})
+
+        vectors = open_mlx(tmp_path / "q", "auto").engine.embed(here.rows(MIXED))
+
+        assert np.isfinite(vectors).all()
+
+    def test_other_engines_say_which_one_it_is_for(self, on_mlx: Callable[..., Opened], tmp_path: Path) -> None:
+        quantize_folder(order_of(on_mlx("bert").folder), tmp_path / "q", bits=4, mode="affine", group_size=32)
+
+        with pytest.raises(EngineUnavailable, match="quantised for MLX; use --engine mlx"):
+            TorchEngine(order_of(tmp_path / "q"))
+
+    def test_what_can_not_be_done_is_refused(self, bert: Path, tmp_path: Path) -> None:
+        order = order_of(bert)
+
+        with pytest.raises(ConfigError, match="mxfp4 has 4 bits, not 8"):
+            quantize_folder(order, tmp_path / "q", bits=8, mode="mxfp4", group_size=None)
+        with pytest.raises(ConfigError, match="is there already"):
+            quantize_folder(order, bert, bits=8, mode="affine", group_size=None)
+        with_config(bert, quantization={"bits": 4, "group_size": 32})
+        with pytest.raises(CheckpointError, match="quantised already"):
+            quantize_folder(order, tmp_path / "q", bits=8, mode="affine", group_size=None)
+
+    def test_another_library_s_quantisation_is_refused(self, bert: Path) -> None:
+        with_config(bert, quantization_config={"quant_method": "gptq", "bits": 4})
+
+        with pytest.raises(EngineUnavailable, match="quantised with gptq aren't supported, only MLX's own"):
+            kind.open(order_of(bert))
