@@ -85,7 +85,7 @@ def check(models: tuple[str, ...], file: Path | None, **said: object) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--bits", type=click.IntRange(2, 8), default=4, show_default=True, help="Bits a weight.")
+@click.option("--bits", type=click.IntRange(2, 8), help="Bits a weight.  [default: 4; 8 for mxfp8]")
 @click.option("--mode", type=click.Choice(["affine", "mxfp4", "mxfp8", "nvfp4"]), default="affine", show_default=True)
 @click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's own]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: such as MODEL-4bit, here]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nearfar.engines import EngineOrder, choose_engines
 from nearfar.models.checkpoint import Hub, find_checkpoint
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 _MB = 1_000_000
 
 
-def convert_model(
-    settings: Settings, out: Path | None, *, bits: int, mode: str, group_size: int | None
-) -> Iterator[str]:
+def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[str]:
     """Quantise the first model of the settings, and say in lines where it is, what it costs and what it saves.
 
-    Raises a SetupError where MLX isn't installed, or the model or the way of quantising isn't for it.
+    ``way`` has ``mode``, ``bits`` and ``group_size``, the latter two None for the mode's usual. Raises a SetupError
+    where MLX isn't installed, or the model or the way of quantising isn't for it.
     """
     choose_engines("mlx", settings.device)
-    from nearfar.engines.mlx.quantizing import quantize_folder  # imports mlx
+    from nearfar.engines.mlx.quantizing import Way, quantize_folder  # imports mlx
 
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
     checkpoint = find_checkpoint(settings.models[0].name, hub)
@@ -38,8 +37,10 @@ def convert_model(
         dtype="float32",
         probes=Tokens(checkpoint.folder, recipe).probes(),
     )
-    target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{mode if mode != 'affine' else f'{bits}bit'}")
-    made = quantize_folder(order, target, bits=bits, mode=mode, group_size=group_size)
+    chosen = Way(**way)
+    kind = f"{chosen.checked()['bits']}bit" if chosen.mode == "affine" else chosen.mode
+    target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{kind}")
+    made = quantize_folder(order, target, chosen, checkpoint.name)
     yield f"folder   {target}"
     yield f"size     {made.after / _MB:,.1f} MB of weights, {made.before / _MB:,.1f} MB before"
     yield f"exact    {made.loss}"

@@ -10,7 +10,7 @@ import torch
 from checkpoints import FAMILIES, lay, make_tokenizer
 from conftest import ENGINES
 from texts import varied_texts
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from nearfar.engines import EngineOrder, installed_engines
 from nearfar.errors import CheckpointError
@@ -86,6 +86,45 @@ def test_the_score_is_the_logit_of_yes_less_that_of_no(engine: str, *, tied: boo
 
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-3)
     assert np.std(expected) > 0.1
+
+
+@pytest.mark.skipif("mlx" not in ENGINES, reason="mlx isn't installed")
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_quantised_words_are_those_that_are_compared(*, tied: bool, tmp_path: Path) -> None:
+    """With 8 bits the scores stay near; and the folder is known for what it is under any name."""
+    from nearfar.engines.mlx.quantizing import Way, quantize_folder
+
+    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=tied)
+    recipe = read_recipe(folder)
+    probes = Tokens(folder, recipe).probes()
+    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=probes)
+
+    made = quantize_folder(order, tmp_path / "mine", Way(bits=8, group_size=32))
+    scores = [scores_of(tmp_path / "mine", "mlx") for _ in range(2)]
+
+    np.testing.assert_array_equal(*scores)
+    assert np.corrcoef(scores[0], as_the_page_does(folder))[0, 1] > 0.999
+    assert made.loss.worst < 0.05
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_classifier_made_of_it_is_asked_the_same_question(engine: str, tmp_path: Path) -> None:
+    """As the converted checkpoints are: the head holds the difference of the two rows."""
+    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=True)
+    expected = as_the_page_does(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    yes, no = (AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(word) for word in ("yes", "no"))
+    model.config.num_labels = 1
+    classifier = AutoModelForSequenceClassification.from_config(model.config)
+    classifier.model.load_state_dict(model.model.state_dict())
+    rows = model.lm_head.weight
+    classifier.score.weight = torch.nn.Parameter((rows[yes] - rows[no])[None].detach())
+    classifier.save_pretrained(tmp_path / "Qwen3-Reranker-tiny-seq-cls")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "Qwen3-Reranker-tiny-seq-cls")
+
+    scores = scores_of(tmp_path / "Qwen3-Reranker-tiny-seq-cls", engine)
+
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -121,6 +121,26 @@ class TestNumbers:
 
         np.testing.assert_allclose(here.engine.embed(rows), expected, rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize(
+        "scaling",
+        [
+            {"rope_type": "linear", "factor": 2.0},
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        ],
+        ids=lambda scaling: str(scaling["rope_type"]),
+    )
+    def test_a_llama_s_positions_may_be_stretched(self, scaling: dict[str, object], tmp_path: Path) -> None:
+        here = open_mlx(write_transformer(tmp_path, "llama", rope_parameters={"rope_theta": 500_000.0} | scaling))
+        rows = here.rows(MIXED)
+
+        np.testing.assert_allclose(here.engine.embed(rows), by_torch(here, rows), rtol=0, atol=1e-5)
+
     def test_a_window_narrower_than_the_padding_gives_no_nan(self, on_mlx: Callable[..., Opened]) -> None:
         """Under a sliding window a place in the padding may see nothing at all."""
         here = on_mlx("modernbert")
@@ -167,7 +187,7 @@ class TestRefusals:
             ("modernbert", {"hidden_activation": "silu"}),
             ("qwen3", {"use_sliding_window": True}),
             ("qwen3", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}}),
-            ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+            ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}}),
             ("gemma3_text", {"layer_types": ["full_attention", "sliding_attention"]}),
         ],
         ids=str,
@@ -189,6 +209,11 @@ class TestRefusals:
             (lambda weights: weights["embeddings.LayerNorm.bias"].fill_(np.nan), "LayerNorm.bias holds numbers that"),
             (lambda weights: weights.update({"encoder.adapter.weight": torch.ones(2)}), "no place for the weights enc"),
             (
+                lambda weights: weights.update({"embeddings.LayerNorm.scales": torch.ones(2)}),
+                "no place for the weights",
+            ),
+            (lambda weights: weights.update({"dense.0.weight": torch.ones(2)}), "Dense layers inside, as mlx-embeddi"),
+            (
                 lambda weights: weights.update({"embeddings.LayerNorm.bias": torch.ones(3)}),
                 r"LayerNorm.bias are \(3,\) where config.json says \(32,\)",
             ),
@@ -199,6 +224,29 @@ class TestRefusals:
     ) -> None:
         with pytest.raises((CheckpointError, EngineUnavailable), match=says):
             kind.open(order_of(with_weights(bert, change)))
+
+    @pytest.mark.parametrize(
+        ("family", "name"), [("qwen3", "layers.0.self_attn.q_proj.bias"), ("llama", "layers.0.mlp.up_proj.bias")]
+    )
+    def test_a_bias_that_nobody_would_add_is_refused(self, family: str, name: str, tmp_path: Path) -> None:
+        folder = write_transformer(tmp_path, family)
+        with_weights(folder, lambda weights: weights.update({name: torch.full((32,), 5.0)}))
+
+        with pytest.raises(EngineUnavailable, match=f"no place for the weights {name}; use --engine torch"):
+            kind.open(order_of(folder))
+
+    @pytest.mark.parametrize(("family", "option"), [("bert", "max_position_embeddings"), ("lfm2", "block_multiple_of")])
+    def test_an_option_that_only_the_transformer_s_file_needs_leaves_it_to_another_engine(
+        self, family: str, option: str, tmp_path: Path
+    ) -> None:
+        folder = write_transformer(tmp_path, family)
+        config = json.loads((folder / "config.json").read_text())
+        order = order_of(folder)
+        del config[option]
+        lay(folder, {"config.json": config})
+
+        with pytest.raises(EngineUnavailable, match=f"config.json: the MLX engine doesn't support .*{option}"):
+            kind.open(order)
 
     def test_a_file_that_is_no_safetensors(self, bert: Path) -> None:
         (bert / "model.safetensors").write_bytes(b"nothing of the kind")

@@ -42,6 +42,67 @@ def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
     assert pooling == known.pooling
 
 
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("Snowflake/snowflake-arctic-embed-m", "Represent this sentence for searching relevant passages: "),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", "query: "),
+    ],
+)
+def test_later_members_have_prompts_of_their_own(name: str, query: str) -> None:
+    known = known_by(name)
+
+    assert known
+    assert query == known.prompts["query"]
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "pooling"),
+    [("BAAI/bge-en-icl", "mistral", "lasttoken"), ("thenlper/gte-large-zh", "bert", "cls")],
+)
+def test_a_name_s_pooling_is_not_for_another_kind_of_model(
+    name: str, family: str, pooling: str, tmp_path: Path
+) -> None:
+    folder = write_transformer(tmp_path / "bare", family)
+
+    assert (pooling,) == read_recipe(folder, name=name).pooling
+
+
+def test_a_model_tuned_further_pools_alike_and_has_no_prompts_of_its_base(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "tuned", "bert")
+    config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "BAAI/bge-small-en-v1.5"}
+    lay(folder, {"config.json": config})
+
+    recipe = read_recipe(folder, name="me/tuned")
+
+    assert (("cls",), {}) == (recipe.pooling, recipe.prompts)
+
+
+def test_a_folder_without_a_former_name_is_no_fault(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "plain", "bert")
+    lay(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"_name_or_path": None}})
+
+    assert ("mean",) == read_recipe(folder).pooling
+
+
+def test_the_file_of_the_pooling_may_be_missing_where_the_family_is_known(tmp_path: Path) -> None:
+    """Converters copy modules.json, and not the folders that it names."""
+    folder = write_transformer(tmp_path / "bge-m3-mlx", "bert")
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for at, (kind, path) in enumerate(paths.items())
+    ]
+    lay(folder, {"modules.json": modules})
+
+    recipe = read_recipe(folder)
+
+    assert ("cls",) == recipe.pooling
+    assert "as BAAI/bge-m3, by its name; the folder has no 1_Pooling/config.json" == recipe.pooling_source
+    with pytest.raises(CheckpointError, match="1_Pooling/config.json: can't be read"):
+        read_recipe(folder, name="somebody/other")
+
+
 @pytest.mark.parametrize("name", ["bert-base-uncased", "my-model", "cambridge-model", ""])
 def test_other_names_are_nobody_s(name: str) -> None:
     assert known_by(name) is None

@@ -11,6 +11,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -190,8 +191,9 @@ async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) ->
 
     async def watch() -> None:
         nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        with suppress(Exception):  # a connection that can't be heard any more is gone as well
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
         gone = True
         if working:
             working.cancel()

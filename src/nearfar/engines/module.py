@@ -78,7 +78,7 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would break into the log
     auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
-    if order.recipe.judge:
+    if order.recipe.speaks:
         auto = AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(
@@ -93,7 +93,7 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise CheckpointError(f"{order.folder}: can't be loaded: {_first_sentence(error)}") from error
     _refuse_unfit(order, model, report)
-    if order.recipe.judge:
+    if order.recipe.judge and order.recipe.speaks:
         model = _as_classifier(model, order.recipe.judge)
     if order.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one

@@ -47,15 +47,22 @@ KNOWN = (
         prompts={"query": f"Instruct: {_WEB_SEARCH}\nQuery:"},
         source="Qwen/Qwen3-Embedding-0.6B",
     ),
+    Known(pattern=r"gte-(small|base|large)-(zh|en-v1)", pooling="cls", source="Alibaba-NLP/gte-large-en-v1.5"),
     Known(pattern="gte-modernbert", pooling="cls", source="Alibaba-NLP/gte-modernbert-base"),
     Known(pattern=r"gte-(small|base|large)\b", pooling="mean", source="thenlper/gte-large"),
+    Known(
+        pattern="snowflake-arctic-embed-.*v2",
+        pooling="cls",
+        prompts={"query": "query: "},
+        source="Snowflake/snowflake-arctic-embed-l-v2.0",
+    ),
     Known(
         pattern="snowflake-arctic-embed",
         pooling="cls",
         prompts=_BGE,
         source="Snowflake/snowflake-arctic-embed-l",
     ),
-    Known(pattern="mxbai-embed", pooling="cls", prompts=_BGE, source="mixedbread-ai/mxbai-embed-large-v1"),
+    Known(pattern="mxbai-embed-(large|2d)", pooling="cls", prompts=_BGE, source="mixedbread-ai/mxbai-embed-large-v1"),
     Known(
         pattern="modernbert-embed",
         pooling="mean",

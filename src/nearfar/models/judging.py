@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
@@ -21,15 +22,15 @@ class Judge(Struct, frozen=True, kw_only=True):
     """How the question is put: ``before``, the pair's text, ``after``; and the tokens that mean yes and no.
 
     ``text`` has places for ``{instruction}``, ``{query}`` and ``{document}``. ``no`` is None where the logit of ``yes``
-    alone is the score.
+    alone is the score, and ``yes`` as well where a classifier's head gives it.
     """
 
     before: str
     text: str
     after: str
     instruction: str
-    yes: int
-    no: int | None
+    yes: int | None = None
+    no: int | None = None
 
 
 class _LogitScore(Struct):
@@ -47,6 +48,12 @@ _BEFORE = (
 _TEXT = "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
 _AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 _INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+QWEN3_RERANKER = Judge(before=_BEFORE, text=_TEXT, after=_AFTER, instruction=_INSTRUCTION)
+
+
+def is_qwen3_reranker(*names: str) -> bool:
+    """Tell by its names whether a model is Qwen3-Reranker or was made of it."""
+    return any("qwen3-reranker" in name.lower() for name in names)
 
 
 def read_judge(folder: Path, score: Path | None) -> Judge:
@@ -56,13 +63,9 @@ def read_judge(folder: Path, score: Path | None) -> Judge:
     """
     if score:
         said = read_json(score / "config.json", _LogitScore)
-        return _asked(said.true_token_id, said.false_token_id)
+        return msgspec.structs.replace(QWEN3_RERANKER, yes=said.true_token_id, no=said.false_token_id)
     tokenizer = open_tokenizer(folder)
     yes, no = tokenizer.token_to_id("yes"), tokenizer.token_to_id("no")
     if yes is None or no is None:
         raise CheckpointError(f"{folder}: the tokenizer has no tokens yes and no, so it can't be a Qwen3-Reranker")
-    return _asked(yes, no)
-
-
-def _asked(yes: int, no: int | None) -> Judge:
-    return Judge(before=_BEFORE, text=_TEXT, after=_AFTER, instruction=_INSTRUCTION, yes=yes, no=no)
+    return msgspec.structs.replace(QWEN3_RERANKER, yes=yes, no=no)

@@ -7,7 +7,7 @@ change every number without saying so.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -72,8 +72,17 @@ class _DenseConfig(_Names, kw_only=True):
     use_residual: bool = False
 
 
-def read_steps(folder: Path, hidden_size: int) -> Steps | None:
+class Pooled(NamedTuple):
+    """A pooling and how it is known."""
+
+    pooling: Pooling
+    source: str
+
+
+def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> Steps | None:
     """Follow modules.json step by step; None where the folder has no such file.
+
+    ``usual`` counts where the file that should name the pooling is missing: converters often leave folders out.
 
     Raises CheckpointError for a step, an order, an option or a width that can't be honoured.
     """
@@ -89,7 +98,12 @@ def read_steps(folder: Path, hidden_size: int) -> Steps | None:
     if modules[0].path:
         raise CheckpointError(f"{file}: the transformer lies in {modules[0].path!r}, not at the top")
     folders = [_inside(folder, module.path) for module in modules]
-    pooling = _pooling(folders[1] / "config.json", hidden_size)
+    file = folders[1] / "config.json"
+    pooling, source = (
+        ((usual.pooling,), f"{usual.source}; the folder has no {modules[1].path}/config.json")
+        if (usual and not file.is_file())
+        else (_pooling(file, hidden_size), f"{modules[1].path}/config.json")
+    )
     dense = tuple(_dense(at) for at, kind in zip(folders, kinds, strict=True) if kind == "Dense")
     if kinds[-1] == "Normalize":
         config = folders[-1] / "config.json"
@@ -97,7 +111,7 @@ def read_steps(folder: Path, hidden_size: int) -> Steps | None:
     _check_widths(dense, hidden_size * len(pooling))
     return Steps(
         pooling=pooling,
-        source=f"{modules[1].path}/config.json",
+        source=source,
         dense=dense,
         normalize=kinds[-1] == "Normalize",
     )

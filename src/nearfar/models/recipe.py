@@ -14,8 +14,8 @@ from nearfar.errors import CheckpointError
 from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
 from nearfar.models.families import Known, known_by
 from nearfar.models.files import read_json, read_json_if_there
-from nearfar.models.judging import Judge, read_judge
-from nearfar.models.modules import Dense, Pooling, Steps, read_steps, score_folder
+from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, read_judge
+from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_steps, score_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +93,11 @@ class Recipe(Struct, frozen=True, kw_only=True):
     quantized: bool = False
 
     @property
+    def speaks(self) -> bool:
+        """Tell whether a language model answers: yes or no, as the next token."""
+        return self.judge is not None and self.judge.yes is not None
+
+    @property
     def dim(self) -> int:
         """Length of a vector, after pooling and any Dense layers; 0 for a cross-encoder."""
         if self.task == "score":
@@ -129,16 +134,22 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         type_ids=_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
     )
+    names = (name or folder.name, config.name or "")
     if recipe.architecture.endswith("ForSequenceClassification"):
-        return _cross_encoder(folder, config, recipe)
+        recipe = _cross_encoder(folder, config, recipe)
+        # What was a language model is still asked the same question; only the answer comes from a head of its own.
+        return msgspec.structs.replace(recipe, judge=QWEN3_RERANKER) if is_qwen3_reranker(*names) else recipe
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    names = (name or folder.name, config.name)
     if _judges(folder, config, names):
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
+    # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
+    recipe = _with_prompts(folder, recipe, known_by(names[0]))
     known = known_by(*names)
-    recipe = _with_prompts(folder, recipe, known)
-    steps = read_steps(folder, recipe.hidden_size) or _usual_steps(folder, config, known)
+    if known and known.pooling != "lasttoken" and not known.has_more and config.model_type in _DECODERS:
+        known = None  # a family's later, larger members: bge-en-icl is no BERT
+    usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
+    steps = read_steps(folder, recipe.hidden_size, usual) or _usual_steps(folder, config, known)
     return msgspec.structs.replace(
         recipe,
         pooling=steps.pooling,
@@ -150,7 +161,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
 
 def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
     """Tell whether it is a reranker that says yes or no: Qwen3-Reranker and what was made of it."""
-    if not any("qwen3-reranker" in name.lower() for name in names):
+    if not is_qwen3_reranker(*names):
         if score_folder(folder):
             raise CheckpointError(
                 f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported"

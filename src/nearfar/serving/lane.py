@@ -82,7 +82,7 @@ class Lane:
         self._most_padding = engine.info.most_padding if engine.info.padded else None
         _, failed = await self._on_thread(lambda: self._forward([probe]))
         if failed:
-            raise EngineFailed(f"the first forward of {self._model} gave no answer: {failed[0]}")
+            raise EngineFailed(f"the first forward of {self._model} gave no answer ({failed[0].__name__})")
         self._idle = engine.info.parallel
         if self._idle > 1:
             self._threads = ThreadPoolExecutor(max_workers=self._idle, thread_name_prefix=f"lane-{self._model}")

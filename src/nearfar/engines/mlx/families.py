@@ -16,7 +16,7 @@ from msgspec import Struct
 from nearfar.engines.mlx import heads
 from nearfar.engines.mlx.attention import causal, fuse_attention, visible, within
 from nearfar.engines.mlx.library import model_file
-from nearfar.errors import CheckpointError, EngineUnavailable
+from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
@@ -83,11 +83,8 @@ def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
 
 
 def _arguments(kind: type, config: Config) -> Any:
-    """Make a file's own arguments. Raises CheckpointError where config.json lacks one."""
-    try:
-        return kind.from_dict(config)  # type: ignore[attr-defined]  # every ModelArgs has it
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"config.json: {error}") from error
+    """Make a file's own arguments. Raises TypeError where config.json lacks one."""
+    return kind.from_dict(config)  # type: ignore[attr-defined]  # every ModelArgs has it
 
 
 def _build_bert(config: Config) -> nn.Module:
@@ -99,7 +96,10 @@ def _build_bert(config: Config) -> nn.Module:
 def _build_roberta(config: Config) -> nn.Module:
     _only(config, hidden_act="gelu", is_decoder=False)
     file = model_file("xlm_roberta")
-    return _without_pooler(file.Model(_arguments(file.ModelArgs, {"pad_token_id": 1, **config})))
+    padding = config.get("pad_token_id")
+    return _without_pooler(
+        file.Model(_arguments(file.ModelArgs, {**config, "pad_token_id": 1 if padding is None else padding}))
+    )
 
 
 def _without_pooler(model: nn.Module) -> nn.Module:
@@ -160,7 +160,13 @@ def _build_llama(config: Config) -> nn.Module:
     _only(config, hidden_act="silu", is_causal=True)
     _only_full_attention(config)
     file = model_file("llama_bidirec")
-    return file.LlamaBidirectionalModel(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
+    positions: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    stretch = positions.get("rope_type", positions.get("type", "default"))
+    if stretch not in {"default", "linear", "llama3"}:
+        raise Unsupported(f"{stretch} rotary positions")
+    base = positions.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    arguments = {"rope_theta": float(base), "rope_scaling": None if stretch == "default" else positions}
+    return file.LlamaBidirectionalModel(_arguments(file.ModelArgs, {**config, **arguments}))
 
 
 def _run_llama(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:

@@ -163,19 +163,15 @@ class LastTokenHead(nn.Module):
 class JudgeHead(nn.Module):
     """A language model's, of which two rows of the vocabulary count: the logit of yes, less that of no."""
 
-    def __init__(self, config: dict[str, Any], judge: Judge, words: nn.Module) -> None:
-        """``words`` is the table of the transformer's own words, which many models answer from as well."""
+    def __init__(self, config: dict[str, Any], judge: Judge) -> None:
         super().__init__()
-        if config.get("tie_word_embeddings"):
-            self._words = words
-        else:
+        if not config.get("tie_word_embeddings"):
             self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
         self._judge = judge
 
-    def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B,) float32."""
-        table = self.lm_head if "lm_head" in self else self._words
-        rows = _rows(table, [self._judge.yes] if self._judge.no is None else [self._judge.yes, self._judge.no])
+    def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:
+        """Give (B,) float32. ``words`` is the transformer's own table, which many models answer from as well."""
+        rows = _rows(self.get("lm_head", words), [at for at in (self._judge.yes, self._judge.no) if at is not None])
         logits = last_token(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
         return logits[:, 0] if self._judge.no is None else logits[:, 0] - logits[:, 1]
 

@@ -26,8 +26,9 @@ class Network(nn.Module):
         super().__init__()
         self._run = family.run
         self.trunk = family.build(config)
-        if recipe.judge:
-            self.head = JudgeHead(config, recipe.judge, self.trunk.embed_tokens)
+        self._speaks = recipe.speaks
+        if recipe.judge and recipe.speaks:
+            self.head = JudgeHead(config, recipe.judge)
         elif recipe.task == "score" and family.head:
             self.head = family.head(config)
         else:
@@ -37,7 +38,8 @@ class Network(nn.Module):
         """Turn ids (B, T), padded on the right where ``mask`` is 0, into vectors (B, D) or logits (B,), float32."""
         whole = bool(mask.all().item())
         hidden = self._run(self.trunk, ids, None if whole else mask, types)
-        answer: mx.array = self.head(hidden, mask)
+        words = (self.trunk.embed_tokens,) if self._speaks else ()  # the table as it is now: it may have been quantised
+        answer: mx.array = self.head(hidden, mask, *words)
         return answer
 
 
@@ -50,6 +52,8 @@ def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, W
         network = Network(family_of(order), read_config(order.folder), order.recipe)
     except Unsupported as error:
         raise EngineUnavailable(f"{order.folder}/{error}") from error
+    except (KeyError, TypeError, ValueError) as error:  # an option that the transformer's file wants and isn't there
+        raise EngineUnavailable(f"{order.folder}/{Unsupported(f'what it says ({error!r})')}") from error
     weights = load_weights(order.folder, network, family_of(order).adapt)
     if quantization := read_quantization(order.folder):
         quantize_like(network, weights, quantization)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
 
 _KEPT = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
-_GROUPS = {"affine": 64, "mxfp4": 32, "mxfp8": 32, "nvfp4": 16}  # mlx's own defaults
-_BITS = {"affine": (2, 3, 4, 5, 6, 8), "mxfp4": (4,), "mxfp8": (8,), "nvfp4": (4,)}
+# What mlx has for each mode, the usual one first.
+_GROUPS = {"affine": (64, 32, 128), "mxfp4": (32,), "mxfp8": (32,), "nvfp4": (16,)}
+_BITS = {"affine": (4, 2, 3, 5, 6, 8), "mxfp4": (4,), "mxfp8": (8,), "nvfp4": (4,)}
 
 
 class Quantized(Struct, frozen=True, kw_only=True):
@@ -38,25 +39,43 @@ class Quantized(Struct, frozen=True, kw_only=True):
     loss: Loss
 
 
-def quantize_folder(order: EngineOrder, target: Path, *, bits: int, mode: str, group_size: int | None) -> Quantized:
-    """Write the checkpoint to ``target``, a folder that isn't there yet, with its matrices in ``bits`` each.
+class Way(Struct, frozen=True, kw_only=True):
+    """How to quantise: mlx's mode, the bits a weight and the weights that share a scale, None for the mode's usual."""
 
+    mode: str = "affine"
+    bits: int | None = None
+    group_size: int | None = None
+
+    def checked(self) -> dict[str, Any]:
+        """Give what mlx is told. Raises ConfigError for what the mode doesn't have."""
+        for what, said, there in (("bits", self.bits, _BITS), ("weights a group", self.group_size, _GROUPS)):
+            if said is not None and said not in there[self.mode]:
+                raise ConfigError(
+                    f"{self.mode} has {' or '.join(map(str, sorted(there[self.mode])))} {what}, not {said}"
+                )
+        bits, group_size = self.bits or _BITS[self.mode][0], self.group_size or _GROUPS[self.mode][0]
+        return {"group_size": group_size, "bits": bits, "mode": self.mode}
+
+
+def quantize_folder(order: EngineOrder, target: Path, way: Way, name: str = "") -> Quantized:
+    """Write the checkpoint to ``target``, a folder that isn't there yet, with its matrices quantised.
+
+    What the Recipe took from the model's ``name`` is written down there, so that the folder may be called anything.
     Raises ConfigError for a way that mlx doesn't have or a folder that is there, CheckpointError for a checkpoint that
     is quantised already.
     """
-    if bits not in _BITS[mode]:
-        raise ConfigError(f"{mode} has {' or '.join(map(str, _BITS[mode]))} bits, not {bits}")
+    told = way.checked()
     if target.exists():
         raise ConfigError(f"{target} is there already; name another folder with --out")
     if read_quantization(order.folder):
         raise CheckpointError(f"{order.folder}: is quantised already; start from the original")
-    way = {"group_size": group_size or _GROUPS[mode], "bits": bits, "mode": mode}
     answer = "embed" if order.recipe.task == "embed" else "score"
     exact = getattr(MlxEngine(order), answer)(order.probes)
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    _write(order, unfinished, way)
+    _write(order, unfinished, told)
+    _name(order, unfinished, name)
     unfinished.rename(target)
     found = getattr(MlxEngine(msgspec.structs.replace(order, folder=target, dtype="auto")), answer)(order.probes)
     return Quantized(before=_size(order.folder), after=_size(target), loss=measure_loss(exact, found))
@@ -71,6 +90,8 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
         return hasattr(module, "to_quantized") and module.weight.shape[-1] % way["group_size"] == 0 and not small
 
     nn.quantize(network, **way, class_predicate=fits)
+    if not any("scales" in module for _, module in network.named_modules()):
+        raise ConfigError(f"{order.folder}: none of its matrices can be parted into groups of {way['group_size']}")
     arrays = {}
     for place, array in tree_flatten(network.parameters()):
         module, _, part = place.rpartition(".")
@@ -83,6 +104,27 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
             (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
     config = read_config(order.folder) | {"quantization": way, "quantization_config": way}
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _name(order: EngineOrder, target: Path, name: str) -> None:
+    """Write down what another folder's name wouldn't tell: the model's own, its pooling and its prompts."""
+    recipe = order.recipe
+    files: dict[str, object] = {"config.json": read_config(target) | {"_name_or_path": name or order.folder.name}}
+    if recipe.task == "embed" and not (target / "modules.json").exists():
+        kinds = ["Transformer", "Pooling", *(["Normalize"] if recipe.normalize else [])]
+        paths = ("", "1_Pooling", "2_Normalize")
+        files["modules.json"] = [
+            {"idx": at, "name": str(at), "path": paths[at], "type": f"sentence_transformers.models.{kind}"}
+            for at, kind in enumerate(kinds)
+        ]
+        pooling = {"word_embedding_dimension": recipe.hidden_size, "pooling_mode": list(recipe.pooling)}
+        files["1_Pooling/config.json"] = pooling
+        if not (target / "config_sentence_transformers.json").exists():
+            named = {"prompts": recipe.prompts, "default_prompt_name": recipe.default_prompt}
+            files["config_sentence_transformers.json"] = named
+    for path, content in files.items():
+        (target / path).parent.mkdir(exist_ok=True)
+        (target / path).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _size(folder: Path) -> int:

@@ -28,6 +28,7 @@ _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")
 _IDLE = re.compile(
     r"(position_ids|inv_freq|masked_bias)$|^(pooler|lm_head|cls|decoder|head|predictions|prediction_head)\.|_Dense\."
 )
+_INNER_DENSE = re.compile(r"^dense\.\d+\.")
 _WAYS = ("group_size", "bits", "mode")
 _PARTS = ("weight", "bias", "scales", "biases")
 
@@ -60,6 +61,11 @@ def load_weights(folder: Path, network: nn.Module, adapt: Callable[[str, mx.arra
             place = _place(name, modules)
             if place:
                 arrays[place], names[place] = adapt(name, array), name
+            elif _INNER_DENSE.match(_PREFIX.sub("", name)):
+                raise CheckpointError(
+                    f"{file}: has Dense layers inside, as mlx-embeddings saves them, which modules.json should name; "
+                    "take the original model, or quantise it with nearfar convert"
+                )
             elif not _IDLE.search(_PREFIX.sub("", name)):
                 raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
     return Weights(arrays, names)
@@ -119,12 +125,18 @@ def quantize_like(network: nn.Module, weights: Weights, quantization: Quantizati
 def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Path) -> None:
     """Fill the network, in ``dtype`` (None: as saved), and read everything in on this thread.
 
-    Raises CheckpointError where weights are absent, of another shape, or not finite.
+    Raises CheckpointError where weights are absent, of another shape, or not finite, EngineUnavailable where there are
+    more than the network has use for.
     """
     wanted: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     absent = sorted(wanted.keys() - weights.arrays.keys())
     if absent:
         raise CheckpointError(f"{folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs")
+    extra = sorted(weights.arrays.keys() - wanted.keys())
+    if extra:
+        raise EngineUnavailable(
+            f"{folder}: MLX has no place for the weights {weights.names[extra[0]]}; use --engine torch"
+        )
     unlike = next((name for name, value in wanted.items() if value.shape != weights.arrays[name].shape), None)
     if unlike:
         found = weights.arrays[unlike].shape
@@ -135,7 +147,9 @@ def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Pa
     network.load_weights(filled)
     network.eval()
     mx.eval(network.parameters())
-    damaged = next((name for name, value in filled if _is_float(value) and not mx.isfinite(value).all().item()), None)
+    # As saved: what is too large for half precision isn't damaged, and shows in the answers.
+    saved = ((name, weights.arrays[name]) for name in wanted)
+    damaged = next((name for name, value in saved if _is_float(value) and not mx.isfinite(value).all().item()), None)
     if damaged:
         raise CheckpointError(f"{folder}: the weights are damaged: {damaged} holds numbers that aren't finite")
 
