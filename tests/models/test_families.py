@@ -99,7 +99,7 @@ def test_the_file_of_the_pooling_may_be_missing_where_the_family_is_known(tmp_pa
 
     assert ("cls",) == recipe.pooling
     assert "as BAAI/bge-m3, by its name; the folder has no 1_Pooling/config.json" == recipe.pooling_source
-    with pytest.raises(CheckpointError, match="1_Pooling/config.json: can't be read"):
+    with pytest.raises(CheckpointError, match=r"1_Pooling/config.json: can't be read"):
         read_recipe(folder, name="somebody/other")
 
 

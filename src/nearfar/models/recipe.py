@@ -16,6 +16,7 @@ from nearfar.models.families import Known, known_by
 from nearfar.models.files import read_json, read_json_if_there
 from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, read_judge
 from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_steps, score_folder
+from nearfar.models.refusals import refuse_ignored, refuse_pickles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,10 +58,6 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
-# Families whose positions transformers takes for absolute, whatever config.json says: jina-embeddings-v2's aren't.
-_ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
-# Decoders that transformers lets look ahead where config.json says use_bidirectional_attention.
-_LOOK_AHEAD = ("gemma", "t5gemma", "llama_bidirec")
 _PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
@@ -118,8 +115,8 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
             f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
         )
     config = read_json(folder / "config.json", Config)
-    _refuse_pickles(folder)
-    _refuse_ignored(folder, config)
+    refuse_pickles(folder)
+    refuse_ignored(folder, config)
     sentence = _read_sentence(folder)
     tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
     stated = sentence.max_seq_length or tokenizer.model_max_length
@@ -143,6 +140,11 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     if _judges(folder, config, names):
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
+    return _embedder(folder, config, recipe, names)
+
+
+def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str]) -> Recipe:
+    """Add what makes vectors of hidden states, from the folder's files or as the family is known by its names."""
     # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
     recipe = _with_prompts(folder, recipe, known_by(names[0]))
     known = known_by(*names)
@@ -244,20 +246,3 @@ def _max_tokens(folder: Path, config: Config, stated: float | None, asked: int |
     if limit >= _UNLIMITED:
         raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
     return int(limit)
-
-
-def _refuse_ignored(folder: Path, config: Config) -> None:
-    """Refuse what the model was trained with and transformers 5 leaves out without a word, giving other numbers."""
-    file = folder / "config.json"
-    if config.model_type in _ABSOLUTE and (config.position_embedding_type or "absolute") != "absolute":
-        raise CheckpointError(f"{file}: position_embedding_type = {config.position_embedding_type} isn't supported")
-    if config.use_bidirectional_attention and not config.model_type.startswith(_LOOK_AHEAD):
-        raise CheckpointError(f"{file}: use_bidirectional_attention isn't supported for {config.model_type}")
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them to safetensors")
-    raise CheckpointError(f"{folder}: has no *.safetensors")

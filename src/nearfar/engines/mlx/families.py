@@ -7,7 +7,7 @@ or a way to stretch positions, is refused: to ignore it would change every numbe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx import nn
@@ -16,12 +16,11 @@ from msgspec import Struct
 from nearfar.engines.mlx import heads
 from nearfar.engines.mlx.attention import causal, fuse_attention, visible, within
 from nearfar.engines.mlx.library import model_file
+from nearfar.engines.mlx.options import Config, Unsupported, arguments, only, only_full_attention, period, theta
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
-
-Config = dict[str, Any]
 
 
 class Family(Struct, frozen=True, kw_only=True):
@@ -39,13 +38,6 @@ class Family(Struct, frozen=True, kw_only=True):
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
 
 
-class Unsupported(EngineUnavailable):
-    """Something in config.json that the transformer's file doesn't compute; another engine may."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"config.json: the MLX engine doesn't support {what}; use --engine torch")
-
-
 def family_of(order: EngineOrder) -> Family:
     """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
     family = FAMILIES.get(order.recipe.model_type)
@@ -58,47 +50,18 @@ def family_of(order: EngineOrder) -> Family:
     return family
 
 
-def _only(config: Config, **allowed: object) -> None:
-    """Raise Unsupported for an option that is set to something that the transformer's file doesn't do."""
-    for name, value in allowed.items():
-        said = config.get(name)
-        if said is not None and said != value:
-            raise Unsupported(f"{name} = {said}")
-
-
-def _only_full_attention(config: Config) -> None:
-    kinds = set(config.get("layer_types") or ())
-    if kinds - {"full_attention"}:
-        raise Unsupported(f"layer_types = {', '.join(sorted(kinds))}")
-
-
-def _theta(config: Config, kind: str = "", default: float = 10_000.0) -> float:
-    """Read the base of the rotary positions, in either spelling; refuse positions that are stretched."""
-    stretched = config.get("rope_scaling")
-    parameters: Config = config.get("rope_parameters") or {}
-    parameters = parameters.get(kind, parameters)
-    if parameters.get("rope_type", "default") != "default" or stretched:
-        raise Unsupported("scaled rotary positions")
-    return float(parameters.get("rope_theta") or config.get("rope_theta") or default)
-
-
-def _arguments(kind: type, config: Config) -> Any:
-    """Make a file's own arguments. Raises TypeError where config.json lacks one."""
-    return kind.from_dict(config)  # type: ignore[attr-defined]  # every ModelArgs has it
-
-
 def _build_bert(config: Config) -> nn.Module:
-    _only(config, hidden_act="gelu", is_decoder=False)
+    only(config, hidden_act="gelu", is_decoder=False)
     file = model_file("bert")
-    return _without_pooler(file.Model(_arguments(file.ModelArgs, config)))
+    return _without_pooler(file.Model(arguments(file.ModelArgs, config)))
 
 
 def _build_roberta(config: Config) -> nn.Module:
-    _only(config, hidden_act="gelu", is_decoder=False)
+    only(config, hidden_act="gelu", is_decoder=False)
     file = model_file("xlm_roberta")
     padding = config.get("pad_token_id")
     return _without_pooler(
-        file.Model(_arguments(file.ModelArgs, {**config, "pad_token_id": 1 if padding is None else padding}))
+        file.Model(arguments(file.ModelArgs, {**config, "pad_token_id": 1 if padding is None else padding}))
     )
 
 
@@ -117,14 +80,14 @@ def _run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.
 
 
 def _build_modernbert(config: Config) -> nn.Module:
-    _only(config, hidden_activation="gelu", classifier_activation="gelu")
+    only(config, hidden_activation="gelu", classifier_activation="gelu")
     file = model_file("modernbert")
-    every = config.get("global_attn_every_n_layers") or _period(config["layer_types"], "full_attention", first=0)
+    every = config.get("global_attn_every_n_layers") or period(config["layer_types"], "full_attention", first=0)
     thetas = {
-        "global_rope_theta": _theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
-        "local_rope_theta": _theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
+        "global_rope_theta": theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
+        "local_rope_theta": theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
     }
-    model = file.ModernBertModel(_arguments(file.ModelArgs, {**config, **thetas, "global_attn_every_n_layers": every}))
+    model = file.ModernBertModel(arguments(file.ModelArgs, {**config, **thetas, "global_attn_every_n_layers": every}))
     for layer in model.layers:
         layer.mlp.act = nn.GELU()  # the file's own is an approximation, which costs the fourth digit
     return model
@@ -142,10 +105,10 @@ def _run_modernbert(model: nn.Module, ids: mx.array, mask: mx.array | None, _typ
 
 
 def _build_qwen3(config: Config) -> nn.Module:
-    _only(config, hidden_act="silu", use_sliding_window=False, is_causal=True)
-    _only_full_attention(config)
+    only(config, hidden_act="silu", use_sliding_window=False, is_causal=True)
+    only_full_attention(config)
     file = model_file("qwen3")
-    return file.Qwen3Model(_arguments(file.ModelArgs, {**config, "rope_theta": _theta(config)}))
+    return file.Qwen3Model(arguments(file.ModelArgs, {**config, "rope_theta": theta(config)}))
 
 
 def _run_qwen3(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
@@ -157,16 +120,16 @@ def _run_qwen3(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: 
 
 
 def _build_llama(config: Config) -> nn.Module:
-    _only(config, hidden_act="silu", is_causal=True)
-    _only_full_attention(config)
+    only(config, hidden_act="silu", is_causal=True)
+    only_full_attention(config)
     file = model_file("llama_bidirec")
     positions: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
     stretch = positions.get("rope_type", positions.get("type", "default"))
     if stretch not in {"default", "linear", "llama3"}:
         raise Unsupported(f"{stretch} rotary positions")
     base = positions.get("rope_theta") or config.get("rope_theta") or 10_000.0
-    arguments = {"rope_theta": float(base), "rope_scaling": None if stretch == "default" else positions}
-    return file.LlamaBidirectionalModel(_arguments(file.ModelArgs, {**config, **arguments}))
+    told = {"rope_theta": float(base), "rope_scaling": None if stretch == "default" else positions}
+    return file.LlamaBidirectionalModel(arguments(file.ModelArgs, {**config, **told}))
 
 
 def _run_llama(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
@@ -180,21 +143,21 @@ def _run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _
 
 
 def _build_gemma3(config: Config) -> nn.Module:
-    _only(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
+    only(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
     file = model_file("gemma3_text")
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
     if layers := config.get("layer_types"):
-        pattern = _period(layers, "full_attention", first=None)
+        pattern = period(layers, "full_attention", first=None)
     window = int(config.get("sliding_window") or 0)
     bidirectional = bool(config.get("use_bidirectional_attention"))
-    arguments = {
-        "rope_theta": _theta(config, "full_attention", 1_000_000.0),
-        "rope_local_base_freq": _theta(config, "sliding_attention", config.get("rope_local_base_freq") or 10_000.0)
+    told = {
+        "rope_theta": theta(config, "full_attention", 1_000_000.0),
+        "rope_local_base_freq": theta(config, "sliding_attention", config.get("rope_local_base_freq") or 10_000.0)
         if "rope_parameters" in config
         else config.get("rope_local_base_freq") or 10_000.0,
         "sliding_window_pattern": pattern or 6,
     }
-    model = file.Gemma3Model(_arguments(file.ModelArgs, {**config, **arguments}))
+    model = file.Gemma3Model(arguments(file.ModelArgs, {**config, **told}))
     model.config.bidirectional = bidirectional
     model.config.reach = window // 2 if bidirectional else window - 1  # to either side, as transformers counts it
     return model
@@ -214,8 +177,8 @@ def _run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: 
 
 def _build_lfm2(config: Config) -> nn.Module:
     file = model_file("lfm2")
-    arguments = {"rope_theta": _theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
-    return file.Lfm2Model(_arguments(file.ModelArgs, {**arguments, **config}))
+    told = {"rope_theta": theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
+    return file.Lfm2Model(arguments(file.ModelArgs, {**told, **config}))
 
 
 def _adapt_lfm2(name: str, array: mx.array) -> mx.array:
@@ -226,17 +189,6 @@ def _adapt_lfm2(name: str, array: mx.array) -> mx.array:
 def _run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
     last: mx.array = model(ids)
     return last
-
-
-def _period(kinds: list[str], wanted: str, *, first: int | None) -> int:
-    """Tell how often a kind of layer comes: the first layer, or else the last of each round, is of that kind."""
-    places = [at for at, kind in enumerate(kinds) if kind == wanted]
-    start = first if first is not None else (places[0] if places else len(kinds))
-    period = (places[1] - places[0] if len(places) > 1 else len(kinds)) if first is not None else start + 1
-    regular = [at for at in range(len(kinds)) if (at - start) % period == 0]
-    if places != [at for at in regular if at >= start]:
-        raise Unsupported(f"layer_types = {kinds}")
-    return period
 
 
 FAMILIES: dict[str, Family] = {

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.families import Unsupported, family_of
+from nearfar.engines.mlx.families import family_of
 from nearfar.engines.mlx.heads import JudgeHead, Vectors
+from nearfar.engines.mlx.options import Unsupported
 from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
-    from nearfar.engines.mlx.families import Config, Family
+    from nearfar.engines.mlx.families import Family
+    from nearfar.engines.mlx.options import Config
     from nearfar.engines.mlx.weights import Weights
     from nearfar.models.recipe import Recipe
 
