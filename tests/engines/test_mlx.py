@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.engines import installed_engines
 from nearfar.engines.mlx import kind
+from nearfar.engines.mlx.attention import within
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.modules import POOLINGS
 from nearfar.models.recipe import read_recipe
@@ -149,6 +150,18 @@ class TestNumbers:
         vectors = here.engine.embed(rows)
 
         np.testing.assert_allclose(vectors[:1], here.engine.embed(rows[:1]), rtol=0, atol=1e-5)
+
+    def test_every_place_sees_something_even_in_the_padding(self) -> None:
+        """What sees nothing is NaN on some devices, and spreads from there."""
+        import mlx.core as mx
+
+        mask = mx.array([[1] * 2 + [0] * 42, [1] * 44])
+
+        seen = np.array(within(44, 4, mask))
+
+        assert (2, 1, 44, 44) == seen.shape
+        assert seen.any(axis=-1).all()
+        assert not seen[0, 0, :2, 2:].any()  # and no text sees padding
 
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_the_shape_of_qwen3_embedding(self, side: str, tmp_path: Path) -> None:
