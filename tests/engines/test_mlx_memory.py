@@ -157,6 +157,16 @@ class TestInItsLane:
             slow.go.set()
             await lane.close()
 
+    async def test_memory_is_among_the_metrics(self, bert: Path) -> None:
+        async with self.in_lane(bert) as (lane, here, _):
+            metrics = Metrics(lambda: [lane.depth(), lane.depth()])
+            lines = metrics.render().decode().splitlines()
+            metrics.close()
+
+            told = dict(line.split(" ") for line in lines if line.startswith("nearfar_engine_memory_bytes{"))
+            assert 3 == len(told)
+            assert here.engine.memory()["active"] == float(told['nearfar_engine_memory_bytes{kind="active"}'])
+
     async def test_who_leaves_while_a_forward_runs_changes_nothing_for_the_others(self, bert: Path) -> None:
         async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):
             rows = here.rows(["the fox", "a question?", "x"])

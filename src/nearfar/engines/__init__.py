@@ -47,7 +47,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
 class Engine(Protocol):
     """One open checkpoint. It is opened and closed on one thread.
 
-    It may have a method ``memory`` as well, which gives bytes in use by kind, and which any thread may call.
+    It may have a method ``memory`` as well, which gives the bytes that its library has in use in this process, by kind;
+    any thread may call it.
 
     An engine whose info says ``parallel=1`` is only ever called on that thread, one call at a time; with more, as many
     threads call it at once. It may raise anything, and RowsTooLarge where only some rows have no answer; it never

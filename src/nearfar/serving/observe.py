@@ -59,7 +59,7 @@ class Observer(Protocol):
 
 
 class QueueDepth(Struct, frozen=True, kw_only=True):
-    """What is in one model's lane now: rows that wait, tokens that wait or run, its engine's bytes by kind."""
+    """What is in one model's lane now: rows that wait, tokens that wait or run, the process' bytes by kind."""
 
     model: str
     rows: int
@@ -119,11 +119,15 @@ class Metrics:
             return [Observation(depth.tokens, {"model": depth.model}) for depth in queues()]
 
         def memory(_: CallbackOptions) -> list[Observation]:
-            found = ((depth.model, kind, size) for depth in queues() for kind, size in depth.memory.items())
-            return [Observation(size, {"model": model, "kind": kind}) for model, kind, size in found]
+            found = {
+                kind: size for depth in queues() for kind, size in depth.memory.items()
+            }  # the same from every model
+            return [Observation(size, {"kind": kind}) for kind, size in found.items()]
 
         meter = self._provider.get_meter("nearfar")
-        meter.create_observable_gauge("nearfar_engine_memory", [memory], "By", "Memory that an engine has in use")
+        meter.create_observable_gauge(
+            "nearfar_engine_memory", [memory], "By", "Memory that an engine's library has in use"
+        )
         meter.create_observable_gauge("nearfar_queue_rows", [rows], description="Rows waiting now")
         meter.create_observable_gauge("nearfar_queue_tokens", [tokens], description="Tokens waiting or running now")
 
