@@ -111,7 +111,7 @@ def rerankers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def write(family: str) -> Path:
         if family not in folders:
-            folders[family] = write_transformer(tmp_path_factory.mktemp(f"{family}-reranker"), family, labels=1)
+            folders[family] = write_transformer(tmp_path_factory.mktemp(f"ranking-{family}"), family, labels=1)
         return folders[family]
 
     return write

@@ -125,9 +125,7 @@ class Metrics:
             return [Observation(size, {"kind": kind}) for kind, size in found.items()]
 
         meter = self._provider.get_meter("nearfar")
-        meter.create_observable_gauge(
-            "nearfar_engine_memory", [memory], "By", "Memory that an engine's library has in use"
-        )
+        meter.create_observable_gauge("nearfar_engine_memory", [memory], "By", "Memory an engine's library has in use")
         meter.create_observable_gauge("nearfar_queue_rows", [rows], description="Rows waiting now")
         meter.create_observable_gauge("nearfar_queue_tokens", [tokens], description="Tokens waiting or running now")
 
