@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, lay, make_tokenizer
+from checkpoints import FAMILIES, lay, make_tokenizer, write_transformer
 from conftest import ENGINES
 from texts import varied_texts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -146,6 +146,12 @@ def test_another_model_that_answers_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="of the rerankers that are language models only Qwen3-Reranker is"):
         read_recipe(folder)
+
+
+def test_another_kind_of_model_is_not_asked_whatever_its_name(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "bert-like-qwen3-reranker", "bert", labels=1)
+
+    assert read_recipe(folder).judge is None
 
 
 def test_a_vocabulary_without_yes_and_no_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from nearfar.engines.padding import Padded
+
 
 METAL_SAYS = (
     "[metal::malloc] Attempting to allocate 41271951360 bytes which is greater than the maximum allowed buffer size"
@@ -40,11 +42,12 @@ class Full:
         self.network, self.rows, self.length, self.says = network, rows, length, says
         self.seen: list[tuple[int, int]] = []
 
-    def __call__(self, ids: Any, mask: Any, types: Any) -> Any:
-        self.seen.append(ids.shape)
-        if ids.shape[0] > self.rows or ids.shape[1] > self.length:
+    def __call__(self, padded: Padded) -> Any:
+        rows, length = padded.ids.shape
+        self.seen.append((rows, length))
+        if rows > self.rows or length > self.length:
             raise RuntimeError(self.says)
-        return self.network(ids, mask, types)
+        return self.network(padded)
 
 
 def fill(engine: Any, **options: Any) -> Full:
@@ -137,10 +140,10 @@ class Slow:
     def __init__(self, network: Any) -> None:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
 
-    def __call__(self, ids: Any, mask: Any, types: Any) -> Any:
+    def __call__(self, padded: Padded) -> Any:
         self.running.set()
         assert self.go.wait(30)
-        return self.network(ids, mask, types)
+        return self.network(padded)
 
 
 @pytest.mark.anyio

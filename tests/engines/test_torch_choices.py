@@ -12,6 +12,7 @@ from msgspec import structs
 
 from nearfar.engines import EngineOrder
 from nearfar.engines.module import load_transformer
+from nearfar.engines.padding import rounded_length
 from nearfar.engines.precision import Loss
 from nearfar.engines.torch import devices, kind
 from nearfar.engines.torch.choosing import choose_dtype
@@ -146,7 +147,7 @@ class TestDevices:
         [(33, 1, 33), (33, 16, 48), (1, 16, 16), (64, 16, 64), (505, 16, 510), (510, 16, 510)],
     )
     def test_lengths_are_rounded_up_but_not_past_the_limit(self, longest: int, step: int, expected: int) -> None:
-        assert expected == devices.rounded_length(longest, step, 510)
+        assert expected == rounded_length(longest, step, 510)
 
     @pytest.mark.parametrize("labels", [None, 1])
     @pytest.mark.parametrize("family", ["bert", "roberta", "qwen3"])

@@ -38,6 +38,11 @@ def pad(batch: Sequence[Row], padding_id: int, length: int = 0) -> Padded:
     return Padded(ids=ids, mask=taken.astype(np.int64), types=types)
 
 
+def rounded_length(longest: int, step: int, most: int) -> int:
+    """Round a batch's length up to a multiple of ``step``, but never past the ``most`` that the model takes."""
+    return max(longest, min(-(-longest // step) * step, most))
+
+
 def by_length(batch: Sequence[Row]) -> Iterator[tuple[list[int], list[Row]]]:
     """Part the rows by length, so that no part needs padding; each comes with its rows' places in the batch."""
     for length in sorted({len(row.ids) for row in batch}):

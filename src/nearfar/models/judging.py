@@ -51,9 +51,9 @@ _INSTRUCTION = "Given a web search query, retrieve relevant passages that answer
 QWEN3_RERANKER = Judge(before=_BEFORE, text=_TEXT, after=_AFTER, instruction=_INSTRUCTION)
 
 
-def is_qwen3_reranker(*names: str) -> bool:
-    """Tell by its names whether a model is Qwen3-Reranker or was made of it."""
-    return any("qwen3-reranker" in name.lower() for name in names)
+def is_qwen3_reranker(model_type: str, *names: str) -> bool:
+    """Tell by its kind and its names whether a model is Qwen3-Reranker or was made of it."""
+    return model_type == "qwen3" and any("qwen3-reranker" in name.lower() for name in names)
 
 
 def read_judge(folder: Path, score: Path | None) -> Judge:

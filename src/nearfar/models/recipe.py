@@ -135,7 +135,11 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
     if recipe.architecture.endswith("ForSequenceClassification"):
         recipe = _cross_encoder(folder, config, recipe)
         # What was a language model is still asked the same question; only the answer comes from a head of its own.
-        return msgspec.structs.replace(recipe, judge=QWEN3_RERANKER) if is_qwen3_reranker(*names) else recipe
+        return (
+            msgspec.structs.replace(recipe, judge=QWEN3_RERANKER)
+            if is_qwen3_reranker(config.model_type, *names)
+            else recipe
+        )
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     if _judges(folder, config, names):
@@ -163,13 +167,11 @@ def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, st
 
 def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
     """Tell whether it is a reranker that says yes or no: Qwen3-Reranker and what was made of it."""
-    if not is_qwen3_reranker(*names):
-        if score_folder(folder):
-            raise CheckpointError(
-                f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported"
-            )
-        return False
-    return config.model_type == "qwen3"
+    if is_qwen3_reranker(config.model_type, *names):
+        return True
+    if score_folder(folder):
+        raise CheckpointError(f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported")
+    return False
 
 
 def _read_sentence(folder: Path) -> Sentence:

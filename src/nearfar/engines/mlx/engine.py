@@ -11,7 +11,7 @@ from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
 from nearfar.engines.mlx.memory import bound_memory, in_parts, is_out_of_memory, memory_in_use
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
-from nearfar.engines.padding import pad
+from nearfar.engines.padding import pad, rounded_length
 from nearfar.engines.precision import measure_loss
 from nearfar.errors import EngineUnavailable
 
@@ -97,11 +97,9 @@ class MlxEngine:
         self._fill(results, start + half, rows[half:], too_large)
 
     def _forward(self, rows: Sequence[Row]) -> FloatArray:
-        step, longest = _LENGTH_STEP[self._device], max(len(row.ids) for row in rows)
-        length = min(-(-longest // step) * step, self._recipe.max_tokens)
-        padded = pad(rows, self._recipe.pad_token_id or 0, length)
-        types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
-        answer = self._network(mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types)
+        longest = max(len(row.ids) for row in rows)
+        length = rounded_length(longest, _LENGTH_STEP[self._device], self._recipe.max_tokens)
+        answer = self._network(pad(rows, self._recipe.pad_token_id or 0, length))
         mx.eval(answer)  # nothing lazy leaves this thread: another one has no stream to compute it on
         return np.array(answer, dtype=np.float32)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nearfar.engines.mlx.families import Family
     from nearfar.engines.mlx.options import Config
     from nearfar.engines.mlx.weights import Weights
+    from nearfar.engines.padding import Padded
     from nearfar.models.recipe import Recipe
 
 
@@ -36,10 +37,11 @@ class Network(nn.Module):
         else:
             self.head = Vectors(recipe)
 
-    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array | None) -> mx.array:
-        """Turn ids (B, T), padded on the right where ``mask`` is 0, into vectors (B, D) or logits (B,), float32."""
-        whole = bool(mask.all().item())
-        hidden = self._run(self.trunk, ids, None if whole else mask, types)
+    def __call__(self, padded: Padded) -> mx.array:
+        """Turn ids (B, T), padded on the right, into vectors (B, D) or logits (B,), float32, not yet computed."""
+        ids, mask = mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32)
+        types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
+        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
         words = (self.trunk.embed_tokens,) if self._speaks else ()  # the table as it is now: it may have been quantised
         answer: mx.array = self.head(hidden, mask, *words)
         return answer
@@ -50,13 +52,14 @@ def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, W
 
     Raises EngineUnavailable for what only another engine can run, CheckpointError for files that none can.
     """
+    family = family_of(order)
     try:
-        network = Network(family_of(order), read_config(order.folder), order.recipe)
+        network = Network(family, read_config(order.folder), order.recipe)
     except Unsupported as error:
         raise EngineUnavailable(f"{order.folder}/{error}") from error
     except (KeyError, TypeError, ValueError) as error:  # an option that the transformer's file wants and isn't there
         raise EngineUnavailable(f"{order.folder}/{Unsupported(f'what it says ({error!r})')}") from error
-    weights = load_weights(order.folder, network, family_of(order).adapt)
+    weights = load_weights(order.folder, network, family.adapt)
     if quantization := read_quantization(order.folder):
         quantize_like(network, weights, quantization)
     put(network, weights, dtype, order.folder)

@@ -57,8 +57,3 @@ def find_device(asked: Device) -> str:
 def batch_tokens(device: str, *, packed: bool) -> int:
     """Give the size of a batch that suits the device."""
     return _PACKED_TOKENS if packed else _PADDED_TOKENS[device]
-
-
-def rounded_length(longest: int, step: int, most: int) -> int:
-    """Round a batch's length up to a multiple of ``step``, but never past the ``most`` that the model takes."""
-    return max(longest, min(-(-longest // step) * step, most))

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from nearfar.engines.module import Answer
-from nearfar.engines.padding import by_length, pad
-from nearfar.engines.torch.devices import rounded_length
+from nearfar.engines.padding import by_length, pad, rounded_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,19 +40,9 @@ class PaddedModel:
         return logits
 
     def _run(self, batch: Sequence[Row], length: int) -> torch.Tensor:
-        padding_id = self._recipe.pad_token_id or 0
-        padded = pad(batch, padding_id)
-        named = {
-            "input_ids": (padded.ids, padding_id),
-            "attention_mask": (padded.mask, 0),
-            "token_type_ids": (padded.types, 0),
-        }
-        more = ((0, 0), (0, length - _longest(batch)))
-        inputs = {
-            name: torch.from_numpy(np.pad(of, more, constant_values=filler)).to(self._device)
-            for name, (of, filler) in named.items()
-            if of is not None
-        }
+        padded = pad(batch, self._recipe.pad_token_id or 0, length)
+        named = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
+        inputs = {name: torch.from_numpy(of).to(self._device) for name, of in named.items() if of is not None}
         found: torch.Tensor = self._answer(**inputs)
         return found
 
