@@ -29,11 +29,14 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
 
     ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
     Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
+    ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
     """
 
     model: str | None
     inputs: tuple[str | TokenIds, ...]
     dimensions: int | None = None
+    role: Role | None = None
+    prompt: str | None = None
     vocabulary: str = "cl100k_base"
     ceiling: Ceiling | None = None
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nearfar.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from nearfar.models.recipe import Recipe
+    from nearfar.types import Role
 
 # The names under which checkpoints keep the prompt of each role.
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -26,3 +31,18 @@ def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:
 def names_of(prompts: Mapping[str, str]) -> list[str]:
     """List what may be wanted of a model."""
     return list(dict.fromkeys([*_ROLES, *prompts]))
+
+
+def choose_prompt(recipe: Recipe, named: str | None, role: Role | None) -> str:
+    """Give what is put before a text: the prompt called ``named``, else that of the role, else the model's default.
+
+    Raises InputError for a name that is none of the model's.
+    """
+    wanted = named or role or recipe.default_prompt
+    if not wanted:
+        return ""
+    prompt = prompt_for(recipe.prompts, wanted)
+    if prompt is None:
+        there = ", ".join(names_of(recipe.prompts))
+        raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {there}")
+    return prompt

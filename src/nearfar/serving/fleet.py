@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
 from nearfar.models.prompts import prompt_for
-from nearfar.serving.opening import Opener
+from nearfar.serving.opening import Model, Opener
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from nearfar.config import Settings
     from nearfar.serving.observe import Observer, QueueDepth
-    from nearfar.serving.opening import Model
     from nearfar.types import ModelInfo, Task
 
 _log = logging.getLogger(__name__)
+
+
+class Lease(NamedTuple):
+    """A model that a request holds, and the name of the prompt that came with the model's name."""
+
+    model: Model
+    prompt: str | None
 
 
 class Fleet:
@@ -87,25 +94,22 @@ class Fleet:
             raise WrongTask(name, task)
         return self._default(name, task)
 
-    def find_prompted(self, name: str | None) -> tuple[Model, str]:
-        """Find the embedding model that a request means, and the prompt to put before its texts.
+    @asynccontextmanager
+    async def lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
+        """Hold the model that a request means for as long as the request needs it. Raises as ``find`` does.
 
-        That is the model's default one, or where the name ends in ``:query``, ``:document`` or a colon and the name of
-        a prompt, that one. Raises as ``find`` does.
+        Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
         """
         try:
-            model = self.find(name, "embed")
+            found = Lease(self.find(name, task), None)
         except UnknownModel:
-            start, colon, wanted = (name or "").rpartition(":")
-            if not colon:
+            start, _, prompt = (name or "").rpartition(":")
+            if not start:
                 raise
-        else:
-            return model, prompt_for(model.recipe.prompts, model.recipe.default_prompt or "") or ""
-        model = self.find(start, "embed")
-        prompt = prompt_for(model.recipe.prompts, wanted)
-        if prompt is None:
-            raise UnknownModel(name or "")
-        return model, prompt
+            found = Lease(self.find(start, task), prompt)
+            if prompt_for(found.model.recipe.prompts, prompt) is None:
+                raise
+        yield found
 
     def describe(self, name: str) -> ModelInfo:
         """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""

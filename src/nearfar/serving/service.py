@@ -22,7 +22,7 @@ from nearfar.errors import (
     TooManyTokens,
 )
 from nearfar.models import openai_tokens
-from nearfar.models.prompts import prompt_for
+from nearfar.models.prompts import choose_prompt, prompt_for
 from nearfar.serving.border import contained
 from nearfar.types import Embedded, Ranked, RankedDocument, Usage
 
@@ -63,34 +63,38 @@ class Service:
 
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
-        model, prompt = self._fleet.find_prompted(job.model)
-        dim = model.recipe.dim
-        if not job.inputs:
-            raise EmptyInput("there is nothing to embed")
-        if job.dimensions is not None and not 1 <= job.dimensions <= dim:
-            raise BadDimensions(job.dimensions, dim)
-        rows, vectors = await self._run(model, _size(job.inputs), lambda: _rows(model, job, prompt))
-        if job.dimensions is not None and job.dimensions < dim:
-            vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
-        return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows))
+        async with self._fleet.lease(job.model, "embed") as (model, prompt_name):
+            dim = model.recipe.dim
+            if not job.inputs:
+                raise EmptyInput("there is nothing to embed")
+            if job.dimensions is not None and not 1 <= job.dimensions <= dim:
+                raise BadDimensions(job.dimensions, dim)
+            prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role)
+            rows, vectors = await self._run(model, _size(job.inputs), lambda: _rows(model, job, prompt))
+            if job.dimensions is not None and job.dimensions < dim:
+                vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
+            return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows))
 
     async def rank(self, job: RankJob) -> Ranked:
         """Score each document against the query, in [0, 1], and sort: best first, ties in the job's order.
 
         Raises as ``embed`` does.
         """
-        model = self._fleet.find(job.model, "rank")
-        _refuse_unrankable(job)
+        async with self._fleet.lease(job.model, "rank") as (model, _):
+            _refuse_unrankable(job)
+            rows, scores = await self._score(model, job)
+            best = np.argsort(-scores, kind="stable")[: job.top_n]
+            results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
+            return Ranked(model=model.info.name, results=results, usage=self._count(model, rows))
+
+    async def _score(self, model: Model, job: RankJob) -> tuple[list[Row], npt.NDArray[Any]]:
+        """Score every document, in the job's order, the way the model does."""
         size = len(job.query) + _size(job.documents)
         if model.recipe.task == "score":
             rows, logits = await self._run(model, size, lambda: _pair_rows(model, job))
-            scores: npt.NDArray[Any] = _sigmoid(logits)
-        else:
-            rows, vectors = await self._run(model, size, lambda: _separate_rows(model, job))
-            scores = _cosine_scores(vectors[0], vectors[1:])
-        best = np.argsort(-scores, kind="stable")[: job.top_n]
-        results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
-        return Ranked(model=model.info.name, results=results, usage=self._count(model, rows))
+            return rows, _sigmoid(logits)
+        rows, vectors = await self._run(model, size, lambda: _separate_rows(model, job))
+        return rows, _cosine_scores(vectors[0], vectors[1:])
 
     async def _run(self, model: Model, size: int, tokenise: Callable[[], list[Row]]) -> tuple[list[Row], FloatArray]:
         """Tokenise and let the model run, within the deadline."""
