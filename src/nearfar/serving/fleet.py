@@ -126,7 +126,7 @@ class Fleet:
 
     def _default(self, name: str | None, task: Task) -> Model:
         """Take the first model made for the task, else the first that can do it."""
-        made_for = "score" if task == "rank" else "embed"
+        made_for = "score" if task in {"rank", "classify"} else "embed"
         able = [model for model in self._models if task in model.info.tasks]
         if not able:
             raise WrongTask(name or "the served model", task)

@@ -18,18 +18,21 @@ from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.tokens import Tokens
 from nearfar.serving.lane import Lane, LaneLimits
-from nearfar.types import ModelInfo
+from nearfar.types import ModelInfo, Output, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.config import Settings
     from nearfar.serving.observe import Observer
+    from nearfar.serving.round import Call
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
+SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
+SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
 
 
@@ -86,7 +89,7 @@ class Opener:
             threads=settings.threads,
         )
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-        lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
+        lane = Lane(checkpoint.name, _usual_call(recipe), limits, self._observer)
         try:
             engine, reason = await self.open_engine(lane, choices, order)
         except BaseException:
@@ -165,12 +168,36 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
     )
 
 
+def _usual_call(recipe: Recipe) -> Call:
+    """Say what is asked of the engine unless a request wants more."""
+    if recipe.task == "score":
+        return "score"
+    return "embed" if recipe.pooling else "represent"
+
+
+def _tasks(recipe: Recipe) -> tuple[Task, ...]:
+    """List what the model may be asked for."""
+    if recipe.task == "score":
+        if recipe.judge:
+            return ("rank",)
+        return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
+    outputs: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
+    return (*(outputs[output] for output in recipe.outputs), "rank")
+
+
+def _score(recipe: Recipe) -> str:
+    """Say how the model's scores come about."""
+    if recipe.task == "score":
+        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
+    ways: dict[Output, str] = {"dense": SCORE_OF_VECTORS, "multi_vector": SCORE_OF_TOKENS, "sparse": SCORE_OF_WEIGHTS}
+    return ways[recipe.outputs[0]]
+
+
 def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
-    embeds = recipe.task == "embed"
     return ModelInfo(
         name=checkpoint.name,
         aliases=aliases,
-        tasks=("embed", "rank") if embeds else ("rank",),
+        tasks=_tasks(recipe),
         source=checkpoint.source,
         revision=checkpoint.revision,
         architecture=recipe.architecture,
@@ -179,12 +206,15 @@ def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliase
         dtype=engine.dtype,
         dtype_reason=engine.dtype_reason,
         dim=recipe.dim,
+        token_dim=recipe.multi_vector.width(recipe.hidden_size) if recipe.multi_vector else 0,
+        vocabulary=recipe.sparse.size if recipe.sparse else 0,
+        labels=recipe.labels,
         max_tokens=recipe.max_tokens,
         pooling="+".join(recipe.pooling),
         pooling_source=recipe.pooling_source,
         normalized=recipe.normalize,
         prompts=recipe.prompts,
         default_prompt=recipe.default_prompt,
-        score=SCORE_OF_VECTORS if embeds else SCORE_OF_PAIRS,
+        score=_score(recipe),
         created=int(time.time()),
     )
