@@ -12,9 +12,7 @@ from checkpoints import HIDDEN, lay, write_transformer
 from conftest import ENGINES
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
-from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Transformer
-from sentence_transformers.sparse_encoder.modules import SpladePooling
+from small_models import write_colbert, write_m3, write_splade
 from texts import varied_texts
 from transformers import AutoModel
 
@@ -26,8 +24,6 @@ from nearfar.models.tokens import Tokens
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from checkpoints import Words
 
     from nearfar.models.tokens import Row
     from nearfar.types import FloatArray, Representation, Role
@@ -78,42 +74,6 @@ def assert_same(expected: Sequence[Any], found: Sequence[FloatArray]) -> None:
     assert len(expected) == len(found)
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other, np.asarray(one), rtol=0, atol=MARGIN)
-
-
-def write_colbert(folder: Path, family: str, skip: Sequence[str] = (",", "?", "!"), **knobs: Any) -> MultiVectorEncoder:
-    """Write one as sentence-transformers does, and give it."""
-    words: Words | None = "pieces-colbert" if family == "bert" else None
-    window = {"local_attention": knobs.pop("window", 48)} if family == "modernbert" else {}
-    transformer = write_transformer(folder.parent / "trunk", family, words=words, **window)
-    torch.manual_seed(1)
-    linear = Dense(
-        HIDDEN, 16, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings"
-    )
-    modules = [
-        Transformer(str(transformer), **knobs),
-        linear,
-        MultiVectorMask(skiplist_words=list(skip)),
-        Normalize(module_input_name="token_embeddings"),
-    ]
-    model = MultiVectorEncoder(modules=modules, device="cpu", prompts={"query": "a query, ", "document": ""})
-    model.eval().save(str(folder))
-    return model
-
-
-def write_m3(folder: Path) -> Path:
-    """Write BGE-M3's three heads: the first token's state, and two linear layers in files of their own."""
-    write_transformer(folder, "xlm-roberta")
-    seeded = torch.Generator().manual_seed(2)
-    heads = {
-        name: {
-            "weight": torch.randn(size, HIDDEN, generator=seeded) / 4,
-            "bias": torch.randn(size, generator=seeded) / 4,
-        }
-        for name, size in (("colbert_linear", HIDDEN), ("sparse_linear", 1))
-    }
-    for name, weights in heads.items():
-        save_file(weights, folder / f"{name}.safetensors")
-    return folder
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -215,13 +175,7 @@ class TestSparse:
     def test_splade_weighs_the_vocabulary(
         self, family: str, pooling: Any, activation: Any, engine: str, tmp_path: Path
     ) -> None:
-        trunk = write_transformer(tmp_path / "trunk", family, masked=True)
-        modules = [
-            Transformer(str(trunk), transformer_task="fill-mask"),
-            SpladePooling(pooling_strategy=pooling, activation_function=activation),
-        ]
-        model = SparseEncoder(modules=modules, device="cpu")
-        model.eval().save(str(tmp_path / "splade"))
+        model = write_splade(tmp_path / "splade", family, pooling_strategy=pooling, activation_function=activation)
         if (engine, family) == ("mlx", "distilbert"):
             pytest.skip("MLX has no distilbert; the table says so")
 

@@ -537,7 +537,6 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
             ("StaticEmbedding",),
             ("CLIPModel",),
             ("Router",),
-            ("MLMTransformer", "SpladePooling"),
         )
     },
     "a transformer from elsewhere": (
@@ -631,11 +630,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         PROJECTING | {DENSE: PROJECTION | {"use_residual": True}},
     ),
     "a projection of every token": (
-        "/2_Dense/config.json: works on token_embeddings, not on the pooled vector alone",
+        "/2_Dense/config.json: works on token_embeddings, not on sentence_embedding alone",
         PROJECTING | {DENSE: PROJECTION | {"module_input_name": "token_embeddings"}},
     ),
     "a projection put elsewhere": (
-        "/2_Dense/config.json: works on sentence_embedding, not on the pooled vector alone",
+        "/2_Dense/config.json: works on other, not on sentence_embedding alone",
         PROJECTING | {DENSE: PROJECTION | {"module_output_name": "other"}},
     ),
     "an activation that is code of the folder": (

@@ -183,8 +183,9 @@ def read_dense(folder: Path, works_on: str) -> Dense:
 
 def refuse_other_vectors(file: Path, names: Names, works_on: str) -> None:
     """Refuse a step that reads or writes anything but ``works_on``."""
-    if {names.module_input_name, names.module_output_name} - {works_on, None}:
-        raise CheckpointError(f"{file}: works on {names.module_input_name}, not on {works_on} alone")
+    for name in (names.module_input_name, names.module_output_name):
+        if name not in {works_on, None}:
+            raise CheckpointError(f"{file}: works on {name}, not on {works_on} alone")
 
 
 def check_widths(dense: tuple[Dense, ...], width: int) -> None:

@@ -156,10 +156,10 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     if _judges(folder, config, names):
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
-    return _embedder(folder, config, recipe, names)
+    return _embedder(folder, config, recipe, names, sentence)
 
 
-def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str]) -> Recipe:
+def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str], sentence: Sentence) -> Recipe:
     """Add what becomes of hidden states, from the folder's files or as the family is known by its names."""
     modules = read_modules(folder)
     if is_multi_vector(folder, config, modules):
@@ -178,6 +178,10 @@ def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, st
     if known and known.pooling != "lasttoken" and not known.has_more and config.model_type in _DECODERS:
         known = None  # a family's later, larger members: bge-en-icl is no BERT
     usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
+    if sentence.transformer_task == "fill-mask":
+        raise CheckpointError(
+            f"{folder / SENTENCE_FILES[0]}: the transformer guesses words, and no SpladePooling makes weights of that"
+        )
     steps = read_steps(folder, recipe.hidden_size, usual) or _usual_steps(folder, config, known)
     multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)
     return msgspec.structs.replace(
