@@ -40,6 +40,10 @@ FIELDS = {
     "queue_tokens": ("128", "queue_tokens = 128", 128),
     "deadline_s": ("0.5", "deadline_s = 0.5", 0.5),
     "drain_s": ("2", "drain_s = 2", 2.0),
+    "load": ("demand", 'load = "demand"', "demand"),
+    "while_loading": ("refuse", 'while_loading = "refuse"', "refuse"),
+    "memory_budget": ("8GB", 'memory_budget = "8GB"', "8GB"),
+    "idle_s": ("600", "idle_s = 600", 600.0),
 }
 
 

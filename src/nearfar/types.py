@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Task = Literal["embed", "rank"]
 TokenIds: TypeAlias = tuple[int, ...]
 Role = Literal["query", "document"]
+LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
@@ -106,3 +107,16 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     default_prompt: str | None
     score: str
     created: int
+
+
+class ModelState(Struct, frozen=True, kw_only=True):
+    """Whether one served model is in memory.
+
+    ``bytes`` is what its weights take there, or would at most. ``requests`` counts those that hold it or wait for it.
+    """
+
+    name: str
+    state: LoadState
+    bytes: int
+    pin: bool
+    requests: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from nearfar.errors import (
     EmptyInput,
     EngineFailed,
     InputError,
+    NotReady,
     Overloaded,
     TooLong,
     TooManyTokens,
@@ -27,16 +29,16 @@ from nearfar.serving.border import contained
 from nearfar.types import Embedded, Ranked, RankedDocument, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
     import numpy.typing as npt
 
     from nearfar.models.tokens import Row
-    from nearfar.serving.fleet import Fleet
+    from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
-    from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
+    from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, Task, TokenIds
 
 _TOKENISED_AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a thread 0.15 ms
 _MAX_TOKENISING = 50_000_000  # characters that wait for a tokenising thread: five of the largest bodies; a guess
@@ -63,7 +65,7 @@ class Service:
 
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
-        async with self._fleet.lease(job.model, "embed") as (model, prompt_name):
+        async with self._lease(job.model, "embed") as (model, prompt_name):
             dim = model.recipe.dim
             if not job.inputs:
                 raise EmptyInput("there is nothing to embed")
@@ -80,7 +82,7 @@ class Service:
 
         Raises as ``embed`` does.
         """
-        async with self._fleet.lease(job.model, "rank") as (model, _):
+        async with self._lease(job.model, "rank") as (model, _):
             _refuse_unrankable(job)
             rows, scores = await self._score(model, job)
             best = np.argsort(-scores, kind="stable")[: job.top_n]
@@ -97,13 +99,22 @@ class Service:
         return rows, _cosine_scores(vectors[0], vectors[1:])
 
     async def _run(self, model: Model, size: int, tokenise: Callable[[], list[Row]]) -> tuple[list[Row], FloatArray]:
-        """Tokenise and let the model run, within the deadline."""
+        """Tokenise and let the model run."""
+        rows = await self._tokenise(size, tokenise)
+        return rows, await model.lane.submit(rows)
+
+    @asynccontextmanager
+    async def _lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
+        """Hold the model that a job means. The wait for it and the work with it share one deadline."""
+        is_there = False
         try:
-            async with asyncio.timeout(self._deadline_s):
-                rows = await self._tokenise(size, tokenise)
-                return rows, await model.lane.submit(rows)
+            async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as lease:
+                is_there = True
+                yield lease
         except TimeoutError as error:
-            raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            if is_there:
+                raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
 
     async def _tokenise(self, size: int, call: Callable[[], list[Row]]) -> list[Row]:
         if size <= _TOKENISED_AT_ONCE:
