@@ -52,17 +52,18 @@ def count_weights(folder: Path, recipe: Recipe) -> Weights:
 
 def _count(file: Path) -> int:
     """Count the numbers of one file: eight bytes say how long its header is, which is JSON and has every shape."""
+    damaged = f"{file}: is damaged, or not what safetensors writes"
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             header = opened.read(min(length, _LONGEST_HEADER))
         arrays = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
-        return sum(
-            math.prod(msgspec.json.decode(raw, type=_Array).shape)
-            for name, raw in arrays.items()
-            if name != "__metadata__"
-        )
+        arrays.pop("__metadata__", None)
+        shapes = [msgspec.json.decode(raw, type=_Array).shape for raw in arrays.values()]
     except OSError as error:
         raise CheckpointError(f"{file}: can't be read ({error.strerror})") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: is damaged, or not what safetensors writes") from error
+        raise CheckpointError(damaged) from error
+    if len(header) != length:
+        raise CheckpointError(damaged)
+    return sum(map(math.prod, shapes))

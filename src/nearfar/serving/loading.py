@@ -142,8 +142,8 @@ class Loader:
             yield
         finally:
             slot.waiting -= 1
-            if slot.loading and not slot.waiting and not slot.has_room:
-                slot.loading.cancel()  # for nobody, others would be closed; once there is room it may as well end
+            if slot.loading and not slot.waiting and not slot.is_opening:
+                slot.loading.cancel()  # others would be closed for nobody; once it opens it may as well end
             self._changes.tell()
 
     async def _load(self, slot: Slot) -> None:
@@ -159,7 +159,7 @@ class Loader:
             except Exception as error:  # noqa: BLE001 — whatever an engine raises, who waits must hear of it
                 self._note_failure(slot, error)
             except BaseException:
-                slot.has_room = False
+                slot.is_opening = False
                 raise
             else:
                 slot.filled(model, self._clock())  # no await since it was opened: a cancelled load can't lose it
@@ -198,7 +198,7 @@ class Loader:
                 and (slot.is_idle or (also_busy and slot.state == "loaded" and not slot.waiting)),
             )
             for slot in self._slots
-            if slot.takes_memory
+            if slot.model
         ]
 
     async def _retire(self, slot: Slot, reason: CloseReason) -> None:

@@ -27,7 +27,7 @@ class Slot:
         self.bytes = found.weights.in_memory(found.info.dtype)
         self.model: Model | None = None
         self.loading: asyncio.Task[None] | None = None
-        self.has_room = False
+        self.is_opening = False
         self.is_leaving = False
         self.leases = 0
         self.waiting = 0
@@ -66,11 +66,6 @@ class Slot:
         return self.loading is not None and not self.loading.done()
 
     @property
-    def takes_memory(self) -> bool:
-        """Tell whether the model's bytes count: from when room was made for it until it is closed."""
-        return self.model is not None or self.has_room
-
-    @property
     def is_idle(self) -> bool:
         """Tell whether the model could be closed now without anybody noticing."""
         return self.state == "loaded" and not self.leases and not self.waiting
@@ -93,8 +88,8 @@ class Slot:
         self.last_used = now
 
     def begin(self, now: float) -> None:
-        """Note that there is room and that the model is being opened."""
-        self.has_room = True
+        """Note that room was made and that the model is being opened now."""
+        self.is_opening = True
         self._began = now
 
     def filled(self, model: Model, now: float) -> None:
@@ -102,7 +97,7 @@ class Slot:
         self.found = as_opened(self.found, model)
         self.bytes = self.found.weights.in_memory(self.info.dtype)
         self.model = model
-        self.has_room = False
+        self.is_opening = False
         self.last_used = now
         self.failure = None
         self._failures = 0
@@ -110,7 +105,7 @@ class Slot:
 
     def failed(self, failure: Exception, now: float) -> None:
         """Note why the model can't be opened, and let no one try again for a while, longer each time."""
-        self.has_room = False
+        self.is_opening = False
         self.failure = failure
         self.load_s = now - self._began
         self._failures += 1
@@ -131,7 +126,7 @@ class Slot:
 
     def load_takes_s(self, now: float) -> int:
         """Estimate the seconds until the model is there, from how long its last load took."""
-        passed = now - self._began if self.has_room else 0.0
+        passed = now - self._began if self.is_opening else 0.0
         return min(max(math.ceil(self.load_s - passed), 1), _MAX_RETRY_AFTER_S)
 
     def describe(self) -> ModelState:
