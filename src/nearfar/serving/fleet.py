@@ -188,11 +188,13 @@ class Fleet:
     def _refuse_too_large(self) -> None:
         """Raise ConfigError for a model that could never be loaded, whatever else is closed."""
         budget = self._settings.memory_budget_bytes
-        pinned = [slot for slot in self._slots if slot.pin]
-        for slot in self._slots if budget is not None else ():
+        if budget is None:
+            return
+        pinned = {slot for slot in self._slots if slot.pin}
+        for slot in self._slots:
             needed = sum(other.bytes for other in {*pinned, slot})
-            if budget is not None and needed > budget:
-                beside = "" if pinned in ([], [slot]) else " beside the pinned models"
+            if needed > budget:
+                beside = " beside the pinned models" if pinned - {slot} else ""
                 raise ConfigError(
                     f"memory_budget: {slot.name} needs {needed:,} bytes{beside} in {slot.info.dtype} precision, and "
                     f"the budget is {budget:,}; raise it, or choose a smaller dtype"

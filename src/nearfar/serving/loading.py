@@ -62,7 +62,7 @@ class Loader:
         if model := slot.take(self._clock()):
             return model
         with self._waiting(slot):
-            # The model may have gone again before this task's turn comes: by order, or because its engine broke.
+            # In a loop: by the time this task runs again, the model may have gone by order.
             while not (model := slot.take(self._clock())):
                 await self._attempt(slot)
             return model
