@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 OPENAI = "/v1/embeddings"
 COHERE = ["/v1/rerank", "/v2/rerank"]
+ADMIN = ["/admin/models/load", "/admin/models/unload"]
 
 
 def embed(text: Any, **fields: Any) -> dict[str, Any]:
@@ -115,9 +116,11 @@ async def test_an_eleven_megabyte_body_is_refused(faked: httpx.AsyncClient, path
     assert "10000000 bytes" in answer.text
 
 
-@pytest.mark.parametrize("path", [OPENAI, *COHERE, "/v1/models", "/info", "/metrics", "/v1/nothing", "/nothing"])
+@pytest.mark.parametrize(
+    "path", [OPENAI, *COHERE, "/v1/models", "/info", "/metrics", *ADMIN, "/v1/nothing", "/nothing"]
+)
 async def test_a_key_guards_everything_but_health(path: str) -> None:
-    method = "POST" if path in {OPENAI, *COHERE} else "GET"
+    method = "POST" if path in {OPENAI, *COHERE, *ADMIN} else "GET"
     allowed = 400 if method == "POST" else 404 if "nothing" in path else 200
     headers = [{}, {"authorization": ""}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer right"}]
 
@@ -232,20 +235,24 @@ async def test_a_full_queue_is_a_429_with_a_time_to_come_back() -> None:
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
 
 
-async def test_before_the_model_is_open_requests_are_told_to_come_back(tmp_path: Any) -> None:
-    app = create_app(Settings(models=(ModelSettings(name=str(tmp_path)),), engine="fake"))
+async def test_before_the_names_are_known_requests_wait_or_are_told_to_come_back(tmp_path: Any) -> None:
+    """And those that waited hear it too when a model can't be opened, in a sentence that says nothing of the disk."""
+    models = (ModelSettings(name=str(tmp_path)),)
+    app, refusing = (create_app(Settings(models=models, while_loading=way)) for way in ("wait", "refuse"))
 
+    async with refusing.lifespan(), calling(refusing) as client:
+        refused = await client.post(OPENAI, json=embed("hello"))
     async with app.lifespan(), calling(app) as client:
-        loading = await client.post(OPENAI, json=embed("hello"))
+        waited = await client.post(OPENAI, json=embed("hello"))
         with pytest.raises(Exception, match=r"has no config\.json"):
             await app.state.fleet.opened()
         failed = [await client.post(OPENAI, json=embed("hello")), await client.get("/health/ready")]
         live = await client.get("/health/live")
 
-    assert 503 == loading.status_code
-    assert "1" == loading.headers["retry-after"]
-    assert [503, 503] == [answer.status_code for answer in failed]
-    assert str(tmp_path) not in failed[0].text
+    assert 503 == refused.status_code
+    assert "1" == refused.headers["retry-after"]
+    assert [503, 503, 503] == [answer.status_code for answer in (waited, *failed)]
+    assert str(tmp_path) not in waited.text + failed[0].text
     assert 200 == live.status_code
 
 

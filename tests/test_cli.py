@@ -60,6 +60,19 @@ def test_check_says_when_a_model_makes_no_sense(tmp_path: Path) -> None:
     assert "none: a cross-encoder" in output
 
 
+def test_check_opens_every_model_whatever_the_settings_say_of_when(tmp_path: Path) -> None:
+    folders = [write_transformer(tmp_path / name, "bert") for name in ("first", "second")]
+    config = tmp_path / "nearfar.toml"
+    models = "".join(f'[[models]]\nname = "{folder}"\nload = "demand"\n' for folder in folders)
+    size = (folders[0] / "model.safetensors").stat().st_size
+    config.write_text(f'while_loading = "refuse"\nmemory_budget = {size}\n{models}')
+
+    _, output = run("check", "--config", str(config), "--engine", "torch", "--device", "cpu")
+
+    assert 2 == output.count("engine   torch on cpu in float32")
+    assert 2 == output.count("texts/s")
+
+
 def test_check_ends_with_one_sentence_for_a_model_that_cannot_be_had() -> None:
     code, output = run("check", "no-such-model")
 

@@ -40,6 +40,10 @@ FIELDS = {
     "queue_tokens": ("128", "queue_tokens = 128", 128),
     "deadline_s": ("0.5", "deadline_s = 0.5", 0.5),
     "drain_s": ("2", "drain_s = 2", 2.0),
+    "load": ("demand", 'load = "demand"', "demand"),
+    "while_loading": ("refuse", 'while_loading = "refuse"', "refuse"),
+    "memory_budget": ("8GB", 'memory_budget = "8GB"', "8GB"),
+    "idle_s": ("600", "idle_s = 600", 600.0),
 }
 
 
@@ -120,6 +124,33 @@ def test_every_field_can_be_set_on_the_command_line(field: str) -> None:
     assert expected == getattr(settings, field)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (5000, 5000),
+        ("5000", 5000),
+        ("2kB", 2000),
+        ("1.5 MB", 1_500_000),
+        ("8GB", 8_000_000_000),
+        ("8gib", 8 * 1024**3),
+        ("1T", 10**12),
+        (None, None),
+    ],
+)
+def test_a_memory_budget_is_bytes_in_thousands_or_in_1024s(said: int | str | None, expected: int | None) -> None:
+    settings = load_settings({"memory_budget": said}, environ={})
+
+    assert expected == settings.memory_budget_bytes
+
+
+@pytest.mark.parametrize("said", ["much", "-1", "8 GB of it", "GB", "1e9", ""])
+def test_a_memory_budget_that_is_no_size_is_refused_with_one_that_is(said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings(environ={"NEARFAR_MEMORY_BUDGET": said})
+
+    assert "NEARFAR_MEMORY_BUDGET: expected bytes, or a size such as 8GB or 500MiB" == str(refused.value)
+
+
 def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
     toml.write_text(
         """
@@ -128,6 +159,9 @@ def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
         aliases = ["text-embedding-3-small", "small"]
         dtype = "float16"
         max_tokens = 128
+        load = "demand"
+        idle_s = 60
+        pin = true
 
         [[models]]
         name = "./second"
@@ -142,7 +176,13 @@ def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
     first, second = settings.models
     assert (
         ModelSettings(
-            name="owner/first@v2", aliases=("text-embedding-3-small", "small"), dtype="float16", max_tokens=128
+            name="owner/first@v2",
+            aliases=("text-embedding-3-small", "small"),
+            dtype="float16",
+            max_tokens=128,
+            load="demand",
+            idle_s=60.0,
+            pin=True,
         )
         == first
     )

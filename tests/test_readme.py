@@ -40,11 +40,15 @@ def test_the_settings_in_the_table_exist_and_have_these_defaults() -> None:
     assert (600_000, 300, 30) == (Settings().queue_tokens, Settings().deadline_s, Settings().drain_s)
 
 
-def test_the_toml_example_is_accepted(tmp_path: Path) -> None:
-    example = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0]
-    (tmp_path / "nearfar.toml").write_text(example)
+def test_the_toml_examples_are_accepted(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    for name, example in zip(("nearfar.toml", "several.toml"), examples, strict=True):
+        (tmp_path / name).write_text(example)
 
     settings = load_settings({}, file=tmp_path / "nearfar.toml", environ={})
+    several = load_settings({}, file=tmp_path / "several.toml", environ={})
 
     assert ["BAAI/bge-small-en-v1.5", "models/my-reranker"] == [model.name for model in settings.models]
     assert "bfloat16" == msgspec.to_builtins(settings)["models"][1]["dtype"]
+    assert 6_000_000_000 == several.memory_budget_bytes
+    assert [True, False, False] == [model.pin for model in several.models]

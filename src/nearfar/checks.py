@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from nearfar.engines import installed_engines
 from nearfar.errors import CheckpointError
 from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nearfar.config import Device, Settings
-    from nearfar.serving.opening import Model
+    from nearfar.types import ModelInfo
 
 _QUERY = "How do plants make food from sunlight?"
 _DOCUMENTS = (
@@ -37,21 +39,22 @@ async def check_models(settings: Settings, say: Callable[[str], object]) -> bool
 
     Raises the SetupError of a model that can't be opened.
     """
+    models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
+    settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, {}, metrics)
     service = Service(fleet, metrics, settings.deadline_s)
     fleet.start()
     try:
         await fleet.opened()
-        return all([await _check(model, service, say) for model in fleet.models()])
+        return all([await _check(info, service, say) for info in fleet.infos()])
     finally:
         await fleet.close()
         service.close()
         metrics.close()
 
 
-async def _check(model: Model, service: Service, say: Callable[[str], object]) -> bool:
-    info = model.info
+async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
     for label, value in (
         ("model", f"{info.name} ({info.source}, {info.revision or 'no revision'})"),
         ("engine", f"{info.engine} on {info.device} in {info.dtype}"),
@@ -70,17 +73,17 @@ async def _check(model: Model, service: Service, say: Callable[[str], object]) -
         say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
     good = ranked.results[0].index == _BEST
     say(f"sense    {'yes' if good else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
-    say(f"speed    {await _speed(model, service)}")
+    say(f"speed    {await _speed(info, service)}")
     return good
 
 
-async def _speed(model: Model, service: Service) -> str:
+async def _speed(info: ModelInfo, service: Service) -> str:
     texts = tuple(f"{_DOCUMENTS[at % len(_DOCUMENTS)]} ({at})" for at in range(_SPEED_ROWS))
     started = time.perf_counter()
-    if "embed" in model.info.tasks:
-        usage = (await service.embed(EmbedJob(model=model.info.name, inputs=texts))).usage
+    if "embed" in info.tasks:
+        usage = (await service.embed(EmbedJob(model=info.name, inputs=texts))).usage
     else:
-        usage = (await service.rank(RankJob(model=model.info.name, query=_QUERY, documents=texts))).usage
+        usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts))).usage
     seconds = time.perf_counter() - started
     return f"{_SPEED_ROWS / seconds:,.0f} texts/s, {usage.tokens / seconds:,.0f} tokens/s ({_SPEED_ROWS} short texts)"
 

@@ -57,6 +57,8 @@ def main() -> None:
     "--on-overflow", metavar="truncate|error", help="Text over a model's limit: cut it and say so, or refuse it."
 )
 @click.option("--threads", type=int, help="Cores for the models to run on.  [default: all]")
+@click.option("--load", metavar="start|demand", help="When models open: at the start, or when first asked for.")
+@click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json")
 def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""

@@ -26,11 +26,21 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 OnOverflow = Literal["truncate", "error"]
 LogFormat = Literal["auto", "human", "json"]
+Load = Literal["start", "demand"]
+WhileLoading = Literal["wait", "refuse"]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?$")]
 
-_CHOICES: dict[str, object] = {"device": Device, "dtype": Dtype, "on_overflow": OnOverflow, "log_format": LogFormat}
+_CHOICES: dict[str, object] = {
+    "device": Device,
+    "dtype": Dtype,
+    "on_overflow": OnOverflow,
+    "log_format": LogFormat,
+    "load": Load,
+    "while_loading": WhileLoading,
+}
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -39,7 +49,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
     what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
-    prompts, or the empty name for none; None leaves it to the model's files.
+    prompts, or the empty name for none; None leaves it to the model's files. A model with ``pin`` stays in memory
+    once it is there, unless it is told to go.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -50,6 +61,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     on_overflow: OnOverflow | None = None
     max_tokens: Positive | None = None
     prompt: str | None = None
+    load: Load | None = None
+    pin: bool = False
+    idle_s: Seconds | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,11 +89,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     deadline_s: Seconds = 300.0
     drain_s: Seconds = 30.0
+    load: Load = "start"
+    while_loading: WhileLoading = "wait"
+    memory_budget: Size | None = None  # for the weights of all loaded models; None: no limit
+    idle_s: Seconds | None = None  # None: a model that nobody uses stays loaded
 
     @property
     def cache_folder(self) -> Path:
         """Give the folder for what can be made again, such as converted models."""
         return Path(self.cache).expanduser() if self.cache else user_cache_path("nearfar")
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """Give the budget in bytes."""
+        return None if self.memory_budget is None else _bytes_of(self.memory_budget)
 
     def __repr__(self) -> str:
         """Show everything but the key, so that a log or a traceback can't leak it."""
@@ -146,6 +169,8 @@ def _explain(place: str, message: str) -> str:
         message += f"; one of: {', '.join(choices)}"
     if message.startswith("Expected `bool`"):
         message += "; true or false"
+    if "matching regex" in message and (where or place.lower()).endswith("memory_budget"):
+        message = "expected bytes, or a size such as 8GB or 500MiB"
     return ": ".join(part for part in (place, where, message[:1].lower() + message[1:]) if part)
 
 
@@ -163,6 +188,13 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{variable}: {field}", variable, 1)) from error
     return values
+
+
+def _bytes_of(size: int | str) -> int:
+    """Read a size: ``500``, ``8GB`` (thousands), ``8GiB`` (1024s)."""
+    number, unit = re.findall(r"([\d.]+) ?(\w*)", str(size).lower())[0]
+    base = 1024 if "i" in unit else 1000
+    return int(float(number) * base ** " kmgt".index(unit[:1].replace("b", "") or " "))
 
 
 def _refuse_unguarded_bind(settings: Settings) -> None:

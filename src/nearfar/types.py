@@ -17,6 +17,7 @@ Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
 TokenIds: TypeAlias = tuple[int, ...]
 Role = Literal["query", "document"]
+LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
@@ -164,3 +165,16 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     default_prompt: str | None
     score: str
     created: int
+
+
+class ModelState(Struct, frozen=True, kw_only=True):
+    """Whether one served model is in memory.
+
+    ``bytes`` is what its weights take there, or would at most. ``requests`` counts those that hold it or wait for it.
+    """
+
+    name: str
+    state: LoadState
+    bytes: int
+    pin: bool
+    requests: int

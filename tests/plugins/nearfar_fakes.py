@@ -37,7 +37,10 @@ def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
 
 
 class FakeEngine:
-    """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each."""
+    """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each.
+
+    To close, it waits for ``way_out``.
+    """
 
     def __init__(self, dim: int = 8) -> None:
         self.info = EngineInfo(
@@ -47,6 +50,8 @@ class FakeEngine:
         self.threads: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
+        self.way_out = threading.Event()
+        self.way_out.set()
         self.closed = False
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
@@ -78,6 +83,7 @@ class FakeEngine:
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
+        assert self.way_out.wait(30)
         self.closed = True
 
     def _note(self, batch: Sequence[Row]) -> None:
@@ -96,6 +102,33 @@ class FakeKind:
 
     def open(self, order: EngineOrder) -> Engine:
         return FakeEngine(order.recipe.dim)
+
+
+class GatedKind(FakeKind):
+    """Opens an engine when its own gate is open, fails as often as it was told to, and keeps what it was asked for.
+
+    ``there`` counts engines that are open, in several of these when they share one list.
+    """
+
+    def __init__(self, there: list[FakeEngine] | None = None) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failures: list[Exception] = []
+        self.orders: list[EngineOrder] = []
+        self.engines: list[FakeEngine] = []
+        self.there = [] if there is None else there
+        self.most_there = 0
+
+    def open(self, order: EngineOrder) -> Engine:
+        self.orders.append(order)
+        assert self.gate.wait(30)
+        if self.failures:
+            raise self.failures.pop(0)
+        engine = FakeEngine(order.recipe.dim)
+        self.engines.append(engine)
+        self.there.append(engine)
+        self.most_there = max(self.most_there, sum(not other.closed for other in self.there))
+        return engine
 
 
 kind = FakeKind()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any, Literal
 
-    from nearfar.serving.observe import BatchRecord, RequestRecord
+    from nearfar.serving.observe import BatchRecord, CloseReason, LoadRecord, RequestRecord
     from nearfar.types import FloatArray
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,10 @@ class Watcher:
     def request_done(self, record: RequestRecord) -> None: ...
 
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None: ...
+
+    def model_loaded(self, record: LoadRecord) -> None: ...
+
+    def model_closed(self, model: str, reason: CloseReason) -> None: ...
 
 
 class Set:

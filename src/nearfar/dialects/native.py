@@ -1,15 +1,26 @@
-"""Our own routes: health, what is served and how, and the metrics."""
+"""Our own routes: health, what is served and how, the metrics, and models that come and go by order."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
 
-from litestar import Request, Response, get, route
+import msgspec
+from litestar import Request, Response, get, post, route
+from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
-from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response
+from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response, read_body, while_connected
+
+
+class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of an admin call: the model's name or one of its aliases."""
+
+    model: str
+
+
+_decoder = msgspec.json.Decoder(ModelOrder)
 
 
 @route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
@@ -20,7 +31,10 @@ async def live() -> Response[bytes]:
 
 @route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer 200 once every model has had a forward succeed and its worker lives, 503 before and after."""
+    """Answer 200 once every model that the start is for has had a forward succeed, 503 before.
+
+    And 503 again when a model's worker has died. One that was closed, or has never been asked for, changes nothing.
+    """
     request.app.state.drain.refuse()
     fleet_of(request).refuse_unready()
     return json_response({"status": "ready"})
@@ -28,8 +42,12 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/info")
 async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score."""
-    models = [model.info for model in fleet_of(request).models()]
+    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score, state."""
+    fleet = fleet_of(request)
+    models = [
+        {**msgspec.to_builtins(about), **msgspec.to_builtins(state)}
+        for about, state in zip(fleet.infos(), fleet.states(), strict=True)
+    ]
     return json_response({"name": "nearfar", "version": version("nearfar"), "models": models})
 
 
@@ -38,6 +56,25 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every metric in Prometheus' text form."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it
     return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+@post("/admin/models/load", status_code=200)
+async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Load the model now; answer once it is there."""
+    return json_response(await while_connected(request, fleet_of(request).load(await _read_order(request))))
+
+
+@post("/admin/models/unload", status_code=200)
+async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Close the model once the requests that use it have ended; answer then. The next request loads it again."""
+    return json_response(await while_connected(request, fleet_of(request).unload(await _read_order(request))))
+
+
+async def _read_order(request: Request[Any, Any, Any]) -> str:
+    try:
+        return (await read_body(request, _decoder)).model
+    except msgspec.ValidationError as error:
+        raise errors.InputError(f'the body must be {{"model": "a name"}}: {error}') from error
 
 
 _STATUS: dict[type[errors.NearfarError], int] = {
@@ -76,7 +113,7 @@ def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> o
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics],
+    handlers=[live, ready, info, metrics, load, unload],
     errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
     render_error=_render_error,
     prefixes=("/",),

@@ -113,6 +113,13 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return tuple(output for output, how in there.items() if how)
 
     @property
+    def linears(self) -> tuple[Dense, ...]:
+        """List the linear layers, whatever they are for, that have files of their own."""
+        tokens = self.multi_vector.dense if self.multi_vector else ()
+        weigh = (self.sparse.head,) if self.sparse and self.sparse.head else ()
+        return (*self.dense, *tokens, *weigh)
+
+    @property
     def dim(self) -> int:
         """Length of a text's one vector, after pooling and any Dense layers; 0 where it has none."""
         if not self.pooling:

@@ -1,25 +1,32 @@
-"""Names → models: which are served, under what names, and whether they are ready.
+"""The served models: which there are, whether they are ready, and how a request holds one.
 
-Models open one after another in the background, so that a server answers for its health from its first moment.
+The files of every model are read first, so that all names are known and none is taken for another's; then the models
+that the start is for open one after another. All in the background: a server answers for its health from its first
+moment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from nearfar.errors import ConfigError, NotReady, SetupError, UnknownModel, WrongTask
-from nearfar.models.prompts import prompt_for
+import msgspec
+
+from nearfar.errors import ConfigError, NotReady, ServingError, SetupError, UnknownModel
+from nearfar.serving.loading import Loader
+from nearfar.serving.names import Names
 from nearfar.serving.opening import Model, Opener
+from nearfar.serving.slot import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from nearfar.config import Settings
     from nearfar.serving.observe import Observer, QueueDepth
-    from nearfar.types import ModelInfo, Task
+    from nearfar.types import ModelInfo, ModelState, Task
 
 _log = logging.getLogger(__name__)
 
@@ -34,108 +41,143 @@ class Lease(NamedTuple):
 class Fleet:
     """The served models. ``vendor_names`` are names that mean the default model of their task."""
 
-    def __init__(self, settings: Settings, vendor_names: Mapping[str, Task], observer: Observer) -> None:
-        self._wanted = settings.models
+    def __init__(
+        self,
+        settings: Settings,
+        vendor_names: Mapping[str, Task],
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._slots: list[Slot] = []
+        self._names = Names(self._slots, vendor_names)
         self._opener = Opener(settings, observer)
-        self._vendor_names = vendor_names
-        self._models: list[Model] = []
+        self._loader = Loader(self._slots, self._opener, observer, settings.memory_budget_bytes, clock)
+        self._finding: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to open every model, in the order of the settings."""
-        self._opening = asyncio.create_task(self._open_all(), name="opening models")
+        """Begin to read every model's files, and to open the models that the start is for, in the settings' order."""
+        self._finding = asyncio.create_task(self._find_all(), name="finding models")
+        self._opening = asyncio.create_task(self._open_all(self._finding), name="opening models")
+        self._sweeping = asyncio.create_task(self._sweep(self._finding), name="closing idle models")
         self._started.set()
 
     async def opened(self) -> None:
-        """Wait until every model is open. Raises what kept the first one that can't be."""
+        """Wait until every model that the start is for was open. Raises what kept the first one that can't be."""
         await self._started.wait()
         if self._opening:
             await asyncio.shield(self._opening)
 
     async def close(self) -> None:
         """Stop opening, and close every model."""
-        if self._opening:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
-        for model in self._models:
-            await model.lane.close()
+        tasks = [task for task in (self._finding, self._opening, self._sweeping) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loader.close()
 
     def models(self) -> list[Model]:
-        """List the open models, in the order of the settings."""
-        return list(self._models)
+        """List the models that are open now, in the order of the settings."""
+        return [slot.model for slot in self._slots if slot.model]
+
+    def infos(self) -> list[ModelInfo]:
+        """Tell about every model, open or not, in the order of the settings."""
+        return [slot.info for slot in self._slots]
+
+    def states(self) -> list[ModelState]:
+        """Tell of every model whether it is in memory, in the same order."""
+        return [slot.describe() for slot in self._slots]
 
     def depths(self) -> list[QueueDepth]:
-        """Give each model's queue."""
-        return [model.lane.depth() for model in self._models]
+        """Give the queue of each model that is open."""
+        return [
+            msgspec.structs.replace(slot.model.lane.depth(), weight_bytes=slot.bytes)
+            for slot in self._slots
+            if slot.model
+        ]
 
     def refuse_unready(self) -> None:
-        """Raise NotReady unless every model has opened and every lane is alive."""
+        """Raise NotReady until every model that the start is for has opened, and where a lane has died."""
         if self._opening is None or not self._opening.done():
             raise NotReady("the model is still loading", retry_after_s=1)
         if self._opening.cancelled() or self._opening.exception():
             raise NotReady("the model failed to load; the server's log says why")
-        if not all(model.lane.is_open for model in self._models):
+        if not all(slot.model.lane.is_open for slot in self._slots if slot.model and slot.state == "loaded"):
             raise NotReady("a model has stopped; the server's log says why")
-
-    def find(self, name: str | None, task: Task) -> Model:
-        """Find the model a request means: by name, by alias, or the default of the task.
-
-        Raises UnknownModel, WrongTask, or NotReady while models still open.
-        """
-        if name is not None and (found := self.named(name)):
-            if task not in found.info.tasks:
-                raise WrongTask(name, task)
-            return found
-        self.refuse_unready()
-        if name is not None and name not in self._vendor_names:
-            raise UnknownModel(name)
-        if name is not None and self._vendor_names[name] != task:
-            raise WrongTask(name, task)
-        return self._default(name, task)
 
     @asynccontextmanager
     async def lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
-        """Hold the model that a request means for as long as the request needs it. Raises as ``find`` does.
+        """Hold the model that a request means for as long as the request needs it; load it where it isn't there.
 
-        Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
+        Raises UnknownModel or WrongTask, and NotReady where the model can't be loaded, or may not be waited for.
         """
+        await self._names_known()
+        slot, prompt = self._names.meant(name, task)
+        if self._settings.while_loading == "refuse" and slot.state != "loaded":
+            self._loader.begin(slot)
+            raise NotReady(f"{slot.name} is still loading", retry_after_s=slot.load_takes_s(self._clock()))
+        model = await self._loader.hold(slot)
         try:
-            found = Lease(self.find(name, task), None)
-        except UnknownModel:
-            start, _, prompt = (name or "").rpartition(":")
-            if not start:
-                raise
-            found = Lease(self.find(start, task), prompt)
-            if prompt_for(found.model.recipe.prompts, prompt) is None:
-                raise
-        yield found
+            yield Lease(model, prompt)
+        finally:
+            self._loader.release(slot)
+
+    async def load(self, name: str) -> ModelState:
+        """Load the model of this name or alias, however soon after a load that failed.
+
+        Raises UnknownModel, or NotReady where it can't be loaded; the log says why.
+        """
+        slot = await self._ordered(name)
+        try:
+            await self._loader.load(slot)
+        except ServingError:
+            raise
+        except Exception as error:
+            raise NotReady(f"{slot.name} failed to load; the server's log says why") from error
+        return slot.describe()
+
+    async def unload(self, name: str) -> ModelState:
+        """Close the model of this name or alias once nobody uses it; the next request loads it. Raises UnknownModel."""
+        slot = await self._ordered(name)
+        await self._loader.unload(slot)
+        return slot.describe()
 
     def describe(self, name: str) -> ModelInfo:
         """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""
         self.refuse_unready()
-        if found := self.named(name):
-            return found.info
-        if name not in self._vendor_names:
-            raise UnknownModel(name, listing=True)
-        return self._default(name, self._vendor_names[name]).info
+        return self._names.listed(name).info
 
-    def named(self, name: str) -> Model | None:
-        """Find a model by its name or an alias; a vendor's name is nobody's own."""
-        return next((model for model in self._models if model.goes_by(name)), None)
+    @property
+    def is_opening(self) -> bool:
+        """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
+        return self._opener.is_busy
 
-    def _default(self, name: str | None, task: Task) -> Model:
-        """Take the first model made for the task, else the first that can do it."""
-        made_for = "score" if task in {"rank", "classify"} else "embed"
-        able = [model for model in self._models if task in model.info.tasks]
-        if not able:
-            raise WrongTask(name or "the served model", task)
-        return next((model for model in able if model.recipe.task == made_for), able[0])
+    async def _ordered(self, name: str) -> Slot:
+        await self._names_known()
+        if slot := self._names.own(name):
+            return slot
+        raise UnknownModel(name)
 
-    async def _open_all(self) -> None:
+    async def _names_known(self) -> None:
+        """Wait until every model's names are known: before that, any request could be taken for another's."""
+        if self._finding is None or (not self._finding.done() and self._settings.while_loading == "refuse"):
+            raise NotReady("the model is still loading", retry_after_s=1)
+        if not self._finding.done():
+            await asyncio.wait({self._finding})  # who leaves meanwhile doesn't cancel it
+        if self._finding.cancelled() or self._finding.exception():
+            raise NotReady("the model failed to load; the server's log says why")
+
+    async def _find_all(self) -> None:
         try:
-            for wanted in self._wanted:
-                self._models.append(await self._opener.open(wanted, self._refuse_taken))
+            for wanted in self._settings.models:
+                found = await self._opener.find(wanted)
+                self._names.refuse_taken(found.info.name, *found.info.aliases)
+                self._slots.append(Slot(found, self._clock()))
+            self._refuse_too_large()
         except SetupError as error:
             _log.error("can't start: %s", error)
             raise
@@ -143,11 +185,31 @@ class Fleet:
             _log.exception("can't start")
             raise
 
-    @property
-    def is_opening(self) -> bool:
-        """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
-        return self._opener.is_busy
+    def _refuse_too_large(self) -> None:
+        """Raise ConfigError for a model that could never be loaded, whatever else is closed."""
+        budget = self._settings.memory_budget_bytes
+        if budget is None:
+            return
+        pinned = {slot for slot in self._slots if slot.pin}
+        for slot in self._slots:
+            needed = sum(other.bytes for other in {*pinned, slot})
+            if needed > budget:
+                beside = " beside the pinned models" if pinned - {slot} else ""
+                raise ConfigError(
+                    f"memory_budget: {slot.name} needs {needed:,} bytes{beside} in {slot.info.dtype} precision, and "
+                    f"the budget is {budget:,}; raise it, or choose a smaller dtype"
+                )
 
-    def _refuse_taken(self, name: str) -> None:
-        if self.named(name):
-            raise ConfigError(f"models: two of them are called {name!r}; rename a folder or an alias")
+    async def _open_all(self, finding: asyncio.Task[None]) -> None:
+        await asyncio.shield(finding)
+        for slot in self._slots:
+            if slot.found.wanted.load != "demand":
+                await self._loader.load(slot)
+
+    async def _sweep(self, finding: asyncio.Task[None]) -> None:
+        """Close the models that nobody uses, each when it is due."""
+        await asyncio.wait({finding})
+        due_s: float | None = 0.0
+        while due_s is not None:
+            await asyncio.sleep(due_s)
+            due_s = await self._loader.close_idle()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -45,6 +45,17 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class LoadRecord(Struct, frozen=True, kw_only=True):
+    """One model that was loaded, or couldn't be, and how long that took, the wait for room not counted."""
+
+    model: str
+    seconds: float
+    failed: bool
+
+
+CloseReason = Literal["memory", "idle", "asked"]
+
+
 class Observer(Protocol):
     """Whoever watches. Every method is called on the event loop and must return at once."""
 
@@ -57,14 +68,24 @@ class Observer(Protocol):
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None:
         """Take note of what one job brings to a model, and of what was cut off it."""
 
+    def model_loaded(self, record: LoadRecord) -> None:
+        """Take note of a model that was loaded, or couldn't be."""
+
+    def model_closed(self, model: str, reason: CloseReason) -> None:
+        """Take note of a model that was closed while the server goes on: for room, for want of use, or by order."""
+
 
 class QueueDepth(Struct, frozen=True, kw_only=True):
-    """What is in one model's lane now: rows that wait, tokens that wait or run, the process' bytes by kind."""
+    """What is in one model's lane now: rows that wait, tokens that wait or run, the process' bytes by kind.
+
+    ``weight_bytes`` is what the model's weights count for in the memory budget.
+    """
 
     model: str
     rows: int
     tokens: int
     memory: dict[str, int]
+    weight_bytes: int = 0
 
 
 class Metrics:
@@ -74,7 +95,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         # OpenTelemetry's exporter appends a unit to a name: "s" makes nearfar_request → nearfar_request_seconds.
         reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self._registry)
-        buckets = {"nearfar_request": _SECONDS, "nearfar_batch": _SECONDS}
+        buckets = {"nearfar_request": _SECONDS, "nearfar_batch": _SECONDS, "nearfar_model_load": _SECONDS}
         counts = ("nearfar_batch_rows", "nearfar_batch_tokens", "nearfar_batch_padded_tokens", "nearfar_batch_requests")
         buckets |= dict.fromkeys(counts, _COUNTS)
         views = [
@@ -94,6 +115,8 @@ class Metrics:
             "nearfar_batch_padded_tokens", description="Padded area of a forward"
         )
         self._failed = meter.create_counter("nearfar_batches_failed", description="Forwards that raised")
+        self._load_s = meter.create_histogram("nearfar_model_load", "s", "Time to load a model")
+        self._closed = meter.create_counter("nearfar_model_evictions", description="Models closed, by reason")
         # By model; they are told with every request, and counting through an instrument takes 20 µs.
         self._tokens: Counter[str] = Counter()
         self._truncated: Counter[str] = Counter()
@@ -124,7 +147,11 @@ class Metrics:
             }  # the same from every model
             return [Observation(size, {"kind": kind}) for kind, size in found.items()]
 
+        def weights(_: CallbackOptions) -> list[Observation]:
+            return [Observation(depth.weight_bytes, {"model": depth.model}) for depth in queues()]
+
         meter = self._provider.get_meter("nearfar")
+        meter.create_observable_gauge("nearfar_model_weights", [weights], "By", "Weights of a loaded model, as counted")
         meter.create_observable_gauge("nearfar_engine_memory", [memory], "By", "Memory an engine's library has in use")
         meter.create_observable_gauge("nearfar_queue_rows", [rows], description="Rows waiting now")
         meter.create_observable_gauge("nearfar_queue_tokens", [tokens], description="Tokens waiting or running now")
@@ -148,6 +175,14 @@ class Metrics:
         """Count a job's tokens."""
         self._tokens[model] += tokens
         self._truncated[model] += truncated
+
+    def model_loaded(self, record: LoadRecord) -> None:
+        """Count a load by whether it failed, and its time."""
+        self._load_s.record(record.seconds, {"model": record.model, "failed": str(record.failed).lower()})
+
+    def model_closed(self, model: str, reason: CloseReason) -> None:
+        """Count a model that was closed."""
+        self._closed.add(1, {"model": model, "reason": reason})
 
     def render(self) -> bytes:
         """Give every metric in Prometheus' text form, version 0.0.4."""

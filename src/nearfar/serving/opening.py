@@ -1,22 +1,23 @@
-"""A model's settings → an open model: its files, its Recipe, an engine, and a lane through which one forward went."""
+"""A model's settings → what its files say → an open model: an engine, and a lane through which one forward went."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
 
-from nearfar.config import Device, ModelSettings, OnOverflow
+from nearfar.config import Dtype, ModelSettings, OnOverflow
 from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engines
 from nearfar.errors import ConfigError, EngineUnavailable
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.tokens import Tokens
+from nearfar.models.weights import Weights, count_weights
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.types import ModelInfo, Output, Task
 
@@ -30,28 +31,35 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
+_UNKNOWN = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
 SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
 SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
 
 
-class Model(Struct, frozen=True, kw_only=True):
-    """One open model: its tokenizer, its recipe, its lane, and all that is true of it.
+class Found(Struct, frozen=True, kw_only=True):
+    """One model whose files were read, but for the weights: all that is known before an engine opens it.
 
-    ``asked_as`` is the name in the settings; it is answered to, but not listed, as it may be a path.
+    ``wanted`` has the server's settings where the model had none of its own.
     """
 
+    wanted: ModelSettings
+    checkpoint: Checkpoint
+    recipe: Recipe
+    choices: list[Choice]
+    weights: Weights
     info: ModelInfo
-    asked_as: str
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
+
+    info: ModelInfo
     recipe: Recipe
     tokens: Tokens
     lane: Lane
     on_overflow: OnOverflow
-
-    def goes_by(self, name: str) -> bool:
-        """Tell whether a request that says ``name`` means this model."""
-        return name in {self.info.name, self.asked_as, *self.info.aliases}
 
 
 class Opener:
@@ -67,22 +75,49 @@ class Opener:
         """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
         return self._threads_opening > 0
 
-    async def open(self, wanted: ModelSettings, refuse_taken: Callable[[str], None]) -> Model:
-        """Open one model. ``refuse_taken`` is given every name it would go by, and may raise.
+    async def find(self, wanted: ModelSettings) -> Found:
+        """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
+        return await asyncio.to_thread(self._busy, lambda: self._find(wanted))
 
-        Raises a SetupError when no engine can run it, or a name is taken.
-        """
+    def _find(self, wanted: ModelSettings) -> Found:
+        inherited = {
+            name: getattr(wanted, name) or getattr(self._settings, name)
+            for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_s")
+        }
+        wanted = msgspec.structs.replace(wanted, **inherited)
+        hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
+        checkpoint = find_checkpoint(wanted.name, hub)
+        recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
+        if wanted.prompt is not None:
+            recipe = _with_default(recipe, wanted)
+        engine, device = wanted.engine or "auto", wanted.device or "auto"
+        unopened = EngineInfo(
+            name=engine,
+            device=device,
+            dtype=wanted.dtype or "auto",
+            dim=recipe.dim,
+            batch_tokens=0,
+            dtype_reason=_UNKNOWN,
+        )
+        return Found(
+            wanted=wanted,
+            checkpoint=checkpoint,
+            recipe=recipe,
+            choices=choose_engines(engine, device),
+            weights=count_weights(checkpoint.folder, recipe),
+            info=_describe(checkpoint, recipe, unopened, wanted.aliases),
+        )
+
+    async def open(self, found: Found) -> Model:
+        """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
-        settings = self._settings
-        device, dtype = wanted.device or settings.device, wanted.dtype or settings.dtype
-        checkpoint, recipe, tokens, choices = await asyncio.to_thread(self._busy, lambda: self._prepare(wanted, device))
-        for name in (checkpoint.name, *wanted.aliases):
-            refuse_taken(name)
+        settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
+        tokens = await asyncio.to_thread(self._busy, lambda: Tokens(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
-            device=device,
-            dtype=dtype,
+            device=found.wanted.device or "auto",
+            dtype=found.wanted.dtype or "auto",
             probes=tokens.probes(),
             revision=checkpoint.revision,
             cache=settings.cache_folder,
@@ -91,17 +126,16 @@ class Opener:
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
         lane = Lane(checkpoint.name, _usual_call(recipe), limits, self._observer)
         try:
-            engine, reason = await self.open_engine(lane, choices, order)
+            engine, reason = await self.open_engine(lane, found.choices, order)
         except BaseException:
             await lane.close()
             raise
         model = Model(
-            info=_describe(checkpoint, recipe, engine.info, wanted.aliases),
-            asked_as=wanted.name,
+            info=_describe(checkpoint, recipe, engine.info, found.wanted.aliases),
             recipe=recipe,
             tokens=tokens,
             lane=lane,
-            on_overflow=wanted.on_overflow or settings.on_overflow,
+            on_overflow=found.wanted.on_overflow or "truncate",
         )
         _log_open(model.info, reason, time.perf_counter() - started)
         return model
@@ -124,16 +158,6 @@ class Opener:
     async def _open_one(self, lane: Lane, choice: Choice, order: EngineOrder) -> Engine:
         return await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), order.probes[0])
 
-    def _prepare(self, wanted: ModelSettings, device: Device) -> tuple[Checkpoint, Recipe, Tokens, list[Choice]]:
-        """Find the files, read them, and see which engines there are; on a thread."""
-        hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
-        checkpoint = find_checkpoint(wanted.name, hub)
-        recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
-        tokens = Tokens(checkpoint.folder, recipe)
-        if wanted.prompt is not None:
-            recipe = _with_default(recipe, wanted)
-        return checkpoint, recipe, tokens, choose_engines(wanted.engine or self._settings.engine, device)
-
     def _busy(self, call: Callable[[], _T]) -> _T:
         """Call, and let ``is_busy`` say so meanwhile: nothing can interrupt a thread."""
         self._threads_opening += 1
@@ -141,6 +165,28 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
+
+
+def as_opened(found: Found, model: Model) -> Found:
+    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
+
+    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
+    another vector than it had before the model was closed.
+    """
+    info, first = model.info, found.info
+    settled = found.wanted
+    if info.dtype in get_args(Dtype) and not found.weights.quantized:
+        settled = msgspec.structs.replace(settled, dtype=info.dtype)
+    return msgspec.structs.replace(
+        found,
+        wanted=settled,
+        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
+        info=msgspec.structs.replace(
+            info,
+            created=first.created,
+            dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
+        ),
+    )
 
 
 def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from nearfar.errors import (
     EmptyInput,
     EngineFailed,
     InputError,
+    NotReady,
     Overloaded,
     TooLong,
     TooManyTokens,
@@ -28,17 +30,17 @@ from nearfar.serving.scoring import cosines, of_representations, sigmoid, softma
 from nearfar.types import Classified, Embedded, Ranked, RankedDocument, Represented, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
     import numpy.typing as npt
 
     from nearfar.models.tokens import Row
-    from nearfar.serving.fleet import Fleet
+    from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
     from nearfar.serving.round import Call, Results
-    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, FloatArray, RankJob, RepresentJob, Role, TokenIds
+    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, FloatArray, RankJob, RepresentJob, Role, Task, TokenIds
 
     _T = TypeVar("_T")
 
@@ -67,7 +69,7 @@ class Service:
 
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
-        async with self._fleet.lease(job.model, "embed") as (model, prompt_name):
+        async with self._lease(job.model, "embed") as (model, prompt_name):
             dim = model.recipe.dim
             if not job.inputs:
                 raise EmptyInput("there is nothing to embed")
@@ -84,7 +86,7 @@ class Service:
 
         Raises as ``embed`` does.
         """
-        async with self._fleet.lease(job.model, "rank") as (model, _):
+        async with self._lease(job.model, "rank") as (model, _):
             _refuse_unrankable(job)
             rows, scores = await self._score(model, job)
             best = np.argsort(-scores, kind="stable")[: job.top_n]
@@ -105,7 +107,7 @@ class Service:
 
     async def represent(self, job: RepresentJob) -> Represented:
         """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""
-        async with self._fleet.lease(job.model, job.task) as (model, prompt_name):
+        async with self._lease(job.model, job.task) as (model, prompt_name):
             if not job.inputs:
                 raise EmptyInput("there is nothing to embed")
             role = job.role or "document"
@@ -120,7 +122,7 @@ class Service:
 
     async def classify(self, job: ClassifyJob) -> Classified:
         """Give each text, or pair, a score for each of the model's labels. Raises as ``embed`` does."""
-        async with self._fleet.lease(job.model, "classify") as (model, _):
+        async with self._lease(job.model, "classify") as (model, _):
             if not job.inputs:
                 raise EmptyInput("there is nothing to classify")
             size = sum(len(text) if isinstance(text, str) else _size(text) for text in job.inputs)
@@ -134,13 +136,22 @@ class Service:
     async def _run(
         self, model: Model, size: int, tokenise: Callable[[], list[Row]], call: Call | None = None
     ) -> tuple[list[Row], Results]:
-        """Tokenise and let the model run, within the deadline."""
+        """Tokenise and let the model run."""
+        rows = await self._tokenise(size, tokenise)
+        return rows, await model.lane.submit(rows, call)
+
+    @asynccontextmanager
+    async def _lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
+        """Hold the model that a job means. The wait for it and the work with it share one deadline."""
+        is_there = False
         try:
-            async with asyncio.timeout(self._deadline_s):
-                rows = await self._tokenise(size, tokenise)
-                return rows, await model.lane.submit(rows, call)
+            async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as lease:
+                is_there = True
+                yield lease
         except TimeoutError as error:
-            raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            if is_there:
+                raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
 
     async def _tokenise(self, size: int, call: Callable[[], list[Row]]) -> list[Row]:
         if size <= _TOKENISED_AT_ONCE:

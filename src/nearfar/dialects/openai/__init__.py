@@ -85,8 +85,7 @@ async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     fleet.refuse_unready()
-    infos = [model.info for model in fleet.models()]
-    listed = [_model(info, name) for info in infos for name in (info.name, *info.aliases)]
+    listed = [_model(info, name) for info in fleet.infos() for name in (info.name, *info.aliases)]
     return json_response(ModelsReply(data=listed))
 
 

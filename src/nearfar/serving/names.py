@@ -1,0 +1,77 @@
+"""Which model a request means. Knows names and tasks; whether the model is in memory is nothing to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearfar.errors import ConfigError, UnknownModel, WrongTask
+from nearfar.models.prompts import prompt_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nearfar.serving.slot import Slot
+    from nearfar.types import Task
+
+
+class Names:
+    """The names of ``slots``, a list that its owner fills, and the vendors' names, which mean a task's default."""
+
+    def __init__(self, slots: Sequence[Slot], vendor_names: Mapping[str, Task]) -> None:
+        self._slots = slots
+        self._vendor_names = vendor_names
+
+    def own(self, name: str) -> Slot | None:
+        """Find a model by its name or an alias; a vendor's name is nobody's own."""
+        return next((slot for slot in self._slots if slot.goes_by(name)), None)
+
+    def refuse_taken(self, *names: str) -> None:
+        """Raise ConfigError where a model goes by one of these names already."""
+        for name in names:
+            if self.own(name):
+                raise ConfigError(f"models: two of them are called {name!r}; rename a folder or an alias")
+
+    def meant(self, name: str | None, task: Task) -> tuple[Slot, str | None]:
+        """Find the model a request means, and the name of the prompt that came with the model's name.
+
+        Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
+        Raises UnknownModel or WrongTask.
+        """
+        try:
+            return self.find(name, task), None
+        except UnknownModel:
+            start, _, prompt = (name or "").rpartition(":")
+            if not start:
+                raise
+            slot = self.find(start, task)
+            if prompt_for(slot.found.recipe.prompts, prompt) is None:
+                raise
+            return slot, prompt
+
+    def find(self, name: str | None, task: Task) -> Slot:
+        """Find a model by name, by alias, or as the default of the task. Raises UnknownModel or WrongTask."""
+        if name is not None and (found := self.own(name)):
+            if task not in found.info.tasks:
+                raise WrongTask(name, task)
+            return found
+        if name is not None and name not in self._vendor_names:
+            raise UnknownModel(name)
+        if name is not None and self._vendor_names[name] != task:
+            raise WrongTask(name, task)
+        return self._default(name, task)
+
+    def listed(self, name: str) -> Slot:
+        """Find the model that a caller only asks about. Raises UnknownModel or WrongTask."""
+        if found := self.own(name):
+            return found
+        if name not in self._vendor_names:
+            raise UnknownModel(name, listing=True)
+        return self._default(name, self._vendor_names[name])
+
+    def _default(self, name: str | None, task: Task) -> Slot:
+        """Take the first model made for the task, else the first that can do it."""
+        made_for = "score" if task in {"rank", "classify"} else "embed"
+        able = [slot for slot in self._slots if task in slot.info.tasks]
+        if not able:
+            raise WrongTask(name or "the served model", task)
+        return next((slot for slot in able if slot.found.recipe.task == made_for), able[0])
