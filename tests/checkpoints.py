@@ -13,7 +13,13 @@ import torch
 from msgspec import Struct
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +38,11 @@ CORPUS = (
 )
 
 # How a tokenizer cuts words, and what it puts around a text: BERT's pieces; the same with RoBERTa's special tokens;
-# BPE over bytes with nothing around, RoBERTa's, a start, or an end; SentencePiece's unigrams with RoBERTa's.
-Words = Literal["pieces", "pieces-roberta", "bytes", "bytes-roberta", "bytes-start", "bytes-end", "unigrams"]
+# BPE over bytes with nothing around, RoBERTa's, a start, or an end; SentencePiece's unigrams with RoBERTa's. ColBERT's
+# pieces know the tokens it puts before and after a text.
+Words = Literal[
+    "pieces", "pieces-colbert", "pieces-roberta", "bytes", "bytes-roberta", "bytes-start", "bytes-end", "unigrams"
+]
 
 
 class Family(Struct, frozen=True, kw_only=True):
@@ -105,17 +114,26 @@ def lay(folder: Path, files: Mapping[str, object]) -> Path:
     return folder
 
 
-def write_transformer(folder: Path, family: str, *, labels: int | None = None, **options: Any) -> Path:
-    """Write a seeded transformer of the family and its tokenizer; a classifier where ``labels`` says of how many.
+def write_transformer(
+    folder: Path,
+    family: str,
+    *,
+    labels: int | None = None,
+    masked: bool = False,
+    words: Words | None = None,
+    **options: Any,
+) -> Path:
+    """Write a seeded transformer of the family and its tokenizer.
 
-    ``options`` go over the family's configuration.
+    It is a classifier where ``labels`` says of how many, and where ``masked`` guesses words. ``options`` go over the
+    family's configuration.
     """
     kind = (FAMILIES | MORE_FAMILIES)[family]
-    tokenizer = make_tokenizer(kind.words, kind.padding_side)
+    tokenizer = make_tokenizer(words or kind.words, kind.padding_side)
     roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
     config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}
     config |= options
-    auto = AutoModel
+    auto = AutoModelForMaskedLM if masked else AutoModel
     if labels is not None:
         config["num_labels"] = labels
         auto = AutoModelForSequenceClassification
@@ -151,9 +169,11 @@ def write_steps(folder: Path, pooling: str) -> None:
 def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:
     """Make a tokenizer that knows the corpus; the same one every time."""
     tokenizer = _CUTTERS[words]()
-    start, end, padding, unknown = ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if words == "pieces" else _SPECIALS
+    bert = words in {"pieces", "pieces-colbert"}
+    start, end, padding, unknown = ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if bert else _SPECIALS
     around = {
         "pieces": (f"{start} $A {end}", f"{start} $A {end} $B:1 {end}:1"),
+        "pieces-colbert": (f"{start} $A {end}", f"{start} $A {end} $B:1 {end}:1"),
         "bytes-start": (f"{start} $A", f"{start} $A {start} $B"),
         "bytes-end": (f"$A {end}", f"$A {end} $B {end}"),
         "bytes": ("$A", "$A $B"),
@@ -162,7 +182,9 @@ def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedToken
     special = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
     roles = {"cls_token": start, "sep_token": end}
-    if words != "pieces":
+    if words == "pieces-colbert":
+        roles |= {"mask_token": "[MASK]"}
+    if not bert:
         roles |= {"bos_token": start, "eos_token": end}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -174,6 +196,7 @@ def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedToken
     )
 
 
+MARKERS = ("[unused0]", "[unused1]", "[Q] ", "[D] ")
 _SPECIALS = ("<s>", "</s>", "<pad>", "<unk>")
 _IN_ORDER = ("<s>", "<pad>", "</s>", "<unk>")  # padding is 1: MPNet's modeling file takes no other
 
@@ -222,6 +245,7 @@ def _unigrams() -> Tokenizer:
 
 _CUTTERS = {
     "pieces": lambda: _pieces(("[PAD]", "[UNK]", "[CLS]", "[SEP]"), "[UNK]"),
+    "pieces-colbert": lambda: _pieces(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *MARKERS), "[UNK]"),
     "pieces-roberta": lambda: _pieces(_IN_ORDER, "<unk>"),
     "bytes": _bytes,
     "bytes-roberta": _bytes,

@@ -106,6 +106,23 @@ def convert(model: str, out: Path | None, file: Path | None, **said: Any) -> Non
         raise click.ClickException(str(error)) from error
 
 
+@main.command()
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: MODEL-safetensors, here]")
+@click.option("--offline", is_flag=True, default=None, help="Never download anything.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
+def unpickle(model: str, out: Path | None, file: Path | None, **said: Any) -> None:
+    """Write MODEL's pickled weights anew as safetensors, without running anything that may be in them."""
+    from nearfar.unpickling import unpickle_model
+
+    settings = _settings((model,), file, said)
+    try:
+        for line in unpickle_model(settings, out):
+            click.echo(line)
+    except NearfarError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @main.command(name="models")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
 def list_models(file: Path | None) -> None:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     FloatArray: TypeAlias = npt.NDArray[np.float32]
+    IntArray: TypeAlias = npt.NDArray[np.int32]
 
-Task = Literal["embed", "rank"]
+Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
+Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
 TokenIds: TypeAlias = tuple[int, ...]
 Role = Literal["query", "document"]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
@@ -42,6 +44,24 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     ceiling: Ceiling | None = None
 
 
+class RepresentJob(Struct, frozen=True, kw_only=True):
+    """Texts of which all is wanted that the model makes of them; ``task`` names what must be among that."""
+
+    model: str | None
+    inputs: tuple[str, ...]
+    task: Task
+    role: Role | None = None
+    prompt: str | None = None
+
+
+class ClassifyJob(Struct, frozen=True, kw_only=True):
+    """Texts, or pairs of texts, to label."""
+
+    model: str | None
+    inputs: tuple[str | tuple[str, str], ...]
+    raw_scores: bool = False
+
+
 class RankJob(Struct, frozen=True, kw_only=True):
     """A query and the documents to sort by how well they answer it."""
 
@@ -50,6 +70,22 @@ class RankJob(Struct, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     top_n: int | None = None
     max_tokens_per_document: int | None = None
+
+
+class Weights(Struct, frozen=True):
+    """A sparse vector of ``size``: its ``values`` (k,), all above 0, at the ascending ``indices`` (k,)."""
+
+    indices: IntArray
+    values: FloatArray
+    size: int
+
+
+class Representation(Struct, frozen=True, kw_only=True):
+    """What one text became: ``dense`` (D,), ``multi_vector`` (n, M), one row a token that counts, ``sparse``."""
+
+    dense: FloatArray | None = None
+    multi_vector: FloatArray | None = None
+    sparse: Weights | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -64,6 +100,23 @@ class Embedded(Struct, frozen=True, kw_only=True):
 
     model: str
     vectors: FloatArray
+    usage: Usage
+
+
+class Represented(Struct, frozen=True, kw_only=True):
+    """The answer to a RepresentJob, in the order of its inputs."""
+
+    model: str
+    texts: tuple[Representation, ...]
+    usage: Usage
+
+
+class Classified(Struct, frozen=True, kw_only=True):
+    """The answer to a ClassifyJob: ``scores`` is (B, labels), probabilities unless logits were asked for."""
+
+    model: str
+    labels: tuple[str, ...]
+    scores: FloatArray
     usage: Usage
 
 
@@ -85,7 +138,9 @@ class Ranked(Struct, frozen=True, kw_only=True):
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """All that is true of one served model; what ``/info`` shows.
 
-    ``dim`` is 0 for a cross-encoder. ``score`` says how a relevance score comes about.
+    ``dim`` is the length of a text's one vector, ``token_dim`` of those of its tokens, 0 where there are none.
+    ``vocabulary`` is the size of a sparse vector, ``labels`` are a classifier's. ``score`` says how a relevance score
+    comes about.
     """
 
     name: str
@@ -99,6 +154,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     dtype: str
     dtype_reason: str
     dim: int
+    token_dim: int
+    vocabulary: int
+    labels: tuple[str, ...]
     max_tokens: int
     pooling: str
     pooling_source: str

@@ -76,7 +76,9 @@ class TestMemory:
             here.engine.embed(rows)
 
         assert [2] == caught.value.indices
-        np.testing.assert_allclose(np.delete(caught.value.results, 2, 0), np.delete(expected, 2, 0), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            np.delete(np.asarray(caught.value.results), 2, 0), np.delete(expected, 2, 0), rtol=0, atol=1e-5
+        )
 
     def test_another_fault_is_not_taken_for_a_lack_of_memory(self, bert: Path) -> None:
         here = open_mlx(bert)

@@ -510,7 +510,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as refused:
             open_folder(folder)
 
-        assert f"{folder / '2_Dense'}: torch.nn has no activation {name}" == str(refused.value)
+        assert f"{folder / '2_Dense/model.safetensors'}: torch.nn has no activation {name}" == str(refused.value)
 
     @pytest.mark.parametrize("activation", ["torch.nn.Linear", "torch.nn.Module"])
     def test_an_activation_that_is_none(self, activation: str, bare: Callable[[str], Path], tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ class TestSteps:
 
         expected = [(tmp_path / "2_Dense", 8, 4, True, "Tanh"), (tmp_path / "3_Dense", 4, 2, False, "Identity")]
         assert expected == [
-            (dense.folder, dense.in_features, dense.out_features, dense.bias, dense.activation)
+            (dense.file.parent, dense.in_features, dense.out_features, dense.bias, dense.activation)
             for dense in recipe.dense
         ]
         assert recipe.dim == 2
@@ -401,16 +401,33 @@ class TestReranker:
     @pytest.mark.parametrize(
         ("labels", "config"),
         [
-            (3, RERANKER | {"id2label": {"0": "no", "1": "maybe", "2": "yes"}}),
-            (2, RERANKER | {"id2label": None, "num_labels": 2}),
-            (2, RERANKER | {"id2label": None}),
+            (("no", "maybe", "yes"), RERANKER | {"id2label": {"0": "no", "2": "yes", "1": "maybe"}}),
+            (("LABEL_0", "LABEL_1"), RERANKER | {"id2label": None, "num_labels": 2}),
+            (("LABEL_0", "LABEL_1"), RERANKER | {"id2label": None}),
         ],
     )
-    def test_a_classifier_with_several_is_refused(self, labels: int, config: dict[str, object], tmp_path: Path) -> None:
-        said = refusal(tmp_path, PLAIN | {CONFIG: config})
+    def test_labels_come_in_the_order_of_the_logits(
+        self, labels: tuple[str, ...], config: dict[str, object], tmp_path: Path
+    ) -> None:
+        """Transformers' own default is two without names."""
+        lay(tmp_path, PLAIN | {CONFIG: config})
 
-        expected = f"/config.json: a classifier with {labels} labels; only rerankers, which have 1, are served"
-        assert expected == said
+        recipe = read_recipe(tmp_path)
+
+        assert labels == recipe.labels
+        assert not recipe.independent_labels
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"problem_type": "multi_label_classification"},
+            {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+        ],
+    )
+    def test_labels_may_be_independent_of_each_other(self, said: dict[str, object], tmp_path: Path) -> None:
+        lay(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | said})
+
+        assert read_recipe(tmp_path).independent_labels
 
     @pytest.mark.parametrize(
         "said",
@@ -424,7 +441,7 @@ class TestReranker:
     ) -> None:
         message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER | said})
 
-        expected = "/config.json: the activation torch.nn.modules.activation.Tanh is neither Sigmoid nor Identity"
+        expected = "/config.json: the activation torch.nn.modules.activation.Tanh is none of: Identity, Sigmoid"
         assert expected == message
 
     def test_such_an_activation_is_refused_where_version_6_writes_it(self, tmp_path: Path) -> None:
@@ -520,7 +537,6 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
             ("StaticEmbedding",),
             ("CLIPModel",),
             ("Router",),
-            ("MLMTransformer", "SpladePooling"),
         )
     },
     "a transformer from elsewhere": (
@@ -614,11 +630,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         PROJECTING | {DENSE: PROJECTION | {"use_residual": True}},
     ),
     "a projection of every token": (
-        "/2_Dense/config.json: works on token_embeddings, not on the pooled vector alone",
+        "/2_Dense/config.json: works on token_embeddings, not on sentence_embedding alone",
         PROJECTING | {DENSE: PROJECTION | {"module_input_name": "token_embeddings"}},
     ),
     "a projection put elsewhere": (
-        "/2_Dense/config.json: works on sentence_embedding, not on the pooled vector alone",
+        "/2_Dense/config.json: works on other, not on sentence_embedding alone",
         PROJECTING | {DENSE: PROJECTION | {"module_output_name": "other"}},
     ),
     "an activation that is code of the folder": (

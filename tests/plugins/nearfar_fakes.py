@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearfar.engines import EngineInfo, RowsTooLarge
+from nearfar.types import Representation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,10 @@ class FakeEngine:
     def score(self, batch: Sequence[Row]) -> FloatArray:
         self._note(batch)
         return np.array([float(len(row.ids)) for row in batch], dtype=np.float32)
+
+    def represent(self, batch: Sequence[Row]) -> list[Representation]:
+        self._note(batch)
+        return [Representation(dense=vector_of(row.ids, self.info.dim)) for row in batch]
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)

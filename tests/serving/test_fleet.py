@@ -130,7 +130,7 @@ async def test_info_says_what_each_model_is_and_how_it_scores(several: httpx.Asy
     models = (await several.get("/info")).json()["models"]
 
     assert [SCORE_OF_VECTORS, SCORE_OF_VECTORS, SCORE_OF_PAIRS] == [model["score"] for model in models]
-    assert [["embed", "rank"], ["embed", "rank"], ["rank"]] == [model["tasks"] for model in models]
+    assert [["embed", "rank"], ["embed", "rank"], ["rank", "classify"]] == [model["tasks"] for model in models]
     assert ["torch", "fake", "torch"] == [model["engine"] for model in models]
     assert ["1_Pooling/config.json", "default for encoders; the folder has no modules.json", ""] == [
         model["pooling_source"] for model in models

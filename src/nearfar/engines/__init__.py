@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -17,9 +17,12 @@ from nearfar.config import Device, Dtype
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Row
+from nearfar.types import Output
 
 if TYPE_CHECKING:
-    from nearfar.types import FloatArray
+    from nearfar.types import FloatArray, Representation
+
+    Answers: TypeAlias = FloatArray | list[Representation]
 
 GROUP = "nearfar.engines"
 
@@ -30,13 +33,16 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     ``batch_tokens`` is the size of a batch, in tokens, that suits its device: of the padded area, or where not
     ``padded``, of the tokens alone, since padding then costs nothing. ``most_padding`` is how much of it a batch may
     have: with more, two batches would cost less. ``parallel`` is how many batches it runs at once at its best.
-    ``dtype_reason`` says why it computes in ``dtype``.
+    ``dtype_reason`` says why it computes in ``dtype``. ``labels`` is how many logits ``score`` gives a row, ``outputs``
+    what ``represent`` gives.
     """
 
     name: str
     device: str
     dtype: str
     dim: int
+    labels: int = 1
+    outputs: tuple[Output, ...] = ("dense",)
     batch_tokens: int
     padded: bool = True
     most_padding: int = 32
@@ -62,7 +68,11 @@ class Engine(Protocol):
         ...
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
-        """Give (B,) raw logits, one a pair; the activation is not the engine's business."""
+        """Give raw logits, (B,) or of several labels (B, labels); the activation is not the engine's business."""
+        ...
+
+    def represent(self, batch: Sequence[Row]) -> list[Representation]:
+        """Give all that the Recipe's outputs name of each row, from one forward; called for no other recipe."""
         ...
 
     def close(self) -> None:
@@ -76,7 +86,7 @@ class RowsTooLarge(Exception):
     ``results`` has all rows, whatever stands at those; ``indices`` are theirs.
     """
 
-    def __init__(self, results: FloatArray, indices: Sequence[int]) -> None:
+    def __init__(self, results: Answers, indices: Sequence[int]) -> None:
         super().__init__(f"{len(indices)} of {len(results)} rows need more memory than the device has")
         self.results = results
         self.indices = indices

@@ -1,4 +1,4 @@
-"""A checkpoint as torch modules: the transformer, and all that comes between its hidden states and the answer.
+"""A checkpoint as torch modules: the transformer, and the heads that make an answer of its hidden states.
 
 What the Torch engine runs and what OpenVINO converts is this very code, so that a Recipe means the same on both.
 Knows files and tensors; knows no batches. Importing it imports torch: engines do so when they open.
@@ -11,58 +11,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nearfar.engines.heads import heads_of
 from nearfar.errors import CheckpointError, EngineUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nearfar.engines import EngineOrder
     from nearfar.models.judging import Judge
-    from nearfar.models.modules import Dense, Pooling
     from nearfar.models.recipe import Recipe
 
 
-class Vectors(nn.Module):
-    """Pooling, Dense layers and Normalize, in float32 whatever the transformer runs in: sums in half lose digits."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self._pooling = recipe.pooling
-        self._normalize = recipe.normalize
-        self._dense = nn.Sequential(*map(_load_dense, recipe.dense))
-
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Turn hidden states (B, T, H), padded on the right where ``mask`` (B, T) is 0, into vectors (B, D)."""
-        return self.project(self.pool(hidden, mask))
-
-    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Make one row of each text's hidden states: (B, T, H) → (B, H · modes)."""
-        hidden = hidden.float()
-        return torch.cat([_POOL[mode](hidden, mask) for mode in self._pooling], dim=1)
-
-    def project(self, pooled: Tensor) -> Tensor:
-        """Do what follows pooling: (B, H · modes) → (B, D)."""
-        vectors: Tensor = self._dense(pooled)
-        return nn.functional.normalize(vectors, dim=1) if self._normalize else vectors
-
-
 class Answer(nn.Module):
-    """The whole checkpoint: padded ids → vectors (B, D), or the logits (B,) of pairs."""
+    """The whole checkpoint: padded ids → logits (B,) or (B, labels), or what the heads give, a tuple of several."""
 
     def __init__(self, transformer: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self._transformer = transformer
-        self._vectors = Vectors(recipe) if recipe.task == "embed" else None
+        self._heads = heads_of(recipe)
+        self._speaks = recipe.sparse is not None and recipe.sparse.of == "vocabulary"
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Run ids (B, T), padded on the right where ``attention_mask`` is 0; types where the model knows any."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         found = self._transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
-        if self._vectors is None:
-            logits: Tensor = found.logits[:, 0].float()  # (B, 1) → (B,)
-            return logits
-        vectors: Tensor = self._vectors(found.last_hidden_state, attention_mask)
-        return vectors
+        if not self._heads:
+            return labelled(found.logits)
+        hidden = found.logits if self._speaks else found.last_hidden_state
+        answers = tuple(head(hidden, attention_mask) for head in self._heads)
+        return answers if len(answers) > 1 else answers[0]
+
+
+def labelled(logits: Tensor) -> Tensor:
+    """Give (B, labels) in float32, or (B,) where there is one label."""
+    return logits[:, 0].float() if logits.shape[1] == 1 else logits.float()
 
 
 def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> nn.Module:
@@ -72,7 +54,12 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     """
     if order.recipe.quantized:
         raise EngineUnavailable(f"{order.folder}: its weights are quantised for MLX; use --engine mlx")
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -80,6 +67,8 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
     if order.recipe.speaks:
         auto = AutoModelForCausalLM
+    if order.recipe.sparse and order.recipe.sparse.of == "vocabulary":
+        auto = AutoModelForMaskedLM
     try:
         model, report = auto.from_pretrained(
             order.folder,
@@ -135,57 +124,3 @@ def _refuse_unfit(order: EngineOrder, model: Any, report: dict[str, Any]) -> Non
 
 def _first_sentence(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _load_dense(dense: Dense) -> nn.Module:
-    from safetensors.torch import load_file
-
-    kind: Any = getattr(nn, dense.activation, None)
-    if kind is not nn.Identity and getattr(kind, "__module__", "") != nn.modules.activation.__name__:
-        raise CheckpointError(f"{dense.folder}: torch.nn has no activation {dense.activation}")
-    linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
-    try:
-        activation = kind()
-        weights = load_file(dense.folder / "model.safetensors")
-        linear.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
-    except Exception as error:  # safetensors raises its own, load_state_dict a RuntimeError
-        raise CheckpointError(f"{dense.folder / 'model.safetensors'}: {_first_sentence(error)}") from error
-    return nn.Sequential(linear, activation).float().eval()
-
-
-def _cls(hidden: Tensor, _mask: Tensor) -> Tensor:
-    return hidden[:, 0]  # (B, T, H) → (B, H); padding is on the right, so the first token is position 0
-
-
-def _max(hidden: Tensor, mask: Tensor) -> Tensor:
-    return hidden.masked_fill(mask[..., None] == 0, float("-inf")).amax(1)
-
-
-def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)  # (B, T, H) → (B, H); mask drops padding, keeps specials
-
-
-def _mean_sqrt(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1).sqrt()
-
-
-def _weighted_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = (mask * mask.cumsum(1))[..., None].to(hidden.dtype)  # token i weighs i, counted from 1 (SGPT)
-    return (hidden * weights).sum(1) / weights.sum(1)
-
-
-def _last(hidden: Tensor, mask: Tensor) -> Tensor:
-    last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[2])  # (B, 1, H)
-    return hidden.gather(1, last)[:, 0]
-
-
-_POOL: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
-    "cls": _cls,
-    "max": _max,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt,
-    "weightedmean": _weighted_mean,
-    "lasttoken": _last,
-}

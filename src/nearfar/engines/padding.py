@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Padded(Struct, frozen=True, kw_only=True):
-    """A batch as (B, T) int64 arrays; ``mask`` is 1 on ids and 0 on padding, ``types`` None where all are 0."""
+    """A batch as (B, T) int64 arrays; ``types`` is None where all are 0.
+
+    ``mask`` is 0 on padding and on ids that no token looks at, 1 on the others.
+    """
 
     ids: npt.NDArray[np.int64]
     mask: npt.NDArray[np.int64]
@@ -35,7 +38,10 @@ def pad(batch: Sequence[Row], padding_id: int, length: int = 0) -> Padded:
         types = np.zeros(taken.shape, dtype=np.int64)
         flat = chain.from_iterable(row.type_ids or [0] * len(row.ids) for row in batch)
         types[taken] = np.fromiter(flat, np.int64, count)
-    return Padded(ids=ids, mask=taken.astype(np.int64), types=types)
+    seen = taken
+    if any(row.unseen for row in batch):
+        seen = np.arange(taken.shape[1]) < (lengths - [row.unseen for row in batch])[:, None]
+    return Padded(ids=ids, mask=seen.astype(np.int64), types=types)
 
 
 def rounded_length(longest: int, step: int, most: int) -> int:

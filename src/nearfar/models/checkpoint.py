@@ -36,7 +36,8 @@ _BUILTIN_SHA256 = {
 BUILTIN_NAMES = ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no pickles: they can run code
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata"]  # no pickles: can run code
+_PICKLES = ["*.bin", "*.pt"]
 _UNWANTED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
 _PIN = "nearfar"
 
@@ -51,11 +52,20 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class Hub(Struct, frozen=True, kw_only=True):
-    """How to reach a model hub. None means what huggingface_hub itself would use."""
+    """How to reach a model hub; ``pickles`` says to bring what is pickled as well.
+
+    None means what huggingface_hub itself would use.
+    """
 
     endpoint: str | None = None
     cache: Path | None = None
     offline: bool = False
+    pickles: bool = False
+
+    @property
+    def wanted(self) -> list[str]:
+        """Name the files to bring."""
+        return [*_WANTED, *(_PICKLES if self.pickles else ())]
 
 
 def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
@@ -109,15 +119,16 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Checkpoint:
     except HFValidationError as error:
         raise CheckpointError(f"{repo}: {error}") from error
     pin = f"{_PIN}@{revision.replace('/', '--')}" if revision else _PIN
-    folder = _cached(repo, pin, hub)
+    folder = None if hub.pickles else _cached(repo, pin, hub)
     if folder is None and hub.offline:
         folder = _cached(repo, revision, hub)  # put there by another program; the recipe tells if it is whole
         if folder is None:
             raise CheckpointError(f"{repo}: not on this disk, and --offline forbids to download it")
     if folder is None:
         folder = _download(repo, revision, hub)
-        (folder.parent.parent / "refs").mkdir(exist_ok=True)
-        (folder.parent.parent / "refs" / pin).write_text(folder.name)
+        if not hub.pickles:  # what is served needs them not, and must be whole without
+            (folder.parent.parent / "refs").mkdir(exist_ok=True)
+            (folder.parent.parent / "refs" / pin).write_text(folder.name)
     return Checkpoint(name=repo, folder=folder, source="hub", revision=folder.name)
 
 
@@ -132,7 +143,7 @@ def _cached(repo: str, revision: str | None, hub: Hub) -> Path | None:
             revision=revision,
             cache_dir=hub.cache,
             local_files_only=True,
-            allow_patterns=_WANTED,
+            allow_patterns=hub.wanted,
             ignore_patterns=_UNWANTED,
         )
     except (IncompleteSnapshotError, LocalEntryNotFoundError):
@@ -158,7 +169,7 @@ def _download(repo: str, revision: str | None, hub: Hub) -> Path:
             revision=revision,
             cache_dir=hub.cache,
             endpoint=hub.endpoint,
-            allow_patterns=_WANTED,
+            allow_patterns=hub.wanted,
             ignore_patterns=_UNWANTED,
         )
     except GatedRepoError as error:

@@ -12,6 +12,9 @@ SENTENCE_FILES = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
+# What sentence-transformers takes from the transformer for a task.
+_OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
+
 
 class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
@@ -26,6 +29,10 @@ class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     n_positions: int | None = None
     pad_token_id: int | list[int] | None = None
     type_vocab_size: int | None = None
+    vocab_size: int | None = None
+    local_attention: int | None = None
+    sliding_window: int | None = None
+    problem_type: str | None = None
     labels: int | None = None
     name: str | None = None
     id2label: dict[str, str] | None = None
@@ -54,9 +61,10 @@ class Sentence(Struct):
     def unusual(self) -> str | None:
         """Name the option that isn't at its default, None where all are."""
         text = self.modality_config.get("text", {})
-        if self.transformer_task != "feature-extraction":
+        if self.transformer_task not in _OUTPUTS:
             return f"transformer_task = {self.transformer_task}"
-        if text.get("method_output_name", "last_hidden_state") != "last_hidden_state":
+        usual = _OUTPUTS[self.transformer_task]
+        if text.get("method_output_name", usual) != usual:
             return f"the output {text['method_output_name']}"
         return "processing_kwargs" if self.processing_kwargs else None
 

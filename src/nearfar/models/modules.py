@@ -28,14 +28,20 @@ _POOLING_FLAGS: dict[str, Pooling] = {
 }
 
 
-class Dense(Struct, frozen=True, kw_only=True):
-    """One linear layer after pooling: ``folder`` holds its safetensors, ``activation`` a torch.nn class name."""
+_MAKERS = ("sentence_transformers.", "pylate.models.Dense.")
 
-    folder: Path
+
+class Dense(Struct, frozen=True, kw_only=True):
+    """One linear layer: ``weight`` and ``bias`` in the safetensors ``file``, after ``linear.`` or not.
+
+    ``activation`` is the name of a class of torch.nn.
+    """
+
+    file: Path
     in_features: int
     out_features: int
     bias: bool
-    activation: str
+    activation: str = "Identity"
 
 
 class Steps(Struct, frozen=True, kw_only=True):
@@ -47,24 +53,26 @@ class Steps(Struct, frozen=True, kw_only=True):
     normalize: bool
 
 
-class _Module(Struct):
+class Module(Struct):
+    """One step of modules.json."""
+
     type: str
     path: str = ""
 
     @property
     def kind(self) -> str:
-        """Give the class' name, or for a class that isn't sentence-transformers' own, its whole path."""
-        return self.type.rpartition(".")[2] if self.type.startswith("sentence_transformers.") else self.type
+        """Give the class' name, or for a class that is nobody's we know, its whole path."""
+        return self.type.rpartition(".")[2] if self.type.startswith(_MAKERS) else self.type
 
 
-class _Names(Struct):
-    """What a step reads and writes; only the pooled vector is supported."""
+class Names(Struct):
+    """What a step reads and writes: the pooled vector, or each token's; None where it isn't said."""
 
-    module_input_name: str = "sentence_embedding"
+    module_input_name: str | None = None
     module_output_name: str | None = None
 
 
-class _DenseConfig(_Names, kw_only=True):
+class _DenseConfig(Names, kw_only=True):
     in_features: int
     out_features: int
     bias: bool = True
@@ -86,10 +94,10 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
 
     Raises CheckpointError for a step, an order, an option or a width that can't be honoured.
     """
-    file = folder / "modules.json"
-    if not file.is_file():
+    modules = read_modules(folder)
+    if modules is None:
         return None
-    modules = read_json(file, list[_Module])
+    file = folder / "modules.json"
     kinds = [module.kind for module in modules]
     middle = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in middle):
@@ -97,18 +105,20 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
         raise CheckpointError(f"{file}: only Transformer, Pooling, Dense…, Normalize are supported, not: {steps}")
     if modules[0].path:
         raise CheckpointError(f"{file}: the transformer lies in {modules[0].path!r}, not at the top")
-    folders = [_inside(folder, module.path) for module in modules]
+    folders = [inside(folder, module.path) for module in modules]
     file = folders[1] / "config.json"
     pooling, source = (
         ((usual.pooling,), f"{usual.source}; the folder has no {modules[1].path}/config.json")
         if (usual and not file.is_file())
         else (_pooling(file, hidden_size), f"{modules[1].path}/config.json")
     )
-    dense = tuple(_dense(at) for at, kind in zip(folders, kinds, strict=True) if kind == "Dense")
+    dense = tuple(
+        read_dense(at, "sentence_embedding") for at, kind in zip(folders, kinds, strict=True) if kind == "Dense"
+    )
     if kinds[-1] == "Normalize":
         config = folders[-1] / "config.json"
-        _refuse_other_vectors(config, read_json_if_there(config, _Names))
-    _check_widths(dense, hidden_size * len(pooling))
+        refuse_other_vectors(config, read_json_if_there(config, Names), "sentence_embedding")
+    check_widths(dense, hidden_size * len(pooling))
     return Steps(
         pooling=pooling,
         source=source,
@@ -119,11 +129,16 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
 
 def score_folder(folder: Path) -> Path | None:
     """Give the folder of LogitScore's config where modules.json says that it follows the transformer."""
-    file = folder / "modules.json"
-    modules = read_json(file, list[_Module]) if file.is_file() else []
+    modules = read_modules(folder) or []
     if [module.kind for module in modules] != ["Transformer", "LogitScore"]:
         return None
-    return _inside(folder, modules[1].path)
+    return inside(folder, modules[1].path)
+
+
+def read_modules(folder: Path) -> list[Module] | None:
+    """Read modules.json; None where the folder has no such file."""
+    file = folder / "modules.json"
+    return read_json(file, list[Module]) if file.is_file() else None
 
 
 def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
@@ -145,18 +160,20 @@ def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
         raise CheckpointError(f"{file}: the pooling {', '.join(map(str, modes))} isn't supported") from error
 
 
-def _dense(folder: Path) -> Dense:
+def read_dense(folder: Path, works_on: str) -> Dense:
+    """Read a Dense step that is to work on ``works_on``, what sentence-transformers calls a vector of this kind."""
     file = folder / "config.json"
     config = read_json(file, _DenseConfig)
     if config.use_residual:
         raise CheckpointError(f"{file}: use_residual isn't supported")
-    _refuse_other_vectors(file, config)
+    refuse_other_vectors(file, config, works_on)
     if not config.activation_function.startswith("torch.nn."):
         raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
-    if not (folder / "model.safetensors").is_file():
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
         raise CheckpointError(f"{folder}: has no model.safetensors")
     return Dense(
-        folder=folder,
+        file=weights,
         in_features=config.in_features,
         out_features=config.out_features,
         bias=config.bias,
@@ -164,20 +181,23 @@ def _dense(folder: Path) -> Dense:
     )
 
 
-def _refuse_other_vectors(file: Path, names: _Names) -> None:
-    if {names.module_input_name, names.module_output_name} - {"sentence_embedding", None}:
-        raise CheckpointError(f"{file}: works on {names.module_input_name}, not on the pooled vector alone")
+def refuse_other_vectors(file: Path, names: Names, works_on: str) -> None:
+    """Refuse a step that reads or writes anything but ``works_on``."""
+    for name in (names.module_input_name, names.module_output_name):
+        if name not in {works_on, None}:
+            raise CheckpointError(f"{file}: works on {name}, not on {works_on} alone")
 
 
-def _check_widths(dense: tuple[Dense, ...], width: int) -> None:
+def check_widths(dense: tuple[Dense, ...], width: int) -> None:
+    """Refuse layers that don't fit together, or the ``width`` that the first one is given."""
     for layer in dense:
         if layer.in_features != width:
-            raise CheckpointError(f"{layer.folder}: takes {layer.in_features} values and is given {width}")
+            raise CheckpointError(f"{layer.file.parent}: takes {layer.in_features} values and is given {width}")
         width = layer.out_features
 
 
-def _inside(folder: Path, path: str) -> Path:
-    """Join, refusing a path that leaves the folder."""
+def inside(folder: Path, path: str) -> Path:
+    """Join a path of modules.json to the folder, refusing one that leaves it."""
     if not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder / 'modules.json'}: the path {path!r} leaves the folder")
     return folder / path

@@ -11,15 +11,20 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
+from nearfar.models.classifiers import with_labels
 from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
 from nearfar.models.families import Known, known_by
 from nearfar.models.files import read_json, read_json_if_there
-from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, read_judge
-from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_steps, score_folder
+from nearfar.models.judging import Judge, is_qwen3_reranker, read_judge
+from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_modules, read_steps, score_folder
+from nearfar.models.multi_vector import MultiVector, is_multi_vector, read_multi_vector
 from nearfar.models.refusals import refuse_ignored, refuse_pickles
+from nearfar.models.sparse import Sparse, read_m3, read_splade
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nearfar.types import Output
 
 # Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
 _DECODERS = frozenset(
@@ -65,7 +70,10 @@ _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 class Recipe(Struct, frozen=True, kw_only=True):
     """How a checkpoint is to be run. The same on every engine.
 
-    ``pooling`` has one mode, or several whose results are joined in order; it is empty for a cross-encoder.
+    ``task`` says whether texts are embedded, or they or pairs of them scored, a logit for each of the ``labels``; of
+    ``independent_labels`` each has a probability of its own, else all of them together sum to 1.
+    ``pooling`` has one mode, or several whose results are joined in order; it is empty where a text has no one vector.
+    ``multi_vector`` and ``sparse`` are there where it has, or has as well, one a token, or weights of the vocabulary.
     ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one, or the
     role whose one is put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is
     marked as such. ``judge`` is there for a reranker that is a language model; ``quantized`` tells of weights in MLX's
@@ -86,6 +94,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     lower_case: bool = False
     pad_token_id: int | None = None
     type_ids: bool = False
+    labels: tuple[str, ...] = ()
+    independent_labels: bool = False
+    multi_vector: MultiVector | None = None
+    sparse: Sparse | None = None
     judge: Judge | None = None
     quantized: bool = False
 
@@ -95,9 +107,15 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return self.judge is not None and self.judge.yes is not None
 
     @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Name what a text becomes, in the order in which engines give it; nothing for a classifier."""
+        there: dict[Output, object] = {"dense": self.pooling, "multi_vector": self.multi_vector, "sparse": self.sparse}
+        return tuple(output for output, how in there.items() if how)
+
+    @property
     def dim(self) -> int:
-        """Length of a vector, after pooling and any Dense layers; 0 for a cross-encoder."""
-        if self.task == "score":
+        """Length of a text's one vector, after pooling and any Dense layers; 0 where it has none."""
+        if not self.pooling:
             return 0
         return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
 
@@ -133,31 +151,43 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
     )
     names = (name or folder.name, config.name or "")
     if recipe.architecture.endswith("ForSequenceClassification"):
-        recipe = _cross_encoder(folder, config, recipe)
-        # What was a language model is still asked the same question; only the answer comes from a head of its own.
-        return (
-            msgspec.structs.replace(recipe, judge=QWEN3_RERANKER)
-            if is_qwen3_reranker(config.model_type, *names)
-            else recipe
-        )
+        return with_labels(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     if _judges(folder, config, names):
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
-    return _embedder(folder, config, recipe, names)
+    return _embedder(folder, config, recipe, names, sentence)
 
 
-def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str]) -> Recipe:
-    """Add what makes vectors of hidden states, from the folder's files or as the family is known by its names."""
+def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str], sentence: Sentence) -> Recipe:
+    """Add what becomes of hidden states, from the folder's files or as the family is known by its names."""
+    modules = read_modules(folder)
+    if is_multi_vector(folder, config, modules):
+        found = read_multi_vector(folder, config, recipe.hidden_size, modules)
+        return msgspec.structs.replace(
+            recipe, multi_vector=found.multi_vector, prompts=found.prompts, pooling_source=found.source
+        )
+    if sparse := read_splade(folder, config, modules, names[0]):
+        recipe = msgspec.structs.replace(
+            recipe, sparse=sparse, pooling_source="modules.json" if modules else "the model's name"
+        )
+        return _with_prompts(folder, recipe, None)
     # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
     recipe = _with_prompts(folder, recipe, known_by(names[0]))
     known = known_by(*names)
     if known and known.pooling != "lasttoken" and not known.has_more and config.model_type in _DECODERS:
         known = None  # a family's later, larger members: bge-en-icl is no BERT
     usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
+    if sentence.transformer_task == "fill-mask":
+        raise CheckpointError(
+            f"{folder / SENTENCE_FILES[0]}: the transformer guesses words, and no SpladePooling makes weights of that"
+        )
     steps = read_steps(folder, recipe.hidden_size, usual) or _usual_steps(folder, config, known)
+    multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)
     return msgspec.structs.replace(
         recipe,
+        multi_vector=multi_vector,
+        sparse=sparse,
         pooling=steps.pooling,
         pooling_source=steps.source,
         dense=steps.dense,
@@ -180,23 +210,6 @@ def _read_sentence(folder: Path) -> Sentence:
     if sentence.unusual:
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
-
-
-def _cross_encoder(folder: Path, config: Config, recipe: Recipe) -> Recipe:
-    file = folder / "config.json"
-    labels = config.labels or len(config.id2label or {}) or 2  # transformers' own default is 2
-    if labels != 1:
-        raise CheckpointError(f"{file}: a classifier with {labels} labels; only rerankers, which have 1, are served")
-    newer = folder / _PROMPTS_FILE
-    prompts = read_json_if_there(newer, Prompts)
-    if prompts.default_prompt_name:
-        raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported")
-    older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
-    # Sigmoid and Identity mean the same to us: the head gives a logit.
-    for place, named in ((newer, prompts.activation_fn), (file, older)):
-        if named and str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
-            raise CheckpointError(f"{place}: the activation {named} is neither Sigmoid nor Identity")
-    return msgspec.structs.replace(recipe, task="score")
 
 
 def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:

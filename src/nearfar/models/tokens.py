@@ -16,6 +16,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.errors import CheckpointError
 from nearfar.models import probes
+from nearfar.models.marking import know_markers, mark
 from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from nearfar.models.judging import Judge
     from nearfar.models.recipe import Recipe
-
+    from nearfar.types import Role
 
 _HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
 
@@ -35,13 +36,16 @@ class Row(Struct, frozen=True):
     """One input of an engine: ``ids`` with special tokens, ``type_ids`` of the same length or None for all zeros.
 
     ``content`` counts the tokens of the text, and of its prompt, before anything was cut; ``cut`` those that were cut
-    off; neither counts special tokens.
+    off; neither counts special tokens. No token looks at the last ``unseen``. ``kept`` are the places of the tokens
+    whose own vectors count, None for all.
     """
 
     ids: list[int]
     type_ids: list[int] | None
     content: int
     cut: int
+    unseen: int = 0
+    kept: list[int] | None = None
 
 
 class Tokens:
@@ -55,6 +59,9 @@ class Tokens:
             inner = self._tokenizer.normalizer
             steps: list[Normalizer] = [Lowercase()] if inner is None else [Lowercase(), inner]
             self._tokenizer.normalizer = Normalizers(steps)
+        self._multi_vector = recipe.multi_vector
+        if recipe.multi_vector:
+            know_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
         self._single = _Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
         self._judge = _JudgeTemplate(self._tokenizer, recipe.judge) if recipe.judge else None
@@ -70,22 +77,32 @@ class Tokens:
         return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if pairs else self.encode(probes.TEXTS)
 
     def encode(
-        self, texts: Sequence[str], prompt: str = "", limit: int | None = None, *, enough: int | None = None
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        limit: int | None = None,
+        *,
+        enough: int | None = None,
+        role: Role = "document",
     ) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
 
+        Where tokens have vectors of their own the model may have a limit for each ``role``, and put more after a query.
         Equal texts get one row, the same object. A text that has more than ``enough`` tokens (or ``max_tokens``, the
         larger) in its first 100,000 characters is read no further: the ids are the same, and its ``content`` is then
         a lower bound.
         """
         distinct = list(dict.fromkeys(texts))
         encoded = self._ids([prompt + text for text in distinct], max(self.max_tokens, enough or 0))
-        template = self._single
-        room = min(self.max_tokens - template.size, limit or self.max_tokens)
+        template, how = self._single, self._multi_vector
+        most = min(self.max_tokens, (how and how.limit(role)) or self.max_tokens)
+        room = min(max(most - template.size, 0), limit or self.max_tokens)
         rows = {
             text: Row(template.prefix + ids[:room] + template.suffix, None, len(ids), max(0, len(ids) - room))
             for text, ids in zip(distinct, encoded, strict=True)
         }
+        if how:
+            rows = {text: mark(row, how, role) for text, row in rows.items()}
         return [rows[text] for text in texts]
 
     def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:

@@ -12,24 +12,26 @@ import logging
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from msgspec import Struct
 
 from nearfar.engines import Engine, RowsTooLarge
 from nearfar.errors import EngineFailed, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
+from nearfar.serving.checking import checked
 from nearfar.serving.observe import BatchRecord, QueueDepth
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nearfar.engines import Answers
     from nearfar.models.tokens import Row
     from nearfar.serving.observe import Observer
-    from nearfar.types import FloatArray
+    from nearfar.serving.round import Call, Results
+    from nearfar.types import FloatArray, Representation
 
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
 # While small requests come, a batch of a bulk one should take no longer than this: they wait for it to end. Never less
@@ -55,11 +57,14 @@ class LaneLimits(Struct, frozen=True, kw_only=True):
 
 
 class Lane:
-    """The queue of one engine. ``open`` before the first ``submit``; ``close`` fails whatever still waits."""
+    """The queue of one engine, of which ``call`` is asked where a request says nothing else.
 
-    def __init__(self, model: str, task: Literal["embed", "score"], limits: LaneLimits, observer: Observer) -> None:
+    ``open`` before the first ``submit``; ``close`` fails whatever still waits.
+    """
+
+    def __init__(self, model: str, call: Call, limits: LaneLimits, observer: Observer) -> None:
         self._model = model
-        self._task = task
+        self._call = call
         self._batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
         self._queue_tokens = limits.queue_tokens
         self._observer = observer
@@ -80,7 +85,7 @@ class Lane:
         self._engine = engine = await self._on_thread(open_engine)
         self._batch_tokens = self._batch_tokens or engine.info.batch_tokens
         self._most_padding = engine.info.most_padding if engine.info.padded else None
-        _, failed = await self._on_thread(lambda: self._forward([probe]))
+        _, failed = await self._on_thread(lambda: self._forward([probe], self._call))
         if failed:
             raise EngineFailed(f"the first forward of {self._model} gave no answer ({failed[0].__name__})")
         self._idle = engine.info.parallel
@@ -119,8 +124,8 @@ class Lane:
         measure = getattr(self._engine, "memory", dict[str, int])
         return QueueDepth(model=self._model, rows=self._round.rows(), tokens=self._tokens, memory=measure())
 
-    async def submit(self, rows: Sequence[Row]) -> FloatArray:
-        """Run the rows and give (B, D) vectors, or (B,) logits, in their order.
+    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
+        """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) Representations, in their order.
 
         Raises Overloaded when the queue has no room, EngineFailed when the engine failed on any of the rows.
         Cancelling the call drops the rows that haven't run.
@@ -129,7 +134,7 @@ class Lane:
             raise NotReady(f"{self._model} has stopped", retry_after_s=1)
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
-        ticket = Ticket(rows, asyncio.get_running_loop().create_future())
+        ticket = Ticket(rows, asyncio.get_running_loop().create_future(), call or self._call)
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
         tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
         if self._tokens + tokens > self._queue_tokens:
@@ -182,7 +187,7 @@ class Lane:
         rows = [places[0].row for places in groups]
         started = time.perf_counter()
         try:
-            results, failed = await self._on_thread(lambda: self._forward(rows))
+            results, failed = await self._on_thread(lambda: self._forward(rows, batch[0].ticket.call))
         except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
             _log.exception("the engine of %s failed on a batch of %d rows", self._model, len(rows))
             self._record(batch, rows, time.perf_counter() - started, failed=True)
@@ -194,7 +199,7 @@ class Lane:
             for place in places:
                 self._deliver(place, result, failed.get(at))
 
-    def _deliver(self, place: Place, result: FloatArray, failed: type[ServingError] | None) -> None:
+    def _deliver(self, place: Place, result: FloatArray | Representation, failed: type[ServingError] | None) -> None:
         if failed is None:
             place.ticket.write(place.index, result)
             return
@@ -203,20 +208,17 @@ class Lane:
         _log.error("%s: %s", self._model, error)
         place.ticket.fail(error)
 
-    def _forward(self, rows: Sequence[Row]) -> tuple[FloatArray, dict[int, type[ServingError]]]:
-        """Call the engine, check the shape of its answer, and tell which rows have none; on a thread of the lane."""
+    def _forward(self, rows: Sequence[Row], call: Call) -> tuple[Answers, dict[int, type[ServingError]]]:
+        """Call the engine, check its answer, and tell which rows have none; on a thread of the lane."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
         too_large: Sequence[int] = ()
         try:
-            given = self._engine.embed(rows) if self._task == "embed" else self._engine.score(rows)
+            given: Answers = getattr(self._engine, call)(rows)
         except RowsTooLarge as some:
             given, too_large = some.results, some.indices
-        results: FloatArray = np.asarray(given, dtype=np.float32)
-        expected = (len(rows), self._engine.info.dim) if self._task == "embed" else (len(rows),)
-        if results.shape != expected:
-            raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")
-        failed: dict[int, type[ServingError]] = dict.fromkeys(_broken(results), EngineFailed)
+        results, broken = checked(given, len(rows), call, self._engine.info)
+        failed: dict[int, type[ServingError]] = dict.fromkeys(broken, EngineFailed)
         return results, failed | dict.fromkeys(too_large, OutOfMemory)
 
     def _record(self, batch: list[Place], rows: Sequence[Row], run_s: float, *, failed: bool) -> None:
@@ -236,13 +238,3 @@ class Lane:
 
     async def _on_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
-
-
-def _broken(results: FloatArray) -> list[int]:
-    """List the rows that are not an answer: something infinite or not a number, or a vector of zeros."""
-    rows = results.reshape(len(results), -1)  # (B,) → (B, 1)
-    broken = ~np.isfinite(rows).all(axis=1)
-    if results.ndim > 1:
-        broken |= ~rows.any(axis=1)
-    indices: list[int] = np.flatnonzero(broken).tolist()
-    return indices

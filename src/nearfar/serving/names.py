@@ -70,7 +70,7 @@ class Names:
 
     def _default(self, name: str | None, task: Task) -> Slot:
         """Take the first model made for the task, else the first that can do it."""
-        made_for = "score" if task == "rank" else "embed"
+        made_for = "score" if task in {"rank", "classify"} else "embed"
         able = [slot for slot in self._slots if task in slot.info.tasks]
         if not able:
             raise WrongTask(name or "the served model", task)

@@ -1,52 +1,38 @@
-"""A model's settings → what its files say → an open model: an engine, and a lane through which one forward went."""
+"""A model's files → an open model: its tokenizer, an engine, and a lane through which one forward went."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 from msgspec import Struct
 
-from nearfar.config import Dtype, ModelSettings, OnOverflow
-from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engines
-from nearfar.errors import ConfigError, EngineUnavailable
-from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
-from nearfar.models.prompts import names_of, prompt_for
-from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.config import OnOverflow
+from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder
+from nearfar.errors import EngineUnavailable
+from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Tokens
-from nearfar.models.weights import Weights, count_weights
 from nearfar.serving.lane import Lane, LaneLimits
-from nearfar.types import ModelInfo
+from nearfar.types import ModelInfo, Output, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.config import Settings
+    from nearfar.models.checkpoint import Checkpoint
+    from nearfar.serving.finding import Found
     from nearfar.serving.observe import Observer
+    from nearfar.serving.round import Call
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-_UNKNOWN = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
+SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
+SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
-
-
-class Found(Struct, frozen=True, kw_only=True):
-    """One model whose files were read, but for the weights: all that is known before an engine opens it.
-
-    ``wanted`` has the server's settings where the model had none of its own.
-    """
-
-    wanted: ModelSettings
-    checkpoint: Checkpoint
-    recipe: Recipe
-    choices: list[Choice]
-    weights: Weights
-    info: ModelInfo
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -72,44 +58,15 @@ class Opener:
         """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
         return self._threads_opening > 0
 
-    async def find(self, wanted: ModelSettings) -> Found:
-        """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
-        return await asyncio.to_thread(self._busy, lambda: self._find(wanted))
-
-    def _find(self, wanted: ModelSettings) -> Found:
-        inherited = {
-            name: getattr(wanted, name) or getattr(self._settings, name)
-            for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_s")
-        }
-        wanted = msgspec.structs.replace(wanted, **inherited)
-        hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
-        checkpoint = find_checkpoint(wanted.name, hub)
-        recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
-        if wanted.prompt is not None:
-            recipe = _with_default(recipe, wanted)
-        engine, device = wanted.engine or "auto", wanted.device or "auto"
-        unopened = EngineInfo(
-            name=engine,
-            device=device,
-            dtype=wanted.dtype or "auto",
-            dim=recipe.dim,
-            batch_tokens=0,
-            dtype_reason=_UNKNOWN,
-        )
-        return Found(
-            wanted=wanted,
-            checkpoint=checkpoint,
-            recipe=recipe,
-            choices=choose_engines(engine, device),
-            weights=count_weights(checkpoint.folder, recipe),
-            info=_describe(checkpoint, recipe, unopened, wanted.aliases),
-        )
+    async def aside(self, call: Callable[[], _T]) -> _T:
+        """Call on a thread, for what belongs to opening a model and takes a while."""
+        return await asyncio.to_thread(self._busy, call)
 
     async def open(self, found: Found) -> Model:
         """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await asyncio.to_thread(self._busy, lambda: Tokens(checkpoint.folder, recipe))
+        tokens = await self.aside(lambda: Tokens(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
@@ -121,14 +78,14 @@ class Opener:
             threads=settings.threads,
         )
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-        lane = Lane(checkpoint.name, recipe.task, limits, self._observer)
+        lane = Lane(checkpoint.name, _usual_call(recipe), limits, self._observer)
         try:
             engine, reason = await self.open_engine(lane, found.choices, order)
         except BaseException:
             await lane.close()
             raise
         model = Model(
-            info=_describe(checkpoint, recipe, engine.info, found.wanted.aliases),
+            info=describe(checkpoint, recipe, engine.info, found.wanted.aliases),
             recipe=recipe,
             tokens=tokens,
             lane=lane,
@@ -164,36 +121,6 @@ class Opener:
             self._threads_opening -= 1
 
 
-def as_opened(found: Found, model: Model) -> Found:
-    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
-
-    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
-    another vector than it had before the model was closed.
-    """
-    info, first = model.info, found.info
-    settled = found.wanted
-    if info.dtype in get_args(Dtype) and not found.weights.quantized:
-        settled = msgspec.structs.replace(settled, dtype=info.dtype)
-    return msgspec.structs.replace(
-        found,
-        wanted=settled,
-        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
-        info=msgspec.structs.replace(
-            info,
-            created=first.created,
-            dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
-        ),
-    )
-
-
-def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
-    """Let the operator decide what is put before a text whose caller can't say what it is."""
-    if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
-        there = ", ".join(names_of(recipe.prompts))
-        raise ConfigError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
-    return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)
-
-
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
     _log.info(
         "%s is ready in %.1f s: engine %s (%s), %s, %s (%s), pooling %s (%s), %d dimensions, %d tokens",
@@ -211,12 +138,37 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
     )
 
 
-def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
-    embeds = recipe.task == "embed"
+def _usual_call(recipe: Recipe) -> Call:
+    """Say what is asked of the engine unless a request wants more."""
+    if recipe.task == "score":
+        return "score"
+    return "embed" if recipe.pooling else "represent"
+
+
+def _tasks(recipe: Recipe) -> tuple[Task, ...]:
+    """List what the model may be asked for."""
+    if recipe.task == "score":
+        if recipe.judge:
+            return ("rank",)
+        return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
+    outputs: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
+    return (*(outputs[output] for output in recipe.outputs), "rank")
+
+
+def _score(recipe: Recipe) -> str:
+    """Say how the model's scores come about."""
+    if recipe.task == "score":
+        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
+    ways: dict[Output, str] = {"dense": SCORE_OF_VECTORS, "multi_vector": SCORE_OF_TOKENS, "sparse": SCORE_OF_WEIGHTS}
+    return ways[recipe.outputs[0]]
+
+
+def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
+    """Say all that is true of a model on this engine."""
     return ModelInfo(
         name=checkpoint.name,
         aliases=aliases,
-        tasks=("embed", "rank") if embeds else ("rank",),
+        tasks=_tasks(recipe),
         source=checkpoint.source,
         revision=checkpoint.revision,
         architecture=recipe.architecture,
@@ -225,12 +177,15 @@ def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliase
         dtype=engine.dtype,
         dtype_reason=engine.dtype_reason,
         dim=recipe.dim,
+        token_dim=recipe.multi_vector.width(recipe.hidden_size) if recipe.multi_vector else 0,
+        vocabulary=recipe.sparse.size if recipe.sparse else 0,
+        labels=recipe.labels,
         max_tokens=recipe.max_tokens,
         pooling="+".join(recipe.pooling),
         pooling_source=recipe.pooling_source,
         normalized=recipe.normalize,
         prompts=recipe.prompts,
         default_prompt=recipe.default_prompt,
-        score=SCORE_OF_VECTORS if embeds else SCORE_OF_PAIRS,
+        score=_score(recipe),
         created=int(time.time()),
     )

@@ -12,21 +12,28 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from nearfar.serving.batching import pack, plan
+from nearfar.types import Representation
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
+    from typing import Any
+
+    import numpy.typing as npt
 
     from nearfar.errors import ServingError
     from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
+    Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
+
+Call = Literal["embed", "score", "represent"]  # what is asked of the engine
 _WINDOW_ROWS = 256  # how many waiting rows, and tickets, are looked at to fill a batch: a guess; it takes 0.1 ms
 
 
@@ -44,19 +51,20 @@ class Budget(Struct, frozen=True, kw_only=True):
 
 
 class Ticket:
-    """One request's rows, each once, and the array their results are written to as they come.
+    """One request's rows, each once, what is to be done with them, and the array their results go to as they come.
 
     A row that the request has several times is one object in ``rows``; it runs once, so that equal texts get equal
     answers to the last digit.
     """
 
-    def __init__(self, rows: Sequence[Row], future: asyncio.Future[FloatArray]) -> None:
+    def __init__(self, rows: Sequence[Row], future: asyncio.Future[Results], call: Call = "embed") -> None:
+        self.call = call
         places: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             places.setdefault(id(row), []).append(index)
         self._places = list(places.values())
         self._count = len(rows)
-        self._results: FloatArray | None = None
+        self._results: Results | None = None
         self.rows = [rows[indices[0]] for indices in self._places]
         self.lengths = [len(row.ids) for row in self.rows]
         self.waiting = deque(range(len(self.rows)))
@@ -74,10 +82,11 @@ class Ticket:
         self.waiting.remove(index)
         self.waiting_tokens -= self.lengths[index]
 
-    def write(self, index: int, result: FloatArray) -> None:
+    def write(self, index: int, result: FloatArray | Representation) -> None:
         """Put a row's result wherever the request has that row; the last one resolves the future."""
         if self._results is None:
-            self._results = np.empty((self._count, *result.shape), dtype=np.float32)
+            shape, kind = ((), object) if isinstance(result, Representation) else (result.shape, np.float32)
+            self._results = np.empty((self._count, *shape), dtype=kind)
         self._results[self._places[index]] = result
         self._missing -= 1
         if not self._missing and not self.future.done():
@@ -133,6 +142,7 @@ class Round:
         tickets = [ticket for ticket in islice(self._tickets, _WINDOW_ROWS) if not ticket.spent]
         if not tickets:
             return []
+        tickets = [ticket for ticket in tickets if ticket.call == tickets[0].call]
         bulk = {id(ticket) for ticket in tickets if ticket.waiting_tokens > budget.full}
         limit = budget.bulk if id(tickets[0]) in bulk else budget.full
         if id(tickets[0]) not in bulk:
@@ -160,6 +170,7 @@ def distinct(places: Sequence[Place]) -> list[list[Place]]:
     found: dict[object, list[Place]] = {}
     for place in places:
         row = place.row
-        key = (tuple(row.ids), None if row.type_ids is None else tuple(row.type_ids))
+        types, kept = (None if of is None else tuple(of) for of in (row.type_ids, row.kept))
+        key = (tuple(row.ids), types, row.unseen, kept)
         found.setdefault(key, []).append(place)
     return list(found.values())

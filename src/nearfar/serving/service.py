@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,8 @@ from nearfar.errors import (
 from nearfar.models import openai_tokens
 from nearfar.models.prompts import choose_prompt, prompt_for
 from nearfar.serving.border import contained
-from nearfar.types import Embedded, Ranked, RankedDocument, Usage
+from nearfar.serving.scoring import cosines, of_representations, sigmoid, softmax
+from nearfar.types import Classified, Embedded, Ranked, RankedDocument, Represented, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
     from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
-    from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, Task, TokenIds
+    from nearfar.serving.round import Call, Results
+    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, FloatArray, RankJob, RepresentJob, Role, Task, TokenIds
+
+    _T = TypeVar("_T")
 
 _TOKENISED_AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a thread 0.15 ms
 _MAX_TOKENISING = 50_000_000  # characters that wait for a tokenising thread: five of the largest bodies; a guess
@@ -94,14 +98,47 @@ class Service:
         size = len(job.query) + _size(job.documents)
         if model.recipe.task == "score":
             rows, logits = await self._run(model, size, lambda: _pair_rows(model, job))
-            return rows, _sigmoid(logits)
-        rows, vectors = await self._run(model, size, lambda: _separate_rows(model, job))
-        return rows, _cosine_scores(vectors[0], vectors[1:])
+            return rows, sigmoid(logits)
+        rows, found = await self._run(model, size, lambda: _separate_rows(model, job))
+        if model.recipe.pooling:
+            return rows, (1.0 + cosines(found[0], found[1:])) / 2.0
+        _, scores = await self._aside(lambda: of_representations(model.recipe, found[0], list(found[1:])))
+        return rows, scores
 
-    async def _run(self, model: Model, size: int, tokenise: Callable[[], list[Row]]) -> tuple[list[Row], FloatArray]:
+    async def represent(self, job: RepresentJob) -> Represented:
+        """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""
+        async with self._lease(job.model, job.task) as (model, prompt_name):
+            if not job.inputs:
+                raise EmptyInput("there is nothing to embed")
+            role = job.role or "document"
+            prompt = choose_prompt(model.recipe, prompt_name or job.prompt, role)
+            rows, found = await self._run(
+                model,
+                _size(job.inputs),
+                lambda: _known(model, model.tokens.encode(job.inputs, prompt, role=role)),
+                "represent",
+            )
+            return Represented(model=model.info.name, texts=tuple(found), usage=self._count(model, rows))
+
+    async def classify(self, job: ClassifyJob) -> Classified:
+        """Give each text, or pair, a score for each of the model's labels. Raises as ``embed`` does."""
+        async with self._lease(job.model, "classify") as (model, _):
+            if not job.inputs:
+                raise EmptyInput("there is nothing to classify")
+            size = sum(len(text) if isinstance(text, str) else _size(text) for text in job.inputs)
+            rows, logits = await self._run(model, size, lambda: _labelled_rows(model, job))
+            logits = logits.reshape(len(rows), -1)  # (B,) → (B, 1)
+            alone = model.recipe.independent_labels or logits.shape[1] == 1
+            shares = logits if job.raw_scores else sigmoid(logits) if alone else softmax(logits)
+            usage, labels = self._count(model, rows), model.recipe.labels
+            return Classified(model=model.info.name, labels=labels, scores=shares.astype(np.float32), usage=usage)
+
+    async def _run(
+        self, model: Model, size: int, tokenise: Callable[[], list[Row]], call: Call | None = None
+    ) -> tuple[list[Row], Results]:
         """Tokenise and let the model run."""
         rows = await self._tokenise(size, tokenise)
-        return rows, await model.lane.submit(rows)
+        return rows, await model.lane.submit(rows, call)
 
     @asynccontextmanager
     async def _lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
@@ -123,9 +160,13 @@ class Service:
             raise Overloaded("too much text waits to be tokenised", retry_after_s=1)
         self._tokenising += size
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
+            return await self._aside(call)
         finally:
             self._tokenising -= size
+
+    async def _aside(self, call: Callable[[], _T]) -> _T:
+        """Compute on a thread, as it may take many milliseconds."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
@@ -158,10 +199,7 @@ def _rows(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
         # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
         counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
         _refuse_over(counts, job.ceiling)
-    _refuse_empty(rows)
-    if model.on_overflow == "error":
-        _refuse_cut(rows)
-    return rows
+    return _known(model, rows)
 
 
 def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
@@ -195,10 +233,28 @@ def _pair_rows(model: Model, job: RankJob) -> list[Row]:
 
 def _separate_rows(model: Model, job: RankJob) -> list[Row]:
     """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
-    query = model.tokens.encode([job.query], _prompt(model, "query"))
+    query = model.tokens.encode([job.query], _prompt(model, "query"), role="query")
     documents = model.tokens.encode(job.documents, _prompt(model, "document"), job.max_tokens_per_document)
-    _refuse_empty([*query, *documents])
-    return [*query, *documents]
+    return _known(model, [*query, *documents], cut=True)
+
+
+def _labelled_rows(model: Model, job: ClassifyJob) -> list[Row]:
+    """Tokenise texts, and pairs, each with its own first text."""
+    rows = []
+    for text in job.inputs:
+        if isinstance(text, str):
+            rows += model.tokens.encode([text])
+        else:
+            rows += model.tokens.encode_pairs(text[0], [text[1]], None)
+    return _known(model, rows)
+
+
+def _known(model: Model, rows: list[Row], *, cut: bool = False) -> list[Row]:
+    """Refuse rows that have no token, and unless they may be ``cut``, what ``on_overflow`` says."""
+    _refuse_empty(rows)
+    if model.on_overflow == "error" and not cut:
+        _refuse_cut(rows)
+    return rows
 
 
 def _prompt(model: Model, role: Role) -> str:
@@ -214,16 +270,3 @@ def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatA
             raise EngineFailed(f"the first {dimensions} components of a vector are all zero")
         kept = kept / lengths
     return np.ascontiguousarray(kept)
-
-
-def _cosine_scores(query: FloatArray, documents: FloatArray) -> FloatArray:
-    """Map the cosine of (D,) with each of (N, D) from [-1, 1] to [0, 1]."""
-    lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
-    cosines = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
-    scores: FloatArray = (1.0 + cosines) / 2.0
-    return scores
-
-
-def _sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
-    """Map logits (N,) to [0, 1]; through tanh, which can't overflow, and in float64, where -90 isn't yet 0."""
-    return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0

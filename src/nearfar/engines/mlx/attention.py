@@ -17,7 +17,7 @@ def visible(mask: mx.array | None) -> mx.array | None:
 def within(length: int, reach: int, mask: mx.array | None) -> mx.array | None:
     """Let everyone see ``reach`` tokens to either side, but no padding: (B or 1, 1, T, T).
 
-    A place in the padding with nothing but padding in reach sees itself: with nothing to see, it would be NaN.
+    A place with nothing to see, among padding, sees itself: it would be NaN otherwise.
     """
     if length <= reach + 1:
         return visible(mask)
@@ -26,7 +26,8 @@ def within(length: int, reach: int, mask: mx.array | None) -> mx.array | None:
     near = (distance <= reach)[None, None]
     if mask is None:
         return near
-    return (near & mask.astype(mx.bool_)[:, None, None, :]) | (distance == 0)[None, None]
+    seen = near & mask.astype(mx.bool_)[:, None, None, :]
+    return seen | (~seen.any(axis=-1, keepdims=True) & (distance == 0)[None, None])
 
 
 def causal(length: int, reach: int) -> mx.array | str:

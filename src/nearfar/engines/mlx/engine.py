@@ -13,14 +13,18 @@ from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad, rounded_length
 from nearfar.engines.precision import measure_loss
+from nearfar.engines.representing import comparable, refuse_blind, represent, stack
 from nearfar.errors import EngineUnavailable
+from nearfar.types import Representation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nearfar.config import Device, Dtype
     from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
+
+    _Put = Callable[[int, Sequence[Row], list[FloatArray]], None]
 
 _DTYPES: dict[Dtype, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # Guesses for the GPU: nobody has measured there yet. A processor's caches hold little.
@@ -35,6 +39,7 @@ class MlxEngine:
     _network: Network
 
     def __init__(self, order: EngineOrder) -> None:
+        refuse_blind(order)
         self._recipe = order.recipe
         self._device = _device(order.device)
         self._stream = mx.gpu if self._device == "mps" else mx.cpu
@@ -47,17 +52,31 @@ class MlxEngine:
             dtype=dtype,
             dtype_reason=reason,
             dim=order.recipe.dim,
+            labels=max(len(order.recipe.labels), 1),
+            outputs=order.recipe.outputs,
             batch_tokens=_BATCH_TOKENS[self._device],
             most_padding=_MOST_PADDING[self._device],
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
         """Give (B, D) float32 vectors, pooled, projected and normalised as the Recipe says."""
-        return self._answer(batch)
+        return self._first(batch, (self._recipe.dim,))
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
-        """Give the (B,) logits of pairs."""
-        return self._answer(batch)
+        """Give the logits of texts or pairs, (B,) or (B, labels)."""
+        labels = len(self._recipe.labels)
+        return self._first(batch, (labels,) if labels > 1 else ())
+
+    def represent(self, batch: Sequence[Row]) -> list[Representation]:
+        """Give all that each row becomes, from one forward."""
+        results = [Representation()] * len(batch)
+
+        def put(start: int, rows: Sequence[Row], outputs: list[FloatArray]) -> None:
+            results[start : start + len(rows)] = represent(rows, outputs, self._recipe)
+
+        if too_large := self._run(batch, put):
+            raise RowsTooLarge(results, too_large)
+        return results
 
     def memory(self) -> dict[str, int]:
         """Give bytes in use, by kind; any thread may ask."""
@@ -68,21 +87,29 @@ class MlxEngine:
         del self._network
         mx.clear_cache()
 
-    def _answer(self, batch: Sequence[Row]) -> FloatArray:
-        shape = (len(batch), self._recipe.dim) if self._recipe.task == "embed" else (len(batch),)
-        results = np.full(shape, np.nan, dtype=np.float32)
-        too_large: list[int] = []
-        with mx.stream(self._stream):
-            for start, rows in in_parts(batch, _LENGTH_STEP[self._device]):
-                self._fill(results, start, rows, too_large)
-        if too_large:
+    def _first(self, batch: Sequence[Row], shape: tuple[int, ...]) -> FloatArray:
+        """Give the first output, of this shape a row."""
+        results = np.full((len(batch), *shape), np.nan, dtype=np.float32)
+
+        def put(start: int, rows: Sequence[Row], outputs: list[FloatArray]) -> None:
+            results[start : start + len(rows)] = outputs[0]
+
+        if too_large := self._run(batch, put):
             raise RowsTooLarge(results, too_large)
         return results
 
-    def _fill(self, results: FloatArray, start: int, rows: Sequence[Row], too_large: list[int]) -> None:
+    def _run(self, batch: Sequence[Row], put: _Put) -> list[int]:
+        """Run the batch in parts that fit; ``put`` is given each with its first index. Give the rows that don't fit."""
+        too_large: list[int] = []
+        with mx.stream(self._stream):
+            for start, rows in in_parts(batch, _LENGTH_STEP[self._device]):
+                self._fill(put, start, rows, too_large)
+        return too_large
+
+    def _fill(self, put: _Put, start: int, rows: Sequence[Row], too_large: list[int]) -> None:
         """Run the rows, in two halves where all of them don't fit, down to one; note those that don't fit alone."""
         try:
-            results[start : start + len(rows)] = self._forward(rows)
+            put(start, rows, self._forward(rows))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -93,15 +120,23 @@ class MlxEngine:
         else:
             return
         half = len(rows) // 2
-        self._fill(results, start, rows[:half], too_large)
-        self._fill(results, start + half, rows[half:], too_large)
+        self._fill(put, start, rows[:half], too_large)
+        self._fill(put, start + half, rows[half:], too_large)
 
-    def _forward(self, rows: Sequence[Row]) -> FloatArray:
+    def _forward(self, rows: Sequence[Row]) -> list[FloatArray]:
         longest = max(len(row.ids) for row in rows)
         length = rounded_length(longest, _LENGTH_STEP[self._device], self._recipe.max_tokens)
-        answer = self._network(pad(rows, self._recipe.pad_token_id or 0, length))
-        mx.eval(answer)  # nothing lazy leaves this thread: another one has no stream to compute it on
-        return np.array(answer, dtype=np.float32)
+        answers = self._network(pad(rows, self._recipe.pad_token_id or 0, length))
+        mx.eval(answers)  # nothing lazy leaves this thread: another one has no stream to compute it on
+        return [np.array(answer, dtype=np.float32) for answer in answers]
+
+    def _compared(self, batch: Sequence[Row]) -> FloatArray:
+        """Answer in a form in which two precisions can be compared."""
+        if not self._recipe.outputs:
+            return self.score(batch)
+        parts: list[FloatArray] = []
+        self._run(batch, lambda _, rows, outputs: parts.append(comparable(outputs, rows)))
+        return stack(parts)
 
     def _open(self, order: EngineOrder) -> tuple[str, str]:
         """Load in the precision asked for, or the best that keeps the numbers; say which, and why."""
@@ -121,11 +156,11 @@ class MlxEngine:
             return "float32", "auto: half precision is slower on a processor"
         if not order.probes:
             return "float32", "auto: nothing to compare another precision on"
-        exact = self._answer(order.probes)
+        exact = self._compared(order.probes)
         losses = []
         for dtype in ("float16", "bfloat16"):
             self._load(order, _DTYPES[dtype])
-            loss = measure_loss(exact, self._answer(order.probes))
+            loss = measure_loss(exact, self._compared(order.probes))
             if loss.is_small:
                 return dtype, f"auto: {loss}"
             losses.append(f"{dtype}: {loss}")

@@ -18,6 +18,7 @@ from nearfar.engines.mlx.attention import causal, fuse_attention, visible, withi
 from nearfar.engines.mlx.library import model_file
 from nearfar.engines.mlx.options import Config, Unsupported, arguments, only, only_full_attention, period, theta
 from nearfar.errors import EngineUnavailable
+from nearfar.models.sparse import Sparse
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
@@ -28,26 +29,36 @@ class Family(Struct, frozen=True, kw_only=True):
 
     ``build`` makes the transformer, with random weights, from config.json. ``run`` takes it, ids and mask (B, T) and
     types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
-    makes what turns hidden states and mask into logits (B,), None where no such rerankers are known. ``adapt`` turns
-    an array, given with its name, to how mlx wants it.
+    makes, for a number of labels, what turns hidden states and mask into logits, None where no such classifiers are
+    known; ``speaker`` what turns them and the table of ``words`` into a sparse vector. ``adapt`` turns an array, given
+    with its name, to how mlx wants it.
     """
 
     build: Callable[[Config], nn.Module]
     run: Callable[..., mx.array]
-    head: Callable[[Config], nn.Module] | None = None
+    head: Callable[[Config, int], nn.Module] | None = None
+    speaker: Callable[[Config, Sparse], nn.Module] | None = None
+    words: Callable[[nn.Module], nn.Module] = lambda trunk: trunk.embed_tokens
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
 
 
 def family_of(order: EngineOrder) -> Family:
     """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
-    family = FAMILIES.get(order.recipe.model_type)
-    if family is None or (order.recipe.task == "score" and family.head is None):
-        able = [name for name, one in FAMILIES.items() if order.recipe.task == "embed" or one.head]
+    recipe = order.recipe
+    kind = "reranker" if recipe.task == "score" else "model"
+    if recipe.sparse and recipe.sparse.of == "vocabulary":
+        kind = "SPLADE model"
+    able = {
+        name: one
+        for name, one in FAMILIES.items()
+        if {"reranker": one.head, "SPLADE model": one.speaker, "model": one}[kind]
+    }
+    if recipe.model_type not in able:
         raise EngineUnavailable(
-            f"the MLX engine has no {order.recipe.model_type} {'reranker' if family else 'model'}, only "
+            f"the MLX engine has no {recipe.model_type} {kind if recipe.model_type in FAMILIES else 'model'}, only "
             f"{', '.join(sorted(able))}; use --engine torch"
         )
-    return family
+    return able[recipe.model_type]
 
 
 def _build_bert(config: Config) -> nn.Module:
@@ -192,7 +203,13 @@ def _run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: m
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(build=_build_bert, run=_run_bert, head=heads.BertHead),
+    "bert": Family(
+        build=_build_bert,
+        run=_run_bert,
+        head=heads.BertHead,
+        speaker=heads.BertWords,
+        words=lambda trunk: trunk.embeddings.word_embeddings,
+    ),
     "xlm-roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
     "roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
     "camembert": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),

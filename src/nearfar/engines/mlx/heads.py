@@ -1,4 +1,4 @@
-"""What follows the transformer, on MLX: pooling, Dense and Normalize for vectors, and the classifiers of rerankers.
+"""What follows the transformer, on MLX, and has its weights among the transformer's: classifiers, and words' heads.
 
 Attributes are called as transformers calls the weights.
 """
@@ -10,140 +10,53 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.arrays import load_arrays
-from nearfar.errors import CheckpointError, EngineUnavailable
+from nearfar.engines.mlx.options import Unsupported
+from nearfar.engines.mlx.vectors import first_token, last_token, mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nearfar.models.judging import Judge
-    from nearfar.models.modules import Dense, Pooling
-    from nearfar.models.recipe import Recipe
-
-_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "Identity": lambda values: values,
-    "Tanh": mx.tanh,
-    "ReLU": nn.relu,
-    "GELU": nn.gelu,
-    "SiLU": nn.silu,
-    "Sigmoid": mx.sigmoid,
-}
-
-
-class Vectors(nn.Module):
-    """Pooling, Dense layers and Normalize, in float32 whatever the transformer runs in."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self._pooling = recipe.pooling
-        self._normalize = recipe.normalize
-        self._layers = [_load_dense(dense) for dense in recipe.dense]
-
-    def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Turn hidden states (B, T, H), padded on the right where ``mask`` (B, T) is 0, into vectors (B, D)."""
-        hidden = hidden.astype(mx.float32)
-        vectors = mx.concatenate([_POOL[mode](hidden, mask) for mode in self._pooling], axis=1)
-        for weight, bias, activation in self._layers:
-            vectors = vectors @ weight.T
-            vectors = activation(vectors if bias is None else vectors + bias)
-        if not self._normalize:
-            return vectors
-        lengths = mx.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / mx.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
-
-
-def _load_dense(dense: Dense) -> tuple[mx.array, mx.array | None, Callable[[mx.array], mx.array]]:
-    activation = _ACTIVATIONS.get(dense.activation)
-    if activation is None:
-        raise EngineUnavailable(f"{dense.folder}: MLX has no activation {dense.activation} here; use --engine torch")
-    file = dense.folder / "model.safetensors"
-    found = {key.removeprefix("linear."): value.astype(mx.float32) for key, value in load_arrays(file).items()}
-    mx.eval(found)
-    shapes = {"weight": (dense.out_features, dense.in_features)} | (
-        {"bias": (dense.out_features,)} if dense.bias else {}
-    )
-    if {key: value.shape for key, value in found.items()} != shapes:
-        raise CheckpointError(f"{file}: holds other weights than config.json says")
-    return found["weight"], found.get("bias"), activation
-
-
-def _cls(hidden: mx.array, _mask: mx.array) -> mx.array:
-    return hidden[:, 0]
-
-
-def _max(hidden: mx.array, mask: mx.array) -> mx.array:
-    return mx.where(mask[..., None] == 0, -mx.inf, hidden).max(axis=1)
-
-
-def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = mask[..., None].astype(mx.float32)
-    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-
-
-def _mean_sqrt(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = mask[..., None].astype(mx.float32)
-    return (hidden * weights).sum(axis=1) / mx.sqrt(weights.sum(axis=1))
-
-
-def _weighted_mean(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = (mask * mx.cumsum(mask, axis=1))[..., None].astype(mx.float32)  # token i weighs i, counted from 1
-    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-
-
-def last_token(hidden: mx.array, mask: mx.array) -> mx.array:
-    """Take the last token that isn't padding: (B, T, H) → (B, H)."""
-    return hidden[mx.arange(hidden.shape[0]), mask.sum(axis=1) - 1]
-
-
-_POOL: dict[Pooling, Callable[[mx.array, mx.array], mx.array]] = {
-    "cls": _cls,
-    "max": _max,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt,
-    "weightedmean": _weighted_mean,
-    "lasttoken": last_token,
-}
+    from nearfar.models.sparse import Sparse
 
 
 class BertHead(nn.Module):
     """BertForSequenceClassification's: pooler, tanh, classifier."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         self.pooler = _Layer(config["hidden_size"], config["hidden_size"])
-        self.classifier = nn.Linear(config["hidden_size"], 1)
+        self.classifier = nn.Linear(config["hidden_size"], labels)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B,) float32."""
+        """Give (B,) or (B, labels) float32."""
         return _logits(self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0]))))
 
 
 class RobertaHead(nn.Module):
     """RobertaForSequenceClassification's: dense, tanh, out_proj."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         self.classifier = _Layer(config["hidden_size"], config["hidden_size"])
-        self.classifier.out_proj = nn.Linear(config["hidden_size"], 1)
+        self.classifier.out_proj = nn.Linear(config["hidden_size"], labels)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B,) float32."""
+        """Give (B,) or (B, labels) float32."""
         return _logits(self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0]))))
 
 
 class ModernBertHead(nn.Module):
     """ModernBertForSequenceClassification's: the pooling config.json names, dense, GELU, norm, classifier."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         size = config["hidden_size"]
-        self._pool = {"cls": _cls, "mean": _mean}[config.get("classifier_pooling", "cls")]
+        self._pool = {"cls": first_token, "mean": mean}[config.get("classifier_pooling", "cls")]
         self.head = _Layer(size, size, bias=config.get("classifier_bias", False))
         self.head.norm = nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
-        self.classifier = nn.Linear(size, 1)
+        self.classifier = nn.Linear(size, labels)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B,) float32."""
+        """Give (B,) or (B, labels) float32."""
         pooled = self._pool(hidden, mask).astype(hidden.dtype)
         return _logits(self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled)))))
 
@@ -151,12 +64,12 @@ class ModernBertHead(nn.Module):
 class LastTokenHead(nn.Module):
     """A decoder's, such as Qwen3ForSequenceClassification's: one score of the last token."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
-        self.score = nn.Linear(config["hidden_size"], 1, bias=False)
+        self.score = nn.Linear(config["hidden_size"], labels, bias=False)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B,) float32."""
+        """Give (B,) or (B, labels) float32."""
         return _logits(self.score(last_token(hidden, mask)))
 
 
@@ -188,7 +101,36 @@ def _rows(table: nn.Module, ids: list[int]) -> mx.array:
 
 
 def _logits(scores: mx.array) -> mx.array:
-    return scores[:, 0].astype(mx.float32)  # (B, 1) → (B,)
+    scores = scores.astype(mx.float32)
+    return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+class BertWords(nn.Module):
+    """BertForMaskedLM's, for SPLADE: dense, GELU, norm, the words' own table; tamed, and the most of each text."""
+
+    def __init__(self, config: dict[str, Any], how: Sparse) -> None:
+        super().__init__()
+        if not config.get("tie_word_embeddings", True):
+            raise Unsupported("tie_word_embeddings = false")
+        size = config["hidden_size"]
+        self.cls = nn.Module()
+        self.cls.predictions = nn.Module()
+        self.cls.predictions.transform = _Layer(size, size)
+        self.cls.predictions.transform.LayerNorm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
+        self.cls.predictions.bias = mx.zeros(config["vocab_size"])
+        self._twice = how.twice
+        self._sum = how.pooling == "sum"
+
+    def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:
+        """Give weights (B, V) float32."""
+        said = self.cls.predictions.transform
+        logits = words.as_linear(said.LayerNorm(nn.gelu(said.dense(hidden)))) + self.cls.predictions.bias  # (B, T, V)
+        counted = logits.astype(mx.float32) * mask[..., None]
+        return self._tame(counted).sum(axis=1) if self._sum else self._tame(counted.max(axis=1))
+
+    def _tame(self, logits: mx.array) -> mx.array:
+        weights = mx.log1p(mx.maximum(logits, 0))
+        return mx.log1p(weights) if self._twice else weights
 
 
 class _Layer(nn.Module):

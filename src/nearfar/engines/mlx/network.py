@@ -8,8 +8,9 @@ import mlx.core as mx
 from mlx import nn
 
 from nearfar.engines.mlx.families import family_of
-from nearfar.engines.mlx.heads import JudgeHead, Vectors
+from nearfar.engines.mlx.heads import JudgeHead
 from nearfar.engines.mlx.options import Unsupported
+from nearfar.engines.mlx.vectors import heads_of
 from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
 from nearfar.errors import EngineUnavailable
 
@@ -29,22 +30,25 @@ class Network(nn.Module):
         super().__init__()
         self._run = family.run
         self.trunk = family.build(config)
-        self._speaks = recipe.speaks
+        self._heads = heads_of(recipe)
+        self._speaks = recipe.speaks or (recipe.sparse is not None and recipe.sparse.of == "vocabulary")
+        self._words = family.words
         if recipe.judge and recipe.speaks:
             self.head = JudgeHead(config, recipe.judge)
         elif recipe.task == "score" and family.head:
-            self.head = family.head(config)
-        else:
-            self.head = Vectors(recipe)
+            self.head = family.head(config, max(len(recipe.labels), 1))
+        elif recipe.sparse and recipe.sparse.of == "vocabulary" and family.speaker:
+            self.head = family.speaker(config, recipe.sparse)
 
-    def __call__(self, padded: Padded) -> mx.array:
-        """Turn ids (B, T), padded on the right, into vectors (B, D) or logits (B,), float32, not yet computed."""
+    def __call__(self, padded: Padded) -> list[mx.array]:
+        """Turn ids (B, T), padded on the right, into logits, or what the recipe's outputs name, not yet computed."""
         ids, mask = mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32)
         types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
         hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
-        words = (self.trunk.embed_tokens,) if self._speaks else ()  # the table as it is now: it may have been quantised
-        answer: mx.array = self.head(hidden, mask, *words)
-        return answer
+        if self._heads:
+            return [head(hidden, mask) for head in self._heads]
+        words = (self._words(self.trunk),) if self._speaks else ()  # the table as it is now: it may have been quantised
+        return [self.head(hidden, mask, *words)]
 
 
 def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
@@ -59,8 +63,15 @@ def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, W
         raise EngineUnavailable(f"{order.folder}/{error}") from error
     except (KeyError, TypeError, ValueError) as error:  # an option that the transformer's file wants and isn't there
         raise EngineUnavailable(f"{order.folder}/{Unsupported(f'what it says ({error!r})')}") from error
-    weights = load_weights(order.folder, network, family.adapt)
+    weights = load_weights(order.folder, network, family.adapt, _projections(order))
     if quantization := read_quantization(order.folder):
         quantize_like(network, weights, quantization)
     put(network, weights, dtype, order.folder)
     return network, weights
+
+
+def _projections(order: EngineOrder) -> list[str]:
+    """Name the projection of tokens where it is kept among the transformer's weights, as Stanford's ColBERT does."""
+    how = order.recipe.multi_vector
+    inside = how is not None and any(dense.file == order.folder / "model.safetensors" for dense in how.dense)
+    return ["linear.weight"] if inside else []

@@ -19,7 +19,7 @@ from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from pathlib import Path
 
 # What a whole model's class puts before its transformer's names.
@@ -48,8 +48,12 @@ class _Index(Struct):
     weight_map: dict[str, str]
 
 
-def load_weights(folder: Path, network: nn.Module, adapt: Callable[[str, mx.array], mx.array]) -> Weights:
+def load_weights(
+    folder: Path, network: nn.Module, adapt: Callable[[str, mx.array], mx.array], elsewhere: Container[str] = ()
+) -> Weights:
     """Read the folder's safetensors and find each array's place in the network, whose modules needn't be quantised yet.
+
+    Those named in ``elsewhere`` have their place outside.
 
     Raises CheckpointError for files that can't be read, EngineUnavailable for arrays that have no place.
     """
@@ -66,7 +70,7 @@ def load_weights(folder: Path, network: nn.Module, adapt: Callable[[str, mx.arra
                     f"{file}: has Dense layers inside, as mlx-embeddings saves them, which modules.json should name; "
                     "take the original model, or quantise it with nearfar convert"
                 )
-            elif not _IDLE.search(_PREFIX.sub("", name)):
+            elif name not in elsewhere and not _IDLE.search(_PREFIX.sub("", name)):
                 raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
     return Weights(arrays, names)
 

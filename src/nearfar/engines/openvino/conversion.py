@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from openvino import PartialShape, Type
 from openvino.frontend import FrontEndManager
@@ -19,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 from nearfar.engines.module import Answer, load_transformer
 from nearfar.engines.padding import pad
+from nearfar.engines.representing import comparable, stack
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -50,25 +50,30 @@ def convert(order: EngineOrder) -> tuple[openvino.Model, FloatArray]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes for good
             model = _trace(answer, example)
-            exact = [answer(**_tensors([row], order)).numpy() for row in order.probes]
+            exact = [_exact(answer(**_tensors([row], order)), row, order) for row in order.probes]
     except Exception as error:  # torch, transformers and openvino each raise their own
         raise EngineUnavailable(
             f"{order.folder}: OpenVINO can't convert {order.recipe.architecture} ({type(error).__name__}); "
             "use --engine torch"
         ) from error
-    return model, np.concatenate(exact)
+    return model, stack(exact)
+
+
+def _exact(answer: torch.Tensor | tuple[torch.Tensor, ...], row: Row, order: EngineOrder) -> FloatArray:
+    arrays = [output.numpy() for output in (answer if isinstance(answer, tuple) else (answer,))]
+    return comparable(arrays, [row]) if order.recipe.outputs else arrays[0]
 
 
 def _mask(*args: Any, **options: Any) -> torch.Tensor:
-    """Build the mask (B, 1, T, T) that transformers would, and let every token see itself.
+    """Build the mask (B, 1, T, T) that transformers would, and let a token that sees nothing see itself.
 
-    A padded row's place otherwise sees nothing at all under a sliding window, its softmax is NaN, and that NaN
-    reaches the text's own tokens in the next layer.
+    A padded row's place sees nothing at all under a sliding window, its softmax is NaN, and that NaN would reach the
+    text's own tokens in the next layer.
     """
     options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     seen: torch.Tensor = sdpa_mask(*args, **options)
     at = torch.arange(seen.shape[-1])
-    return seen | (at[:, None] == at[None, :])
+    return seen | (~seen.any(-1, keepdim=True) & (at[:, None] == at[None, :]))
 
 
 def _example(order: EngineOrder) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from nearfar.engines.openvino.forward import Forward, computes
 from nearfar.engines.openvino.store import Converted, forget, load_or_convert
 from nearfar.engines.padding import by_length
 from nearfar.engines.precision import measure_loss
+from nearfar.engines.representing import comparable, refuse_blind, represent, stack
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nearfar.config import Dtype
     from nearfar.engines.precision import Loss
     from nearfar.models.tokens import Row
-    from nearfar.types import FloatArray
+    from nearfar.types import FloatArray, Representation
 
 _BATCH_TOKENS = 512  # padded, a stream
 # A forward of one short text takes as long as 11 tokens more in a large batch: the weights have to be read once.
@@ -33,6 +34,7 @@ class OpenVinoEngine:
     def __init__(self, order: EngineOrder) -> None:
         self._recipe = order.recipe
         self._threads = order.threads or usable_cores()
+        refuse_blind(order)
         converted = load_or_convert(order)
         try:
             dtype, reason = self._open(order, converted)
@@ -47,6 +49,8 @@ class OpenVinoEngine:
             dtype=dtype,
             dtype_reason=reason,
             dim=order.recipe.dim,
+            labels=max(len(order.recipe.labels), 1),
+            outputs=order.recipe.outputs,
             batch_tokens=_BATCH_TOKENS,
             most_padding=_MOST_PADDING,
             parallel=self._forward.streams,
@@ -57,14 +61,19 @@ class OpenVinoEngine:
         return self._forward.run(batch)
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
-        """Give the (B,) logits of pairs."""
+        """Give the logits of texts or pairs, (B,) or (B, labels)."""
         if self._recipe.pad_token_id is not None:
             return self._forward.run(batch)
         # No padding id, no padding: a decoder's classifier looks for that id to find a row's last token.
-        logits = np.empty(len(batch), dtype=np.float32)
+        labels = len(self._recipe.labels)
+        logits = np.empty((len(batch), labels) if labels > 1 else len(batch), dtype=np.float32)
         for places, rows in by_length(batch):
             logits[places] = self._forward.run(rows)
         return logits
+
+    def represent(self, batch: Sequence[Row]) -> list[Representation]:
+        """Give all that each row becomes, from one forward."""
+        return represent(batch, self._forward.outputs(batch), self._recipe)
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -87,16 +96,20 @@ class OpenVinoEngine:
 
     def _compile(self, order: EngineOrder, converted: Converted, dtype: Dtype) -> Loss:
         self._forward = Forward(converted.model, dtype, order.recipe, self._threads)
-        run = self.embed if order.recipe.task == "embed" else self.score
         short, rest = order.probes[: len(order.probes) // 2], order.probes[len(order.probes) // 2 :]
-        found = [run(short), *(run([probe]) for probe in rest)]  # the short ones together, so that padding is tried too
-        loss = measure_loss(converted.exact, np.concatenate(found))
+        parts = [short, *([probe] for probe in rest)]  # the short ones together, so that padding is tried too
+        loss = measure_loss(converted.exact, stack([self._compared(part) for part in parts]))
         if dtype == "float32" and not loss.is_rounding:
             raise _Unlike(
                 f"{order.folder}: OpenVINO's numbers for {order.recipe.architecture} aren't torch's: {loss}; "
                 "use --engine torch"
             )
         return loss
+
+    def _compared(self, batch: Sequence[Row]) -> FloatArray:
+        if not self._recipe.outputs:
+            return self.score(batch)
+        return comparable(self._forward.outputs(batch), batch)
 
 
 class _Unlike(EngineUnavailable):

@@ -48,12 +48,20 @@ class Forward:
             "ENABLE_CPU_PINNING": False,  # a thread that shares its core with a neighbour must be free to leave it
         }
         compiled = _compile(model, dtype, options)
+        self._outputs = len(compiled.outputs)
         self._typed = len(compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
         # Those at rest. A deque's ends may be taken from and given to by several threads.
         self._requests = deque(compiled.create_infer_request() for _ in range(self.streams))
 
     def run(self, batch: Sequence[Row]) -> FloatArray:
-        """Give (B, D) or (B,) float32."""
+        """Give the first output, (B, D), (B,) or (B, labels) float32."""
+        return self._infer(batch, 1)[0]
+
+    def outputs(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Give every output of the model."""
+        return self._infer(batch, self._outputs)
+
+    def _infer(self, batch: Sequence[Row], outputs: int) -> list[FloatArray]:
         padded = pad(batch, self._padding)
         inputs = [padded.ids, padded.mask]
         if self._typed:
@@ -61,10 +69,11 @@ class Forward:
         request = self._requests.pop()
         try:
             # Inputs are read where they lie; the answer is copied out before the request is given to anyone else.
-            answer: FloatArray = request.infer(inputs, share_inputs=True)[0].copy()
+            found = request.infer(inputs, share_inputs=True)
+            answers: list[FloatArray] = [found[at].copy() for at in range(outputs)]
         finally:
             self._requests.append(request)
-        return answer
+        return answers
 
 
 def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]) -> openvino.CompiledModel:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
     from nearfar.types import FloatArray
 
-_LAYOUT = 1  # to be raised whenever this package converts differently
+_LAYOUT = 2  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"
 _LIBRARIES = ("openvino", "torch", "transformers")
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _ingredients(order: EngineOrder) -> bytes:
             "libraries": [version(name) for name in _LIBRARIES],
             "checkpoint": order.revision or stamps,
             "recipe": [recipe.task, recipe.pooling, recipe.normalize, recipe.pad_token_id, recipe.type_ids],
-            "dense": [str(dense.folder) for dense in recipe.dense],
+            "heads": [str(head) for head in (recipe.dense, recipe.multi_vector, recipe.sparse)],
             "probes": [row.ids for row in order.probes],
         }
     )

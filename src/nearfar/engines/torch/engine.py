@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nearfar.engines import EngineInfo, EngineOrder
+from nearfar.engines.representing import represent
 from nearfar.engines.torch.devices import MOST_PADDING, batch_tokens
 from nearfar.engines.torch.opening import open_checkpoint
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.models.tokens import Row
-    from nearfar.types import FloatArray
+    from nearfar.types import FloatArray, Representation
 
 
 class TorchEngine:
@@ -27,6 +28,8 @@ class TorchEngine:
     def __init__(self, order: EngineOrder) -> None:
         opened = open_checkpoint(order)
         self._run = opened.run
+        self._outputs = opened.outputs
+        self._recipe = order.recipe
         self._threads = opened.share.threads
         self._device = opened.device
         self.info = EngineInfo(
@@ -34,6 +37,8 @@ class TorchEngine:
             device=opened.device,
             dtype=opened.choice.dtype,
             dim=order.recipe.dim,
+            labels=max(len(order.recipe.labels), 1),
+            outputs=order.recipe.outputs,
             batch_tokens=batch_tokens(opened.device, packed=opened.packed),
             padded=not opened.packed,
             most_padding=MOST_PADDING[opened.device],
@@ -46,12 +51,21 @@ class TorchEngine:
         return self._numbers(batch)
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
-        """Give the (B,) logits of pairs."""
+        """Give the logits of texts or pairs, (B,) or (B, labels)."""
         return self._numbers(batch)
+
+    def represent(self, batch: Sequence[Row]) -> list[Representation]:
+        """Give all that each row becomes, from one forward."""
+        if self._outputs is None:
+            raise TypeError("this checkpoint gives one vector a text")
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            found = [output.float().cpu().numpy() for output in self._outputs(batch)]
+        return represent(batch, found, self._recipe)
 
     def close(self) -> None:
         """Let go of the weights, and of the GPU memory they were in."""
-        del self._run
+        del self._run, self._outputs
         if self._device == "cuda":
             torch.cuda.empty_cache()
 

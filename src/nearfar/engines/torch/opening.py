@@ -12,6 +12,7 @@ import torch
 
 from nearfar.engines.module import load_transformer
 from nearfar.engines.precision import measure_loss
+from nearfar.engines.representing import comparable
 from nearfar.engines.torch.choosing import DtypeChoice, choose_dtype
 from nearfar.engines.torch.devices import CORES, LENGTH_STEP, Share, find_device, share
 from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
@@ -29,17 +30,20 @@ if TYPE_CHECKING:
     from nearfar.engines.precision import Loss
     from nearfar.engines.torch.choosing import Name
     from nearfar.models.tokens import Row
+    from nearfar.types import FloatArray
 
 _KERNEL_ROWS = 32  # oneDNN keeps a kernel for every count of tokens it meets, 0.7 GB in all; so they are rounded up
 
 Forward: TypeAlias = "Callable[[Sequence[Row]], Tensor]"
+Outputs: TypeAlias = "Callable[[Sequence[Row]], Sequence[Tensor]]"
 Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 
 
 class Opened(NamedTuple):
-    """What came of it. ``run`` gives vectors (B, D) or logits (B,)."""
+    """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more."""
 
     run: Forward
+    outputs: Outputs | None
     device: str
     choice: DtypeChoice
     packed: bool
@@ -57,9 +61,11 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
     model, choice = _load(order, device, measure)
     if device != "cpu":
         padded = PaddedModel(model, order.recipe, device, LENGTH_STEP[device])
-        return Opened(run=padded, device=device, choice=choice, packed=False, share=Share(1, cores))
+        return _padded(padded, device, choice, Share(1, cores))
     dtype = getattr(torch, choice.dtype)
     times = _on_one_core(measure, model, dtype)
+    if order.recipe.task == "embed" and order.recipe.outputs != ("dense",):
+        return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
     rows = trial_rows(order, model.config.vocab_size)
     expected = _exactly(model, order, rows)
     if times.swap:
@@ -70,8 +76,13 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
     fits = gives(expected, packed, rows, dtype)
     if not fits:
         packed.undo()
-    run: Forward = packed if fits else PaddedModel(model, order.recipe, device)
-    return Opened(run=run, device=device, choice=choice, packed=fits, share=share(cores, times.text_s))
+    if not fits:
+        return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
+    return Opened(packed, None, device=device, choice=choice, packed=True, share=share(cores, times.text_s))
+
+
+def _padded(padded: PaddedModel, device: str, choice: DtypeChoice, share: Share) -> Opened:
+    return Opened(padded, padded.outputs, device=device, choice=choice, packed=False, share=share)
 
 
 def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
@@ -83,13 +94,19 @@ def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, Dtype
     loaded: dict[str, Any] = {"float32": load_transformer(order, torch.float32)}
     exact = None
 
+    def answers(model: Any) -> FloatArray:
+        with torch.inference_mode():
+            found = PaddedModel(model, order.recipe, device).outputs(order.probes)
+        arrays = [output.cpu().numpy() for output in found]
+        return comparable(arrays, order.probes) if order.recipe.outputs else arrays[0]
+
     def try_out(name: Name) -> Loss:
         nonlocal exact
         if exact is None:
-            exact = _exactly(loaded["float32"], order, order.probes, device).cpu().numpy()
+            exact = answers(loaded["float32"])
         loaded.clear()  # never two copies of a large model
         loaded[name] = load_transformer(order, getattr(torch, name))
-        return measure_loss(exact, _exactly(loaded[name], order, order.probes, device).cpu().numpy())
+        return measure_loss(exact, answers(loaded[name]))
 
     def speed() -> float:
         exactly, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))

@@ -15,7 +15,8 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from nearfar.engines.module import Vectors
+from nearfar.engines.heads import Vectors
+from nearfar.engines.module import labelled
 from nearfar.engines.torch.attention import Run, register
 from nearfar.models.tokens import Row
 
@@ -132,10 +133,9 @@ class PackedModel:
         return [Row([0], None, 0, 0)] * missing
 
     def _classify(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Give the logits (n,) of rows of one length; a decoder's classifier looks in the ids for the last token."""
+        """Give the logits of rows of one length; a decoder's classifier looks in the ids for the last token."""
         found = self._model(input_ids=ids, attention_mask=_all(ids), inputs_embeds=hidden)
-        logits: Tensor = found.logits[:, 0].float()
-        return logits
+        return labelled(found.logits)
 
 
 def _all(rows: Tensor) -> Tensor:

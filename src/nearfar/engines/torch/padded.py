@@ -31,20 +31,25 @@ class PaddedModel:
         self._one_length = recipe.task == "score" and recipe.pad_token_id is None
 
     def __call__(self, batch: Sequence[Row]) -> torch.Tensor:
-        """Give vectors (B, D) or logits (B,), on the device."""
+        """Give the first output: vectors (B, D), logits (B,) or (B, labels); on the device."""
         if not self._one_length:
-            return self._run(batch, rounded_length(_longest(batch), self._length_step, self._recipe.max_tokens))
-        logits = torch.empty(len(batch), device=self._device)
+            return self.outputs(batch)[0]
+        labels = len(self._recipe.labels)
+        logits = torch.empty((len(batch), labels) if labels > 1 else len(batch), device=self._device)
         for places, rows in by_length(batch):
-            logits[places] = self._run(rows, len(rows[0].ids))
+            logits[places] = self._run(rows, len(rows[0].ids))[0]
         return logits
 
-    def _run(self, batch: Sequence[Row], length: int) -> torch.Tensor:
+    def outputs(self, batch: Sequence[Row]) -> Sequence[torch.Tensor]:
+        """Give all that the recipe's outputs name, each with the batch as its first axis."""
+        return self._run(batch, rounded_length(_longest(batch), self._length_step, self._recipe.max_tokens))
+
+    def _run(self, batch: Sequence[Row], length: int) -> Sequence[torch.Tensor]:
         padded = pad(batch, self._recipe.pad_token_id or 0, length)
         named = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
         inputs = {name: torch.from_numpy(of).to(self._device) for name, of in named.items() if of is not None}
-        found: torch.Tensor = self._answer(**inputs)
-        return found
+        found: torch.Tensor | tuple[torch.Tensor, ...] = self._answer(**inputs)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def _longest(batch: Sequence[Row]) -> int:

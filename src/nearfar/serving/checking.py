@@ -1,0 +1,57 @@
+"""Whether what an engine gave is an answer: of the right shape, finite, and not a vector of zeros. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from nearfar.engines import Answers, EngineInfo
+    from nearfar.serving.round import Call
+    from nearfar.types import FloatArray, Output, Representation
+
+
+def checked(given: Answers, count: int, call: Call, info: EngineInfo) -> tuple[Answers, list[int]]:
+    """Give the answers, and which of them are none.
+
+    Raises EngineFailed where they have another shape than those of ``count`` rows must have.
+    """
+    if call == "represent":
+        found = list(given)
+        if len(found) != count:
+            raise EngineFailed(f"the engine gave {len(found)} texts where {count} were due")
+        return found, [at for at, one in enumerate(found) if _is_broken(one, info)]
+    results: FloatArray = np.asarray(given, dtype=np.float32)
+    labels = (info.labels,) if info.labels > 1 else ()
+    expected = (count, info.dim) if call == "embed" else (count, *labels)
+    if results.shape != expected:
+        raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")
+    return results, _broken(results, may_be_zero=call == "score")
+
+
+def _broken(results: FloatArray, *, may_be_zero: bool) -> list[int]:
+    """List the rows with something infinite or not a number, or with nothing but zeros."""
+    rows = results.reshape(len(results), -1)  # (B,) → (B, 1)
+    broken = ~np.isfinite(rows).all(axis=1)
+    if not may_be_zero:
+        broken |= ~rows.any(axis=1)
+    indices: list[int] = np.flatnonzero(broken).tolist()
+    return indices
+
+
+def _is_broken(one: Representation, info: EngineInfo) -> bool:
+    """Tell whether a part is missing or no answer. A text may have no tokens, or no weights, that count."""
+    parts: dict[Output, FloatArray | None] = {
+        "dense": one.dense,
+        "multi_vector": one.multi_vector,
+        "sparse": one.sparse.values if one.sparse else None,
+    }
+    there = [parts[output] for output in info.outputs]
+    if not all(part is not None and np.isfinite(part).all() for part in there):
+        return True
+    if one.dense is not None and (one.dense.shape != (info.dim,) or not one.dense.any()):
+        return True
+    return one.multi_vector is not None and bool(_broken(one.multi_vector, may_be_zero=False))
