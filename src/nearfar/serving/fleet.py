@@ -11,11 +11,13 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from nearfar.errors import ConfigError, NotReady, ServingError, SetupError, UnknownModel
+from nearfar.serving.finding import find_model
 from nearfar.serving.loading import Loader
 from nearfar.serving.names import Names
 from nearfar.serving.opening import Model, Opener
@@ -174,7 +176,7 @@ class Fleet:
     async def _find_all(self) -> None:
         try:
             for wanted in self._settings.models:
-                found = await self._opener.find(wanted)
+                found = await self._opener.aside(partial(find_model, wanted, self._settings))
                 self._names.refuse_taken(found.info.name, *found.info.aliases)
                 self._slots.append(Slot(found, self._clock()))
             self._refuse_too_large()

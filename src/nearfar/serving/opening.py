@@ -1,23 +1,19 @@
-"""A model's settings → what its files say → an open model: an engine, and a lane through which one forward went."""
+"""A model's files → an open model: its tokenizer, an engine, and a lane through which one forward went."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 from msgspec import Struct
 
-from nearfar.config import Dtype, ModelSettings, OnOverflow
-from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder, choose_engines
-from nearfar.errors import ConfigError, EngineUnavailable
-from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
-from nearfar.models.prompts import names_of, prompt_for
-from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.config import OnOverflow
+from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder
+from nearfar.errors import EngineUnavailable
+from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Tokens
-from nearfar.models.weights import Weights, count_weights
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.types import ModelInfo, Output, Task
 
@@ -25,31 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.config import Settings
+    from nearfar.models.checkpoint import Checkpoint
+    from nearfar.serving.finding import Found
     from nearfar.serving.observe import Observer
     from nearfar.serving.round import Call
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-_UNKNOWN = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
 SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
 SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
-
-
-class Found(Struct, frozen=True, kw_only=True):
-    """One model whose files were read, but for the weights: all that is known before an engine opens it.
-
-    ``wanted`` has the server's settings where the model had none of its own.
-    """
-
-    wanted: ModelSettings
-    checkpoint: Checkpoint
-    recipe: Recipe
-    choices: list[Choice]
-    weights: Weights
-    info: ModelInfo
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -75,44 +58,15 @@ class Opener:
         """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
         return self._threads_opening > 0
 
-    async def find(self, wanted: ModelSettings) -> Found:
-        """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
-        return await asyncio.to_thread(self._busy, lambda: self._find(wanted))
-
-    def _find(self, wanted: ModelSettings) -> Found:
-        inherited = {
-            name: getattr(wanted, name) or getattr(self._settings, name)
-            for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_s")
-        }
-        wanted = msgspec.structs.replace(wanted, **inherited)
-        hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
-        checkpoint = find_checkpoint(wanted.name, hub)
-        recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
-        if wanted.prompt is not None:
-            recipe = _with_default(recipe, wanted)
-        engine, device = wanted.engine or "auto", wanted.device or "auto"
-        unopened = EngineInfo(
-            name=engine,
-            device=device,
-            dtype=wanted.dtype or "auto",
-            dim=recipe.dim,
-            batch_tokens=0,
-            dtype_reason=_UNKNOWN,
-        )
-        return Found(
-            wanted=wanted,
-            checkpoint=checkpoint,
-            recipe=recipe,
-            choices=choose_engines(engine, device),
-            weights=count_weights(checkpoint.folder, recipe),
-            info=_describe(checkpoint, recipe, unopened, wanted.aliases),
-        )
+    async def aside(self, call: Callable[[], _T]) -> _T:
+        """Call on a thread, for what belongs to opening a model and takes a while."""
+        return await asyncio.to_thread(self._busy, call)
 
     async def open(self, found: Found) -> Model:
         """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await asyncio.to_thread(self._busy, lambda: Tokens(checkpoint.folder, recipe))
+        tokens = await self.aside(lambda: Tokens(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
@@ -131,7 +85,7 @@ class Opener:
             await lane.close()
             raise
         model = Model(
-            info=_describe(checkpoint, recipe, engine.info, found.wanted.aliases),
+            info=describe(checkpoint, recipe, engine.info, found.wanted.aliases),
             recipe=recipe,
             tokens=tokens,
             lane=lane,
@@ -165,36 +119,6 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
-
-
-def as_opened(found: Found, model: Model) -> Found:
-    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
-
-    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
-    another vector than it had before the model was closed.
-    """
-    info, first = model.info, found.info
-    settled = found.wanted
-    if info.dtype in get_args(Dtype) and not found.weights.quantized:
-        settled = msgspec.structs.replace(settled, dtype=info.dtype)
-    return msgspec.structs.replace(
-        found,
-        wanted=settled,
-        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
-        info=msgspec.structs.replace(
-            info,
-            created=first.created,
-            dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
-        ),
-    )
-
-
-def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
-    """Let the operator decide what is put before a text whose caller can't say what it is."""
-    if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
-        there = ", ".join(names_of(recipe.prompts))
-        raise ConfigError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
-    return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)
 
 
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
@@ -239,7 +163,8 @@ def _score(recipe: Recipe) -> str:
     return ways[recipe.outputs[0]]
 
 
-def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
+def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
+    """Say all that is true of a model on this engine."""
     return ModelInfo(
         name=checkpoint.name,
         aliases=aliases,

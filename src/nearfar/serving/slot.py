@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from nearfar.serving.opening import Found, Model, as_opened
+from nearfar.serving.finding import as_opened
 from nearfar.types import LoadState, ModelInfo, ModelState
 
 if TYPE_CHECKING:
     import asyncio
+
+    from nearfar.serving.finding import Found
+    from nearfar.serving.opening import Model
 
 _LONGEST_PAUSE_S = 60.0  # between two attempts to load what couldn't be loaded
 _MAX_RETRY_AFTER_S = 60  # as in a lane

@@ -1,0 +1,99 @@
+"""A model's settings → what its files say: all that is known of it before an engine opens it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import msgspec
+from msgspec import Struct
+
+from nearfar.config import Dtype, ModelSettings
+from nearfar.engines import Choice, EngineInfo, choose_engines
+from nearfar.errors import ConfigError
+from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
+from nearfar.models.prompts import names_of, prompt_for
+from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.models.weights import Weights, count_weights
+from nearfar.serving.opening import describe
+from nearfar.types import ModelInfo
+
+if TYPE_CHECKING:
+    from nearfar.config import Settings
+    from nearfar.serving.opening import Model
+
+_UNKNOWN = "not loaded yet"
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """One model whose files were read, but for the weights: all that is known before an engine opens it.
+
+    ``wanted`` has the server's settings where the model had none of its own.
+    """
+
+    wanted: ModelSettings
+    checkpoint: Checkpoint
+    recipe: Recipe
+    choices: list[Choice]
+    weights: Weights
+    info: ModelInfo
+
+
+def find_model(wanted: ModelSettings, settings: Settings) -> Found:
+    """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
+    inherited = {
+        name: getattr(wanted, name) or getattr(settings, name)
+        for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_s")
+    }
+    wanted = msgspec.structs.replace(wanted, **inherited)
+    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
+    checkpoint = find_checkpoint(wanted.name, hub)
+    recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
+    if wanted.prompt is not None:
+        recipe = _with_default(recipe, wanted)
+    engine, device = wanted.engine or "auto", wanted.device or "auto"
+    unopened = EngineInfo(
+        name=engine,
+        device=device,
+        dtype=wanted.dtype or "auto",
+        dim=recipe.dim,
+        batch_tokens=0,
+        dtype_reason=_UNKNOWN,
+    )
+    return Found(
+        wanted=wanted,
+        checkpoint=checkpoint,
+        recipe=recipe,
+        choices=choose_engines(engine, device),
+        weights=count_weights(checkpoint.folder, recipe),
+        info=describe(checkpoint, recipe, unopened, wanted.aliases),
+    )
+
+
+def as_opened(found: Found, model: Model) -> Found:
+    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
+
+    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
+    another vector than it had before the model was closed.
+    """
+    info, first = model.info, found.info
+    settled = found.wanted
+    if info.dtype in get_args(Dtype) and not found.weights.quantized:
+        settled = msgspec.structs.replace(settled, dtype=info.dtype)
+    return msgspec.structs.replace(
+        found,
+        wanted=settled,
+        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
+        info=msgspec.structs.replace(
+            info,
+            created=first.created,
+            dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
+        ),
+    )
+
+
+def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
+    """Let the operator decide what is put before a text whose caller can't say what it is."""
+    if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
+        there = ", ".join(names_of(recipe.prompts))
+        raise ConfigError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
+    return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)
