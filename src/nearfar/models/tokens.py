@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.errors import CheckpointError
-from nearfar.models import probes
+from nearfar.models import pieces, probes
 from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from nearfar.models.judging import Judge
     from nearfar.models.recipe import Recipe
+    from nearfar.types import Keep, Piece
 
 
 _HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
@@ -70,10 +71,17 @@ class Tokens:
         return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if pairs else self.encode(probes.TEXTS)
 
     def encode(
-        self, texts: Sequence[str], prompt: str = "", limit: int | None = None, *, enough: int | None = None
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        limit: int | None = None,
+        *,
+        enough: int | None = None,
+        keep: Keep = "start",
     ) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
 
+        What is over the limit is cut off a text's end, or off its start to ``keep`` the end; never off the prompt's.
         Equal texts get one row, the same object. A text that has more than ``enough`` tokens (or ``max_tokens``, the
         larger) in its first 100,000 characters is read no further: the ids are the same, and its ``content`` is then
         a lower bound.
@@ -82,11 +90,20 @@ class Tokens:
         encoded = self._ids([prompt + text for text in distinct], max(self.max_tokens, enough or 0))
         template = self._single
         room = min(self.max_tokens - template.size, limit or self.max_tokens)
-        rows = {
-            text: Row(template.prefix + ids[:room] + template.suffix, None, len(ids), max(0, len(ids) - room))
-            for text, ids in zip(distinct, encoded, strict=True)
-        }
+        rows = {}
+        for text, ids in zip(distinct, encoded, strict=True):
+            late = keep == "end" and len(ids) > room
+            kept = self._without_start(prompt, text, room) if late else ids[:room]
+            rows[text] = Row(template.prefix + kept + template.suffix, None, len(ids), max(0, len(ids) - room))
         return [rows[text] for text in texts]
+
+    def pieces(self, text: str, *, special: bool) -> tuple[Piece, ...]:
+        """Give a text's tokens one by one, uncut, and where in the text each lies."""
+        return pieces.split(self._tokenizer, text, special=special)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids of this vocabulary into text, special tokens by their names. Raises BadTokenIds for others'."""
+        return pieces.join(self._tokenizer, ids)
 
     def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:
         """Turn the query with each document into ids; equal documents get one row, the same object.
@@ -126,6 +143,15 @@ class Tokens:
             for text, ids in zip(distinct, bodies, strict=True)
         }
         return [rows[text] for text in documents]
+
+    def _without_start(self, prompt: str, text: str, room: int) -> list[int]:
+        """Give the prompt's ids and as many of the text's last as there is room for."""
+        encoded = self._tokenizer.encode(prompt + text[-_HEAD_CHARACTERS:], add_special_tokens=False)
+        if len(encoded.ids) <= room:
+            encoded = self._tokenizer.encode(prompt + text, add_special_tokens=False)
+        own = sum(stop <= len(prompt) for _, stop in encoded.offsets) if prompt else 0
+        own = min(own, room)
+        return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - room :]
 
     def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
         heads = [text[:_HEAD_CHARACTERS] for text in texts]

@@ -18,6 +18,7 @@ from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.tokens import Tokens
 from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.serving.quantizing import usual_range
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Opener:
             await lane.close()
             raise
         model = Model(
-            info=_describe(checkpoint, recipe, engine.info, wanted.aliases),
+            info=_describe(checkpoint, recipe, engine.info, wanted),
             asked_as=wanted.name,
             recipe=recipe,
             tokens=tokens,
@@ -165,11 +166,11 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
     )
 
 
-def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
+def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings) -> ModelInfo:
     embeds = recipe.task == "embed"
     return ModelInfo(
         name=checkpoint.name,
-        aliases=aliases,
+        aliases=wanted.aliases,
         tasks=("embed", "rank") if embeds else ("rank",),
         source=checkpoint.source,
         revision=checkpoint.revision,
@@ -186,5 +187,14 @@ def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliase
         prompts=recipe.prompts,
         default_prompt=recipe.default_prompt,
         score=SCORE_OF_VECTORS if embeds else SCORE_OF_PAIRS,
+        score_is_probability=not embeds,
+        int8_range=_int8_range(recipe, wanted.int8_range),
         created=int(time.time()),
     )
+
+
+def _int8_range(recipe: Recipe, wanted: float | None) -> float | None:
+    """Give the R that the operator wants, else the usual one of unit vectors. It depends on no engine and no dtype."""
+    if recipe.task != "embed":
+        return None
+    return wanted or (usual_range(recipe.dim) if recipe.normalize else None)

@@ -6,7 +6,8 @@ Limits, prompts, dimensions, order, scores and usage are decided here, once, for
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,29 +18,37 @@ from nearfar.errors import (
     EmptyInput,
     EngineFailed,
     InputError,
-    Overloaded,
-    TooLong,
-    TooManyTokens,
+    WrongTask,
 )
-from nearfar.models import openai_tokens
-from nearfar.models.prompts import choose_prompt, prompt_for
-from nearfar.serving.border import contained
-from nearfar.types import Embedded, Ranked, RankedDocument, Usage
+from nearfar.models.prompts import choose_prompt
+from nearfar.serving import scores
+from nearfar.serving.quantizing import range_at
+from nearfar.serving.rows import rows_of_pairs, rows_of_query_and_documents, rows_of_texts
+from nearfar.serving.tokenising import Tokenising
+from nearfar.types import (
+    Embedded,
+    Ranked,
+    RankedDocument,
+    RankJob,
+    Scored,
+    Tokenized,
+    TokenizedText,
+    Usage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any
 
     import numpy.typing as npt
 
     from nearfar.models.tokens import Row
-    from nearfar.serving.fleet import Fleet
+    from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
-    from nearfar.types import Ceiling, EmbedJob, FloatArray, RankJob, Role, TokenIds
+    from nearfar.types import DetokenizeJob, EmbedJob, FloatArray, ScoreJob, TokenIds, TokenizeJob
 
-_TOKENISED_AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a thread 0.15 ms
-_MAX_TOKENISING = 50_000_000  # characters that wait for a tokenising thread: five of the largest bodies; a guess
+_MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
 
 class Service:
@@ -49,14 +58,11 @@ class Service:
         self._fleet = fleet
         self._observer = observer
         self._deadline_s = deadline_s
-        # Tokenising releases the GIL and takes microseconds a text, up to 50 ms for a long one. Two threads: the rare
-        # text that has to be read for seconds (10 MB of few tokens) doesn't hold up the others by itself.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokens")
-        self._tokenising = 0
+        self._tokenising = Tokenising()
 
     def close(self) -> None:
         """Drop what waits to be tokenised."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._tokenising.close()
 
     async def embed(self, job: EmbedJob) -> Embedded:
         """Turn the job's texts into vectors.
@@ -70,51 +76,91 @@ class Service:
             if job.dimensions is not None and not 1 <= job.dimensions <= dim:
                 raise BadDimensions(job.dimensions, dim)
             prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role)
-            rows, vectors = await self._run(model, _size(job.inputs), lambda: _rows(model, job, prompt))
+            rows, vectors = await self._run(model, _size(job.inputs), lambda: rows_of_texts(model, job, prompt))
             if job.dimensions is not None and job.dimensions < dim:
                 vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
-            return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows))
+            spread = range_at(model.info.int8_range, dim, vectors.shape[1], unit=model.recipe.normalize)
+            return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows), int8_range=spread)
+
+    async def similarity(self, job: EmbedJob) -> Scored:
+        """Compare the first of the job's texts with each of the others, by the cosine. Raises as ``embed`` does."""
+        done = await self.embed(job)
+        found = scores.cosines(done.vectors[0], done.vectors[1:])
+        return Scored(model=done.model, scores=tuple(found.tolist()), usage=done.usage)
 
     async def rank(self, job: RankJob) -> Ranked:
-        """Score each document against the query, in [0, 1], and sort: best first, ties in the job's order.
+        """Score each document against the query and sort: best first, ties in the job's order.
 
-        Raises as ``embed`` does.
+        Scores are in [0, 1], unless raw ones are asked for. Raises as ``embed`` does.
         """
         async with self._fleet.lease(job.model, "rank") as (model, _):
             _refuse_unrankable(job)
-            rows, scores = await self._score(model, job)
-            best = np.argsort(-scores, kind="stable")[: job.top_n]
-            results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
+            rows, found = await self._score(model, [job])
+            if not job.raw_scores:
+                found = scores.sigmoid(found) if model.recipe.task == "score" else scores.from_cosines(found)
+            best = np.argsort(-found, kind="stable")[: job.top_n]
+            results = tuple(RankedDocument(int(index), float(found[index])) for index in best)
             return Ranked(model=model.info.name, results=results, usage=self._count(model, rows))
 
-    async def _score(self, model: Model, job: RankJob) -> tuple[list[Row], npt.NDArray[Any]]:
-        """Score every document, in the job's order, the way the model does."""
-        size = len(job.query) + _size(job.documents)
+    async def score(self, job: ScoreJob) -> Scored:
+        """Compare the two texts of each pair. Raises as ``embed`` does."""
+        async with self._fleet.lease(job.model, "rank") as (model, _):
+            if not job.pairs:
+                raise EmptyInput("there is nothing to compare")
+            rows, found = await self._score(model, _by_query(job))
+            if model.recipe.task == "score" and not job.raw_scores:
+                found = scores.sigmoid(found)
+            return Scored(model=model.info.name, scores=tuple(found.tolist()), usage=self._count(model, rows))
+
+    async def tokenize(self, job: TokenizeJob) -> Tokenized:
+        """Show the job's texts as the model reads them, uncut. No model runs, and no tokens are counted as used."""
+        async with self._any(job.model) as (model, named):
+            wanted = named or job.prompt
+            prompt = choose_prompt(model.recipe, wanted, None) if wanted else ""
+            texts = [prompt + text for text in job.texts]
+            _refuse_showing(_size(texts))
+            found = await self._tokenising.run(
+                _size(texts),
+                lambda: tuple(TokenizedText(text, model.tokens.pieces(text, special=job.special)) for text in texts),
+            )
+            return Tokenized(model=model.info.name, texts=found, max_tokens=model.info.max_tokens)
+
+    async def detokenize(self, job: DetokenizeJob) -> str:
+        """Turn token ids of the model's own vocabulary into text."""
+        async with self._any(job.model) as (model, _):
+            size = _size([job.ids])
+            _refuse_showing(size)
+            return await self._tokenising.run(size, lambda: model.tokens.decode(job.ids))
+
+    @asynccontextmanager
+    async def _any(self, name: str | None) -> AsyncIterator[Lease]:
+        """Hold a model whatever it does: the default one that embeds, else the one that ranks."""
+        async with AsyncExitStack() as held:
+            try:
+                lease = await held.enter_async_context(self._fleet.lease(name, "embed"))
+            except WrongTask:
+                lease = await held.enter_async_context(self._fleet.lease(name, "rank"))
+            yield lease
+
+    async def _score(self, model: Model, jobs: Sequence[RankJob]) -> tuple[list[Row], npt.NDArray[Any]]:
+        """Compare every document with its job's query, in order: logits of a model made for pairs, else cosines."""
+        size = sum(len(job.query) + _size(job.documents) for job in jobs)
+        lay = rows_of_pairs if model.recipe.task == "score" else rows_of_query_and_documents
+        rows, found = await self._run(model, size, lambda: [row for job in jobs for row in lay(model, job)])
         if model.recipe.task == "score":
-            rows, logits = await self._run(model, size, lambda: _pair_rows(model, job))
-            return rows, _sigmoid(logits)
-        rows, vectors = await self._run(model, size, lambda: _separate_rows(model, job))
-        return rows, _cosine_scores(vectors[0], vectors[1:])
+            return rows, found
+        ends = [*accumulate(1 + len(job.documents) for job in jobs)]
+        each = np.split(found, ends[:-1])  # of every job the query's vector, and its documents' after it
+        return rows, np.concatenate([scores.cosines(vectors[0], vectors[1:]) for vectors in each])
 
     async def _run(self, model: Model, size: int, tokenise: Callable[[], list[Row]]) -> tuple[list[Row], FloatArray]:
         """Tokenise and let the model run, within the deadline."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                rows = await self._tokenise(size, tokenise)
+                rows = await self._tokenising.run(size, tokenise)
                 return rows, await model.lane.submit(rows)
         except TimeoutError as error:
             raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
-
-    async def _tokenise(self, size: int, call: Callable[[], list[Row]]) -> list[Row]:
-        if size <= _TOKENISED_AT_ONCE:
-            return contained(call)
-        if self._tokenising and self._tokenising + size > _MAX_TOKENISING:
-            raise Overloaded("too much text waits to be tokenised", retry_after_s=1)
-        self._tokenising += size
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
-        finally:
-            self._tokenising -= size
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
@@ -137,61 +183,22 @@ def _refuse_unrankable(job: RankJob) -> None:
             raise InputError(f"{param} must be at least 1, not {value}", param)
 
 
-def _rows(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
-    """Tokenise the job's inputs with the prompt before each, hold them against the limits, and cut them."""
-    if job.ceiling:
-        _refuse_many_ids(job.inputs, job.ceiling)
-    texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
-    rows = model.tokens.encode(texts, prompt, enough=job.ceiling.tokens_each if job.ceiling else None)
-    if job.ceiling:
-        # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
-        counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
-        _refuse_over(counts, job.ceiling)
-    _refuse_empty(rows)
-    if model.on_overflow == "error":
-        _refuse_cut(rows)
-    return rows
+def _refuse_showing(size: int) -> None:
+    if size > _MOST_SHOWN:
+        raise InputError(f"the texts have {size} characters together; at most {_MOST_SHOWN} are shown at once")
 
 
-def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
-    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], ceiling)
-
-
-def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
-    for index, count in enumerate(counts):
-        if count > ceiling.tokens_each:
-            raise TooLong(index, count, ceiling.tokens_each)
-    if sum(counts) > ceiling.tokens_together:
-        raise TooManyTokens(sum(counts), ceiling.tokens_together)
-
-
-def _refuse_empty(rows: Sequence[Row]) -> None:
-    for index, row in enumerate(rows):
-        if not row.ids:
-            raise EmptyInput(f"text {index} has no token this model knows")
-
-
-def _refuse_cut(rows: Sequence[Row]) -> None:
-    for index, row in enumerate(rows):
-        if row.cut:
-            raise TooLong(index, row.content, row.content - row.cut)
-
-
-def _pair_rows(model: Model, job: RankJob) -> list[Row]:
-    """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
-    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document)
-
-
-def _separate_rows(model: Model, job: RankJob) -> list[Row]:
-    """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
-    query = model.tokens.encode([job.query], _prompt(model, "query"))
-    documents = model.tokens.encode(job.documents, _prompt(model, "document"), job.max_tokens_per_document)
-    _refuse_empty([*query, *documents])
-    return [*query, *documents]
-
-
-def _prompt(model: Model, role: Role) -> str:
-    return prompt_for(model.recipe.prompts, role) or ""
+def _by_query(job: ScoreJob) -> list[RankJob]:
+    """Put neighbours with the same query together, as it need be read only once."""
+    return [
+        RankJob(
+            model=job.model,
+            query=query,
+            documents=tuple(document for _, document in pairs),
+            max_tokens_per_document=job.max_tokens_per_document,
+        )
+        for query, pairs in groupby(job.pairs, key=lambda pair: pair[0])
+    ]
 
 
 def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:
@@ -203,16 +210,3 @@ def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatA
             raise EngineFailed(f"the first {dimensions} components of a vector are all zero")
         kept = kept / lengths
     return np.ascontiguousarray(kept)
-
-
-def _cosine_scores(query: FloatArray, documents: FloatArray) -> FloatArray:
-    """Map the cosine of (D,) with each of (N, D) from [-1, 1] to [0, 1]."""
-    lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
-    cosines = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
-    scores: FloatArray = (1.0 + cosines) / 2.0
-    return scores
-
-
-def _sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
-    """Map logits (N,) to [0, 1]; through tanh, which can't overflow, and in float64, where -90 isn't yet 0."""
-    return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0
