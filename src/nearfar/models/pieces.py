@@ -18,10 +18,10 @@ _IDS = range(2**32)  # what tokenizers can be asked about
 def split(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[Piece, ...]:
     """Give the text's tokens, with the special ones around it or without, and where each lies, in characters."""
     encoded = tokenizer.encode(text, add_special_tokens=special)
-    columns = zip(encoded.ids, encoded.tokens, encoded.special_tokens_mask, encoded.offsets, strict=True)
+    # Their names are asked for by id: some tokenizers' encodings hold the text of what they don't know.
     return tuple(
-        Piece(id, token, bool(added), *((0, 0) if added else span))
-        for id, token, added, span in columns  # noqa: A001
+        Piece(token, tokenizer.id_to_token(token) or "", bool(added), *((0, 0) if added else span))
+        for token, added, span in zip(encoded.ids, encoded.special_tokens_mask, encoded.offsets, strict=True)
     )
 
 
