@@ -14,6 +14,7 @@ from litestar.middleware import ASGIMiddleware
 
 from nearfar.auth import KeyGuard
 from nearfar.dialects import dialect_of, installed_dialects, request_id
+from nearfar.dialects.sharing import shared_router
 from nearfar.drain import Drain
 from nearfar.errors import RequestError
 from nearfar.serving.fleet import Fleet
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> Litestar:
     guard = KeyGuard(settings.api_key) if settings.api_key else None
     tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
     app = Litestar(
-        route_handlers=[dialect.router() for dialect in dialects],
+        route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
         exception_handlers={Exception: _by_path(dialects, guard)},
         middleware=[_Clock(), *([tracing.middleware] if tracing else []), drain, *([guard] if guard else [])],
         before_send=[_signing(metrics)],

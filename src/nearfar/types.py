@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
+from nearfar.config import OnOverflow
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
 TokenIds: TypeAlias = tuple[int, ...]
-Role = Literal["query", "document"]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
+Role = Literal["query", "document", "classification", "clustering"]
+Keep = Literal["start", "end"]  # which part of an over-long text is kept
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
@@ -33,6 +36,8 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
     Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
     ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
+    ``max_tokens`` is the caller's own limit on each text. A text over that or the model's limit keeps its ``keep``, or
+    is refused if ``on_overflow`` says so; None leaves that to the model's setting.
     """
 
     model: str | None
@@ -42,6 +47,9 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     vocabulary: str = "cl100k_base"
     ceiling: Ceiling | None = None
+    max_tokens: int | None = None
+    keep: Keep = "start"
+    on_overflow: OnOverflow | None = None
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):
@@ -63,13 +71,48 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
 
 
 class RankJob(Struct, frozen=True, kw_only=True):
-    """A query and the documents to sort by how well they answer it."""
+    """A query and the documents to sort by how well they answer it.
+
+    ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds.
+    """
 
     model: str | None
     query: str
     documents: tuple[str, ...]
     top_n: int | None = None
     max_tokens_per_document: int | None = None
+    raw_scores: bool = False
+
+
+class ScoreJob(Struct, frozen=True, kw_only=True):
+    """Pairs of a query and a document to compare, each by itself: nothing is sorted.
+
+    A model that embeds gives the cosine; ``raw_scores`` asks for the logit of one that scores pairs.
+    """
+
+    model: str | None
+    pairs: tuple[tuple[str, str], ...]
+    max_tokens_per_document: int | None = None
+    raw_scores: bool = False
+
+
+class TokenizeJob(Struct, frozen=True, kw_only=True):
+    """Texts to show as the model reads them, with the special tokens around them or without.
+
+    None for ``model`` means the default embedding model, or else the default reranker.
+    """
+
+    model: str | None
+    texts: tuple[str, ...]
+    special: bool
+    prompt: str | None = None
+
+
+class DetokenizeJob(Struct, frozen=True, kw_only=True):
+    """Token ids of the model's own vocabulary to turn into text; ``model`` as in TokenizeJob."""
+
+    model: str | None
+    ids: TokenIds
 
 
 class Weights(Struct, frozen=True):
@@ -96,11 +139,15 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Embedded(Struct, frozen=True, kw_only=True):
-    """The answer to an EmbedJob: ``vectors`` is (B, D) float32 and row i answers input i."""
+    """The answer to an EmbedJob: ``vectors`` is (B, D) float32 and row i answers input i.
+
+    ``int8_range`` is the R by which vectors of this model and length are made into bytes; None where none is known.
+    """
 
     model: str
     vectors: FloatArray
     usage: Usage
+    int8_range: float | None
 
 
 class Represented(Struct, frozen=True, kw_only=True):
@@ -121,7 +168,7 @@ class Classified(Struct, frozen=True, kw_only=True):
 
 
 class RankedDocument(Struct, frozen=True):
-    """One document's place: ``index`` into the job's documents, ``score`` in [0, 1]."""
+    """One document's place: ``index`` into the job's documents, ``score`` in [0, 1] unless a raw one was asked for."""
 
     index: int
     score: float
@@ -135,12 +182,50 @@ class Ranked(Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
+class Scored(Struct, frozen=True, kw_only=True):
+    """The answer to a ScoreJob: one score a pair, in the job's order."""
+
+    model: str
+    scores: tuple[float, ...]
+    usage: Usage
+
+
+class Piece(Struct, frozen=True):
+    """One token of a text: its id, its name in the vocabulary, and the characters it stands for.
+
+    A special token stands for none, and has ``start`` and ``stop`` at 0.
+    """
+
+    id: int
+    token: str
+    special: bool
+    start: int
+    stop: int
+
+
+class TokenizedText(Struct, frozen=True):
+    """A text, with its prompt, and its tokens in order."""
+
+    text: str
+    pieces: tuple[Piece, ...]
+
+
+class Tokenized(Struct, frozen=True, kw_only=True):
+    """The answer to a TokenizeJob. Nothing is cut; ``max_tokens`` is what the model would take."""
+
+    model: str
+    texts: tuple[TokenizedText, ...]
+    max_tokens: int
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True):
     """All that is true of one served model; what ``/info`` shows.
 
     ``dim`` is the length of a text's one vector, ``token_dim`` of those of its tokens, 0 where there are none.
     ``vocabulary`` is the size of a sparse vector, ``labels`` are a classifier's. ``score`` says how a relevance score
-    comes about.
+    comes about, and ``score_is_probability`` whether the model was trained to give it as one. ``int8_range`` is the R
+    by which vectors of ``dim`` components are made into bytes; None where there are none, or where they have no usual
+    length and the settings say no R.
     """
 
     name: str
@@ -164,6 +249,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     prompts: dict[str, str]
     default_prompt: str | None
     score: str
+    score_is_probability: bool
+    int8_range: float | None
     created: int
 
 

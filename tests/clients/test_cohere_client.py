@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from base64 import b64decode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import cohere
 import httpx
+import numpy as np
 import pytest
+
+from nearfar.serving.quantizing import quantize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cohere.types import EmbeddingType
     from process import ServerProcess
     from sentence_transformers import SentenceTransformer
 
@@ -101,3 +106,128 @@ def test_a_top_n_over_the_count_gives_every_document(server: ServerProcess) -> N
         reply = client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, top_n=99)
 
     assert 4 == len(reply.results)
+
+
+EVERY_TYPE: list[EmbeddingType] = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+TEXTS = [f"sentence number {number} about cats" for number in range(200)]
+
+
+def _is_close(expected: np.ndarray, found: object) -> bool:
+    return bool(np.allclose(expected, np.array(found, dtype=np.float32), atol=1e-4))
+
+
+def test_version_1_embeds_in_concurrent_pieces_of_96_and_puts_them_together(
+    server: ServerProcess, reference: SentenceTransformer
+) -> None:
+    expected = reference.encode(TEXTS, show_progress_bar=False)
+
+    with _client(server, cohere.Client) as client:
+        reply = client.embed(texts=TEXTS, model="embed-english-v3.0", input_type="search_document")
+
+    assert "embeddings_floats" == reply.response_type
+    assert TEXTS == reply.texts
+    assert _is_close(expected, reply.embeddings)
+    assert reply.meta
+    assert reply.meta.billed_units
+    assert sum(len(ids) for ids in reference.tokenizer(TEXTS)["input_ids"]) == reply.meta.billed_units.input_tokens
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:cohere")  # the client's own
+def test_version_1_embeds_by_type(server: ServerProcess, reference: SentenceTransformer) -> None:
+    with _client(server, cohere.Client) as client:
+        reply = client.embed(
+            texts=TEXTS[:100], model="embed-v4.0", input_type="search_query", embedding_types=["float", "int8"]
+        )
+
+    assert "embeddings_by_type" == reply.response_type
+    assert _is_close(reference.encode(TEXTS[:100], show_progress_bar=False), reply.embeddings.float_)
+    assert 100 == len(reply.embeddings.int8 or [])
+    assert reply.embeddings.binary is None
+
+
+@pytest.mark.parametrize("suffix", ["", "/v1"])
+def test_version_2_embeds_every_type_of_the_same_vectors(
+    server: ServerProcess, reference: SentenceTransformer, suffix: str
+) -> None:
+    expected = reference.encode(TEXTS, show_progress_bar=False)
+    with httpx.Client(timeout=60) as plain:
+        spread = plain.get(f"{server.url}/v1/models").json()["data"][0]["int8_range"]
+
+    with _client(server, cohere.ClientV2, suffix) as client:
+        reply = client.embed(texts=TEXTS, model="embed-v4.0", input_type="search_document", embedding_types=EVERY_TYPE)
+
+    found = reply.embeddings
+    floats = np.array(found.float_, dtype=np.float32)
+    assert _is_close(expected, floats)
+    assert quantize(floats, "int8", spread).tolist() == found.int8
+    assert quantize(floats, "uint8", spread).tolist() == found.uint8
+    assert quantize(floats, "binary", None).tolist() == found.binary
+    assert quantize(floats, "ubinary", None).tolist() == found.ubinary
+    assert [floats[at].astype("<f4").tobytes() for at in range(200)] == [b64decode(text) for text in found.base64 or []]
+
+
+def test_version_2_embeds_inputs_shorter_and_cut_from_the_start(
+    server: ServerProcess, reference: SentenceTransformer
+) -> None:
+    expected = reference.encode(["jumps over the lazy dog"], show_progress_bar=False)[:, :128]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+
+    with _client(server, cohere.ClientV2) as client:
+        reply = client.embed(
+            inputs=[{"content": [{"type": "text", "text": "The quick brown fox jumps over the lazy dog"}]}],  # type: ignore[list-item]
+            model="embed-v4.0",
+            input_type="search_document",
+            output_dimension=128,
+            max_tokens=5,
+            truncate="START",
+        )
+
+    assert _is_close(expected, reply.embeddings.float_)
+
+
+async def test_the_asynchronous_clients_embed(server: ServerProcess, reference: SentenceTransformer) -> None:
+    expected = reference.encode(TEXTS[:2], show_progress_bar=False)
+    async with httpx.AsyncClient(timeout=60) as connections:
+        first = cohere.AsyncClient("unused", base_url=server.url, httpx_client=connections)
+        one = await first.embed(texts=TEXTS[:2], model="embed-english-v3.0", input_type="clustering")
+        second = cohere.AsyncClientV2("unused", base_url=server.url, httpx_client=connections)
+        two = await second.embed(texts=TEXTS[:2], model="embed-v4.0", input_type="classification")
+
+    assert _is_close(expected, one.embeddings)
+    assert _is_close(expected, two.embeddings.float_)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "says"),
+    [
+        ({"texts": [""]}, cohere.BadRequestError, "empty string at index 0"),
+        ({"texts": ["word " * 400], "truncate": "NONE"}, cohere.BadRequestError, "too many tokens"),
+        ({"embedding_types": ["int4"]}, cohere.BadRequestError, "embedding_types must be of"),
+        ({"output_dimension": 385}, cohere.BadRequestError, "output_dimension must be from 1 to 384"),
+        ({"texts": None, "images": ["data:image/png;base64,AAAA"]}, cohere.BadRequestError, "image inputs"),
+        ({"model": "no-such-model"}, cohere.NotFoundError, "model 'no-such-model' not found"),
+    ],
+)
+def test_what_embed_refuses_raises_the_clients_own_errors(
+    server: ServerProcess, fields: dict[str, object], kind: type[cohere.core.ApiError], says: str
+) -> None:
+    asked = {"model": "embed-v4.0", "texts": ["a cat"], "input_type": "search_query", **fields}
+
+    with _client(server, cohere.ClientV2) as client, pytest.raises(kind) as caught:
+        client.embed(**asked)  # type: ignore[arg-type]
+
+    assert says in caught.value.body["message"]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_is_tokenized_is_the_text_again_when_joined(server: ServerProcess, *, offline: bool) -> None:
+    """Asked for offline, which is its default, the client finds no address of a tokenizer and asks the server."""
+    text = "  Hello,\tWörld 🙂 — naïve  text\n"
+
+    with _client(server, cohere.Client) as client:
+        reply = client.tokenize(text=text, model="embed-english-v3.0", offline=offline)
+        back = client.detokenize(tokens=reply.tokens, model="embed-english-v3.0", offline=False)
+
+    assert text == "".join(reply.token_strings)
+    assert len(reply.tokens) == len(reply.token_strings)
+    assert "hello, world" in back.text

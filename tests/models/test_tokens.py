@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from transformers import AutoTokenizer
 
-from nearfar.errors import CheckpointError
+from nearfar.errors import BadTokenIds, CheckpointError
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Row, Tokens
@@ -58,6 +58,16 @@ class Case:
 
     def length(self, *texts: str, special: bool = True) -> int:
         return len(self.theirs(*texts, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def bare(row: Row, case: Case) -> list[int]:
+    """Give a row's ids without the special tokens around them, which must be those of any text."""
+    whole, inside = (case.theirs("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    start = whole.index(inside[0])
+    stop = len(whole) - start - len(inside)
+    assert whole[:start] == row.ids[:start]
+    assert whole[start + len(inside) :] == row.ids[len(row.ids) - stop :]
+    return row.ids[start : len(row.ids) - stop]
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +173,92 @@ class TestSingle:
         rows = case.ours().encode(TEXTS)
 
         assert [None] * len(TEXTS) == [row.type_ids for row in rows]
+
+
+class TestKeepingTheEnd:
+    @pytest.mark.parametrize("over", [-1, 0, 1, 3])
+    @pytest.mark.parametrize("text", TEXTS[:-1])
+    def test_a_text_over_the_limit_loses_its_start(self, text: str, over: int, case: Case) -> None:
+        content = case.theirs(text, add_special_tokens=False)["input_ids"]
+        special = case.length(text) - len(content)
+        room = len(content) - over
+
+        (row,) = case.ours(max_tokens=special + room).encode([text], keep="end")
+
+        assert content[max(0, over) :] == bare(row, case)
+        assert (len(content), max(0, over)) == (row.content, row.cut)
+
+    @pytest.mark.parametrize("limit", [4, 5, 8])
+    def test_a_prompt_is_kept_whole_and_the_text_behind_it_cut(self, limit: int, case: Case) -> None:
+        prompt, text = "find:", " the quick brown fox jumps over the lazy dog"
+        before = case.theirs(prompt, add_special_tokens=False)["input_ids"]
+        together = case.theirs(prompt + text, add_special_tokens=False)["input_ids"]
+        limit += len(before)
+
+        (row,) = case.ours().encode([text], prompt, limit, keep="end")
+
+        assert before + together[len(together) - limit + len(before) :] == bare(row, case)
+
+    def test_a_prompt_over_the_limit_is_cut_itself(self, case_of: Callable[[str], Case]) -> None:
+        case = case_of("builtin")
+
+        (row,) = case.ours().encode(["fox " * 9], "the quick brown dog ", 2, keep="end")
+
+        assert case.theirs("the quick", add_special_tokens=False)["input_ids"] == bare(row, case)
+
+    def test_equal_texts_get_one_row(self, case_of: Callable[[str], Case]) -> None:
+        first, second = case_of("builtin").ours().encode(["fox dog"] * 2, limit=1, keep="end")
+
+        assert first is second
+
+    @pytest.mark.parametrize("word", ["fox ", "x" * 2000 + " "])
+    def test_of_a_huge_text_the_true_end_is_kept(self, word: str, case_of: Callable[[str], Case]) -> None:
+        case = case_of("builtin")
+        text = word * (500_000 // len(word)) + "the lazy dog"
+
+        (row,) = case.ours(max_tokens=202).encode([text], "find: ", keep="end")
+
+        last = case.theirs(word * 200 + "the lazy dog", add_special_tokens=False, verbose=False)["input_ids"]
+        assert case.theirs("find: ", add_special_tokens=False)["input_ids"] + last[-198:] == bare(row, case)
+
+
+class TestShowing:
+    @pytest.mark.parametrize("special", [False, True])
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_pieces_are_the_ids_and_names_of_transformers(self, text: str, special: bool, case: Case) -> None:
+        expected = case.theirs(text, add_special_tokens=special)["input_ids"]
+
+        pieces = case.ours(max_tokens=48).pieces(text, special=special)
+
+        assert expected == [piece.id for piece in pieces]
+        assert case.theirs.convert_ids_to_tokens(expected) == [piece.token for piece in pieces]
+
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_pieces_lie_in_the_text_one_after_another(self, text: str, case: Case) -> None:
+        pieces = case.ours().pieces(text, special=False)
+
+        starts = [piece.start for piece in pieces]
+        assert sorted(starts) == starts
+        assert all(0 <= piece.start <= piece.stop <= len(text) for piece in pieces)
+
+    def test_a_special_token_is_one_only_where_the_tokenizer_put_it(self, case_of: Callable[[str], Case]) -> None:
+        pieces = case_of("builtin").ours().pieces("[SEP] fox", special=True)
+
+        assert [("[CLS]", True), ("[SEP]", False), ("fox", False), ("[SEP]", True)] == [
+            (piece.token, piece.special) for piece in pieces
+        ]
+        assert [(0, 0), (0, 5), (6, 9), (0, 0)] == [(piece.start, piece.stop) for piece in pieces]
+
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_ids_become_the_text_that_transformers_makes_of_them(self, text: str, case: Case) -> None:
+        ids = case.theirs(text)["input_ids"]
+
+        assert case.theirs.decode(ids, clean_up_tokenization_spaces=False) == case.ours().decode(ids)
+
+    @pytest.mark.parametrize("unknown", [-1, 10**7, 2**32, 2**70])
+    def test_an_id_outside_the_vocabulary_is_refused(self, unknown: int, case: Case) -> None:
+        with pytest.raises(BadTokenIds, match=f"token {unknown} is not in this model's vocabulary"):
+            case.ours().decode([1, unknown])
 
 
 class TestHugeTexts:

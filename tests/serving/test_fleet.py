@@ -20,10 +20,11 @@ from nearfar.engines import Choice, EngineOrder
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Row
+from nearfar.serving.describing import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
-from nearfar.serving.opening import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Opener
+from nearfar.serving.opening import Opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,8 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
 from nearfar.errors import WrongTask
-from nearfar.models.recipe import read_recipe
-from nearfar.serving.scoring import of_representations
+from nearfar.serving.scores import max_sims
 from nearfar.types import ClassifyJob, EmbedJob, RankJob, Representation, RepresentJob
 
 if TYPE_CHECKING:
@@ -54,14 +53,13 @@ async def test_tokens_vectors_rank_by_max_sim(tmp_path: Path) -> None:
         assert one.score == pytest.approx((1 + expected[one.index] / 16) / 2, abs=1e-5)
 
 
-def test_a_document_without_vectors_comes_last(tmp_path: Path) -> None:
+def test_a_document_without_vectors_comes_last() -> None:
     """Punctuation may be all there is of it."""
-    recipe = read_recipe(write_m3(tmp_path / "bge-m3"))
     query = Representation(multi_vector=np.eye(2, 4, dtype=np.float32))
     opposite = Representation(multi_vector=-np.eye(1, 4, dtype=np.float32))
     empty = Representation(multi_vector=np.zeros((0, 4), dtype=np.float32))
 
-    raw, scores = of_representations(recipe, query, [empty, query, opposite])
+    raw, scores = max_sims(query, [empty, query, opposite])
 
     assert [-2, 2, -1] == raw.tolist()
     assert [0, 1, 0.25] == scores.tolist()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,6 +66,14 @@ class ErrorRow(Struct, frozen=True):
     phrase: Callable[[Any], str] | None = None
 
 
+class SharedRoute(Struct, frozen=True):
+    """A POST that other dialects have as well: a body that has ``field`` is this one's, and ``answer`` answers it."""
+
+    path: str
+    field: str
+    answer: Callable[[AnyRequest], Awaitable[Response[bytes]]]
+
+
 class Dialect(Struct, frozen=True, kw_only=True):
     """One wire protocol.
 
@@ -80,6 +88,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     render_error: Callable[[NearfarError, ErrorRow, str], object]
     prefixes: tuple[str, ...]
     vendor_models: Mapping[str, Task] = {}
+    shared: Sequence[SharedRoute] = ()
 
     def router(self) -> Router:
         """Build the routes, with this dialect's words for everything that goes wrong in them."""
@@ -122,7 +131,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
             for template in handler.paths
             if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path.rstrip("/"))
         ]
-        return tuple(sorted({method for handler in matching for method in handler.http_methods}))
+        methods = {method for handler in matching for method in handler.http_methods}
+        return tuple(sorted(methods | {"POST" for route in self.shared if route.path == path.rstrip("/")}))
 
 
 def installed_dialects() -> list[Dialect]:

@@ -1,4 +1,7 @@
-"""Vectors → JSON: shortest float32 decimals, or base64 of little-endian float32. No Python float is made on the way."""
+"""Vectors → JSON: shortest float32 decimals, base64 of little-endian float32, or bytes and bits as whole numbers.
+
+No Python number is made on the way.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from nearfar.serving.quantizing import Quantized, quantize
 
-    from nearfar.types import FloatArray
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from nearfar.types import Embedded, FloatArray
 
 Encoding = Literal["float", "base64"]
+EmbeddingType = Encoding | Quantized
 
 # 32,768 floats render in about a millisecond; below that a thread costs more than it frees.
 _ON_THE_LOOP = 32_768
@@ -25,15 +31,38 @@ async def render_reply(vectors: FloatArray, encoding: Encoding, reply: Callable[
 
     Large answers are rendered and put together off the event loop.
     """
+    return await _put_together(vectors.size, lambda: reply(_render(vectors, encoding)))
 
-    def render() -> bytes:
-        return msgspec.json.encode(reply(_render(vectors, encoding)))
 
-    return render() if vectors.size <= _ON_THE_LOOP else await asyncio.to_thread(render)
+async def render_types(
+    done: Embedded, kinds: Sequence[EmbeddingType], reply: Callable[[dict[str, list[msgspec.Raw]]], object]
+) -> bytes:
+    """Give the whole JSON body around the same vectors in each of these forms, as ``render_reply`` does.
+
+    Raises InputError for bytes that this model's vectors can't be made into.
+    """
+
+    def rows(kind: EmbeddingType) -> list[msgspec.Raw]:
+        if kind == "float" or kind == "base64":  # noqa: PLR1714 — the type checker sees only this
+            return _render(done.vectors, kind)
+        return _numbers(quantize(done.vectors, kind, done.int8_range))
+
+    return await _put_together(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
+
+
+async def _put_together(size: int, body: Callable[[], object]) -> bytes:
+    def encoded() -> bytes:
+        return msgspec.json.encode(body())
+
+    return encoded() if size <= _ON_THE_LOOP else await asyncio.to_thread(encoded)
 
 
 def _render(vectors: FloatArray, encoding: Encoding) -> list[msgspec.Raw]:
     if encoding == "base64":
         little = vectors.astype("<f4", copy=False)
         return [msgspec.Raw(b'"%b"' % binascii.b2a_base64(row, newline=False)) for row in little]
-    return [msgspec.Raw(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in vectors]
+    return _numbers(vectors)
+
+
+def _numbers(rows: Iterable[object]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in rows]

@@ -36,9 +36,10 @@ def names_of(prompts: Mapping[str, str]) -> list[str]:
 def choose_prompt(recipe: Recipe, named: str | None, role: Role | None) -> str:
     """Give what is put before a text: the prompt called ``named``, else that of the role, else the model's default.
 
-    Raises InputError for a name that is none of the model's.
+    The roles of classification and clustering are few models' own; the others' texts have the default prompt, as texts
+    of no known role. Raises InputError for a name that is none of the model's.
     """
-    wanted = named or role or recipe.default_prompt
+    wanted = named or _known(recipe, role) or recipe.default_prompt
     if not wanted:
         return ""
     prompt = prompt_for(recipe.prompts, wanted)
@@ -46,3 +47,10 @@ def choose_prompt(recipe: Recipe, named: str | None, role: Role | None) -> str:
         there = ", ".join(names_of(recipe.prompts))
         raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {there}")
     return prompt
+
+
+def _known(recipe: Recipe, role: Role | None) -> str | None:
+    """Give the name of the role's prompt, which may be written with a capital letter; None where there is none."""
+    if role is None or role in _ROLES:
+        return role
+    return next((name for name in recipe.prompts if name.lower() == role), None)

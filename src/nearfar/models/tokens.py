@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.errors import CheckpointError
-from nearfar.models import probes
+from nearfar.models import pieces, probes
 from nearfar.models.marking import know_markers, mark
 from nearfar.models.tokenizer import open_tokenizer
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from nearfar.models.judging import Judge
     from nearfar.models.recipe import Recipe
-    from nearfar.types import Role
+    from nearfar.types import Keep, Piece, Role
+
 
 _HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
 
@@ -76,17 +77,19 @@ class Tokens:
         pairs = self._pair or self._judge
         return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if pairs else self.encode(probes.TEXTS)
 
-    def encode(
+    def encode(  # noqa: PLR0913 — each is one request's own choice
         self,
         texts: Sequence[str],
         prompt: str = "",
         limit: int | None = None,
         *,
         enough: int | None = None,
+        keep: Keep = "start",
         role: Role = "document",
     ) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
 
+        What is over the limit is cut off a text's end, or off its start to ``keep`` the end; never off the prompt's.
         Where tokens have vectors of their own the model may have a limit for each ``role``, and put more after a query.
         Equal texts get one row, the same object. A text that has more than ``enough`` tokens (or ``max_tokens``, the
         larger) in its first 100,000 characters is read no further: the ids are the same, and its ``content`` is then
@@ -97,13 +100,21 @@ class Tokens:
         template, how = self._single, self._multi_vector
         most = min(self.max_tokens, (how and how.limit(role)) or self.max_tokens)
         room = min(max(most - template.size, 0), limit or self.max_tokens)
-        rows = {
-            text: Row(template.prefix + ids[:room] + template.suffix, None, len(ids), max(0, len(ids) - room))
-            for text, ids in zip(distinct, encoded, strict=True)
-        }
-        if how:
-            rows = {text: mark(row, how, role) for text, row in rows.items()}
+        rows = {}
+        for text, ids in zip(distinct, encoded, strict=True):
+            late = keep == "end" and len(ids) > room
+            kept = self._without_start(prompt, text, room) if late else ids[:room]
+            row = Row(template.prefix + kept + template.suffix, None, len(ids), max(0, len(ids) - room))
+            rows[text] = mark(row, how, role) if how else row
         return [rows[text] for text in texts]
+
+    def pieces(self, text: str, *, special: bool) -> tuple[Piece, ...]:
+        """Give a text's tokens one by one, uncut, and where in the text each lies."""
+        return pieces.split(self._tokenizer, text, special=special)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids of this vocabulary into text, special tokens by their names. Raises BadTokenIds for others'."""
+        return pieces.join(self._tokenizer, ids)
 
     def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:
         """Turn the query with each document into ids; equal documents get one row, the same object.
@@ -143,6 +154,15 @@ class Tokens:
             for text, ids in zip(distinct, bodies, strict=True)
         }
         return [rows[text] for text in documents]
+
+    def _without_start(self, prompt: str, text: str, room: int) -> list[int]:
+        """Give the prompt's ids and as many of the text's last as there is room for."""
+        encoded = self._tokenizer.encode(prompt + text[-_HEAD_CHARACTERS:], add_special_tokens=False)
+        if len(encoded.ids) <= room:
+            encoded = self._tokenizer.encode(prompt + text, add_special_tokens=False)
+        own = sum(stop <= len(prompt) for _, stop in encoded.offsets) if prompt else 0
+        own = min(own, room)
+        return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - room :]
 
     def _ids(self, texts: list[str], enough: int) -> list[list[int]]:
         heads = [text[:_HEAD_CHARACTERS] for text in texts]

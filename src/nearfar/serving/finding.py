@@ -14,7 +14,7 @@ from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
 from nearfar.models.weights import Weights, count_weights
-from nearfar.serving.opening import describe
+from nearfar.serving.describing import describe
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         recipe=recipe,
         choices=choose_engines(engine, device),
         weights=count_weights(checkpoint.folder, recipe),
-        info=describe(checkpoint, recipe, unopened, wanted.aliases),
+        info=describe(checkpoint, recipe, unopened, wanted),
     )
 
 

@@ -10,29 +10,23 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from nearfar.config import OnOverflow
-from nearfar.engines import Choice, Engine, EngineInfo, EngineOrder
+from nearfar.engines import Choice, Engine, EngineOrder
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.tokens import Tokens
+from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.lane import Lane, LaneLimits
-from nearfar.types import ModelInfo, Output, Task
+from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.config import Settings
-    from nearfar.models.checkpoint import Checkpoint
     from nearfar.serving.finding import Found
     from nearfar.serving.observe import Observer
-    from nearfar.serving.round import Call
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
-SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
-SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
-SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -78,14 +72,14 @@ class Opener:
             threads=settings.threads,
         )
         limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-        lane = Lane(checkpoint.name, _usual_call(recipe), limits, self._observer)
+        lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer)
         try:
             engine, reason = await self.open_engine(lane, found.choices, order)
         except BaseException:
             await lane.close()
             raise
         model = Model(
-            info=describe(checkpoint, recipe, engine.info, found.wanted.aliases),
+            info=describe(checkpoint, recipe, engine.info, found.wanted),
             recipe=recipe,
             tokens=tokens,
             lane=lane,
@@ -135,57 +129,4 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
         info.pooling_source or "cross-encoder",
         info.dim,
         info.max_tokens,
-    )
-
-
-def _usual_call(recipe: Recipe) -> Call:
-    """Say what is asked of the engine unless a request wants more."""
-    if recipe.task == "score":
-        return "score"
-    return "embed" if recipe.pooling else "represent"
-
-
-def _tasks(recipe: Recipe) -> tuple[Task, ...]:
-    """List what the model may be asked for."""
-    if recipe.task == "score":
-        if recipe.judge:
-            return ("rank",)
-        return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
-    outputs: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
-    return (*(outputs[output] for output in recipe.outputs), "rank")
-
-
-def _score(recipe: Recipe) -> str:
-    """Say how the model's scores come about."""
-    if recipe.task == "score":
-        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
-    ways: dict[Output, str] = {"dense": SCORE_OF_VECTORS, "multi_vector": SCORE_OF_TOKENS, "sparse": SCORE_OF_WEIGHTS}
-    return ways[recipe.outputs[0]]
-
-
-def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliases: tuple[str, ...]) -> ModelInfo:
-    """Say all that is true of a model on this engine."""
-    return ModelInfo(
-        name=checkpoint.name,
-        aliases=aliases,
-        tasks=_tasks(recipe),
-        source=checkpoint.source,
-        revision=checkpoint.revision,
-        architecture=recipe.architecture,
-        engine=engine.name,
-        device=engine.device,
-        dtype=engine.dtype,
-        dtype_reason=engine.dtype_reason,
-        dim=recipe.dim,
-        token_dim=recipe.multi_vector.width(recipe.hidden_size) if recipe.multi_vector else 0,
-        vocabulary=recipe.sparse.size if recipe.sparse else 0,
-        labels=recipe.labels,
-        max_tokens=recipe.max_tokens,
-        pooling="+".join(recipe.pooling),
-        pooling_source=recipe.pooling_source,
-        normalized=recipe.normalize,
-        prompts=recipe.prompts,
-        default_prompt=recipe.default_prompt,
-        score=_score(recipe),
-        created=int(time.time()),
     )

@@ -49,12 +49,15 @@ class EmbeddingsReply(Struct, kw_only=True):
 
 
 class ModelReply(Struct, kw_only=True):
-    """One model, as OpenAI lists it."""
+    """One model, as OpenAI lists it, and what its numbers mean: ``/info`` says the rest."""
 
     id: str
     object: str = "model"
     created: int
     owned_by: str
+    score: str
+    score_is_probability: bool
+    int8_range: float | None
 
 
 class ModelsReply(Struct, kw_only=True):
@@ -105,7 +108,14 @@ def _reply(done: Embedded, rendered: list[msgspec.Raw]) -> EmbeddingsReply:
 
 def _model(info: ModelInfo, name: str) -> ModelReply:
     owner, slash, _ = info.name.partition("/")
-    return ModelReply(id=name, created=info.created, owned_by=owner if slash else "nearfar")
+    return ModelReply(
+        id=name,
+        created=info.created,
+        owned_by=owner if slash else "nearfar",
+        score=info.score,
+        score_is_probability=info.score_is_probability,
+        int8_range=info.int8_range,
+    )
 
 
 _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
@@ -117,6 +127,6 @@ dialect = Dialect(
     handlers=[create_embeddings, list_models, get_model],
     errors=ERRORS,
     render_error=render_error,
-    prefixes=("/v1", "/embeddings"),
+    prefixes=("/v1", "/v1/embeddings", "/embeddings"),
     vendor_models=_VENDOR_MODELS,
 )

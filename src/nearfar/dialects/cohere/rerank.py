@@ -1,28 +1,28 @@
-"""Cohere's rerank, versions 1 and 2, in its words: https://docs.cohere.com/reference/rerank."""
+"""Cohere's rerank, versions 1 and 2: https://docs.cohere.com/reference/rerank."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar import errors
-from nearfar.dialects import Dialect, ErrorRow, json_response, read_body, report, service_of, while_connected
+from nearfar.dialects import json_response, report, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named, read
 from nearfar.types import RankJob
 
 if TYPE_CHECKING:
-    from nearfar.types import Ranked, Task
+    from nearfar.types import Ranked
 
 _MAX_CHUNKS = 10_000
 _DOCUMENTS_A_UNIT = 100
 _MAX_TOKENS_A_DOCUMENT = 4096  # version 2's default
 
 _Document = str | dict[str, Any]
-_T = TypeVar("_T")
 
 
 class RerankV1Request(Struct, kw_only=True):
@@ -54,17 +54,12 @@ class _Result(Struct, omit_defaults=True):
     document: dict[str, Any] | UnsetType = UNSET  # absent unless asked for: clients break on null
 
 
-class _Meta(Struct):
-    api_version: dict[str, str]
-    billed_units: dict[str, int]
-
-
 class RerankReply(Struct):
     """The body of both versions' answer, best first."""
 
     id: str
     results: list[_Result]
-    meta: _Meta
+    meta: Meta
 
 
 _v1 = msgspec.json.Decoder(RerankV1Request)
@@ -73,7 +68,7 @@ _v2 = msgspec.json.Decoder(RerankV2Request)
 
 @post(["/v1/rerank", "/v1/v1/rerank"], status_code=200)
 async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await _read(request, _v1)
+    body = await read(request, _v1)
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")
     if body.max_chunks_per_doc is not None and body.max_chunks_per_doc < 1:
@@ -93,26 +88,18 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post(["/v2/rerank", "/v1/v2/rerank"], status_code=200)
 async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await _read(request, _v2)
-    if not body.model:
-        raise errors.NoModel("a model parameter is required for this endpoint.")
+    body = await read(request, _v2)
+    model = named(body.model)
     if len(body.documents) >= _MAX_CHUNKS:
         raise errors.TooMany("documents", len(body.documents), _MAX_CHUNKS)
     job = RankJob(
-        model=body.model,
+        model=model,
         query=body.query,
         documents=tuple(_text(index, given, None) for index, given in enumerate(body.documents)),
         top_n=body.top_n,
         max_tokens_per_document=_MAX_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
     )
     return await _answer(request, job, body.documents if body.return_documents else None, version="2")
-
-
-async def _read(request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        return await read_body(request, decoder)
-    except msgspec.ValidationError as error:
-        raise errors.InputError(str(error)) from error
 
 
 async def _answer(
@@ -131,7 +118,7 @@ def _reply(done: Ranked, echoed: list[_Document] | None, documents: int, version
     # A search unit is one query with up to 100 documents. Cohere also splits documents over 500 tokens and
     # counts each piece; here a document is cut at the model's limit instead, so it counts once.
     units = math.ceil(documents / _DOCUMENTS_A_UNIT)
-    return RerankReply(str(uuid.uuid4()), results, _Meta({"version": version}, {"search_units": units}))
+    return RerankReply(str(uuid.uuid4()), results, Meta({"version": version}, {"search_units": units}))
 
 
 def _as_object(document: _Document) -> dict[str, Any]:
@@ -157,77 +144,3 @@ def _text(index: int, document: _Document, rank_fields: list[str] | None) -> str
 def _yaml(value: Any) -> str:
     """Write a value in YAML, of which JSON is a part."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _invalid(error: errors.InputError) -> str:
-    return f"invalid request: {error}"
-
-
-_FAILED = "internal server error"
-_ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
-    errors.RequestError: ErrorRow(400),
-    errors.InputError: ErrorRow(400, phrase=_invalid),
-    errors.MalformedBody: ErrorRow(400, phrase=lambda error: f"invalid json syntax: {error}"),
-    errors.BodyTooLarge: ErrorRow(413, phrase=_invalid),
-    errors.NoModel: ErrorRow(400),
-    errors.EmptyInput: ErrorRow(400, phrase=_invalid),
-    errors.TooMany: ErrorRow(
-        400,
-        phrase=lambda error: (
-            "invalid request: number of total max chunks (number of documents * max chunks per doc) "
-            f"must be less than {error.limit}"
-        ),
-    ),
-    errors.TooLong: ErrorRow(400, phrase=lambda error: f"too many tokens: {error}"),
-    errors.TooManyTokens: ErrorRow(400, phrase=lambda error: f"too many tokens: {error}"),
-    errors.BadDimensions: ErrorRow(400, phrase=_invalid),
-    errors.BadTokenIds: ErrorRow(400, phrase=_invalid),
-    errors.UnknownModel: ErrorRow(
-        404,
-        phrase=lambda error: (
-            f"model '{error.model}' not found, make sure the correct model ID was used and that you "
-            "have access to the model."
-        ),
-    ),
-    errors.WrongTask: ErrorRow(400, phrase=lambda error: f"invalid request: {error}"),
-    errors.UnknownPath: ErrorRow(404, phrase=lambda _: "404 page not found"),
-    errors.WrongMethod: ErrorRow(405),
-    errors.MissingKey: ErrorRow(401, phrase=lambda _: "no api key supplied"),
-    errors.WrongKey: ErrorRow(401, phrase=lambda _: "invalid api token"),
-    errors.CallerGone: ErrorRow(499),
-    errors.ServingError: ErrorRow(500, phrase=lambda _: _FAILED),
-    errors.Overloaded: ErrorRow(429),
-    errors.DeadlinePassed: ErrorRow(504),
-    errors.NotReady: ErrorRow(503),
-    errors.Draining: ErrorRow(503),
-    errors.OutOfMemory: ErrorRow(413),
-    errors.EngineFailed: ErrorRow(500, phrase=lambda _: _FAILED),
-    errors.InternalFault: ErrorRow(500, phrase=lambda _: _FAILED),
-}
-
-
-def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    return {"message": sentence, "id": str(uuid.uuid4())}
-
-
-_VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
-    (
-        "rerank-v4.0-pro",
-        "rerank-v4.0-fast",
-        "rerank-v3.5",
-        "rerank-english-v3.0",
-        "rerank-multilingual-v3.0",
-        "rerank-english-v2.0",
-        "rerank-multilingual-v2.0",
-    ),
-    "rank",
-)
-
-dialect = Dialect(
-    name="cohere",
-    handlers=[rerank_v1, rerank_v2],
-    errors=_ERRORS,
-    render_error=_render_error,
-    prefixes=("/v2", "/v1/rerank", "/v1/v1", "/v1/v2"),
-    vendor_models=_VENDOR_MODELS,
-)

@@ -1,4 +1,4 @@
-"""Logits and vectors → scores. Pure: numpy in, numpy out, in float64 where float32 would lose the last digits."""
+"""Vectors and logits → scores. Pure: raw ones are cosines, sums or logits, and mapped ones are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -17,50 +17,60 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[Any]  # (N,)
 
 
-def sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
+def sigmoid(logits: FloatArray) -> npt.NDArray[Any]:
     """Map logits to [0, 1]; through tanh, which can't overflow, and in float64, where -90 isn't yet 0."""
     return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0
 
 
-def softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
-    """Map logits (B, L) to probabilities that sum to 1 over the last axis."""
-    raised = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+def probabilities(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
+    """Map the logits (B,) or (B, L) of a classifier's labels to [0, 1], together or each for itself."""
+    if recipe.independent_labels or logits.ndim == 1:
+        return sigmoid(logits)
+    raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares: npt.NDArray[Any] = raised / raised.sum(axis=1, keepdims=True)
     return shares
 
 
-def cosines(query: FloatArray, documents: FloatArray) -> Scores:
-    """Give the cosine of (D,) with each of (N, D)."""
+def cosines(query: FloatArray, documents: FloatArray) -> FloatArray:
+    """Compare (D,) with each of (N, D), in [-1, 1]."""
     lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
-    found: Scores = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
+    found: FloatArray = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
     return found
 
 
-def of_representations(
-    recipe: Recipe, query: Representation, documents: Sequence[Representation]
-) -> tuple[Scores, Scores]:
-    """Score each document by tokens' vectors, or else by sparse ones: as is, and mapped to [0, 1]."""
+def compared(recipe: Recipe, each: Sequence[npt.NDArray[Any]]) -> tuple[Scores, Scores]:
+    """Compare what became of texts: of every group the first with each of the others, raw and mapped, end to end.
+
+    That is vectors (1 + N, D), or Representations (1 + N,) where a text has no one vector.
+    """
+    pairs = [_compare(recipe, group) for group in each]
+    return np.concatenate([raw for raw, _ in pairs]), np.concatenate([mapped for _, mapped in pairs])
+
+
+def _compare(recipe: Recipe, group: npt.NDArray[Any]) -> tuple[Scores, Scores]:
+    if recipe.pooling:
+        raw = cosines(group[0], group[1:])
+        return raw, (1.0 + raw) / 2.0
     if recipe.multi_vector:
-        return _max_sims(query, documents)
-    return _sparse(query, documents)
+        return max_sims(group[0], list(group[1:]))
+    return sparse_products(group[0], list(group[1:]))
 
 
-def _max_sims(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
+def max_sims(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
     """Sum over the query's vectors (n, M) the most that each has in common with one of the document's (m, M).
 
     That is between -n and n for unit vectors. A document without vectors, of nothing but punctuation, gets the least.
     """
     asked = query.multi_vector
     if asked is None or not len(asked):
-        zeros = np.zeros(len(documents))
-        return zeros, zeros
+        return np.zeros(len(documents)), np.full(len(documents), 0.5)
     found = [one.multi_vector for one in documents]
     least = -float(len(asked))
     sums = np.array([(asked @ one.T).max(axis=1).sum() if one is not None and len(one) else least for one in found])
     return sums, np.clip((1.0 + sums / len(asked)) / 2.0, 0.0, 1.0)
 
 
-def _sparse(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
+def sparse_products(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
     """Give dot products, and cosines, which are never below 0; 0 for a text without weights."""
     dots = np.array([_dot(query.sparse, one.sparse) for one in documents])
     lengths = np.array([_length(one.sparse) for one in documents]) * _length(query.sparse)

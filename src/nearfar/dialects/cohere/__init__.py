@@ -1,0 +1,44 @@
+"""Cohere's embed, rerank and tokenize, in its words: https://docs.cohere.com/reference/about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearfar.dialects import Dialect
+from nearfar.dialects.cohere.embed import embed_v1, embed_v2
+from nearfar.dialects.cohere.errors import ERRORS, render_error
+from nearfar.dialects.cohere.rerank import rerank_v1, rerank_v2
+from nearfar.dialects.cohere.tokens import detokenize, tokenize
+
+if TYPE_CHECKING:
+    from nearfar.types import Task
+
+_RERANKERS = (
+    "rerank-v4.0-pro",
+    "rerank-v4.0-fast",
+    "rerank-v3.5",
+    "rerank-english-v3.0",
+    "rerank-multilingual-v3.0",
+    "rerank-english-v2.0",
+    "rerank-multilingual-v2.0",
+)
+_EMBEDDERS = (
+    "embed-v4.0",
+    "embed-english-v3.0",
+    "embed-english-light-v3.0",
+    "embed-multilingual-v3.0",
+    "embed-multilingual-light-v3.0",
+    "embed-english-v2.0",
+    "embed-english-light-v2.0",
+    "embed-multilingual-v2.0",
+)
+_VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.fromkeys(_EMBEDDERS, "embed")}
+
+dialect = Dialect(
+    name="cohere",
+    handlers=[rerank_v1, rerank_v2, embed_v1, embed_v2, tokenize, detokenize],
+    errors=ERRORS,
+    render_error=render_error,
+    prefixes=("/v2", "/v1/rerank", "/v1/embed", "/v1/tokenize", "/v1/detokenize", "/v1/v1", "/v1/v2"),
+    vendor_models=_VENDOR_MODELS,
+)

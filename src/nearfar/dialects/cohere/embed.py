@@ -1,0 +1,173 @@
+"""Cohere's embed, versions 1 and 2, for texts: https://docs.cohere.com/reference/embed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from nearfar import errors
+from nearfar.dialects import encoded_response, report, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named, read
+from nearfar.dialects.vectors import EmbeddingType, render_reply, render_types
+from nearfar.types import EmbedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.config import OnOverflow
+    from nearfar.types import Embedded, Keep, Role
+
+# Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't, so more can only help.
+_MAX_TEXTS = 2048
+_ROLES: dict[str, Role] = {
+    "search_document": "document",
+    "search_query": "query",
+    "classification": "classification",
+    "clustering": "clustering",
+}
+_TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
+_TRUNCATE: dict[str | None, tuple[OnOverflow | None, Keep]] = {
+    None: (None, "start"),  # Cohere's default is END, and so is ours, unless the operator has said otherwise
+    "NONE": ("error", "start"),
+    "START": ("truncate", "end"),
+    "END": ("truncate", "start"),
+}
+
+
+class _Part(Struct):
+    type: str
+    text: str | None = None
+
+
+class _Input(Struct):
+    content: list[_Part]
+
+
+class EmbedRequest(Struct, kw_only=True):
+    """The body of both versions; the first leaves more out. Null means absent; fields not named here are ignored."""
+
+    model: str | None = None
+    texts: list[str] | None = None
+    inputs: list[_Input] | None = None
+    images: list[str] | None = None
+    input_type: str | None = None
+    embedding_types: list[str] | None = None
+    truncate: str | None = None
+    output_dimension: int | None = None
+    max_tokens: int | None = None
+
+
+class _Reply(Struct, kw_only=True):
+    id: str
+    embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]
+    texts: list[str]
+    meta: Meta
+    response_type: str
+
+
+_decoder = msgspec.json.Decoder(EmbedRequest)
+
+
+@post(["/v1/embed", "/v1/v1/embed"], status_code=200)
+async def embed_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await read(request, _decoder)
+    return await _answer(request, body, body.model or None, _types(body.embedding_types), version="1")
+
+
+@post(["/v2/embed", "/v1/v2/embed"], status_code=200)
+async def embed_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await read(request, _decoder)
+    model = named(body.model)
+    if body.input_type is None:
+        raise _no_input_type()
+    return await _answer(request, body, model, _types(body.embedding_types) or ["float"], version="2")
+
+
+async def _answer(
+    request: Request[Any, Any, Any],
+    body: EmbedRequest,
+    model: str | None,
+    kinds: Sequence[EmbeddingType],
+    *,
+    version: str,
+) -> Response[bytes]:
+    """Embed, and answer with these types, or with plain lists of floats for none."""
+    texts = _texts(body)
+    done = await while_connected(request, service_of(request).embed(_job(body, model, texts)))
+
+    def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> _Reply:
+        return _reply(done, embeddings, texts, version)
+
+    encoded = await (render_types(done, kinds, reply) if kinds else render_reply(done.vectors, "float", reply))
+    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage))
+
+
+def _reply(
+    done: Embedded, embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]], texts: list[str], version: str
+) -> _Reply:
+    return _Reply(
+        id=str(uuid.uuid4()),
+        embeddings=embeddings,
+        texts=texts,
+        meta=Meta({"version": version}, {"input_tokens": done.usage.tokens}),
+        response_type="embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
+    )
+
+
+def _job(body: EmbedRequest, model: str | None, texts: list[str]) -> EmbedJob:
+    if body.input_type is not None and body.input_type not in _ROLES:
+        raise _no_input_type()
+    if body.truncate not in _TRUNCATE:
+        raise errors.InputError(f"truncate must be one of NONE, START, END - received {str(body.truncate)[:50]}")
+    on_overflow, keep = _TRUNCATE[body.truncate]
+    return EmbedJob(
+        model=model,
+        inputs=tuple(texts),
+        dimensions=body.output_dimension,
+        role=_ROLES[body.input_type] if body.input_type else None,
+        max_tokens=body.max_tokens,
+        keep=keep,
+        on_overflow=on_overflow,
+    )
+
+
+def _texts(body: EmbedRequest) -> list[str]:
+    """Take the texts, or those of the inputs' parts. Raises InputError for anything that isn't text."""
+    if body.images or body.input_type == "image":
+        raise _no_images()
+    if body.texts and body.inputs:
+        raise errors.InputError("only one of texts, inputs and images may be given")
+    texts = body.texts or [_joined(given.content) for given in body.inputs or []]
+    if not texts:
+        raise errors.EmptyInput("one of texts, inputs and images must be given, and not be empty")
+    if len(texts) > _MAX_TEXTS:
+        raise errors.TooMany("texts", len(texts), _MAX_TEXTS)
+    if "" in texts:
+        raise errors.EmptyInput(f"inputs contains an element that is the empty string at index {texts.index('')}")
+    return texts
+
+
+def _joined(parts: Sequence[_Part]) -> str:
+    """Put the parts of one input under each other: Cohere doesn't say how it joins them."""
+    if any(part.type != "text" for part in parts):
+        raise _no_images()
+    return "\n".join(part.text or "" for part in parts)
+
+
+def _types(said: list[str] | None) -> list[EmbeddingType]:
+    for kind in said or []:
+        if kind not in _TYPES:
+            raise errors.InputError(f"embedding_types must be of {', '.join(_TYPES)} - received {kind[:50]}")
+    return cast("list[EmbeddingType]", list(dict.fromkeys(said or [])))
+
+
+def _no_input_type() -> errors.InputError:
+    return errors.InputError("valid input_type must be provided with the provided model")
+
+
+def _no_images() -> errors.InputError:
+    return errors.InputError("image inputs are not supported by the provided model; send texts")

@@ -1,0 +1,87 @@
+"""Cohere's tokenize and detokenize: https://docs.cohere.com/reference/tokenize."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from nearfar import errors
+from nearfar.dialects import json_response, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named, read
+from nearfar.types import DetokenizeJob, TokenizeJob
+
+if TYPE_CHECKING:
+    from nearfar.types import TokenizedText
+
+_MOST = 65_536  # characters of a text, and tokens
+
+
+class TokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/tokenize."""
+
+    model: str | None = None
+    text: str
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/detokenize."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+class _Tokens(Struct):
+    tokens: list[int]
+    token_strings: list[str]
+    meta: Meta
+
+
+class _Text(Struct):
+    text: str
+    meta: Meta
+
+
+_tokenize = msgspec.json.Decoder(TokenizeRequest)
+_detokenize = msgspec.json.Decoder(DetokenizeRequest)
+
+
+@post("/v1/tokenize", status_code=200)
+async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await read(request, _tokenize)
+    model = named(body.model)
+    if not 1 <= len(body.text) <= _MOST:
+        raise errors.InputError(f"text must have from 1 to {_MOST} characters - received {len(body.text)}")
+    job = TokenizeJob(model=model, texts=(body.text,), special=False)
+    (shown,) = (await while_connected(request, service_of(request).tokenize(job))).texts
+    return json_response(_Tokens([piece.id for piece in shown.pieces], _strings(shown), Meta({"version": "1"})))
+
+
+@post("/v1/detokenize", status_code=200)
+async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await read(request, _detokenize)
+    model = named(body.model)
+    if not 1 <= len(body.tokens) <= _MOST:
+        raise errors.InputError(f"tokens must have from 1 to {_MOST} items - received {len(body.tokens)}")
+    job = DetokenizeJob(model=model, ids=tuple(body.tokens))
+    return json_response(
+        _Text(await while_connected(request, service_of(request).detokenize(job)), Meta({"version": "1"}))
+    )
+
+
+def _strings(shown: TokenizedText) -> list[str]:
+    """Part the text among its tokens, with nothing left out: Dify joins them again and embeds that.
+
+    Blanks that no token stands for go to the token after them, and those at the end to the last. Where several tokens
+    stand for one character, the first has it.
+    """
+    strings, at = [], 0
+    for piece in shown.pieces:
+        stop = max(at, piece.stop)
+        strings.append(shown.text[at:stop])
+        at = stop
+    if strings:
+        strings[-1] += shown.text[at:]
+    return strings

@@ -1,0 +1,126 @@
+"""Jobs → rows for an engine: which prompt goes before a text, where it is cut, and which texts are refused."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens
+from nearfar.models import openai_tokens
+from nearfar.models.prompts import prompt_for
+from nearfar.types import RankJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.models.tokens import Row
+    from nearfar.serving.opening import Model
+    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, RepresentJob, Role, ScoreJob, TokenIds
+
+
+def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
+    """Tokenise the job's inputs with the prompt before each, hold them against the limits, and cut them."""
+    if job.ceiling:
+        _refuse_many_ids(job.inputs, job.ceiling)
+    texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
+    if job.max_tokens is not None and job.max_tokens < 1:
+        raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
+    enough = job.ceiling.tokens_each if job.ceiling else None
+    rows = model.tokens.encode(texts, prompt, job.max_tokens, enough=enough, keep=job.keep)
+    if job.ceiling:
+        # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
+        counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
+        _refuse_over(counts, job.ceiling)
+    _refuse_empty(rows)
+    if (job.on_overflow or model.on_overflow) == "error":
+        _refuse_cut(rows)
+    return rows
+
+
+def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
+    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], ceiling)
+
+
+def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
+    for index, count in enumerate(counts):
+        if count > ceiling.tokens_each:
+            raise TooLong(index, count, ceiling.tokens_each)
+    if sum(counts) > ceiling.tokens_together:
+        raise TooManyTokens(sum(counts), ceiling.tokens_together)
+
+
+def _refuse_empty(rows: Sequence[Row]) -> None:
+    for index, row in enumerate(rows):
+        if not row.ids:
+            raise EmptyInput(f"text {index} has no token this model knows")
+
+
+def _refuse_cut(rows: Sequence[Row]) -> None:
+    for index, row in enumerate(rows):
+        if row.cut:
+            raise TooLong(index, row.content, row.content - row.cut)
+
+
+def rows_of_pairs(model: Model, job: RankJob) -> list[Row]:
+    """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
+    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document)
+
+
+def rows_of_query_and_documents(model: Model, job: RankJob) -> list[Row]:
+    """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
+    query = model.tokens.encode([job.query], _prompt(model, "query"), role="query")
+    documents = model.tokens.encode(job.documents, _prompt(model, "document"), job.max_tokens_per_document)
+    _refuse_empty([*query, *documents])
+    return [*query, *documents]
+
+
+def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
+    """Tokenise texts of which all is wanted that the model makes of them."""
+    return _kept(model, model.tokens.encode(job.inputs, prompt, role=job.role or "document"))
+
+
+def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
+    """Tokenise texts, and pairs of a text and another."""
+    rows = []
+    for text in job.inputs:
+        if isinstance(text, str):
+            rows += model.tokens.encode([text])
+        else:
+            rows += model.tokens.encode_pairs(text[0], [text[1]], None)
+    return _kept(model, rows)
+
+
+def _kept(model: Model, rows: list[Row]) -> list[Row]:
+    """Refuse rows that have no token, and where the model's setting says so, those that were cut."""
+    _refuse_empty(rows)
+    if model.on_overflow == "error":
+        _refuse_cut(rows)
+    return rows
+
+
+def refuse_unrankable(job: RankJob) -> None:
+    """Refuse a job without a query or documents, or with limits below 1."""
+    if not job.query.strip():
+        raise EmptyInput("query must not be empty or be only whitespace", "query")
+    if not job.documents:
+        raise EmptyInput("list of documents must not be empty", "documents")
+    for param, value in (("top_n", job.top_n), ("max_tokens_per_doc", job.max_tokens_per_document)):
+        if value is not None and value < 1:
+            raise InputError(f"{param} must be at least 1, not {value}", param)
+
+
+def by_query(job: ScoreJob) -> list[RankJob]:
+    """Put neighbours with the same query together, as it need be read only once."""
+    return [
+        RankJob(
+            model=job.model,
+            query=query,
+            documents=tuple(document for _, document in pairs),
+            max_tokens_per_document=job.max_tokens_per_document,
+        )
+        for query, pairs in groupby(job.pairs, key=lambda pair: pair[0])
+    ]
+
+
+def _prompt(model: Model, role: Role) -> str:
+    return prompt_for(model.recipe.prompts, role) or ""
