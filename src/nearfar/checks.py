@@ -61,7 +61,7 @@ async def _check(model: Model, service: Service, say: Callable[[str], object]) -
             f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}" if info.dim else "none",
         ),
         ("limit", f"{info.max_tokens} tokens"),
-        ("prompts", ", ".join(info.prompts) or "none"),
+        ("prompts", f"{', '.join(info.prompts)} (from {info.prompts_source})" if info.prompts else "none"),
         ("score", info.score),
     ):
         say(f"{label:<9}{value}")

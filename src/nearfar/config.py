@@ -39,7 +39,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
     what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
-    prompts, or the empty name for none; None leaves it to the model's files.
+    prompts, or the empty name for none; None leaves it to the model's files. ``prompts`` take the place of those that
+    the files, or the family, know; ``query`` and ``document`` are the names that ranking looks for.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -50,6 +51,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     on_overflow: OnOverflow | None = None
     max_tokens: Positive | None = None
     prompt: str | None = None
+    prompts: dict[str, str] | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

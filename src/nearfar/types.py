@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 Task = Literal["embed", "rank"]
 TokenIds: TypeAlias = tuple[int, ...]
-Role = Literal["query", "document"]
+# What a text is for. The last three are for models that were trained to be told; others take their default prompt.
+Role = Literal["query", "document", "classification", "clustering", "similarity"]
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
     Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
     ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
+    ``instruction`` is the caller's own, for models that take one before queries.
     """
 
     model: str | None
@@ -39,6 +41,7 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     vocabulary: str = "cl100k_base"
     ceiling: Ceiling | None = None
+    instruction: str | None = None
 
 
 class RankJob(Struct, frozen=True, kw_only=True):
@@ -106,3 +109,4 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     default_prompt: str | None
     score: str
     created: int
+    prompts_source: str = ""

@@ -24,6 +24,7 @@ from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 from nearfar.serving.opening import SCORE_OF_PAIRS, SCORE_OF_VECTORS, Opener
+from nearfar.types import EmbedJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -223,6 +224,59 @@ async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_i
     with pytest.raises(ConfigError, match=r"prompted has no prompt 'web'; there are: query, document$"):
         await fleet.opened()
     await fleet.close()
+
+
+async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_says_so(prompted: Path) -> None:
+    """Even of a name that they leave out; the default goes with its prompt."""
+    model = ModelSettings(name=str(prompted), engine="fake", prompts={"query": "numbers "})
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        await client.post("/v2/rerank", json={"model": "prompted", "query": "fox", "documents": ["dog"]})
+        await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
+        (told,) = (await client.get("/info")).json()["models"]
+        (served,) = app.state.fleet.models()
+        _, ranked, embedded = served.lane._engine.batches  # the probe first
+
+    expected = served.tokens.encode(["numbers fox", "dog"])
+    assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
+    assert served.tokens.encode(["dog"]) == embedded
+    assert ({"query": "numbers "}, None, "settings") == (
+        told["prompts"],
+        told["default_prompt"],
+        told["prompts_source"],
+    )
+
+
+async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
+    settings = Settings(models=(ModelSettings(name=str(reranker), engine="fake", prompts={"query": "Q: "}),))
+    fleet = Fleet(settings, {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=r"reranker takes pairs as they are; take its prompts out"):
+        await fleet.opened()
+    await fleet.close()
+
+
+async def test_info_says_where_prompts_come_from(several: httpx.AsyncClient, prompted: Path) -> None:
+    async with only(prompted) as client:
+        (told,) = (await client.get("/info")).json()["models"]
+    models = (await several.get("/info")).json()["models"]
+
+    assert told["prompts_source"] == "config_sentence_transformers.json"
+    assert ["", "", ""] == [model["prompts_source"] for model in models]
+
+
+async def test_an_instruction_of_the_caller_s_stands_in_the_model_s_own_prompt(prompted: Path) -> None:
+    prompts = {"query": "Instruct: a question\nQuery: "}
+    model = ModelSettings(name=str(prompted), engine="fake", prompts=prompts)
+
+    async with running(Settings(models=(model,))) as app:
+        job = EmbedJob(model="prompted", inputs=("dog",), role="query", instruction="the quick fox")
+        await app.state.service.embed(job)
+        (served,) = app.state.fleet.models()
+        _, embedded = served.lane._engine.batches  # the probe first
+
+    assert served.tokens.encode(["Instruct: the quick fox\nQuery: dog"]) == embedded
 
 
 async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:

@@ -102,7 +102,7 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
     pooling, source = (
         ((usual.pooling,), f"{usual.source}; the folder has no {modules[1].path}/config.json")
         if (usual and not file.is_file())
-        else (_pooling(file, hidden_size), f"{modules[1].path}/config.json")
+        else (read_pooling(file, hidden_size), f"{modules[1].path}/config.json")
     )
     dense = tuple(_dense(at) for at, kind in zip(folders, kinds, strict=True) if kind == "Dense")
     if kinds[-1] == "Normalize":
@@ -126,7 +126,7 @@ def score_folder(folder: Path) -> Path | None:
     return _inside(folder, modules[1].path)
 
 
-def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
+def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     """Read the modes from either spelling: ``pooling_mode`` (6.x) or one ``pooling_mode_*`` flag a mode."""
     values = read_json(file, dict[str, Any])
     if values.get("include_prompt") is False:
@@ -154,7 +154,7 @@ def _dense(folder: Path) -> Dense:
     if not config.activation_function.startswith("torch.nn."):
         raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
     if not (folder / "model.safetensors").is_file():
-        raise CheckpointError(f"{folder}: has no model.safetensors")
+        raise CheckpointError(f"{folder}: has no model.safetensors; download it, or convert the pickle in its place")
     return Dense(
         folder=folder,
         in_features=config.in_features,

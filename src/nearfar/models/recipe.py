@@ -12,11 +12,14 @@ from msgspec import Struct
 
 from nearfar.errors import CheckpointError
 from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
-from nearfar.models.families import Known, known_by
+from nearfar.models.families import known_by
 from nearfar.models.files import read_json, read_json_if_there
 from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, read_judge
-from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_steps, score_folder
+from nearfar.models.modules import Dense, Pooled, Pooling, read_steps, score_folder
+from nearfar.models.prompts import FILE as _PROMPTS_FILE
+from nearfar.models.prompts import prompts_of
 from nearfar.models.refusals import refuse_ignored, refuse_pickles
+from nearfar.models.usual import usual_limit, usual_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +61,6 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
-_PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
 
@@ -88,6 +90,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     type_ids: bool = False
     judge: Judge | None = None
     quantized: bool = False
+    prompts_source: str = ""
 
     @property
     def speaks(self) -> bool:
@@ -115,11 +118,12 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
             f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
         )
     config = read_json(folder / "config.json", Config)
+    names = (name or folder.name, config.name or "")
     refuse_pickles(folder)
     refuse_ignored(folder, config)
     sentence = _read_sentence(folder)
     tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
-    stated = sentence.max_seq_length or tokenizer.model_max_length
+    stated = sentence.max_seq_length or usual_limit(folder, known_by(names[0]), tokenizer.model_max_length)
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
@@ -131,7 +135,6 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         type_ids=_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
     )
-    names = (name or folder.name, config.name or "")
     if recipe.architecture.endswith("ForSequenceClassification"):
         recipe = _cross_encoder(folder, config, recipe)
         # What was a language model is still asked the same question; only the answer comes from a head of its own.
@@ -150,18 +153,24 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
 def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str]) -> Recipe:
     """Add what makes vectors of hidden states, from the folder's files or as the family is known by its names."""
     # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
-    recipe = _with_prompts(folder, recipe, known_by(names[0]))
+    said = prompts_of(folder, known_by(names[0]))
     known = known_by(*names)
     if known and known.pooling != "lasttoken" and not known.has_more and config.model_type in _DECODERS:
         known = None  # a family's later, larger members: bge-en-icl is no BERT
     usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
-    steps = read_steps(folder, recipe.hidden_size, usual) or _usual_steps(folder, config, known)
+    decodes = config.model_type in _DECODERS
+    steps = read_steps(folder, recipe.hidden_size, usual) or usual_steps(
+        folder, recipe.hidden_size, known, decodes=decodes
+    )
     return msgspec.structs.replace(
         recipe,
         pooling=steps.pooling,
         pooling_source=steps.source,
         dense=steps.dense,
         normalize=steps.normalize,
+        prompts=said.prompts,
+        default_prompt=said.default,
+        prompts_source=said.source,
     )
 
 
@@ -197,31 +206,6 @@ def _cross_encoder(folder: Path, config: Config, recipe: Recipe) -> Recipe:
         if named and str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
             raise CheckpointError(f"{place}: the activation {named} is neither Sigmoid nor Identity")
     return msgspec.structs.replace(recipe, task="score")
-
-
-def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:
-    file = folder / _PROMPTS_FILE
-    if known and not file.is_file():
-        return msgspec.structs.replace(recipe, prompts=known.prompts)
-    named = read_json_if_there(file, Prompts)
-    if named.default_prompt_name and named.default_prompt_name not in named.prompts:
-        raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
-    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
-    default = named.default_prompt_name if named.default_prompt_name in prompts else None
-    return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
-
-
-def _usual_steps(folder: Path, config: Config, known: Known | None) -> Steps:
-    """Give a folder without modules.json the pooling of its family, and say how that is known."""
-    if known and known.has_more:
-        raise CheckpointError(f"{folder}: has no modules.json, and {known.source} has more layers than its pooling")
-    if known:
-        source = f"as {known.source}, by its name; the folder has no modules.json"
-        return Steps(pooling=(known.pooling,), source=source, dense=(), normalize=True)
-    pooling: Pooling = "lasttoken" if config.model_type in _DECODERS else "mean"
-    kind = "decoders" if pooling == "lasttoken" else "encoders"
-    source = f"default for {kind}; the folder has no modules.json"
-    return Steps(pooling=(pooling,), source=source, dense=(), normalize=True)
 
 
 def _type_ids(config: Config, tokenizer: Tokenizer) -> bool:

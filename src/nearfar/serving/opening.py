@@ -127,6 +127,8 @@ class Opener:
         checkpoint = find_checkpoint(wanted.name, hub)
         recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
         tokens = Tokens(checkpoint.folder, recipe)
+        if wanted.prompts is not None:
+            recipe = _with_prompts(recipe, wanted.name, wanted.prompts)
         if wanted.prompt is not None:
             recipe = _with_default(recipe, wanted)
         return checkpoint, recipe, tokens, choose_engines(wanted.engine or self._settings.engine, device)
@@ -138,6 +140,14 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
+
+
+def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
+    """Let the operator's prompts take the place of all that the files or the family say."""
+    if recipe.task == "score":
+        raise ConfigError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
+    default = recipe.default_prompt if recipe.default_prompt in prompts else None
+    return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default, prompts_source="settings")
 
 
 def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
@@ -187,4 +197,5 @@ def _describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, aliase
         default_prompt=recipe.default_prompt,
         score=SCORE_OF_VECTORS if embeds else SCORE_OF_PAIRS,
         created=int(time.time()),
+        prompts_source=recipe.prompts_source,
     )
