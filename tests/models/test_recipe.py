@@ -524,11 +524,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         )
     },
     "a transformer from elsewhere": (
-        f"/modules.json: {ONLY}custom_st.Transformer, sentence_transformers.models.Pooling",
+        "/modules.json: custom_st.Transformer is code of the model's own, which is never run; ",
         SENTENCE_MODEL | {MODULES: [{"path": "", "type": "custom_st.Transformer"}, POOLED]},
     ),
     "a pooling from elsewhere": (
-        f"/modules.json: {ONLY}sentence_transformers.models.Transformer, modeling_mine.Pooling",
+        "/modules.json: modeling_mine.Pooling is code of the model's own, which is never run; ",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, {"path": "1_Pooling", "type": "modeling_mine.Pooling"}]},
     ),
     "a transformer in a folder of its own": (

@@ -350,8 +350,18 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged: can't be loaded")):
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged/model.safetensors: is cut short")):
         async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
+            pass
+
+
+async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_engine(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "mistral", "mistral")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    lay(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
+
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token asks")):
+        async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):
             pass
 
 

@@ -18,7 +18,7 @@ from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, rea
 from nearfar.models.modules import Dense, Pooled, Pooling, read_steps, score_folder
 from nearfar.models.prompts import FILE as _PROMPTS_FILE
 from nearfar.models.prompts import prompts_of
-from nearfar.models.refusals import refuse_ignored, refuse_pickles
+from nearfar.models.refusals import refuse_no_model, refuse_pickles, refuse_unfit
 from nearfar.models.usual import usual_limit, usual_steps
 
 if TYPE_CHECKING:
@@ -113,14 +113,11 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
     Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
     anything in the folder that can't be honoured.
     """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
-        )
+    refuse_no_model(folder)
     config = read_json(folder / "config.json", Config)
     names = (name or folder.name, config.name or "")
+    refuse_unfit(folder, config, names[0])
     refuse_pickles(folder)
-    refuse_ignored(folder, config)
     sentence = _read_sentence(folder)
     tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
     stated = sentence.max_seq_length or usual_limit(folder, known_by(names[0]), tokenizer.model_max_length)

@@ -16,7 +16,9 @@ from nearfar.errors import ConfigError, EngineUnavailable
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
+from nearfar.models.weights import refuse_damaged
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.types import ModelInfo
 
@@ -126,7 +128,9 @@ class Opener:
         hub = Hub(endpoint=self._settings.hub_endpoint, offline=self._settings.offline)
         checkpoint = find_checkpoint(wanted.name, hub)
         recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
+        refuse_damaged(checkpoint.folder, recipe)
         tokens = Tokens(checkpoint.folder, recipe)
+        refuse_lost_end(checkpoint.folder, recipe, tokens)
         if wanted.prompts is not None:
             recipe = _with_prompts(recipe, wanted.name, wanted.prompts)
         if wanted.prompt is not None:
