@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import write_transformer
+from checkpoints import lay, write_transformer
 from click.testing import CliRunner
 from conftest import ENGINES
 
@@ -14,6 +15,7 @@ import nearfar
 from nearfar.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -78,6 +80,58 @@ def test_check_ends_with_one_sentence_for_a_model_that_cannot_be_had() -> None:
 
     assert 1 == code
     assert "Error: no-such-model: neither a folder nor a Hugging Face name (owner/model)\n" == output
+
+
+def cut_short(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def a_pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def without_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def with_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    lay(folder, {"config.json": config | {"auto_map": {"AutoModel": "modeling.Mine"}}})
+
+
+def unknown(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    lay(folder, {"config.json": config | {"model_type": "unheard-of"}})
+
+
+def not_json(folder: Path) -> None:
+    (folder / "config.json").write_text("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "start", "way_out"),
+    [
+        (cut_short, "/model.safetensors: is cut short, ", "download it again"),
+        (a_pointer, "/model.safetensors: is a Git LFS pointer and not the weights", "run git lfs pull"),
+        (without_tokenizer, ": has no tokenizer that can be read", "download them"),
+        (with_code, "/config.json: asks for code of the model's own (modeling.Mine)", "serve a model that"),
+        (unknown, "/config.json: the installed transformers has no code for the model_type", "update it"),
+        (not_json, "/config.json: is damaged or not what it should be", "mend the file"),
+    ],
+)
+def test_check_ends_with_the_file_at_fault_and_the_way_out(
+    spoil: Callable[[Path], None], start: str, way_out: str, tmp_path: Path
+) -> None:
+    folder = write_transformer(tmp_path / "model", "bert")
+    spoil(folder)
+
+    code, output = run("check", str(folder), "--engine", "torch", "--device", "cpu")
+
+    assert 1 == code
+    assert output.startswith(f"Error: {folder}{start}")
+    assert way_out in output
+    assert "Traceback" not in output
 
 
 def test_models_lists_the_built_in_and_the_engines() -> None:

@@ -13,6 +13,7 @@ from nearfar.engines import installed_engines
 from nearfar.errors import CheckpointError
 from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
 from nearfar.models.recipe import read_recipe
+from nearfar.models.weights import refuse_damaged
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics
 from nearfar.serving.service import Service
@@ -64,7 +65,7 @@ async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]
             f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}" if info.dim else "none",
         ),
         ("limit", f"{info.max_tokens} tokens"),
-        ("prompts", ", ".join(info.prompts) or "none"),
+        ("prompts", f"{', '.join(info.prompts)} (from {info.prompts_source})" if info.prompts else "none"),
         ("score", info.score),
     ):
         say(f"{label:<9}{value}")
@@ -116,6 +117,7 @@ def list_local_models(settings: Settings) -> Iterator[str]:
 def _summary(folder: Path, name: str = "") -> str:
     try:
         recipe = read_recipe(folder, name=name)
+        refuse_damaged(folder, recipe)
     except CheckpointError as error:
         return f"can't be served: {error}"
     return "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"

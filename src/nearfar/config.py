@@ -49,9 +49,10 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
     what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
-    prompts, or the empty name for none; None leaves it to the model's files. A model with ``pin`` stays in memory
-    once it is there, unless it is told to go. ``int8_range`` is the R of int8 and uint8 vectors: components from -R to
-    R are told apart. None takes what suits unit vectors of the model's length.
+    prompts, or the empty name for none; None leaves it to the model's files. ``prompts`` take the place of those that
+    the files, or the family, know; ``query`` and ``document`` are the names that ranking looks for. A model with
+    ``pin`` stays in memory once it is there, unless it is told to go. ``int8_range`` is the R of int8 and uint8
+    vectors: components from -R to R are told apart. None takes what suits unit vectors of the model's length.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -66,6 +67,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pin: bool = False
     idle_s: Seconds | None = None
     int8_range: Annotated[float, Meta(gt=0)] | None = None
+    prompts: dict[str, str] | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,8 +19,9 @@ Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
 TokenIds: TypeAlias = tuple[int, ...]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
-Role = Literal["query", "document", "classification", "clustering"]
 Keep = Literal["start", "end"]  # which part of an over-long text is kept
+# What a text is for. The last three are for models that were trained to be told; others take their default prompt.
+Role = Literal["query", "document", "classification", "clustering", "similarity"]
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
@@ -37,7 +38,8 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
     ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
     ``max_tokens`` is the caller's own limit on each text. A text over that or the model's limit keeps its ``keep``, or
-    is refused if ``on_overflow`` says so; None leaves that to the model's setting.
+    is refused if ``on_overflow`` says so; None leaves that to the model's setting. ``instruction`` is the caller's own,
+    for models that take one before queries.
     """
 
     model: str | None
@@ -50,6 +52,7 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     keep: Keep = "start"
     on_overflow: OnOverflow | None = None
+    instruction: str | None = None
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):
@@ -247,6 +250,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     pooling_source: str
     normalized: bool
     prompts: dict[str, str]
+    prompts_source: str
     default_prompt: str | None
     score: str
     score_is_probability: bool

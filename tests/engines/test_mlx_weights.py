@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import lay, write_steps, write_transformer
 from mlx_models import DEVICE, MIXED, Opened, by_torch, open_mlx, order_of, with_config, with_weights
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +17,7 @@ from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.quantizing import Way, quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.models.families import known_by
 from nearfar.models.recipe import read_recipe
 from nearfar.models.tokens import Row
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.config import Dtype
+
+
+def known_prompts(name: str) -> dict[str, str]:
+    known = known_by(name)
+    assert known
+    assert known.prompts
+    return known.prompts
 
 
 class TestWeights:
@@ -168,7 +176,8 @@ class TestQuantized:
         folder = write_transformer(tmp_path / "bare", "bert")
         for name, pooling, prompts in (
             ("BAAI/bge-m3", ("cls",), {}),
-            ("intfloat/e5-base-v2", ("mean",), {"query": "query: ", "document": "passage: "}),
+            ("mixedbread-ai/mxbai-embed-large-v1", ("cls",), known_prompts("mxbai-embed-large-v1")),
+            ("intfloat/e5-base-v2", ("mean",), known_prompts("e5-base-v2")),
         ):
             recipe = read_recipe(folder, name=name)
             order = msgspec.structs.replace(order_of(folder), recipe=recipe)
@@ -177,7 +186,29 @@ class TestQuantized:
             quantize_folder(order, target, Way(bits=8, group_size=32), name)
 
             found = read_recipe(target)
-            assert (pooling, prompts, True) == (found.pooling, found.prompts, found.normalize)
+            assert (pooling, prompts, recipe.normalize) == (found.pooling, found.prompts, found.normalize)
+
+    @pytest.mark.parametrize("older", [{}, {"config_sentence_transformers.json": {"__version__": {}}}], ids=str)
+    def test_so_it_may_where_only_prompts_and_the_limit_go_by_the_name(
+        self, older: dict[str, object], tmp_path: Path
+    ) -> None:
+        """BAAI's own file is of a version that knew no prompts."""
+        folder = lay(write_transformer(tmp_path / "whole", "bert", max_position_embeddings=512), older)
+        write_steps(folder, "cls")
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        lay(folder, {"tokenizer_config.json": tokenizer | {"model_max_length": 512}})
+        for name, prompts, limit in (
+            ("BAAI/bge-base-en-v1.5", known_prompts("bge-base-en-v1.5"), 512),
+            ("sentence-transformers/all-MiniLM-L6-v2", {}, 256),
+        ):
+            recipe = read_recipe(folder, name=name)
+            order = msgspec.structs.replace(order_of(folder), recipe=recipe)
+            target = tmp_path / "any" / name.rpartition("/")[2][:2]
+
+            quantize_folder(order, target, Way(bits=8, group_size=32), name)
+
+            found = read_recipe(target)
+            assert (("cls",), prompts, limit) == (found.pooling, found.prompts, found.max_tokens)
 
     def test_another_library_s_quantisation_is_refused(self, bert: Path) -> None:
         with_config(bert, quantization_config={"quant_method": "gptq", "bits": 4})

@@ -401,8 +401,10 @@ class TestRefusals:
         name = next(key for key in weights if "query.weight" in key)
         save_file(weights | {name: weights[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
 
-        with pytest.raises(CheckpointError, match=r"the weights are damaged: .*query\.weight"):
+        with pytest.raises(CheckpointError, match=r"the weights are damaged: .*query\.weight.*; ") as refused:
             open_folder(folder)
+
+        assert str(refused.value).startswith(str(folder / "model.safetensors"))
 
     def test_a_device_that_is_not_there(self, bare: Callable[[str], Path]) -> None:
         missing: Device = "mps" if torch.cuda.is_available() else "cuda"
@@ -422,7 +424,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
 
-        assert f"{bert}: the weights lack {lost} and 0 more that the model needs" == str(refused.value)
+        assert str(refused.value).startswith(f"{bert}: the weights lack {lost} and 0 more that the model needs; ")
 
     def test_a_reranker_s_head_that_is_missing(self, bert: Path) -> None:
         said = json.loads((bert / "config.json").read_text())
@@ -478,12 +480,25 @@ class TestRefusals:
     def test_an_encoder_with_a_decoder(self, tmp_path: Path) -> None:
         sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
         T5Model(T5Config(**sizes)).save_pretrained(tmp_path)
+        said = json.loads((tmp_path / "config.json").read_text())
+        lay(tmp_path, {"config.json": {key: value for key, value in said.items() if key != "is_encoder_decoder"}})
         recipe = read_recipe(tmp_path, 32)
 
         with pytest.raises(CheckpointError) as refused:
             TorchEngine(EngineOrder(folder=tmp_path, recipe=recipe, device="cpu", dtype="float32"))
 
-        assert f"{tmp_path}: t5 is an encoder with a decoder, which isn't supported" == str(refused.value)
+        expected = f"{tmp_path / 'config.json'}: t5 is an encoder with a decoder, which isn't supported; "
+        assert str(refused.value).startswith(expected)
+
+    def test_an_architecture_that_transformers_has_no_code_for(self, bert: Path) -> None:
+        said = json.loads((bert / "config.json").read_text())
+        lay(bert, {"config.json": said | {"model_type": "unheard-of"}})
+
+        with pytest.raises(CheckpointError) as refused:
+            open_folder(bert)
+
+        expected = f"{bert / 'config.json'}: the installed transformers has no code for the model_type 'unheard-of'; "
+        assert str(refused.value).startswith(expected)
 
     def test_code_that_a_folder_brings_along_which_is_never_run(self, bert: Path) -> None:
         said = json.loads((bert / "config.json").read_text())
@@ -497,7 +512,9 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
 
-        assert str(refused.value).startswith(f"{bert}: can't be loaded: ")
+        assert str(refused.value).startswith(
+            f"{bert / 'config.json'}: asks for code of the model's own (modeling_mine.Mod"
+        )
         assert not (bert / "was run").exists()
 
     @pytest.mark.parametrize("activation", ["torch.nn.NoSuchThing", "torch.nn.functional.relu"])

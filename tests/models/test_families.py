@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from checkpoints import HIDDEN, lay, write_transformer
 
 from nearfar.errors import CheckpointError
-from nearfar.models.families import known_by
+from nearfar.models.families import KNOWN, known_by
+from nearfar.models.prompts import takes_instructions
 from nearfar.models.recipe import read_recipe
 
-if TYPE_CHECKING:
-    from pathlib import Path
+WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,71 @@ def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
 @pytest.mark.parametrize(
     ("name", "query"),
     [
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: "),
+        ("BAAI/bge-base-zh-v1.5", "为这个句子生成表示以用于检索相关文章："),  # noqa: RUF001 — theirs
+        ("mixedbread-ai/mxbai-embed-large-v1", "Represent this sentence for searching relevant passages: "),
+        ("intfloat/e5-mistral-7b-instruct", f"Instruct: {WEB_SEARCH}\nQuery: "),
+        ("intfloat/multilingual-e5-large-instruct", f"Instruct: {WEB_SEARCH}\nQuery: "),
+        ("Alibaba-NLP/gte-Qwen2-7B-instruct", f"Instruct: {WEB_SEARCH}\nQuery: "),
+        ("NovaSearch/stella_en_1.5B_v5", f"Instruct: {WEB_SEARCH}\nQuery: "),
+        ("Qwen/Qwen3-Embedding-8B", f"Instruct: {WEB_SEARCH}\nQuery:"),
+        ("google/embeddinggemma-300m", "task: search result | query: "),
+        ("nomic-ai/nomic-embed-text-v1.5", "search_query: "),
+        ("nomic-ai/modernbert-embed-base", "search_query: "),
         ("Snowflake/snowflake-arctic-embed-m", "Represent this sentence for searching relevant passages: "),
         ("Snowflake/snowflake-arctic-embed-l-v2.0", "query: "),
     ],
 )
-def test_later_members_have_prompts_of_their_own(name: str, query: str) -> None:
+def test_what_stands_before_a_query(name: str, query: str) -> None:
     known = known_by(name)
 
     assert known
     assert query == known.prompts["query"]
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "prompt"),
+    [
+        ("e5-large-v2", "document", "passage: "),
+        ("e5-large-v2", "clustering", "query: "),
+        ("nomic-embed-text-v1.5", "document", "search_document: "),
+        ("nomic-embed-text-v1.5", "classification", "classification: "),
+        ("nomic-embed-text-v1.5", "clustering", "clustering: "),
+        ("nomic-embed-text-v1.5", "similarity", "classification: "),
+        ("modernbert-embed-base", "document", "search_document: "),
+        ("embeddinggemma-300m", "document", "title: none | text: "),
+        ("embeddinggemma-300m", "classification", "task: classification | query: "),
+        ("embeddinggemma-300m", "clustering", "task: clustering | query: "),
+        ("embeddinggemma-300m", "similarity", "task: sentence similarity | query: "),
+        ("stella_en_400M_v5", "similarity", "Instruct: Retrieve semantically similar text.\nQuery: "),
+    ],
+)
+def test_what_stands_before_other_texts(name: str, role: str, prompt: str) -> None:
+    known = known_by(name)
+
+    assert known
+    assert prompt == known.prompts[role]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "normalize"),
+    [
+        ("all-MiniLM-L6-v2", 256, True),
+        ("all-mpnet-base-v2", 384, True),
+        ("paraphrase-multilingual-MiniLM-L12-v2", 128, False),
+        ("paraphrase-mpnet-base-v2", None, False),
+        ("LaBSE", 256, True),
+        ("mxbai-embed-large-v1", None, False),
+        ("bge-m3", None, True),
+    ],
+)
+def test_what_a_folder_without_sentence_transformers_files_would_lose(
+    name: str, limit: int | None, normalize: bool
+) -> None:
+    known = known_by(name)
+
+    assert known
+    assert (limit, normalize) == (known.max_tokens, known.normalize)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +168,16 @@ def test_other_names_are_nobody_s(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "prompts"),
     [
-        ("e5-base-v2", {"query": "query: ", "document": "passage: "}),
+        (
+            "e5-base-v2",
+            {
+                "query": "query: ",
+                "document": "passage: ",
+                "classification": "query: ",
+                "clustering": "query: ",
+                "similarity": "query: ",
+            },
+        ),
         (
             "Qwen3-Embedding-0.6B-8bit",
             {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"},
@@ -136,7 +202,7 @@ def test_a_bare_folder_is_run_as_its_family_is_and_says_so(name: str, prompts: d
 def test_a_bare_folder_of_a_family_with_more_layers_is_refused(name: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / name, "bert")
 
-    with pytest.raises(CheckpointError, match=r"has no modules.json, and .* has more layers than its pooling"):
+    with pytest.raises(CheckpointError, match=r"no modules.json, and .* has more layers than its pooling; download"):
         read_recipe(folder)
 
 
@@ -160,6 +226,21 @@ def test_what_transformers_would_leave_out_without_a_word_is_refused(
 
     with pytest.raises(CheckpointError, match=rf"{next(iter(options))}.* isn't supported"):
         read_recipe(folder)
+
+
+def test_the_readme_s_table_is_the_registry() -> None:
+    words = {"cls": "first token", "mean": "mean", "lasttoken": "last token"}
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for known in KNOWN:
+        instructed = "yes" if takes_instructions(known.prompts) else "–"
+        row = (words[known.pooling], ", ".join(known.prompts) or "–", instructed)
+        rows.setdefault(row, []).append(known.source.rpartition("/")[2])
+    expected = [f"| {', '.join(names)} | {' | '.join(row)} |" for row, names in sorted(rows.items())]
+
+    lines = README.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| known by name, and what is named after it | pooled by | prompts for | takes instructions |")
+
+    assert expected == lines[start + 2 : start + 2 + len(expected)]
 
 
 def test_the_folder_s_own_files_win(tmp_path: Path) -> None:

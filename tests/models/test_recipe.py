@@ -468,11 +468,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         {},
     ),
     "only pickled weights": (
-        ": has only pickled weights, which can run code; convert them to safetensors",
+        ": has only pickled weights, which can run code; write them anew: nearfar unpickle",
         {CONFIG: BERT, "pytorch_model.bin": b""},
     ),
     "only pickled weights, as .pt": (
-        ": has only pickled weights, which can run code; convert them to safetensors",
+        ": has only pickled weights, which can run code; write them anew: nearfar unpickle",
         {CONFIG: BERT, "model.pt": b""},
     ),
     "no weights": (": has no *.safetensors", {CONFIG: BERT}),
@@ -540,11 +540,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         )
     },
     "a transformer from elsewhere": (
-        f"/modules.json: {ONLY}custom_st.Transformer, sentence_transformers.models.Pooling",
+        "/modules.json: custom_st.Transformer is code of the model's own, which is never run; ",
         SENTENCE_MODEL | {MODULES: [{"path": "", "type": "custom_st.Transformer"}, POOLED]},
     ),
     "a pooling from elsewhere": (
-        f"/modules.json: {ONLY}sentence_transformers.models.Transformer, modeling_mine.Pooling",
+        "/modules.json: modeling_mine.Pooling is code of the model's own, which is never run; ",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, {"path": "1_Pooling", "type": "modeling_mine.Pooling"}]},
     ),
     "a transformer in a folder of its own": (

@@ -25,6 +25,7 @@ from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 from nearfar.serving.opening import Opener
+from nearfar.types import EmbedJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -226,6 +227,59 @@ async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_i
     await fleet.close()
 
 
+async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_says_so(prompted: Path) -> None:
+    """Even of a name that they leave out; the default goes with its prompt."""
+    model = ModelSettings(name=str(prompted), engine="fake", prompts={"query": "numbers "})
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        await client.post("/v2/rerank", json={"model": "prompted", "query": "fox", "documents": ["dog"]})
+        await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
+        (told,) = (await client.get("/info")).json()["models"]
+        (served,) = app.state.fleet.models()
+        _, ranked, embedded = served.lane._engine.batches  # the probe first
+
+    expected = served.tokens.encode(["numbers fox", "dog"])
+    assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
+    assert served.tokens.encode(["dog"]) == embedded
+    assert ({"query": "numbers "}, None, "settings") == (
+        told["prompts"],
+        told["default_prompt"],
+        told["prompts_source"],
+    )
+
+
+async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
+    settings = Settings(models=(ModelSettings(name=str(reranker), engine="fake", prompts={"query": "Q: "}),))
+    fleet = Fleet(settings, {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=r"reranker takes pairs as they are; take its prompts out"):
+        await fleet.opened()
+    await fleet.close()
+
+
+async def test_info_says_where_prompts_come_from(several: httpx.AsyncClient, prompted: Path) -> None:
+    async with only(prompted) as client:
+        (told,) = (await client.get("/info")).json()["models"]
+    models = (await several.get("/info")).json()["models"]
+
+    assert told["prompts_source"] == "config_sentence_transformers.json"
+    assert ["", "", ""] == [model["prompts_source"] for model in models]
+
+
+async def test_an_instruction_of_the_caller_s_stands_in_the_model_s_own_prompt(prompted: Path) -> None:
+    prompts = {"query": "Instruct: a question\nQuery: "}
+    model = ModelSettings(name=str(prompted), engine="fake", prompts=prompts)
+
+    async with running(Settings(models=(model,))) as app:
+        job = EmbedJob(model="prompted", inputs=("dog",), role="query", instruction="the quick fox")
+        await app.state.service.embed(job)
+        (served,) = app.state.fleet.models()
+        _, embedded = served.lane._engine.batches  # the probe first
+
+    assert served.tokens.encode(["Instruct: the quick fox\nQuery: dog"]) == embedded
+
+
 async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:
     body = {"model": "mini", "query": QUERY, "documents": ["same"] * 30 + [QUERY]}
 
@@ -297,8 +351,18 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged: can't be loaded")):
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged/model.safetensors: is cut short")):
         async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
+            pass
+
+
+async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_engine(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "mistral", "mistral")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    lay(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
+
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token asks")):
+        async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):
             pass
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.engines.heads import heads_of
 from nearfar.errors import CheckpointError, EngineUnavailable
+from nearfar.models.weights import file_of
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
@@ -55,6 +56,7 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     if order.recipe.quantized:
         raise EngineUnavailable(f"{order.folder}: its weights are quantised for MLX; use --engine mlx")
     from transformers import (
+        CONFIG_MAPPING,
         AutoModel,
         AutoModelForCausalLM,
         AutoModelForMaskedLM,
@@ -62,6 +64,11 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     )
     from transformers.utils import logging
 
+    if order.recipe.model_type not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"{order.folder / 'config.json'}: the installed transformers has no code for the model_type "
+            f"{order.recipe.model_type[:50]!r}; update it, or serve another model"
+        )
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would break into the log
     auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
@@ -80,7 +87,9 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
             **options,
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own
-        raise CheckpointError(f"{order.folder}: can't be loaded: {_first_sentence(error)}") from error
+        raise CheckpointError(
+            f"{order.folder}: can't be loaded: {_first_sentence(error)}; download the model again, or serve another"
+        ) from error
     _refuse_unfit(order, model, report)
     if order.recipe.judge and order.recipe.speaks:
         model = _as_classifier(model, order.recipe.judge)
@@ -110,15 +119,20 @@ def _as_classifier(model: Any, judge: Judge) -> Any:
 def _refuse_unfit(order: EngineOrder, model: Any, report: dict[str, Any]) -> None:
     if model.config.is_encoder_decoder:
         raise CheckpointError(
-            f"{order.folder}: {order.recipe.model_type} is an encoder with a decoder, which isn't supported"
+            f"{order.folder / 'config.json'}: {order.recipe.model_type} is an encoder with a decoder, which isn't "
+            "supported; take a model that is only one of the two"
         )
     damaged = next((name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()), None)
     if damaged:
-        raise CheckpointError(f"{order.folder}: the weights are damaged: {damaged} holds numbers that aren't finite")
+        raise CheckpointError(
+            f"{file_of(order.folder, damaged)}: the weights are damaged: {damaged} holds numbers that aren't finite; "
+            "download the model again"
+        )
     absent = sorted(key for key in report["missing_keys"] if not (order.recipe.task == "embed" and "pooler." in key))
     if absent:
         raise CheckpointError(
-            f"{order.folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs"
+            f"{order.folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs; take a "
+            "folder that has them"
         )
 
 

@@ -41,6 +41,9 @@ class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     use_bidirectional_attention: bool | str | None = None
     sentence_transformers: dict[str, Any] = {}
     sbert_ce_default_activation_function: str | None = None
+    auto_map: dict[str, Any] | None = None
+    is_encoder_decoder: bool | None = None
+    is_causal: bool | None = None
 
     @property
     def padding(self) -> int | None:
@@ -80,5 +83,5 @@ class Prompts(Struct):
     """config_sentence_transformers.json."""
 
     activation_fn: str | None = None
-    prompts: dict[str, str] = {}
+    prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None

@@ -19,9 +19,11 @@ def read_json(file: Path, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
-        raise CheckpointError(f"{file}: can't be read ({error.strerror})") from error
+        raise CheckpointError(f"{file}: can't be read ({error.strerror}); download the model again") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{file}: is damaged or not what it should be: {error}") from error
+        raise CheckpointError(
+            f"{file}: is damaged or not what it should be: {error}; download the model again, or mend the file"
+        ) from error
 
 
 def read_json_if_there(file: Path, kind: type[_T]) -> _T:

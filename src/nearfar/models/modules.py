@@ -28,7 +28,8 @@ _POOLING_FLAGS: dict[str, Pooling] = {
 }
 
 
-_MAKERS = ("sentence_transformers.", "pylate.models.Dense.")
+# Whose steps are known; any other's are code of the model's own.
+MAKERS = ("sentence_transformers.", "pylate.models.Dense.")
 
 
 class Dense(Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class Module(Struct):
     @property
     def kind(self) -> str:
         """Give the class' name, or for a class that is nobody's we know, its whole path."""
-        return self.type.rpartition(".")[2] if self.type.startswith(_MAKERS) else self.type
+        return self.type.rpartition(".")[2] if self.type.startswith(MAKERS) else self.type
 
 
 class Names(Struct):
@@ -110,7 +111,7 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
     pooling, source = (
         ((usual.pooling,), f"{usual.source}; the folder has no {modules[1].path}/config.json")
         if (usual and not file.is_file())
-        else (_pooling(file, hidden_size), f"{modules[1].path}/config.json")
+        else (read_pooling(file, hidden_size), f"{modules[1].path}/config.json")
     )
     dense = tuple(
         read_dense(at, "sentence_embedding") for at, kind in zip(folders, kinds, strict=True) if kind == "Dense"
@@ -141,7 +142,7 @@ def read_modules(folder: Path) -> list[Module] | None:
     return read_json(file, list[Module]) if file.is_file() else None
 
 
-def _pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
+def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     """Read the modes from either spelling: ``pooling_mode`` (6.x) or one ``pooling_mode_*`` flag a mode."""
     values = read_json(file, dict[str, Any])
     if values.get("include_prompt") is False:
@@ -171,7 +172,7 @@ def read_dense(folder: Path, works_on: str) -> Dense:
         raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise CheckpointError(f"{folder}: has no model.safetensors")
+        raise CheckpointError(f"{folder}: has no model.safetensors; download it, or write the pickle in its place anew")
     return Dense(
         file=weights,
         in_features=config.in_features,

@@ -12,41 +12,22 @@ from msgspec import Struct
 
 from nearfar.errors import CheckpointError
 from nearfar.models.classifiers import with_labels
-from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
-from nearfar.models.families import Known, known_by
+from nearfar.models.configs import SENTENCE_FILES, Config, Sentence, Tokenizer
+from nearfar.models.embedders import with_outputs
+from nearfar.models.families import known_by
 from nearfar.models.files import read_json, read_json_if_there
 from nearfar.models.judging import Judge, is_qwen3_reranker, read_judge
-from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_modules, read_steps, score_folder
-from nearfar.models.multi_vector import MultiVector, is_multi_vector, read_multi_vector
-from nearfar.models.refusals import refuse_ignored, refuse_pickles
-from nearfar.models.sparse import Sparse, read_m3, read_splade
+from nearfar.models.modules import Dense, Pooling, score_folder
+from nearfar.models.multi_vector import MultiVector
+from nearfar.models.refusals import refuse_no_model, refuse_pickles, refuse_unfit
+from nearfar.models.sparse import Sparse
+from nearfar.models.usual import usual_limit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.types import Output
 
-# Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
-_DECODERS = frozenset(
-    (
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gpt2",
-        "gpt_neox",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmo",
-        "olmo2",
-        "opt",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-    )
-)
 # These start counting positions after the padding id, so the table has that many rows no text can use
 # (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).
 _OFFSET_POSITIONS = frozenset(
@@ -63,7 +44,6 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
-_PROMPTS_FILE = "config_sentence_transformers.json"
 _UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
 
 
@@ -100,6 +80,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     sparse: Sparse | None = None
     judge: Judge | None = None
     quantized: bool = False
+    prompts_source: str = ""
 
     @property
     def speaks(self) -> bool:
@@ -135,16 +116,14 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
     Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
     anything in the folder that can't be honoured.
     """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: has no config.json, so it isn't a transformers or sentence-transformers model"
-        )
+    refuse_no_model(folder)
     config = read_json(folder / "config.json", Config)
+    names = (name or folder.name, config.name or "")
+    refuse_unfit(folder, config, names[0])
     refuse_pickles(folder)
-    refuse_ignored(folder, config)
     sentence = _read_sentence(folder)
     tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
-    stated = sentence.max_seq_length or tokenizer.model_max_length
+    stated = sentence.max_seq_length or usual_limit(folder, known_by(names[0]), tokenizer.model_max_length)
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
@@ -156,50 +135,13 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         type_ids=_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
     )
-    names = (name or folder.name, config.name or "")
     if recipe.architecture.endswith("ForSequenceClassification"):
         return with_labels(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
     if _judges(folder, config, names):
         return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
-    return _embedder(folder, config, recipe, names, sentence)
-
-
-def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str], sentence: Sentence) -> Recipe:
-    """Add what becomes of hidden states, from the folder's files or as the family is known by its names."""
-    modules = read_modules(folder)
-    if is_multi_vector(folder, config, modules):
-        found = read_multi_vector(folder, config, recipe.hidden_size, modules)
-        return msgspec.structs.replace(
-            recipe, multi_vector=found.multi_vector, prompts=found.prompts, pooling_source=found.source
-        )
-    if sparse := read_splade(folder, config, modules, names[0]):
-        recipe = msgspec.structs.replace(
-            recipe, sparse=sparse, pooling_source="modules.json" if modules else "the model's name"
-        )
-        return _with_prompts(folder, recipe, None)
-    # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
-    recipe = _with_prompts(folder, recipe, known_by(names[0]))
-    known = known_by(*names)
-    if known and known.pooling != "lasttoken" and not known.has_more and config.model_type in _DECODERS:
-        known = None  # a family's later, larger members: bge-en-icl is no BERT
-    usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
-    if sentence.transformer_task == "fill-mask":
-        raise CheckpointError(
-            f"{folder / SENTENCE_FILES[0]}: the transformer guesses words, and no SpladePooling makes weights of that"
-        )
-    steps = read_steps(folder, recipe.hidden_size, usual) or _usual_steps(folder, config, known)
-    multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)
-    return msgspec.structs.replace(
-        recipe,
-        multi_vector=multi_vector,
-        sparse=sparse,
-        pooling=steps.pooling,
-        pooling_source=steps.source,
-        dense=steps.dense,
-        normalize=steps.normalize,
-    )
+    return with_outputs(folder, config, recipe, names, sentence)
 
 
 def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
@@ -217,31 +159,6 @@ def _read_sentence(folder: Path) -> Sentence:
     if sentence.unusual:
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
-
-
-def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:
-    file = folder / _PROMPTS_FILE
-    if known and not file.is_file():
-        return msgspec.structs.replace(recipe, prompts=known.prompts)
-    named = read_json_if_there(file, Prompts)
-    if named.default_prompt_name and named.default_prompt_name not in named.prompts:
-        raise CheckpointError(f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts")
-    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
-    default = named.default_prompt_name if named.default_prompt_name in prompts else None
-    return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default)
-
-
-def _usual_steps(folder: Path, config: Config, known: Known | None) -> Steps:
-    """Give a folder without modules.json the pooling of its family, and say how that is known."""
-    if known and known.has_more:
-        raise CheckpointError(f"{folder}: has no modules.json, and {known.source} has more layers than its pooling")
-    if known:
-        source = f"as {known.source}, by its name; the folder has no modules.json"
-        return Steps(pooling=(known.pooling,), source=source, dense=(), normalize=True)
-    pooling: Pooling = "lasttoken" if config.model_type in _DECODERS else "mean"
-    kind = "decoders" if pooling == "lasttoken" else "encoders"
-    source = f"default for {kind}; the folder has no modules.json"
-    return Steps(pooling=(pooling,), source=source, dense=(), normalize=True)
 
 
 def _type_ids(config: Config, tokenizer: Tokenizer) -> bool:

@@ -10,8 +10,8 @@ from nearfar.errors import CheckpointError
 from nearfar.models.files import read_json_if_there
 from nearfar.models.modules import Dense, Module, inside
 from nearfar.models.multi_vector import MultiVector
-from nearfar.models.safetensors import read_shapes
 from nearfar.models.tokenizer import open_tokenizer
+from nearfar.models.weights import shapes_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def read_m3(folder: Path, config: Config, hidden_size: int) -> tuple[MultiVector
 
 
 def _linear(file: Path, hidden_size: int) -> Dense:
-    shapes = read_shapes(file)
+    shapes = shapes_in(file)
     weight = shapes.get("weight", ())
     if len(weight) != 2 or weight[1] != hidden_size:  # noqa: PLR2004 — a matrix
         raise CheckpointError(f"{file}: has no weight that takes {hidden_size} values")

@@ -43,7 +43,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise CheckpointError(f"{file}: is damaged: {error}") from error
+        raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
 
 
 def _contradicted(folder: Path) -> bool:
@@ -68,7 +68,9 @@ def _settings(step: object) -> dict[str, Any]:
 
 def _by_transformers(folder: Path) -> Tokenizer:
     if not any(file for name in ("tokenizer.json", *_OLDER_FILES) for file in folder.glob(name)):
-        raise CheckpointError(f"{folder}: has no tokenizer that can be read: no tokenizer.json, vocab.txt or the like")
+        raise CheckpointError(
+            f"{folder}: has no tokenizer that can be read: no tokenizer.json, vocab.txt or the like; download them"
+        )
     try:
         from transformers import AutoTokenizer
 

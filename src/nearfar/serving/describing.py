@@ -69,6 +69,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted:
         pooling_source=recipe.pooling_source,
         normalized=recipe.normalize,
         prompts=recipe.prompts,
+        prompts_source=recipe.prompts_source,
         default_prompt=recipe.default_prompt,
         score=_score(recipe),
         score_is_probability=recipe.task == "score",

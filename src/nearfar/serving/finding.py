@@ -13,7 +13,7 @@ from nearfar.errors import ConfigError
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
 from nearfar.models.recipe import Recipe, read_recipe
-from nearfar.models.weights import Weights, count_weights
+from nearfar.models.sizes import Weights, count_weights
 from nearfar.serving.describing import describe
 from nearfar.types import ModelInfo
 
@@ -48,6 +48,8 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
     checkpoint = find_checkpoint(wanted.name, hub)
     recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
+    if wanted.prompts is not None:
+        recipe = _with_prompts(recipe, wanted.name, wanted.prompts)
     if wanted.prompt is not None:
         recipe = _with_default(recipe, wanted)
     engine, device = wanted.engine or "auto", wanted.device or "auto"
@@ -89,6 +91,14 @@ def as_opened(found: Found, model: Model) -> Found:
             dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
         ),
     )
+
+
+def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
+    """Let the operator's prompts take the place of all that the files or the family say."""
+    if recipe.task == "score":
+        raise ConfigError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
+    default = recipe.default_prompt if recipe.default_prompt in prompts else None
+    return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default, prompts_source="settings")
 
 
 def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:

@@ -13,6 +13,7 @@ from nearfar.config import OnOverflow
 from nearfar.engines import Choice, Engine, EngineOrder
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
+from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
 from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.lane import Lane, LaneLimits
@@ -20,6 +21,7 @@ from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from nearfar.config import Settings
     from nearfar.serving.finding import Found
@@ -60,7 +62,7 @@ class Opener:
         """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await self.aside(lambda: Tokens(checkpoint.folder, recipe))
+        tokens = await self.aside(lambda: _tokens(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
@@ -113,6 +115,12 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
+
+
+def _tokens(folder: Path, recipe: Recipe) -> Tokens:
+    tokens = Tokens(folder, recipe)
+    refuse_lost_end(folder, recipe, tokens)
+    return tokens
 
 
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:

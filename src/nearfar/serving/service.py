@@ -97,7 +97,7 @@ class Service:
                 raise EmptyInput("there is nothing to embed")
             if job.dimensions is not None and not 1 <= job.dimensions <= dim:
                 raise BadDimensions(job.dimensions, dim)
-            prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role)
+            prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role, job.instruction)
             rows, vectors = await self._run(model, _size(job.inputs), lambda: rows_of_texts(model, job, prompt))
             if job.dimensions is not None and job.dimensions < dim:
                 vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)

@@ -18,6 +18,9 @@ from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
 from nearfar.engines.precision import Loss, measure_loss
 from nearfar.errors import CheckpointError, ConfigError
+from nearfar.models.configs import SENTENCE_FILES
+from nearfar.models.files import read_json_if_there
+from nearfar.models.prompts import FILE as PROMPTS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +110,7 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
 
 
 def _name(order: EngineOrder, target: Path, name: str) -> None:
-    """Write down what another folder's name wouldn't tell: the model's own, its pooling and its prompts."""
+    """Write down what another folder's name wouldn't tell: the model's own, its pooling, its prompts and its limit."""
     recipe = order.recipe
     files: dict[str, object] = {"config.json": read_config(target) | {"_name_or_path": name or order.folder.name}}
     if recipe.task == "embed" and not (target / "modules.json").exists():
@@ -119,9 +122,12 @@ def _name(order: EngineOrder, target: Path, name: str) -> None:
         ]
         pooling = {"word_embedding_dimension": recipe.hidden_size, "pooling_mode": list(recipe.pooling)}
         files["1_Pooling/config.json"] = pooling
-        if not (target / "config_sentence_transformers.json").exists():
-            named = {"prompts": recipe.prompts, "default_prompt_name": recipe.default_prompt}
-            files["config_sentence_transformers.json"] = named
+    if recipe.task == "embed":
+        said = read_json_if_there(target / PROMPTS_FILE, dict[str, object])
+        if said.get("prompts") is None:
+            files[PROMPTS_FILE] = said | {"prompts": recipe.prompts, "default_prompt_name": recipe.default_prompt}
+        if not any((target / file).is_file() for file in SENTENCE_FILES):
+            files[SENTENCE_FILES[0]] = {"max_seq_length": recipe.max_tokens}
     for path, content in files.items():
         (target / path).parent.mkdir(exist_ok=True)
         (target / path).write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -17,6 +17,7 @@ from msgspec import Struct
 from nearfar.engines.mlx.arrays import load_arrays
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files import read_json
+from nearfar.models.weights import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -135,7 +136,10 @@ def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Pa
     wanted: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
     absent = sorted(wanted.keys() - weights.arrays.keys())
     if absent:
-        raise CheckpointError(f"{folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs")
+        raise CheckpointError(
+            f"{folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs; take a folder "
+            "that has them"
+        )
     extra = sorted(weights.arrays.keys() - wanted.keys())
     if extra:
         raise EngineUnavailable(
@@ -155,7 +159,10 @@ def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Pa
     saved = ((name, weights.arrays[name]) for name in wanted)
     damaged = next((name for name, value in saved if _is_float(value) and not mx.isfinite(value).all().item()), None)
     if damaged:
-        raise CheckpointError(f"{folder}: the weights are damaged: {damaged} holds numbers that aren't finite")
+        raise CheckpointError(
+            f"{file_of(folder, weights.names[damaged])}: the weights are damaged: {damaged} holds numbers that aren't "
+            "finite; download the model again"
+        )
 
 
 def _cast(array: mx.array, dtype: mx.Dtype | None) -> mx.array:
