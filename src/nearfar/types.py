@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
+TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
 TokenIds: TypeAlias = tuple[int, ...]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
 Keep = Literal["start", "end"]  # which part of an over-long text is kept
@@ -56,13 +57,14 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):
-    """Texts of which all is wanted that the model makes of them; ``task`` names what must be among that."""
+    """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that."""
 
     model: str | None
     inputs: tuple[str, ...]
-    task: Task
+    outputs: tuple[Output, ...] = ()
     role: Role | None = None
     prompt: str | None = None
+    on_overflow: OnOverflow | None = None
 
 
 class ClassifyJob(Struct, frozen=True, kw_only=True):
@@ -71,6 +73,7 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
     model: str | None
     inputs: tuple[str | tuple[str, str], ...]
     raw_scores: bool = False
+    on_overflow: OnOverflow | None = None
 
 
 class RankJob(Struct, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ async def test_sparse_vectors_rank_by_their_cosine(tmp_path: Path) -> None:
 
 async def test_one_call_gives_all_that_a_text_becomes(tmp_path: Path) -> None:
     async with serving(write_m3(tmp_path / "bge-m3")) as service:
-        whole = await service.represent(RepresentJob(model=None, inputs=DOCUMENTS, task="sparse"))
+        whole = await service.represent(RepresentJob(model=None, inputs=DOCUMENTS, outputs=("sparse",)))
         dense = await service.embed(EmbedJob(model=None, inputs=DOCUMENTS))
 
     found = np.stack([np.asarray(one.dense) for one in whole.texts])
@@ -95,7 +95,7 @@ async def test_a_model_without_one_vector_is_not_asked_for_it(tmp_path: Path) ->
         with pytest.raises(WrongTask, match="can't embed"):
             await service.embed(EmbedJob(model="colbert", inputs=("a",)))
         with pytest.raises(WrongTask, match="can't sparse"):
-            await service.represent(RepresentJob(model="colbert", inputs=("a",), task="sparse"))
+            await service.represent(RepresentJob(model="colbert", inputs=("a",), outputs=("sparse",)))
 
 
 @pytest.mark.parametrize("independent", [False, True])

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 from litestar import Request, Response, get, post, route
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
-from nearfar.dialects import Dialect, ErrorRow, fleet_of, json_response, read_body, while_connected
+from nearfar.dialects import (
+    Dialect,
+    ErrorRow,
+    encoded_response,
+    fleet_of,
+    json_response,
+    read_body,
+    report,
+    service_of,
+    while_connected,
+)
+from nearfar.dialects.vectors import numbers, put_together
+from nearfar.types import Output, RepresentJob
+
+if TYPE_CHECKING:
+    from nearfar.types import Representation, Represented
 
 
 class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +35,30 @@ class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):
     model: str
 
 
+class RepresentRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /represent. ``outputs`` names what is wanted of all that the model makes; None for all."""
+
+    input: str | list[str]
+    model: str | None = None
+    outputs: list[Output] | None = None
+    input_type: Literal["query", "document"] | None = None
+    prompt_name: str | None = None
+
+
+class _Sparse(Struct):
+    indices: msgspec.Raw
+    values: msgspec.Raw
+    size: int
+
+
+class _Representation(Struct, kw_only=True, omit_defaults=True):
+    index: int
+    dense: msgspec.Raw | UnsetType = UNSET
+    multi_vector: msgspec.Raw | UnsetType = UNSET
+    sparse: _Sparse | UnsetType = UNSET
+
+
+_represent = msgspec.json.Decoder(RepresentRequest)
 _decoder = msgspec.json.Decoder(ModelOrder)
 
 
@@ -56,6 +95,54 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every metric in Prometheus' text form."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it
     return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+@post("/represent", status_code=200)
+async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Give all that a model makes of texts, from one forward: a vector, one a token, sparse weights."""
+    try:
+        body = await read_body(request, _represent)
+    except msgspec.ValidationError as error:
+        raise errors.InputError(str(error)) from error
+    texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
+    job = RepresentJob(
+        model=body.model or None,
+        inputs=texts,
+        outputs=tuple(body.outputs or ()),
+        role=body.input_type,
+        prompt=body.prompt_name,
+    )
+    done = await while_connected(request, service_of(request).represent(job))
+    wanted = set(body.outputs or get_args(Output))
+    size = sum(_size(one) for one in done.texts)
+    encoded = await put_together(size, lambda: _represented(done, wanted))
+    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage))
+
+
+def _size(one: Representation) -> int:
+    return sum(
+        array.size for array in (one.dense, one.multi_vector, one.sparse and one.sparse.values) if array is not None
+    )
+
+
+def _represented(done: Represented, wanted: set[Output]) -> dict[str, object]:
+    return {
+        "model": done.model,
+        "data": [_rendered(index, one, wanted) for index, one in enumerate(done.texts)],
+        "usage": {"tokens": done.usage.tokens, "truncated_tokens": done.usage.truncated_tokens},
+    }
+
+
+def _rendered(index: int, one: Representation, wanted: set[Output]) -> _Representation:
+    dense, tokens, sparse = one.dense, one.multi_vector, one.sparse
+    return _Representation(
+        index=index,
+        dense=UNSET if dense is None or "dense" not in wanted else numbers(dense),
+        multi_vector=UNSET if tokens is None or "multi_vector" not in wanted else numbers(tokens),
+        sparse=UNSET
+        if sparse is None or "sparse" not in wanted
+        else _Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size),
+    )
 
 
 @post("/admin/models/load", status_code=200)
@@ -113,7 +200,7 @@ def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> o
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, load, unload],
+    handlers=[live, ready, info, metrics, represent, load, unload],
     errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
     render_error=_render_error,
     prefixes=("/",),

@@ -31,7 +31,7 @@ async def render_reply(vectors: FloatArray, encoding: Encoding, reply: Callable[
 
     Large answers are rendered and put together off the event loop.
     """
-    return await _put_together(vectors.size, lambda: reply(_render(vectors, encoding)))
+    return await put_together(vectors.size, lambda: reply(_render(vectors, encoding)))
 
 
 async def render_types(
@@ -47,10 +47,12 @@ async def render_types(
             return _render(done.vectors, kind)
         return _numbers(quantize(done.vectors, kind, done.int8_range))
 
-    return await _put_together(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
+    return await put_together(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
 
 
-async def _put_together(size: int, body: Callable[[], object]) -> bytes:
+async def put_together(size: int, body: Callable[[], object]) -> bytes:
+    """Encode what ``body`` builds around so many numbers; off the event loop where they are many."""
+
     def encoded() -> bytes:
         return msgspec.json.encode(body())
 
@@ -65,4 +67,18 @@ def _render(vectors: FloatArray, encoding: Encoding) -> list[msgspec.Raw]:
 
 
 def _numbers(rows: Iterable[object]) -> list[msgspec.Raw]:
-    return [msgspec.Raw(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in rows]
+    return [numbers(row) for row in rows]
+
+
+def numbers(array: object) -> msgspec.Raw:
+    """Render an array of any shape, each number at its shortest."""
+    return msgspec.Raw(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def numbers_each(array: FloatArray) -> list[msgspec.Raw]:
+    """Render the numbers of (k,) one by one."""
+    return [
+        msgspec.Raw(found)
+        for found in orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        if found
+    ]

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nearfar.serving.quantizing import usual_range
-from nearfar.types import ModelInfo
+from nearfar.types import TASK_OF, ModelInfo
 
 if TYPE_CHECKING:
     from nearfar.config import ModelSettings
@@ -35,8 +35,7 @@ def _tasks(recipe: Recipe) -> tuple[Task, ...]:
         if recipe.judge:
             return ("rank",)
         return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
-    outputs: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
-    return (*(outputs[output] for output in recipe.outputs), "rank")
+    return (*(TASK_OF[output] for output in recipe.outputs), "rank")
 
 
 def _score(recipe: Recipe) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens
+from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
 from nearfar.models import openai_tokens
 from nearfar.models.prompts import prompt_for
-from nearfar.types import RankJob
+from nearfar.types import TASK_OF, RankJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nearfar.config import OnOverflow
     from nearfar.models.tokens import Row
     from nearfar.serving.opening import Model
     from nearfar.types import Ceiling, ClassifyJob, EmbedJob, RepresentJob, Role, ScoreJob, TokenIds
@@ -31,10 +32,7 @@ def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
         # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
         counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
         _refuse_over(counts, job.ceiling)
-    _refuse_empty(rows)
-    if (job.on_overflow or model.on_overflow) == "error":
-        _refuse_cut(rows)
-    return rows
+    return _kept(rows, job.on_overflow or model.on_overflow)
 
 
 def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
@@ -76,7 +74,18 @@ def rows_of_query_and_documents(model: Model, job: RankJob) -> list[Row]:
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Tokenise texts of which all is wanted that the model makes of them."""
-    return _kept(model, model.tokens.encode(job.inputs, prompt, role=job.role or "document"))
+    return _kept(
+        model.tokens.encode(job.inputs, prompt, role=job.role or "document"), job.on_overflow or model.on_overflow
+    )
+
+
+def refuse_unrepresentable(model: Model, job: RepresentJob) -> None:
+    """Refuse a job without texts, or for an output that isn't among the model's."""
+    if not job.inputs:
+        raise EmptyInput("there is nothing to embed")
+    absent = next((output for output in job.outputs if output not in model.recipe.outputs), None)
+    if absent or not model.recipe.outputs:
+        raise WrongTask(model.info.name, TASK_OF[absent or "dense"])
 
 
 def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
@@ -87,13 +96,13 @@ def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
             rows += model.tokens.encode([text])
         else:
             rows += model.tokens.encode_pairs(text[0], [text[1]], None)
-    return _kept(model, rows)
+    return _kept(rows, job.on_overflow or model.on_overflow)
 
 
-def _kept(model: Model, rows: list[Row]) -> list[Row]:
-    """Refuse rows that have no token, and where the model's setting says so, those that were cut."""
+def _kept(rows: list[Row], on_overflow: OnOverflow) -> list[Row]:
+    """Refuse rows that have no token, and if asked to, those that were cut."""
     _refuse_empty(rows)
-    if model.on_overflow == "error":
+    if on_overflow == "error":
         _refuse_cut(rows)
     return rows
 

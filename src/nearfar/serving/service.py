@@ -27,6 +27,7 @@ from nearfar.serving.quantizing import range_at
 from nearfar.serving.rows import (
     by_query,
     refuse_unrankable,
+    refuse_unrepresentable,
     rows_of_pairs,
     rows_of_query_and_documents,
     rows_of_texts,
@@ -35,6 +36,7 @@ from nearfar.serving.rows import (
 )
 from nearfar.serving.tokenising import Tokenising
 from nearfar.types import (
+    TASK_OF,
     Classified,
     Embedded,
     Ranked,
@@ -154,9 +156,9 @@ class Service:
 
     async def represent(self, job: RepresentJob) -> Represented:
         """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""
-        async with self._lease(job.model, job.task) as (model, named):
-            if not job.inputs:
-                raise EmptyInput("there is nothing to embed")
+        held = self._lease(job.model, TASK_OF[job.outputs[0]]) if job.outputs else self._any(job.model)
+        async with held as (model, named):
+            refuse_unrepresentable(model, job)
             prompt = choose_prompt(model.recipe, named or job.prompt, job.role or "document")
             size = _size(job.inputs)
             rows, found = await self._run(model, size, lambda: rows_to_represent(model, job, prompt), "represent")

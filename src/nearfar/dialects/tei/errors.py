@@ -1,0 +1,56 @@
+"""What goes wrong, in TEI's words: a sentence and a kind in PascalCase."""
+
+from __future__ import annotations
+
+from nearfar import errors
+from nearfar.dialects import ErrorRow
+
+
+def _invalid(error: errors.RequestError) -> str:
+    return f"Input validation error: {error}"
+
+
+_FAILED = ErrorRow(424, "Backend", phrase=lambda _: "Inference failed; the server's log says why")
+ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
+    errors.RequestError: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.InputError: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.MalformedBody: ErrorRow(
+        400, "Validation", phrase=lambda error: f"Failed to parse the request body: {error}"
+    ),
+    errors.BodyTooLarge: ErrorRow(413, "Validation"),
+    errors.NoModel: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.EmptyInput: ErrorRow(400, "Empty"),
+    errors.TooMany: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.TooLong: ErrorRow(
+        422,
+        "Validation",
+        phrase=lambda error: (
+            f"Input validation error: `inputs` must have at most {error.limit} tokens. Given: {error.tokens}"
+        ),
+    ),
+    errors.TooManyTokens: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.BadDimensions: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.BadTokenIds: ErrorRow(422, "Tokenizer"),
+    errors.UnknownModel: ErrorRow(404, "Validation"),
+    errors.WrongTask: ErrorRow(
+        422, "Validation", phrase=lambda error: f"model {error.model} is not an embedding model"
+    ),
+    errors.UnknownPath: ErrorRow(404, "Validation"),
+    errors.WrongMethod: ErrorRow(405, "Validation"),
+    errors.MissingKey: ErrorRow(401, "Unauthorized"),
+    errors.WrongKey: ErrorRow(401, "Unauthorized"),
+    errors.CallerGone: ErrorRow(499, "Validation"),
+    errors.ServingError: _FAILED,
+    errors.Overloaded: ErrorRow(429, "Overloaded", phrase=lambda _: "Model is overloaded"),
+    errors.DeadlinePassed: ErrorRow(504, "Backend"),
+    errors.NotReady: ErrorRow(503, "Unhealthy"),
+    errors.Draining: ErrorRow(503, "Unhealthy"),
+    errors.OutOfMemory: ErrorRow(413, "Validation"),
+    errors.EngineFailed: _FAILED,
+    errors.InternalFault: _FAILED,
+}
+
+
+def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
+    """Give the body of an error."""
+    return {"error": sentence, "error_type": row.kind}

@@ -1,0 +1,184 @@
+"""vLLM's score, classify, pooling, tokenize and detokenize: https://docs.vllm.ai/en/latest/models/pooling_models."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from litestar import Request, Response, post
+
+from nearfar.dialects import (
+    Dialect,
+    SharedRoute,
+    encoded_response,
+    json_response,
+    read_body,
+    report,
+    service_of,
+    while_connected,
+)
+from nearfar.dialects.vectors import numbers, put_together
+from nearfar.dialects.vllm.bodies import (
+    Class,
+    ClassifyRequest,
+    DetokenizeRequest,
+    ListReply,
+    Pooled,
+    PoolingRequest,
+    Score,
+    ScoreReply,
+    ScoreRequest,
+    Texts,
+    TokenizeReply,
+    TokenizeRequest,
+    Tokens,
+)
+from nearfar.dialects.vllm.errors import ERRORS, render_error
+from nearfar.errors import EmptyInput, InputError
+from nearfar.types import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
+
+if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
+    from nearfar.types import Classified, Scored, Usage
+
+_T = TypeVar("_T")
+
+
+_score = msgspec.json.Decoder(ScoreRequest)
+_classify = msgspec.json.Decoder(ClassifyRequest)
+_pooling = msgspec.json.Decoder(PoolingRequest)
+_tokenize = msgspec.json.Decoder(TokenizeRequest)
+_detokenize = msgspec.json.Decoder(DetokenizeRequest)
+
+
+@post(["/v1/score", "/score"], status_code=200)
+async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await _read(request, _score)
+    if body.truncate_prompt_tokens not in {None, -1}:
+        raise InputError("truncate_prompt_tokens: only -1 is known here; max_tokens_per_doc cuts documents")
+    first, second = _sides(body)
+    job = ScoreJob(
+        model=body.model or None,
+        pairs=tuple(zip(first * len(second) if len(first) == 1 else first, second, strict=True)),
+        max_tokens_per_document=body.max_tokens_per_doc or None,
+        raw_scores=False in {body.use_activation, body.activation},
+    )
+    done = await while_connected(request, service_of(request).score(job))
+    return json_response(_reply(done), headers=report(request, done.model, len(job.pairs), done.usage))
+
+
+@post("/classify", status_code=200)
+async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Give each text the likeliest of the model's labels, and how likely each is."""
+    body = await _read(request, _classify)
+    raw = False in {body.use_activation, body.activation}
+    job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
+    done = await while_connected(request, service_of(request).classify(job))
+    reply = _list_reply("classify", done.model, done.usage, _classes(done))
+    return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage))
+
+
+@post("/pooling", status_code=200)
+async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Give a vector for each token that counts, (n, M) a text."""
+    body = await _read(request, _pooling)
+    if body.task not in {None, "token_embed"}:
+        raise InputError("task: only token_embed is known here; /v1/embeddings and /classify do the others")
+    job = RepresentJob(model=body.model or None, inputs=_several(body.input), outputs=("multi_vector",))
+    done = await while_connected(request, service_of(request).represent(job))
+    vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
+
+    def build() -> ListReply:
+        pooled = [Pooled(index, numbers(one)) for index, one in enumerate(vectors)]
+        return _list_reply("pool", done.model, done.usage, pooled)
+
+    encoded = await put_together(sum(one.size for one in vectors), build)
+    return encoded_response(encoded, headers=report(request, done.model, len(vectors), done.usage))
+
+
+async def tokenize(request: AnyRequest) -> Response[bytes]:
+    body = await _read(request, _tokenize)
+    job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens)
+    done = await while_connected(request, service_of(request).tokenize(job))
+    pieces = done.texts[0].pieces
+    names = [piece.token for piece in pieces] if body.return_token_strs else None
+    return json_response(TokenizeReply(len(pieces), done.max_tokens, [piece.id for piece in pieces], names))
+
+
+@post("/detokenize", status_code=200)
+async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await _read(request, _detokenize)
+    job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
+    return json_response({"prompt": await while_connected(request, service_of(request).detokenize(job))})
+
+
+async def _read(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
+    try:
+        return await read_body(request, decoder)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error)) from error
+
+
+def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
+    """Take both lists in whichever spelling they came, and see that they can be paired."""
+    spellings = (
+        (body.queries, body.documents),
+        (body.queries, body.items),
+        (body.data_1, body.data_2),
+        (body.text_1, body.text_2),
+    )
+    found = next(((one, two) for one, two in spellings if one is not None and two is not None), None)
+    if found is None:
+        raise InputError("text_1 and text_2 are required, or queries with documents or items")
+    first, second = ([side] if isinstance(side, str) else side for side in found)
+    if len(first) > 1 and len(first) != len(second):
+        raise InputError("Input lengths must be either 1:1, 1:N or N:N")
+    if not first:
+        raise EmptyInput("At least one text element must be given")
+    if not second:
+        raise EmptyInput("At least one text_pair element must be given")
+    return first, second
+
+
+def _several(texts: Texts) -> tuple[str, ...]:
+    if not texts:
+        raise EmptyInput("input must not be empty", "input")
+    return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
+def _classes(done: Classified) -> list[Class]:
+    labels = done.labels or ("LABEL_0",)
+    rows = [scores.tolist() for scores in done.scores]
+    return [Class(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
+
+
+def _list_reply(kind: str, model: str, usage: Usage, data: list[Class] | list[Pooled]) -> ListReply:
+    return ListReply(
+        id=f"{kind}-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=model,
+        data=data,
+        usage=Tokens(usage.tokens, usage.tokens),
+    )
+
+
+def _reply(done: Scored) -> ScoreReply:
+    return ScoreReply(
+        id=f"score-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=done.model,
+        data=[Score(index, "score", found) for index, found in enumerate(done.scores)],
+        usage=Tokens(done.usage.tokens, done.usage.tokens),
+    )
+
+
+dialect = Dialect(
+    name="vllm",
+    handlers=[score, classify, pooling, detokenize],
+    errors=ERRORS,
+    render_error=render_error,
+    prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize"),
+    shared=[SharedRoute("/tokenize", "prompt", tokenize)],
+)
