@@ -42,13 +42,17 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
 
 
 class RankJob(Struct, frozen=True, kw_only=True):
-    """A query and the documents to sort by how well they answer it."""
+    """A query and the documents to sort by how well they answer it.
+
+    ``instruction`` says in a sentence what is looked for, to a model that can be told; None leaves that to the model.
+    """
 
     model: str | None
     query: str
     documents: tuple[str, ...]
     top_n: int | None = None
     max_tokens_per_document: int | None = None
+    instruction: str | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):

@@ -144,7 +144,7 @@ def test_another_model_that_answers_is_refused(tmp_path: Path) -> None:
     folder = write_judge(tmp_path / "zerank", tied=True)
     lay(folder, {"modules.json": MODULES, "1_LogitScore/config.json": {"true_token_id": 5}})
 
-    with pytest.raises(CheckpointError, match="of the rerankers that are language models only Qwen3-Reranker is"):
+    with pytest.raises(CheckpointError, match="how a pair is put to it isn't known: it has no chat template"):
         read_recipe(folder)
 
 

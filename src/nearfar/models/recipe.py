@@ -14,7 +14,7 @@ from nearfar.errors import CheckpointError
 from nearfar.models.configs import SENTENCE_FILES, Config, Prompts, Sentence, Tokenizer
 from nearfar.models.families import Known, known_by
 from nearfar.models.files import read_json, read_json_if_there
-from nearfar.models.judging import QWEN3_RERANKER, Judge, is_qwen3_reranker, read_judge
+from nearfar.models.judging import Judge, find_judge, find_question
 from nearfar.models.modules import Dense, Pooled, Pooling, Steps, read_steps, score_folder
 from nearfar.models.refusals import refuse_ignored, refuse_pickles
 
@@ -92,7 +92,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     @property
     def speaks(self) -> bool:
         """Tell whether a language model answers: yes or no, as the next token."""
-        return self.judge is not None and self.judge.yes is not None
+        return self.judge is not None and self.judge.answer is not None
 
     @property
     def dim(self) -> int:
@@ -135,15 +135,12 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
     if recipe.architecture.endswith("ForSequenceClassification"):
         recipe = _cross_encoder(folder, config, recipe)
         # What was a language model is still asked the same question; only the answer comes from a head of its own.
-        return (
-            msgspec.structs.replace(recipe, judge=QWEN3_RERANKER)
-            if is_qwen3_reranker(config.model_type, *names)
-            else recipe
-        )
+        return msgspec.structs.replace(recipe, judge=find_question(config.model_type, *names))
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    if _judges(folder, config, names):
-        return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
+    if judge := find_judge(folder, config.model_type, *names):
+        _refuse_other_scores(folder, config)
+        return msgspec.structs.replace(recipe, task="score", judge=judge)
     return _embedder(folder, config, recipe, names)
 
 
@@ -165,19 +162,10 @@ def _embedder(folder: Path, config: Config, recipe: Recipe, names: tuple[str, st
     )
 
 
-def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
-    """Tell whether it is a reranker that says yes or no: Qwen3-Reranker and what was made of it."""
-    if is_qwen3_reranker(config.model_type, *names):
-        return True
-    if score_folder(folder):
-        raise CheckpointError(f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported")
-    return False
-
-
 def _read_sentence(folder: Path) -> Sentence:
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
     sentence = read_json_if_there(file, Sentence)
-    if sentence.unusual:
+    if sentence.unusual and not score_folder(folder):  # a language model's options are read with its chat template
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
 
@@ -188,15 +176,19 @@ def _cross_encoder(folder: Path, config: Config, recipe: Recipe) -> Recipe:
     if labels != 1:
         raise CheckpointError(f"{file}: a classifier with {labels} labels; only rerankers, which have 1, are served")
     newer = folder / _PROMPTS_FILE
-    prompts = read_json_if_there(newer, Prompts)
-    if prompts.default_prompt_name:
+    if read_json_if_there(newer, Prompts).default_prompt_name:
         raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported")
+    _refuse_other_scores(folder, config)
+    return msgspec.structs.replace(recipe, task="score")
+
+
+def _refuse_other_scores(folder: Path, config: Config) -> None:
+    """Refuse a score that is neither the logit nor its sigmoid, which mean the same to us: the head gives a logit."""
+    file, newer = folder / "config.json", folder / _PROMPTS_FILE
     older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
-    # Sigmoid and Identity mean the same to us: the head gives a logit.
-    for place, named in ((newer, prompts.activation_fn), (file, older)):
+    for place, named in ((newer, read_json_if_there(newer, Prompts).activation_fn), (file, older)):
         if named and str(named).rpartition(".")[2] not in {"Sigmoid", "Identity"}:
             raise CheckpointError(f"{place}: the activation {named} is neither Sigmoid nor Identity")
-    return msgspec.structs.replace(recipe, task="score")
 
 
 def _with_prompts(folder: Path, recipe: Recipe, known: Known | None) -> Recipe:

@@ -82,6 +82,8 @@ class Service:
         """
         async with self._fleet.lease(job.model, "rank") as (model, _):
             _refuse_unrankable(job)
+            if job.instruction is not None and not model.recipe.judge:
+                raise InputError(f"{model.info.name} takes no instruction", "instruction")
             rows, scores = await self._score(model, job)
             best = np.argsort(-scores, kind="stable")[: job.top_n]
             results = tuple(RankedDocument(int(index), float(scores[index])) for index in best)
@@ -179,7 +181,7 @@ def _refuse_cut(rows: Sequence[Row]) -> None:
 
 def _pair_rows(model: Model, job: RankJob) -> list[Row]:
     """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
-    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document)
+    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document, job.instruction)
 
 
 def _separate_rows(model: Model, job: RankJob) -> list[Row]:

@@ -30,8 +30,8 @@ class Network(nn.Module):
         self._run = family.run
         self.trunk = family.build(config)
         self._speaks = recipe.speaks
-        if recipe.judge and recipe.speaks:
-            self.head = JudgeHead(config, recipe.judge)
+        if recipe.judge and recipe.judge.answer:
+            self.head = JudgeHead(config, recipe.judge.answer)
         elif recipe.task == "score" and family.head:
             self.head = family.head(config)
         else:

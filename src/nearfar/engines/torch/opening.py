@@ -17,7 +17,7 @@ from nearfar.engines.torch.devices import CORES, LENGTH_STEP, Share, find_device
 from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
-from nearfar.engines.torch.trial import gives, trial_rows
+from nearfar.engines.torch.trial import gives, sharing_rows, trial_rows
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 
 
 class Opened(NamedTuple):
-    """What came of it. ``run`` gives vectors (B, D) or logits (B,)."""
+    """What came of it. ``run`` gives vectors (B, D) or logits (B,); ``shares`` tells of beginnings that rows share."""
 
     run: Forward
     device: str
     choice: DtypeChoice
     packed: bool
     share: Share
+    shares: bool = False
 
 
 def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Opened:
@@ -70,8 +71,11 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
     fits = gives(expected, packed, rows, dtype)
     if not fits:
         packed.undo()
+    packed.shares = fits and _may_share(packed, order, rows, dtype)
     run: Forward = packed if fits else PaddedModel(model, order.recipe, device)
-    return Opened(run=run, device=device, choice=choice, packed=fits, share=share(cores, times.text_s))
+    return Opened(
+        run=run, device=device, choice=choice, packed=fits, share=share(cores, times.text_s), shares=packed.shares
+    )
 
 
 def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
@@ -97,6 +101,17 @@ def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, Dtype
 
     choice = choose_dtype(device, speed, has_probes=bool(order.probes), try_out=try_out)
     return loaded.get(choice.dtype) or load_transformer(order, getattr(torch, choice.dtype)), choice
+
+
+def _may_share(packed: PackedModel, order: EngineOrder, rows: Sequence[Row], dtype: torch.dtype) -> bool:
+    """Tell whether beginnings that rows have in common may be computed once: whether the numbers stay as they are."""
+    alike = sharing_rows(rows, order.recipe.max_tokens) if packed.can_share else []
+    if not alike:
+        return False
+    with torch.inference_mode():
+        expected = packed(alike)
+    packed.shares = True
+    return gives(expected, packed, alike, dtype)
 
 
 def _exactly(model: Any, order: EngineOrder, rows: Sequence[Row], device: str = "cpu") -> Tensor:
