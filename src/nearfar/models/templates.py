@@ -59,11 +59,15 @@ def read_chat(folder: Path, query: str, document: str, instruction: str) -> Chat
     named = read_json_if_there(folder / "config_sentence_transformers.json", _Prompts)
     default = named.prompts.get(named.default_prompt_name or "")
     pair = [{"role": role, "content": _MARK.format(role)} for role in ("query", "document")]
-    told = _render(source, [{"role": "system", "content": _MARK.format("system")}, *pair], options)
     places = {_MARK.format("query"): query, _MARK.format("document"): document, _MARK.format("system"): instruction}
-    takes = told.count(_MARK.format("system")) == 1
-    plain = _render(source, [{"role": "system", "content": default}, *pair] if default else pair, options)
-    return Chat(_put(plain, places), _put(told, places) if takes else None)
+    system = [{"role": "system", "content": default}] if default else []
+    plain = _put(_render(source, [*system, *pair], options), places)
+    try:
+        system = [{"role": "system", "content": _MARK.format("system")}]
+        told = _put(_render(source, [*system, *pair], options), places)
+    except NoPair:
+        return Chat(plain, None)
+    return Chat(plain, told if told.count(instruction) == 1 else None)
 
 
 def _put(rendered: str, places: Mapping[str, str]) -> str:

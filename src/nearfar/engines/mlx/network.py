@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
+from nearfar.engines.mlx.decoders import Head
 from nearfar.engines.mlx.families import family_of
 from nearfar.engines.mlx.heads import JudgeHead, Vectors
 from nearfar.engines.mlx.options import Unsupported
@@ -14,6 +15,8 @@ from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_c
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nearfar.engines import EngineOrder
     from nearfar.engines.mlx.families import Family
     from nearfar.engines.mlx.options import Config
@@ -28,6 +31,8 @@ class Network(nn.Module):
     def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
         super().__init__()
         self._run = family.run
+        # Whatever looks at more of a row than its last token would miss the head.
+        self.shares = family.shares and recipe.pooling in {(), ("lasttoken",)}
         self.trunk = family.build(config)
         self._speaks = recipe.speaks
         if recipe.judge and recipe.judge.answer:
@@ -37,11 +42,17 @@ class Network(nn.Module):
         else:
             self.head = Vectors(recipe)
 
-    def __call__(self, padded: Padded) -> mx.array:
-        """Turn ids (B, T), padded on the right, into vectors (B, D) or logits (B,), float32, not yet computed."""
+    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> mx.array:
+        """Turn ids (B, T), padded on the right, into vectors (B, D) or logits (B,), float32, not yet computed.
+
+        Where ``shares``, the ids of all rows may go on from those of a ``head``.
+        """
         ids, mask = mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32)
         types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
-        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
+        kept = {"heads": [Head() for _ in self.trunk.layers]} if head else {}
+        if head:
+            self._run(self.trunk, mx.array([head], dtype=mx.int32), None, None, **kept)
+        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types, **kept)
         words = (self.trunk.embed_tokens,) if self._speaks else ()  # the table as it is now: it may have been quantised
         answer: mx.array = self.head(hidden, mask, *words)
         return answer
