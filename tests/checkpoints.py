@@ -71,6 +71,7 @@ _GEMMA3 = {
     "query_pre_attn_scalar": 8,
     "layer_types": ["sliding_attention", "full_attention"],
 }
+_GEMMA2 = {**_GEMMA3, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
 _LFM2 = {**_DECODER, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
 
 # By model_type.
@@ -90,8 +91,11 @@ FAMILIES = {
 # Not among those that every engine's tests go through.
 MORE_FAMILIES = {
     "camembert": Family(words="unigrams", config=_OFFSET),
+    "gemma": Family(words="bytes-start", config=_DECODER),
+    "gemma2": Family(words="bytes-start", config=_GEMMA2),
     "gemma3_text": Family(words="bytes-start", config=_GEMMA3),
     "lfm2": Family(words="bytes-start", config=_LFM2),
+    "qwen2": Family(words="bytes", config=_DECODER),
     "nomic_bert": Family(words="pieces", config=_ENCODER),
     "gte": Family(words="unigrams", config=_ENCODER),
     "eurobert": Family(words="bytes-start", config=_DECODER),

@@ -79,7 +79,8 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
 class RankJob(Struct, frozen=True, kw_only=True):
     """A query and the documents to sort by how well they answer it.
 
-    ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds.
+    ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds. ``instruction``
+    says in a sentence what is looked for, to a model that can be told; None leaves that to the model.
     """
 
     model: str | None
@@ -88,6 +89,7 @@ class RankJob(Struct, frozen=True, kw_only=True):
     top_n: int | None = None
     max_tokens_per_document: int | None = None
     raw_scores: bool = False
+    instruction: str | None = None
 
 
 class ScoreJob(Struct, frozen=True, kw_only=True):

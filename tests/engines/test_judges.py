@@ -2,172 +2,206 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, lay, make_tokenizer, write_transformer
+from checkpoints import lay, make_tokenizer, write_transformer
 from conftest import ENGINES
-from texts import varied_texts
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from judge_models import (
+    DOCUMENTS,
+    INSTRUCTION,
+    JUDGES,
+    LOGIT_SCORE,
+    PLAIN_CHAT,
+    QUERY,
+    open_judge,
+    question_of_the_page,
+    score_by_the_page,
+    write_classifier,
+    write_judge,
+)
+from transformers import AutoTokenizer
 
-from nearfar.engines import EngineOrder, installed_engines
-from nearfar.errors import CheckpointError
+from nearfar.engines.module import load_transformer
+from nearfar.errors import CheckpointError, EngineUnavailable, InputError
 from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMIT = 400
-QUERY = "a question? {document} the fox"
-DOCUMENTS = [*varied_texts(12), "x", "{query}"]
-MODULES = [
-    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
-    {
-        "idx": 1,
-        "name": "1",
-        "path": "1_LogitScore",
-        "type": "sentence_transformers.cross_encoder.modules.logit_score.LogitScore",
-    },
-]
+LONG = "word " * 300
 
 
-def write_judge(folder: Path, *, tied: bool) -> Path:
-    tokenizer = make_tokenizer("bytes", "left")
-    tokenizer.add_tokens(["yes", "no", "<|im_start|>", "<|im_end|>", "<think>", "</think>"])
-    tokenizer.model_max_length = LIMIT
-    options = FAMILIES["qwen3"].config | {"max_position_embeddings": LIMIT, "tie_word_embeddings": tied}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3", **options, vocab_size=len(tokenizer)))
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+class TestScores:
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_are_what_the_page_computes(self, judge: str, engine: str, *, tied: bool, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, judge, tied=tied)
+        expected = score_by_the_page(folder, judge)
+
+        scores = open_judge(folder, engine).scores(DOCUMENTS)
+
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+        assert np.std(expected) > 0.1
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_follow_the_instruction_of_a_request(self, judge: str, engine: str, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, judge)
+        expected = score_by_the_page(folder, judge, INSTRUCTION)
+        opened = open_judge(folder, engine)
+
+        scores = opened.scores(DOCUMENTS, INSTRUCTION)
+
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+        assert np.abs(scores - opened.scores(DOCUMENTS)).max() > 1e-2
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_of_a_classifier_made_of_it_are_the_same(self, judge: str, engine: str, tmp_path: Path) -> None:
+        """As the converted checkpoints are: the head holds the row of yes, less that of no where that counts."""
+        folder = write_judge(tmp_path, judge)
+        expected = score_by_the_page(folder, judge)
+        twin = write_classifier(folder, judge)
+
+        scores = open_judge(twin, engine).scores(DOCUMENTS)
+
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+
+    @pytest.mark.skipif("mlx" not in ENGINES, reason="mlx isn't installed")
+    @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+    def test_of_quantised_words_stay_near(self, *, tied: bool, tmp_path: Path) -> None:
+        """And the folder is known for what it is under any name."""
+        from nearfar.engines.mlx.quantizing import Way, quantize_folder
+
+        folder = write_judge(tmp_path, "qwen3-reranker", tied=tied)
+        opened = open_judge(folder, "mlx")
+
+        made = quantize_folder(opened.order, tmp_path / "mine", Way(bits=8, group_size=32))
+        scores, again = (open_judge(tmp_path / "mine", "mlx").scores(DOCUMENTS) for _ in range(2))
+
+        np.testing.assert_array_equal(scores, again)
+        assert np.corrcoef(scores, score_by_the_page(folder, "qwen3-reranker"))[0, 1] > 0.99
+        assert made.loss.worst < 0.05
 
 
-def as_the_page_does(folder: Path, *, no: bool = True) -> list[float]:
-    """Put each pair into the chat, cut it, and compare the last position's logits of yes and no."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    before = tokenizer(
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
-        add_special_tokens=False,
-    ).input_ids
-    after = tokenizer("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", add_special_tokens=False).input_ids
-    instruction = "Given a web search query, retrieve relevant passages that answer the query"
-    scores = []
-    for document in DOCUMENTS:
-        text = f"<Instruct>: {instruction}\n<Query>: {QUERY}\n<Document>: {document}"
-        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids[: LIMIT - len(before) - len(after)]
-        with torch.no_grad():
-            logits = model(torch.tensor([before + ids + after])).logits[0, -1]
-        yes, other = (logits[tokenizer.convert_tokens_to_ids(word)].item() for word in ("yes", "no"))
-        scores.append(yes - other if no else yes)
-    return scores
+class TestHeads:
+    @pytest.mark.parametrize("no", [True, False])
+    @pytest.mark.parametrize("engine", ["torch", "openvino"])
+    def test_a_cap_on_the_logits_is_kept(self, engine: str, *, no: bool, tmp_path: Path) -> None:
+        """Gemma 2's caps the logits of all words at 30, here at 3."""
+        if engine not in ENGINES:
+            pytest.skip("not installed")
+        folder = write_judge(tmp_path, "gemma2")
+        yes, other = (AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(word) for word in ("yes", "no"))
+        lay(
+            folder,
+            LOGIT_SCORE
+            | {"1_LogitScore/config.json": {"true_token_id": yes} | ({"false_token_id": other} if no else {})},
+        )
+        lay(folder, {"chat_template.jinja": PLAIN_CHAT})
+        opened = open_judge(folder, engine)
+
+        scores = opened.scores(DOCUMENTS)
+
+        expected = score_by_the_page(folder, "gemma2", no=no)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+        assert np.abs(expected).max() > 2
+
+    def test_what_is_not_known_of_a_head_is_refused(self, tmp_path: Path) -> None:
+        """MiniCPM3 divides what its logits are made of by a number of its own."""
+        folder = write_judge(tmp_path, "minicpm3")
+        lay(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301}})
+        lay(folder, {"chat_template.jinja": PLAIN_CHAT})
+        order = open_judge(folder, None).order
+
+        with pytest.raises(EngineUnavailable, match="MiniCPM3ForCausalLM scales its logits in a way not known here"):
+            load_transformer(order, torch.float32)
+
+    def test_a_word_past_the_vocabulary_is_refused(self, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, "qwen3-reranker")
+        lay(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 5000}})
+
+        with pytest.raises(CheckpointError, match="the answer is token 5000, and there are"):
+            open_judge(folder, "torch")
 
 
-def scores_of(folder: Path, engine: str, name: str = "") -> np.ndarray[Any, Any]:
-    recipe = read_recipe(folder, name=name)
-    tokens = Tokens(folder, recipe)
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.probes())
-    return installed_engines()[engine].open(order).score(tokens.encode_pairs(QUERY, DOCUMENTS, None))
+class TestWhichAreKnown:
+    def test_another_kind_of_model_is_not_asked_whatever_its_name(self, tmp_path: Path) -> None:
+        folder = write_transformer(tmp_path / "bert-like-qwen3-reranker", "bert", labels=1)
+
+        assert read_recipe(folder).judge is None
+
+    @pytest.mark.parametrize(("judge", "words"), [("qwen3-reranker", "yes and no"), ("bge-reranker-v2-gemma", "Yes")])
+    def test_a_vocabulary_without_the_words_is_refused(self, judge: str, words: str, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, judge)
+        make_tokenizer("bytes").save_pretrained(folder)
+
+        with pytest.raises(CheckpointError, match=f"the tokenizer has no tokens {words}"):
+            read_recipe(folder)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_the_score_is_the_logit_of_yes_less_that_of_no(engine: str, *, tied: bool, tmp_path: Path) -> None:
-    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=tied)
-    expected = as_the_page_does(folder)
+class TestTexts:
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_lie_in_the_model_as_the_page_lays_them(self, judge: str, tmp_path: Path) -> None:
+        """The end of a line and a question mark before it are one token, unless each text is tokenised by itself."""
+        folder = write_judge(tmp_path, judge)
+        opened = open_judge(folder, None)
 
-    scores = scores_of(folder, engine)
+        for text in ("ends with a question?", "two\n\n", "", "{document} {query}"):
+            [row] = opened.tokens.encode_pairs(text or QUERY, [text], None)
+            assert question_of_the_page(folder, judge, text or QUERY, text) == row.ids
 
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-3)
-    assert np.std(expected) > 0.1
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_over_the_limit_lose_the_end_of_the_document(self, judge: str, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, judge)
+        tokens = open_judge(folder, None).tokens
 
+        [row] = tokens.encode_pairs(QUERY, [LONG], None)
 
-@pytest.mark.skipif("mlx" not in ENGINES, reason="mlx isn't installed")
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_quantised_words_are_those_that_are_compared(*, tied: bool, tmp_path: Path) -> None:
-    """With 8 bits the scores stay near; and the folder is known for what it is under any name."""
-    from nearfar.engines.mlx.quantizing import Way, quantize_folder
+        assert question_of_the_page(folder, judge, QUERY, LONG) == row.ids
+        assert len(row.ids) == tokens.max_tokens
+        assert row.cut > 0
 
-    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=tied)
-    recipe = read_recipe(folder)
-    probes = Tokens(folder, recipe).probes()
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=probes)
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_of_queries_are_kept_whole_up_to_half_of_the_room(self, judge: str, tmp_path: Path) -> None:
+        folder = write_judge(tmp_path, judge)
+        tokens = open_judge(folder, None).tokens
+        [empty] = tokens.encode_pairs("", [""], None)
+        half = (tokens.max_tokens - len(empty.ids)) // 2
 
-    made = quantize_folder(order, tmp_path / "mine", Way(bits=8, group_size=32))
-    scores, again = (scores_of(tmp_path / "mine", "mlx") for _ in range(2))
+        word = len(tokens.encode_pairs("fox fox fox", [""], None)[0].ids) - len(
+            tokens.encode_pairs("fox fox", [""], None)[0].ids
+        )
+        fits = " ".join(["fox"] * (half // word - 2))
 
-    np.testing.assert_array_equal(scores, again)
-    assert np.corrcoef(scores, as_the_page_does(folder))[0, 1] > 0.999
-    assert made.loss.worst < 0.05
+        [shorter] = tokens.encode_pairs(fits, [LONG], None)
+        [longer], [alone] = (tokens.encode_pairs(" ".join(["fox"] * 300), [text], None) for text in (LONG, "x"))
 
+        assert shorter.ids == question_of_the_page(folder, judge, fits, LONG)
+        assert len(longer.ids) == tokens.max_tokens
+        assert tokens.max_tokens - 3 <= len(alone.ids) <= tokens.max_tokens
+        fox = max(set(shorter.ids), key=shorter.ids.count)
+        assert half - 3 <= longer.ids.count(fox) * word <= half + 3
+        assert alone.ids.count(fox) * word >= 2 * half - 10
+        assert longer.cut > alone.cut > 0
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_classifier_made_of_it_is_asked_the_same_question(engine: str, tmp_path: Path) -> None:
-    """As the converted checkpoints are: the head holds the difference of the two rows."""
-    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=True)
-    expected = as_the_page_does(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    yes, no = (AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(word) for word in ("yes", "no"))
-    model.config.num_labels = 1
-    classifier = AutoModelForSequenceClassification.from_config(model.config)
-    classifier.model.load_state_dict(model.model.state_dict())
-    rows = model.lm_head.weight
-    classifier.score.weight = torch.nn.Parameter((rows[yes] - rows[no])[None].detach())
-    classifier.save_pretrained(tmp_path / "Qwen3-Reranker-tiny-seq-cls")
-    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "Qwen3-Reranker-tiny-seq-cls")
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_of_a_document_keep_to_its_own_limit(self, judge: str, tmp_path: Path) -> None:
+        tokens = open_judge(write_judge(tmp_path, judge), None).tokens
 
-    scores = scores_of(tmp_path / "Qwen3-Reranker-tiny-seq-cls", engine)
+        whole, cut = (tokens.encode_pairs("fox", ["word " * 20], limit)[0] for limit in (None, 7))
 
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-3)
+        [empty] = tokens.encode_pairs("fox", [""], None)
+        assert len(empty.ids) + 7 == len(cut.ids)
+        assert len(whole.ids) - len(cut.ids) == cut.cut
 
+    @pytest.mark.parametrize("judge", JUDGES)
+    def test_an_instruction_without_end_is_refused(self, judge: str, tmp_path: Path) -> None:
+        tokens = open_judge(write_judge(tmp_path, judge), None).tokens
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_tokens_are_those_that_logit_score_names(engine: str, tmp_path: Path) -> None:
-    folder = write_judge(tmp_path / "mine", tied=True)
-    yes = Tokens(folder, read_recipe(folder, name="Qwen/Qwen3-Reranker-0.6B"))
-    assert yes.max_tokens == LIMIT
-    token = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("yes")
-    lay(folder, {"modules.json": MODULES, "1_LogitScore/config.json": {"true_token_id": token}})
-
-    scores = scores_of(folder, engine, "Qwen/Qwen3-Reranker-0.6B")
-
-    np.testing.assert_allclose(scores, as_the_page_does(folder, no=False), rtol=0, atol=1e-3)
-
-
-def test_another_model_that_answers_is_refused(tmp_path: Path) -> None:
-    folder = write_judge(tmp_path / "zerank", tied=True)
-    lay(folder, {"modules.json": MODULES, "1_LogitScore/config.json": {"true_token_id": 5}})
-
-    with pytest.raises(CheckpointError, match="of the rerankers that are language models only Qwen3-Reranker is"):
-        read_recipe(folder)
-
-
-def test_another_kind_of_model_is_not_asked_whatever_its_name(tmp_path: Path) -> None:
-    folder = write_transformer(tmp_path / "bert-like-qwen3-reranker", "bert", labels=1)
-
-    assert read_recipe(folder).judge is None
-
-
-def test_a_vocabulary_without_yes_and_no_is_refused(tmp_path: Path) -> None:
-    folder = write_judge(tmp_path / "q", tied=True)
-    make_tokenizer("bytes").save_pretrained(folder)
-
-    with pytest.raises(CheckpointError, match="the tokenizer has no tokens yes and no"):
-        read_recipe(folder, name="Qwen3-Reranker-0.6B")
-
-
-def test_a_document_s_own_limit_is_kept(tmp_path: Path) -> None:
-    folder = write_judge(tmp_path / "Qwen3-Reranker-tiny", tied=True)
-    tokens = Tokens(folder, read_recipe(folder))
-
-    whole, cut = (tokens.encode_pairs("fox", ["word " * 20], limit)[0] for limit in (None, 7))
-
-    [empty] = tokens.encode_pairs("fox", [""], None)
-    assert len(empty.ids) + 7 == len(cut.ids)
-    assert len(whole.ids) - len(cut.ids) == cut.cut
+        with pytest.raises(InputError, match="the instruction leaves no room for text in the model's 400 tokens"):
+            tokens.encode_pairs("fox", ["x"], None, LONG)

@@ -34,7 +34,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     ``padded``, of the tokens alone, since padding then costs nothing. ``most_padding`` is how much of it a batch may
     have: with more, two batches would cost less. ``parallel`` is how many batches it runs at once at its best.
     ``dtype_reason`` says why it computes in ``dtype``. ``labels`` is how many logits ``score`` gives a row, ``outputs``
-    what ``represent`` gives.
+    what ``represent`` gives. ``shares`` tells that a beginning which rows of a batch have in common costs its tokens
+    once.
     """
 
     name: str
@@ -48,6 +49,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     most_padding: int = 32
     parallel: int = 1
     dtype_reason: str = "asked for"
+    shares: bool = False
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ from nearfar.models.weights import file_of
 
 if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
-    from nearfar.models.judging import Judge
+    from nearfar.models.judging import Answer as Said
     from nearfar.models.recipe import Recipe
 
 
@@ -55,13 +55,7 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     """
     if order.recipe.quantized:
         raise EngineUnavailable(f"{order.folder}: its weights are quantised for MLX; use --engine mlx")
-    from transformers import (
-        CONFIG_MAPPING,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-    )
+    from transformers import CONFIG_MAPPING
     from transformers.utils import logging
 
     if order.recipe.model_type not in CONFIG_MAPPING:
@@ -71,13 +65,8 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
         )
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would break into the log
-    auto = AutoModel if order.recipe.task == "embed" else AutoModelForSequenceClassification
-    if order.recipe.speaks:
-        auto = AutoModelForCausalLM
-    if order.recipe.sparse and order.recipe.sparse.of == "vocabulary":
-        auto = AutoModelForMaskedLM
     try:
-        model, report = auto.from_pretrained(
+        model, report = _class_for(order.recipe).from_pretrained(
             order.folder,
             dtype=dtype,
             local_files_only=True,
@@ -91,8 +80,8 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
             f"{order.folder}: can't be loaded: {_first_sentence(error)}; download the model again, or serve another"
         ) from error
     _refuse_unfit(order, model, report)
-    if order.recipe.judge and order.recipe.speaks:
-        model = _as_classifier(model, order.recipe.judge)
+    if order.recipe.judge and order.recipe.judge.answer:
+        model = _as_classifier(order, model, order.recipe.judge.answer)
     if order.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
@@ -100,19 +89,77 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
     return loaded
 
 
-def _as_classifier(model: Any, judge: Judge) -> Any:
-    """Make a classifier of a language model: its one logit is that of yes, less that of no."""
+def _class_for(recipe: Recipe) -> Any:
+    """Choose the class that loads the weights which the recipe needs."""
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+    )
+
+    if recipe.speaks:
+        return AutoModelForCausalLM
+    if recipe.sparse and recipe.sparse.of == "vocabulary":
+        return AutoModelForMaskedLM
+    return AutoModel if recipe.task == "embed" else AutoModelForSequenceClassification
+
+
+class _Compared(nn.Module):
+    """Gives the logit of yes, less that of no where there is one, as the language model's own head would."""
+
+    def __init__(self, head: nn.Linear, said: Said, softcap: float | None) -> None:
+        super().__init__()
+        words = [said.yes] if said.no is None else [said.yes, said.no]
+        self._softcap = softcap
+        rows, bias = head.weight.detach()[words], getattr(head, "bias", None)
+        if softcap is None and said.no is not None:  # one row does for two
+            rows = (rows[:1].float() - rows[1:].float()).to(rows.dtype)
+            bias = None if bias is None else bias[words[:1]] - bias[words[1:]]
+        elif bias is not None:
+            bias = bias[words]
+        self.weight = nn.Parameter(rows, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (…, H) into scores (…, 1)."""
+        logits = nn.functional.linear(hidden, self.weight, self.bias)
+        if self._softcap is not None:
+            logits = self._softcap * torch.tanh(logits / self._softcap)
+        return logits if logits.shape[-1] == 1 else logits[..., :1] - logits[..., 1:]
+
+
+def _as_classifier(order: EngineOrder, model: Any, said: Said) -> Any:
+    """Make a classifier of a language model: only the logits that are compared are computed, of a row's last token.
+
+    Raises EngineUnavailable where the model does something to its logits that isn't known here.
+    """
     from transformers import AutoModelForSequenceClassification
 
+    head = model.get_output_embeddings()
+    most = max(said.yes, said.no or 0)
+    if most >= head.weight.shape[0]:
+        raise CheckpointError(f"{order.folder}: the answer is token {most}, and there are {head.weight.shape[0]}")
     model.config.num_labels = 1
-    with torch.device("meta"):  # no memory, no numbers: everything is put in place below
-        classifier: Any = AutoModelForSequenceClassification.from_config(model.config)
-    rows: Tensor = model.get_output_embeddings().weight
-    weight = rows[judge.yes] if judge.no is None else rows[judge.yes].float() - rows[judge.no].float()
-    score = nn.Linear(weight.shape[0], 1, bias=False)
-    score.weight = nn.Parameter(weight.detach()[None].to(rows.dtype), requires_grad=False)
+    try:
+        with torch.device("meta"):  # no memory, no numbers: everything is put in place below
+            classifier: Any = AutoModelForSequenceClassification.from_config(model.config)
+    except ValueError as error:
+        raise EngineUnavailable(
+            f"{order.folder}: transformers makes no classifier of {order.recipe.model_type}, so it can't be a reranker"
+        ) from error
     setattr(classifier, classifier.base_model_prefix, model.base_model)
-    classifier.score = score
+    classifier.score = _Compared(head, said, getattr(model.config, "final_logit_softcapping", None))
+    with torch.inference_mode():
+        hidden = model.base_model(torch.tensor([[said.yes]])).last_hidden_state
+        logits = model(torch.tensor([[said.yes]])).logits[0, 0].float()
+        found = classifier.score(hidden)[0, 0, 0].float()
+    expected = logits[said.yes] - (0 if said.no is None else logits[said.no])
+    apart = 1e-4 if head.weight.dtype == torch.float32 else 0.05  # half precision rounds each logit, and the row
+    if (found - expected).abs() > apart * logits.abs().max().clamp(min=1):
+        raise EngineUnavailable(
+            f"{order.folder}: {order.recipe.architecture} scales its logits in a way not known here"
+        )
     return classifier
 
 

@@ -9,7 +9,8 @@ import msgspec
 from nearfar.errors import CheckpointError
 from nearfar.models.configs import Prompts
 from nearfar.models.files import read_json_if_there
-from nearfar.models.judging import QWEN3_RERANKER, is_qwen3_reranker
+from nearfar.models.judging import find_question
+from nearfar.models.prompts import FILE as PROMPTS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from nearfar.models.configs import Config
     from nearfar.models.recipe import Recipe
 
-_PROMPTS_FILE = "config_sentence_transformers.json"
 _SINGLE = {"Sigmoid", "Identity"}  # mean the same to us: the head gives a logit, and a score is its sigmoid
 _SEVERAL = {"Sigmoid", "Identity", "Softmax"}
 
@@ -27,22 +27,29 @@ def with_labels(folder: Path, config: Config, recipe: Recipe, names: tuple[str, 
 
     Raises CheckpointError for an activation or a prompt that can't be honoured.
     """
-    file, newer = folder / "config.json", folder / _PROMPTS_FILE
+    newer = folder / PROMPTS_FILE
+    if read_json_if_there(newer, Prompts).default_prompt_name:
+        raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported; take its name away to serve it so")
     labels = _labels(config)
-    prompts = read_json_if_there(newer, Prompts)
-    if prompts.default_prompt_name:
-        raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported")
+    independent = config.problem_type == "multi_label_classification"
+    independent |= "Sigmoid" in refuse_other_scores(folder, config, len(labels))
+    # What was a language model is still asked the same question; only the answer comes from a head of its own.
+    judge = find_question(config.model_type, *names) if len(labels) == 1 else None
+    return msgspec.structs.replace(recipe, task="score", labels=labels, independent_labels=independent, judge=judge)
+
+
+def refuse_other_scores(folder: Path, config: Config, labels: int) -> set[str]:
+    """Name the activations that the folder's files ask for. Raises CheckpointError for one that isn't known."""
+    file, newer = folder / "config.json", folder / PROMPTS_FILE
     older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
-    allowed = _SINGLE if len(labels) == 1 else _SEVERAL
-    activations = {}
-    for place, named in ((newer, prompts.activation_fn), (file, older)):
+    allowed = _SINGLE if labels == 1 else _SEVERAL
+    said = set()
+    for place, named in ((newer, read_json_if_there(newer, Prompts).activation_fn), (file, older)):
         activation = str(named).rpartition(".")[2] if named else None
         if activation and activation not in allowed:
             raise CheckpointError(f"{place}: the activation {named} is none of: {', '.join(sorted(allowed))}")
-        activations[place] = activation
-    independent = config.problem_type == "multi_label_classification" or "Sigmoid" in activations.values()
-    judge = QWEN3_RERANKER if len(labels) == 1 and is_qwen3_reranker(config.model_type, *names) else None
-    return msgspec.structs.replace(recipe, task="score", labels=labels, independent_labels=independent, judge=judge)
+        said |= {activation} if activation else set()
+    return said
 
 
 def _labels(config: Config) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
-from nearfar.models.classifiers import with_labels
+from nearfar.models.classifiers import refuse_other_scores, with_labels
 from nearfar.models.configs import SENTENCE_FILES, Config, Sentence, Tokenizer
 from nearfar.models.embedders import with_outputs
 from nearfar.models.families import known_by
 from nearfar.models.files import read_json, read_json_if_there
-from nearfar.models.judging import Judge, is_qwen3_reranker, read_judge
+from nearfar.models.judging import Judge, find_judge
 from nearfar.models.modules import Dense, Pooling, score_folder
 from nearfar.models.multi_vector import MultiVector
 from nearfar.models.refusals import refuse_no_model, refuse_pickles, refuse_unfit
@@ -85,7 +85,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     @property
     def speaks(self) -> bool:
         """Tell whether a language model answers: yes or no, as the next token."""
-        return self.judge is not None and self.judge.yes is not None
+        return self.judge is not None and self.judge.answer is not None
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -139,24 +139,16 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         return with_labels(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    if _judges(folder, config, names):
-        return msgspec.structs.replace(recipe, task="score", judge=read_judge(folder, score_folder(folder)))
+    if judge := find_judge(folder, config.model_type, *names):
+        refuse_other_scores(folder, config, 1)
+        return msgspec.structs.replace(recipe, task="score", judge=judge)
     return with_outputs(folder, config, recipe, names, sentence)
-
-
-def _judges(folder: Path, config: Config, names: tuple[str, ...]) -> bool:
-    """Tell whether it is a reranker that says yes or no: Qwen3-Reranker and what was made of it."""
-    if is_qwen3_reranker(config.model_type, *names):
-        return True
-    if score_folder(folder):
-        raise CheckpointError(f"{folder}: of the rerankers that are language models only Qwen3-Reranker is supported")
-    return False
 
 
 def _read_sentence(folder: Path) -> Sentence:
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
     sentence = read_json_if_there(file, Sentence)
-    if sentence.unusual:
+    if sentence.unusual and not score_folder(folder):  # a language model's options are read with its chat template
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
 

@@ -7,15 +7,15 @@ calls. Every method may be called from several threads at once.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
-from nearfar.errors import CheckpointError
+from nearfar.errors import CheckpointError, InputError
 from nearfar.models import pieces, probes
+from nearfar.models.asking import Asking
 from nearfar.models.marking import know_markers, mark
 from nearfar.models.tokenizer import open_tokenizer
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
-    from nearfar.models.judging import Judge
     from nearfar.models.recipe import Recipe
     from nearfar.types import Keep, Piece, Role
 
@@ -65,7 +64,7 @@ class Tokens:
             know_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
         self._single = _Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
-        self._judge = _JudgeTemplate(self._tokenizer, recipe.judge) if recipe.judge else None
+        self._judge = Asking(recipe.judge.question, self._ids_of, self._begin) if recipe.judge else None
         pair = self._tokenizer.encode("a", "a") if recipe.task == "score" and not self._judge else None
         self._pair = _PairTemplate(pair, with_types=recipe.type_ids) if pair else None
         special = (self._judge or self._pair or self._single).size
@@ -116,19 +115,33 @@ class Tokens:
         """Turn ids of this vocabulary into text, special tokens by their names. Raises BadTokenIds for others'."""
         return pieces.join(self._tokenizer, ids)
 
-    def encode_pairs(self, query: str, documents: Sequence[str], max_tokens_per_document: int | None) -> list[Row]:
+    def encode_pairs(
+        self, query: str, documents: Sequence[str], max_tokens_per_document: int | None, instruction: str | None = None
+    ) -> list[Row]:
         """Turn the query with each document into ids; equal documents get one row, the same object.
 
-        A pair over the limit loses the end of its longer side, as with transformers' ``longest_first``: of the
-        document, unless the query alone takes more than half. ``max_tokens_per_document`` cuts documents before that.
+        A pair over the limit loses the end of the document, and of the query where that takes more than half of the
+        room: transformers' ``longest_first``. ``max_tokens_per_document`` cuts documents before that. Raises InputError
+        for an ``instruction`` that the model can't take.
         """
+        distinct = list(dict.fromkeys(documents))
         if self._judge:
-            return self._judgements(self._judge, query, documents, max_tokens_per_document)
+            asked = self._judge.ask(query, distinct, self.max_tokens, max_tokens_per_document, instruction)
+            put = {
+                text: Row(ids, None, content, cut) for text, (ids, content, cut) in zip(distinct, asked, strict=True)
+            }
+            return [put[text] for text in documents]
+        if instruction is not None:
+            raise InputError("this model takes no instruction; leave it out", "instruction")
+        return self._pairs(query, distinct, documents, max_tokens_per_document)
+
+    def _pairs(
+        self, query: str, distinct: Sequence[str], documents: Sequence[str], max_tokens_per_document: int | None
+    ) -> list[Row]:
         template = self._pair
         if template is None:
             raise TypeError("this checkpoint takes single texts")
         room = self.max_tokens - template.size
-        distinct = list(dict.fromkeys(documents))
         asked, *answers = self._ids([query, *distinct], self.max_tokens)
         rows = {}
         for text, ids in zip(distinct, answers, strict=True):
@@ -140,20 +153,12 @@ class Tokens:
             rows[text] = Row(*template.join(kept, document), content, content - len(kept) - len(document))
         return [rows[text] for text in documents]
 
-    def _judgements(
-        self, template: _JudgeTemplate, query: str, documents: Sequence[str], max_tokens_per_document: int | None
-    ) -> list[Row]:
-        """Put the question about each document; over the limit, documents lose their end, and then the query does."""
-        distinct = list(dict.fromkeys(documents))
-        asked, *bodies = self._ids([template.put(query, text) for text in ("", *distinct)], self.max_tokens)
-        room = self.max_tokens - template.size
-        if max_tokens_per_document is not None:
-            room = min(room, len(asked) + max_tokens_per_document)
-        rows = {
-            text: Row([*template.before, *ids[:room], *template.after], None, len(ids), max(0, len(ids) - room))
-            for text, ids in zip(distinct, bodies, strict=True)
-        }
-        return [rows[text] for text in documents]
+    def _begin(self, text: str, count: int) -> str:
+        encoded = self._tokenizer.encode(text[:_HEAD_CHARACTERS], add_special_tokens=False)
+        return text[: encoded.offsets[:count][-1][1]] if count else ""
+
+    def _ids_of(self, texts: list[str]) -> list[list[int]]:
+        return self._ids(texts, self.max_tokens)
 
     def _without_start(self, prompt: str, text: str, room: int) -> list[int]:
         """Give the prompt's ids and as many of the text's last as there is room for."""
@@ -186,22 +191,6 @@ class _Template:
         self.prefix = wrapped.ids[:start]
         self.suffix = wrapped.ids[start + len(bare.ids) :]
         self.size = len(self.prefix) + len(self.suffix)
-
-
-class _JudgeTemplate:
-    """What is put around a pair that a language model is asked about."""
-
-    def __init__(self, tokenizer: Tokenizer, judge: Judge) -> None:
-        self._judge = judge
-        self.before, self.after = (
-            tokenizer.encode(text, add_special_tokens=False).ids for text in (judge.before, judge.after)
-        )
-        self.size = len(self.before) + len(self.after)
-
-    def put(self, query: str, document: str) -> str:
-        """Write the pair out. Its text may hold braces, so nothing is formatted twice."""
-        parts = {"{instruction}": self._judge.instruction, "{query}": query, "{document}": document}
-        return "".join(parts.get(part, part) for part in re.split(r"(\{\w+\})", self._judge.text))
 
 
 class _PairTemplate:

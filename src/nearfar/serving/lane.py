@@ -134,7 +134,8 @@ class Lane:
             raise NotReady(f"{self._model} has stopped", retry_after_s=1)
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
-        ticket = Ticket(rows, asyncio.get_running_loop().create_future(), call or self._call)
+        shares = self._engine is not None and self._engine.info.shares
+        ticket = Ticket(rows, asyncio.get_running_loop().create_future(), call or self._call, shares=shares)
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
         tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
         if self._tokens + tokens > self._queue_tokens:
@@ -223,7 +224,7 @@ class Lane:
 
     def _record(self, batch: list[Place], rows: Sequence[Row], run_s: float, *, failed: bool) -> None:
         lengths = [len(row.ids) for row in rows]
-        rate = sum(lengths) / max(run_s, 1e-6)
+        rate = sum(place.ticket.lengths[place.index] for place in batch) / max(run_s, 1e-6)
         self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
         record = BatchRecord(
             model=self._model,

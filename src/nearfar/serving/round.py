@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from msgspec import Struct
 
+from nearfar.engines.sharing import costs
 from nearfar.serving.batching import pack, plan
 from nearfar.types import Representation
 
@@ -53,11 +54,14 @@ class Budget(Struct, frozen=True, kw_only=True):
 class Ticket:
     """One request's rows, each once, what is to be done with them, and the array their results go to as they come.
 
-    A row that the request has several times is one object in ``rows``; it runs once, so that equal texts get equal
+    ``lengths`` are what its rows cost an engine, in tokens: with ``shares``, what they begin with alike counts once. A
+    row that the request has several times is one object in ``rows``; it runs once, so that equal texts get equal
     answers to the last digit.
     """
 
-    def __init__(self, rows: Sequence[Row], future: asyncio.Future[Results], call: Call = "embed") -> None:
+    def __init__(
+        self, rows: Sequence[Row], future: asyncio.Future[Results], call: Call = "embed", *, shares: bool = False
+    ) -> None:
         self.call = call
         places: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
@@ -66,7 +70,7 @@ class Ticket:
         self._count = len(rows)
         self._results: Results | None = None
         self.rows = [rows[indices[0]] for indices in self._places]
-        self.lengths = [len(row.ids) for row in self.rows]
+        self.lengths = costs(self.rows) if shares else [len(row.ids) for row in self.rows]
         self.waiting = deque(range(len(self.rows)))
         self.waiting_tokens = sum(self.lengths)
         self._missing = len(self.rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
 from nearfar.models import openai_tokens
-from nearfar.models.prompts import prompt_for
+from nearfar.models.prompts import choose_prompt
 from nearfar.types import TASK_OF, RankJob
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nearfar.config import OnOverflow
     from nearfar.models.tokens import Row
     from nearfar.serving.opening import Model
-    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, RepresentJob, Role, ScoreJob, TokenIds
+    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, RepresentJob, ScoreJob, TokenIds
 
 
 def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
@@ -61,13 +61,15 @@ def _refuse_cut(rows: Sequence[Row]) -> None:
 
 def rows_of_pairs(model: Model, job: RankJob) -> list[Row]:
     """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
-    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document)
+    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document, job.instruction)
 
 
 def rows_of_query_and_documents(model: Model, job: RankJob) -> list[Row]:
     """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
-    query = model.tokens.encode([job.query], _prompt(model, "query"), role="query")
-    documents = model.tokens.encode(job.documents, _prompt(model, "document"), job.max_tokens_per_document)
+    query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
+    query = model.tokens.encode([job.query], query_prompt, role="query")
+    document_prompt = choose_prompt(model.recipe, None, "document")
+    documents = model.tokens.encode(job.documents, document_prompt, job.max_tokens_per_document)
     _refuse_empty([*query, *documents])
     return [*query, *documents]
 
@@ -129,7 +131,3 @@ def by_query(job: ScoreJob) -> list[RankJob]:
         )
         for query, pairs in groupby(job.pairs, key=lambda pair: pair[0])
     ]
-
-
-def _prompt(model: Model, role: Role) -> str:
-    return prompt_for(model.recipe.prompts, role) or ""

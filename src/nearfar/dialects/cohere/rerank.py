@@ -26,7 +26,10 @@ _Document = str | dict[str, Any]
 
 
 class RerankV1Request(Struct, kw_only=True):
-    """The body of POST /v1/rerank. Null means absent; fields not named here are ignored."""
+    """The body of POST /v1/rerank. Null means absent; fields not named here are ignored.
+
+    ``instruction`` is ours: what is looked for, in a sentence, for rerankers that are language models.
+    """
 
     model: str | None = None
     query: str
@@ -35,10 +38,14 @@ class RerankV1Request(Struct, kw_only=True):
     rank_fields: list[str] | None = None
     return_documents: bool | None = None
     max_chunks_per_doc: int | None = None
+    instruction: str | None = None
 
 
 class RerankV2Request(Struct, kw_only=True):
-    """The body of POST /v2/rerank. ``return_documents`` left the protocol, but LiteLLM still sends it."""
+    """The body of POST /v2/rerank. ``return_documents`` left the protocol, but LiteLLM still sends it.
+
+    ``instruction`` is ours, as in version 1.
+    """
 
     model: str | None = None
     query: str
@@ -46,6 +53,7 @@ class RerankV2Request(Struct, kw_only=True):
     top_n: int | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: int | None = None
+    instruction: str | None = None
 
 
 class _Result(Struct, omit_defaults=True):
@@ -82,6 +90,7 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
         query=body.query,
         documents=tuple(_text(index, given, body.rank_fields) for index, given in enumerate(body.documents)),
         top_n=body.top_n,
+        instruction=body.instruction or None,
     )
     return await _answer(request, job, body.documents if body.return_documents else None, version="1")
 
@@ -98,6 +107,7 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
         documents=tuple(_text(index, given, None) for index, given in enumerate(body.documents)),
         top_n=body.top_n,
         max_tokens_per_document=_MAX_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
+        instruction=body.instruction or None,
     )
     return await _answer(request, job, body.documents if body.return_documents else None, version="2")
 

@@ -14,14 +14,15 @@ from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad, rounded_length
 from nearfar.engines.precision import measure_loss
 from nearfar.engines.representing import comparable, refuse_blind, represent, stack
+from nearfar.engines.sharing import find_groups
 from nearfar.errors import EngineUnavailable
+from nearfar.models.tokens import Row
 from nearfar.types import Representation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.config import Device, Dtype
-    from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
     _Put = Callable[[int, Sequence[Row], list[FloatArray]], None]
@@ -56,6 +57,7 @@ class MlxEngine:
             outputs=order.recipe.outputs,
             batch_tokens=_BATCH_TOKENS[self._device],
             most_padding=_MOST_PADDING[self._device],
+            shares=self._network.shares,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
@@ -124,9 +126,21 @@ class MlxEngine:
         self._fill(put, start + half, rows[half:], too_large)
 
     def _forward(self, rows: Sequence[Row]) -> list[FloatArray]:
+        if not self._network.shares:
+            return self._padded(rows)
+        parts = []
+        groups = find_groups(rows)
+        for group in groups:
+            own = [rows[at] if not group.head else _after(rows[at], group.head) for at in group.rows]
+            parts.append(self._padded(own, rows[group.rows[0]].ids[: group.head])[0])
+        found = np.concatenate(parts)
+        found[np.concatenate([group.rows for group in groups])] = found.copy()
+        return [found]
+
+    def _padded(self, rows: Sequence[Row], head: Sequence[int] = ()) -> list[FloatArray]:
         longest = max(len(row.ids) for row in rows)
         length = rounded_length(longest, _LENGTH_STEP[self._device], self._recipe.max_tokens)
-        answers = self._network(pad(rows, self._recipe.pad_token_id or 0, length))
+        answers = self._network(pad(rows, self._recipe.pad_token_id or 0, length), head)
         mx.eval(answers)  # nothing lazy leaves this thread: another one has no stream to compute it on
         return [np.array(answer, dtype=np.float32) for answer in answers]
 
@@ -171,6 +185,11 @@ class MlxEngine:
         if hasattr(self, "_network"):
             del self._network  # never two copies of a large model
         self._network = load_network(order, dtype)[0]
+
+
+def _after(row: Row, head: int) -> Row:
+    """Leave out a row's head; nothing that shares one knows types."""
+    return Row(row.ids[head:], None, row.content, row.cut)
 
 
 def _device(asked: Device) -> str:

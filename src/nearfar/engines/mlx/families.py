@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from nearfar.engines.mlx import heads
 from nearfar.engines.mlx.attention import causal, fuse_attention, visible, within
+from nearfar.engines.mlx.decoders import build_gemma, build_llama, build_qwen2, build_qwen3, run_decoder
 from nearfar.engines.mlx.library import model_file
-from nearfar.engines.mlx.options import Config, Unsupported, arguments, only, only_full_attention, period, theta
+from nearfar.engines.mlx.options import Config, arguments, only, period, theta
 from nearfar.errors import EngineUnavailable
 from nearfar.models.sparse import Sparse
 
@@ -31,7 +32,7 @@ class Family(Struct, frozen=True, kw_only=True):
     types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
     makes, for a number of labels, what turns hidden states and mask into logits, None where no such classifiers are
     known; ``speaker`` what turns them and the table of ``words`` into a sparse vector. ``adapt`` turns an array, given
-    with its name, to how mlx wants it.
+    with its name, to how mlx wants it. ``shares`` says that ``run`` also takes heads that rows share.
     """
 
     build: Callable[[Config], nn.Module]
@@ -40,6 +41,7 @@ class Family(Struct, frozen=True, kw_only=True):
     speaker: Callable[[Config, Sparse], nn.Module] | None = None
     words: Callable[[nn.Module], nn.Module] = lambda trunk: trunk.embed_tokens
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
+    shares: bool = False
 
 
 def family_of(order: EngineOrder) -> Family:
@@ -115,39 +117,6 @@ def _run_modernbert(model: nn.Module, ids: mx.array, mask: mx.array | None, _typ
     return last
 
 
-def _build_qwen3(config: Config) -> nn.Module:
-    only(config, hidden_act="silu", use_sliding_window=False, is_causal=True)
-    only_full_attention(config)
-    file = model_file("qwen3")
-    return file.Qwen3Model(arguments(file.ModelArgs, {**config, "rope_theta": theta(config)}))
-
-
-def _run_qwen3(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
-    hidden = model.embed_tokens(ids)
-    for layer in model.layers:  # padding stands on the right, where a decoder doesn't look
-        hidden = layer(hidden, attention_mask="causal")
-    last: mx.array = model.norm(hidden)
-    return last
-
-
-def _build_llama(config: Config) -> nn.Module:
-    only(config, hidden_act="silu", is_causal=True)
-    only_full_attention(config)
-    file = model_file("llama_bidirec")
-    positions: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    stretch = positions.get("rope_type", positions.get("type", "default"))
-    if stretch not in {"default", "linear", "llama3"}:
-        raise Unsupported(f"{stretch} rotary positions")
-    base = positions.get("rope_theta") or config.get("rope_theta") or 10_000.0
-    told = {"rope_theta": float(base), "rope_scaling": None if stretch == "default" else positions}
-    return file.LlamaBidirectionalModel(arguments(file.ModelArgs, {**config, **told}))
-
-
-def _run_llama(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
-    last: mx.array = model(ids, "causal")
-    return last
-
-
 def _run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
     last: mx.array = model(ids, visible(mask))
     return last
@@ -202,6 +171,10 @@ def _run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: m
     return last
 
 
+def _decoder(build: Callable[[Config], nn.Module]) -> Family:
+    return Family(build=build, run=run_decoder, head=heads.LastTokenHead, shares=True)
+
+
 FAMILIES: dict[str, Family] = {
     "bert": Family(
         build=_build_bert,
@@ -214,9 +187,11 @@ FAMILIES: dict[str, Family] = {
     "roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
     "camembert": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
     "modernbert": Family(build=_build_modernbert, run=_run_modernbert, head=heads.ModernBertHead),
-    "qwen3": Family(build=_build_qwen3, run=_run_qwen3, head=heads.LastTokenHead),
-    "llama": Family(build=_build_llama, run=_run_llama, head=heads.LastTokenHead),
-    "llama_bidirec": Family(build=_build_llama, run=_run_llama_bidirec),
+    "qwen2": _decoder(build_qwen2),
+    "qwen3": _decoder(build_qwen3),
+    "gemma": _decoder(build_gemma),
+    "llama": _decoder(build_llama),
+    "llama_bidirec": Family(build=build_llama, run=_run_llama_bidirec),
     "gemma3_text": Family(build=_build_gemma3, run=_run_gemma3),
     "lfm2": Family(build=_build_lfm2, run=_run_lfm2, adapt=_adapt_lfm2),
 }

@@ -14,7 +14,7 @@ from nearfar.engines.mlx.options import Unsupported
 from nearfar.engines.mlx.vectors import first_token, last_token, mean
 
 if TYPE_CHECKING:
-    from nearfar.models.judging import Judge
+    from nearfar.models.judging import Answer
     from nearfar.models.sparse import Sparse
 
 
@@ -76,17 +76,17 @@ class LastTokenHead(nn.Module):
 class JudgeHead(nn.Module):
     """A language model's, of which two rows of the vocabulary count: the logit of yes, less that of no."""
 
-    def __init__(self, config: dict[str, Any], judge: Judge) -> None:
+    def __init__(self, config: dict[str, Any], answer: Answer) -> None:
         super().__init__()
         if not config.get("tie_word_embeddings"):
             self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
-        self._judge = judge
+        self._answer = answer
 
     def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:
         """Give (B,) float32. ``words`` is the transformer's own table, which many models answer from as well."""
-        rows = _rows(self.get("lm_head", words), [at for at in (self._judge.yes, self._judge.no) if at is not None])
+        rows = _rows(self.get("lm_head", words), [at for at in (self._answer.yes, self._answer.no) if at is not None])
         logits = last_token(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
-        return logits[:, 0] if self._judge.no is None else logits[:, 0] - logits[:, 1]
+        return logits[:, 0] if self._answer.no is None else logits[:, 0] - logits[:, 1]
 
 
 def _rows(table: nn.Module, ids: list[int]) -> mx.array:

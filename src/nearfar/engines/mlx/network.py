@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
+from nearfar.engines.mlx.decoders import Head
 from nearfar.engines.mlx.families import family_of
 from nearfar.engines.mlx.heads import JudgeHead
 from nearfar.engines.mlx.options import Unsupported
@@ -15,6 +16,8 @@ from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_c
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nearfar.engines import EngineOrder
     from nearfar.engines.mlx.families import Family
     from nearfar.engines.mlx.options import Config
@@ -29,24 +32,32 @@ class Network(nn.Module):
     def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
         super().__init__()
         self._run = family.run
+        # Whatever looks at more of a row than its last token would miss the head.
+        self.shares = family.shares and recipe.pooling in {(), ("lasttoken",)}
         self.trunk = family.build(config)
         self._heads = heads_of(recipe)
         self._speaks = recipe.speaks or (recipe.sparse is not None and recipe.sparse.of == "vocabulary")
         self._words = family.words
-        if recipe.judge and recipe.speaks:
-            self.head = JudgeHead(config, recipe.judge)
+        if recipe.judge and recipe.judge.answer:
+            self.head = JudgeHead(config, recipe.judge.answer)
         elif recipe.task == "score" and family.head:
             self.head = family.head(config, max(len(recipe.labels), 1))
         elif recipe.sparse and recipe.sparse.of == "vocabulary" and family.speaker:
             self.head = family.speaker(config, recipe.sparse)
 
-    def __call__(self, padded: Padded) -> list[mx.array]:
-        """Turn ids (B, T), padded on the right, into logits, or what the recipe's outputs name, not yet computed."""
+    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> list[mx.array]:
+        """Turn ids (B, T), padded on the right, into logits, or what the recipe's outputs name, not yet computed.
+
+        Where ``shares``, the ids of all rows may go on from those of a ``head``.
+        """
         ids, mask = mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32)
         types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
-        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
+        kept = {"heads": [Head() for _ in self.trunk.layers]} if head else {}
+        if head:
+            self._run(self.trunk, mx.array([head], dtype=mx.int32), None, None, **kept)
+        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types, **kept)
         if self._heads:
-            return [head(hidden, mask) for head in self._heads]
+            return [make(hidden, mask) for make in self._heads]
         words = (self._words(self.trunk),) if self._speaks else ()  # the table as it is now: it may have been quantised
         return [self.head(hidden, mask, *words)]
 

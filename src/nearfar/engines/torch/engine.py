@@ -44,6 +44,7 @@ class TorchEngine:
             most_padding=MOST_PADDING[opened.device],
             parallel=opened.share.parallel,
             dtype_reason=opened.choice.reason,
+            shares=opened.shares,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:

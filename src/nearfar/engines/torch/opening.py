@@ -18,7 +18,7 @@ from nearfar.engines.torch.devices import CORES, LENGTH_STEP, Share, find_device
 from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
-from nearfar.engines.torch.trial import gives, trial_rows
+from nearfar.engines.torch.trial import gives, sharing_rows, trial_rows
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 
 
 class Opened(NamedTuple):
-    """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more."""
+    """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more.
+
+    ``shares`` tells of beginnings that rows share.
+    """
 
     run: Forward
     outputs: Outputs | None
@@ -48,6 +51,7 @@ class Opened(NamedTuple):
     choice: DtypeChoice
     packed: bool
     share: Share
+    shares: bool = False
 
 
 def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Opened:
@@ -78,11 +82,12 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
         packed.undo()
     if not fits:
         return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
-    return Opened(packed, None, device=device, choice=choice, packed=True, share=share(cores, times.text_s))
+    packed.shares = _may_share(packed, order, rows, dtype)
+    return Opened(packed, None, device, choice, packed=True, share=share(cores, times.text_s), shares=packed.shares)
 
 
 def _padded(padded: PaddedModel, device: str, choice: DtypeChoice, share: Share) -> Opened:
-    return Opened(padded, padded.outputs, device=device, choice=choice, packed=False, share=share)
+    return Opened(padded, padded.outputs, device, choice, packed=False, share=share)
 
 
 def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
@@ -114,6 +119,17 @@ def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, Dtype
 
     choice = choose_dtype(device, speed, has_probes=bool(order.probes), try_out=try_out)
     return loaded.get(choice.dtype) or load_transformer(order, getattr(torch, choice.dtype)), choice
+
+
+def _may_share(packed: PackedModel, order: EngineOrder, rows: Sequence[Row], dtype: torch.dtype) -> bool:
+    """Tell whether beginnings that rows have in common may be computed once: whether the numbers stay as they are."""
+    alike = sharing_rows(rows, order.recipe.max_tokens) if packed.can_share else []
+    if not alike:
+        return False
+    with torch.inference_mode():
+        expected = packed(alike)
+    packed.shares = True
+    return gives(expected, packed, alike, dtype)
 
 
 def _exactly(model: Any, order: EngineOrder, rows: Sequence[Row], device: str = "cpu") -> Tensor:

@@ -1,7 +1,8 @@
 """Rows laid end to end instead of padded: the transformer runs on one row of all the batch's tokens.
 
 Positions start again with every row and attention stays within it, so the numbers are those of the padded batch. What
-comes after the transformer is given its hidden states by runs of equal lengths, which need no padding either.
+comes after the transformer is given its hidden states by runs of equal lengths, which need no padding either. Where a
+decoder's last token is all that counts, rows that begin alike have that beginning laid once: their head.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from nearfar.engines.heads import Vectors
 from nearfar.engines.module import labelled
+from nearfar.engines.sharing import Group, find_groups
 from nearfar.engines.torch.attention import Run, register
 from nearfar.models.tokens import Row
 
@@ -29,32 +31,64 @@ Ids = npt.NDArray[np.int64]
 
 
 class Layout(Struct, frozen=True, kw_only=True):
-    """A batch end to end, shortest rows first: (T,) arrays, and ``order``, the batch's index of each row laid."""
+    """A batch end to end: the heads, and each group's rows, shortest first.
+
+    (T,) arrays; ``heads`` and ``runs`` say where which lie, and ``order`` is the batch's index of each row laid.
+    """
 
     ids: Ids
     positions: Ids
     types: Ids | None
+    heads: list[Run]
     runs: list[Run]
     order: list[int]
 
 
-def lay(batch: Sequence[Row], offset_after: int | None = None) -> Layout:
-    """Lay the rows out. ``offset_after`` is the padding id of a family that counts positions from there (RoBERTa)."""
-    order = sorted(range(len(batch)), key=lambda at: len(batch[at].ids))
-    rows = [batch[at] for at in order]
-    lengths = np.array([len(row.ids) for row in rows])
-    starts = np.cumsum(lengths) - lengths
-    count = int(lengths.sum())
-    ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int64, count)
-    types = None
-    if any(row.type_ids for row in rows):
-        types = np.fromiter(chain.from_iterable(row.type_ids or [0] * len(row.ids) for row in rows), np.int64, count)
+def lay(batch: Sequence[Row], offset_after: int | None = None, groups: Sequence[Group] = ()) -> Layout:
+    """Lay the rows out, those of a group behind their common head; without ``groups`` each row is whole.
+
+    ``offset_after`` is the padding id of a family that counts positions from there (RoBERTa).
+    """
+    groups = groups or [Group(head=0, rows=list(range(len(batch))))]
+    heads: list[Run] = []
+    for group in groups:
+        if group.head:
+            heads.append(Run(heads[-1].tokens.stop if heads else 0, 1, group.head))
     runs: list[Run] = []
-    for length, run in groupby(lengths.tolist()):
-        runs.append(Run(runs[-1].tokens.stop if runs else 0, len(list(run)), length))
-    before = np.repeat(starts, lengths)  # (T,) tokens of earlier rows
-    positions = np.arange(count) - before if offset_after is None else _offset_positions(ids, before, offset_after)
-    return Layout(ids=ids, positions=positions, types=types, runs=runs, order=order)
+    order: list[int] = []
+    laid = [(batch[group.rows[0]], 0, group.head) for group in groups if group.head]  # (row, from, to)
+    end = heads[-1].tokens.stop if heads else 0
+    shared = iter(heads)
+    for group in groups:
+        head = next(shared) if group.head else None
+        rows = sorted(group.rows, key=lambda at: len(batch[at].ids))
+        for length, run in groupby(len(batch[at].ids) - group.head for at in rows):
+            runs.append(Run(end, len(list(run)), length, head))
+            end = runs[-1].tokens.stop
+        order += rows
+        laid += [(batch[at], group.head, len(batch[at].ids)) for at in rows]
+    return _flat(laid, offset_after, heads, runs, order)
+
+
+def _flat(
+    laid: Sequence[tuple[Row, int, int]], offset_after: int | None, heads: list[Run], runs: list[Run], order: list[int]
+) -> Layout:
+    """Join the pieces of rows, each from one of its tokens to another, into arrays."""
+    firsts = np.array([first for _, first, _ in laid])
+    lengths = np.array([last for _, _, last in laid]) - firsts
+    count = int(lengths.sum())
+    ids = np.fromiter(chain.from_iterable(row.ids[first:last] for row, first, last in laid), np.int64, count)
+    types = None
+    if any(row.type_ids for row, _, _ in laid):
+        typed = (row.type_ids[first:last] if row.type_ids else [0] * (last - first) for row, first, last in laid)
+        types = np.fromiter(chain.from_iterable(typed), np.int64, count)
+    before = np.repeat(np.cumsum(lengths) - lengths, lengths)  # (T,) tokens of earlier pieces
+    positions = (
+        np.arange(count) - before + np.repeat(firsts, lengths)
+        if offset_after is None
+        else _offset_positions(ids, before, offset_after)
+    )
+    return Layout(ids=ids, positions=positions, types=types, heads=heads, runs=runs, order=order)
 
 
 def _offset_positions(ids: Ids, before: Ids, padding_id: int) -> Ids:
@@ -82,7 +116,8 @@ class _Given(nn.Module):
 class PackedModel:
     """Runs a transformer, and the pooling or the classifier after it, on batches laid end to end.
 
-    Takes the model over: ``undo`` gives it back as it was. Counts of tokens are rounded up to a ``multiple``.
+    Takes the model over: ``undo`` gives it back as it was. Counts of tokens are rounded up to a ``multiple``. With
+    ``shares`` set, which is only right for causal models, heads that rows have in common are computed once.
     """
 
     def __init__(self, model: Any, recipe: Recipe, multiple: int = 1) -> None:
@@ -94,6 +129,9 @@ class PackedModel:
         embeddings: Any = getattr(self._base, "embeddings", None)
         from_ids = hasattr(embeddings, "create_position_ids_from_input_ids")  # the RoBERTa family has it
         self._offset_after: int | None = embeddings.padding_idx if from_ids else None
+        self.shares = False
+        # Whatever looks at more of a row than its last token would miss the head.
+        self.can_share = not from_ids and recipe.pooling in {(), ("lasttoken",)}
         self._base.set_attn_implementation(register())
         if self._vectors is None:
             setattr(model, model.base_model_prefix, _Given(getattr(self._base, "pooler", None)))
@@ -106,7 +144,11 @@ class PackedModel:
 
     def __call__(self, batch: Sequence[Row]) -> Tensor:
         """Give vectors (B, D) or logits (B,)."""
-        layout = lay([*batch, *self._filler(batch)], self._offset_after)
+        groups = find_groups(batch) if self.shares else []
+        filler = self._filler(batch, groups)
+        if filler and groups:
+            groups.append(Group(head=0, rows=list(range(len(batch), len(batch) + len(filler)))))
+        layout = lay([*batch, *filler], self._offset_after, groups)
         ids = torch.from_numpy(layout.ids)[None]  # (1, T)
         types = {} if layout.types is None else {"token_type_ids": torch.from_numpy(layout.types)[None]}
         found = self._base(
@@ -114,7 +156,7 @@ class PackedModel:
             # All ones, and no mask comes of it; with none at all transformers would look for rows among the positions.
             attention_mask=torch.ones(ids.shape, dtype=torch.bool),
             position_ids=torch.from_numpy(layout.positions)[None],
-            runs=layout.runs,
+            runs=[*layout.heads, *layout.runs],
             **types,
         )
         hidden: Tensor = found.last_hidden_state[0]  # (T, H)
@@ -127,9 +169,10 @@ class PackedModel:
         back[layout.order] = answers
         return back[: len(batch)]
 
-    def _filler(self, batch: Sequence[Row]) -> list[Row]:
+    def _filler(self, batch: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
         """Make the rows, of a token each, that bring the tokens up to a multiple; nobody gets their answers."""
-        missing = -sum(len(row.ids) for row in batch) % self._multiple
+        spared = sum(group.head * (len(group.rows) - 1) for group in groups)
+        missing = (spared - sum(len(row.ids) for row in batch)) % self._multiple
         return [Row([0], None, 0, 0)] * missing
 
     def _classify(self, hidden: Tensor, ids: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nearfar.engines.sharing import LEAST, alike
 from nearfar.models.tokens import Row
 
 if TYPE_CHECKING:
@@ -23,10 +24,14 @@ _APART = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 def trial_rows(order: EngineOrder, vocabulary: int) -> list[Row]:
-    """Give the beginnings of the probes, or where there are none, rows of seeded ids."""
+    """Give the beginnings of the probes, or where there are none, rows of seeded ids.
+
+    Where all probes begin alike, as a question about a document does, most of that is left out: rows must differ.
+    """
     most = min(_LONGEST, order.recipe.max_tokens)
     if order.probes:
-        return [_cut(row, most) for row in order.probes]
+        same = alike(min(order.probes, key=_ids), max(order.probes, key=_ids))
+        return [_cut(row, most, max(same - most // 2, 0)) for row in order.probes]
     numbers = np.random.default_rng(20)
     rows = []
     for length in (min(length, most) for length in _MADE_UP):
@@ -36,8 +41,23 @@ def trial_rows(order: EngineOrder, vocabulary: int) -> list[Row]:
     return rows
 
 
-def _cut(row: Row, most: int) -> Row:
-    return Row(row.ids[:most], row.type_ids[:most] if row.type_ids else None, row.content, row.cut)
+def sharing_rows(rows: Sequence[Row], most: int) -> list[Row]:
+    """Make rows of those that begin alike and then differ, of ``most`` tokens; none where they would hold too few."""
+    own = min(most - LEAST, LEAST)
+    if own < 1:
+        return []
+    head = (rows[0].ids * LEAST)[:LEAST]
+    return [Row([*head, *row.ids[-own:]], None, 0, 0) for row in rows]
+
+
+def _ids(row: Row) -> list[int]:
+    return row.ids
+
+
+def _cut(row: Row, most: int, left_out: int) -> Row:
+    """Take ``most`` ids behind those ``left_out``."""
+    end = left_out + most
+    return Row(row.ids[left_out:end], row.type_ids[left_out:end] if row.type_ids else None, row.content, row.cut)
 
 
 def gives(expected: Tensor, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row], dtype: torch.dtype) -> bool:
