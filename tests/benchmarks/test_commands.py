@@ -13,7 +13,15 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.mark.parametrize(
     "command",
-    [["engines.py"], ["judges.py"], ["server.py"], ["peers.py"], ["peers.py", "run"], ["peers.py", "install"]],
+    [
+        ["engines.py"],
+        ["judges.py"],
+        ["recall.py"],
+        ["server.py"],
+        ["peers.py"],
+        ["peers.py", "run"],
+        ["peers.py", "install"],
+    ],
     ids=" ".join,
 )
 def test_every_command_has_its_help(command: list[str]) -> None:

@@ -105,7 +105,7 @@ def test_a_default_prompt_is_the_instruction_of_who_gives_none(folder: Callable[
 def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callable[..., Path]) -> None:
     opened = open_judge(folder(PLAIN_CHAT), None)
 
-    with pytest.raises(InputError, match="the model takes no instruction"):
+    with pytest.raises(InputError, match="this model takes no instruction"):
         opened.rows(DOCUMENTS, INSTRUCTION)
 
 
