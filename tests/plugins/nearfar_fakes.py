@@ -84,6 +84,7 @@ class FakeEngine:
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
         assert self.way_out.wait(30)
+        assert not self.closed, "closed twice"
         self.closed = True
 
     def _note(self, batch: Sequence[Row]) -> None:

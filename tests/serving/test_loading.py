@@ -413,24 +413,28 @@ async def test_a_load_that_has_begun_ends_even_when_everybody_has_left(folders: 
         await until(several.is_in("a", "loaded"))
 
 
-async def test_a_request_right_after_the_last_one_left_begins_anew(folders: dict[str, Path], size: int) -> None:
-    """It meets a load that is cancelled but hasn't heard of it yet, and must not be cancelled with it."""
-    async with serving(folders, "ab", memory_budget=size) as several:
-        await several.ask("a")
-        async with several.fleet.lease("a", "embed"):
-            leaving = asyncio.create_task(several.fleet._loader.hold(several.slot("b")))
-            await until(lambda: several.slot("b").waiting == 1)
-            loading = several.slot("b").loading
-            leaving.cancel()
-            await until(lambda: several.slot("b").waiting == 0)
-            staying = asyncio.create_task(several.fleet._loader.hold(several.slot("b")))
-            await until(lambda: several.slot("b").waiting == 1)
-        await staying
-        several.fleet._loader.release(several.slot("b"))
+async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: dict[str, Path], size: int) -> None:
+    """It meets a load that is cancelled but hasn't heard of it yet: neither that nor an older failure is its own."""
+    async with serving(folders, "ab", Clock(), memory_budget=size) as several:
+        loader, a, b = several.fleet._loader, several.slot("a"), several.slot("b")
+        several.kinds["b"].failures = [RuntimeError()]
+        failed = await several.ask("b")
+        b.forgive()
+        await loader.hold(a)
+        leaving = asyncio.create_task(loader.hold(b))
+        await until(lambda: b.waiting == 1)
+        dying = b.loading
+        leaving.cancel()
+        await asyncio.sleep(0)
+        assert dying
+        assert (0, 1, False) == (b.waiting, dying.cancelling(), dying.done())
+        asyncio.get_running_loop().call_soon(loader.release, a)
+        state = await several.fleet.load("b")
 
-        assert loading
-        assert loading.cancelled()
-        assert several.slot("b").loading is not loading
+        assert dying.cancelled()
+        assert 2 == len(several.kinds["b"].orders)
+
+    assert (503, "loaded") == (failed.status_code, state.state)
 
 
 async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_there_is_told_when_to_come_back(
@@ -596,8 +600,9 @@ async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(fol
 
 @pytest.mark.parametrize("then", ["comes back", "server ends"])
 async def test_a_model_that_is_half_closed_is_closed_though_whoever_asked_has_left(
-    then: str, folders: dict[str, Path]
+    then: str, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And only once, whoever else wants it closed."""
     async with serving(folders, "a") as several:
         await several.ask("a")
         engine = several.engine("a")
@@ -615,6 +620,7 @@ async def test_a_model_that_is_half_closed_is_closed_though_whoever_asked_has_le
 
         assert "unloading" == state
         assert engine.closed
+        assert [] == [record.exc_info for record in caplog.records if record.exc_info]
         assert ("a" if then == "comes back" else "") == several.states()
 
 

@@ -81,6 +81,7 @@ class Loader:
             return slot.loading
         if pause_s := slot.pause_s(self._clock()):
             raise NotReady(f"{slot.name} failed to load; the server's log says why", retry_after_s=pause_s)
+        slot.failure = None  # of an earlier load; this one may end without any, when it is cancelled
         slot.loading = asyncio.create_task(self._load(slot), name=f"loading {slot.name}")
         slot.loading.add_done_callback(lambda _: self._changes.tell())  # only then is the slot's state another
         return slot.loading
@@ -90,7 +91,6 @@ class Loader:
         slot.forgive()
         with self._waiting(slot):
             while slot.state != "loaded":
-                slot.failure = None
                 await self._attempt(slot)
                 if slot.failure:
                     raise slot.failure
