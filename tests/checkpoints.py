@@ -90,6 +90,10 @@ FAMILIES = {
 
 # Not among those that every engine's tests go through.
 MORE_FAMILIES = {
+    "deberta-v2": Family(
+        words="unigrams", config=_ENCODER | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+    ),
+    "electra": Family(words="pieces", config=_ENCODER | {"embedding_size": HIDDEN}),
     "camembert": Family(words="unigrams", config=_OFFSET),
     "gemma": Family(words="bytes-start", config=_DECODER),
     "gemma2": Family(words="bytes-start", config=_GEMMA2),

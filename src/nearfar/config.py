@@ -26,6 +26,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 OnOverflow = Literal["truncate", "error"]
 LogFormat = Literal["auto", "human", "json"]
+ModelTask = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Load = Literal["start", "demand"]
 WhileLoading = Literal["wait", "refuse"]
 
@@ -49,7 +50,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
     what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
-    prompts, or the empty name for none; None leaves it to the model's files. ``prompts`` take the place of those that
+    prompts, or the empty name for none; None leaves it to the model's files. ``task`` says what a model is for whose
+    files may be read in two ways, and refuses one that isn't for that. ``prompts`` take the place of those that
     the files, or the family, know; ``query`` and ``document`` are the names that ranking looks for. A model with
     ``pin`` stays in memory once it is there, unless it is told to go. ``int8_range`` is the R of int8 and uint8
     vectors: components from -R to R are told apart. None takes what suits unit vectors of the model's length.
@@ -68,6 +70,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     idle_s: Seconds | None = None
     int8_range: Annotated[float, Meta(gt=0)] | None = None
     prompts: dict[str, str] | None = None
+    task: ModelTask | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

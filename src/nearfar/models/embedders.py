@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nearfar.models.configs import Config, Sentence
     from nearfar.models.recipe import Recipe
+    from nearfar.types import Task
 
 # Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
 _DECODERS = frozenset(
@@ -44,7 +45,9 @@ _DECODERS = frozenset(
 )
 
 
-def with_outputs(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str], sentence: Sentence) -> Recipe:
+def with_outputs(  # noqa: PLR0913 — all that is known of the folder
+    folder: Path, config: Config, recipe: Recipe, sentence: Sentence, *, names: tuple[str, str], task: Task | None
+) -> Recipe:
     """Add the outputs, the prompts, and how each of them is known.
 
     Raises CheckpointError for what can't be honoured.
@@ -64,8 +67,10 @@ def with_outputs(folder: Path, config: Config, recipe: Recipe, names: tuple[str,
     recipe = msgspec.structs.replace(
         recipe, prompts=said.prompts, default_prompt=said.default, prompts_source=said.source
     )
-    if sparse := read_splade(folder, config, modules, names[0]):
-        source = "modules.json" if modules else "the model's name; the folder has no modules.json"
+    weighs = task == "sparse" or (task is None and "splade" in names[0].lower())
+    if sparse := read_splade(folder, config, modules, weighs=weighs):
+        known = "the settings" if task else "the model's name"
+        source = "modules.json" if modules else f"{known}; the folder has no modules.json"
         return msgspec.structs.replace(recipe, sparse=sparse, pooling_source=source)
     if sentence.transformer_task == "fill-mask":
         raise CheckpointError(

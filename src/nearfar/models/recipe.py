@@ -26,7 +26,7 @@ from nearfar.models.usual import usual_limit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nearfar.types import Output
+    from nearfar.types import Output, Task
 
 # These start counting positions after the padding id, so the table has that many rows no text can use
 # (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).
@@ -108,10 +108,12 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
 
 
-def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> Recipe:
+def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", task: Task | None = None) -> Recipe:
     """Read the folder's files into a Recipe; ``max_tokens`` overrules the limit that the files state.
 
-    ``name`` is what the model is called, by default as its folder. It tells the family where the files don't.
+    ``name`` is what the model is called, by default as its folder. It tells the family where the files don't. ``task``
+    decides where they may be read in two ways: a language model may embed or judge, one that guesses words embed or
+    weigh them.
 
     Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
     anything in the folder that can't be honoured.
@@ -139,10 +141,11 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "") -> 
         return with_labels(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    if judge := find_judge(folder, config.model_type, *names):
+    judge = None if task == "embed" else find_judge(folder, config.model_type, *names)
+    if judge:
         refuse_other_scores(folder, config, 1)
         return msgspec.structs.replace(recipe, task="score", judge=judge)
-    return with_outputs(folder, config, recipe, names, sentence)
+    return with_outputs(folder, config, recipe, sentence, names=names, task=task)
 
 
 def _read_sentence(folder: Path) -> Sentence:

@@ -45,15 +45,15 @@ class _SpladePooling(Struct):
     activation_function: Literal["relu", "log1p_relu"] = "relu"
 
 
-def read_splade(folder: Path, config: Config, modules: Sequence[Module] | None, name: str) -> Sparse | None:
-    """Read a SPLADE model's way, from modules.json, or where there is none known by its name; None for any other.
+def read_splade(folder: Path, config: Config, modules: Sequence[Module] | None, *, weighs: bool) -> Sparse | None:
+    """Read a SPLADE model's way, from modules.json, or if it ``weighs`` words without one, the usual; else None.
 
     Raises CheckpointError for a step that can't be honoured.
     """
     kinds = [module.kind for module in modules or ()]
     if modules is None:
         speaks = any(kind.endswith("ForMaskedLM") for kind in config.architectures or ())
-        return Sparse(of="vocabulary", size=_size(folder, config)) if speaks and "splade" in name.lower() else None
+        return Sparse(of="vocabulary", size=_size(folder, config)) if speaks and weighs else None
     if "SpladePooling" not in kinds:
         return None
     if kinds not in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):

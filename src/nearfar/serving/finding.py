@@ -47,7 +47,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
     wanted = msgspec.structs.replace(wanted, **inherited)
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
     checkpoint = find_checkpoint(wanted.name, hub)
-    recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name)
+    recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name, wanted.task)
     if wanted.prompts is not None:
         recipe = _with_prompts(recipe, wanted.name, wanted.prompts)
     if wanted.prompt is not None:
@@ -61,13 +61,16 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         batch_tokens=0,
         dtype_reason=_UNKNOWN,
     )
+    info = describe(checkpoint, recipe, unopened, wanted)
+    if wanted.task and wanted.task not in info.tasks:
+        raise ConfigError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
     return Found(
         wanted=wanted,
         checkpoint=checkpoint,
         recipe=recipe,
         choices=choose_engines(engine, device),
         weights=count_weights(checkpoint.folder, recipe),
-        info=describe(checkpoint, recipe, unopened, wanted),
+        info=info,
     )
 
 

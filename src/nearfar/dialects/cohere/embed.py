@@ -48,7 +48,10 @@ class _Input(Struct):
 
 
 class EmbedRequest(Struct, kw_only=True):
-    """The body of both versions; the first leaves more out. Null means absent; fields not named here are ignored."""
+    """The body of both versions; the first leaves more out. Null means absent; fields not named here are ignored.
+
+    ``instruction`` is ours: what is looked for, in a sentence, for models that take one before queries.
+    """
 
     model: str | None = None
     texts: list[str] | None = None
@@ -59,6 +62,7 @@ class EmbedRequest(Struct, kw_only=True):
     truncate: str | None = None
     output_dimension: int | None = None
     max_tokens: int | None = None
+    instruction: str | None = None
 
 
 class _Reply(Struct, kw_only=True):
@@ -132,6 +136,7 @@ def _job(body: EmbedRequest, model: str | None, texts: list[str]) -> EmbedJob:
         max_tokens=body.max_tokens,
         keep=keep,
         on_overflow=on_overflow,
+        instruction=body.instruction or None,
     )
 
 
