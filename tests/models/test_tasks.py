@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import write_transformer
-from conftest import running
 from judge_models import write_judge
 
 from nearfar import ModelSettings, Settings
 from nearfar.errors import ConfigError
 from nearfar.models.recipe import read_recipe
+from nearfar.serving.finding import find_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,6 @@ def test_a_language_model_judges_or_embeds(task: Task | None, kind: str, tmp_pat
     assert kind == read_recipe(folder, task=task).task
 
 
-@pytest.mark.anyio
-async def test_a_model_for_something_else_is_refused(bert: Path) -> None:
+def test_a_model_for_something_else_is_refused(bert: Path) -> None:
     with pytest.raises(ConfigError, match="can't classify, only embed, rank"):
-        async with running(Settings(models=(ModelSettings(name=str(bert), task="classify"),), engine="torch")):
-            pass
+        find_model(ModelSettings(name=str(bert), task="classify"), Settings(engine="torch"))
