@@ -78,13 +78,14 @@ def assert_same(expected: Sequence[Any], found: Sequence[FloatArray]) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 class TestMultiVector:
-    @pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
+    @pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta", "llama"])
     def test_every_family_gives_the_vectors_of_sentence_transformers(
         self, family: str, engine: str, tmp_path: Path
     ) -> None:
         expansion = {"strategy": "fixed", "attend": False, "length": 16}
         if family != "bert":
             expansion["token"] = "</s>"
+        expansion["attend"] = family == "llama"  # where MLX can't keep tokens from being seen
         model = write_colbert(tmp_path / "colbert", family, query_expansion=expansion, document_length=24)
 
         here = Here(tmp_path / "colbert", engine)
@@ -261,6 +262,23 @@ class TestRefusals:
 
         with pytest.raises(CheckpointError, match=r"modules\.json: only Transformer, Dense….*HierarchicalTokenPooling"):
             read_recipe(tmp_path / "colbert")
+
+    def test_queries_that_are_made_longer_at_their_start_are_refused(self, tmp_path: Path) -> None:
+        expansion = {"strategy": "fixed", "attend": True, "length": 16, "token": "</s>"}
+        write_colbert(tmp_path / "colbert", "qwen3", query_expansion=expansion)
+
+        with pytest.raises(
+            CheckpointError, match=r"tokenizer_config\.json: padding_side = left .*; turn query_expansion"
+        ):
+            read_recipe(tmp_path / "colbert")
+
+    @pytest.mark.skipif("mlx" not in ENGINES, reason="needs mlx")
+    def test_a_decoder_that_can_not_overlook_tokens_is_left_to_torch(self, tmp_path: Path) -> None:
+        expansion = {"strategy": "fixed", "attend": False, "length": 16, "token": "</s>"}
+        write_colbert(tmp_path / "colbert", "llama", query_expansion=expansion)
+
+        with pytest.raises(EngineUnavailable, match=r"no llama ColBERT model with tokens that none sees, only bert"):
+            Here(tmp_path / "colbert", "mlx")
 
     @pytest.mark.skipif("mlx" not in ENGINES, reason="needs mlx")
     def test_mlx_says_which_splade_models_it_has(self, tmp_path: Path) -> None:

@@ -213,7 +213,14 @@ def _expansion(folder: Path, tokenizer: Tokenizer, said: _Expansion | None) -> E
     """Find the token: the one that is named, else the mask's, else the one at a text's end."""
     if said is None:
         return None
-    token_id = tokenizer.token_to_id(said.token) if said.token else _special(folder, tokenizer)
+    file = folder / "tokenizer_config.json"
+    special = read_json_if_there(file, _Specials)
+    if special.padding_side == "left":
+        raise CheckpointError(
+            f"{file}: padding_side = left puts what makes queries longer before them, which isn't supported; turn "
+            "query_expansion off, or take a model that pads on the right"
+        )
+    token_id = tokenizer.token_to_id(said.token) if said.token else _special(special, tokenizer)
     if token_id is None:
         raise CheckpointError(f"{folder}: queries are to be made longer, and its tokenizer has no token for that")
     return Expansion(token_id=token_id, length=said.length, exact=said.strategy == "fixed", attended=said.attend)
@@ -224,10 +231,10 @@ class _Specials(Struct):
 
     mask_token: str | dict[str, object] | None = None
     eos_token: str | dict[str, object] | None = None
+    padding_side: str = "right"
 
 
-def _special(folder: Path, tokenizer: Tokenizer) -> int | None:
-    said = read_json_if_there(folder / "tokenizer_config.json", _Specials)
+def _special(said: _Specials, tokenizer: Tokenizer) -> int | None:
     for token in (said.mask_token, said.eos_token):
         content = token.get("content") if isinstance(token, dict) else token
         if isinstance(content, str) and (found := tokenizer.token_to_id(content)) is not None:

@@ -32,7 +32,8 @@ class Family(Struct, frozen=True, kw_only=True):
     types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
     makes, for a number of labels, what turns hidden states and mask into logits, None where no such classifiers are
     known; ``speaker`` what turns them and the table of ``words`` into a sparse vector. ``adapt`` turns an array, given
-    with its name, to how mlx wants it. ``shares`` says that ``run`` also takes heads that rows share.
+    with its name, to how mlx wants it. ``shares`` says that ``run`` also takes heads that rows share, and ``masks``
+    that it keeps every token from seeing what the mask leaves out, not only padding behind the text.
     """
 
     build: Callable[[Config], nn.Module]
@@ -42,6 +43,7 @@ class Family(Struct, frozen=True, kw_only=True):
     words: Callable[[nn.Module], nn.Module] = lambda trunk: trunk.embed_tokens
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
     shares: bool = False
+    masks: bool = False
 
 
 def family_of(order: EngineOrder) -> Family:
@@ -55,6 +57,9 @@ def family_of(order: EngineOrder) -> Family:
         for name, one in FAMILIES.items()
         if {"reranker": one.head, "SPLADE model": one.speaker, "model": one}[kind]
     }
+    unseen = recipe.multi_vector and recipe.multi_vector.expansion and not recipe.multi_vector.expansion.attended
+    if unseen:
+        kind, able = "ColBERT model with tokens that none sees", {name: one for name, one in able.items() if one.masks}
     if recipe.model_type not in able:
         raise EngineUnavailable(
             f"the MLX engine has no {recipe.model_type} {kind if recipe.model_type in FAMILIES else 'model'}, only "
@@ -182,11 +187,12 @@ FAMILIES: dict[str, Family] = {
         head=heads.BertHead,
         speaker=heads.BertWords,
         words=lambda trunk: trunk.embeddings.word_embeddings,
+        masks=True,
     ),
-    "xlm-roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
-    "roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
-    "camembert": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead),
-    "modernbert": Family(build=_build_modernbert, run=_run_modernbert, head=heads.ModernBertHead),
+    "xlm-roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead, masks=True),
+    "roberta": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead, masks=True),
+    "camembert": Family(build=_build_roberta, run=_run_bert, head=heads.RobertaHead, masks=True),
+    "modernbert": Family(build=_build_modernbert, run=_run_modernbert, head=heads.ModernBertHead, masks=True),
     "qwen2": _decoder(build_qwen2),
     "qwen3": _decoder(build_qwen3),
     "gemma": _decoder(build_gemma),

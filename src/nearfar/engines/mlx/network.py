@@ -33,7 +33,7 @@ class Network(nn.Module):
         super().__init__()
         self._run = family.run
         # Whatever looks at more of a row than its last token would miss the head.
-        self.shares = family.shares and recipe.pooling in {(), ("lasttoken",)}
+        self.shares = family.shares and (not recipe.outputs or recipe.pooling == ("lasttoken",))
         self.trunk = family.build(config)
         self._heads = heads_of(recipe)
         self._speaks = recipe.speaks or (recipe.sparse is not None and recipe.sparse.of == "vocabulary")

@@ -80,7 +80,6 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
     fits = gives(expected, packed, rows, dtype)
     if not fits:
         packed.undo()
-    if not fits:
         return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
     packed.shares = _may_share(packed, order, rows, dtype)
     return Opened(packed, None, device, choice, packed=True, share=share(cores, times.text_s), shares=packed.shares)
