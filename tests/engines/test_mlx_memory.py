@@ -24,7 +24,7 @@ from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from nearfar.engines.padding import Padded
@@ -40,14 +40,15 @@ class Full:
 
     def __init__(self, network: Any, rows: int, length: int = POSITIONS, says: str = METAL_SAYS) -> None:
         self.network, self.rows, self.length, self.says = network, rows, length, says
+        self.shares: bool = network.shares
         self.seen: list[tuple[int, int]] = []
 
-    def __call__(self, padded: Padded) -> Any:
+    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
         rows, length = padded.ids.shape
         self.seen.append((rows, length))
         if rows > self.rows or length > self.length:
             raise RuntimeError(self.says)
-        return self.network(padded)
+        return self.network(padded, head)
 
 
 def fill(engine: Any, **options: Any) -> Full:
@@ -145,7 +146,7 @@ class Slow:
     def __call__(self, padded: Padded) -> Any:
         self.running.set()
         assert self.go.wait(30)
-        return self.network(padded)
+        return self.network(padded, head)
 
 
 @pytest.mark.anyio
