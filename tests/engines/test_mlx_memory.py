@@ -142,8 +142,9 @@ class Slow:
 
     def __init__(self, network: Any) -> None:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
+        self.shares: bool = network.shares
 
-    def __call__(self, padded: Padded) -> Any:
+    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
         self.running.set()
         assert self.go.wait(30)
         return self.network(padded, head)
