@@ -10,6 +10,7 @@ import pytest
 from checkpoints import lay, write_transformer
 from click.testing import CliRunner
 from conftest import ENGINES
+from small_models import write_colbert, write_splade
 
 import nearfar
 from nearfar.cli import main
@@ -28,7 +29,7 @@ def test_version_is_the_packages() -> None:
     assert (0, f"nearfar, version {nearfar.__version__}\n") == run("--version")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "convert", "models"])
+@pytest.mark.parametrize("command", ["serve", "check", "convert", "unpickle", "models"])
 def test_every_command_explains_itself(command: str) -> None:
     code, output = run(command, "--help")
 
@@ -60,6 +61,28 @@ def test_check_says_when_a_model_makes_no_sense(tmp_path: Path) -> None:
     assert (code == 0) == ("sense    yes" in output)
     assert (code == 1) == ("sense    NO" in output)
     assert "none: a cross-encoder" in output
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("colbert", ["pooling  none: read from modules.json", "vectors  16 dimensions a token"]),
+        ("splade", ["pooling  none: read from modules.json", "words"]),
+        ("classifier", ["pooling  none: a classifier (LABEL_0, LABEL_1, LABEL_2)", "sense    not told"]),
+    ],
+)
+def test_check_says_what_other_models_make_of_a_text(kind: str, said: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / kind
+    if kind == "colbert":
+        write_colbert(folder, "bert")
+    elif kind == "splade":
+        write_splade(folder, "bert")
+    else:
+        write_transformer(folder, "bert", labels=3)
+
+    output = CliRunner().invoke(main, ["check", str(folder), "--engine", "torch", "--device", "cpu"]).output
+
+    assert all(part in output for part in said), output
 
 
 def test_check_opens_every_model_whatever_the_settings_say_of_when(tmp_path: Path) -> None:

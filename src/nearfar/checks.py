@@ -17,7 +17,7 @@ from nearfar.models.weights import refuse_damaged
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics
 from nearfar.serving.service import Service
-from nearfar.types import EmbedJob, RankJob
+from nearfar.types import ClassifyJob, EmbedJob, RankJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,22 +59,51 @@ async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]
     for label, value in (
         ("model", f"{info.name} ({info.source}, {info.revision or 'no revision'})"),
         ("engine", f"{info.engine} on {info.device} in {info.dtype}"),
-        ("pooling", f"{info.pooling} (from {info.pooling_source})" if info.pooling else "none: a cross-encoder"),
-        (
-            "vectors",
-            f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}" if info.dim else "none",
-        ),
+        ("pooling", f"{info.pooling} ({_from(info.pooling_source)})" if info.pooling else f"none: {_kind(info)}"),
+        ("vectors", "; ".join(_vectors(info)) or "none"),
         ("limit", f"{info.max_tokens} tokens"),
-        ("prompts", f"{', '.join(info.prompts)} (from {info.prompts_source})" if info.prompts else "none"),
-        ("score", info.score),
+        ("prompts", f"{', '.join(info.prompts)} ({_from(info.prompts_source)})" if info.prompts else "none"),
+        ("score", info.score or "none"),
     ):
         say(f"{label:<9}{value}")
+    good = await _makes_sense(info, service, say)
+    say(f"speed    {await _speed(info, service)}")
+    return good
+
+
+def _from(source: str) -> str:
+    """Say where something is from: a file, or the family's way, which says so itself."""
+    return source if source.startswith(("as ", "default ")) else f"from {source}"
+
+
+def _kind(info: ModelInfo) -> str:
+    if info.token_dim or info.vocabulary:
+        return f"read from {info.pooling_source}"
+    return f"a classifier ({', '.join(info.labels)})" if len(info.labels) > 1 else "a cross-encoder"
+
+
+def _vectors(info: ModelInfo) -> Iterator[str]:
+    if info.dim:
+        yield f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}"
+    if info.token_dim:
+        yield f"{info.token_dim} dimensions a token"
+    if info.vocabulary:
+        yield f"weights of {info.vocabulary:,} words"
+
+
+async def _makes_sense(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
+    """Show what the model makes of known sentences, and tell whether it sorts them right, where it can sort."""
+    if "rank" not in info.tasks:
+        done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS))
+        for document, scores in zip(_DOCUMENTS, done.scores, strict=True):
+            say(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
+        say("sense    not told: only its makers know what its labels mean")
+        return True
     ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS))
     for found in ranked.results:
         say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
     good = ranked.results[0].index == _BEST
     say(f"sense    {'yes' if good else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
-    say(f"speed    {await _speed(info, service)}")
     return good
 
 
@@ -83,6 +112,8 @@ async def _speed(info: ModelInfo, service: Service) -> str:
     started = time.perf_counter()
     if "embed" in info.tasks:
         usage = (await service.embed(EmbedJob(model=info.name, inputs=texts))).usage
+    elif "rank" not in info.tasks:
+        usage = (await service.classify(ClassifyJob(model=info.name, inputs=texts))).usage
     else:
         usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts))).usage
     seconds = time.perf_counter() - started
@@ -120,7 +151,11 @@ def _summary(folder: Path, name: str = "") -> str:
         refuse_damaged(folder, recipe)
     except CheckpointError as error:
         return f"can't be served: {error}"
-    return "reranker" if recipe.task == "score" else f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"
+    if recipe.task == "score":
+        return f"classifier of {len(recipe.labels)} labels" if len(recipe.labels) > 1 else "reranker"
+    if not recipe.pooling:
+        return ", ".join(recipe.outputs).replace("_", "-")
+    return f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"
 
 
 def list_engines(device: Device) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _tokens(folder: Path, recipe: Recipe) -> Tokens:
 
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
     _log.info(
-        "%s is ready in %.1f s: engine %s (%s), %s, %s (%s), pooling %s (%s), %d dimensions, %d tokens",
+        "%s is ready in %.1f s: engine %s (%s), %s, %s (%s), for %s, pooling %s (%s), %d dimensions, %d tokens",
         info.name,
         seconds,
         info.engine,
@@ -133,8 +133,9 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
         info.device,
         info.dtype,
         info.dtype_reason,
+        ", ".join(info.tasks),
         info.pooling or "none",
-        info.pooling_source or "cross-encoder",
+        info.pooling_source or "none needed",
         info.dim,
         info.max_tokens,
     )
