@@ -34,6 +34,8 @@ NearfarError
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class NearfarError(Exception):
     """Anything this package raises on purpose."""
@@ -120,8 +122,10 @@ class UnknownModel(RequestError):
 class WrongTask(RequestError):
     """The model exists but does something else, such as ranking when asked to embed."""
 
+    _WORDS: ClassVar = {"multi_vector": "give a vector for each token", "sparse": "give sparse weights"}
+
     def __init__(self, model: str, task: str) -> None:
-        super().__init__(f"model {model!r} can't {task}")
+        super().__init__(f"model {model!r} can't {self._WORDS.get(task, task)}")
         self.model = model
         self.task = task
 

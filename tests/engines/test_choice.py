@@ -5,12 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from conftest import ENGINES
+from judge_models import write_judge
 
-from nearfar.engines import EngineOrder, choose_engines, installed_engines
+from nearfar import ModelSettings, Settings
+from nearfar.engines import Choice, EngineOrder, choose_engines, installed_engines, prefer_sharing
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
+from nearfar.serving.finding import find_model
+
+if TYPE_CHECKING:
+    from nearfar.config import Device
+    from nearfar.engines import Engine
 
 RECIPE = Recipe(
     architecture="BertModel", model_type="bert", task="embed", max_tokens=48, hidden_size=8, pooling=("mean",)
@@ -51,6 +60,52 @@ def test_the_choice_opens_what_it_names() -> None:
     engine = choose_engines("fake", "cpu")[0].kind.open(order)
 
     assert ("fake", 8) == (engine.info.name, engine.info.dim)
+
+
+class _Kind:
+    rank = 0
+
+    def __init__(self, *, shares: bool) -> None:
+        self.shares = shares
+
+    def obstacle(self, device: Device) -> None:
+        raise AssertionError(device)
+
+    def open(self, order: EngineOrder) -> Engine:
+        raise AssertionError(order)
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([("openvino", False), ("torch", True)], ["torch", "openvino"]),
+        ([("mlx", True), ("torch", True)], ["mlx", "torch"]),
+        ([("openvino", False)], ["openvino"]),
+        ([("torch", True)], ["torch"]),
+    ],
+)
+def test_whoever_computes_a_question_once_goes_first_for_a_judge(
+    there: list[tuple[str, bool]], expected: list[str]
+) -> None:
+    choices = [Choice(name=name, kind=_Kind(shares=shares), reason="here") for name, shares in there]
+
+    found = prefer_sharing(choices)
+
+    assert expected == [choice.name for choice in found]
+    assert ("computed once" in found[0].reason) == (found[0].name != there[0][0])
+
+
+def test_a_judge_and_only_a_judge_is_given_such_an_engine(bert: Path, tmp_path: Path) -> None:
+    judge = write_judge(tmp_path, "qwen3-reranker")
+
+    usual, asked, named = (
+        find_model(ModelSettings(name=str(folder)), Settings(engine=engine, device="cpu")).choices[0].name
+        for folder, engine in ((bert, "auto"), (judge, "auto"), (judge, ENGINES[-1]))
+    )
+
+    assert usual == choose_engines("auto", "cpu")[0].name
+    assert asked in {"torch", "mlx"}
+    assert named == ENGINES[-1]
 
 
 def test_the_automatic_choice_is_the_highest_rank_that_can_run_here() -> None:

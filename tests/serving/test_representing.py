@@ -94,7 +94,7 @@ async def test_a_model_without_one_vector_is_not_asked_for_it(tmp_path: Path) ->
     async with serving(tmp_path / "colbert") as service:
         with pytest.raises(WrongTask, match="can't embed"):
             await service.embed(EmbedJob(model="colbert", inputs=("a",)))
-        with pytest.raises(WrongTask, match="can't sparse"):
+        with pytest.raises(WrongTask, match="can't give sparse weights"):
             await service.represent(RepresentJob(model="colbert", inputs=("a",), outputs=("sparse",)))
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.config import Dtype, ModelSettings
-from nearfar.engines import Choice, EngineInfo, choose_engines
+from nearfar.engines import Choice, EngineInfo, choose_engines, prefer_sharing
 from nearfar.errors import ConfigError
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
@@ -61,6 +61,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         batch_tokens=0,
         dtype_reason=_UNKNOWN,
     )
+    choices = choose_engines(engine, device)
     info = describe(checkpoint, recipe, unopened, wanted)
     if wanted.task and wanted.task not in info.tasks:
         raise ConfigError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
@@ -68,7 +69,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         wanted=wanted,
         checkpoint=checkpoint,
         recipe=recipe,
-        choices=choose_engines(engine, device),
+        choices=prefer_sharing(choices) if recipe.judge else choices,
         weights=count_weights(checkpoint.folder, recipe),
         info=info,
     )

@@ -19,10 +19,6 @@ def _phrase_model(error: errors.UnknownModel) -> str:
     return f"The model `{error.model}` does not exist or you do not have access to it."
 
 
-def _phrase_task(error: errors.WrongTask) -> str:
-    return f"You are not allowed to generate embeddings from this model: {error.model} only ranks."
-
-
 _SORRY = "The server had an error while processing your request. Sorry about that!"
 ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.RequestError: ErrorRow(400, _INVALID),
@@ -51,7 +47,9 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.BadDimensions: ErrorRow(400, _INVALID, None, _phrase_dimensions),
     errors.BadTokenIds: ErrorRow(400, _INVALID, None, lambda error: f"Invalid 'input': {error}."),
     errors.UnknownModel: ErrorRow(404, _INVALID, "model_not_found", _phrase_model),
-    errors.WrongTask: ErrorRow(403, _INVALID, None, _phrase_task),
+    errors.WrongTask: ErrorRow(
+        403, _INVALID, None, lambda _: "You are not allowed to generate embeddings from this model"
+    ),
     errors.UnknownPath: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
     errors.WrongMethod: ErrorRow(
         405,

@@ -10,6 +10,13 @@ def _invalid(error: errors.RequestError) -> str:
     return f"Input validation error: {error}"
 
 
+_MODELS = {
+    "embed": "an embedding model",
+    "multi_vector": "an embedding model with a vector for each token",
+    "sparse": "an embedding model with sparse weights",
+    "classify": "a classifier model",
+    "rank": "a re-ranker model",
+}
 _FAILED = ErrorRow(424, "Backend", phrase=lambda _: "Inference failed; the server's log says why")
 ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.RequestError: ErrorRow(422, "Validation", phrase=_invalid),
@@ -33,7 +40,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.BadTokenIds: ErrorRow(422, "Tokenizer"),
     errors.UnknownModel: ErrorRow(404, "Validation"),
     errors.WrongTask: ErrorRow(
-        422, "Validation", phrase=lambda error: f"model {error.model} is not an embedding model"
+        422, "Validation", phrase=lambda error: f"model {error.model} is not {_MODELS.get(error.task, 'for that')}"
     ),
     errors.UnknownPath: ErrorRow(404, "Validation"),
     errors.WrongMethod: ErrorRow(405, "Validation"),

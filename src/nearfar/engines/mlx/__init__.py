@@ -21,6 +21,7 @@ _NEEDED = ("mlx", "mlx_embeddings")
 class MlxKind:
     """Finds out, without importing mlx, whether the engine can run, and opens it."""
 
+    shares = True
     # First on Apple Silicon. Elsewhere it runs ten times slower than Torch, so it is never taken by itself.
     rank = 30 if sys.platform == "darwin" and platform.machine() == "arm64" else -1
 

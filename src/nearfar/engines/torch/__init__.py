@@ -14,6 +14,7 @@ class TorchKind:
     """Finds out, without importing torch, whether the engine can run, and opens it."""
 
     rank = 10
+    shares = True
 
     def obstacle(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
         """Look for the packages; a missing device shows when the engine opens."""
