@@ -110,3 +110,26 @@ async def test_nobody_waits_longer_than_a_round() -> None:
     turns = [waiting.next_batch(budget(full=64, bulk=64, most_padding=0)) for _ in range(10)]
 
     assert set(map(id, tickets)) == {id(place.ticket) for places in turns for place in places}
+
+
+async def test_only_what_is_asked_of_the_engine_in_the_same_way_shares_a_batch() -> None:
+    waiting = Round()
+    loop = asyncio.get_running_loop()
+    for length, call in ((4, "embed"), (4, "represent"), (5, "embed"), (5, "represent")):
+        waiting.add(Ticket([row(length)], loop.create_future(), "embed" if call == "embed" else "represent"))
+
+    batches = [waiting.next_batch(budget()) for _ in range(2)]
+
+    assert [["embed", "embed"], ["represent", "represent"]] == [[place.ticket.call for place in of] for of in batches]
+
+
+async def test_rows_of_the_same_ids_are_told_apart_by_what_sees_them_and_what_counts() -> None:
+    """A query may be made of the same tokens as a document, and its vectors are others."""
+    plain = Row([1, 2, 3], None, 3, 0)
+    longer = Row([1, 2, 3], None, 2, 0, unseen=1)
+    fewer = Row([1, 2, 3], None, 3, 0, kept=[0, 2])
+    ticket = Ticket([plain, longer, fewer, Row([1, 2, 3], None, 3, 0)], asyncio.get_running_loop().create_future())
+
+    groups = distinct([Place(ticket, at) for at in range(4)])
+
+    assert [[0, 3], [1], [2]] == [[place.index for place in places] for places in groups]

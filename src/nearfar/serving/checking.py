@@ -54,4 +54,5 @@ def _is_broken(one: Representation, info: EngineInfo) -> bool:
         return True
     if one.dense is not None and (one.dense.shape != (info.dim,) or not one.dense.any()):
         return True
-    return one.multi_vector is not None and bool(_broken(one.multi_vector, may_be_zero=False))
+    tokens = one.multi_vector
+    return tokens is not None and len(tokens) > 0 and bool(_broken(tokens, may_be_zero=False))
