@@ -112,6 +112,18 @@ class TestMultiVector:
 
         assert_same(model.encode_query(QUERIES), vectors_of(here.read(QUERIES, "query")))
 
+    def test_queries_run_beside_documents_that_are_longer_than_a_window(self, engine: str, tmp_path: Path) -> None:
+        """What is put after them sees the query's own tokens, and in the same batch padding sees nothing."""
+        expansion = {"strategy": "fixed", "attend": False, "length": 12, "token": "</s>"}
+        model = write_colbert(tmp_path / "colbert", "modernbert", query_expansion=expansion, window=24)
+        here = Here(tmp_path / "colbert", engine)
+        rows = [*here.rows(QUERIES, "query"), *here.rows(TEXTS)]
+
+        found = vectors_of(here.engine.represent(rows))
+
+        assert max(len(row.ids) for row in rows) > 24
+        assert_same([*model.encode_query(QUERIES), *model.encode_document(TEXTS)], found)
+
     def test_limits_are_those_of_the_text_s_role(self, engine: str, tmp_path: Path) -> None:
         model = write_colbert(tmp_path / "colbert", "bert", query_length=9, document_length=14)
 
