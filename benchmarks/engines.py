@@ -28,7 +28,7 @@ from workloads import texts
 
 from nearfar.engines import EngineOrder, installed_engines
 from nearfar.errors import SetupError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 from nearfar.serving.batching import pack, plan
 

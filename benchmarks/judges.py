@@ -25,7 +25,7 @@ from nearfar.engines import EngineOrder, installed_engines
 from nearfar.engines.sharing import costs
 from nearfar.models.judging import Answer, Judge, Question
 from nearfar.models.recipe import Recipe
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.serving.batching import pack, plan
 
 if TYPE_CHECKING:

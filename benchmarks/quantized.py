@@ -18,7 +18,7 @@ from tables import table, write_json
 from workloads import texts
 
 from nearfar.engines import EngineOrder, installed_engines
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 from nearfar.serving.batching import plan
 

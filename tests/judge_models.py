@@ -10,14 +10,15 @@ from texts import varied_texts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from nearfar.engines import EngineOrder, installed_engines
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from nearfar.engines import Engine
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 LIMIT = 400

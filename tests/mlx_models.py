@@ -14,8 +14,8 @@ from texts import varied_texts
 from nearfar.engines import EngineOrder
 from nearfar.engines.mlx import kind
 from nearfar.engines.torch.engine import TorchEngine
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Device, Dtype
     from nearfar.engines.mlx.engine import MlxEngine
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 DEVICE: Device = "mps" if os.environ.get("NEARFAR_TEST_DEVICE") == "mps" else "cpu"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_models import write_m3
 
 from nearfar.cli import main
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

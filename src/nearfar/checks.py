@@ -11,13 +11,13 @@ import msgspec
 
 from nearfar.engines import installed_engines
 from nearfar.errors import CheckpointError
+from nearfar.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.weights import refuse_damaged
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics
 from nearfar.serving.service import Service
-from nearfar.types import ClassifyJob, EmbedJob, RankJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.engines import EngineOrder, choose_engines
 from nearfar.models.checkpoint import Hub, find_checkpoint
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
-from nearfar.config import OnOverflow
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -25,104 +23,6 @@ Keep = Literal["start", "end"]  # which part of an over-long text is kept
 Role = Literal["query", "document", "classification", "clustering", "similarity"]
 
 
-class Ceiling(Struct, frozen=True, kw_only=True):
-    """A protocol's own limits on tokens. Going over them is always an error, never a cut."""
-
-    tokens_each: int
-    tokens_together: int
-
-
-class EmbedJob(Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors.
-
-    ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
-    Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
-    ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
-    ``max_tokens`` is the caller's own limit on each text. A text over that or the model's limit keeps its ``keep``, or
-    is refused if ``on_overflow`` says so; None leaves that to the model's setting. ``instruction`` is the caller's own,
-    for models that take one before queries.
-    """
-
-    model: str | None
-    inputs: tuple[str | TokenIds, ...]
-    dimensions: int | None = None
-    role: Role | None = None
-    prompt: str | None = None
-    vocabulary: str = "cl100k_base"
-    ceiling: Ceiling | None = None
-    max_tokens: int | None = None
-    keep: Keep = "start"
-    on_overflow: OnOverflow | None = None
-    instruction: str | None = None
-
-
-class RepresentJob(Struct, frozen=True, kw_only=True):
-    """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that."""
-
-    model: str | None
-    inputs: tuple[str, ...]
-    outputs: tuple[Output, ...] = ()
-    role: Role | None = None
-    prompt: str | None = None
-    on_overflow: OnOverflow | None = None
-
-
-class ClassifyJob(Struct, frozen=True, kw_only=True):
-    """Texts, or pairs of texts, to label."""
-
-    model: str | None
-    inputs: tuple[str | tuple[str, str], ...]
-    raw_scores: bool = False
-    on_overflow: OnOverflow | None = None
-
-
-class RankJob(Struct, frozen=True, kw_only=True):
-    """A query and the documents to sort by how well they answer it.
-
-    ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds. ``instruction``
-    says in a sentence what is looked for, to a model that can be told; None leaves that to the model.
-    """
-
-    model: str | None
-    query: str
-    documents: tuple[str, ...]
-    top_n: int | None = None
-    max_tokens_per_document: int | None = None
-    raw_scores: bool = False
-    instruction: str | None = None
-
-
-class ScoreJob(Struct, frozen=True, kw_only=True):
-    """Pairs of a query and a document to compare, each by itself: nothing is sorted.
-
-    A model that embeds gives the cosine; ``raw_scores`` asks for the logit of one that scores pairs.
-    """
-
-    model: str | None
-    pairs: tuple[tuple[str, str], ...]
-    max_tokens_per_document: int | None = None
-    raw_scores: bool = False
-
-
-class TokenizeJob(Struct, frozen=True, kw_only=True):
-    """Texts to show as the model reads them, with the special tokens around them or without.
-
-    None for ``model`` means the default embedding model, or else the default reranker.
-    """
-
-    model: str | None
-    texts: tuple[str, ...]
-    special: bool
-    prompt: str | None = None
-
-
-class DetokenizeJob(Struct, frozen=True, kw_only=True):
-    """Token ids of the model's own vocabulary to turn into text; ``model`` as in TokenizeJob."""
-
-    model: str | None
-    ids: TokenIds
-
-
 class Weights(Struct, frozen=True):
     """A sparse vector of ``size``: its ``values`` (k,), all above 0, at the ascending ``indices`` (k,)."""
 
@@ -137,93 +37,6 @@ class Representation(Struct, frozen=True, kw_only=True):
     dense: FloatArray | None = None
     multi_vector: FloatArray | None = None
     sparse: Weights | None = None
-
-
-class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens as the model counted them. ``tokens`` went through the model; ``truncated_tokens`` were cut off before."""
-
-    tokens: int
-    truncated_tokens: int
-
-
-class Embedded(Struct, frozen=True, kw_only=True):
-    """The answer to an EmbedJob: ``vectors`` is (B, D) float32 and row i answers input i.
-
-    ``int8_range`` is the R by which vectors of this model and length are made into bytes; None where none is known.
-    """
-
-    model: str
-    vectors: FloatArray
-    usage: Usage
-    int8_range: float | None
-
-
-class Represented(Struct, frozen=True, kw_only=True):
-    """The answer to a RepresentJob, in the order of its inputs."""
-
-    model: str
-    texts: tuple[Representation, ...]
-    usage: Usage
-
-
-class Classified(Struct, frozen=True, kw_only=True):
-    """The answer to a ClassifyJob: ``scores`` is (B, labels), probabilities unless logits were asked for."""
-
-    model: str
-    labels: tuple[str, ...]
-    scores: FloatArray
-    usage: Usage
-
-
-class RankedDocument(Struct, frozen=True):
-    """One document's place: ``index`` into the job's documents, ``score`` in [0, 1] unless a raw one was asked for."""
-
-    index: int
-    score: float
-
-
-class Ranked(Struct, frozen=True, kw_only=True):
-    """The answer to a RankJob, best first; equal scores keep the order of the request."""
-
-    model: str
-    results: tuple[RankedDocument, ...]
-    usage: Usage
-
-
-class Scored(Struct, frozen=True, kw_only=True):
-    """The answer to a ScoreJob: one score a pair, in the job's order."""
-
-    model: str
-    scores: tuple[float, ...]
-    usage: Usage
-
-
-class Piece(Struct, frozen=True):
-    """One token of a text: its id, its name in the vocabulary, and the characters it stands for.
-
-    A special token stands for none, and has ``start`` and ``stop`` at 0.
-    """
-
-    id: int
-    token: str
-    special: bool
-    start: int
-    stop: int
-
-
-class TokenizedText(Struct, frozen=True):
-    """A text, with its prompt, and its tokens in order."""
-
-    text: str
-    pieces: tuple[Piece, ...]
-
-
-class Tokenized(Struct, frozen=True, kw_only=True):
-    """The answer to a TokenizeJob. Nothing is cut; ``max_tokens`` is what the model would take."""
-
-    model: str
-    texts: tuple[TokenizedText, ...]
-    max_tokens: int
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import msgspec
 from nearfar.engines import choose_engines
 from nearfar.errors import CheckpointError
 from nearfar.models.checkpoint import Hub, find_checkpoint
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

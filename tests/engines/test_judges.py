@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 
 from nearfar.engines.module import load_transformer
 from nearfar.errors import CheckpointError, EngineUnavailable, InputError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.attention import within
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.modules import POOLINGS
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

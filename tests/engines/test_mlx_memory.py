@@ -19,7 +19,8 @@ from nearfar.engines import RowsTooLarge
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.memory import in_parts
 from nearfar.errors import NotReady
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 
@@ -124,8 +125,8 @@ import os, random, subprocess, sys
 from pathlib import Path
 from nearfar.engines import EngineOrder
 from nearfar.engines.mlx import kind
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
 
 folder, device, dice = Path(sys.argv[1]), sys.argv[2], random.Random(5)
 engine = kind.open(EngineOrder(folder=folder, recipe=read_recipe(folder), device=device, dtype="float32"))

@@ -18,8 +18,8 @@ from nearfar.engines.mlx.quantizing import Way, quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
 from nearfar.models.families import known_by
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

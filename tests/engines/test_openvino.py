@@ -23,8 +23,9 @@ from nearfar.engines.torch.engine import TorchEngine
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.modules import POOLINGS
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,7 +175,7 @@ from nearfar.engines.openvino import kind
 from nearfar.engines.openvino.forward import computes
 from nearfar.engines.precision import measure_loss
 from nearfar.models.checkpoint import find_builtin
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 found = find_builtin()

@@ -18,14 +18,14 @@ from transformers import AutoModel
 
 from nearfar.engines import EngineOrder, installed_engines
 from nearfar.errors import CheckpointError, EngineUnavailable
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray, Representation, Role
 
 TEXTS = [*varied_texts(40), "the fox, the dog; the turtle!", "x", "? ! ,"]

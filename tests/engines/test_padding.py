@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nearfar.engines.padding import pad
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 
 ROWS = [Row([5, 6, 7], [0, 0, 1], 3, 0), Row([8], None, 1, 0)]
 

@@ -18,8 +18,9 @@ from nearfar.engines import EngineOrder, installed_engines
 from nearfar.engines.sharing import LEAST, Group, costs, find_groups
 from nearfar.engines.torch.attention import Pattern, Run, _parts
 from nearfar.engines.torch.packing import lay as lay_out
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 from nearfar.serving.round import Budget, Round, Ticket
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.engines import EngineOrder, installed_engines
 from nearfar.errors import EngineUnavailable
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.models.recipe import Recipe
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
 
 README = Path(__file__).parents[2] / "README.md"
 ALL = sorted(FAMILIES | MORE_FAMILIES)

@@ -24,8 +24,9 @@ from nearfar.engines.torch.engine import TorchEngine
 from nearfar.errors import CheckpointError, EngineUnavailable
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.modules import POOLINGS
-from nearfar.models.recipe import Recipe, read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Device, Dtype
     from nearfar.models.modules import Pooling as Pooling_
+    from nearfar.models.recipe import Recipe
     from nearfar.types import FloatArray
 
 COSINE = 0.99999  # of a vector with the reference's, both in float32

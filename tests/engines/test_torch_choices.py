@@ -22,8 +22,9 @@ from nearfar.engines.torch.opening import open_checkpoint
 from nearfar.engines.torch.padded import PaddedModel
 from nearfar.errors import EngineUnavailable
 from nearfar.models.checkpoint import find_builtin
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from checkpoints import FAMILIES, write_transformer
 
 from nearfar.engines import EngineOrder
 from nearfar.engines.torch import kind
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from nearfar.engines.torch.padded import PaddedModel
 from nearfar.engines.torch.trial import gives, trial_rows
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.modules import POOLINGS
-from nearfar.models.recipe import read_recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.reading import read_recipe
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from checkpoints import HIDDEN, lay, write_transformer
 from nearfar.errors import CheckpointError
 from nearfar.models.families import KNOWN, known_by
 from nearfar.models.prompts import takes_instructions
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 README = Path(__file__).parents[2] / "README.md"

@@ -9,7 +9,7 @@ from checkpoints import lay, write_transformer
 
 from nearfar.errors import CheckpointError
 from nearfar.models.families import KNOWN, known_by
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:

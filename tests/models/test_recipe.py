@@ -12,11 +12,13 @@ from checkpoints import lay
 
 from nearfar.errors import CheckpointError
 from nearfar.models.modules import POOLINGS
-from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.models.reading import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from nearfar.models.recipe import Recipe
 
 CONFIG = "config.json"
 SENTENCE = "sentence_bert_config.json"

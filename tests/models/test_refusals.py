@@ -12,7 +12,7 @@ import pytest
 from checkpoints import lay, write_steps, write_transformer
 
 from nearfar.errors import CheckpointError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
 

@@ -10,7 +10,7 @@ from checkpoints import lay, write_steps, write_transformer
 from transformers import AutoModel
 
 from nearfar.errors import CheckpointError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.sizes import count_weights
 
 if TYPE_CHECKING:

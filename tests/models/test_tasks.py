@@ -10,7 +10,7 @@ from judge_models import write_judge
 
 from nearfar import ModelSettings, Settings
 from nearfar.errors import ConfigError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.serving.finding import find_model
 
 if TYPE_CHECKING:

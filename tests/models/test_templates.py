@@ -21,7 +21,7 @@ from judge_models import (
 from texts import varied_texts
 
 from nearfar.errors import CheckpointError, InputError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

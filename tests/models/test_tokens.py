@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from nearfar.errors import BadTokenIds, CheckpointError
 from nearfar.models.checkpoint import find_builtin
 from nearfar.models.recipe import Recipe
-from nearfar.models.tokens import Row, Tokens
+from nearfar.models.row import Row
+from nearfar.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from checkpoints import lay, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
 
 from nearfar.errors import CheckpointError
-from nearfar.models.recipe import read_recipe
+from nearfar.models.reading import read_recipe
 from nearfar.models.weights import file_of, names_in, refuse_damaged
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Device
     from nearfar.engines import Engine, EngineOrder
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.

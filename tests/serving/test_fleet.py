@@ -18,14 +18,14 @@ from nearfar import ModelSettings, Settings
 from nearfar.config import BUILTIN_MODEL
 from nearfar.engines import Choice, EngineOrder
 from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.jobs import EmbedJob
 from nearfar.models.recipe import Recipe
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.serving.describing import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.observe import Metrics
 from nearfar.serving.opening import Opener
-from nearfar.types import EmbedJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ from conftest import until
 from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
 from nearfar.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.serving.lane import Lane, LaneLimits
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
 from nearfar.errors import WrongTask
+from nearfar.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob
 from nearfar.serving.scores import max_sims
-from nearfar.types import ClassifyJob, EmbedJob, RankJob, Representation, RepresentJob
+from nearfar.types import Representation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
 
 if TYPE_CHECKING:

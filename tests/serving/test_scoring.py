@@ -14,7 +14,7 @@ from sentence_transformers import CrossEncoder
 from nearfar import ModelSettings, Settings
 from nearfar.config import BUILTIN_MODEL
 from nearfar.errors import EmptyInput, EngineFailed
-from nearfar.types import RankJob, ScoreJob
+from nearfar.jobs import RankJob, ScoreJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from litestar.types import Scope
 
+    from nearfar.jobs import Usage
     from nearfar.serving.fleet import Fleet
     from nearfar.serving.service import Service
-    from nearfar.types import Usage
 
     AnyRequest = Request[Any, Any, Any]
 

@@ -23,10 +23,12 @@ from nearfar.dialects import (
     while_connected,
 )
 from nearfar.dialects.vectors import numbers, put_together
-from nearfar.types import Output, RepresentJob
+from nearfar.jobs import RepresentJob
+from nearfar.types import Output
 
 if TYPE_CHECKING:
-    from nearfar.types import Representation, Represented
+    from nearfar.jobs import Represented
+    from nearfar.types import Representation
 
 
 class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):

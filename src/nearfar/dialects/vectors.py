@@ -17,7 +17,8 @@ from nearfar.serving.quantizing import Quantized, quantize
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from nearfar.types import Embedded, FloatArray
+    from nearfar.jobs import Embedded
+    from nearfar.types import FloatArray
 
 Encoding = Literal["float", "base64"]
 EmbeddingType = Encoding | Quantized

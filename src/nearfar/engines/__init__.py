@@ -17,7 +17,7 @@ from msgspec import Struct
 from nearfar.config import Device, Dtype
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.types import Output
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
 
 
 class Padded(Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from nearfar.engines import EngineOrder
     from nearfar.models.recipe import Recipe
+    from nearfar.models.row import Row
     from nearfar.models.sparse import Sparse
-    from nearfar.models.tokens import Row
     from nearfar.types import FloatArray
 
 _COMPARED_TOKENS = 32  # of a text: that many show what a precision costs

@@ -15,7 +15,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
 
 LEAST = 16  # tokens: a shorter head costs as much to be laid apart as to be computed again; a guess
 _TRIED = 16  # lengths of heads that are weighed against each other

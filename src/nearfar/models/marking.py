@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from nearfar.models.multi_vector import MultiVector
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import Role
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nearfar.errors import BadTokenIds
-from nearfar.types import Piece
+from nearfar.jobs import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
@@ -17,6 +16,7 @@ from nearfar.errors import CheckpointError, InputError
 from nearfar.models import pieces, probes
 from nearfar.models.asking import Asking
 from nearfar.models.marking import know_markers, mark
+from nearfar.models.row import Row
 from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -25,27 +25,12 @@ if TYPE_CHECKING:
 
     from tokenizers import Encoding
 
+    from nearfar.jobs import Piece
     from nearfar.models.recipe import Recipe
-    from nearfar.types import Keep, Piece, Role
+    from nearfar.types import Keep, Role
 
 
 _HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
-
-
-class Row(Struct, frozen=True):
-    """One input of an engine: ``ids`` with special tokens, ``type_ids`` of the same length or None for all zeros.
-
-    ``content`` counts the tokens of the text, and of its prompt, before anything was cut; ``cut`` those that were cut
-    off; neither counts special tokens. No token looks at the last ``unseen``. ``kept`` are the places of the tokens
-    whose own vectors count, None for all.
-    """
-
-    ids: list[int]
-    type_ids: list[int] | None
-    content: int
-    cut: int
-    unseen: int = 0
-    kept: list[int] | None = None
 
 
 class Tokens:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from nearfar.config import Dtype, ModelSettings
+from nearfar.config import ModelSettings
 from nearfar.engines import Choice, EngineInfo, choose_engines, prefer_sharing
 from nearfar.errors import ConfigError
 from nearfar.models.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.prompts import names_of, prompt_for
-from nearfar.models.recipe import Recipe, read_recipe
+from nearfar.models.reading import read_recipe
+from nearfar.models.recipe import Recipe
 from nearfar.models.sizes import Weights, count_weights
 from nearfar.serving.describing import describe
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
     from nearfar.config import Settings
-    from nearfar.serving.opening import Model
 
-_UNKNOWN = "not loaded yet"
+UNKNOWN = "not loaded yet"
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         dtype=wanted.dtype or "auto",
         dim=recipe.dim,
         batch_tokens=0,
-        dtype_reason=_UNKNOWN,
+        dtype_reason=UNKNOWN,
     )
     choices = choose_engines(engine, device)
     info = describe(checkpoint, recipe, unopened, wanted)
@@ -72,28 +72,6 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         choices=prefer_sharing(choices) if recipe.judge else choices,
         weights=count_weights(checkpoint.folder, recipe),
         info=info,
-    )
-
-
-def as_opened(found: Found, model: Model) -> Found:
-    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
-
-    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
-    another vector than it had before the model was closed.
-    """
-    info, first = model.info, found.info
-    settled = found.wanted
-    if info.dtype in get_args(Dtype) and not found.weights.quantized:
-        settled = msgspec.structs.replace(settled, dtype=info.dtype)
-    return msgspec.structs.replace(
-        found,
-        wanted=settled,
-        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
-        info=msgspec.structs.replace(
-            info,
-            created=first.created,
-            dtype_reason=info.dtype_reason if first.dtype_reason == _UNKNOWN else first.dtype_reason,
-        ),
     )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.engines import Answers
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.serving.observe import Observer
     from nearfar.serving.round import Call, Results
     from nearfar.types import FloatArray, Representation

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
+import msgspec
 from msgspec import Struct
 
-from nearfar.config import OnOverflow
+from nearfar.config import Dtype, OnOverflow
 from nearfar.engines import Choice, Engine, EngineOrder
 from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
 from nearfar.serving.describing import describe, usual_call
+from nearfar.serving.finding import UNKNOWN, Found
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.types import ModelInfo
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.config import Settings
-    from nearfar.serving.finding import Found
     from nearfar.serving.observe import Observer
 
 _T = TypeVar("_T")
@@ -115,6 +116,28 @@ class Opener:
             return call()
         finally:
             self._threads_opening -= 1
+
+
+def as_opened(found: Found, model: Model) -> Found:
+    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
+
+    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
+    another vector than it had before the model was closed.
+    """
+    info, first = model.info, found.info
+    settled = found.wanted
+    if info.dtype in get_args(Dtype) and not found.weights.quantized:
+        settled = msgspec.structs.replace(settled, dtype=info.dtype)
+    return msgspec.structs.replace(
+        found,
+        wanted=settled,
+        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
+        info=msgspec.structs.replace(
+            info,
+            created=first.created,
+            dtype_reason=info.dtype_reason if first.dtype_reason == UNKNOWN else first.dtype_reason,
+        ),
+    )
 
 
 def _tokens(folder: Path, recipe: Recipe) -> Tokens:

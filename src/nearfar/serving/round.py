@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nearfar.errors import ServingError
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
     Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects

@@ -6,17 +6,19 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
+from nearfar.jobs import RankJob
 from nearfar.models import openai_tokens
 from nearfar.models.prompts import choose_prompt
-from nearfar.types import TASK_OF, RankJob
+from nearfar.types import TASK_OF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.config import OnOverflow
-    from nearfar.models.tokens import Row
+    from nearfar.jobs import Ceiling, ClassifyJob, EmbedJob, RepresentJob, ScoreJob
+    from nearfar.models.row import Row
     from nearfar.serving.opening import Model
-    from nearfar.types import Ceiling, ClassifyJob, EmbedJob, RepresentJob, ScoreJob, TokenIds
+    from nearfar.types import TokenIds
 
 
 def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:

@@ -21,6 +21,17 @@ from nearfar.errors import (
     NotReady,
     WrongTask,
 )
+from nearfar.jobs import (
+    Classified,
+    Embedded,
+    Ranked,
+    RankedDocument,
+    Represented,
+    Scored,
+    Tokenized,
+    TokenizedText,
+    Usage,
+)
 from nearfar.models.prompts import choose_prompt
 from nearfar.serving import scores
 from nearfar.serving.quantizing import range_at
@@ -35,18 +46,7 @@ from nearfar.serving.rows import (
     rows_to_represent,
 )
 from nearfar.serving.tokenising import Tokenising
-from nearfar.types import (
-    TASK_OF,
-    Classified,
-    Embedded,
-    Ranked,
-    RankedDocument,
-    Represented,
-    Scored,
-    Tokenized,
-    TokenizedText,
-    Usage,
-)
+from nearfar.types import TASK_OF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -54,23 +54,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from nearfar.models.tokens import Row
+    from nearfar.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
+    from nearfar.models.row import Row
     from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
     from nearfar.serving.round import Call, Results
-    from nearfar.types import (
-        ClassifyJob,
-        DetokenizeJob,
-        EmbedJob,
-        FloatArray,
-        RankJob,
-        RepresentJob,
-        ScoreJob,
-        Task,
-        TokenIds,
-        TokenizeJob,
-    )
+    from nearfar.types import FloatArray, Task, TokenIds
 
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 

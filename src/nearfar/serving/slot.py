@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from nearfar.serving.finding import as_opened
+from nearfar.serving.opening import as_opened
 from nearfar.types import LoadState, ModelInfo, ModelState
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from nearfar import errors
 from nearfar.dialects import encoded_response, report, service_of, while_connected
 from nearfar.dialects.cohere.envelope import Meta, named, read
 from nearfar.dialects.vectors import EmbeddingType, render_reply, render_types
-from nearfar.types import EmbedJob
+from nearfar.jobs import EmbedJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.config import OnOverflow
-    from nearfar.types import Embedded, Keep, Role
+    from nearfar.jobs import Embedded
+    from nearfar.types import Keep, Role
 
 # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't, so more can only help.
 _MAX_TEXTS = 2048

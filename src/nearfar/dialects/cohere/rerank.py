@@ -13,10 +13,10 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar import errors
 from nearfar.dialects import json_response, report, service_of, while_connected
 from nearfar.dialects.cohere.envelope import Meta, named, read
-from nearfar.types import RankJob
+from nearfar.jobs import RankJob
 
 if TYPE_CHECKING:
-    from nearfar.types import Ranked
+    from nearfar.jobs import Ranked
 
 _MAX_CHUNKS = 10_000
 _DOCUMENTS_A_UNIT = 100

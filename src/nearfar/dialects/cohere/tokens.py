@@ -11,10 +11,10 @@ from msgspec import Struct
 from nearfar import errors
 from nearfar.dialects import json_response, service_of, while_connected
 from nearfar.dialects.cohere.envelope import Meta, named, read
-from nearfar.types import DetokenizeJob, TokenizeJob
+from nearfar.jobs import DetokenizeJob, TokenizeJob
 
 if TYPE_CHECKING:
-    from nearfar.types import TokenizedText
+    from nearfar.jobs import TokenizedText
 
 _MOST = 65_536  # characters of a text, and tokens
 

@@ -25,7 +25,8 @@ from nearfar.dialects.openai.request import bad_shape, decoder, encoding_of, to_
 from nearfar.dialects.vectors import render_reply
 
 if TYPE_CHECKING:
-    from nearfar.types import Embedded, ModelInfo, Task
+    from nearfar.jobs import Embedded
+    from nearfar.types import ModelInfo, Task
 
 
 class _Embedding(Struct, kw_only=True):

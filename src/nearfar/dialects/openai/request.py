@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from nearfar import errors
 from nearfar.dialects import decode_json
+from nearfar.jobs import Ceiling, EmbedJob
 from nearfar.models.openai_tokens import vocabulary_of
-from nearfar.types import Ceiling, EmbedJob, TokenIds
 
 if TYPE_CHECKING:
     from nearfar.dialects.vectors import Encoding
+    from nearfar.types import TokenIds
 
 _MAX_INPUTS = 2048
 _CEILING = Ceiling(tokens_each=8192, tokens_together=300_000)

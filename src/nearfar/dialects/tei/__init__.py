@@ -30,14 +30,15 @@ from nearfar.dialects.tei.bodies import (
 from nearfar.dialects.tei.errors import ERRORS, render_error
 from nearfar.dialects.vectors import numbers, numbers_each, put_together
 from nearfar.errors import EmptyInput, InputError
-from nearfar.types import ClassifyJob, EmbedJob, RepresentJob, TokenizeJob
+from nearfar.jobs import ClassifyJob, EmbedJob, RepresentJob, TokenizeJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.config import OnOverflow
     from nearfar.dialects import AnyRequest
-    from nearfar.types import Classified, Output, Piece, Represented, Role, TokenizedText, Weights
+    from nearfar.jobs import Classified, Piece, Represented, TokenizedText
+    from nearfar.types import Output, Role, Weights
 
 _T = TypeVar("_T")
 

@@ -37,11 +37,11 @@ from nearfar.dialects.vllm.bodies import (
 )
 from nearfar.dialects.vllm.errors import ERRORS, render_error
 from nearfar.errors import EmptyInput, InputError
-from nearfar.types import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
+from nearfar.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 
 if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
-    from nearfar.types import Classified, Scored, Usage
+    from nearfar.jobs import Classified, Scored, Usage
 
 _T = TypeVar("_T")
 

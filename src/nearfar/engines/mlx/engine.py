@@ -16,7 +16,7 @@ from nearfar.engines.precision import measure_loss
 from nearfar.engines.representing import comparable, refuse_blind, represent, stack
 from nearfar.engines.sharing import find_groups
 from nearfar.errors import EngineUnavailable
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 from nearfar.types import Representation
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import openvino
 
     from nearfar.engines import EngineOrder
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 _ATTENTION = "nearfar_converted"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Dtype
     from nearfar.engines.precision import Loss
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray, Representation
 
 _BATCH_TOKENS = 512  # padded, a stream

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Dtype
     from nearfar.models.recipe import Recipe
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 # How many batches run at once, each on its share of the cores: with two cores, two of one thread each beat one of two.

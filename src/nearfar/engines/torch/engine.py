@@ -18,7 +18,7 @@ from nearfar.engines.torch.opening import open_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray, Representation
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
     from nearfar.engines.precision import Loss
     from nearfar.engines.torch.choosing import Name
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
 _KERNEL_ROWS = 32  # oneDNN keeps a kernel for every count of tokens it meets, 0.7 GB in all; so they are rounded up

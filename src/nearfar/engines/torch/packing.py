@@ -20,7 +20,7 @@ from nearfar.engines.heads import Vectors
 from nearfar.engines.module import labelled
 from nearfar.engines.sharing import Group, find_groups
 from nearfar.engines.torch.attention import Run, register
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

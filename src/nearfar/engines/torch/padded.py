@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.models.recipe import Recipe
-    from nearfar.models.tokens import Row
+    from nearfar.models.row import Row
 
 
 class PaddedModel:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from nearfar.engines.sharing import LEAST, alike
-from nearfar.models.tokens import Row
+from nearfar.models.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
