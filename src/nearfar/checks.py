@@ -14,7 +14,7 @@ from nearfar.errors import CheckpointError
 from nearfar.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
 from nearfar.models.reading import read_recipe
-from nearfar.models.weights import refuse_damaged
+from nearfar.models.refusals import refuse_damaged
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics
 from nearfar.serving.service import Service

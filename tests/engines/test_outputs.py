@@ -124,6 +124,15 @@ class TestMultiVector:
         assert max(len(row.ids) for row in rows) > 24
         assert_same([*model.encode_query(QUERIES), *model.encode_document(TEXTS)], found)
 
+    def test_what_texts_begin_with_alike_has_vectors_in_each(self, engine: str, tmp_path: Path) -> None:
+        """A decoder may compute that once where the last token is all that counts, and here every token does."""
+        texts = [f"the quick brown fox jumps over the lazy dog {end}" for end in ("while", "x", "? !")]
+        model = write_colbert(tmp_path / "colbert", "llama")
+
+        here = Here(tmp_path / "colbert", engine)
+
+        assert_same(model.encode_document(texts), vectors_of(here.read(texts)))
+
     def test_limits_are_those_of_the_text_s_role(self, engine: str, tmp_path: Path) -> None:
         model = write_colbert(tmp_path / "colbert", "bert", query_length=9, document_length=14)
 

@@ -390,6 +390,16 @@ class TestDownload:
 
         assert first == second
 
+    def test_brings_pickles_to_whoever_means_to_write_them_anew(self, hub: Hub, stand_in: StandIn) -> None:
+        """Though the model was downloaded without them before; and what is served stays without."""
+        served = find_checkpoint(REPO, hub)
+        assert "pytorch_model.bin" not in stand_in.downloads()
+
+        found = find_checkpoint(REPO, Hub(endpoint=hub.endpoint, cache=hub.cache, pickles=True))
+
+        assert (found.folder / "pytorch_model.bin").is_file()
+        assert served.revision == found.revision
+
     def test_writes_the_pin_where_the_cache_keeps_its_refs(self, hub: Hub, tmp_path: Path) -> None:
         find_checkpoint(REPO, hub)
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from nearfar.errors import CheckpointError
 from nearfar.models.reading import read_recipe
-from nearfar.models.weights import file_of, names_in, refuse_damaged
+from nearfar.models.refusals import refuse_damaged
+from nearfar.models.weights import file_of, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

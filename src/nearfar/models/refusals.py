@@ -11,6 +11,7 @@ from nearfar.errors import CheckpointError
 from nearfar.models.families import known_by
 from nearfar.models.files import read_json, read_json_if_there
 from nearfar.models.modules import MAKERS
+from nearfar.models.weights import files_of, names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +101,15 @@ def refuse_pickles(folder: Path) -> None:
     if others := _other_formats(folder):
         raise CheckpointError(f"{folder}: has weights only for {others}; take the original with its *.safetensors")
     raise CheckpointError(f"{folder}: has no *.safetensors; download the model again with its weights")
+
+
+def refuse_damaged(folder: Path, recipe: Recipe) -> None:
+    """Refuse weights that aren't whole: the model's, all its shards, and its Dense layers'.
+
+    Raises CheckpointError, naming the very file.
+    """
+    for file in [*files_of(folder), *(dense.file for dense in recipe.linears)]:
+        names_in(file)
 
 
 def refuse_lost_end(folder: Path, recipe: Recipe, tokens: Tokens) -> None:

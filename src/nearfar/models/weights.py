@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from nearfar.models.recipe import Recipe
 
 _LENGTH = 8  # bytes before the header
 _MOST = 100_000_000  # bytes of a header: what safetensors itself takes
@@ -26,15 +25,6 @@ _POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _WHOLE = "model.safetensors"
 _AGAIN = "download it again"
-
-
-def refuse_damaged(folder: Path, recipe: Recipe) -> None:
-    """Refuse weights that aren't whole: the model's, all its shards, and its Dense layers'.
-
-    Raises CheckpointError, naming the very file.
-    """
-    for file in [*files_of(folder), *(dense.file for dense in recipe.linears)]:
-        names_in(file)
 
 
 def names_in(file: Path) -> list[str]:
