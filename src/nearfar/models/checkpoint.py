@@ -119,7 +119,7 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Checkpoint:
     except HFValidationError as error:
         raise CheckpointError(f"{repo}: {error}") from error
     pin = f"{_PIN}@{revision.replace('/', '--')}" if revision else _PIN
-    folder = None if hub.pickles else _cached(repo, pin, hub)
+    folder = _cached(repo, pin, hub)
     if folder is None and hub.offline:
         folder = _cached(repo, revision, hub)  # put there by another program; the recipe tells if it is whole
         if folder is None:
