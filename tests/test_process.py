@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from checkpoints import write_transformer
 from process import ServerProcess
 
 if TYPE_CHECKING:
@@ -133,6 +134,15 @@ def test_a_model_that_cannot_be_opened_ends_with_one_sentence_and_code_1(
 
     assert 1 == code
     assert [True] == [says in entry["message"] for entry in server.log]
+
+
+def test_models_may_be_named_by_an_option_as_well(tmp_path: Path) -> None:
+    first, second = (write_transformer(tmp_path / name, "bert") for name in ("first", "second"))
+
+    with ServerProcess(str(first), "--model", str(second), "--engine", "fake") as server:
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+
+    assert ["first", "second"] == [model["id"] for model in listed]
 
 
 def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:

@@ -48,6 +48,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--model", "more", multiple=True, metavar="MODEL", help="The same as MODEL; may be said several times.")
 @_engine_options
 @click.option("--host", help="Address to listen on; any but this machine's own wants a key.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="[default: 9000]")
@@ -60,13 +61,13 @@ def main() -> None:
 @click.option("--load", metavar="start|demand", help="When models open: at the start, or when first asked for.")
 @click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json")
-def serve(models: tuple[str, ...], file: Path | None, **said: object) -> None:
+def serve(models: tuple[str, ...], more: tuple[str, ...], file: Path | None, **said: object) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
     import uvloop
 
     from nearfar.server import run_server  # litestar and granian take 0.3 s that --help needn't wait for
 
-    settings = _settings(models, file, said)
+    settings = _settings((*models, *more), file, said)
     sys.exit(uvloop.run(run_server(settings)))
 
 
