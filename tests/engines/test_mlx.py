@@ -305,7 +305,7 @@ class TestChoice:
             "from pathlib import Path\n"
             "from nearfar.engines import EngineOrder\n"
             "from nearfar.engines.mlx import kind\n"
-            "from nearfar.models.recipe import read_recipe\n"
+            "from nearfar.models.reading import read_recipe\n"
             "folder = Path(sys.argv[1])\n"
             "kind.open(EngineOrder(folder=folder, recipe=read_recipe(folder), device='cpu', dtype='float32'))\n"
             "print({'torch', 'transformers', 'mlx_vlm', 'mlx_embeddings', 'mlx_lm'} & {*sys.modules})\n"
