@@ -25,6 +25,7 @@ from msgspec import Struct
 from nearfar.errors import (
     BodyTooLarge,
     CallerGone,
+    InputError,
     InternalFault,
     MalformedBody,
     NearfarError,
@@ -165,6 +166,14 @@ def service_of(request: AnyRequest) -> Service:
 def fleet_of(request: AnyRequest) -> Fleet:
     fleet: Fleet = request.app.state.fleet
     return fleet
+
+
+async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode the body. Raises MalformedBody, or InputError in msgspec's words for JSON of another shape."""
+    try:
+        return await read_body(request, decoder)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error)) from error
 
 
 async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:

@@ -18,6 +18,7 @@ from nearfar.dialects import (
     fleet_of,
     json_response,
     read_body,
+    read_request,
     report,
     service_of,
     while_connected,
@@ -102,10 +103,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/represent", status_code=200)
 async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give all that a model makes of texts, from one forward: a vector, one a token, sparse weights."""
-    try:
-        body = await read_body(request, _represent)
-    except msgspec.ValidationError as error:
-        raise errors.InputError(str(error)) from error
+    body = await read_request(request, _represent)
     texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
     job = RepresentJob(
         model=body.model or None,

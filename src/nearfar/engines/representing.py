@@ -57,11 +57,13 @@ def _weights(row: Row, weights: FloatArray, how: Sparse) -> Weights:
     """Gather (V,), or (T,) of the row's own tokens, of which the same one may come several times."""
     if how.of == "tokens":
         counted = [at for at, found in enumerate(row.ids) if found not in how.skip_ids]
-        spread = np.zeros(how.size, dtype=np.float32)
-        np.maximum.at(spread, [row.ids[at] for at in counted], weights[counted])
-        weights = spread
-    indices = np.flatnonzero(~(weights <= 0)).astype(np.int32)  # what isn't a number stays, to be refused
-    return Weights(indices, weights[indices], how.size)
+        ids, which = np.unique(np.array([row.ids[at] for at in counted], dtype=np.int32), return_inverse=True)
+        values = np.zeros(len(ids), dtype=np.float32)
+        np.maximum.at(values, which, weights[counted])
+    else:
+        ids, values = np.arange(len(weights), dtype=np.int32), weights
+    weighs = ~(values <= 0)  # what isn't a number stays, to be refused
+    return Weights(ids[weighs], values[weighs], how.size)
 
 
 def comparable(outputs: Sequence[FloatArray], batch: Sequence[Row]) -> FloatArray:

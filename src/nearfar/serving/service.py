@@ -190,7 +190,9 @@ class Service:
             return rows, found, scores.sigmoid(found)
         ends = [*accumulate(1 + len(job.documents) for job in jobs)]
         each = np.split(found, ends[:-1])  # what became of every job's query, and of its documents after it
-        return rows, *await self._tokenising.run(size, lambda: scores.compared(model.recipe, each))
+        if model.recipe.pooling:
+            return rows, *scores.compared(model.recipe, each)
+        return rows, *await asyncio.to_thread(scores.compared, model.recipe, each)
 
     async def _run(
         self, model: Model, size: int, tokenise: Callable[[], list[Row]], call: Call | None = None

@@ -10,8 +10,8 @@ from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar import errors
-from nearfar.dialects import encoded_response, report, service_of, while_connected
-from nearfar.dialects.cohere.envelope import Meta, named, read
+from nearfar.dialects import encoded_response, read_request, report, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named
 from nearfar.dialects.vectors import EmbeddingType, render_reply, render_types
 from nearfar.jobs import EmbedJob
 
@@ -79,13 +79,13 @@ _decoder = msgspec.json.Decoder(EmbedRequest)
 
 @post(["/v1/embed", "/v1/v1/embed"], status_code=200)
 async def embed_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _decoder)
+    body = await read_request(request, _decoder)
     return await _answer(request, body, body.model or None, _types(body.embedding_types), version="1")
 
 
 @post(["/v2/embed", "/v1/v2/embed"], status_code=200)
 async def embed_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _decoder)
+    body = await read_request(request, _decoder)
     model = named(body.model)
     if body.input_type is None:
         raise _no_input_type()

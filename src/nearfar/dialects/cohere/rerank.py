@@ -11,8 +11,8 @@ from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar import errors
-from nearfar.dialects import json_response, report, service_of, while_connected
-from nearfar.dialects.cohere.envelope import Meta, named, read
+from nearfar.dialects import json_response, read_request, report, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named
 from nearfar.jobs import RankJob
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ _v2 = msgspec.json.Decoder(RerankV2Request)
 
 @post(["/v1/rerank", "/v1/v1/rerank"], status_code=200)
 async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _v1)
+    body = await read_request(request, _v1)
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")
     if body.max_chunks_per_doc is not None and body.max_chunks_per_doc < 1:
@@ -97,7 +97,7 @@ async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post(["/v2/rerank", "/v1/v2/rerank"], status_code=200)
 async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _v2)
+    body = await read_request(request, _v2)
     model = named(body.model)
     if len(body.documents) >= _MAX_CHUNKS:
         raise errors.TooMany("documents", len(body.documents), _MAX_CHUNKS)

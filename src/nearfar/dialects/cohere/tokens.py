@@ -9,8 +9,8 @@ from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar import errors
-from nearfar.dialects import json_response, service_of, while_connected
-from nearfar.dialects.cohere.envelope import Meta, named, read
+from nearfar.dialects import json_response, read_request, service_of, while_connected
+from nearfar.dialects.cohere.envelope import Meta, named
 from nearfar.jobs import DetokenizeJob, TokenizeJob
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _detokenize = msgspec.json.Decoder(DetokenizeRequest)
 
 @post("/v1/tokenize", status_code=200)
 async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _tokenize)
+    body = await read_request(request, _tokenize)
     model = named(body.model)
     if not 1 <= len(body.text) <= _MOST:
         raise errors.InputError(f"text must have from 1 to {_MOST} characters - received {len(body.text)}")
@@ -61,7 +61,7 @@ async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post("/v1/detokenize", status_code=200)
 async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read(request, _detokenize)
+    body = await read_request(request, _detokenize)
     model = named(body.model)
     if not 1 <= len(body.tokens) <= _MOST:
         raise errors.InputError(f"tokens must have from 1 to {_MOST} items - received {len(body.tokens)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, post
@@ -13,7 +13,7 @@ from nearfar.dialects import (
     SharedRoute,
     encoded_response,
     json_response,
-    read_body,
+    read_request,
     report,
     service_of,
     while_connected,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from nearfar.jobs import Classified, Piece, Represented, TokenizedText
     from nearfar.types import Output, Role, Weights
 
-_T = TypeVar("_T")
-
 
 _similarity = msgspec.json.Decoder(SimilarityRequest)
 _tokenize = msgspec.json.Decoder(TokenizeRequest)
@@ -51,7 +49,7 @@ _predict = msgspec.json.Decoder(PredictRequest)
 
 @post("/similarity", status_code=200)
 async def similarity(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await _read(request, _similarity)
+    body = await read_request(request, _similarity)
     if not body.inputs.sentences:
         raise EmptyInput("`inputs.sentences` cannot be empty")
     how = body.parameters or Parameters()
@@ -88,7 +86,7 @@ async def embed_sparse(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/predict", status_code=200)
 async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every label of each text with its score, the likeliest first."""
-    body = await _read(request, _predict)
+    body = await read_request(request, _predict)
     inputs, single = _sequences(body.inputs)
     job = ClassifyJob(
         model=body.model or None,
@@ -103,7 +101,7 @@ async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 async def tokenize(request: AnyRequest) -> Response[bytes]:
-    body = await _read(request, _tokenize)
+    body = await read_request(request, _tokenize)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if not texts:
         raise EmptyInput("`inputs` cannot be empty")
@@ -115,7 +113,7 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
 
 
 async def _represent(request: AnyRequest, output: Output) -> Represented:
-    body = await _read(request, _embed_all)
+    body = await read_request(request, _embed_all)
     texts = (body.inputs,) if isinstance(body.inputs, str) else tuple(body.inputs)
     if not texts:
         raise EmptyInput("`inputs` cannot be empty")
@@ -159,13 +157,6 @@ def _predictions(done: Classified) -> list[list[Prediction]]:
 def _pairs(weights: Weights) -> list[dict[str, object]]:
     both = zip(weights.indices.tolist(), numbers_each(weights.values), strict=True)
     return [{"index": index, "value": value} for index, value in both]
-
-
-async def _read(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        return await read_body(request, decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
 
 
 def _is_left(direction: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, post
@@ -14,7 +14,7 @@ from nearfar.dialects import (
     SharedRoute,
     encoded_response,
     json_response,
-    read_body,
+    read_request,
     report,
     service_of,
     while_connected,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.jobs import Classified, Scored, Usage
 
-_T = TypeVar("_T")
-
 
 _score = msgspec.json.Decoder(ScoreRequest)
 _classify = msgspec.json.Decoder(ClassifyRequest)
@@ -55,7 +53,7 @@ _detokenize = msgspec.json.Decoder(DetokenizeRequest)
 
 @post(["/v1/score", "/score"], status_code=200)
 async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await _read(request, _score)
+    body = await read_request(request, _score)
     if body.truncate_prompt_tokens not in {None, -1}:
         raise InputError("truncate_prompt_tokens: only -1 is known here; max_tokens_per_doc cuts documents")
     first, second = _sides(body)
@@ -72,7 +70,7 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/classify", status_code=200)
 async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give each text the likeliest of the model's labels, and how likely each is."""
-    body = await _read(request, _classify)
+    body = await read_request(request, _classify)
     raw = False in {body.use_activation, body.activation}
     job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
     done = await while_connected(request, service_of(request).classify(job))
@@ -83,7 +81,7 @@ async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/pooling", status_code=200)
 async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give a vector for each token that counts, (n, M) a text."""
-    body = await _read(request, _pooling)
+    body = await read_request(request, _pooling)
     if body.task not in {None, "token_embed"}:
         raise InputError("task: only token_embed is known here; /v1/embeddings and /classify do the others")
     job = RepresentJob(model=body.model or None, inputs=_several(body.input), outputs=("multi_vector",))
@@ -99,7 +97,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 async def tokenize(request: AnyRequest) -> Response[bytes]:
-    body = await _read(request, _tokenize)
+    body = await read_request(request, _tokenize)
     job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens)
     done = await while_connected(request, service_of(request).tokenize(job))
     pieces = done.texts[0].pieces
@@ -109,16 +107,9 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
 
 @post("/detokenize", status_code=200)
 async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await _read(request, _detokenize)
+    body = await read_request(request, _detokenize)
     job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
     return json_response({"prompt": await while_connected(request, service_of(request).detokenize(job))})
-
-
-async def _read(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        return await read_body(request, decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
 
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
