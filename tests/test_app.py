@@ -58,7 +58,7 @@ async def test_an_engine_fault_is_a_500_in_coheres_shape_and_the_next_request_su
         after = await faked.post(path, json=rank("fine"))
 
     assert 500 == failed.status_code
-    assert {"message", "id"} == failed.json().keys()
+    assert {"message", "id", "detail"} == failed.json().keys()
     assert SECRET not in failed.text
     assert 200 == after.status_code
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nearfar.dialects import while_connected
+from nearfar.dialects.reading import while_connected
 from nearfar.errors import CallerGone
 
 pytestmark = pytest.mark.anyio

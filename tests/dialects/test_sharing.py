@@ -9,6 +9,7 @@ import pytest
 from litestar import Litestar, Response
 
 from nearfar.dialects import Dialect, ErrorRow, SharedRoute, json_response
+from nearfar.dialects.described import Described
 from nearfar.dialects.sharing import shared_router
 from nearfar.errors import InputError, NearfarError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def speaking(name: str, field: str, prefix: str) -> Dialect:
+def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
     """Make a dialect that answers with its name, and refuses in it whatever says so."""
 
     async def answer(request: AnyRequest) -> Response[bytes]:
@@ -38,7 +39,11 @@ def speaking(name: str, field: str, prefix: str) -> Dialect:
         errors=errors,
         render_error=render,
         prefixes=(prefix,),
-        shared=[SharedRoute("/shared", field, answer)],
+        shared=[
+            SharedRoute(
+                path="/shared", fields=(field,), turn=turn, answer=answer, described=Described(summary="Answers")
+            )
+        ],
     )
 
 
@@ -49,6 +54,7 @@ def speaking(name: str, field: str, prefix: str) -> Dialect:
         ('{"two": [{"one": 1}]}', 200, "second"),
         ('{"two": "wrong"}', 418, "second says wrong"),
         ('{"one": "wrong"}', 418, "first says wrong"),
+        ('{"one": 1, "two": 2}', 200, "second"),  # it is asked first
         ('{"neither": 1}', 200, "second"),  # the path is the second's
         ("[1]", 200, "second"),
         ("not json", 200, "second"),
@@ -60,7 +66,7 @@ def speaking(name: str, field: str, prefix: str) -> Dialect:
     ],
 )
 async def test_a_field_of_the_body_tells_whose_a_request_is(body: str, status: int, answer: str) -> None:
-    dialects = [speaking("first", "one", "/"), speaking("second", "two", "/shared")]
+    dialects = [speaking("first", "one", "/", turn=1), speaking("second", "two", "/shared")]
     app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
         found = await client.post("/shared", content=body)

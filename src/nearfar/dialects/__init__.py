@@ -6,26 +6,23 @@ through the entry-point group ``nearfar.dialects`` and never import each other.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, Router
-from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
+from nearfar.dialects.described import Described
 from nearfar.errors import (
     BodyTooLarge,
-    CallerGone,
-    InputError,
     InternalFault,
     MalformedBody,
     NearfarError,
@@ -37,8 +34,6 @@ from nearfar.errors import (
 from nearfar.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from litestar.types import Scope
 
     from nearfar.jobs import Usage
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
 
     AnyRequest = Request[Any, Any, Any]
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 GROUP = "nearfar.dialects"
@@ -67,12 +61,18 @@ class ErrorRow(Struct, frozen=True):
     phrase: Callable[[Any], str] | None = None
 
 
-class SharedRoute(Struct, frozen=True):
-    """A POST that other dialects have as well: a body that has ``field`` is this one's, and ``answer`` answers it."""
+class SharedRoute(Struct, frozen=True, kw_only=True):
+    """A POST that other dialects have as well: a body with one of ``fields`` is this one's, and ``answer`` answers it.
+
+    Claims are held against a body in the order of their ``turn``; what nobody claims is for the dialect that the path
+    belongs to.
+    """
 
     path: str
-    field: str
+    fields: tuple[str, ...] = ()
+    turn: int = 0
     answer: Callable[[AnyRequest], Awaitable[Response[bytes]]]
+    described: Described
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
@@ -166,66 +166,6 @@ def service_of(request: AnyRequest) -> Service:
 def fleet_of(request: AnyRequest) -> Fleet:
     fleet: Fleet = request.app.state.fleet
     return fleet
-
-
-async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode the body. Raises MalformedBody, or InputError in msgspec's words for JSON of another shape."""
-    try:
-        return await read_body(request, decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
-
-
-async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode the body.
-
-    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
-    """
-    try:
-        body = await request.body()
-    except InternalServerException as error:  # Litestar's word for an upload that broke off
-        raise CallerGone("the caller closed the connection while sending") from error
-    return decode_json(body, decoder)
-
-
-def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode a body, or a part of one that was left as it came. Raises as ``read_body`` does."""
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError as error:
-        cut = "it ends too early, or has a broken \\u escape" if body else "it is empty"
-        raise MalformedBody(cut if "truncated" in str(error) else str(error)) from error
-    except UnicodeDecodeError as error:
-        raise MalformedBody("the body is not UTF-8") from error
-    except RecursionError as error:
-        raise MalformedBody("the body is nested too deeply") from error
-
-
-async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
-    """Do the work for as long as the caller stays. Raises CallerGone, having cancelled it, when they leave."""
-    working = asyncio.current_task()
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        with suppress(Exception):  # a connection that can't be heard any more is gone as well
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-        gone = True
-        if working:
-            working.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone and working and not working.uncancel():
-            raise CallerGone("the caller closed the connection") from None
-        raise
-    finally:
-        watching.cancel()
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:

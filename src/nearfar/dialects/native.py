@@ -11,18 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
-from nearfar.dialects import (
-    Dialect,
-    ErrorRow,
-    encoded_response,
-    fleet_of,
-    json_response,
-    read_body,
-    read_request,
-    report,
-    service_of,
-    while_connected,
-)
+from nearfar.dialects import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.reading import read_body, read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
 from nearfar.jobs import RepresentJob
 from nearfar.types import Output

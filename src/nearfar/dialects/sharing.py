@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, Router, post
 
-from nearfar.dialects import dialect_of, read_body
+from nearfar.dialects import dialect_of
+from nearfar.dialects.reading import read_body
 from nearfar.errors import MalformedBody
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def _handler(
     path: str, claimed: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
 ) -> HTTPRouteHandler:
     owner = dialect_of(path, dialects)
-    claimed = sorted(claimed, key=lambda claim: claim[0] is not owner)
+    claimed = sorted(claimed, key=lambda claim: claim[1].turn)
+    unclaimed = next((claim for claim in claimed if claim[0] is owner), claimed[0])
 
     @post(path, status_code=200)
     async def answer(request: Request[Any, Any, Any]) -> Response[bytes]:
         fields = await _fields_of(request)
-        dialect, route = next((claim for claim in claimed if claim[1].field in fields), claimed[0])
+        dialect, route = next((claim for claim in claimed if not fields.keys().isdisjoint(claim[1].fields)), unclaimed)
         try:
             return await route.answer(request)
         except Exception as error:  # noqa: BLE001 — in the words of whoever was asked; what is unexpected is logged there

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects import Dialect
+from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.cohere.embed import embed_v1, embed_v2
 from nearfar.dialects.cohere.errors import ERRORS, render_error
-from nearfar.dialects.cohere.rerank import rerank_v1, rerank_v2
+from nearfar.dialects.cohere.rerank import RERANK_V1, rerank_v1, rerank_v1_doubled, rerank_v2
 from nearfar.dialects.cohere.tokens import detokenize, tokenize
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.f
 
 dialect = Dialect(
     name="cohere",
-    handlers=[rerank_v1, rerank_v2, embed_v1, embed_v2, tokenize, detokenize],
+    handlers=[rerank_v1_doubled, rerank_v2, embed_v1, embed_v2, tokenize, detokenize],
     errors=ERRORS,
     render_error=render_error,
     prefixes=("/v2", "/v1/rerank", "/v1/embed", "/v1/tokenize", "/v1/detokenize", "/v1/v1", "/v1/v2"),
     vendor_models=_VENDOR_MODELS,
+    shared=[SharedRoute(path="/v1/rerank", answer=rerank_v1, described=RERANK_V1)],
 )

@@ -10,8 +10,9 @@ from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar import errors
-from nearfar.dialects import encoded_response, read_request, report, service_of, while_connected
+from nearfar.dialects import encoded_response, report, service_of
 from nearfar.dialects.cohere.envelope import Meta, named
+from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.vectors import EmbeddingType, render_reply, render_types
 from nearfar.jobs import EmbedJob
 

@@ -66,4 +66,5 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 
 
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    return {"message": sentence, "id": str(uuid.uuid4())}
+    # ``detail`` is where clients of Jina and Voyage look: their rerank has the same path and often the same body.
+    return {"message": sentence, "id": str(uuid.uuid4()), "detail": sentence}

@@ -11,11 +11,14 @@ from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar import errors
-from nearfar.dialects import json_response, read_request, report, service_of, while_connected
+from nearfar.dialects import json_response, report, service_of
 from nearfar.dialects.cohere.envelope import Meta, named
+from nearfar.dialects.described import Described
+from nearfar.dialects.reading import read_request, while_connected
 from nearfar.jobs import RankJob
 
 if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
     from nearfar.jobs import Ranked
 
 _MAX_CHUNKS = 10_000
@@ -70,12 +73,22 @@ class RerankReply(Struct):
     meta: Meta
 
 
+RERANK_V1 = Described(
+    summary="Documents sorted by how well they answer a query",
+    body=RerankV1Request,
+    reply=RerankReply,
+    example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."]},
+)
 _v1 = msgspec.json.Decoder(RerankV1Request)
 _v2 = msgspec.json.Decoder(RerankV2Request)
 
 
-@post(["/v1/rerank", "/v1/v1/rerank"], status_code=200)
-async def rerank_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
+@post("/v1/v1/rerank", status_code=200, opt={"described": RERANK_V1})
+async def rerank_v1_doubled(request: Request[Any, Any, Any]) -> Response[bytes]:
+    return await rerank_v1(request)
+
+
+async def rerank_v1(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _v1)
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")

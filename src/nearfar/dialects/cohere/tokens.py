@@ -9,8 +9,9 @@ from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar import errors
-from nearfar.dialects import json_response, read_request, service_of, while_connected
+from nearfar.dialects import json_response, service_of
 from nearfar.dialects.cohere.envelope import Meta, named
+from nearfar.dialects.reading import read_request, while_connected
 from nearfar.jobs import DetokenizeJob, TokenizeJob
 
 if TYPE_CHECKING:

@@ -6,25 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, get
 from litestar.params import FromPath
 from msgspec import Struct
 
-from nearfar.dialects import (
-    Dialect,
-    encoded_response,
-    fleet_of,
-    json_response,
-    read_body,
-    report,
-    service_of,
-    while_connected,
-)
+from nearfar.dialects import Dialect, SharedRoute, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.described import Described
 from nearfar.dialects.openai.errors import ERRORS, render_error
-from nearfar.dialects.openai.request import bad_shape, decoder, encoding_of, to_job
+from nearfar.dialects.openai.request import EmbeddingsRequest, bad_shape, decoder, encoding_of, to_job
+from nearfar.dialects.reading import read_body, while_connected
 from nearfar.dialects.vectors import render_reply
 
 if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
     from nearfar.jobs import Embedded
     from nearfar.types import ModelInfo, Task
 
@@ -68,8 +62,7 @@ class ModelsReply(Struct, kw_only=True):
     data: list[ModelReply]
 
 
-@post(["/v1/embeddings", "/embeddings"], status_code=200)
-async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_embeddings(request: AnyRequest) -> Response[bytes]:
     started = time.perf_counter()
     try:
         body = await read_body(request, decoder)
@@ -123,11 +116,22 @@ _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
     ("text-embedding-ada-002", "text-embedding-ada-002-v2", "text-embedding-3-small", "text-embedding-3-large"), "embed"
 )
 
+_EMBEDDINGS = Described(
+    summary="Vectors of texts, or of token ids",
+    body=EmbeddingsRequest,
+    reply=EmbeddingsReply,
+    example={"model": "text-embedding-3-small", "input": ["a cat on the sofa"]},
+)
+
 dialect = Dialect(
     name="openai",
-    handlers=[create_embeddings, list_models, get_model],
+    handlers=[list_models, get_model],
     errors=ERRORS,
     render_error=render_error,
     prefixes=("/v1", "/v1/embeddings", "/embeddings"),
     vendor_models=_VENDOR_MODELS,
+    shared=[
+        SharedRoute(path=path, answer=create_embeddings, described=_EMBEDDINGS)
+        for path in ("/v1/embeddings", "/embeddings")
+    ],
 )

@@ -83,4 +83,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
     param = "model" if isinstance(error, errors.UnknownModel) and error.listing else None
-    return {"error": {"message": sentence, "type": row.kind, "param": param, "code": row.code}}
+    return {
+        "error": {"message": sentence, "type": row.kind, "param": param, "code": row.code},
+        "detail": sentence,  # where clients of Jina and Voyage look: their embeddings have the same path and body
+    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from nearfar import errors
-from nearfar.dialects import decode_json
+from nearfar.dialects.reading import decode_json
 from nearfar.jobs import Ceiling, EmbedJob
 from nearfar.models.openai_tokens import vocabulary_of
 
@@ -25,6 +25,18 @@ _MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of
 _AT = re.compile(r" - at `\$\.(\w+)")
 
 
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_TEXT = {"type": "string", "minLength": 1}
+_INPUT = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": _MAX_INPUTS},
+        _IDS,
+        {"type": "array", "items": _IDS, "minItems": 1, "maxItems": _MAX_INPUTS},
+    ]
+}
+
+
 class EmbeddingsRequest(Struct, kw_only=True):
     """The body of POST /v1/embeddings. Null means absent; fields not named here are ignored.
 
@@ -32,7 +44,7 @@ class EmbeddingsRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    input: msgspec.Raw
+    input: Annotated[msgspec.Raw, Meta(extra_json_schema=_INPUT)]
     encoding_format: str | None = None
     dimensions: int | None = None
 

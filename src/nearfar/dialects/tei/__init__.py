@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import (
-    Dialect,
-    SharedRoute,
-    encoded_response,
-    json_response,
-    read_request,
-    report,
-    service_of,
-    while_connected,
-)
+from nearfar.dialects import Dialect, SharedRoute, encoded_response, json_response, report, service_of
+from nearfar.dialects.described import Described
+from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.tei.bodies import (
     EmbedAllRequest,
     Parameters,
@@ -189,5 +182,17 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     prefixes=("/similarity", "/embed_all", "/embed_sparse", "/predict"),
-    shared=[SharedRoute("/tokenize", "inputs", tokenize)],
+    shared=[
+        SharedRoute(
+            path="/tokenize",
+            fields=("inputs",),
+            answer=tokenize,
+            described=Described(
+                summary="Tokens of texts, as the model reads them",
+                body=TokenizeRequest,
+                reply=list[list[Token]],
+                example={"inputs": "hello"},
+            ),
+        )
+    ],
 )

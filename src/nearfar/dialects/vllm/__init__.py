@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import (
-    Dialect,
-    SharedRoute,
-    encoded_response,
-    json_response,
-    read_request,
-    report,
-    service_of,
-    while_connected,
-)
+from nearfar.dialects import Dialect, SharedRoute, encoded_response, json_response, report, service_of
+from nearfar.dialects.described import Described
+from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
 from nearfar.dialects.vllm.bodies import (
     Class,
@@ -171,5 +164,17 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize"),
-    shared=[SharedRoute("/tokenize", "prompt", tokenize)],
+    shared=[
+        SharedRoute(
+            path="/tokenize",
+            fields=("prompt",),
+            answer=tokenize,
+            described=Described(
+                summary="Tokens of a prompt, as the model reads it",
+                body=TokenizeRequest,
+                reply=TokenizeReply,
+                example={"prompt": "hello"},
+            ),
+        )
+    ],
 )

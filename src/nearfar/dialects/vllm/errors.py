@@ -51,4 +51,7 @@ ERRORS = {kind: ErrorRow(status, said, phrase=_PHRASES.get(kind)) for kind, (sta
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
     """Give the body of an error."""
     param = error.param if isinstance(error, errors.InputError) else None
-    return {"error": {"message": sentence, "type": row.kind, "param": param, "code": row.status}}
+    return {
+        "error": {"message": sentence, "type": row.kind, "param": param, "code": row.status},
+        "detail": sentence,  # where clients of Jina and Voyage look, whose paths these are as well
+    }

@@ -1,0 +1,79 @@
+"""Bodies → what a decoder makes of them, and work that goes on only for as long as its caller is there."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from litestar.exceptions import InternalServerException
+
+from nearfar.errors import CallerGone, InputError, MalformedBody
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from nearfar.dialects import AnyRequest
+
+_T = TypeVar("_T")
+
+
+async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode the body. Raises MalformedBody, or InputError in msgspec's words for JSON of another shape."""
+    try:
+        return await read_body(request, decoder)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error)) from error
+
+
+async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode the body.
+
+    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
+    """
+    try:
+        body = await request.body()
+    except InternalServerException as error:  # Litestar's word for an upload that broke off
+        raise CallerGone("the caller closed the connection while sending") from error
+    return decode_json(body, decoder)
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode a body, or a part of one that was left as it came. Raises as ``read_body`` does."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        cut = "it ends too early, or has a broken \\u escape" if body else "it is empty"
+        raise MalformedBody(cut if "truncated" in str(error) else str(error)) from error
+    except UnicodeDecodeError as error:
+        raise MalformedBody("the body is not UTF-8") from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deeply") from error
+
+
+async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
+    """Do the work for as long as the caller stays. Raises CallerGone, having cancelled it, when they leave."""
+    working = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        with suppress(Exception):  # a connection that can't be heard any more is gone as well
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        gone = True
+        if working:
+            working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone and working and not working.uncancel():
+            raise CallerGone("the caller closed the connection") from None
+        raise
+    finally:
+        watching.cancel()
