@@ -15,7 +15,9 @@ ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
 EXTRAS := $(EXTRAS),openvino,mlx
 endif
 
-.PHONY: serve test check bench bench-engines bench-peers clean
+URL ?= http://127.0.0.1:9000
+
+.PHONY: serve test check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -34,6 +36,10 @@ bench: $(VENV)/ready
 
 bench-engines: $(VENV)/ready
 	$(BIN)/python benchmarks/engines.py
+
+# Replays compat_fixtures against a server that runs: make compat URL=http://127.0.0.1:9000 ARGS="--key KEY --exact"
+compat: $(VENV)/ready
+	$(BIN)/python compat_fixtures/replay.py --url $(URL) $(ARGS)
 
 # Sets up other servers in environments of their own, some gigabytes, and measures them beside ours.
 bench-peers: $(VENV)/ready
