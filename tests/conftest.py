@@ -18,7 +18,8 @@ import pytest
 from checkpoints import write_transformer
 from process import ServerProcess
 
-from nearfar import Settings, create_app
+from nearfar import ModelSettings, Settings, create_app
+from nearfar.config import BUILTIN_MODEL
 from nearfar.models.checkpoint import find_builtin
 
 if TYPE_CHECKING:
@@ -75,6 +76,21 @@ async def faked() -> AsyncIterator[httpx.AsyncClient]:
     """Call an application that runs the fake engine behind the built-in model's tokenizer."""
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Litestar]:
+    """Run an application that serves a model for every task: the built-in one, and tiny ones beside it."""
+    from small_models import write_colbert, write_splade  # imports torch and sentence-transformers
+
+    folder = tmp_path_factory.mktemp("every_kind")
+    write_colbert(folder / "colbert", "bert")
+    write_splade(folder / "splade", "bert")
+    write_transformer(folder / "classifier", "bert", labels=3)
+    names = (BUILTIN_MODEL, *(str(folder / name) for name in ("colbert", "splade", "classifier")))
+    models = tuple(ModelSettings(name=name, engine="torch") for name in names)
+    async with running(Settings(models=models, device="cpu", dtype="float32")) as app:
+        yield app
 
 
 @pytest.fixture(scope="session", params=ENGINES)
