@@ -69,6 +69,10 @@ class RankJob(Struct, frozen=True, kw_only=True):
 
     ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds. ``instruction``
     says in a sentence what is looked for, to a model that can be told; None leaves that to the model.
+    ``max_tokens_per_document`` cuts documents to begin with. What is then too long for the model beside the query keeps
+    its ``keep``, or is refused if ``on_overflow`` says "error", as is what the caller's own limit cuts. With
+    ``max_chunks_per_document`` it is first split into up to so many chunks, which follow one another without overlap,
+    each as much as fits; the document's score is that of its best chunk.
     """
 
     model: str | None
@@ -76,6 +80,9 @@ class RankJob(Struct, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     top_n: int | None = None
     max_tokens_per_document: int | None = None
+    max_chunks_per_document: int | None = None
+    keep: Keep = "start"
+    on_overflow: OnOverflow | None = None
     raw_scores: bool = False
     instruction: str | None = None
 
@@ -155,10 +162,15 @@ class RankedDocument(Struct, frozen=True):
 
 
 class Ranked(Struct, frozen=True, kw_only=True):
-    """The answer to a RankJob, best first; equal scores keep the order of the request."""
+    """The answer to a RankJob, best first; equal scores keep the order of the request.
+
+    ``document_tokens`` are those of the query with each of the job's documents, in the job's order, before anything was
+    cut; a lower bound for texts of over 100,000 characters. ``usage`` counts every chunk that was read.
+    """
 
     model: str
     results: tuple[RankedDocument, ...]
+    document_tokens: tuple[int, ...]
     usage: Usage
 
 

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from nearfar.errors import InputError
+from nearfar.models.chunking import Room
 from nearfar.models.judging import DOCUMENT, INSTRUCTION, QUERY
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ class Asking:
         Over that, the document loses its end, and the query its own where it takes more than half of the room that the
         question leaves for the two. Raises InputError for an instruction that the model doesn't take, or too long.
         """
-        form = self._untold if instruction is None else self._form(instruction)
-        if form.size >= most:
-            raise InputError(f"the instruction leaves no room for text in the model's {most} tokens", "instruction")
+        form = self._form(instruction, most)
         base, *bodies = form.bodies([(query, document) for document in ("", *documents)])
         room, asked = most - form.size, len(base) - form.empty
         found = []
@@ -56,13 +55,29 @@ class Asking:
             kept = max(room // 2, room - answer)
             body = whole if asked <= kept else form.bodies([(self._begin(query, kept), document)])[0]
             body = form.cut(body, form.empty + min(min(asked, kept) + answer, room))
-            found.append(Put([*form.before, *body, *form.after], len(whole), len(whole) - len(body)))
+            content = len(whole) - form.empty
+            found.append(Put([*form.before, *body, *form.after], content, len(whole) - len(body)))
         return found
 
-    def _form(self, instruction: str) -> _Form:
+    def room(self, query: str, most: int, instruction: str | None) -> Room:
+        """Tell what ``ask`` has for a document that is too long."""
+        form = self._form(instruction, most)
+        [base] = form.bodies([(query, "")])
+        room = most - form.size
+        return Room(
+            max(room // 2, room - (len(base) - form.empty)),
+            lambda text: len(form.bodies([(query, text)])[0]) - len(base),
+        )
+
+    def _form(self, instruction: str | None, most: int) -> _Form:
+        if instruction is None:
+            return self._untold
         if self._told is None:
             raise InputError("this model takes no instruction; leave it out", "instruction")
-        return _Form(self._told, instruction, self._encode)
+        form = _Form(self._told, instruction, self._encode)
+        if form.size >= most:
+            raise InputError(f"the instruction leaves no room for text in the model's {most} tokens", "instruction")
+        return form
 
 
 class _Form:

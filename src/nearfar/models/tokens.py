@@ -15,6 +15,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from nearfar.errors import CheckpointError, InputError
 from nearfar.models import pieces, probes
 from nearfar.models.asking import Asking
+from nearfar.models.chunking import Room, chunk
 from nearfar.models.marking import know_markers, mark
 from nearfar.models.row import Row
 from nearfar.models.tokenizer import open_tokenizer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
     from nearfar.jobs import Piece
+    from nearfar.models.chunking import Chunking, Chunks
     from nearfar.models.recipe import Recipe
     from nearfar.types import Keep, Role
 
@@ -82,8 +84,7 @@ class Tokens:
         distinct = list(dict.fromkeys(texts))
         encoded = self._ids([prompt + text for text in distinct], max(self.max_tokens, enough or 0))
         template, how = self._single, self._multi_vector
-        most = min(self.max_tokens, (how and how.limit(role)) or self.max_tokens)
-        room = min(max(most - template.size, 0), limit or self.max_tokens)
+        room = min(self._room(role), limit or self.max_tokens)
         rows = {}
         for text, ids in zip(distinct, encoded, strict=True):
             late = keep == "end" and len(ids) > room
@@ -119,6 +120,35 @@ class Tokens:
         if instruction is not None:
             raise InputError("this model takes no instruction; leave it out", "instruction")
         return self._pairs(query, distinct, documents, max_tokens_per_document)
+
+    def room_after(self, prompt: str) -> Room:
+        """Tell what ``encode`` has for a document that is too long."""
+        own = len(self._ids_of([prompt])[0])
+        return Room(self._room("document") - own, lambda text: len(self._ids_of([prompt + text])[0]) - own)
+
+    def room_beside(self, query: str, instruction: str | None) -> Room:
+        """Tell what ``encode_pairs`` has for a document that is too long."""
+        if self._judge:
+            return self._judge.room(query, self.max_tokens, instruction)
+        room = self.max_tokens - (self._pair or self._single).size
+        asked = len(self._ids_of([query])[0])
+        return Room(max(room // 2, room - asked), lambda text: len(self._ids_of([text])[0]))
+
+    def chunk(self, text: str, room: Room, how: Chunking) -> Chunks:
+        """Cut a text that is too long for its place into pieces; of a huge one no more is read than may be in them."""
+        late = how.keep == "end"
+        read = text[-_HEAD_CHARACTERS:] if late else text[:_HEAD_CHARACTERS]
+        spans = self._tokenizer.encode(read, add_special_tokens=False).offsets
+        if len(read) < len(text) and len(spans) <= min(room.size * how.most, how.limit or len(spans)):
+            read = text
+            spans = self._tokenizer.encode(read, add_special_tokens=False).offsets
+        return chunk(read, spans, room, how)
+
+    def _room(self, role: Role) -> int:
+        """Count the tokens that a text and its prompt may have; where tokens have vectors it depends on the role."""
+        how = self._multi_vector
+        most = min(self.max_tokens, (how and how.limit(role)) or self.max_tokens)
+        return max(most - self._single.size, 0)
 
     def _pairs(
         self, query: str, distinct: Sequence[str], documents: Sequence[str], max_tokens_per_document: int | None

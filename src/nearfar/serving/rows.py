@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
-from nearfar.jobs import RankJob
 from nearfar.models import openai_tokens
-from nearfar.models.prompts import choose_prompt
 from nearfar.types import TASK_OF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.config import OnOverflow
-    from nearfar.jobs import Ceiling, ClassifyJob, EmbedJob, RepresentJob, ScoreJob
+    from nearfar.jobs import Ceiling, ClassifyJob, EmbedJob, RepresentJob
     from nearfar.models.row import Row
     from nearfar.serving.opening import Model
     from nearfar.types import TokenIds
@@ -49,7 +46,8 @@ def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
         raise TooManyTokens(sum(counts), ceiling.tokens_together)
 
 
-def _refuse_empty(rows: Sequence[Row]) -> None:
+def refuse_empty(rows: Sequence[Row]) -> None:
+    """Refuse rows that have no token."""
     for index, row in enumerate(rows):
         if not row.ids:
             raise EmptyInput(f"text {index} has no token this model knows")
@@ -59,21 +57,6 @@ def _refuse_cut(rows: Sequence[Row]) -> None:
     for index, row in enumerate(rows):
         if row.cut:
             raise TooLong(index, row.content, row.content - row.cut)
-
-
-def rows_of_pairs(model: Model, job: RankJob) -> list[Row]:
-    """Pair the query with each document. Over-long ones are cut whatever ``on_overflow`` says: rerankers always do."""
-    return model.tokens.encode_pairs(job.query, job.documents, job.max_tokens_per_document, job.instruction)
-
-
-def rows_of_query_and_documents(model: Model, job: RankJob) -> list[Row]:
-    """Put the query first and the documents after it, each with the prompt of its role; cut as pairs are."""
-    query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
-    query = model.tokens.encode([job.query], query_prompt, role="query")
-    document_prompt = choose_prompt(model.recipe, None, "document")
-    documents = model.tokens.encode(job.documents, document_prompt, job.max_tokens_per_document)
-    _refuse_empty([*query, *documents])
-    return [*query, *documents]
 
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
@@ -105,31 +88,7 @@ def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
 
 def _kept(rows: list[Row], on_overflow: OnOverflow) -> list[Row]:
     """Refuse rows that have no token, and if asked to, those that were cut."""
-    _refuse_empty(rows)
+    refuse_empty(rows)
     if on_overflow == "error":
         _refuse_cut(rows)
     return rows
-
-
-def refuse_unrankable(job: RankJob) -> None:
-    """Refuse a job without a query or documents, or with limits below 1."""
-    if not job.query.strip():
-        raise EmptyInput("query must not be empty or be only whitespace", "query")
-    if not job.documents:
-        raise EmptyInput("list of documents must not be empty", "documents")
-    for param, value in (("top_n", job.top_n), ("max_tokens_per_doc", job.max_tokens_per_document)):
-        if value is not None and value < 1:
-            raise InputError(f"{param} must be at least 1, not {value}", param)
-
-
-def by_query(job: ScoreJob) -> list[RankJob]:
-    """Put neighbours with the same query together, as it need be read only once."""
-    return [
-        RankJob(
-            model=job.model,
-            query=query,
-            documents=tuple(document for _, document in pairs),
-            max_tokens_per_document=job.max_tokens_per_document,
-        )
-        for query, pairs in groupby(job.pairs, key=lambda pair: pair[0])
-    ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +34,9 @@ from nearfar.jobs import (
 from nearfar.models.prompts import choose_prompt
 from nearfar.serving import scores
 from nearfar.serving.quantizing import range_at
+from nearfar.serving.ranking import by_query, compare, lay, refuse_unrankable
 from nearfar.serving.rows import (
-    by_query,
-    refuse_unrankable,
     refuse_unrepresentable,
-    rows_of_pairs,
-    rows_of_query_and_documents,
     rows_of_texts,
     rows_to_classify,
     rows_to_represent,
@@ -50,16 +46,15 @@ from nearfar.types import TASK_OF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from typing import Any
-
-    import numpy.typing as npt
 
     from nearfar.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
     from nearfar.models.row import Row
     from nearfar.serving.fleet import Fleet, Lease
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
+    from nearfar.serving.ranking import Laid
     from nearfar.serving.round import Call, Results
+    from nearfar.serving.scores import Scores
     from nearfar.types import FloatArray, Task, TokenIds
 
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
@@ -109,18 +104,23 @@ class Service:
         """
         async with self._lease(job.model, "rank") as (model, _):
             refuse_unrankable(job)
-            rows, raw, mapped = await self._score(model, [job])
+            [laid], raw, mapped = await self._score(model, [job])
             found = raw if job.raw_scores else mapped
             best = np.argsort(-found, kind="stable")[: job.top_n]
-            results = tuple(RankedDocument(int(index), float(found[index])) for index in best)
-            return Ranked(model=model.info.name, results=results, usage=self._count(model, rows))
+            return Ranked(
+                model=model.info.name,
+                results=tuple(RankedDocument(int(index), float(found[index])) for index in best),
+                document_tokens=tuple(laid.tokens),
+                usage=self._count(model, laid.rows),
+            )
 
     async def score(self, job: ScoreJob) -> Scored:
         """Compare the two texts of each pair. Raises as ``embed`` does."""
         async with self._lease(job.model, "rank") as (model, _):
             if not job.pairs:
                 raise EmptyInput("there is nothing to compare")
-            rows, raw, mapped = await self._score(model, by_query(job))
+            laid, raw, mapped = await self._score(model, by_query(job))
+            rows = [row for one in laid for row in one.rows]
             found = mapped if model.recipe.task == "score" and not job.raw_scores else raw
             return Scored(model=model.info.name, scores=tuple(found.tolist()), usage=self._count(model, rows))
 
@@ -179,20 +179,14 @@ class Service:
                     lease = await held.enter_async_context(self._lease(name, "classify"))
             yield lease
 
-    async def _score(
-        self, model: Model, jobs: Sequence[RankJob]
-    ) -> tuple[list[Row], npt.NDArray[Any], npt.NDArray[Any]]:
+    async def _score(self, model: Model, jobs: Sequence[RankJob]) -> tuple[list[Laid], Scores, Scores]:
         """Compare every document with its job's query, in order; give the scores as they are, and mapped to [0, 1]."""
         size = sum(len(job.query) + _size(job.documents) for job in jobs)
-        lay = rows_of_pairs if model.recipe.task == "score" else rows_of_query_and_documents
-        rows, found = await self._run(model, size, lambda: [row for job in jobs for row in lay(model, job)])
-        if model.recipe.task == "score":
-            return rows, found, scores.sigmoid(found)
-        ends = [*accumulate(1 + len(job.documents) for job in jobs)]
-        each = np.split(found, ends[:-1])  # what became of every job's query, and of its documents after it
-        if model.recipe.pooling:
-            return rows, *scores.compared(model.recipe, each)
-        return rows, *await asyncio.to_thread(scores.compared, model.recipe, each)
+        laid = await self._tokenising.run(size, lambda: [lay(model, job) for job in jobs])
+        found = await model.lane.submit([row for one in laid for row in one.rows])
+        if model.recipe.task == "score" or model.recipe.pooling:
+            return laid, *compare(model.recipe, laid, found)
+        return laid, *await asyncio.to_thread(compare, model.recipe, laid, found)  # it may take a while
 
     async def _run(
         self, model: Model, size: int, tokenise: Callable[[], list[Row]], call: Call | None = None
