@@ -80,6 +80,15 @@ async def test_everything_at_once_or_what_is_wanted_of_it(tmp_path: Path) -> Non
     assert openai["usage"]["total_tokens"] == whole["usage"]["tokens"]
 
 
+async def test_a_model_of_one_vector_a_text_gives_that_alone(builtin: httpx.AsyncClient) -> None:
+    whole = await ask(builtin, "/represent", input=TEXTS)
+    openai = await ask(builtin, "/v1/embeddings", input=TEXTS, model="text-embedding-3-small")
+
+    assert [{"index", "dense"}] * 3 == [set(found) for found in whole["data"]]
+    for expected, found in zip(openai["data"], whole["data"], strict=True):
+        np.testing.assert_allclose(found["dense"], expected["embedding"], rtol=0, atol=1e-6)
+
+
 async def test_labels_in_two_spellings(tmp_path: Path) -> None:
     names: dict[str, Any] = {"id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
     folder = write_transformer(tmp_path / "classifier", "bert", labels=3, **names)

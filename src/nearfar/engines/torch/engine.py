@@ -14,12 +14,13 @@ from nearfar.engines import EngineInfo, EngineOrder
 from nearfar.engines.representing import represent
 from nearfar.engines.torch.devices import MOST_PADDING, batch_tokens
 from nearfar.engines.torch.opening import open_checkpoint
+from nearfar.types import Representation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.models.row import Row
-    from nearfar.types import FloatArray, Representation
+    from nearfar.types import FloatArray
 
 
 class TorchEngine:
@@ -58,7 +59,7 @@ class TorchEngine:
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Give all that each row becomes, from one forward."""
         if self._outputs is None:
-            raise TypeError("this checkpoint gives one vector a text")
+            return [Representation(dense=vector) for vector in self._numbers(batch)]
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
             found = [output.float().cpu().numpy() for output in self._outputs(batch)]
