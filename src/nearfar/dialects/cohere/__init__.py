@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.cohere.embed import embed_v1, embed_v2
-from nearfar.dialects.cohere.errors import ERRORS, render_error
+from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.rerank import RERANK_V1, rerank_v1, rerank_v1_doubled, rerank_v2
 from nearfar.dialects.cohere.tokens import detokenize, tokenize
 
@@ -39,6 +39,7 @@ dialect = Dialect(
     handlers=[rerank_v1_doubled, rerank_v2, embed_v1, embed_v2, tokenize, detokenize],
     errors=ERRORS,
     render_error=render_error,
+    error_reply=ErrorReply,
     prefixes=("/v2", "/v1/rerank", "/v1/embed", "/v1/tokenize", "/v1/detokenize", "/v1/v1", "/v1/v2"),
     vendor_models=_VENDOR_MODELS,
     shared=[SharedRoute(path="/v1/rerank", answer=rerank_v1, described=RERANK_V1)],

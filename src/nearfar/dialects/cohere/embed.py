@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import msgspec
 from litestar import Request, Response, post
@@ -11,7 +11,18 @@ from msgspec import Struct
 
 from nearfar import errors
 from nearfar.dialects import encoded_response, report, service_of
-from nearfar.dialects.cohere.envelope import Meta, named
+from nearfar.dialects.cohere.envelope import Meta, meta_example, named
+from nearfar.dialects.described import (
+    BASE64,
+    NOT_EMPTY,
+    NUMBERS,
+    AtLeastOne,
+    NotEmpty,
+    Numbers,
+    described,
+    documented,
+    needing,
+)
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.vectors import EmbeddingType, render_reply, render_types
 from nearfar.jobs import EmbedJob
@@ -32,6 +43,10 @@ _ROLES: dict[str, Role] = {
     "clustering": "clustering",
 }
 _TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
+_ITEMS = {"float": NUMBERS, "base64": BASE64}
+_WHOLE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": -128, "maximum": 255}}
+_BY_TYPE = {kind: {"type": "array", "items": _ITEMS.get(kind, _WHOLE)} for kind in _TYPES}
+_Count = documented(minItems=1, maxItems=_MAX_TEXTS)
 _TRUNCATE: dict[str | None, tuple[OnOverflow | None, Keep]] = {
     None: (None, "start"),  # Cohere's default is END, and so is ours, unless the operator has said otherwise
     "NONE": ("error", "start"),
@@ -40,13 +55,17 @@ _TRUNCATE: dict[str | None, tuple[OnOverflow | None, Keep]] = {
 }
 
 
-class _Part(Struct):
-    type: str
+class Part(Struct):
+    """A part of an input; images aren't served."""
+
+    type: Annotated[str, documented(const="text")]
     text: str | None = None
 
 
-class _Input(Struct):
-    content: list[_Part]
+class Input(Struct):
+    """An input made of parts, which together must not be empty."""
+
+    content: list[Part]
 
 
 class EmbedRequest(Struct, kw_only=True):
@@ -56,35 +75,88 @@ class EmbedRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    texts: list[str] | None = None
-    inputs: list[_Input] | None = None
-    images: list[str] | None = None
-    input_type: str | None = None
-    embedding_types: list[str] | None = None
-    truncate: str | None = None
-    output_dimension: int | None = None
-    max_tokens: int | None = None
+    texts: Annotated[list[NotEmpty], _Count] | None = None
+    inputs: Annotated[list[Input], _Count] | None = None
+    images: Annotated[list[str], documented(maxItems=0)] | None = None
+    input_type: Annotated[str, documented(enum=[*_ROLES])] | None = None
+    embedding_types: list[Annotated[str, documented(enum=_TYPES)]] | None = None
+    truncate: Annotated[str, documented(enum=["NONE", "START", "END"])] | None = None
+    output_dimension: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
     instruction: str | None = None
 
 
-class _Reply(Struct, kw_only=True):
+class EmbedReply(Struct, kw_only=True):
+    """The body of an answer, in the order of the request: plain lists of floats, or vectors by their type."""
+
     id: str
-    embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]
+    embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], documented(properties=_BY_TYPE)]
     texts: list[str]
     meta: Meta
-    response_type: str
+    response_type: Literal["embeddings_floats", "embeddings_by_type"]
 
 
 _decoder = msgspec.json.Decoder(EmbedRequest)
+_LIST, _NONE = {"type": "array"}, {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]}
+_ONE_OF = documented(
+    anyOf=[
+        {"required": ["texts"], "properties": {"texts": _LIST, "inputs": _NONE}},
+        {"required": ["inputs"], "properties": {"inputs": _LIST, "texts": _NONE}},
+    ]
+)
 
 
-@post(["/v1/embed", "/v1/v1/embed"], status_code=200)
+def _replied(version: str, embeddings: object) -> dict[str, object]:
+    """Give what the OpenAPI document shows."""
+    return {
+        "id": "7e3d5b1c-4a52-4f0e-9a53-2c8a3d1f0b6e",
+        "embeddings": embeddings,
+        "texts": ["a cat on the sofa"],
+        "meta": meta_example(version, input_tokens=7),
+        "response_type": "embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
+    }
+
+
+_V1 = described(
+    "Vectors of texts",
+    body=Annotated[EmbedRequest, _ONE_OF],
+    reply=EmbedReply,
+    example={"model": "embed-english-v3.0", "texts": ["a cat on the sofa"], "input_type": "search_document"},
+    reply_example=_replied("1", [[0.1431, -0.0766, -0.0241]]),
+)
+_V2 = described(
+    "Vectors of texts, by type",
+    body=Annotated[needing(EmbedRequest, model=NOT_EMPTY, input_type={"type": "string"}), _ONE_OF],
+    reply=EmbedReply,
+    example={"model": "embed-v4.0", "texts": ["a cat on the sofa"], "input_type": "search_document"},
+    examples={
+        "bytes of inputs": {
+            "model": "embed-v4.0",
+            "inputs": [{"content": [{"type": "text", "text": "a cat on the sofa"}]}],
+            "input_type": "search_query",
+            "embedding_types": ["int8", "float"],
+            "output_dimension": 256,
+        }
+    },
+    reply_example=_replied("2", {"float": [[0.1431, -0.0766, -0.0241]]}),
+)
+
+
+@post(
+    ["/v1/embed", "/v1/v1/embed"],
+    status_code=200,
+    opt=_V1,
+)
 async def embed_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _decoder)
     return await _answer(request, body, body.model or None, _types(body.embedding_types), version="1")
 
 
-@post(["/v2/embed", "/v1/v2/embed"], status_code=200)
+@post(
+    ["/v2/embed", "/v1/v2/embed"],
+    status_code=200,
+    opt=_V2,
+)
 async def embed_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _decoder)
     model = named(body.model)
@@ -105,7 +177,7 @@ async def _answer(
     texts = _texts(body)
     done = await while_connected(request, service_of(request).embed(_job(body, model, texts)))
 
-    def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> _Reply:
+    def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> EmbedReply:
         return _reply(done, embeddings, texts, version)
 
     encoded = await (render_types(done, kinds, reply) if kinds else render_reply(done.vectors, "float", reply))
@@ -114,8 +186,8 @@ async def _answer(
 
 def _reply(
     done: Embedded, embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]], texts: list[str], version: str
-) -> _Reply:
-    return _Reply(
+) -> EmbedReply:
+    return EmbedReply(
         id=str(uuid.uuid4()),
         embeddings=embeddings,
         texts=texts,
@@ -158,7 +230,7 @@ def _texts(body: EmbedRequest) -> list[str]:
     return texts
 
 
-def _joined(parts: Sequence[_Part]) -> str:
+def _joined(parts: Sequence[Part]) -> str:
     """Put the parts of one input under each other: Cohere doesn't say how it joins them."""
     if any(part.type != "text" for part in parts):
         raise _no_images()

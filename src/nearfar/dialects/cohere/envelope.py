@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from nearfar import errors
@@ -12,6 +14,11 @@ class Meta(Struct, omit_defaults=True):
 
     api_version: dict[str, str]
     billed_units: dict[str, int] = {}
+
+
+def meta_example(version: str, **billed: int) -> dict[str, Any]:
+    """Give what the OpenAPI document shows."""
+    return {"api_version": {"version": version}, **({"billed_units": billed} if billed else {})}
 
 
 def named(model: str | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from msgspec import Struct
+
 from nearfar import errors
 from nearfar.dialects import ErrorRow
 
@@ -65,6 +67,13 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 }
 
 
+class ErrorReply(Struct):
+    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose rerank has the same path."""
+
+    message: str
+    id: str
+    detail: str
+
+
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    # ``detail`` is where clients of Jina and Voyage look: their rerank has the same path and often the same body.
-    return {"message": sentence, "id": str(uuid.uuid4()), "detail": sentence}
+    return ErrorReply(sentence, str(uuid.uuid4()), sentence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from litestar import Request, Response, post
@@ -12,8 +12,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar import errors
 from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.cohere.envelope import Meta, named
-from nearfar.dialects.described import Described
+from nearfar.dialects.cohere.envelope import Meta, meta_example, named
+from nearfar.dialects.described import NOT_EMPTY, AtLeastOne, Described, NotBlank, NotEmpty, documented, needing
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.jobs import RankJob
 
@@ -26,6 +26,8 @@ _DOCUMENTS_A_UNIT = 100
 _MAX_TOKENS_A_DOCUMENT = 4096  # version 2's default
 
 _Document = str | dict[str, Any]
+_Count = documented(minItems=1, maxItems=_MAX_CHUNKS - 1)
+_WITH_TEXT = documented(required=["text"], properties={"text": NOT_EMPTY})
 
 
 class RerankV1Request(Struct, kw_only=True):
@@ -35,12 +37,12 @@ class RerankV1Request(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: str
-    documents: list[_Document]
-    top_n: int | None = None
-    rank_fields: list[str] | None = None
+    query: NotBlank
+    documents: Annotated[list[NotEmpty | dict[str, Any]], _Count]
+    top_n: AtLeastOne | None = None
+    rank_fields: Annotated[list[str], documented(minItems=1)] | None = None
     return_documents: bool | None = None
-    max_chunks_per_doc: int | None = None
+    max_chunks_per_doc: AtLeastOne | None = None
     instruction: str | None = None
 
 
@@ -51,15 +53,17 @@ class RerankV2Request(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: str
-    documents: list[_Document]
-    top_n: int | None = None
+    query: NotBlank
+    documents: Annotated[list[NotEmpty | Annotated[dict[str, Any], _WITH_TEXT]], _Count]
+    top_n: AtLeastOne | None = None
     return_documents: bool | None = None
-    max_tokens_per_doc: int | None = None
+    max_tokens_per_doc: AtLeastOne | None = None
     instruction: str | None = None
 
 
-class _Result(Struct, omit_defaults=True):
+class RankedDocument(Struct, omit_defaults=True):
+    """One document's place and score; what it was, where that was asked for."""
+
     index: int
     relevance_score: float
     document: dict[str, Any] | UnsetType = UNSET  # absent unless asked for: clients break on null
@@ -69,8 +73,17 @@ class RerankReply(Struct):
     """The body of both versions' answer, best first."""
 
     id: str
-    results: list[_Result]
+    results: list[RankedDocument]
     meta: Meta
+
+
+def _replied(version: str) -> dict[str, Any]:
+    """Give what the built-in model answers to the examples."""
+    return {
+        "id": "7e3d5b1c-4a52-4f0e-9a53-2c8a3d1f0b6e",
+        "results": [{"index": 1, "relevance_score": 0.767}, {"index": 0, "relevance_score": 0.548}],
+        "meta": meta_example(version, search_units=1),
+    }
 
 
 RERANK_V1 = Described(
@@ -78,6 +91,28 @@ RERANK_V1 = Described(
     body=RerankV1Request,
     reply=RerankReply,
     example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."]},
+    examples={
+        "objects": {
+            "model": "rerank-english-v3.0",
+            "query": "Where is the cat?",
+            "documents": [{"title": "Pets", "body": "The cat sat on the mat."}],
+            "rank_fields": ["title", "body"],
+            "return_documents": True,
+        }
+    },
+    reply_example=_replied("1"),
+)
+RERANK_V2 = Described(
+    summary="Documents sorted by how well they answer a query",
+    body=needing(RerankV2Request, model=NOT_EMPTY),
+    reply=RerankReply,
+    example={
+        "model": "rerank-v3.5",
+        "query": "Where is the cat?",
+        "documents": ["Bananas are yellow.", "The cat sat on the mat."],
+        "top_n": 2,
+    },
+    reply_example=_replied("2"),
 )
 _v1 = msgspec.json.Decoder(RerankV1Request)
 _v2 = msgspec.json.Decoder(RerankV2Request)
@@ -108,7 +143,7 @@ async def rerank_v1(request: AnyRequest) -> Response[bytes]:
     return await _answer(request, job, body.documents if body.return_documents else None, version="1")
 
 
-@post(["/v2/rerank", "/v1/v2/rerank"], status_code=200)
+@post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"described": RERANK_V2})
 async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _v2)
     model = named(body.model)
@@ -135,7 +170,7 @@ async def _answer(
 
 def _reply(done: Ranked, echoed: list[_Document] | None, documents: int, version: str) -> RerankReply:
     results = [
-        _Result(found.index, found.score, UNSET if echoed is None else _as_object(echoed[found.index]))
+        RankedDocument(found.index, found.score, UNSET if echoed is None else _as_object(echoed[found.index]))
         for found in done.results
     ]
     # A search unit is one query with up to 100 documents. Cohere also splits documents over 500 tokens and

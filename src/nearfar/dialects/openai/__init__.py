@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from litestar import Request, Response, get
@@ -11,8 +11,8 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from nearfar.dialects import Dialect, SharedRoute, encoded_response, fleet_of, json_response, report, service_of
-from nearfar.dialects.described import Described
-from nearfar.dialects.openai.errors import ERRORS, render_error
+from nearfar.dialects.described import NOT_EMPTY, Described, NumbersOrBase64, described, needing
+from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.request import EmbeddingsRequest, bad_shape, decoder, encoding_of, to_job
 from nearfar.dialects.reading import read_body, while_connected
 from nearfar.dialects.vectors import render_reply
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from nearfar.types import ModelInfo, Task
 
 
-class _Embedding(Struct, kw_only=True):
-    object: str = "embedding"
+class Embedding(Struct, kw_only=True):
+    """One input's vector."""
+
+    object: Literal["embedding"] = "embedding"
     index: int
-    embedding: msgspec.Raw
+    embedding: NumbersOrBase64
 
 
-class _Tokens(Struct):
+class Tokens(Struct):
+    """Tokens that went through the model."""
+
     prompt_tokens: int
     total_tokens: int
 
@@ -37,17 +41,17 @@ class _Tokens(Struct):
 class EmbeddingsReply(Struct, kw_only=True):
     """The body of an answer, in the order of the request."""
 
-    object: str = "list"
-    data: list[_Embedding]
+    object: Literal["list"] = "list"
+    data: list[Embedding]
     model: str
-    usage: _Tokens
+    usage: Tokens
 
 
 class ModelReply(Struct, kw_only=True):
     """One model, as OpenAI lists it, and what its numbers mean: ``/info`` says the rest."""
 
     id: str
-    object: str = "model"
+    object: Literal["model"] = "model"
     created: int
     owned_by: str
     score: str
@@ -58,8 +62,19 @@ class ModelReply(Struct, kw_only=True):
 class ModelsReply(Struct, kw_only=True):
     """The body of GET /v1/models."""
 
-    object: str = "list"
+    object: Literal["list"] = "list"
     data: list[ModelReply]
+
+
+_MODEL = {
+    "id": "text-embedding-3-small",
+    "object": "model",
+    "created": 1764000000,
+    "owned_by": "sentence-transformers",
+    "score": "(1 + cosine) / 2 of the query's and the document's vectors",
+    "score_is_probability": False,
+    "int8_range": 0.204124,
+}
 
 
 async def create_embeddings(request: AnyRequest) -> Response[bytes]:
@@ -78,7 +93,7 @@ async def create_embeddings(request: AnyRequest) -> Response[bytes]:
     return encoded_response(encoded, headers=headers)
 
 
-@get("/v1/models")
+@get("/v1/models", opt=described("What is served", reply=ModelsReply, reply_example={"data": [_MODEL]}))
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     fleet.refuse_unready()
@@ -86,7 +101,10 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(ModelsReply(data=listed))
 
 
-@get("/v1/models/{model_id:path}")
+@get(
+    "/v1/models/{model_id:path}",
+    opt=described("One model", reply=ModelReply, reply_example=_MODEL, path={"model_id": "text-embedding-3-small"}),
+)
 async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
     name = model_id.removeprefix("/")
     return json_response(_model(fleet_of(request).describe(name), name))
@@ -94,9 +112,9 @@ async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) ->
 
 def _reply(done: Embedded, rendered: list[msgspec.Raw]) -> EmbeddingsReply:
     return EmbeddingsReply(
-        data=[_Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
+        data=[Embedding(index=index, embedding=vector) for index, vector in enumerate(rendered)],
         model=done.model,
-        usage=_Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
+        usage=Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
     )
 
 
@@ -118,9 +136,21 @@ _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
 
 _EMBEDDINGS = Described(
     summary="Vectors of texts, or of token ids",
-    body=EmbeddingsRequest,
+    body=needing(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": "text-embedding-3-small", "input": ["a cat on the sofa"]},
+    examples={"token ids": {"model": "text-embedding-3-small", "input": [[64, 8415], [389, 279, 32169]]}},
+    reply_example={
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.1431, -0.0766, -0.0241]}],
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    },
+    headers={
+        "openai-model": "The model that answered",
+        "openai-processing-ms": "Milliseconds that the answer took",
+        "openai-version": "The version of the protocol",
+    },
 )
 
 dialect = Dialect(
@@ -128,6 +158,7 @@ dialect = Dialect(
     handlers=[list_models, get_model],
     errors=ERRORS,
     render_error=render_error,
+    error_reply=ErrorReply,
     prefixes=("/v1", "/v1/embeddings", "/embeddings"),
     vendor_models=_VENDOR_MODELS,
     shared=[

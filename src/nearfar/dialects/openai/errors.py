@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from nearfar import errors
 from nearfar.dialects import ErrorRow
 
@@ -81,9 +83,22 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 }
 
 
+class Fault(Struct):
+    """What went wrong: a sentence, its kind, and what is wrong where that has a name."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Struct):
+    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose path is the same."""
+
+    error: Fault
+    detail: str
+
+
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
     param = "model" if isinstance(error, errors.UnknownModel) and error.listing else None
-    return {
-        "error": {"message": sentence, "type": row.kind, "param": param, "code": row.code},
-        "detail": sentence,  # where clients of Jina and Voyage look: their embeddings have the same path and body
-    }
+    return ErrorReply(Fault(sentence, row.kind, param, row.code), sentence)

@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from nearfar import errors
+from nearfar.dialects.described import AtLeastOne, documented
 from nearfar.dialects.reading import decode_json
 from nearfar.jobs import Ceiling, EmbedJob
 from nearfar.models.openai_tokens import vocabulary_of
@@ -44,9 +45,9 @@ class EmbeddingsRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    input: Annotated[msgspec.Raw, Meta(extra_json_schema=_INPUT)]
-    encoding_format: str | None = None
-    dimensions: int | None = None
+    input: Annotated[msgspec.Raw, documented(**_INPUT)]
+    encoding_format: Annotated[str, documented(enum=["float", "base64"])] | None = None
+    dimensions: AtLeastOne | None = None
 
 
 _Input = str | list[str | int | list[int]]

@@ -9,7 +9,6 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import Dialect, SharedRoute, encoded_response, json_response, report, service_of
-from nearfar.dialects.described import Described
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.tei.bodies import (
     EmbedAllRequest,
@@ -17,10 +16,12 @@ from nearfar.dialects.tei.bodies import (
     Prediction,
     PredictRequest,
     SimilarityRequest,
+    SparseValue,
     Token,
     TokenizeRequest,
 )
-from nearfar.dialects.tei.errors import ERRORS, render_error
+from nearfar.dialects.tei.described import EMBED_ALL, EMBED_SPARSE, PREDICT, SIMILARITY, TOKENIZE
+from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.vectors import numbers, numbers_each, put_together
 from nearfar.errors import EmptyInput, InputError
 from nearfar.jobs import ClassifyJob, EmbedJob, RepresentJob, TokenizeJob
@@ -40,7 +41,11 @@ _embed_all = msgspec.json.Decoder(EmbedAllRequest)
 _predict = msgspec.json.Decoder(PredictRequest)
 
 
-@post("/similarity", status_code=200)
+@post(
+    "/similarity",
+    status_code=200,
+    opt=SIMILARITY,
+)
 async def similarity(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _similarity)
     if not body.inputs.sentences:
@@ -57,7 +62,11 @@ async def similarity(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(done.scores, headers=report(request, done.model, len(job.inputs), done.usage))
 
 
-@post("/embed_all", status_code=200)
+@post(
+    "/embed_all",
+    status_code=200,
+    opt=EMBED_ALL,
+)
 async def embed_all(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give a vector for each token that counts, (n, M) a text."""
     done = await _represent(request, "multi_vector")
@@ -66,7 +75,11 @@ async def embed_all(request: Request[Any, Any, Any]) -> Response[bytes]:
     return encoded_response(body, headers=report(request, done.model, len(done.texts), done.usage))
 
 
-@post("/embed_sparse", status_code=200)
+@post(
+    "/embed_sparse",
+    status_code=200,
+    opt=EMBED_SPARSE,
+)
 async def embed_sparse(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give the weights above 0, an index into the vocabulary with each."""
     done = await _represent(request, "sparse")
@@ -76,7 +89,11 @@ async def embed_sparse(request: Request[Any, Any, Any]) -> Response[bytes]:
     return encoded_response(body, headers=report(request, done.model, len(done.texts), done.usage))
 
 
-@post("/predict", status_code=200)
+@post(
+    "/predict",
+    status_code=200,
+    opt=PREDICT,
+)
 async def predict(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every label of each text with its score, the likeliest first."""
     body = await read_request(request, _predict)
@@ -147,9 +164,9 @@ def _predictions(done: Classified) -> list[list[Prediction]]:
     return [sorted((Prediction(*pair) for pair in row), key=lambda found: -found.score) for row in rows]
 
 
-def _pairs(weights: Weights) -> list[dict[str, object]]:
+def _pairs(weights: Weights) -> list[SparseValue]:
     both = zip(weights.indices.tolist(), numbers_each(weights.values), strict=True)
-    return [{"index": index, "value": value} for index, value in both]
+    return [SparseValue(index, value) for index, value in both]
 
 
 def _is_left(direction: str | None) -> bool:
@@ -181,18 +198,14 @@ dialect = Dialect(
     handlers=[similarity, embed_all, embed_sparse, predict],
     errors=ERRORS,
     render_error=render_error,
+    error_reply=ErrorReply,
     prefixes=("/similarity", "/embed_all", "/embed_sparse", "/predict"),
     shared=[
         SharedRoute(
             path="/tokenize",
             fields=("inputs",),
             answer=tokenize,
-            described=Described(
-                summary="Tokens of texts, as the model reads them",
-                body=TokenizeRequest,
-                reply=list[list[Token]],
-                example={"inputs": "hello"},
-            ),
+            described=TOKENIZE,
         )
     ],
 )

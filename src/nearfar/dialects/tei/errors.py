@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from nearfar import errors
 from nearfar.dialects import ErrorRow
 
@@ -58,6 +60,13 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 }
 
 
+class ErrorReply(Struct):
+    """The body of every error: a sentence and its kind."""
+
+    error: str
+    error_type: str
+
+
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
     """Give the body of an error."""
-    return {"error": sentence, "error_type": row.kind}
+    return ErrorReply(sentence, row.kind)

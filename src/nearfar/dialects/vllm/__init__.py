@@ -10,15 +10,16 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import Dialect, SharedRoute, encoded_response, json_response, report, service_of
-from nearfar.dialects.described import Described
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
 from nearfar.dialects.vllm.bodies import (
     Class,
+    ClassifyReply,
     ClassifyRequest,
+    DetokenizeReply,
     DetokenizeRequest,
-    ListReply,
     Pooled,
+    PoolingReply,
     PoolingRequest,
     Score,
     ScoreReply,
@@ -28,7 +29,8 @@ from nearfar.dialects.vllm.bodies import (
     TokenizeRequest,
     Tokens,
 )
-from nearfar.dialects.vllm.errors import ERRORS, render_error
+from nearfar.dialects.vllm.described import CLASSIFY, DETOKENIZE, POOLING, SCORE, TOKENIZE
+from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
 from nearfar.errors import EmptyInput, InputError
 from nearfar.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 
@@ -44,7 +46,11 @@ _tokenize = msgspec.json.Decoder(TokenizeRequest)
 _detokenize = msgspec.json.Decoder(DetokenizeRequest)
 
 
-@post(["/v1/score", "/score"], status_code=200)
+@post(
+    ["/v1/score", "/score"],
+    status_code=200,
+    opt=SCORE,
+)
 async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _score)
     if body.truncate_prompt_tokens not in {None, -1}:
@@ -60,18 +66,32 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(_reply(done), headers=report(request, done.model, len(job.pairs), done.usage))
 
 
-@post("/classify", status_code=200)
+@post(
+    "/classify",
+    status_code=200,
+    opt=CLASSIFY,
+)
 async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give each text the likeliest of the model's labels, and how likely each is."""
     body = await read_request(request, _classify)
     raw = False in {body.use_activation, body.activation}
     job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
     done = await while_connected(request, service_of(request).classify(job))
-    reply = _list_reply("classify", done.model, done.usage, _classes(done))
+    reply = ClassifyReply(
+        id=_new_id("classify"),
+        created=int(time.time()),
+        model=done.model,
+        data=_classes(done),
+        usage=_counted(done.usage),
+    )
     return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage))
 
 
-@post("/pooling", status_code=200)
+@post(
+    "/pooling",
+    status_code=200,
+    opt=POOLING,
+)
 async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give a vector for each token that counts, (n, M) a text."""
     body = await read_request(request, _pooling)
@@ -81,9 +101,14 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
     done = await while_connected(request, service_of(request).represent(job))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
 
-    def build() -> ListReply:
-        pooled = [Pooled(index, numbers(one)) for index, one in enumerate(vectors)]
-        return _list_reply("pool", done.model, done.usage, pooled)
+    def build() -> PoolingReply:
+        return PoolingReply(
+            id=_new_id("pool"),
+            created=int(time.time()),
+            model=done.model,
+            data=[Pooled(index, numbers(one)) for index, one in enumerate(vectors)],
+            usage=_counted(done.usage),
+        )
 
     encoded = await put_together(sum(one.size for one in vectors), build)
     return encoded_response(encoded, headers=report(request, done.model, len(vectors), done.usage))
@@ -98,11 +123,15 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
     return json_response(TokenizeReply(len(pieces), done.max_tokens, [piece.id for piece in pieces], names))
 
 
-@post("/detokenize", status_code=200)
+@post(
+    "/detokenize",
+    status_code=200,
+    opt=DETOKENIZE,
+)
 async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _detokenize)
     job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
-    return json_response({"prompt": await while_connected(request, service_of(request).detokenize(job))})
+    return json_response(DetokenizeReply(await while_connected(request, service_of(request).detokenize(job))))
 
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
@@ -138,23 +167,21 @@ def _classes(done: Classified) -> list[Class]:
     return [Class(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
 
 
-def _list_reply(kind: str, model: str, usage: Usage, data: list[Class] | list[Pooled]) -> ListReply:
-    return ListReply(
-        id=f"{kind}-{uuid.uuid4().hex}",
-        created=int(time.time()),
-        model=model,
-        data=data,
-        usage=Tokens(usage.tokens, usage.tokens),
-    )
+def _new_id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def _counted(usage: Usage) -> Tokens:
+    return Tokens(usage.tokens, usage.tokens)
 
 
 def _reply(done: Scored) -> ScoreReply:
     return ScoreReply(
-        id=f"score-{uuid.uuid4().hex}",
+        id=_new_id("score"),
         created=int(time.time()),
         model=done.model,
         data=[Score(index, "score", found) for index, found in enumerate(done.scores)],
-        usage=Tokens(done.usage.tokens, done.usage.tokens),
+        usage=_counted(done.usage),
     )
 
 
@@ -163,18 +190,14 @@ dialect = Dialect(
     handlers=[score, classify, pooling, detokenize],
     errors=ERRORS,
     render_error=render_error,
+    error_reply=ErrorReply,
     prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize"),
     shared=[
         SharedRoute(
             path="/tokenize",
             fields=("prompt",),
             answer=tokenize,
-            described=Described(
-                summary="Tokens of a prompt, as the model reads it",
-                body=TokenizeRequest,
-                reply=TokenizeReply,
-                example={"prompt": "hello"},
-            ),
+            described=TOKENIZE,
         )
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
+from nearfar.dialects.described import RowsOfNumbers, documented
+
 Texts = str | list[str]
+SomeTexts = Annotated[str, documented(minLength=1)] | Annotated[list[str], documented(minItems=1)]
+TokenId = Annotated[int, documented(minimum=0)]
 
 
 class ScoreRequest(Struct, kw_only=True):
@@ -27,14 +30,29 @@ class ScoreRequest(Struct, kw_only=True):
     use_activation: bool | None = None
     activation: bool | None = None
     max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    truncate_prompt_tokens: int | None = None
+    truncate_prompt_tokens: Annotated[int, documented(const=-1)] | None = None
+
+
+def _pair(first: str, second: str) -> dict[str, Any]:
+    side = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}
+    return {"required": [first, second], "properties": {first: side, second: side}}
+
+
+SCORE_SPELLINGS = documented(
+    anyOf=[
+        _pair("queries", "documents"),
+        _pair("queries", "items"),
+        _pair("data_1", "data_2"),
+        _pair("text_1", "text_2"),
+    ]
+)
 
 
 class ClassifyRequest(Struct, kw_only=True):
     """The body of POST /classify."""
 
     model: str | None = None
-    input: Texts
+    input: SomeTexts
     use_activation: bool | None = None
     activation: bool | None = None
 
@@ -43,8 +61,8 @@ class PoolingRequest(Struct, kw_only=True):
     """The body of POST /pooling, for the vectors of a text's tokens."""
 
     model: str | None = None
-    input: Texts
-    task: str | None = None
+    input: SomeTexts
+    task: Annotated[str, documented(const="token_embed")] | None = None
 
 
 class TokenizeRequest(Struct, kw_only=True):
@@ -60,14 +78,20 @@ class DetokenizeRequest(Struct, kw_only=True):
     """The body of POST /detokenize."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: list[TokenId]
+
+
+class DetokenizeReply(Struct):
+    """The body of an answer to /detokenize."""
+
+    prompt: str
 
 
 class Score(Struct):
     """One pair's score."""
 
     index: int
-    object: str
+    object: Literal["score"]
     score: float
 
 
@@ -84,7 +108,7 @@ class ScoreReply(Struct, kw_only=True):
     """The body of an answer, in the order of the request."""
 
     id: str
-    object: str = "list"
+    object: Literal["list"] = "list"
     created: int
     model: str
     data: list[Score]
@@ -104,18 +128,29 @@ class Pooled(Struct):
     """One text's vectors."""
 
     index: int
-    data: msgspec.Raw
-    object: str = "pooling"
+    data: RowsOfNumbers
+    object: Literal["pooling"] = "pooling"
 
 
-class ListReply(Struct, kw_only=True):
-    """The body of an answer to /classify and /pooling, in the order of the request."""
+class ClassifyReply(Struct, kw_only=True):
+    """The body of an answer to /classify, in the order of the request."""
 
     id: str
-    object: str = "list"
+    object: Literal["list"] = "list"
     created: int
     model: str
-    data: list[Class] | list[Pooled]
+    data: list[Class]
+    usage: Tokens
+
+
+class PoolingReply(Struct, kw_only=True):
+    """The body of an answer to /pooling, in the order of the request."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[Pooled]
     usage: Tokens
 
 

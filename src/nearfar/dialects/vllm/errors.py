@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from nearfar import errors
 from nearfar.dialects import ErrorRow
 
@@ -48,10 +50,23 @@ _PHRASES: dict[type[errors.NearfarError], Callable[[Any], str]] = {
 ERRORS = {kind: ErrorRow(status, said, phrase=_PHRASES.get(kind)) for kind, (status, said) in _KINDS.items()}
 
 
+class Fault(Struct):
+    """What went wrong: a sentence, its kind, what is wrong where that has a name, and the status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorReply(Struct):
+    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose paths these are as well."""
+
+    error: Fault
+    detail: str
+
+
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
     """Give the body of an error."""
     param = error.param if isinstance(error, errors.InputError) else None
-    return {
-        "error": {"message": sentence, "type": row.kind, "param": param, "code": row.status},
-        "detail": sentence,  # where clients of Jina and Voyage look, whose paths these are as well
-    }
+    return ErrorReply(Fault(sentence, row.kind, param, row.status), sentence)

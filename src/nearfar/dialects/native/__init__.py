@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 from litestar import Request, Response, get, post, route
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
 from nearfar.dialects import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.native.bodies import (
+    ErrorReply,
+    Health,
+    ModelOrder,
+    RepresentReply,
+    RepresentRequest,
+    Sparse,
+    TextRepresentation,
+    TokenUsage,
+)
+from nearfar.dialects.native.described import INFO, LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
 from nearfar.dialects.reading import read_body, read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
 from nearfar.jobs import RepresentJob
@@ -22,46 +33,27 @@ if TYPE_CHECKING:
     from nearfar.types import Representation
 
 
-class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of an admin call: the model's name or one of its aliases."""
-
-    model: str
-
-
-class RepresentRequest(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of POST /represent. ``outputs`` names what is wanted of all that the model makes; None for all."""
-
-    input: str | list[str]
-    model: str | None = None
-    outputs: list[Output] | None = None
-    input_type: Literal["query", "document"] | None = None
-    prompt_name: str | None = None
-
-
-class _Sparse(Struct):
-    indices: msgspec.Raw
-    values: msgspec.Raw
-    size: int
-
-
-class _Representation(Struct, kw_only=True, omit_defaults=True):
-    index: int
-    dense: msgspec.Raw | UnsetType = UNSET
-    multi_vector: msgspec.Raw | UnsetType = UNSET
-    sparse: _Sparse | UnsetType = UNSET
-
-
 _represent = msgspec.json.Decoder(RepresentRequest)
 _decoder = msgspec.json.Decoder(ModelOrder)
 
 
-@route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
+@route(
+    "/health/live",
+    http_method=["GET", "HEAD"],
+    status_code=200,
+    opt={"public": True, **LIVE},
+)
 async def live() -> Response[bytes]:
     """Answer as long as the event loop turns."""
-    return json_response({"status": "live"})
+    return json_response(Health("live"))
 
 
-@route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True})
+@route(
+    "/health/ready",
+    http_method=["GET", "HEAD"],
+    status_code=200,
+    opt={"public": True, **READY},
+)
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 once every model that the start is for has had a forward succeed, 503 before.
 
@@ -69,10 +61,10 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """
     request.app.state.drain.refuse()
     fleet_of(request).refuse_unready()
-    return json_response({"status": "ready"})
+    return json_response(Health("ready"))
 
 
-@get("/info")
+@get("/info", opt=INFO)
 async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score, state."""
     fleet = fleet_of(request)
@@ -83,14 +75,18 @@ async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response({"name": "nearfar", "version": version("nearfar"), "models": models})
 
 
-@get("/metrics")
+@get("/metrics", opt=METRICS)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every metric in Prometheus' text form."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it
     return Response(request.app.state.metrics.render(), media_type=media_type)
 
 
-@post("/represent", status_code=200)
+@post(
+    "/represent",
+    status_code=200,
+    opt=REPRESENT,
+)
 async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give all that a model makes of texts, from one forward: a vector, one a token, sparse weights."""
     body = await read_request(request, _represent)
@@ -115,33 +111,41 @@ def _size(one: Representation) -> int:
     )
 
 
-def _represented(done: Represented, wanted: set[Output]) -> dict[str, object]:
-    return {
-        "model": done.model,
-        "data": [_rendered(index, one, wanted) for index, one in enumerate(done.texts)],
-        "usage": {"tokens": done.usage.tokens, "truncated_tokens": done.usage.truncated_tokens},
-    }
+def _represented(done: Represented, wanted: set[Output]) -> RepresentReply:
+    return RepresentReply(
+        model=done.model,
+        data=[_rendered(index, one, wanted) for index, one in enumerate(done.texts)],
+        usage=TokenUsage(done.usage.tokens, done.usage.truncated_tokens),
+    )
 
 
-def _rendered(index: int, one: Representation, wanted: set[Output]) -> _Representation:
+def _rendered(index: int, one: Representation, wanted: set[Output]) -> TextRepresentation:
     dense, tokens, sparse = one.dense, one.multi_vector, one.sparse
-    return _Representation(
+    return TextRepresentation(
         index=index,
         dense=UNSET if dense is None or "dense" not in wanted else numbers(dense),
         multi_vector=UNSET if tokens is None or "multi_vector" not in wanted else numbers(tokens),
         sparse=UNSET
         if sparse is None or "sparse" not in wanted
-        else _Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size),
+        else Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size),
     )
 
 
-@post("/admin/models/load", status_code=200)
+@post(
+    "/admin/models/load",
+    status_code=200,
+    opt=LOAD,
+)
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model now; answer once it is there."""
     return json_response(await while_connected(request, fleet_of(request).load(await _read_order(request))))
 
 
-@post("/admin/models/unload", status_code=200)
+@post(
+    "/admin/models/unload",
+    status_code=200,
+    opt=UNLOAD,
+)
 async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Close the model once the requests that use it have ended; answer then. The next request loads it again."""
     return json_response(await while_connected(request, fleet_of(request).unload(await _read_order(request))))
@@ -185,7 +189,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
 
 
 def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    return {"error": type(error).__name__, "message": sentence}
+    return ErrorReply(type(error).__name__, sentence)
 
 
 dialect = Dialect(
@@ -193,5 +197,6 @@ dialect = Dialect(
     handlers=[live, ready, info, metrics, represent, load, unload],
     errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
     render_error=_render_error,
+    error_reply=ErrorReply,
     prefixes=("/",),
 )

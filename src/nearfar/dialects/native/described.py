@@ -1,0 +1,61 @@
+"""What the OpenAPI document says of our own routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearfar.dialects.described import described
+from nearfar.dialects.native.bodies import Health, InfoReply, ModelOrder, RepresentReply, RepresentRequest
+from nearfar.types import ModelState
+
+_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_STATE: dict[str, Any] = {"name": _MODEL, "state": "loaded", "bytes": 90854912, "pin": False, "requests": 0}
+_ABOUT: dict[str, Any] = {
+    "aliases": [],
+    "tasks": ["embed", "rank"],
+    "source": "builtin",
+    "revision": "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "architecture": "BertModel",
+    "engine": "torch",
+    "device": "cpu",
+    "dtype": "float32",
+    "dtype_reason": "bfloat16 loses too much: cosine to float32 min 0.99987, mean 0.99995 on 12 probes",
+    "dim": 384,
+    "token_dim": 0,
+    "vocabulary": 0,
+    "labels": [],
+    "max_tokens": 256,
+    "pooling": "mean",
+    "pooling_source": "1_Pooling/config.json",
+    "normalized": True,
+    "prompts": {},
+    "prompts_source": "",
+    "default_prompt": None,
+    "score": "(1 + cosine) / 2 of the query's and the document's vectors",
+    "score_is_probability": False,
+    "int8_range": 0.204124,
+    "created": 1795538604,
+}
+_ORDER: dict[str, Any] = {"body": ModelOrder, "reply": ModelState, "example": {"model": _MODEL}}
+
+LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"})
+READY = described("Whether models answer", reply=Health, reply_example={"status": "ready"})
+INFO = described(
+    "What is served, and how",
+    reply=InfoReply,
+    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}]},
+)
+METRICS = described("Metrics for Prometheus", media_type="text/plain")
+REPRESENT = described(
+    "All that a model makes of texts",
+    body=RepresentRequest,
+    reply=RepresentReply,
+    example={"input": ["a cat on the sofa"], "input_type": "document"},
+    reply_example={
+        "model": _MODEL,
+        "data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}],
+        "usage": {"tokens": 7, "truncated_tokens": 0},
+    },
+)
+LOAD = described("Load a model", **_ORDER, reply_example=_STATE)
+UNLOAD = described("Close a model", **_ORDER, reply_example={**_STATE, "state": "unloaded"})
