@@ -34,7 +34,10 @@ NearfarError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from nearfar.types import Room
 
 
 class NearfarError(Exception):
@@ -168,7 +171,11 @@ class ServingError(NearfarError):
 
 
 class Overloaded(ServingError):
-    """The model's queue is full."""
+    """The model's queue is full, as ``room`` tells; None where it is something else that has no room."""
+
+    def __init__(self, message: str, retry_after_s: int | None = None, room: Room | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.room = room
 
 
 class DeadlinePassed(ServingError):

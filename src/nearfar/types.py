@@ -76,6 +76,18 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     created: int
 
 
+class Room(Struct, frozen=True, kw_only=True):
+    """How full a model's queue is: of ``limit`` tokens that may wait or run, ``free`` more may come now.
+
+    ``drain_s`` is how long it takes to empty at the pace of the last batches; None where it isn't empty and no batch
+    has run yet.
+    """
+
+    limit: int
+    free: int
+    drain_s: float | None
+
+
 class ModelState(Struct, frozen=True, kw_only=True):
     """Whether one served model is in memory.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -75,19 +76,24 @@ class SharedRoute(Struct, frozen=True, kw_only=True):
     described: Described
 
 
+def _no_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:  # noqa: ARG001 — as a dialect's own
+    return {}
+
+
 class Dialect(Struct, frozen=True, kw_only=True):
     """One wire protocol.
 
-    ``render_error`` builds the body for an error, its row and the sentence. ``vendor_models`` are the vendor's
-    own model names, which mean the default model of their task. A path that no route has is answered by the
-    dialect with the longest of ``prefixes`` that the path starts with. ``error_reply`` is the type of what
-    ``render_error`` gives, for the OpenAPI document.
+    ``render_error`` builds the body for an error, its row and the sentence, and ``error_headers`` gives the vendor's
+    own headers for it. ``vendor_models`` are the vendor's own model names, which mean the default model of their task.
+    A path that no route has is answered by the dialect with the longest of ``prefixes`` that the path starts with.
+    ``error_reply`` is the type of what ``render_error`` gives, for the OpenAPI document.
     """
 
     name: str
     handlers: Sequence[HTTPRouteHandler]
     errors: Mapping[type[NearfarError], ErrorRow]
     render_error: Callable[[NearfarError, ErrorRow, str], object]
+    error_headers: Callable[[AnyRequest, NearfarError], dict[str, str]] = _no_headers
     prefixes: tuple[str, ...]
     vendor_models: Mapping[str, Task] = {}
     shared: Sequence[SharedRoute] = ()
@@ -102,7 +108,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         error = self._as_ours(request, exc)
         row = next(self.errors[kind] for kind in type(error).__mro__ if kind in self.errors)
         sentence = row.phrase(error) if row.phrase else str(error)
-        headers = {}
+        headers = self.error_headers(request, error)
         if isinstance(error, ServingError) and error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
         if isinstance(error, WrongMethod):
@@ -158,6 +164,12 @@ def request_id(scope: Scope) -> str:
         state["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{_ids.getrandbits(128):032x}"
     said: str = state["request_id"]
     return said
+
+
+def spent_ms(request: AnyRequest) -> int | None:
+    """Give the milliseconds since the request began; None for one that no route took."""
+    began: float | None = request.scope["state"].get("began")
+    return None if began is None else round((time.perf_counter() - began) * 1000)
 
 
 def service_of(request: AnyRequest) -> Service:

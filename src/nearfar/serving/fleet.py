@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nearfar.errors import ConfigError, NotReady, ServingError, SetupError, UnknownModel
+from nearfar.errors import ConfigError, NotReady, ServingError, SetupError, UnknownModel, WrongTask
 from nearfar.serving.finding import find_model
 from nearfar.serving.loading import Loader
 from nearfar.serving.names import Names
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nearfar.config import Settings
     from nearfar.serving.observe import Observer, QueueDepth
-    from nearfar.types import ModelInfo, ModelState, Task
+    from nearfar.types import ModelInfo, ModelState, Room, Task
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +152,18 @@ class Fleet:
         """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""
         self.refuse_unready()
         return self._names.listed(name).info
+
+    def default(self, task: Task) -> ModelInfo | None:
+        """Tell about the model that answers a request for this which names none; None where no model can."""
+        try:
+            return self._names.find(None, task).info
+        except WrongTask:
+            return None
+
+    def room(self, name: str) -> Room | None:
+        """Tell how full the queue is of the model with this name; None where it isn't in memory."""
+        slot = self._names.own(name)
+        return slot.model.lane.room() if slot and slot.model else None
 
     @property
     def is_opening(self) -> bool:

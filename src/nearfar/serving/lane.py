@@ -23,6 +23,7 @@ from nearfar.serving.border import contained
 from nearfar.serving.checking import checked
 from nearfar.serving.observe import BatchRecord, QueueDepth
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
+from nearfar.types import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,6 +125,12 @@ class Lane:
         measure = getattr(self._engine, "memory", dict[str, int])
         return QueueDepth(model=self._model, rows=self._round.rows(), tokens=self._tokens, memory=measure())
 
+    def room(self) -> Room:
+        """Tell how much more the queue takes, and how long it takes to empty."""
+        rate = self._tokens_per_s * len(self._workers)
+        drain_s = self._tokens / rate if rate else None if self._tokens else 0.0
+        return Room(limit=self._queue_tokens, free=self._queue_tokens - self._tokens, drain_s=drain_s)
+
     async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
         """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) Representations, in their order.
 
@@ -139,7 +146,9 @@ class Lane:
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
         tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
         if self._tokens + tokens > self._queue_tokens:
-            raise Overloaded(f"the queue of {self._model} is full", retry_after_s=self._retry_after_s())
+            room = self.room()
+            retry_after_s = min(max(math.ceil(room.drain_s or 1), 1), _MAX_RETRY_AFTER_S)
+            raise Overloaded(f"the queue of {self._model} is full", retry_after_s, room)
         if ticket.waiting_tokens <= self._batch_tokens:
             self._small_came = time.monotonic()
         self._tokens += tokens
@@ -149,11 +158,6 @@ class Lane:
             return await ticket.future
         finally:
             self._tokens -= tokens
-
-    def _retry_after_s(self) -> int:
-        """Estimate how long the queue takes to empty, from what the last batches did."""
-        rate = self._tokens_per_s * len(self._workers) or self._tokens
-        return min(max(math.ceil(self._tokens / rate), 1), _MAX_RETRY_AFTER_S)
 
     async def _work(self) -> None:
         """Run batches for as long as the lane lives."""

@@ -93,12 +93,17 @@ class Fault(Struct):
 
 
 class ErrorReply(Struct):
-    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose path is the same."""
+    """The body of every error.
+
+    ``message`` is where clients of Cohere look, whose list of models has the same path, and ``detail`` where those of
+    Jina and Voyage do, whose embeddings have.
+    """
 
     error: Fault
+    message: str
     detail: str
 
 
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
     param = "model" if isinstance(error, errors.UnknownModel) and error.listing else None
-    return ErrorReply(Fault(sentence, row.kind, param, row.code), sentence)
+    return ErrorReply(Fault(sentence, row.kind, param, row.code), sentence, sentence)

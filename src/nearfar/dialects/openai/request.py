@@ -39,7 +39,7 @@ _INPUT = {
 
 
 class EmbeddingsRequest(Struct, kw_only=True):
-    """The body of POST /v1/embeddings. Null means absent; fields not named here are ignored.
+    """The body of POST /v1/embeddings. Null means absent; fields not named here, such as ``user``, are ignored.
 
     ``input`` is still JSON: a text, texts, token ids of one text, or of several.
     """

@@ -1,0 +1,67 @@
+"""The headers that OpenAI's answers carry, of what is true here: the API's version, the time taken, the queue's room.
+
+The limit on tokens is what the model's queue holds. There is no limit on requests, and nobody's organisation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearfar.dialects import fleet_of, spent_ms
+from nearfar.errors import Overloaded
+
+if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
+    from nearfar.errors import NearfarError
+    from nearfar.types import Room
+
+USUAL_HEADERS = {
+    "openai-version": "the version of OpenAI's API that is spoken",
+    "openai-processing-ms": "milliseconds from the request's head to its answer",
+}
+ANSWER_HEADERS = {
+    **USUAL_HEADERS,
+    "openai-model": "the model that answered",
+    "x-nearfar-truncated-tokens": "tokens cut off because the model takes no more",
+    "x-ratelimit-limit-tokens": "tokens that may wait for the model or run in it",
+    "x-ratelimit-remaining-tokens": "tokens that its queue has room for now",
+    "x-ratelimit-reset-tokens": "how long what is in the queue takes, at the pace of the last batches",
+}
+
+
+def usual_headers(request: AnyRequest) -> dict[str, str]:
+    """Give the headers that every answer has."""
+    headers = {"openai-version": "2020-10-01"}
+    if (spent := spent_ms(request)) is not None:
+        headers["openai-processing-ms"] = str(spent)
+    return headers
+
+
+def answer_headers(request: AnyRequest, model: str) -> dict[str, str]:
+    """Give the headers of an answer that a model was asked for."""
+    return usual_headers(request) | {"openai-model": model} | _limits(fleet_of(request).room(model))
+
+
+def error_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:
+    """Give the headers of a refusal; that of a full queue tells how full."""
+    return usual_headers(request) | _limits(error.room if isinstance(error, Overloaded) else None)
+
+
+def _limits(room: Room | None) -> dict[str, str]:
+    if room is None:
+        return {}
+    headers = {"x-ratelimit-limit-tokens": str(room.limit), "x-ratelimit-remaining-tokens": str(room.free)}
+    if room.drain_s is not None:
+        headers["x-ratelimit-reset-tokens"] = duration(room.drain_s)
+    return headers
+
+
+def duration(seconds: float) -> str:
+    """Write a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
+    ms = round(seconds * 1000)
+    if 0 < ms < 1000:  # noqa: PLR2004 — a second
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{whole}{ms / 1000:g}s"

@@ -1,0 +1,171 @@
+"""The list of models, in OpenAI's words and Cohere's at once: both have it at GET /v1/models.
+
+OpenAI's clients read ``data``, Cohere's ``models``; an item has the keys of both.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from litestar import Request, Response, get
+from litestar.params import FromPath
+from msgspec import UNSET, Struct, UnsetType
+
+from nearfar.dialects import fleet_of, json_response
+from nearfar.dialects.described import described, documented
+from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
+from nearfar.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nearfar.serving.fleet import Fleet
+    from nearfar.types import ModelInfo, Task
+
+_ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's words
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class ModelReply(Struct, kw_only=True):
+    """One model: OpenAI's keys, then what its numbers mean (``/info`` says the rest), then Cohere's keys.
+
+    ``tokenizer_url`` is null because the tokenizer is here: Cohere's clients ask /v1/tokenize then.
+    """
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str
+    score: str
+    score_is_probability: bool
+    int8_range: float | None
+    name: str
+    endpoints: list[str]
+    default_endpoints: list[str]
+    context_length: int
+    tokenizer_url: None = None
+    finetuned: bool = False
+    is_deprecated: bool = False
+
+
+class ModelsReply(Struct, kw_only=True, omit_defaults=True):
+    """The body of GET /v1/models. Cohere's parameters apply to ``models``; ``data`` is always everything."""
+
+    object: Annotated[str, documented(const="list")]
+    data: list[ModelReply]
+    models: list[ModelReply]
+    next_page_token: str | UnsetType = UNSET
+
+
+_EXAMPLE = {
+    "id": "sentence-transformers/all-MiniLM-L6-v2",
+    "object": "model",
+    "created": 1764000000,
+    "owned_by": "sentence-transformers",
+    "score": "(1 + cosine) / 2 of the query's and the document's vectors",
+    "score_is_probability": False,
+    "int8_range": 0.204124,
+    "name": "sentence-transformers/all-MiniLM-L6-v2",
+    "endpoints": ["embed", "rerank"],
+    "default_endpoints": ["embed", "rerank"],
+    "context_length": 256,
+    "tokenizer_url": None,
+    "finetuned": False,
+    "is_deprecated": False,
+}
+_LIST = described(
+    "The served models, for clients of OpenAI and of Cohere",
+    reply=ModelsReply,
+    reply_example={"object": "list", "data": [_EXAMPLE], "models": [_EXAMPLE]},
+    query={
+        "endpoint": {
+            "type": "string",
+            "enum": list(_ENDPOINTS.values()),
+            "description": "only models that can do this",
+        },
+        "default_only": {"type": "boolean", "description": "only models that answer requests which name none"},
+        "page_size": {"type": "integer", "minimum": 1, "description": "how many models a page has; all where absent"},
+        "page_token": {"type": "string", "description": "the last page's next_page_token"},
+    },
+    headers=USUAL_HEADERS,
+)
+_GET = described(
+    "One served model",
+    reply=ModelReply,
+    reply_example=_EXAMPLE,
+    path={"model_id": "text-embedding-3-small"},
+    headers=USUAL_HEADERS,
+)
+
+
+@get(["/v1/models", "/models", "/v1/v1/models"], opt=_LIST)
+async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+    fleet = fleet_of(request)
+    fleet.refuse_unready()
+    defaults = _defaults(fleet)
+    listed = [_model(info, name, defaults) for info in fleet.infos() for name in (info.name, *info.aliases)]
+    models, next_page_token = _page(request.query_params, _wanted(request.query_params, listed))
+    reply = ModelsReply(object="list", data=listed, models=models, next_page_token=next_page_token)
+    return json_response(reply, headers=usual_headers(request))
+
+
+@get(["/v1/models/{model_id:path}", "/models/{model_id:path}", "/v1/v1/models/{model_id:path}"], opt=_GET)
+async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
+    """Tell about one model; a slash in its name may be encoded, as OpenAI's clients do, or not, as Cohere's."""
+    name, fleet = model_id.removeprefix("/"), fleet_of(request)
+    found = _model(fleet.describe(name), name, _defaults(fleet))
+    return json_response(found, headers=usual_headers(request))
+
+
+def _defaults(fleet: Fleet) -> dict[Task, str]:
+    """Name the model of each task that answers where none is named."""
+    found = {task: fleet.default(task) for task in _ENDPOINTS}
+    return {task: info.name for task, info in found.items() if info}
+
+
+def _model(info: ModelInfo, name: str, defaults: Mapping[Task, str]) -> ModelReply:
+    owner, slash, _ = info.name.partition("/")
+    return ModelReply(
+        id=name,
+        created=info.created,
+        owned_by=owner if slash else "nearfar",
+        score=info.score,
+        score_is_probability=info.score_is_probability,
+        int8_range=info.int8_range,
+        name=name,
+        endpoints=[_ENDPOINTS[task] for task in info.tasks if task in _ENDPOINTS],
+        default_endpoints=[_ENDPOINTS[task] for task, default in defaults.items() if default == info.name],
+        context_length=info.max_tokens,
+    )
+
+
+def _wanted(query: Mapping[str, str], listed: list[ModelReply]) -> list[ModelReply]:
+    """Keep the models that can do ``endpoint``; with ``default_only`` those that do it where none is named."""
+    endpoint, default_only = query.get("endpoint"), query.get("default_only") or "false"
+    if default_only.lower() not in _FLAGS:
+        raise InputError(f"default_only must be true or false, not {default_only[:50]}", "default_only")
+    only = _FLAGS[default_only.lower()]
+
+    def can(model: ModelReply) -> list[str]:
+        return model.default_endpoints if only else model.endpoints
+
+    if endpoint:
+        return [model for model in listed if endpoint in can(model)]
+    return [model for model in listed if can(model)] if only else listed
+
+
+def _page(query: Mapping[str, str], listed: list[ModelReply]) -> tuple[list[ModelReply], str | UnsetType]:
+    """Cut out a page. A token is the number of models before the page."""
+    size, start = _number(query, "page_size", len(listed)), _number(query, "page_token", 0)
+    stop = start + size
+    return listed[start:stop], str(stop) if stop < len(listed) else UNSET
+
+
+def _number(query: Mapping[str, str], name: str, absent: int) -> int:
+    said = query.get(name)
+    if not said:
+        return absent
+    if not re.fullmatch("[0-9]{1,9}", said) or (name == "page_size" and int(said) < 1):
+        raise InputError(f"{name} can't be {said[:50]!r}", name)
+    return int(said)

@@ -1,0 +1,87 @@
+"""OpenAI's headers say what is true: the time taken, and how much more the model's queue takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from conftest import calling, running, until
+
+from nearfar import Settings
+from nearfar.dialects.openai.headers import duration
+
+pytestmark = pytest.mark.anyio
+
+PATH = "/v1/embeddings"
+LIMIT, REMAINING, RESET = (f"x-ratelimit-{what}-tokens" for what in ("limit", "remaining", "reset"))
+
+
+def embed(text: str) -> dict[str, Any]:
+    return {"model": "text-embedding-3-small", "input": text}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0s"),
+        (0.0001, "0s"),
+        (0.012, "12ms"),
+        (0.9996, "1s"),
+        (1.5, "1.5s"),
+        (59.999, "59.999s"),
+        (360, "6m0s"),
+        (1145.228, "19m5.228s"),
+        (3600.25, "1h0m0.25s"),
+        (90061, "25h1m1s"),
+    ],
+)
+def test_a_duration_is_written_as_openai_writes_it(seconds: float, expected: str) -> None:
+    assert expected == duration(seconds)
+
+
+async def test_an_answer_tells_the_queues_room_and_a_full_queue_that_it_has_none() -> None:
+    async with running(Settings(engine="fake", queue_tokens=8)) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        alone = await client.post(PATH, json=embed("first"))
+        engine.gate.clear()
+        waiting = asyncio.create_task(client.post(PATH, json=embed("first and more")))
+        await until(lambda: len(engine.batches) == 3)  # the probe, the first, then this one
+        behind = asyncio.create_task(client.post(PATH, json=embed("second")))
+        await until(lambda: app.state.fleet.depths()[0].rows == 1)
+        refused = await client.post(PATH, json=embed("next"))
+        engine.gate.set()
+        last = [await waiting, await behind][1]
+
+    assert ("8", "8", "0s") == tuple(alone.headers[name] for name in (LIMIT, REMAINING, RESET))
+    assert 429 == refused.status_code
+    assert ("8", "1") == (refused.headers[LIMIT], refused.headers[REMAINING])
+    assert refused.headers[RESET].endswith("s")
+    assert refused.headers[RESET] != "0s"
+    assert "2020-10-01" == refused.headers["openai-version"]
+    assert "8" == last.headers[LIMIT]
+
+
+async def test_a_queue_of_which_no_batch_has_run_does_not_guess_when_it_is_empty() -> None:
+    async with running(Settings(engine="fake", queue_tokens=4)) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        engine.gate.clear()
+        asked = [asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first", "second")]
+        await until(lambda: app.state.fleet.depths()[0].tokens == 4)
+        refused = await client.post(PATH, json=embed("next"))
+        engine.gate.set()
+        await asyncio.gather(*asked)
+
+    assert ("4", "0") == (refused.headers[LIMIT], refused.headers[REMAINING])
+    assert RESET not in refused.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/no-such-model", PATH])
+async def test_every_answer_says_how_long_it_took(path: str) -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        answer = await client.get(path)
+
+    assert (path == PATH) == ("openai-processing-ms" not in answer.headers)  # GET has no route there, so no beginning
+    assert "2020-10-01" == answer.headers["openai-version"]
+    assert LIMIT not in answer.headers
+    assert not any(name.startswith("x-ratelimit") and name.endswith("requests") for name in answer.headers)
