@@ -100,6 +100,8 @@ async def test_labels_in_two_spellings(tmp_path: Path) -> None:
         pair = await ask(client, "/predict", inputs=[TEXTS[0], TEXTS[1]])
         several = await ask(client, "/predict", inputs=[[TEXTS[0]], [TEXTS[0], TEXTS[1]]])
         logits = await ask(client, "/predict", inputs=TEXTS[0], raw_scores=True)
+        infinity = await ask(client, "/classify", model="classifier", input=TEXTS, raw_scores=False)
+        infinity_raw = await ask(client, "/classify", model="classifier", input=TEXTS, raw_scores=True)
 
     by_label = {found["label"]: found["score"] for found in one}
     first = vllm["data"][0]
@@ -112,6 +114,7 @@ async def test_labels_in_two_spellings(tmp_path: Path) -> None:
     assert {found["label"]: found["score"] for found in logits} == dict(
         zip(("no", "maybe", "yes"), raw["data"][0]["probs"], strict=True)
     )
+    assert ["classify", one, logits] == [infinity["object"], infinity["data"][0], infinity_raw["data"][0]]
 
 
 REFUSALS = [

@@ -22,13 +22,20 @@ class Names:
         self._vendor_names = vendor_names
 
     def own(self, name: str) -> Slot | None:
-        """Find a model by its name or an alias; a vendor's name is nobody's own."""
+        """Find a model by its name or an alias; a vendor's name is nobody's own.
+
+        Ollama's clients put ``:latest`` behind a name that has no tag, so that means the name alone, unless a model is
+        called just so.
+        """
+        return self._called(name) or self._called(name.removesuffix(":latest"))
+
+    def _called(self, name: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.goes_by(name)), None)
 
     def refuse_taken(self, *names: str) -> None:
         """Raise ConfigError where a model goes by one of these names already."""
         for name in names:
-            if self.own(name):
+            if self._called(name):
                 raise ConfigError(f"models: two of them are called {name!r}; rename a folder or an alias")
 
     def meant(self, name: str | None, task: Task) -> tuple[Slot, str | None]:

@@ -18,6 +18,8 @@ from nearfar.dialects.vllm.bodies import (
     ClassifyRequest,
     DetokenizeReply,
     DetokenizeRequest,
+    LabelScore,
+    LabelsReply,
     Pooled,
     PoolingReply,
     PoolingRequest,
@@ -31,6 +33,7 @@ from nearfar.dialects.vllm.bodies import (
 )
 from nearfar.dialects.vllm.described import CLASSIFY, DETOKENIZE, POOLING, SCORE, TOKENIZE
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.vllm.rerank import RERANK, rerank
 from nearfar.errors import EmptyInput, InputError
 from nearfar.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 
@@ -72,18 +75,21 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
     opt=CLASSIFY,
 )
 async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Give each text the likeliest of the model's labels, and how likely each is."""
+    """Give each text the likeliest of the model's labels, and how likely each is; all of them where Infinity asks."""
     body = await read_request(request, _classify)
-    raw = False in {body.use_activation, body.activation}
+    raw = bool(body.raw_scores) or False in {body.use_activation, body.activation}
     job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
     done = await while_connected(request, service_of(request).classify(job))
-    reply = ClassifyReply(
-        id=_new_id("classify"),
-        created=int(time.time()),
-        model=done.model,
-        data=_classes(done),
-        usage=_counted(done.usage),
-    )
+    if body.raw_scores is not None:  # Infinity's client always says so, and vLLM's has no such word
+        reply: LabelsReply | ClassifyReply = _labels(done)
+    else:
+        reply = ClassifyReply(
+            id=_new_id("classify"),
+            created=int(time.time()),
+            model=done.model,
+            data=_classes(done),
+            usage=_counted(done.usage),
+        )
     return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage))
 
 
@@ -175,6 +181,18 @@ def _counted(usage: Usage) -> Tokens:
     return Tokens(usage.tokens, usage.tokens)
 
 
+def _labels(done: Classified) -> LabelsReply:
+    labels = done.labels or ("LABEL_0",)
+    rows = [[LabelScore(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
+    return LabelsReply(
+        id=_new_id("classify"),
+        created=int(time.time()),
+        model=done.model,
+        data=[sorted(row, key=lambda found: -found.score) for row in rows],
+        usage=_counted(done.usage),
+    )
+
+
 def _reply(done: Scored) -> ScoreReply:
     return ScoreReply(
         id=_new_id("score"),
@@ -191,13 +209,15 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
-    prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize"),
+    prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize", "/rerank"),
     shared=[
+        # Last of those that share the path: what the others claim has fields that no client of vLLM or Infinity sends.
+        SharedRoute(path="/rerank", fields=("documents",), turn=3, answer=rerank, described=RERANK),
         SharedRoute(
             path="/tokenize",
             fields=("prompt",),
             answer=tokenize,
             described=TOKENIZE,
-        )
+        ),
     ],
 )

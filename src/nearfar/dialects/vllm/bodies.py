@@ -49,12 +49,13 @@ SCORE_SPELLINGS = documented(
 
 
 class ClassifyRequest(Struct, kw_only=True):
-    """The body of POST /classify."""
+    """The body of POST /classify. Infinity's says ``raw_scores`` where vLLM's says ``use_activation``."""
 
     model: str | None = None
     input: SomeTexts
     use_activation: bool | None = None
     activation: bool | None = None
+    raw_scores: bool | None = None
 
 
 class PoolingRequest(Struct, kw_only=True):
@@ -122,6 +123,24 @@ class Class(Struct):
     label: str
     probs: list[float]
     num_classes: int
+
+
+class LabelScore(Struct):
+    """One label of a text, as Infinity says it."""
+
+    score: float
+    label: str
+
+
+class LabelsReply(Struct, kw_only=True):
+    """The body of Infinity's answer to /classify: the labels of each text, the likeliest first."""
+
+    object: str = "classify"
+    data: list[list[LabelScore]]
+    model: str
+    usage: Tokens
+    id: str
+    created: int
 
 
 class Pooled(Struct):
