@@ -17,13 +17,17 @@ endif
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve test check compat bench bench-engines bench-peers clean
+.PHONY: serve test test-clients check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+# Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
+test-clients: $(VENV)/ready
+	$(BIN)/python tests/client_matrix/run.py
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -47,7 +51,7 @@ bench-peers: $(VENV)/ready
 	$(BIN)/python benchmarks/peers.py run
 
 clean:
-	rm -rf $(VENV) benchmarks/.peers dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers tests/client_matrix/.environments dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt
