@@ -1,0 +1,3 @@
+"""What cohere_checks.py holds, in this environment."""
+
+from cohere_checks import *  # noqa: F403

@@ -1,0 +1,77 @@
+"""Hugging Face's InferenceClient, which calls text-embeddings-inference at whatever address it is given."""
+
+import asyncio
+
+import pytest
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from matrix import FLAKY_URL, KEY, PASSAGES, QUERY, TEXTS, URL, WRONG_KEY, assert_vectors, cosine, limited, vectors
+
+
+def _client(path: str, *, url: str = URL, key: str = KEY) -> InferenceClient:
+    return InferenceClient(model=f"{url}{path}", token=key)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/", ""])
+def test_embeddings_at_the_route_and_at_the_root(path: str) -> None:
+    """TEI's own manual gives the client the server's root."""
+    found = _client(path).feature_extraction(TEXTS)
+
+    assert (len(TEXTS), 384) == found.shape
+    assert_vectors(TEXTS, found.tolist())
+
+
+def test_embeddings_of_one_text_with_every_option() -> None:
+    found = _client("/embed").feature_extraction(
+        TEXTS[0], normalize=True, truncate=True, truncation_direction="left", dimensions=64
+    )
+
+    assert_vectors(TEXTS[:1], found.tolist(), dimensions=64)
+
+
+def test_embeddings_that_are_not_normalised() -> None:
+    found = _client("/embed").feature_extraction(TEXTS, normalize=False)
+
+    assert_vectors(TEXTS, found.tolist())
+
+
+def test_embeddings_of_the_asynchronous_client() -> None:
+    async def ask() -> object:
+        async with AsyncInferenceClient(model=f"{URL}/embed", token=KEY) as client:
+            return await client.feature_extraction(TEXTS)
+
+    assert_vectors(TEXTS, asyncio.run(ask()).tolist())
+
+
+def test_rerank_by_the_cosines_of_sentences() -> None:
+    query, *others = vectors([QUERY, *PASSAGES])
+
+    found = _client("/similarity").sentence_similarity(QUERY, other_sentences=PASSAGES)
+
+    assert pytest.approx([cosine(query, other) for other in others], abs=2e-3) == found
+
+
+def test_error_for_a_wrong_key() -> None:
+    with pytest.raises(HfHubHTTPError) as caught:
+        _client("/embed", key=WRONG_KEY).feature_extraction("a")
+
+    assert 401 == caught.value.response.status_code
+    assert WRONG_KEY not in str(caught.value)
+
+
+def test_error_says_what_is_wrong() -> None:
+    with pytest.raises(HfHubHTTPError, match=r"`inputs.sentences` cannot be empty"):
+        _client("/similarity").sentence_similarity(QUERY, other_sentences=[])
+
+
+@pytest.mark.parametrize("inputs", [[], ""])
+def test_error_at_embeddings_says_what_is_wrong(inputs: object) -> None:
+    with pytest.raises(HfHubHTTPError, match="empty"):
+        _client("/embed").feature_extraction(inputs)
+
+
+def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+    with limited(requests=1), pytest.raises(HfHubHTTPError) as caught:
+        _client("/embed", url=FLAKY_URL).feature_extraction("a")
+
+    assert 429 == caught.value.response.status_code
