@@ -1,0 +1,4 @@
+import OpenAI from "openai";
+import { openaiChecks } from "./openai.mjs";
+
+openaiChecks("openai", OpenAI);
