@@ -12,8 +12,10 @@ export const FLAKY = setting("NEARFAR_FLAKY_URL");
 export const KEY = setting("NEARFAR_KEY");
 
 export const EMBEDDER = "text-embedding-3-small";
+export const VOYAGE_EMBEDDER = "voyage-3.5";
 export const COHERE_EMBEDDER = "embed-english-v3.0";
 export const RERANKER = "rerank-v3.5";
+export const VOYAGE_RERANKER = "rerank-2.5";
 export const UNKNOWN = "no-such-model";
 export const WRONG_KEY = "sk-wrong-key-of-somebody";
 
