@@ -1,4 +1,4 @@
-"""Vectors → JSON: shortest float32 decimals, base64 of little-endian float32, or bytes and bits as whole numbers.
+"""Vectors → JSON: shortest float32 decimals, bytes and bits as whole numbers, or base64 of what any of them are.
 
 No Python number is made on the way.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import orjson
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nearfar.types import FloatArray
 
 Encoding = Literal["float", "base64"]
+Dtype = Literal["float"] | Quantized
 EmbeddingType = Encoding | Quantized
 
 # 32,768 floats render in about a millisecond; below that a thread costs more than it frees.
@@ -51,6 +52,23 @@ async def render_types(
     return await put_together(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
 
 
+async def render_dtype(
+    done: Embedded, dtype: Dtype, encoding: Encoding, reply: Callable[[list[msgspec.Raw]], object]
+) -> bytes:
+    """Give the whole JSON body around the vectors as numbers of this kind, or as base64 of their bytes.
+
+    Raises InputError for bytes that this model's vectors can't be made into.
+    """
+
+    def rows() -> list[msgspec.Raw]:
+        if dtype == "float":
+            return _render(done.vectors, encoding)
+        quantized = quantize(done.vectors, dtype, done.int8_range)
+        return _base64(quantized) if encoding == "base64" else _numbers(quantized)
+
+    return await put_together(done.vectors.size, lambda: reply(rows()))
+
+
 async def put_together(size: int, body: Callable[[], object]) -> bytes:
     """Encode what ``body`` builds around so many numbers; off the event loop where they are many."""
 
@@ -61,10 +79,11 @@ async def put_together(size: int, body: Callable[[], object]) -> bytes:
 
 
 def _render(vectors: FloatArray, encoding: Encoding) -> list[msgspec.Raw]:
-    if encoding == "base64":
-        little = vectors.astype("<f4", copy=False)
-        return [msgspec.Raw(b'"%b"' % binascii.b2a_base64(row, newline=False)) for row in little]
-    return _numbers(vectors)
+    return _base64(vectors.astype("<f4", copy=False)) if encoding == "base64" else _numbers(vectors)
+
+
+def _base64(rows: Iterable[Any]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(b'"%b"' % binascii.b2a_base64(row, newline=False)) for row in rows]
 
 
 def _numbers(rows: Iterable[object]) -> list[msgspec.Raw]:

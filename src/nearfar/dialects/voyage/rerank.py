@@ -1,0 +1,124 @@
+"""Voyage's rerank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import UNSET, Struct, UnsetType
+
+from nearfar import errors
+from nearfar.dialects import json_response, report, service_of
+from nearfar.dialects.described import NOT_EMPTY, AtLeastOne, Described, NotBlank, NotEmpty, documented, needing
+from nearfar.dialects.reading import read_request, while_connected
+from nearfar.dialects.voyage.arguments import named
+from nearfar.jobs import RankJob
+
+if TYPE_CHECKING:
+    from nearfar.config import OnOverflow
+    from nearfar.dialects import AnyRequest
+    from nearfar.jobs import Ranked
+
+_MAX_DOCUMENTS = 10_000  # Voyage's is 1,000; more breaks no client
+_ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncate", False: "error"}
+
+
+class VoyageRerankRequest(Struct, kw_only=True):
+    """The body of POST /voyage/v1/rerank. Null means absent; fields not named here are ignored."""
+
+    model: str | None = None
+    query: NotBlank
+    documents: Annotated[list[NotEmpty], documented(minItems=1, maxItems=_MAX_DOCUMENTS)]
+    top_k: AtLeastOne | None = None
+    return_documents: bool | None = None
+    truncation: bool | None = None
+
+
+class VoyageRerankResult(Struct, omit_defaults=True):
+    """One document's place."""
+
+    index: int
+    relevance_score: float
+    document: str | UnsetType = UNSET  # absent unless asked for
+
+
+class VoyageRerankUsage(Struct):
+    """Tokens that went through the model."""
+
+    total_tokens: int
+
+
+class VoyageRerankReply(Struct, kw_only=True):
+    """The body of an answer, best first. Where other protocols share the path, ``results`` is ``data`` once more."""
+
+    object: str = "list"
+    data: list[VoyageRerankResult]
+    results: list[VoyageRerankResult] | UnsetType = UNSET
+    model: str
+    usage: VoyageRerankUsage
+
+
+DESCRIBED = Described(
+    summary="Documents sorted by how well they answer a query",
+    body=needing(VoyageRerankRequest, model=NOT_EMPTY),
+    reply=VoyageRerankReply,
+    example={
+        "model": "rerank-2.5",
+        "query": "Where is the cat?",
+        "documents": ["Bananas are yellow.", "The cat sat on the mat."],
+        "top_k": 1,
+        "return_documents": True,
+    },
+    reply_example={
+        "object": "list",
+        "data": [{"index": 1, "relevance_score": 0.82, "document": "The cat sat on the mat."}],
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "usage": {"total_tokens": 21},
+    },
+)
+_decoder = msgspec.json.Decoder(VoyageRerankRequest)
+
+
+@post("/voyage/v1/rerank", status_code=200, opt={"described": DESCRIBED})
+async def create(request: Request[Any, Any, Any]) -> Response[bytes]:
+    return await _answer(request)
+
+
+async def answer_shared(request: AnyRequest) -> Response[bytes]:
+    """Answer where clients of other protocols, who say ``top_k`` too, look for ``results``."""
+    return await _answer(request, shared=True)
+
+
+async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[bytes]:
+    body = await read_request(request, _decoder)
+    job = _job(body)
+    done = await while_connected(request, service_of(request).rank(job))
+    reply = _reply(done, job.documents if body.return_documents else None)
+    if shared:
+        reply.results = reply.data
+    return json_response(reply, headers=report(request, done.model, len(job.documents), done.usage))
+
+
+def _job(body: VoyageRerankRequest) -> RankJob:
+    if not body.documents or "" in body.documents:
+        raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "documents")
+    if len(body.documents) > _MAX_DOCUMENTS:
+        raise errors.TooMany("documents", len(body.documents), _MAX_DOCUMENTS)
+    if body.top_k is not None and body.top_k < 1:
+        raise errors.InputError(f"must be at least 1, not {body.top_k}", "top_k")
+    return RankJob(
+        model=named(body.model),
+        query=body.query,
+        documents=tuple(body.documents),
+        top_n=body.top_k,
+        on_overflow=_ON_OVERFLOW[body.truncation],
+    )
+
+
+def _reply(done: Ranked, echoed: tuple[str, ...] | None) -> VoyageRerankReply:
+    data = [
+        VoyageRerankResult(found.index, found.score, UNSET if echoed is None else echoed[found.index])
+        for found in done.results
+    ]
+    return VoyageRerankReply(data=data, model=done.model, usage=VoyageRerankUsage(done.usage.tokens))
