@@ -1,4 +1,4 @@
-"""Cohere's embed, rerank and tokenize, in its words: https://docs.cohere.com/reference/about."""
+"""Cohere's embed, rerank, tokenize and check of a key, in its words: https://docs.cohere.com/reference/about."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.cohere.embed import embed_v1, embed_v2
+from nearfar.dialects.cohere.envelope import error_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.cohere.keys import check_api_key
 from nearfar.dialects.cohere.rerank import RERANK_V1, rerank_v1, rerank_v1_doubled, rerank_v2
 from nearfar.dialects.cohere.tokens import detokenize, tokenize
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from nearfar.types import Task
 
 _RERANKERS = (
+    "rerank-v5.0-pro",
     "rerank-v4.0-pro",
     "rerank-v4.0-fast",
     "rerank-v3.5",
@@ -23,6 +26,7 @@ _RERANKERS = (
     "rerank-multilingual-v2.0",
 )
 _EMBEDDERS = (
+    "embed-v5.0-fast",
     "embed-v4.0",
     "embed-english-v3.0",
     "embed-english-light-v3.0",
@@ -36,11 +40,15 @@ _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.f
 
 dialect = Dialect(
     name="cohere",
-    handlers=[rerank_v1_doubled, rerank_v2, embed_v1, embed_v2, tokenize, detokenize],
+    handlers=[rerank_v1_doubled, rerank_v2, embed_v1, embed_v2, tokenize, detokenize, check_api_key],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
-    prefixes=("/v2", "/v1/rerank", "/v1/embed", "/v1/tokenize", "/v1/detokenize", "/v1/v1", "/v1/v2"),
+    error_headers=error_headers,
+    prefixes=(
+        "/v2",
+        *(f"/v1/{route}" for route in ("rerank", "embed", "tokenize", "detokenize", "check-api-key", "v1", "v2")),
+    ),
     vendor_models=_VENDOR_MODELS,
     shared=[SharedRoute(path="/v1/rerank", answer=rerank_v1, described=RERANK_V1)],
 )

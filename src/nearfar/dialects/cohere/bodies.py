@@ -1,0 +1,189 @@
+"""The bodies of Cohere's requests and answers. Null means absent; fields that aren't named here are ignored.
+
+What the decoder lets pass and Cohere refuses is refused by whoever reads the body, in Cohere's words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from nearfar.dialects.cohere.envelope import LEAST_URGENT, Meta
+from nearfar.dialects.described import BASE64, NUMBERS, AtLeastOne, NotBlank, NotEmpty, Numbers, documented
+from nearfar.dialects.vectors import EmbeddingType
+
+MAX_TEXTS = 2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
+MAX_CHUNKS = 10_000
+MAX_SHOWN = 65_536  # characters of a text to tokenize, and tokens
+TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
+INPUT_TYPES = ["search_document", "search_query", "classification", "clustering"]
+TRUNCATE = ["NONE", "START", "END"]
+
+Priority = Annotated[int, documented(minimum=0, maximum=LEAST_URGENT)]
+Document = NotEmpty | Annotated[dict[str, Any], documented(minProperties=1)]
+Documents = Annotated[list[Document], documented(minItems=1, maxItems=MAX_CHUNKS - 1)]
+
+
+class RerankV1Request(Struct, kw_only=True):
+    """The body of POST /v1/rerank.
+
+    A document longer than the model takes is read in up to ``max_chunks_per_doc`` chunks, 10 where that is absent, and
+    the best of them counts. ``rank_fields`` says which fields of documents that are objects are read, ``text`` where it
+    is absent. ``instruction`` is ours: what is looked for, in a sentence, for rerankers that are language models.
+    """
+
+    model: str | None = None
+    query: NotBlank
+    documents: Documents
+    top_n: AtLeastOne | None = None
+    rank_fields: Annotated[list[str], documented(minItems=1)] | None = None
+    return_documents: bool | None = None
+    max_chunks_per_doc: AtLeastOne | None = None
+    instruction: str | None = None
+
+
+class RerankV2Request(Struct, kw_only=True):
+    """The body of POST /v2/rerank.
+
+    Documents are cut to ``max_tokens_per_doc``, 4096 where that is absent. ``return_documents`` left the protocol, but
+    LiteLLM still sends it. ``priority`` is accepted and changes nothing. ``instruction`` is ours, as in version 1.
+    """
+
+    model: str | None = None
+    query: NotBlank
+    documents: Documents
+    top_n: AtLeastOne | None = None
+    return_documents: bool | None = None
+    max_tokens_per_doc: AtLeastOne | None = None
+    priority: Priority | None = None
+    instruction: str | None = None
+
+
+class Result(Struct):
+    """One document's place: ``index`` is where it stood in the request."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | UnsetType = UNSET  # absent unless asked for: clients break on null
+
+
+class RerankUsage(Struct):
+    """Tokens that went through the model, in the words of Jina and OpenAI."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class RerankReply(Struct, kw_only=True):
+    """The body of an answer, best first.
+
+    ``model`` and ``usage`` are for clients of Jina's and vLLM's protocols, which send the same body to the same path.
+    Version 1 also has ``object`` and, for those of Voyage's, the same results as ``data``.
+    """
+
+    id: str
+    object: Annotated[str, documented(const="list")] | UnsetType = UNSET
+    model: str
+    results: list[Result]
+    data: list[Result] | UnsetType = UNSET
+    usage: RerankUsage
+    meta: Meta
+
+
+class TextPart(Struct):
+    """A part of an input. Cohere's may be images too, which no model here takes."""
+
+    type: Annotated[str, documented(const="text")]
+    text: NotEmpty | None = None
+
+
+class Input(Struct):
+    """One text in parts."""
+
+    content: Annotated[list[TextPart], documented(minItems=1)]
+
+
+_COUNT = documented(minItems=1, maxItems=MAX_TEXTS)
+_LIST, _NONE = {"type": "array"}, {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]}
+ONE_OF = documented(
+    anyOf=[
+        {"required": ["texts"], "properties": {"texts": _LIST, "inputs": _NONE}},
+        {"required": ["inputs"], "properties": {"inputs": _LIST, "texts": _NONE}},
+    ]
+)
+
+
+class EmbedV1Request(Struct, kw_only=True):
+    """The body of POST /v1/embed: one of ``texts`` and ``inputs`` must be there.
+
+    ``instruction`` is ours: what is looked for, in a sentence, for models that take one before queries.
+    """
+
+    model: str | None = None
+    texts: Annotated[list[NotEmpty], _COUNT] | None = None
+    inputs: Annotated[list[Input], _COUNT] | None = None
+    images: Annotated[list[str], documented(maxItems=0)] | None = None
+    input_type: Annotated[str | None, documented(enum=[*INPUT_TYPES, None])] = None
+    embedding_types: list[Annotated[str, documented(enum=TYPES)]] | None = None
+    truncate: Annotated[str | None, documented(enum=[*TRUNCATE, None])] = None
+    output_dimension: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    instruction: str | None = None
+
+
+class EmbedV2Request(EmbedV1Request, kw_only=True):
+    """The body of POST /v2/embed: as version 1's. ``priority`` is accepted and changes nothing."""
+
+    priority: Priority | None = None
+
+
+_WHOLE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": -128, "maximum": 255}}
+_ITEMS = {"float": NUMBERS, "base64": BASE64}
+_BY_TYPE = {kind: {"type": "array", "items": _ITEMS.get(kind, _WHOLE)} for kind in TYPES}
+
+
+class EmbedReply(Struct, kw_only=True):
+    """The body of an answer: in version 1 plain lists of numbers, or as always in version 2 those of each type."""
+
+    id: str
+    embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], documented(properties=_BY_TYPE)]
+    texts: list[str]
+    meta: Meta
+    response_type: Annotated[str, documented(enum=["embeddings_floats", "embeddings_by_type"])]
+
+
+class TokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/tokenize."""
+
+    model: str | None = None
+    text: Annotated[str, documented(minLength=1, maxLength=MAX_SHOWN)]
+
+
+class TokenizeReply(Struct):
+    """The body of an answer: the tokens' ids, and the text that each stands for, with nothing left out."""
+
+    tokens: list[int]
+    token_strings: list[str]
+    meta: Meta
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/detokenize."""
+
+    model: str | None = None
+    tokens: Annotated[list[Annotated[int, documented(minimum=0)]], documented(minItems=1, maxItems=MAX_SHOWN)]
+
+
+class DetokenizeReply(Struct):
+    """The body of an answer."""
+
+    text: str
+    meta: Meta
+
+
+class KeyReply(Struct):
+    """The body of POST /v1/check-api-key's answer; a key that isn't valid gets none."""
+
+    valid: bool
