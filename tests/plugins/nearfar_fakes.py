@@ -81,6 +81,14 @@ class FakeEngine:
         self._note(batch)
         return [Representation(dense=vector_of(row.ids, self.info.dim)) for row in batch]
 
+    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Make each token's states of its id alone."""
+        self._note(batch)
+        states = [np.stack([vector_of([word], self.info.dim) for word in row.ids]) for row in batch]
+        for row, own in zip(batch, states, strict=True):
+            own[:] = np.nan if NAN in row.ids else own
+        return states
+
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
         assert self.way_out.wait(30)

@@ -61,13 +61,13 @@ def test_a_part_that_is_missing_or_no_number_makes_a_text_unanswered(part: dict[
     """A text may have no token and no weight that counts."""
     given = [Representation(**WHOLE), Representation(**(WHOLE | part))]
 
-    _, broken = checked(given, 2, "represent", info("dense", "multi_vector", "sparse"))
+    _, broken = checked(given, [1, 1], "represent", info("dense", "multi_vector", "sparse"))
 
     assert ([] if is_answer else [1]) == broken
 
 
 def test_only_the_outputs_of_the_model_must_be_there() -> None:
-    _, broken = checked([Representation(sparse=weights(1))], 1, "represent", info("sparse", dim=0))
+    _, broken = checked([Representation(sparse=weights(1))], [1], "represent", info("sparse", dim=0))
 
     assert [] == broken
 
@@ -79,15 +79,35 @@ def test_only_the_outputs_of_the_model_must_be_there() -> None:
         ("embed", np.ones((2, 3)), info()),
         ("score", np.ones(2), info(labels=3)),
         ("score", np.ones((2, 3)), info()),
+        ("hidden", [np.ones((2, 3))], info()),
     ],
 )
 def test_another_shape_fails_the_batch(call: Any, given: Any, told: EngineInfo) -> None:
     with pytest.raises(EngineFailed, match="due"):
-        checked(given, 2, call, told)
+        checked(given, [2, 2], call, told)
 
 
 def test_a_logit_may_be_0_and_a_vector_not() -> None:
     logits, vectors = np.zeros((2, 3), dtype=np.float32), np.zeros((2, 2), dtype=np.float32)
 
-    assert [] == checked(logits, 2, "score", info(labels=3))[1]
-    assert [0, 1] == checked(vectors, 2, "embed", info())[1]
+    assert [] == checked(logits, [1, 1], "score", info(labels=3))[1]
+    assert [0, 1] == checked(vectors, [1, 1], "embed", info())[1]
+
+
+@pytest.mark.parametrize(
+    ("states", "is_answer"),
+    [
+        (np.array([[0, 0], [1, 2]]), True),
+        (np.array([[0, 0], [0, 0]]), False),
+        (np.array([[1, NAN], [1, 2]]), False),
+        (np.ones((1, 2)), False),
+        (np.ones((3, 2)), False),
+        (np.ones(2), False),
+        (np.ones((0, 0)), False),
+    ],
+)
+def test_hidden_states_are_those_of_every_token(states: Any, is_answer: bool) -> None:
+    """One token's may be all zeros, and a text's not."""
+    _, broken = checked([np.ones((1, 2)), states], [1, 2], "hidden", info())
+
+    assert ([] if is_answer else [1]) == broken

@@ -133,3 +133,15 @@ async def test_rows_of_the_same_ids_are_told_apart_by_what_sees_them_and_what_co
     groups = distinct([Place(ticket, at) for at in range(4)])
 
     assert [[0, 3], [1], [2]] == [[place.index for place in places] for places in groups]
+
+
+async def test_hidden_states_of_rows_of_unlike_lengths_answer_together() -> None:
+    same, other = row(3), row(2, 2)
+    asked = Ticket([same, other, same], asyncio.get_running_loop().create_future(), "hidden")
+    waiting = Round()
+    waiting.add(asked)
+
+    for place in waiting.next_batch(budget()):
+        place.ticket.write(place.index, np.full((len(place.row.ids), 2), place.row.ids[0], dtype=np.float32))
+
+    assert [(3, 2), (2, 2), (3, 2)] == [states.shape for states in asked.future.result()]

@@ -23,7 +23,7 @@ from nearfar.types import Output
 if TYPE_CHECKING:
     from nearfar.types import FloatArray, Representation
 
-    Answers: TypeAlias = FloatArray | list[Representation]
+    Answers: TypeAlias = FloatArray | list[Representation] | list[FloatArray]
 
 GROUP = "nearfar.engines"
 
@@ -76,6 +76,13 @@ class Engine(Protocol):
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Give all that the Recipe's outputs name of each row, from one forward; called for no other recipe."""
+        ...
+
+    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Give each row's last hidden states (n, H), one for each of its ids, as pooling would see them.
+
+        Called only where the Recipe pools. What it needs beyond ``embed`` is made when it is first called.
+        """
         ...
 
     def close(self) -> None:

@@ -34,13 +34,24 @@ class Answer(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         """Run ids (B, T), padded on the right where ``attention_mask`` is 0; types where the model knows any."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        found = self._transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
+        found = self._transform(input_ids, attention_mask, token_type_ids)
         if not self._heads:
             return labelled(found.logits)
-        hidden = found.logits if self._speaks else found.last_hidden_state
-        answers = tuple(head(hidden, attention_mask) for head in self._heads)
+        answers = self.of_hidden(found.logits if self._speaks else found.last_hidden_state, attention_mask)
         return answers if len(answers) > 1 else answers[0]
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Give the last hidden states (B, T, H) in float32, whatever stands where a row is padded."""
+        hidden: Tensor = self._transform(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return hidden.float()
+
+    def of_hidden(self, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Give what each head makes of the last hidden states (B, T, H)."""
+        return tuple(head(hidden, attention_mask) for head in self._heads)
+
+    def _transform(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self._transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
 
 
 def labelled(logits: Tensor) -> Tensor:

@@ -37,6 +37,11 @@ def represent(batch: Sequence[Row], outputs: Sequence[FloatArray], recipe: Recip
     return [_one(row, {output: array[at] for output, array in named.items()}, recipe) for at, row in enumerate(batch)]
 
 
+def own_states(batch: Sequence[Row], hidden: FloatArray) -> list[FloatArray]:
+    """Give each row's part (n, H) of the hidden states (B, T, H), without padding."""
+    return [hidden[at, : len(row.ids)].copy() for at, row in enumerate(batch)]
+
+
 def _one(row: Row, own: dict[str, FloatArray], recipe: Recipe) -> Representation:
     tokens, weights = own.get("multi_vector"), own.get("sparse")
     return Representation(

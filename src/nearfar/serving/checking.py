@@ -9,21 +9,25 @@ import numpy as np
 from nearfar.errors import EngineFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nearfar.engines import Answers, EngineInfo
     from nearfar.serving.round import Call
     from nearfar.types import FloatArray, Output, Representation
 
 
-def checked(given: Answers, count: int, call: Call, info: EngineInfo) -> tuple[Answers, list[int]]:
+def checked(given: Answers, lengths: Sequence[int], call: Call, info: EngineInfo) -> tuple[Answers, list[int]]:
     """Give the answers, and which of them are none.
 
-    Raises EngineFailed where they have another shape than those of ``count`` rows must have.
+    Raises EngineFailed where they have another shape than those of rows of these lengths must have.
     """
-    if call == "represent":
-        found = list(given)
-        if len(found) != count:
-            raise EngineFailed(f"the engine gave {len(found)} texts where {count} were due")
-        return found, [at for at, one in enumerate(found) if _is_broken(one, info)]
+    count = len(lengths)
+    if call in {"represent", "hidden"}:
+        if len(given) != count:
+            raise EngineFailed(f"the engine gave {len(given)} texts where {count} were due")
+        if call == "represent":
+            return given, [at for at, one in enumerate(given) if _is_broken(one, info)]
+        return given, [at for at, (states, n) in enumerate(zip(given, lengths, strict=True)) if _is_torn(states, n)]
     results: FloatArray = np.asarray(given, dtype=np.float32)
     labels = (info.labels,) if info.labels > 1 else ()
     expected = (count, info.dim) if call == "embed" else (count, *labels)
@@ -40,6 +44,11 @@ def _broken(results: FloatArray, *, may_be_zero: bool) -> list[int]:
         broken |= ~rows.any(axis=1)
     indices: list[int] = np.flatnonzero(broken).tolist()
     return indices
+
+
+def _is_torn(states: FloatArray, length: int) -> bool:
+    """Tell whether hidden states (n, H) are another text's, or no answer. One token's may be all zeros."""
+    return states.ndim != 2 or len(states) != length or bool(_broken(states[None], may_be_zero=False))  # noqa: PLR2004
 
 
 def _is_broken(one: Representation, info: EngineInfo) -> bool:

@@ -132,7 +132,7 @@ class Lane:
         return Room(limit=self._queue_tokens, free=self._queue_tokens - self._tokens, drain_s=drain_s)
 
     async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
-        """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) Representations, in their order.
+        """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) objects, in their order.
 
         Raises Overloaded when the queue has no room, EngineFailed when the engine failed on any of the rows.
         Cancelling the call drops the rows that haven't run.
@@ -222,7 +222,7 @@ class Lane:
             given: Answers = getattr(self._engine, call)(rows)
         except RowsTooLarge as some:
             given, too_large = some.results, some.indices
-        results, broken = checked(given, len(rows), call, self._engine.info)
+        results, broken = checked(given, [len(row.ids) for row in rows], call, self._engine.info)
         failed: dict[int, type[ServingError]] = dict.fromkeys(broken, EngineFailed)
         return results, failed | dict.fromkeys(too_large, OutOfMemory)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
-Call = Literal["embed", "score", "represent"]  # what is asked of the engine
+Call = Literal["embed", "score", "represent", "hidden"]  # what is asked of the engine
 _WINDOW_ROWS = 256  # how many waiting rows, and tickets, are looked at to fill a batch: a guess; it takes 0.1 ms
 
 
@@ -89,9 +89,11 @@ class Ticket:
     def write(self, index: int, result: FloatArray | Representation) -> None:
         """Put a row's result wherever the request has that row; the last one resolves the future."""
         if self._results is None:
-            shape, kind = ((), object) if isinstance(result, Representation) else (result.shape, np.float32)
+            unlike = isinstance(result, Representation) or self.call == "hidden"  # in shape, from row to row
+            shape, kind = ((), object) if unlike else (np.asarray(result).shape, np.float32)
             self._results = np.empty((self._count, *shape), dtype=kind)
-        self._results[self._places[index]] = result
+        for place in self._places[index]:
+            self._results[place] = result
         self._missing -= 1
         if not self._missing and not self.future.done():
             self.future.set_result(self._results)

@@ -13,7 +13,7 @@ from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad, rounded_length
 from nearfar.engines.precision import measure_loss
-from nearfar.engines.representing import comparable, refuse_blind, represent, stack
+from nearfar.engines.representing import comparable, own_states, refuse_blind, represent, stack
 from nearfar.engines.sharing import find_groups
 from nearfar.errors import EngineUnavailable
 from nearfar.models.row import Row
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.config import Device, Dtype
+    from nearfar.engines.padding import Padded
     from nearfar.types import FloatArray
 
+    _Forward = Callable[[Sequence[Row]], list[FloatArray]]
     _Put = Callable[[int, Sequence[Row], list[FloatArray]], None]
 
 _DTYPES: dict[Dtype, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -80,6 +82,19 @@ class MlxEngine:
             raise RowsTooLarge(results, too_large)
         return results
 
+    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Give each row's last hidden states (n, H) float32."""
+        if not self._recipe.pooling:
+            raise TypeError("this checkpoint pools nothing")
+        results = [np.empty((0, 0), dtype=np.float32)] * len(batch)
+
+        def put(start: int, rows: Sequence[Row], outputs: list[FloatArray]) -> None:
+            results[start : start + len(rows)] = own_states(rows, outputs[0])
+
+        if too_large := self._run(batch, put, self._states):
+            raise RowsTooLarge(results, too_large)
+        return results
+
     def memory(self) -> dict[str, int]:
         """Give bytes in use, by kind; any thread may ask."""
         return memory_in_use()
@@ -100,18 +115,24 @@ class MlxEngine:
             raise RowsTooLarge(results, too_large)
         return results
 
-    def _run(self, batch: Sequence[Row], put: _Put) -> list[int]:
+    def _run(self, batch: Sequence[Row], put: _Put, forward: _Forward | None = None) -> list[int]:
         """Run the batch in parts that fit; ``put`` is given each with its first index. Give the rows that don't fit."""
         too_large: list[int] = []
+
+        def run(start: int, rows: Sequence[Row]) -> None:
+            put(start, rows, (forward or self._forward)(rows))
+
         with mx.stream(self._stream):
             for start, rows in in_parts(batch, _LENGTH_STEP[self._device]):
-                self._fill(put, start, rows, too_large)
+                self._fill(run, start, rows, too_large)
         return too_large
 
-    def _fill(self, put: _Put, start: int, rows: Sequence[Row], too_large: list[int]) -> None:
+    def _fill(
+        self, run: Callable[[int, Sequence[Row]], None], start: int, rows: Sequence[Row], too_large: list[int]
+    ) -> None:
         """Run the rows, in two halves where all of them don't fit, down to one; note those that don't fit alone."""
         try:
-            put(start, rows, self._forward(rows))
+            run(start, rows)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -122,8 +143,8 @@ class MlxEngine:
         else:
             return
         half = len(rows) // 2
-        self._fill(put, start, rows[:half], too_large)
-        self._fill(put, start + half, rows[half:], too_large)
+        self._fill(run, start, rows[:half], too_large)
+        self._fill(run, start + half, rows[half:], too_large)
 
     def _forward(self, rows: Sequence[Row]) -> list[FloatArray]:
         if not self._network.shares:
@@ -138,11 +159,15 @@ class MlxEngine:
         return [found]
 
     def _padded(self, rows: Sequence[Row], head: Sequence[int] = ()) -> list[FloatArray]:
+        return _computed(self._network(self._pad(rows), head))
+
+    def _states(self, rows: Sequence[Row]) -> list[FloatArray]:
+        return _computed([self._network.hidden(self._pad(rows))])
+
+    def _pad(self, rows: Sequence[Row]) -> Padded:
         longest = max(len(row.ids) for row in rows)
         length = rounded_length(longest, _LENGTH_STEP[self._device], self._recipe.max_tokens)
-        answers = self._network(pad(rows, self._recipe.pad_token_id or 0, length), head)
-        mx.eval(answers)  # nothing lazy leaves this thread: another one has no stream to compute it on
-        return [np.array(answer, dtype=np.float32) for answer in answers]
+        return pad(rows, self._recipe.pad_token_id or 0, length)
 
     def _compared(self, batch: Sequence[Row]) -> FloatArray:
         """Answer in a form in which two precisions can be compared."""
@@ -185,6 +210,11 @@ class MlxEngine:
         if hasattr(self, "_network"):
             del self._network  # never two copies of a large model
         self._network = load_network(order, dtype)[0]
+
+
+def _computed(answers: list[mx.array]) -> list[FloatArray]:
+    mx.eval(answers)  # nothing lazy leaves this thread: another one has no stream to compute it on
+    return [np.array(answer, dtype=np.float32) for answer in answers]
 
 
 def _after(row: Row, head: int) -> Row:

@@ -50,8 +50,7 @@ class Network(nn.Module):
 
         Where ``shares``, the ids of all rows may go on from those of a ``head``.
         """
-        ids, mask = mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32)
-        types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
+        ids, mask, types = _arrays(padded)
         kept = {"heads": [Head() for _ in self.trunk.layers]} if head else {}
         if head:
             self._run(self.trunk, mx.array([head], dtype=mx.int32), None, None, **kept)
@@ -60,6 +59,17 @@ class Network(nn.Module):
             return [make(hidden, mask) for make in self._heads]
         words = (self._words(self.trunk),) if self._speaks else ()  # the table as it is now: it may have been quantised
         return [self.head(hidden, mask, *words)]
+
+    def hidden(self, padded: Padded) -> mx.array:
+        """Give the last hidden states (B, T, H) in float32, not yet computed."""
+        ids, mask, types = _arrays(padded)
+        hidden: mx.array = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
+        return hidden.astype(mx.float32)
+
+
+def _arrays(padded: Padded) -> tuple[mx.array, mx.array, mx.array | None]:
+    types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
+    return mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types
 
 
 def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, Weights]:

@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from nearfar.engines.module import Answer, load_transformer
+from nearfar.engines.openvino.forward import HIDDEN
 from nearfar.engines.padding import pad
 from nearfar.engines.representing import comparable, stack
 from nearfar.errors import EngineUnavailable
@@ -45,11 +46,14 @@ def convert(order: EngineOrder) -> tuple[openvino.Model, FloatArray]:
         AttentionMaskInterface.register(_ATTENTION, _mask)
         transformer.set_attn_implementation(_ATTENTION)
     answer = Answer(transformer, order.recipe)
+    traced = _WithHidden(answer) if order.recipe.pooling else answer
     example = _example(order)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes for good
-            model = _trace(answer, example)
+            model = _trace(traced, example)
+            if order.recipe.pooling:
+                _mark_hidden(model)
             exact = [_exact(answer(**_tensors([row], order)), row, order) for row in order.probes]
     except Exception as error:  # torch, transformers and openvino each raise their own
         raise EngineUnavailable(
@@ -57,6 +61,26 @@ def convert(order: EngineOrder) -> tuple[openvino.Model, FloatArray]:
             "use --engine torch"
         ) from error
     return model, stack(exact)
+
+
+class _WithHidden(torch.nn.Module):
+    """The checkpoint with one output more: the last hidden states."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give what the heads make of them, and then the hidden states (B, T, H)."""
+        hidden = self._answer.hidden(input_ids, attention_mask)
+        return (*self._answer.of_hidden(hidden, attention_mask), hidden)
+
+
+def _mark_hidden(model: openvino.Model) -> None:
+    """Take the last output away again, and let its source be known by name: it costs only those who ask for it."""
+    result = model.get_results()[-1]
+    result.input_value(0).get_node().set_friendly_name(HIDDEN)
+    model.remove_result(result)
 
 
 def _exact(answer: torch.Tensor | tuple[torch.Tensor, ...], row: Row, order: EngineOrder) -> FloatArray:

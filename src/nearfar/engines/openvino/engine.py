@@ -9,10 +9,11 @@ import numpy as np
 from nearfar.config import usable_cores
 from nearfar.engines import EngineInfo, EngineOrder
 from nearfar.engines.openvino.forward import Forward, computes
+from nearfar.engines.openvino.once import Once
 from nearfar.engines.openvino.store import Converted, forget, load_or_convert
 from nearfar.engines.padding import by_length
 from nearfar.engines.precision import measure_loss
-from nearfar.engines.representing import comparable, refuse_blind, represent, stack
+from nearfar.engines.representing import comparable, own_states, refuse_blind, represent, stack
 from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class OpenVinoEngine:
 
     def __init__(self, order: EngineOrder) -> None:
         self._recipe = order.recipe
+        self._order = order
+        self._hidden = Once(self._compile_hidden)
         self._threads = order.threads or usable_cores()
         refuse_blind(order)
         converted = load_or_convert(order)
@@ -75,9 +78,19 @@ class OpenVinoEngine:
         """Give all that each row becomes, from one forward."""
         return represent(batch, self._forward.outputs(batch), self._recipe)
 
+    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Give each row's last hidden states (n, H) float32, by a model that is compiled when they are first wanted."""
+        if not self._recipe.pooling:
+            raise TypeError("this checkpoint pools nothing")
+        return own_states(batch, self._hidden.get().run(batch))
+
     def close(self) -> None:
         """Let go of the weights."""
-        del self._forward
+        del self._forward, self._hidden
+
+    def _compile_hidden(self) -> Forward:
+        converted = load_or_convert(self._order)  # the model itself isn't kept: most never need it again
+        return Forward(converted.model, self._dtype, self._recipe, self._threads, hidden=True)
 
     def _open(self, order: EngineOrder, converted: Converted) -> tuple[str, str]:
         """Compile in the precision asked for, or the best that keeps the numbers; say which, and why."""
@@ -95,6 +108,7 @@ class OpenVinoEngine:
         return "float32", reason
 
     def _compile(self, order: EngineOrder, converted: Converted, dtype: Dtype) -> Loss:
+        self._dtype = dtype
         self._forward = Forward(converted.model, dtype, order.recipe, self._threads)
         short, rest = order.probes[: len(order.probes) // 2], order.probes[len(order.probes) // 2 :]
         parts = [short, *([probe] for probe in rest)]  # the short ones together, so that padding is tried too

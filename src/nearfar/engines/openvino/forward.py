@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nearfar.models.row import Row
     from nearfar.types import FloatArray
 
+HIDDEN = "nearfar_hidden"  # the operation of a converted model whose output are the last hidden states
 # How many batches run at once, each on its share of the cores: with two cores, two of one thread each beat one of two.
 # That four are enough for more cores is a guess.
 _MOST_STREAMS = 4
@@ -36,9 +37,14 @@ def computes(dtype: Dtype) -> bool:
 
 
 class Forward:
-    """Padded rows → answers. ``run`` may be called from ``streams`` threads at once."""
+    """Padded rows → answers. ``run`` may be called from ``streams`` threads at once.
 
-    def __init__(self, model: Path | openvino.Model, dtype: Dtype, recipe: Recipe, threads: int) -> None:
+    With ``hidden`` its only output are the last hidden states (B, T, H).
+    """
+
+    def __init__(
+        self, model: Path | openvino.Model, dtype: Dtype, recipe: Recipe, threads: int, *, hidden: bool = False
+    ) -> None:
         self.streams = min(threads, _MOST_STREAMS)
         self._padding = recipe.pad_token_id or 0
         options: dict[str, Any] = {
@@ -47,7 +53,7 @@ class Forward:
             "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
             "ENABLE_CPU_PINNING": False,  # a thread that shares its core with a neighbour must be free to leave it
         }
-        compiled = _compile(model, dtype, options)
+        compiled = _compile(_only_hidden(model) if hidden else model, dtype, options)
         self._outputs = len(compiled.outputs)
         self._typed = len(compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
         # Those at rest. A deque's ends may be taken from and given to by several threads.
@@ -74,6 +80,13 @@ class Forward:
         finally:
             self._requests.append(request)
         return answers
+
+
+def _only_hidden(model: Path | openvino.Model) -> openvino.Model:
+    """Give the model with the last hidden states in the place of its outputs."""
+    whole = openvino.Core().read_model(model) if isinstance(model, Path) else model
+    hidden = next(found for found in whole.get_ops() if found.get_friendly_name() == HIDDEN)
+    return openvino.Model([hidden.output(0)], whole.get_parameters())
 
 
 def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]) -> openvino.CompiledModel:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.engines import EngineOrder
     from nearfar.types import FloatArray
 
-_LAYOUT = 2  # to be raised whenever this package converts differently
+_LAYOUT = 3  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"
 _LIBRARIES = ("openvino", "torch", "transformers")
 _log = logging.getLogger(__name__)

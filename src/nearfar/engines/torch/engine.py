@@ -30,6 +30,7 @@ class TorchEngine:
         opened = open_checkpoint(order)
         self._run = opened.run
         self._outputs = opened.outputs
+        self._hidden = opened.hidden
         self._recipe = order.recipe
         self._threads = opened.share.threads
         self._device = opened.device
@@ -65,9 +66,17 @@ class TorchEngine:
             found = [output.float().cpu().numpy() for output in self._outputs(batch)]
         return represent(batch, found, self._recipe)
 
+    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Give each row's last hidden states (n, H) float32."""
+        if not self._recipe.pooling:
+            raise TypeError("this checkpoint pools nothing")
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            return [states.cpu().numpy() for states in self._hidden(batch)]
+
     def close(self) -> None:
         """Let go of the weights, and of the GPU memory they were in."""
-        del self._run, self._outputs
+        del self._run, self._outputs, self._hidden
         if self._device == "cuda":
             torch.cuda.empty_cache()
 

@@ -36,17 +36,19 @@ _KERNEL_ROWS = 32  # oneDNN keeps a kernel for every count of tokens it meets, 0
 
 Forward: TypeAlias = "Callable[[Sequence[Row]], Tensor]"
 Outputs: TypeAlias = "Callable[[Sequence[Row]], Sequence[Tensor]]"
+Hidden: TypeAlias = "Callable[[Sequence[Row]], list[Tensor]]"
 Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 
 
 class Opened(NamedTuple):
     """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more.
 
-    ``shares`` tells of beginnings that rows share.
+    ``hidden`` gives each row's last hidden states. ``shares`` tells of beginnings that rows share.
     """
 
     run: Forward
     outputs: Outputs | None
+    hidden: Hidden
     device: str
     choice: DtypeChoice
     packed: bool
@@ -82,11 +84,12 @@ def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Open
         packed.undo()
         return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
     packed.shares = _may_share(packed, order, rows, dtype)
-    return Opened(packed, None, device, choice, packed=True, share=share(cores, times.text_s), shares=packed.shares)
+    cores_of = share(cores, times.text_s)
+    return Opened(packed, None, packed.hidden, device, choice, packed=True, share=cores_of, shares=packed.shares)
 
 
 def _padded(padded: PaddedModel, device: str, choice: DtypeChoice, share: Share) -> Opened:
-    return Opened(padded, padded.outputs, device, choice, packed=False, share=share)
+    return Opened(padded, padded.outputs, padded.hidden, device, choice, packed=False, share=share)
 
 
 def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:

@@ -149,6 +149,27 @@ class PackedModel:
         if filler and groups:
             groups.append(Group(head=0, rows=list(range(len(batch), len(batch) + len(filler)))))
         layout = lay([*batch, *filler], self._offset_after, groups)
+        hidden = self._transform(layout)
+        if self._vectors:
+            pooled = [self._vectors.pool(rows, _all(rows)) for rows in (run.rows(hidden) for run in layout.runs)]
+            answers = self._vectors.project(torch.cat(pooled))
+        else:
+            ids = torch.from_numpy(layout.ids)
+            answers = torch.cat([self._classify(run.rows(hidden), run.rows(ids)) for run in layout.runs])
+        back = torch.empty_like(answers)
+        back[layout.order] = answers
+        return back[: len(batch)]
+
+    def hidden(self, batch: Sequence[Row]) -> list[Tensor]:
+        """Give each row's last hidden states (n, H); every row is whole, whatever it shares with others."""
+        layout = lay([*batch, *self._filler(batch, [])], self._offset_after)
+        states = self._transform(layout).float()
+        each = [row for run in layout.runs for row in run.rows(states)]
+        back = dict(zip(layout.order, each, strict=True))
+        return [back[at] for at in range(len(batch))]
+
+    def _transform(self, layout: Layout) -> Tensor:
+        """Give the last hidden states (T, H) of all tokens."""
         ids = torch.from_numpy(layout.ids)[None]  # (1, T)
         types = {} if layout.types is None else {"token_type_ids": torch.from_numpy(layout.types)[None]}
         found = self._base(
@@ -159,15 +180,8 @@ class PackedModel:
             runs=[*layout.heads, *layout.runs],
             **types,
         )
-        hidden: Tensor = found.last_hidden_state[0]  # (T, H)
-        if self._vectors:
-            pooled = [self._vectors.pool(rows, _all(rows)) for rows in (run.rows(hidden) for run in layout.runs)]
-            answers = self._vectors.project(torch.cat(pooled))
-        else:
-            answers = torch.cat([self._classify(run.rows(hidden), run.rows(ids[0])) for run in layout.runs])
-        back = torch.empty_like(answers)
-        back[layout.order] = answers
-        return back[: len(batch)]
+        hidden: Tensor = found.last_hidden_state[0]
+        return hidden
 
     def _filler(self, batch: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
         """Make the rows, of a token each, that bring the tokens up to a multiple; nobody gets their answers."""

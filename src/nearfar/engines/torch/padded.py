@@ -44,12 +44,19 @@ class PaddedModel:
         """Give all that the recipe's outputs name, each with the batch as its first axis."""
         return self._run(batch, rounded_length(_longest(batch), self._length_step, self._recipe.max_tokens))
 
+    def hidden(self, batch: Sequence[Row]) -> list[torch.Tensor]:
+        """Give each row's last hidden states (n, H)."""
+        states = self._answer.hidden(**self._inputs(batch, _longest(batch)))
+        return [states[at, : len(row.ids)] for at, row in enumerate(batch)]
+
     def _run(self, batch: Sequence[Row], length: int) -> Sequence[torch.Tensor]:
+        found: torch.Tensor | tuple[torch.Tensor, ...] = self._answer(**self._inputs(batch, length))
+        return found if isinstance(found, tuple) else (found,)
+
+    def _inputs(self, batch: Sequence[Row], length: int) -> dict[str, torch.Tensor]:
         padded = pad(batch, self._recipe.pad_token_id or 0, length)
         named = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
-        inputs = {name: torch.from_numpy(of).to(self._device) for name, of in named.items() if of is not None}
-        found: torch.Tensor | tuple[torch.Tensor, ...] = self._answer(**inputs)
-        return found if isinstance(found, tuple) else (found,)
+        return {name: torch.from_numpy(of).to(self._device) for name, of in named.items() if of is not None}
 
 
 def _longest(batch: Sequence[Row]) -> int:
