@@ -1,4 +1,4 @@
-"""Haystack's Jina components: embedders of a text and of documents, and the ranker. They have no exceptions of their own."""
+"""Haystack's Jina components: embedders of a text and of documents, and the ranker. They raise RuntimeError alone."""
 
 import asyncio
 

@@ -1,0 +1,25 @@
+"""LlamaIndex's reranker for text-embeddings-inference. It looks at no status, and sends its token as it is given."""
+
+import pytest
+from checks import assert_ranks, rank
+from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
+from matrix import FLAKY_URL, KEY, URL, WRONG_KEY, limited
+
+
+def _reranker(url: str = URL, key: str = KEY, **options: object) -> TextEmbeddingInference:
+    return TextEmbeddingInference(base_url=url, auth_token=f"Bearer {key}", **options)
+
+
+@pytest.mark.parametrize("top_n", [2, 4])
+def test_rerank_gives_the_best_first(top_n: int) -> None:
+    assert_ranks(_reranker(top_n=top_n))
+
+
+def test_error_for_a_wrong_key_is_an_answer_without_scores() -> None:
+    with pytest.raises(AssertionError, match=r"len\(scores\)|^$"):
+        rank(_reranker(key=WRONG_KEY))
+
+
+def test_no_retry_but_an_answer_without_scores_at_a_rate_limit() -> None:
+    with limited(requests=1), pytest.raises(AssertionError, match=r"len\(scores\)|^$"):
+        rank(_reranker(FLAKY_URL))

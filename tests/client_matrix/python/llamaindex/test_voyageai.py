@@ -1,0 +1,53 @@
+"""LlamaIndex's VoyageEmbedding. It has no argument for an address, so it is given Voyage's own clients for ours.
+
+It counts tokens before every request, with a tokenizer that it downloads from Hugging Face; here, words are counted.
+"""
+
+import pytest
+import voyageai
+from checks import assert_embeds, assert_retrieves
+from llama_index.embeddings.voyageai import VoyageEmbedding
+from matrix import FLAKY_URL, KEY, LIMITED, TEXTS, UNKNOWN, URL, WRONG_KEY, assert_vectors, limited
+from voyageai import error
+
+
+class _Offline(voyageai.Client):
+    def tokenize(self, texts: list[str], model: str | None = None) -> list[list[str]]:
+        assert model
+        return [text.split() for text in texts]
+
+
+def _embedding(url: str = URL, key: str = KEY, model: str = "voyage-3.5", **options: object) -> VoyageEmbedding:
+    embedding = VoyageEmbedding(model_name=model, voyage_api_key=key, **options)
+    embedding._client = _Offline(api_key=key, base_url=f"{url}/v1")
+    embedding._aclient = voyageai.AsyncClient(api_key=key, base_url=f"{url}/v1")
+    return embedding
+
+
+def test_embeddings_are_those_of_a_plain_call() -> None:
+    assert_embeds(_embedding())
+
+
+def test_embeddings_find_the_passage() -> None:
+    assert_retrieves(_embedding())
+
+
+def test_embeddings_shorter() -> None:
+    embedding = _embedding(output_dimension=64, output_dtype="float", truncation=True)
+
+    assert_vectors(TEXTS, embedding.get_text_embedding_batch(TEXTS), dimensions=64)
+
+
+def test_error_for_a_wrong_key() -> None:
+    with pytest.raises(error.AuthenticationError, match="API key"):
+        _embedding(key=WRONG_KEY).get_query_embedding("a")
+
+
+def test_error_for_an_unknown_model() -> None:
+    with pytest.raises(error.VoyageError, match=UNKNOWN):
+        _embedding(model=UNKNOWN).get_query_embedding("a")
+
+
+def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+    with limited(requests=1), pytest.raises(error.RateLimitError, match=LIMITED):
+        _embedding(FLAKY_URL).get_query_embedding("a")
