@@ -46,7 +46,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     ``vocabulary`` is the size of a sparse vector, ``labels`` are a classifier's. ``score`` says how a relevance score
     comes about, and ``score_is_probability`` whether the model was trained to give it as one. ``int8_range`` is the R
     by which vectors of ``dim`` components are made into bytes; None where there are none, or where they have no usual
-    length and the settings say no R.
+    length and the settings say no R. ``parameters`` counts the weights, None where they are stored quantised, and
+    ``file_bytes`` is what they take on the disk.
     """
 
     name: str
@@ -73,6 +74,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     score: str
     score_is_probability: bool
     int8_range: float | None
+    parameters: int | None
+    file_bytes: int
     created: int
 
 
@@ -92,6 +95,7 @@ class ModelState(Struct, frozen=True, kw_only=True):
     """Whether one served model is in memory.
 
     ``bytes`` is what its weights take there, or would at most. ``requests`` counts those that hold it or wait for it.
+    ``closes_in_s`` says when it goes if nobody asks for it any more; None where it stays, or isn't there.
     """
 
     name: str
@@ -99,3 +103,4 @@ class ModelState(Struct, frozen=True, kw_only=True):
     bytes: int
     pin: bool
     requests: int
+    closes_in_s: float | None

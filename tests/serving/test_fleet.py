@@ -174,7 +174,7 @@ async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_th
     assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
 
 
-PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? "}
+PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? ", "latest": "the latest, "}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,10 @@ PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? 
         ("text-embedding-3-small:query", None, "a query, "),
         ("with:colon", None, "a question? "),
         ("with:colon:query", None, "a query, "),
+        ("prompted:latest", None, "a question? "),
+        ("with:colon:latest", None, "a question? "),
+        ("prompted:latest:query", None, "a query, "),
+        ("text-embedding-3-small:latest", None, "the latest, "),
     ],
 )
 async def test_a_name_or_a_setting_chooses_the_prompt(

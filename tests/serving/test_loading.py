@@ -330,6 +330,7 @@ async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: d
         due = await several.fleet._loader.close_idle()
 
         assert ("abc", 20) == (there, early)
+        assert [None, 40, None, None] == [state.closes_in_s for state in several.fleet.states()]
         assert ("bc", 40) == (several.states(), due)
         assert (await several.metrics())["evictions_total", "a", "idle"] == 1
         assert 200 == (await several.ask("a")).status_code
@@ -369,7 +370,7 @@ async def test_one_load_serves_everybody_who_waits(folders: dict[str, Path]) -> 
 
         assert "loading" == state
         assert 1 == len(several.kinds["a"].orders)
-        assert 0 == several.slot("a").describe().requests
+        assert 0 == several.slot("a").describe(0).requests
 
     assert [200] * 20 == [answer.status_code for answer in answers]
 
@@ -638,7 +639,7 @@ async def test_models_are_loaded_and_unloaded_by_order(folders: dict[str, Path])
         ("b", "unloaded", True),
         ("b", "unloaded", True),
     ] == [(state["name"], state["state"], state["pin"]) for state in done]
-    assert {"name", "state", "bytes", "pin", "requests"} == done[0].keys()
+    assert {"name", "state", "bytes", "pin", "requests", "closes_in_s"} == done[0].keys()
     assert {0} == {state["requests"] for state in done}
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nearfar.engines import EngineInfo
     from nearfar.models.checkpoint import Checkpoint
     from nearfar.models.recipe import Recipe
+    from nearfar.models.sizes import Weights
     from nearfar.serving.round import Call
     from nearfar.types import Output, Task
 
@@ -46,7 +47,9 @@ def _score(recipe: Recipe) -> str:
     return ways[recipe.outputs[0]]
 
 
-def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings) -> ModelInfo:
+def describe(
+    checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings, weights: Weights
+) -> ModelInfo:
     """Say all that is true of a model on this engine."""
     return ModelInfo(
         name=checkpoint.name,
@@ -73,6 +76,8 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted:
         score=_score(recipe),
         score_is_probability=recipe.task == "score",
         int8_range=_int8_range(recipe, wanted.int8_range),
+        parameters=None if weights.quantized else weights.numbers,
+        file_bytes=weights.file_bytes,
         created=int(time.time()),
     )
 

@@ -62,7 +62,8 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         dtype_reason=UNKNOWN,
     )
     choices = choose_engines(engine, device)
-    info = describe(checkpoint, recipe, unopened, wanted)
+    weights = count_weights(checkpoint.folder, recipe)
+    info = describe(checkpoint, recipe, unopened, wanted, weights)
     if wanted.task and wanted.task not in info.tasks:
         raise ConfigError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
     return Found(
@@ -70,7 +71,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         checkpoint=checkpoint,
         recipe=recipe,
         choices=prefer_sharing(choices) if recipe.judge else choices,
-        weights=count_weights(checkpoint.folder, recipe),
+        weights=weights,
         info=info,
     )
 

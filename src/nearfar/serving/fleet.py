@@ -92,7 +92,7 @@ class Fleet:
 
     def states(self) -> list[ModelState]:
         """Tell of every model whether it is in memory, in the same order."""
-        return [slot.describe() for slot in self._slots]
+        return [slot.describe(self._clock()) for slot in self._slots]
 
     def depths(self) -> list[QueueDepth]:
         """Give the queue of each model that is open."""
@@ -140,13 +140,13 @@ class Fleet:
             raise
         except Exception as error:
             raise NotReady(f"{slot.name} failed to load; the server's log says why") from error
-        return slot.describe()
+        return slot.describe(self._clock())
 
     async def unload(self, name: str) -> ModelState:
         """Close the model of this name or alias once nobody uses it; the next request loads it. Raises UnknownModel."""
         slot = await self._ordered(name)
         await self._loader.unload(slot)
-        return slot.describe()
+        return slot.describe(self._clock())
 
     def describe(self, name: str) -> ModelInfo:
         """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""

@@ -82,7 +82,7 @@ class Opener:
             await lane.close()
             raise
         model = Model(
-            info=describe(checkpoint, recipe, engine.info, found.wanted),
+            info=describe(checkpoint, recipe, engine.info, found.wanted, found.weights),
             recipe=recipe,
             tokens=tokens,
             lane=lane,

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from nearfar.serving.ranking import Laid
     from nearfar.serving.round import Call, Results
     from nearfar.serving.scores import Scores
-    from nearfar.types import FloatArray, Task, TokenIds
+    from nearfar.types import FloatArray, ModelInfo, Task, TokenIds
 
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
@@ -90,6 +90,11 @@ class Service:
                 vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
             spread = range_at(model.info.int8_range, dim, vectors.shape[1], unit=model.recipe.normalize)
             return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows), int8_range=spread)
+
+    async def prepare(self, name: str | None, task: Task) -> ModelInfo:
+        """See that the model that a job would get is in memory, and tell about it. Raises as ``embed`` does."""
+        async with self._lease(name, task) as (model, _):
+            return model.info
 
     async def similarity(self, job: EmbedJob) -> Scored:
         """Compare the first of the job's texts with each of the others, by the cosine. Raises as ``embed`` does."""

@@ -132,8 +132,20 @@ class Slot:
         passed = now - self._began if self.is_opening else 0.0
         return min(max(math.ceil(self.load_s - passed), 1), _MAX_RETRY_AFTER_S)
 
-    def describe(self) -> ModelState:
+    def closes_in_s(self, now: float) -> float | None:
+        """Give the seconds until the model has been idle for too long; None where it stays, or isn't there."""
+        idle_s = self.found.wanted.idle_s
+        if idle_s is None or self.pin or self.state != "loaded":
+            return None
+        return max(self.last_used + idle_s - now, 0.0) if self.is_idle else idle_s
+
+    def describe(self, now: float) -> ModelState:
         """Tell whether the model is there and who uses it."""
         return ModelState(
-            name=self.name, state=self.state, bytes=self.bytes, pin=self.pin, requests=self.leases + self.waiting
+            name=self.name,
+            state=self.state,
+            bytes=self.bytes,
+            pin=self.pin,
+            requests=self.leases + self.waiting,
+            closes_in_s=self.closes_in_s(now),
         )
