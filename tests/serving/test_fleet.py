@@ -194,7 +194,7 @@ PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? 
         ("prompted:latest", None, "a question? "),
         ("with:colon:latest", None, "a question? "),
         ("prompted:latest:query", None, "a query, "),
-        ("text-embedding-3-small:latest", None, "the latest, "),
+        ("text-embedding-3-small:latest", None, "a question? "),
     ],
 )
 async def test_a_name_or_a_setting_chooses_the_prompt(

@@ -32,6 +32,10 @@ class Names:
     def _called(self, name: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.goes_by(name)), None)
 
+    def _vendors(self, name: str) -> Task | None:
+        """Give the task that a vendor's name stands for."""
+        return self._vendor_names.get(name) or self._vendor_names.get(name.removesuffix(":latest"))
+
     def refuse_taken(self, *names: str) -> None:
         """Raise ConfigError where a model goes by one of these names already."""
         for name in names:
@@ -61,9 +65,9 @@ class Names:
             if task not in found.info.tasks:
                 raise WrongTask(name, task)
             return found
-        if name is not None and name not in self._vendor_names:
+        if name is not None and self._vendors(name) is None:
             raise UnknownModel(name)
-        if name is not None and self._vendor_names[name] != task:
+        if name is not None and self._vendors(name) != task:
             raise WrongTask(name, task)
         return self._default(name, task)
 
@@ -71,9 +75,9 @@ class Names:
         """Find the model that a caller only asks about. Raises UnknownModel or WrongTask."""
         if found := self.own(name):
             return found
-        if name not in self._vendor_names:
+        if (task := self._vendors(name)) is None:
             raise UnknownModel(name, listing=True)
-        return self._default(name, self._vendor_names[name])
+        return self._default(name, task)
 
     def _default(self, name: str | None, task: Task) -> Slot:
         """Take the first model made for the task, else the first that can do it."""
