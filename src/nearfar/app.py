@@ -40,7 +40,8 @@ _access = logging.getLogger("nearfar.access")
 def create_app(settings: Settings) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
 
-    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain`` and ``tracing``.
+    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``
+    and ``started``, by the monotonic clock.
     Raises ConfigError for a setting that needs a package that isn't installed.
     """
     dialects = installed_dialects()
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Litestar:
     service = Service(fleet, metrics, settings.deadline_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
+    app.state.started = time.monotonic()
     return app
 
 

@@ -112,10 +112,14 @@ class TokenizeJob(Struct, frozen=True, kw_only=True):
 
 
 class DetokenizeJob(Struct, frozen=True, kw_only=True):
-    """Token ids of the model's own vocabulary to turn into text; ``model`` as in TokenizeJob."""
+    """Token ids of the model's own vocabulary to turn into text; ``model`` as in TokenizeJob.
+
+    ``special`` shows the special tokens among them by their names, or leaves them out.
+    """
 
     model: str | None
     ids: TokenIds
+    special: bool = True
 
 
 class Usage(Struct, frozen=True, kw_only=True):

@@ -132,15 +132,19 @@ class Dialect(Struct, frozen=True, kw_only=True):
         _log.error("request %s failed", request_id(request.scope), exc_info=exc)
         return InternalFault("the server failed on this request; its log says why under this request's id")
 
-    def _methods(self, path: str) -> tuple[str, ...]:
-        """List the methods that a path of ours has; Litestar doesn't say, and a 405 must."""
-        matching = [
+    def handlers_of(self, path: str) -> list[HTTPRouteHandler]:
+        """List this dialect's own handlers of a path, whatever their methods."""
+        path = path.rstrip("/") or "/"
+        return [
             handler
             for handler in self.handlers
             for template in handler.paths
-            if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path.rstrip("/"))
+            if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path)
         ]
-        methods = {method for handler in matching for method in handler.http_methods}
+
+    def _methods(self, path: str) -> tuple[str, ...]:
+        """List the methods that a path of ours has; Litestar doesn't say, and a 405 must."""
+        methods = {method for handler in self.handlers_of(path) for method in handler.http_methods}
         return tuple(sorted(methods | {"POST" for route in self.shared if route.path == path.rstrip("/")}))
 
 
@@ -150,8 +154,10 @@ def installed_dialects() -> list[Dialect]:
 
 
 def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
-    """Choose who answers for a path that no route has."""
+    """Choose who answers for what no route took: who has a route of that path, else who has the longest prefix."""
     path = "/" + path.lstrip("/")  # OPTIONS * has a path of its own kind
+    if owner := next((dialect for dialect in dialects if dialect.handlers_of(path)), None):
+        return owner
     prefixes = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes if path.startswith(prefix)]
     return max(prefixes, key=lambda found: len(found[0]))[1]
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
 
 _T = TypeVar("_T")
+# Inputs of one request, where a protocol has no limit of its own that callers can live with.
+MOST_INPUTS = 2048
 
 
 async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:

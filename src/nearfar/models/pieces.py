@@ -25,10 +25,10 @@ def split(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[Piece, ...
     )
 
 
-def join(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Turn ids into text, special tokens by their names. Raises BadTokenIds for an id outside the vocabulary."""
+def join(tokenizer: Tokenizer, ids: Sequence[int], *, special: bool) -> str:
+    """Turn ids into text, special tokens by their names or left out. Raises BadTokenIds for others' ids."""
     for found in ids:
         if found not in _IDS or tokenizer.id_to_token(found) is None:
             raise BadTokenIds(f"token {found} is not in this model's vocabulary", "tokens")
-    text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=not special)
     return text

@@ -97,9 +97,12 @@ class Tokens:
         """Give a text's tokens one by one, uncut, and where in the text each lies."""
         return pieces.split(self._tokenizer, text, special=special)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids of this vocabulary into text, special tokens by their names. Raises BadTokenIds for others'."""
-        return pieces.join(self._tokenizer, ids)
+    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Turn ids of this vocabulary into text, special tokens by their names or left out.
+
+        Raises BadTokenIds for others'.
+        """
+        return pieces.join(self._tokenizer, ids, special=special)
 
     def encode_pairs(
         self, query: str, documents: Sequence[str], max_tokens_per_document: int | None, instruction: str | None = None

@@ -26,7 +26,7 @@ from nearfar.serving.slot import Slot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from nearfar.config import Settings
+    from nearfar.config import OnOverflow, Settings
     from nearfar.serving.observe import Observer, QueueDepth
     from nearfar.types import ModelInfo, ModelState, Room, Task
 
@@ -38,6 +38,14 @@ class Lease(NamedTuple):
 
     model: Model
     prompt: str | None
+
+
+class Limits(NamedTuple):
+    """How much a model takes: in a batch, None while it isn't in memory, and in its queue; and what it cuts."""
+
+    batch_tokens: int | None
+    queue_tokens: int
+    on_overflow: OnOverflow
 
 
 class Fleet:
@@ -127,6 +135,26 @@ class Fleet:
             yield Lease(model, prompt)
         finally:
             self._loader.release(slot)
+
+    async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
+        """List what the model that goes by this name can do; None for what any of them can.
+
+        Waits for the names to be known. Raises UnknownModel.
+        """
+        await self._names_known()
+        if name is None:
+            return tuple(task for slot in self._slots for task in slot.info.tasks)
+        names = self._names
+        return (names.own(name) or names.own(name.rpartition(":")[0]) or names.listed(name)).info.tasks
+
+    def limits_of(self, name: str) -> Limits:
+        """Tell how much the model of this name takes. Raises UnknownModel."""
+        slot = self._names.listed(name)
+        return Limits(
+            batch_tokens=slot.model.lane.batch_tokens if slot.model else None,
+            queue_tokens=self._settings.queue_tokens,
+            on_overflow=slot.found.wanted.on_overflow or self._settings.on_overflow,
+        )
 
     async def load(self, name: str) -> ModelState:
         """Load the model of this name or alias, however soon after a load that failed.

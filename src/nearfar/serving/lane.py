@@ -120,6 +120,11 @@ class Lane:
         """Tell whether rows that are submitted now will be run."""
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tell how many tokens a batch may have; 0 before the engine is open."""
+        return self._batch_tokens
+
     def depth(self) -> QueueDepth:
         """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
         measure = getattr(self._engine, "memory", dict[str, int])

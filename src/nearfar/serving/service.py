@@ -147,7 +147,7 @@ class Service:
         async with self._any(job.model) as (model, _):
             size = _size([job.ids])
             _refuse_showing(size)
-            return await self._tokenising.run(size, lambda: model.tokens.decode(job.ids))
+            return await self._tokenising.run(size, lambda: model.tokens.decode(job.ids, special=job.special))
 
     async def represent(self, job: RepresentJob) -> Represented:
         """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""

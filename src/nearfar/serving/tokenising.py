@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+WORKERS = 2
 _AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a thread 0.15 ms
 _MOST_WAITING = 50_000_000  # characters that wait for a thread: five of the largest bodies; a guess
 
@@ -24,7 +25,7 @@ class Tokenising:
     def __init__(self) -> None:
         # Tokenising releases the GIL and takes microseconds a text, up to 50 ms for a long one. Two threads: the rare
         # text that has to be read for seconds (10 MB of few tokens) doesn't hold up the others by itself.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokens")
+        self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="tokens")
         self._waiting = 0
 
     def close(self) -> None:

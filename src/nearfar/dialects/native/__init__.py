@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -22,7 +21,8 @@ from nearfar.dialects.native.bodies import (
     TextRepresentation,
     TokenUsage,
 )
-from nearfar.dialects.native.described import INFO, LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
+from nearfar.dialects.native.described import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
+from nearfar.dialects.native.info import info
 from nearfar.dialects.reading import read_body, read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
 from nearfar.jobs import RepresentJob
@@ -62,17 +62,6 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     request.app.state.drain.refuse()
     fleet_of(request).refuse_unready()
     return json_response(Health("ready"))
-
-
-@get("/info", opt=INFO)
-async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score, state."""
-    fleet = fleet_of(request)
-    models = [
-        {**msgspec.to_builtins(about), **msgspec.to_builtins(state)}
-        for about, state in zip(fleet.infos(), fleet.states(), strict=True)
-    ]
-    return json_response({"name": "nearfar", "version": version("nearfar"), "models": models})
 
 
 @get("/metrics", opt=METRICS)

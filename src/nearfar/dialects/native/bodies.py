@@ -8,6 +8,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.dialects.described import Numbers, RowsOfNumbers, documented
+from nearfar.dialects.reading import MOST_INPUTS
+from nearfar.serving.tokenising import WORKERS
 from nearfar.types import ModelInfo, ModelState, Output
 
 
@@ -72,8 +74,52 @@ ServedModel = msgspec.defstruct(
 )
 
 
-class InfoReply(Struct, kw_only=True):
-    """The body of GET /info."""
+class Pooling(Struct):
+    """How an embedding model makes one vector of many."""
+
+    pooling: str
+
+
+class Labels(Struct):
+    """The labels of a classifier and their places; a reranker has one."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(Struct, kw_only=True):
+    """What a model is for: one of these."""
+
+    embedding: Pooling | UnsetType = UNSET
+    reranker: Labels | UnsetType = UNSET
+    classifier: Labels | UnsetType = UNSET
+
+
+class TheModel(Struct, kw_only=True):
+    """TEI's words for the default model.
+
+    ``max_concurrent_requests`` is how many of the longest inputs may wait or run at once; of shorter ones it is more.
+    ``max_batch_tokens`` is null while the model isn't in memory.
+    """
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int | None
+    max_batch_requests: None = None
+    max_client_batch_size: int = MOST_INPUTS
+    auto_truncate: bool
+    tokenization_workers: int = WORKERS
+    sha: None = None
+    docker_label: None = None
+
+
+class InfoReply(TheModel, kw_only=True):
+    """The body of GET /info; before the models' files are read, our own three fields alone."""
 
     name: str
     version: str

@@ -36,6 +36,22 @@ _ABOUT: dict[str, Any] = {
     "int8_range": 0.204124,
     "created": 1795538604,
 }
+_THE_MODEL: dict[str, Any] = {
+    "model_id": _MODEL,
+    "model_sha": _ABOUT["revision"],
+    "model_dtype": "float32",
+    "served_model_name": _MODEL,
+    "model_type": {"embedding": {"pooling": "mean"}},
+    "max_concurrent_requests": 2343,
+    "max_input_length": 256,
+    "max_batch_tokens": 4096,
+    "max_batch_requests": None,
+    "max_client_batch_size": 2048,
+    "auto_truncate": True,
+    "tokenization_workers": 2,
+    "sha": None,
+    "docker_label": None,
+}
 _ORDER: dict[str, Any] = {"body": ModelOrder, "reply": ModelState, "example": {"model": _MODEL}}
 
 LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"})
@@ -43,7 +59,7 @@ READY = described("Whether models answer", reply=Health, reply_example={"status"
 INFO = described(
     "What is served, and how",
     reply=InfoReply,
-    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}]},
+    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_THE_MODEL},
 )
 METRICS = described("Metrics for Prometheus", media_type="text/plain")
 REPRESENT = described(

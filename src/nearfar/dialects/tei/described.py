@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nearfar.dialects.described import Described, RowsOfNumbers, described
+from nearfar.dialects.tei.answering import HEADERS
 from nearfar.dialects.tei.bodies import (
+    DecodeRequest,
     EmbedAllRequest,
+    EmbedRequest,
+    HealthReply,
     Prediction,
     PredictRequest,
+    Rank,
+    RerankRequest,
     SimilarityRequest,
     SparseValue,
     Token,
     TokenizeRequest,
+    VertexReply,
+    VertexRequest,
+    Welcome,
+)
+
+_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+EMBED = described(
+    "A vector for each text",
+    body=EmbedRequest,
+    reply=RowsOfNumbers,
+    example={"inputs": ["a cat on the sofa", "stock prices fell"]},
+    examples={
+        "everything": {
+            "inputs": "a cat on the sofa",
+            "truncate": True,
+            "truncation_direction": "Right",
+            "prompt_name": "query",
+            "normalize": True,
+            "dimensions": 128,
+        },
+        "token ids": {"inputs": [[101, 1037, 4937, 102]]},
+    },
+    reply_example=[[0.1431, -0.0766, -0.0241], [-0.0253, 0.0412, -0.0038]],
+    headers=HEADERS,
 )
 
 SIMILARITY = described(
@@ -19,6 +52,7 @@ SIMILARITY = described(
     reply=list[float],
     example={"inputs": {"source_sentence": "a cat on the sofa", "sentences": ["the cat sat on the mat", "rates rose"]}},
     reply_example=[0.629, -0.007],
+    headers=HEADERS,
 )
 
 EMBED_ALL = described(
@@ -27,6 +61,7 @@ EMBED_ALL = described(
     reply=list[RowsOfNumbers],
     example={"inputs": "a cat"},
     reply_example=[[[0.214, -0.08, 0.102], [0.143, -0.077, -0.024]]],
+    headers=HEADERS,
 )
 
 EMBED_SPARSE = described(
@@ -35,6 +70,7 @@ EMBED_SPARSE = described(
     reply=list[list[SparseValue]],
     example={"inputs": "a cat"},
     reply_example=[[{"index": 4937, "value": 1.82}, {"index": 8870, "value": 0.47}]],
+    headers=HEADERS,
 )
 
 PREDICT = described(
@@ -44,6 +80,7 @@ PREDICT = described(
     example={"inputs": "I like you."},
     examples={"several": {"inputs": [["I like you."], ["I like you.", "I do not."]], "raw_scores": True}},
     reply_example=[{"score": 0.94, "label": "positive"}, {"score": 0.06, "label": "negative"}],
+    headers=HEADERS,
 )
 
 TOKENIZE = Described(
@@ -59,4 +96,65 @@ TOKENIZE = Described(
             {"id": 102, "text": "[SEP]", "special": True, "start": None, "stop": None},
         ]
     ],
+)
+
+RERANK = Described(
+    summary="Texts sorted by how well they answer a query",
+    body=RerankRequest,
+    reply=list[Rank],
+    example={"query": "Where is the cat?", "texts": ["Bananas are yellow.", "The cat sat on the mat."]},
+    reply_example=[{"index": 1, "score": 0.767}, {"index": 0, "score": 0.548}],
+    headers=HEADERS,
+)
+
+DECODE = described(
+    "Texts of token ids",
+    body=DecodeRequest,
+    reply=list[str],
+    example={"ids": [101, 7592, 102]},
+    examples={"several": {"ids": [[101, 7592, 102], [2088]], "skip_special_tokens": False}},
+    reply_example=["hello"],
+)
+
+INVOKE = described(
+    "Whatever the body asks, and the model is for",
+    body=EmbedRequest | RerankRequest,
+    reply=list[Any],
+    example={"inputs": "a cat on the sofa"},
+    reply_example=[[0.1431, -0.0766, -0.0241]],
+    headers=HEADERS,
+)
+
+VERTEX = described(
+    "Several requests at once",
+    body=VertexRequest,
+    reply=VertexReply,
+    example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
+    reply_example={"predictions": [[[0.1431, -0.0766, -0.0241]], [{"index": 1, "score": 0.894}]]},
+    headers=HEADERS,
+)
+
+HEALTH = described(
+    "Whether models answer, and which",
+    reply=HealthReply,
+    reply_example={
+        "status": "healthy",
+        "uptime": 12.5,
+        "timestamp": 1764000000.0,
+        "unix": 1764000000.0,
+        "service": {"name": "nearfar", "version": "0.1.0"},
+        "backend": {
+            "name": "torch",
+            "status": "healthy",
+            "model_loaded": True,
+            "model_name": _MODEL,
+            "device": "cpu",
+        },
+    },
+)
+
+WELCOME = described(
+    "Whether the process runs",
+    reply=Welcome,
+    reply_example={"message": "nearfar is running", "version": "0.1.0", "docs": "/docs"},
 )

@@ -29,7 +29,11 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.BodyTooLarge: ErrorRow(413, "Validation"),
     errors.NoModel: ErrorRow(422, "Validation", phrase=_invalid),
     errors.EmptyInput: ErrorRow(400, "Empty"),
-    errors.TooMany: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.TooMany: ErrorRow(
+        422,
+        "Validation",
+        phrase=lambda error: f"batch size {error.count} > maximum allowed batch size {error.limit}",
+    ),
     errors.TooLong: ErrorRow(
         422,
         "Validation",

@@ -1,0 +1,58 @@
+"""What is served: all that is true of every model, and what text-embeddings-inference tells of its one."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, Response, get
+
+from nearfar.dialects import fleet_of, json_response
+from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TheModel
+from nearfar.dialects.native.described import INFO
+
+if TYPE_CHECKING:
+    from nearfar.serving.fleet import Fleet
+    from nearfar.types import ModelInfo, Task
+
+_NAME = "nearfar"
+# TEI's one model is here the default of the first of these that any model does.
+_TASKS: tuple[Task, ...] = ("embed", "multi_vector", "sparse", "rank", "classify")
+
+
+@get("/info", opt=INFO)
+async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score, state."""
+    fleet = fleet_of(request)
+    models = [
+        {**msgspec.to_builtins(about), **msgspec.to_builtins(state)}
+        for about, state in zip(fleet.infos(), fleet.states(), strict=True)
+    ]
+    ours = {"name": _NAME, "version": version(_NAME), "models": models}
+    default = next((found for task in _TASKS for found in fleet.infos() if task in found.tasks), None)
+    return json_response({**ours, **msgspec.to_builtins(_the_model(fleet, default))} if default else ours)
+
+
+def _the_model(fleet: Fleet, about: ModelInfo) -> TheModel:
+    limits = fleet.limits_of(about.name)
+    return TheModel(
+        model_id=about.name,
+        model_sha=about.revision,
+        model_dtype=about.dtype,
+        served_model_name=about.name,
+        model_type=_type_of(about),
+        max_concurrent_requests=max(limits.queue_tokens // about.max_tokens, 1),
+        max_input_length=about.max_tokens,
+        max_batch_tokens=limits.batch_tokens,
+        auto_truncate=limits.on_overflow == "truncate",
+    )
+
+
+def _type_of(about: ModelInfo) -> ModelType:
+    if not {"embed", "multi_vector", "sparse"}.isdisjoint(about.tasks):
+        other = "splade" if "sparse" in about.tasks else "none"
+        return ModelType(embedding=Pooling(about.pooling or other))
+    names = about.labels or ("LABEL_0",)
+    labels = Labels({str(at): name for at, name in enumerate(names)}, {name: at for at, name in enumerate(names)})
+    return ModelType(reranker=labels) if "rank" in about.tasks else ModelType(classifier=labels)

@@ -1,0 +1,91 @@
+"""Texts → a vector each, one for each of their tokens, sparse weights, or how alike they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nearfar.dialects import service_of
+from nearfar.dialects.tei.answering import Answered, count
+from nearfar.dialects.tei.bodies import Parameters, SparseValue
+from nearfar.dialects.tei.inputs import inputs_of, keep_of, overflow_of, refuse_many
+from nearfar.dialects.vectors import numbers, numbers_each, put_together, render_reply
+from nearfar.errors import EmptyInput
+from nearfar.jobs import EmbedJob, RepresentJob
+
+if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
+    from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
+    from nearfar.jobs import Represented
+    from nearfar.types import Output, Weights
+
+
+async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
+    """Give a vector a text."""
+    inputs = inputs_of(body.inputs)
+    job = EmbedJob(
+        model=body.model or None,
+        inputs=inputs,
+        dimensions=body.dimensions,
+        prompt=body.prompt_name,
+        keep=keep_of(body.truncation_direction),
+        on_overflow=overflow_of(truncate=body.truncate),
+    )
+    done = await service_of(request).embed(job)
+    encoded = await render_reply(done.vectors, "float", lambda rows: rows)
+    return Answered(body=encoded, model=done.model, rows=len(inputs), characters=count(inputs), usage=done.usage)
+
+
+async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
+    """Give a vector for each token that counts, (n, M) a text."""
+    done, characters = await _represent(request, body, "multi_vector")
+    vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
+    encoded = await put_together(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
+    return Answered(body=encoded, model=done.model, rows=len(vectors), characters=characters, usage=done.usage)
+
+
+async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
+    """Give the weights above 0, an index into the vocabulary with each."""
+    done, characters = await _represent(request, body, "sparse")
+    weights = [one.sparse for one in done.texts if one.sparse is not None]
+    size = 10 * sum(len(one.indices) for one in weights)  # objects take about ten times as long as bare numbers
+    encoded = await put_together(size, lambda: [_pairs(one) for one in weights])
+    return Answered(body=encoded, model=done.model, rows=len(weights), characters=characters, usage=done.usage)
+
+
+async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
+    """Give the cosine of a text with each of the others."""
+    if not body.inputs.sentences:
+        raise EmptyInput("`inputs.sentences` cannot be empty")
+    how = body.parameters or Parameters()
+    inputs = (body.inputs.source_sentence, *body.inputs.sentences)
+    refuse_many("inputs.sentences", len(inputs))
+    job = EmbedJob(
+        model=body.model or None,
+        inputs=inputs,
+        prompt=how.prompt_name,
+        keep=keep_of(how.truncation_direction),
+        on_overflow=overflow_of(truncate=how.truncate),
+    )
+    done = await service_of(request).similarity(job)
+    encoded = msgspec.json.encode(done.scores)
+    return Answered(body=encoded, model=done.model, rows=len(inputs), characters=count(inputs), usage=done.usage)
+
+
+async def _represent(request: AnyRequest, body: EmbedAllRequest, output: Output) -> tuple[Represented, int]:
+    texts = tuple(text for text in inputs_of(body.inputs) if isinstance(text, str))
+    job = RepresentJob(
+        model=body.model or None,
+        inputs=texts,
+        outputs=(output,),
+        role="query" if body.prompt_name == "query" else None,
+        prompt=body.prompt_name,
+        on_overflow=overflow_of(truncate=body.truncate),
+    )
+    return await service_of(request).represent(job), count(texts)
+
+
+def _pairs(weights: Weights) -> list[SparseValue]:
+    both = zip(weights.indices.tolist(), numbers_each(weights.values), strict=True)
+    return [SparseValue(index, value) for index, value in both]
