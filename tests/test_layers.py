@@ -29,6 +29,7 @@ FLOORS = {
     "auth": 5,
     "drain": 5,
     "logs": 5,
+    "openapi": 5,
     "checks": 5,
     "converting": 5,
     "unpickling": 5,

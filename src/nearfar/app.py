@@ -17,6 +17,7 @@ from nearfar.dialects import dialect_of, installed_dialects, request_id
 from nearfar.dialects.sharing import shared_router
 from nearfar.drain import Drain
 from nearfar.errors import RequestError
+from nearfar.openapi import Documentation
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics, RequestRecord
 from nearfar.serving.service import Service
@@ -40,8 +41,8 @@ _access = logging.getLogger("nearfar.access")
 def create_app(settings: Settings) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
 
-    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``
-    and ``started``, by the monotonic clock.
+    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
+    ``documentation`` and ``started``, by the monotonic clock.
     Raises ConfigError for a setting that needs a package that isn't installed.
     """
     dialects = installed_dialects()
@@ -60,13 +61,14 @@ def create_app(settings: Settings) -> Litestar:
         before_send=[_signing(metrics)],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
-        openapi_config=None,
+        openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
     )
     service = Service(fleet, metrics, settings.deadline_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
     app.state.started = time.monotonic()
+    app.state.documentation = Documentation(dialects, asks_for_key=guard is not None)
     return app
 
 

@@ -86,7 +86,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     ``render_error`` builds the body for an error, its row and the sentence, and ``error_headers`` gives the vendor's
     own headers for it. ``vendor_models`` are the vendor's own model names, which mean the default model of their task.
     A path that no route has is answered by the dialect with the longest of ``prefixes`` that the path starts with.
-    ``error_reply`` is the type of what ``render_error`` gives, for the OpenAPI document.
+    ``error_reply`` is the type of what ``render_error`` gives, and ``about`` says in a sentence what the dialect is,
+    both for the OpenAPI document.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     vendor_models: Mapping[str, Task] = {}
     shared: Sequence[SharedRoute] = ()
     error_reply: Any = None
+    about: str = ""
 
     def router(self) -> Router:
         """Build the routes, with this dialect's words for everything that goes wrong in them."""

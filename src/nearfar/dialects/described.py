@@ -11,15 +11,19 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from nearfar.errors import NearfarError
+
 
 class Described(Struct, frozen=True, kw_only=True):
     """One route, for whoever reads about it.
 
     ``body`` and ``reply`` are types that msgspec can make a schema of; None for no body, and for an answer that isn't
-    JSON. ``query`` are the parameters that may follow the path, each with its schema, and ``path`` an example of each
-    that is part of it. The examples must be legal: tests send the one, and those of ``examples`` by their names, and
-    hold an answer's shape against the other. ``media_type`` is the answer's, ``headers`` those that it has beside the
-    usual ones, each with what it says.
+    JSON. An answer that may be of several shapes has a tuple of types. ``query`` are the parameters that may follow the
+    path, each with its schema, and ``path`` an example of each that is part of it. The examples must be legal: tests
+    send the one, and those of ``examples`` by their names, and hold an answer's shape against the other.
+    ``media_type`` is the answer's, ``headers`` those that it has beside the usual ones, each with what it says.
+    ``counts`` tells that an answer to a body says how many tokens were cut off. ``raises`` are the errors that may come
+    instead, beside those about the key; None for all that there are for a request with a body, or with none.
     """
 
     summary: str
@@ -32,6 +36,8 @@ class Described(Struct, frozen=True, kw_only=True):
     path: dict[str, Any] = {}
     media_type: str = "application/json"
     headers: dict[str, str] = {}
+    counts: bool = True
+    raises: tuple[type[NearfarError], ...] | None = None
 
     def __deepcopy__(self, _: object) -> Described:
         """Litestar copies handlers deeply, and types with msgspec's Meta can't be copied."""

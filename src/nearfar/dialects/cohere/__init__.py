@@ -44,6 +44,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
+    about="Cohere's embed, rerank and tokenize: https://docs.cohere.com/reference/about",
     error_headers=error_headers,
     prefixes=(
         "/v2",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TOKENIZE = described(
     "Tokens of a text, as the model reads it",
     body=needing(TokenizeRequest, model=NOT_EMPTY),
+    counts=False,
     reply=TokenizeReply,
     example={"model": "embed-v4.0", "text": "hello world"},
     reply_example={"tokens": [7592, 2088], "token_strings": ["hello", " world"], "meta": meta_example("1")},
@@ -35,6 +36,7 @@ _TOKENIZE = described(
 _DETOKENIZE = described(
     "Text of tokens of the model's own vocabulary",
     body=needing(DetokenizeRequest, model=NOT_EMPTY),
+    counts=False,
     reply=DetokenizeReply,
     example={"model": "embed-v4.0", "tokens": [7592, 2088]},
     reply_example={"text": "hello world", "meta": meta_example("1")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -21,7 +22,7 @@ from nearfar.dialects.native.bodies import (
     TextRepresentation,
     TokenUsage,
 )
-from nearfar.dialects.native.described import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
+from nearfar.dialects.native.described import DOCS, LIVE, LOAD, METRICS, OPENAPI, READY, REPRESENT, UNLOAD
 from nearfar.dialects.native.info import info
 from nearfar.dialects.reading import read_body, read_request, while_connected
 from nearfar.dialects.vectors import numbers, put_together
@@ -69,6 +70,20 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give every metric in Prometheus' text form."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it
     return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+@get(["/openapi.json", "/api-doc/openapi.json"], opt={"public": True, **OPENAPI})
+async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Describe every route, in OpenAPI 3.1."""
+    return encoded_response(await asyncio.to_thread(request.app.state.documentation.json))
+
+
+@get(["/docs", "/redoc"], opt={"public": True, **DOCS})
+async def docs(request: Request[Any, Any, Any]) -> Response[str]:
+    """Show the document to a person. The page has no scripts, and nothing that isn't in it."""
+    documentation = request.app.state.documentation
+    page = await asyncio.to_thread(documentation.page, str(request.base_url))
+    return Response(page, media_type="text/html", headers={"content-security-policy": documentation.policy})
 
 
 @post(
@@ -183,9 +198,10 @@ def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> o
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, represent, load, unload],
+    handlers=[live, ready, info, metrics, openapi, docs, represent, load, unload],
     errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
     render_error=_render_error,
     error_reply=ErrorReply,
+    about="Our own: health, what is served, metrics, all that a model makes of texts, models by order.",
     prefixes=("/",),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from nearfar.dialects.described import described
 from nearfar.dialects.native.bodies import Health, InfoReply, ModelOrder, RepresentReply, RepresentRequest
+from nearfar.errors import BodyTooLarge, Draining, InputError, InternalFault, MalformedBody, NotReady, UnknownModel
 from nearfar.types import ModelState
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -52,15 +53,23 @@ _THE_MODEL: dict[str, Any] = {
     "sha": None,
     "docker_label": None,
 }
-_ORDER: dict[str, Any] = {"body": ModelOrder, "reply": ModelState, "example": {"model": _MODEL}}
+_ORDER: dict[str, Any] = {
+    "body": ModelOrder,
+    "reply": ModelState,
+    "example": {"model": _MODEL},
+    "counts": False,
+    "raises": (InputError, MalformedBody, BodyTooLarge, UnknownModel, NotReady, Draining, InternalFault),
+}
 
-LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"})
-READY = described("Whether models answer", reply=Health, reply_example={"status": "ready"})
+LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"}, raises=())
+READY = described("Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(NotReady, Draining))
 INFO = described(
     "What is served, and how",
     reply=InfoReply,
     reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_THE_MODEL},
 )
+OPENAPI = described("This document", reply=dict[str, Any], raises=())
+DOCS = described("This document as a page", media_type="text/html", raises=())
 METRICS = described("Metrics for Prometheus", media_type="text/plain")
 REPRESENT = described(
     "All that a model makes of texts",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.dialects.described import Numbers, documented
+from nearfar.dialects.described import Numbers
 from nearfar.errors import NoModel
 
 _NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"

@@ -24,6 +24,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
+    about="OpenAI's embeddings and models: https://platform.openai.com/docs/api-reference/embeddings",
     error_headers=error_headers,
     prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
     vendor_models=_VENDOR_MODELS,

@@ -25,6 +25,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
+    about="Text-embeddings-inference's: https://huggingface.github.io/text-embeddings-inference",
     prefixes=("/similarity", "/embed", "/predict", "/decode", "/invocations", "/vertex", "/ping"),
     shared=[
         SharedRoute(path="/rerank", fields=("texts",), answer=rerank, described=RERANK),

@@ -76,7 +76,7 @@ EMBED_SPARSE = described(
 PREDICT = described(
     "Labels of texts, or of pairs",
     body=PredictRequest,
-    reply=list[Prediction] | list[list[Prediction]],
+    reply=(list[Prediction], list[list[Prediction]]),
     example={"inputs": "I like you."},
     examples={"several": {"inputs": [["I like you."], ["I like you.", "I do not."]], "raw_scores": True}},
     reply_example=[{"score": 0.94, "label": "positive"}, {"score": 0.06, "label": "negative"}],
@@ -85,6 +85,7 @@ PREDICT = described(
 
 TOKENIZE = Described(
     summary="Tokens of texts, as the model reads them",
+    counts=False,
     body=TokenizeRequest,
     reply=list[list[Token]],
     example={"inputs": "a cat"},

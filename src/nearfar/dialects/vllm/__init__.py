@@ -209,6 +209,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
+    about="vLLM's pooling models: https://docs.vllm.ai/en/latest/models/pooling_models",
     prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize", "/rerank"),
     shared=[
         # Last of those that share the path: what the others claim has fields that no client of vLLM or Infinity sends.

@@ -80,6 +80,7 @@ POOLING = described(
 
 DETOKENIZE = described(
     "The text that tokens stand for",
+    counts=False,
     body=DetokenizeRequest,
     reply=DetokenizeReply,
     example={"tokens": [1037, 4937]},
@@ -88,6 +89,7 @@ DETOKENIZE = described(
 
 TOKENIZE = Described(
     summary="Tokens of a prompt, as the model reads it",
+    counts=False,
     body=TokenizeRequest,
     reply=TokenizeReply,
     example={"prompt": "a cat"},

@@ -1,0 +1,202 @@
+"""The OpenAPI document → a page for people: every operation by dialect, its fields, its answers, a call to copy.
+
+It is made here, once a request, of nothing but elements and text: no script runs in it and nothing is fetched for it,
+so that it works on a machine without a network, and its policy can forbid everything but its own style.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element, tostring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Json = Mapping[str, Any]
+    Part = Element | str
+
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+h2 { margin-top: 3rem; border-bottom: 1px solid #8886 }
+code, pre { font: .875rem/1.45 ui-monospace, monospace }
+pre { background: #8882; padding: .75rem; overflow-x: auto; user-select: all; border-radius: .25rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884 }
+details { margin: .5rem 0; padding: .25rem .75rem; border: 1px solid #8886; border-radius: .25rem }
+summary { cursor: pointer } summary code { font-weight: 600 }
+""".strip()
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def page(document: Json, base_url: str) -> str:
+    """Give the page; its calls go to ``base_url``."""
+    info = document["info"]
+    body = _element(
+        "body",
+        _element("h1", f"{info['title']} {info['version']}"),
+        *_paragraphs(info["description"]),
+        _element("p", "As OpenAPI 3.1: ", _element("a", "openapi.json", href="openapi.json")),
+        *(part for tag in document["tags"] for part in _dialect(tag, document, base_url.rstrip("/"))),
+    )
+    head = _element(
+        "head",
+        _element("meta", charset="utf-8"),
+        _element("meta", name="viewport", content="width=device-width"),
+        _element("title", info["title"]),
+        _element("style", _STYLE),
+    )
+    html = tostring(_element("html", head, body, lang="en"), encoding="unicode", method="html")
+    return f"<!doctype html>\n{html}\n"
+
+
+def _dialect(tag: Json, document: Json, base_url: str) -> Iterator[Element]:
+    own = [
+        _Operation(document, path, method, told, base_url).element()
+        for path, methods in document["paths"].items()
+        for method, told in methods.items()
+        if tag["name"] in told["tags"] and method != "head"
+    ]
+    if own:
+        yield _element("h2", tag["name"], id=tag["name"])
+        yield from _paragraphs(tag["description"])
+        yield from own
+
+
+class _Operation:
+    """One operation of the document, as it is shown."""
+
+    def __init__(self, document: Json, path: str, method: str, told: Json, base_url: str) -> None:
+        self._document = document
+        self._path = path
+        self._method = method.upper()
+        self._told = told
+        self._base_url = base_url
+
+    def element(self) -> Element:
+        told = self._told
+        answer = told["responses"]["200"]
+        return _element(
+            "details",
+            _element("summary", _element("code", f"{self._method} {self._path}"), f" {told['summary']}"),
+            *_paragraphs(told.get("description", "")),
+            *self._call(),
+            *(self._fields("Request", told["requestBody"]["content"]) if "requestBody" in told else ()),
+            *(self._fields("Answer", answer["content"]) if "content" in answer else ()),
+            *self._refusals(),
+        )
+
+    def _call(self) -> Iterator[Element]:
+        """Show a call for each example."""
+        body = self._told.get("requestBody", {"content": {}})["content"].get("application/json", {})
+        path = self._path
+        for parameter in self._told.get("parameters", ()):
+            path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", "")))
+        start = f"curl {shlex.quote(self._base_url + path)}"
+        if {} not in self._told.get("security", self._document["security"] or [{}]):
+            start += ' -H "authorization: Bearer $NEARFAR_API_KEY"' if self._told.get("security") != [] else ""
+        for name, example in body.get("examples", {"": None}).items():
+            if name not in {"", "example"}:
+                yield _element("p", name)
+            said = "" if example is None else f" \\\n  --json {shlex.quote(_json(example['value']))}"
+            yield _element("pre", start + said)
+
+    def _fields(self, title: str, content: Json) -> Iterator[Element]:
+        yield _element("h4", title)
+        for media_type, body in content.items():
+            schema = body["schema"]
+            alternatives = schema.get("anyOf", [schema]) if len(self._told["tags"]) > 1 else [schema]
+            for alternative in alternatives:
+                yield from self._shape(alternative, media_type)
+            if title == "Answer":
+                yield from (_element("pre", _json(example["value"])) for example in body.get("examples", {}).values())
+
+    def _shape(self, schema: Json, media_type: str) -> Iterator[Element]:
+        """Show an object's fields as a table, and anything else in a line."""
+        target = self._resolve(schema)
+        if "properties" not in target:
+            yield _element("p", _element("code", media_type), f" {self._kind(schema)}")
+            return
+        yield from _paragraphs(target.get("description", ""))
+        required = {*target.get("required", ()), *schema.get("required", ())}
+        rows = [
+            _element(
+                "tr",
+                _element("td", _element("code", name)),
+                _element("td", self._kind({**field, **schema.get("properties", {}).get(name, {})})),
+                _element("td", "required" if name in required else ""),
+            )
+            for name, field in target["properties"].items()
+        ]
+        yield _element("table", *rows)
+
+    def _refusals(self) -> Iterator[Element]:
+        found = {status: said for status, said in self._told["responses"].items() if status != "200"}
+        if found:
+            yield _element("h4", "Or else")
+            rows = [
+                _element("tr", _element("td", _element("code", status)), _element("td", said["description"]))
+                for status, said in found.items()
+            ]
+            yield _element("table", *rows)
+
+    def _resolve(self, schema: Json) -> Json:
+        if "$ref" not in schema:
+            return schema
+        found: Json = self._document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return found
+
+    def _kind(self, schema: Json, depth: int = 0) -> str:
+        """Say in a few words what a value may be."""
+        if "enum" in schema or "const" in schema:
+            return ", ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
+        if "anyOf" in schema:
+            kinds = [self._kind(each, depth) for each in schema["anyOf"]]
+            return " or ".join(dict.fromkeys(kinds))
+        if "$ref" in schema:
+            target = self._resolve(schema)
+            fields = ", ".join(target.get("properties", ()))
+            return f"{{{fields}}}" if depth < 2 else "object"  # noqa: PLR2004 — deeper than that nobody reads
+        if schema.get("type") == "array":
+            return f"list of {self._kind(schema.get('items', {}), depth + 1)}{_bounds(schema)}"
+        return f"{schema.get('type', 'anything')}{_bounds(schema)}"
+
+
+def _bounds(schema: Json) -> str:
+    """Say the limits that a schema has."""
+    words = {
+        "minimum": "from",
+        "maximum": "to",
+        "minItems": "from",
+        "maxItems": "to",
+        "minLength": "from",
+        "maxLength": "to",
+    }
+    said = " ".join(f"{words[key]} {schema[key]}" for key in words if key in schema)
+    return f" ({said})" if said else ""
+
+
+def _element(tag: str, *parts: Part, **attributes: str) -> Element:
+    """Build an element of text and other elements. Everything in it is escaped when it is written."""
+    made = Element(tag, attributes)
+    for part in parts:
+        if isinstance(part, Element):
+            made.append(part)
+        elif len(made):
+            made[-1].tail = (made[-1].tail or "") + part
+        else:
+            made.text = (made.text or "") + part
+    return made
+
+
+def _paragraphs(text: str) -> Iterator[Element]:
+    return (_element("p", part) for part in text.split("\n\n") if part)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
