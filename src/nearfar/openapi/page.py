@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, tostring
@@ -24,12 +25,19 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 3rem; border-bottom: 1px solid #8886 }
 code, pre { font: .875rem/1.45 ui-monospace, monospace }
-pre { background: #8882; padding: .75rem; overflow-x: auto; user-select: all; border-radius: .25rem }
+pre { background: #8882; padding: .75rem; border-radius: .25rem; user-select: all }
+pre { white-space: pre-wrap; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884 }
 details { margin: .5rem 0; padding: .25rem .75rem; border: 1px solid #8886; border-radius: .25rem }
 summary { cursor: pointer } summary code { font-weight: 600 }
 """.strip()
+_MARKS = re.compile(r"(`[^`]+`|https://[\w./-]+\w)")
+_LIMITS = (
+    ("minimum", "maximum", ""),
+    ("minItems", "maxItems", " items"),
+    ("minLength", "maxLength", " characters"),
+)
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -128,7 +136,7 @@ class _Operation:
             _element(
                 "tr",
                 _element("td", _element("code", name)),
-                _element("td", self._kind({**field, **schema.get("properties", {}).get(name, {})})),
+                _element("td", self._kind(schema.get("properties", {}).get(name, field))),
                 _element("td", "required" if name in required else ""),
             )
             for name, field in target["properties"].items()
@@ -140,7 +148,7 @@ class _Operation:
         if found:
             yield _element("h4", "Or else")
             rows = [
-                _element("tr", _element("td", _element("code", status)), _element("td", said["description"]))
+                _element("tr", _element("td", _element("code", status)), _element("td", *_marked(said["description"])))
                 for status, said in found.items()
             ]
             yield _element("table", *rows)
@@ -169,16 +177,15 @@ class _Operation:
 
 def _bounds(schema: Json) -> str:
     """Say the limits that a schema has."""
-    words = {
-        "minimum": "from",
-        "maximum": "to",
-        "minItems": "from",
-        "maxItems": "to",
-        "minLength": "from",
-        "maxLength": "to",
-    }
-    said = " ".join(f"{words[key]} {schema[key]}" for key in words if key in schema)
-    return f" ({said})" if said else ""
+    for least, most, unit in _LIMITS:
+        low, high = schema.get(least), schema.get(most)
+        if low is not None and high is not None:
+            return f", {low} to {high}{unit}"
+        if low == 1 and high is None and unit:
+            return ", not empty"
+        if low is not None or high is not None:
+            return f", at least {low}{unit}" if high is None else f", at most {high}{unit}"
+    return ""
 
 
 def _element(tag: str, *parts: Part, **attributes: str) -> Element:
@@ -195,7 +202,18 @@ def _element(tag: str, *parts: Part, **attributes: str) -> Element:
 
 
 def _paragraphs(text: str) -> Iterator[Element]:
-    return (_element("p", part) for part in text.split("\n\n") if part)
+    return (_element("p", *_marked(part)) for part in text.split("\n\n") if part)
+
+
+def _marked(text: str) -> Iterator[Part]:
+    """Read the two marks that descriptions have: `code`, and addresses."""
+    for part in _MARKS.split(text):
+        if part.startswith("`"):
+            yield _element("code", part.strip("`"))
+        elif part.startswith("https://"):
+            yield _element("a", part, href=part, rel="noreferrer")
+        else:
+            yield part
 
 
 def _json(value: object) -> str:
