@@ -119,7 +119,7 @@ DECODE = described(
 
 INVOKE = described(
     "Whatever the body asks, and the model is for",
-    body=EmbedRequest | RerankRequest,
+    body=(EmbedRequest, RerankRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
     reply_example=[[0.1431, -0.0766, -0.0241]],
