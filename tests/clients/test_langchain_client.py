@@ -5,17 +5,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import httpx2
 import numpy as np
 import pytest
+import tiktoken
 from langchain_openai import OpenAIEmbeddings
+from process import ServerProcess
 from pydantic import SecretStr
 from texts import varied_texts
+
+from nearfar.models.checkpoint import BUILTIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from process import ServerProcess
     from sentence_transformers import SentenceTransformer
 
 # Bytes that are no text come back as the replacement sign only where a chunk cuts a character; none does here.
@@ -23,9 +27,19 @@ TEXTS = [text for text in varied_texts(120) if len(text) < 2000]
 
 
 @contextmanager
-def _embeddings(server: ServerProcess, model: str, **options: Any) -> Iterator[OpenAIEmbeddings]:
-    """Give LangChain's embeddings with connections that are closed at the end, as it leaves them open by itself."""
-    with httpx2.Client(timeout=60) as connections:
+def _embeddings(
+    server: ServerProcess, model: str, told: list[int] | None = None, **options: Any
+) -> Iterator[OpenAIEmbeddings]:
+    """Give LangChain's embeddings with connections that are closed at the end, as it leaves them open by itself.
+
+    ``told`` gets how many tokens each answer says were cut.
+    """
+
+    def note(response: httpx2.Response) -> None:
+        if told is not None:
+            told.append(int(response.headers["x-nearfar-truncated-tokens"]))
+
+    with httpx2.Client(timeout=60, event_hooks={"response": [note]}) as connections:
         key = SecretStr("unused")
         yield OpenAIEmbeddings(
             model=model, base_url=f"{server.url}/v1", api_key=key, http_client=connections, max_retries=0, **options
@@ -59,3 +73,44 @@ def test_a_text_of_many_chunks_is_accepted_chunk_by_chunk(server: ServerProcess)
 
     assert [384, 384] == [len(vector) for vector in vectors]
     assert abs(np.linalg.norm(vectors[0]) - 1) < 1e-5
+
+
+VOCABULARIES = {
+    "text-embedding-3-small": "cl100k_base",
+    "gpt-4o-embed": "o200k_base",
+    "gpt-oss-embed": "o200k_harmony",
+}
+CHUNK = 8191  # of OpenAI's tokens: what LangChain sends at most as one input
+
+
+@pytest.fixture(scope="module")
+def aliased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Run a server whose model also goes by names for which LangChain takes OpenAI's other vocabularies."""
+    config = tmp_path_factory.mktemp("aliased") / "nearfar.toml"
+    config.write_text(f'[[models]]\nname = "{BUILTIN_NAMES[0]}"\naliases = {[*VOCABULARIES][1:]}\n')
+    with ServerProcess("--config", str(config), "--engine", "torch", "--device", "cpu") as server:
+        yield server
+
+
+@pytest.mark.usefixtures("_offline_tiktoken")
+@pytest.mark.parametrize(("model", "vocabulary"), VOCABULARIES.items())
+def test_a_long_document_is_the_mean_of_its_chunks_texts(aliased: ServerProcess, model: str, vocabulary: str) -> None:
+    """The server cuts each chunk to the model's 256 tokens and says so, whether it comes as ids or as text."""
+    document = " ".join(" ".join(varied_texts(900)[30:]).split()[:20_000])
+    encoding = tiktoken.encoding_for_model(model)
+    ids = encoding.encode(document)
+    chunks = [ids[at : at + CHUNK] for at in range(0, len(ids), CHUNK)]
+    with httpx.Client(base_url=aliased.url, timeout=60) as plain:
+        replies = [plain.post("/v1/embeddings", json={"model": model, "input": encoding.decode(one)}) for one in chunks]
+    vectors = np.array([reply.json()["data"][0]["embedding"] for reply in replies])
+    expected = np.average(vectors, axis=0, weights=[len(one) for one in chunks])
+    told: list[int] = []
+
+    with _embeddings(aliased, model, told) as embeddings:
+        [vector] = embeddings.embed_documents([document])
+
+    assert vocabulary == encoding.name
+    assert len(chunks) >= 3
+    assert np.dot(vector, expected) / np.linalg.norm(expected) >= 0.999
+    assert [sum(int(reply.headers["x-nearfar-truncated-tokens"]) for reply in replies)] == told
+    assert told[0] > 15_000
