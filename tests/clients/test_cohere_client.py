@@ -11,7 +11,9 @@ import cohere
 import httpx
 import numpy as np
 import pytest
+from cohere.base_client import BaseCohere
 
+from nearfar.models.checkpoint import BUILTIN_NAMES
 from nearfar.serving.quantizing import quantize
 
 if TYPE_CHECKING:
@@ -231,3 +233,37 @@ def test_what_is_tokenized_is_the_text_again_when_joined(server: ServerProcess, 
     assert text == "".join(reply.token_strings)
     assert len(reply.tokens) == len(reply.token_strings)
     assert "hello, world" in back.text
+
+
+@pytest.mark.parametrize("suffix", ["", "/v1"])
+def test_models_are_listed_and_found_and_the_key_is_valid(server: ServerProcess, suffix: str) -> None:
+    with httpx.Client(timeout=60) as connections:
+        client = BaseCohere(token="unused", base_url=server.url + suffix, httpx_client=connections)
+        listed = client.models.list(endpoint="embed", default_only=True, page_size=5)
+        [model] = listed.models
+        found = client.models.get("rerank-v3.5")
+        key = client.check_api_key()
+
+    assert (BUILTIN_NAMES[0], ["embed", "rerank"], 256) == (model.name, model.endpoints, model.context_length)
+    assert (None, False, False) == (model.tokenizer_url, model.finetuned, model.is_deprecated)
+    assert listed.next_page_token is None
+    assert ("rerank-v3.5", ["embed", "rerank"]) == (found.name, found.default_endpoints)
+    assert key.valid
+
+
+def test_an_unknown_model_is_told_in_a_sentence(server: ServerProcess) -> None:
+    with _client(server, cohere.ClientV2) as client, pytest.raises(cohere.NotFoundError) as caught:
+        client.models.get("command/r")
+
+    assert "The model 'command/r' does not exist" == caught.value.body["message"]
+
+
+def test_what_only_the_end_of_a_long_document_says_is_found_by_version_1(server: ServerProcess) -> None:
+    long = " ".join(["bananas"] * 600) + " " + DOCUMENTS[1]
+
+    with _client(server, cohere.Client) as client:
+        reply = client.rerank(query=QUERY, documents=[DOCUMENTS[3], long], top_n=1)
+        beginning = client.rerank(query=QUERY, documents=[DOCUMENTS[0], long], top_n=1, max_chunks_per_doc=1)
+
+    assert [1] == [found.index for found in reply.results]
+    assert [0] == [found.index for found in beginning.results]
