@@ -92,6 +92,20 @@ def test_a_file_that_no_client_is_listed_with_is_found(tmp_path: Path) -> None:
     assert ["node/d/e.test.mjs", "python/b/test_c.py"] == unlisted(tmp_path, [CLIENT])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "fields"),
+    [
+        ("/v1/embeddings", b"{}", {"error", "message", "detail"}),
+        ("/v1/embeddings", b'{"truncation": null}', {"detail"}),
+        ("/v2/rerank", b"{}", {"id", "message"}),
+        ("/rerank", b"{}", {"error", "error_type"}),
+        ("/api/embed", b"{}", {"error"}),
+    ],
+)
+def test_the_proxy_refuses_in_the_vendors_own_way(path: str, body: bytes, fields: set[str]) -> None:
+    assert fields == refusal(path, body).keys()
+
+
 def test_every_client_is_listed_with_a_file_that_is_there() -> None:
     clients = read_clients(FOLDER / "clients.toml")
 
@@ -102,6 +116,8 @@ def test_every_client_is_listed_with_a_file_that_is_there() -> None:
 def test_a_client_that_is_missing_fails_the_target(fake_server: ServerProcess, tmp_path: Path) -> None:
     for file in FOLDER.glob("*.py"):
         (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "python/there").mkdir(parents=True)
+    (tmp_path / "python/there/test_b.py").touch()
     (tmp_path / "clients.toml").write_text(
         '[[client]]\npackage = "a"\nenvironment = "python/gone"\nfile = "test_a.py"\nchecks = ["embeddings"]\n'
     )
@@ -113,7 +129,7 @@ def test_a_client_that_is_missing_fails_the_target(fake_server: ServerProcess, t
     assert (1, "") == (ran.returncode, ran.stderr)
     assert "python/gone can't be installed" in ran.stdout
     assert "missing" in ran.stdout
-    assert ran.stdout.endswith("FAIL\n")
+    assert ran.stdout.endswith("FAIL\npython/there/test_b.py isn't in clients.toml\n")
 
 
 def test_the_proxy_refuses_as_often_as_it_is_told_and_passes_everything_else_on(fake_server: ServerProcess) -> None:

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from flaky import flaky
 from rows import Client, Row, checks_passed, read_clients, table, unlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
 START_S = 180  # a first start converts the model for OpenVINO
 
@@ -64,14 +65,24 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
     raise NoServerError(f"the server didn't get ready; see {MADE / 'server.log'}")
 
 
+def prepare(clients: Sequence[Client]) -> dict[str, str]:
+    """Make the environments, two at a time as pip and npm keep a core busy; give why those that failed did."""
+    names = list(dict.fromkeys(client.environment for client in clients))
+    with ThreadPoolExecutor(2) as workers:
+        return {name: why for name, why in zip(names, workers.map(_make, names), strict=True) if why}
+
+
+def _make(name: str) -> str:
+    try:
+        environment(name).make()
+    except NotInstalledError as error:
+        return str(error)
+    return ""
+
+
 def run_client(client: Client, variables: dict[str, str]) -> Row:
     """Run one client's checks; what fails is printed."""
     place = environment(client.environment)
-    try:
-        place.make()
-    except NotInstalledError as error:
-        print(f"{client.environment} can't be installed: {error}", flush=True)
-        return Row(client)
     version = place.version(client.package)
     report, printed = place.report(client, variables)
     row = Row(client, version, checks_passed(report) if report else {})
@@ -107,22 +118,26 @@ def main() -> int:
     arguments = _arguments()
     clients = read_clients(HERE / "clients.toml")
     chosen, forgotten = _chosen(clients, arguments), unlisted(HERE, clients)
-    key = os.environ.get("NEARFAR_API_KEY", "unused") if arguments.url else secrets.token_hex(16)
+    failed = prepare(chosen)
+    for name, why in failed.items():
+        print(f"{name} can't be installed: {why}", flush=True)
     if arguments.url:
-        rows = _run_all(chosen, arguments.url.rstrip("/"), key)
+        url = arguments.url.rstrip("/")
+        rows = _run_all(chosen, failed, url, os.environ.get("NEARFAR_API_KEY", "unused"))
     else:
+        key = secrets.token_hex(16)
         with serving(key) as url:
-            rows = _run_all(chosen, url, key)
+            rows = _run_all(chosen, failed, url, key)
     print(f"\n{table(rows)}")
     for path in forgotten:
         print(f"{path} isn't in clients.toml")
     return 0 if rows and all(row.is_good for row in rows) and not forgotten else 1
 
 
-def _run_all(clients: Sequence[Client], url: str, key: str) -> list[Row]:
+def _run_all(clients: Sequence[Client], failed: Container[str], url: str, key: str) -> list[Row]:
     with flaky(url) as flaky_url:
         variables = {"NEARFAR_URL": url, "NEARFAR_KEY": key, "NEARFAR_FLAKY_URL": flaky_url}
-        return [run_client(client, variables) for client in clients]
+        return [Row(client) if client.environment in failed else run_client(client, variables) for client in clients]
 
 
 if __name__ == "__main__":
