@@ -61,7 +61,9 @@ DOORS = {
     "prometheus_client": ["serving/observe", "dialects/native"],
     "openvino": ["engines/openvino"],
     "safetensors": ["engines/heads", "engines/pickles"],
-    "tokenizers": ["models/tokenizer", "models/tokens", "models/pieces", "models/marking", "models/colbert"],
+    "tokenizers": [
+        *("models/tokenizer", "models/tokens", "models/special", "models/pieces", "models/marking", "models/colbert")
+    ],
     "torch": ["engines/torch", "engines/module", "engines/heads", "engines/pickles", "engines/openvino/conversion"],
     "uvloop": ["cli"],
     "transformers": ["engines/torch", "engines/module", "engines/openvino/conversion", "models/tokenizer"],

@@ -24,11 +24,14 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     """Texts to turn into vectors.
 
     ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
-    Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, and stand for the text they decode to.
+    Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, or None for the model's own, and stand for the
+    text they decode to, of the model's own without special tokens.
     ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
     ``max_tokens`` is the caller's own limit on each text. A text over that or the model's limit keeps its ``keep``, or
     is refused if ``on_overflow`` says so; None leaves that to the model's setting. ``instruction`` is the caller's own,
-    for models that take one before queries.
+    for models that take one before queries. ``normalize`` asks for vectors of unit length, or for those that the model
+    has before it makes them so; None leaves that to the model. With ``late_chunking`` the inputs are parts of one text,
+    which is read whole, and each part's vector is the mean over its own tokens.
     """
 
     model: str | None
@@ -36,12 +39,14 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
     role: Role | None = None
     prompt: str | None = None
-    vocabulary: str = "cl100k_base"
+    vocabulary: str | None = "cl100k_base"
     ceiling: Ceiling | None = None
     max_tokens: int | None = None
     keep: Keep = "start"
     on_overflow: OnOverflow | None = None
     instruction: str | None = None
+    normalize: bool | None = None
+    late_chunking: bool = False
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):

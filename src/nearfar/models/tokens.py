@@ -18,6 +18,7 @@ from nearfar.models.asking import Asking
 from nearfar.models.chunking import Room, chunk
 from nearfar.models.marking import know_markers, mark
 from nearfar.models.row import Row
+from nearfar.models.special import PairTemplate, Template
 from nearfar.models.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class Tokens:
         if recipe.multi_vector:
             know_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
-        self._single = _Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
+        self._single = Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
         self._judge = Asking(recipe.judge.question, self._ids_of, self._begin) if recipe.judge else None
         pair = self._tokenizer.encode("a", "a") if recipe.task == "score" and not self._judge else None
-        self._pair = _PairTemplate(pair, with_types=recipe.type_ids) if pair else None
+        self._pair = PairTemplate(pair, with_types=recipe.type_ids) if pair else None
         special = (self._judge or self._pair or self._single).size
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
@@ -92,6 +93,21 @@ class Tokens:
             row = Row(template.prefix + kept + template.suffix, None, len(ids), max(0, len(ids) - room))
             rows[text] = mark(row, how, role) if how else row
         return [rows[text] for text in texts]
+
+    def encode_together(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
+        """Lay all texts' ids one after another between the special tokens, the prompt before the first.
+
+        Say from which place to which each text's own lie. Nothing is cut: the row's ``cut`` says how many are too many.
+        """
+        first = self._encoded(prompt + texts[0])
+        own = sum(stop <= len(prompt) for _, stop in first.offsets) if prompt else 0
+        ids = [*self._single.prefix, *first.ids[:own]]
+        spans = []
+        for found in (first.ids[own:], *(self._ids_of([*texts[1:]]) if texts[1:] else ())):
+            spans.append((len(ids), len(ids) + len(found)))
+            ids += found
+        content = len(ids) - len(self._single.prefix)
+        return Row([*ids, *self._single.suffix], None, content, max(content - self._room("document"), 0)), spans
 
     def pieces(self, text: str, *, special: bool) -> tuple[Piece, ...]:
         """Give a text's tokens one by one, uncut, and where in the text each lies."""
@@ -198,38 +214,9 @@ class Tokens:
                 found[at] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return found
 
-
-class _Template:
-    """The special tokens around a text, learned from one that was encoded with and without them."""
-
-    def __init__(self, wrapped: Encoding, bare: Encoding) -> None:
-        start = next((i for i in range(len(wrapped.ids)) if wrapped.ids[i : i + len(bare.ids)] == bare.ids), None)
-        if start is None or not bare.ids:
-            raise CheckpointError("tokenizer.json: its special tokens are not simply put around the text")
-        self.prefix = wrapped.ids[:start]
-        self.suffix = wrapped.ids[start + len(bare.ids) :]
-        self.size = len(self.prefix) + len(self.suffix)
-
-
-class _PairTemplate:
-    """The special tokens around and between the two texts of a pair, and the types of all of them."""
-
-    def __init__(self, pair: Encoding, *, with_types: bool) -> None:
-        sides = pair.sequence_ids  # None for special tokens
-        first, second = sides.index(0), sides.index(1)
-        spans = ((0, first), (first + sides.count(0), second), (second + sides.count(1), len(sides)))
-        self._ids = [pair.ids[start:end] for start, end in spans]
-        self._types = [pair.type_ids[start:end] for start, end in spans]
-        self._sides = (pair.type_ids[first], pair.type_ids[second])
-        self._with_types = with_types
-        self.size = sum(len(ids) for ids in self._ids)
-
-    def join(self, first: list[int], second: list[int]) -> tuple[list[int], list[int] | None]:
-        before, between, after = self._ids
-        ids = [*before, *first, *between, *second, *after]
-        if not self._with_types:
-            return ids, None
-        before, between, after = self._types
-        left, right = self._sides
-        types = [*before, *([left] * len(first)), *between, *([right] * len(second)), *after]
-        return ids, types if any(types) else None
+    def _encoded(self, text: str) -> Encoding:
+        """Read a text by itself, as ``_ids`` does, where its tokens' places are wanted."""
+        encoded = self._tokenizer.encode(text[:_HEAD_CHARACTERS], add_special_tokens=False)
+        if len(text) > _HEAD_CHARACTERS and len(encoded.ids) <= self.max_tokens:
+            encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoded

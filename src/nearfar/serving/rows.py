@@ -20,18 +20,46 @@ if TYPE_CHECKING:
 
 def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     """Tokenise the job's inputs with the prompt before each, hold them against the limits, and cut them."""
-    if job.ceiling:
-        _refuse_many_ids(job.inputs, job.ceiling)
-    texts = [text if isinstance(text, str) else openai_tokens.decode(text, job.vocabulary) for text in job.inputs]
+    texts = _texts(model, job)
     if job.max_tokens is not None and job.max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
     enough = job.ceiling.tokens_each if job.ceiling else None
     rows = model.tokens.encode(texts, prompt, job.max_tokens, enough=enough, keep=job.keep)
-    if job.ceiling:
-        # Ids were held against the ceiling in their own count, since a client cuts its chunks by it.
-        counts = [row.content if isinstance(text, str) else 0 for text, row in zip(job.inputs, rows, strict=True)]
-        _refuse_over(counts, job.ceiling)
+    _refuse_many(job, [row.content for row in rows])
     return _kept(rows, job.on_overflow or model.on_overflow)
+
+
+def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
+    """Lay all of the job's inputs in one row, and say where each lies in it. What is too long is refused, never cut."""
+    row, spans = model.tokens.encode_together(_texts(model, job), prompt)
+    counts = [stop - start for start, stop in spans]
+    _refuse_many(job, counts)
+    for index, count in enumerate(counts):
+        if not count:
+            raise EmptyInput(f"text {index} has no token this model knows")
+        if job.max_tokens is not None and count > job.max_tokens:
+            raise TooLong(index, count, job.max_tokens)
+    if row.cut:
+        raise TooManyTokens(row.content, row.content - row.cut)
+    return row, spans
+
+
+def _texts(model: Model, job: EmbedJob) -> list[str]:
+    """Turn token ids among the inputs into text."""
+    if job.ceiling:
+        _refuse_many_ids(job.inputs, job.ceiling)
+    if job.vocabulary is None:
+        tokens = model.tokens
+        return [text if isinstance(text, str) else tokens.decode(text, special=False) for text in job.inputs]
+    vocabulary = job.vocabulary
+    return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in job.inputs]
+
+
+def _refuse_many(job: EmbedJob, counts: Sequence[int]) -> None:
+    """Hold texts against the ceiling, but ids only in their own count, since a client cuts its chunks by it."""
+    if job.ceiling:
+        counted = [count if isinstance(text, str) else 0 for text, count in zip(job.inputs, counts, strict=True)]
+        _refuse_over(counted, job.ceiling)
 
 
 def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:

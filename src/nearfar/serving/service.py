@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearfar.errors import (
-    BadDimensions,
     DeadlinePassed,
     EmptyInput,
-    EngineFailed,
     InputError,
     NotReady,
     WrongTask,
@@ -32,12 +30,10 @@ from nearfar.jobs import (
     Usage,
 )
 from nearfar.models.prompts import choose_prompt
-from nearfar.serving import scores
-from nearfar.serving.quantizing import range_at
+from nearfar.serving import embedding, scores
 from nearfar.serving.ranking import by_query, compare, lay, refuse_unrankable
 from nearfar.serving.rows import (
     refuse_unrepresentable,
-    rows_of_texts,
     rows_to_classify,
     rows_to_represent,
 )
@@ -55,7 +51,7 @@ if TYPE_CHECKING:
     from nearfar.serving.ranking import Laid
     from nearfar.serving.round import Call, Results
     from nearfar.serving.scores import Scores
-    from nearfar.types import FloatArray, ModelInfo, Task, TokenIds
+    from nearfar.types import ModelInfo, Task, TokenIds
 
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
@@ -79,17 +75,15 @@ class Service:
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
         async with self._lease(job.model, "embed") as (model, prompt_name):
-            dim = model.recipe.dim
-            if not job.inputs:
-                raise EmptyInput("there is nothing to embed")
-            if job.dimensions is not None and not 1 <= job.dimensions <= dim:
-                raise BadDimensions(job.dimensions, dim)
+            embedding.refuse_unembeddable(model.recipe, job)
             prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role, job.instruction)
-            rows, vectors = await self._run(model, _size(job.inputs), lambda: rows_of_texts(model, job, prompt))
-            if job.dimensions is not None and job.dimensions < dim:
-                vectors = _shorten(vectors, job.dimensions, normalize=model.recipe.normalize)
-            spread = range_at(model.info.int8_range, dim, vectors.shape[1], unit=model.recipe.normalize)
-            return Embedded(model=model.info.name, vectors=vectors, usage=self._count(model, rows), int8_range=spread)
+            laid = await self._tokenising.run(_size(job.inputs), lambda: embedding.lay(model, job, prompt))
+            return Embedded(
+                model=model.info.name,
+                vectors=await embedding.embed(model, job, laid),
+                usage=self._count(model, laid.rows),
+                int8_range=embedding.int8_range_of(model, job),
+            )
 
     async def prepare(self, name: str | None, task: Task) -> ModelInfo:
         """See that the model that a job would get is in memory, and tell about it. Raises as ``embed`` does."""
@@ -227,14 +221,3 @@ def _size(inputs: Sequence[str | TokenIds]) -> int:
 def _refuse_showing(size: int) -> None:
     if size > _MOST_SHOWN:
         raise InputError(f"the texts have {size} characters together; at most {_MOST_SHOWN} are shown at once")
-
-
-def _shorten(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:
-    """Keep the first components, (B, D) → (B, dimensions), and make unit vectors unit vectors again."""
-    kept = vectors[:, :dimensions]
-    if normalize:
-        lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-        if not lengths.all():
-            raise EngineFailed(f"the first {dimensions} components of a vector are all zero")
-        kept = kept / lengths
-    return np.ascontiguousarray(kept)
