@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.voyage import embeddings, rerank
-from nearfar.dialects.voyage.errors import ERRORS, render_error
+from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply, render_error
 
 if TYPE_CHECKING:
     from nearfar.types import Task
@@ -39,6 +39,8 @@ dialect = Dialect(
     handlers=[embeddings.create, rerank.create],
     errors=ERRORS,
     render_error=render_error,
+    error_reply=VoyageErrorReply,
+    about="Voyage's embeddings and rerank: https://docs.voyageai.com/reference",
     prefixes=("/voyage",),
     vendor_models=_VENDOR_MODELS,
     shared=[

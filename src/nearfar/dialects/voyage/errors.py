@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from nearfar import errors
 from nearfar.dialects import ErrorRow
 
@@ -67,6 +69,12 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
 }
 
 
+class VoyageErrorReply(Struct):
+    """The body of every error."""
+
+    detail: str
+
+
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
     """Give the body of an error."""
-    return {"detail": sentence}
+    return VoyageErrorReply(sentence)
