@@ -1,0 +1,58 @@
+"""Jina's embeddings and rerank for texts, in its words: https://api.jina.ai/docs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearfar.dialects import Dialect, SharedRoute
+from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS, answer_embeddings, create_embeddings
+from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply, render_error
+from nearfar.dialects.jina.rerank import rerank
+
+if TYPE_CHECKING:
+    from nearfar.types import Task
+
+_EMBEDDERS = (
+    "jina-embeddings-v5-text-small",
+    "jina-embeddings-v5-text-nano",
+    "jina-embeddings-v5-omni-small",
+    "jina-embeddings-v5-omni-nano",
+    "jina-embeddings-v4",
+    "jina-embeddings-v3",
+    "jina-embeddings-v2-base-en",
+    "jina-embeddings-v2-base-de",
+    "jina-embeddings-v2-base-es",
+    "jina-embeddings-v2-base-zh",
+    "jina-embeddings-v2-base-code",
+    "jina-code-embeddings-1.5b",
+    "jina-code-embeddings-0.5b",
+    "jina-clip-v2",
+    "jina-clip-v1",
+)
+_RERANKERS = (
+    "jina-reranker-v3.5",
+    "jina-reranker-v3",
+    "jina-reranker-m0",
+    "jina-reranker-v2-base-multilingual",
+    "jina-reranker-v1-base-en",
+    "jina-reranker-v1-turbo-en",
+    "jina-reranker-v1-tiny-en",
+    "jina-colbert-v2",
+    "jina-colbert-v1-en",
+)
+_VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_EMBEDDERS, "embed"), **dict.fromkeys(_RERANKERS, "rank")}
+
+dialect = Dialect(
+    name="jina",
+    handlers=[create_embeddings, rerank],
+    errors=ERRORS,
+    render_error=render_error,
+    error_reply=JinaErrorReply,
+    about="Jina's embeddings and rerank: https://api.jina.ai/docs",
+    prefixes=("/jina",),
+    vendor_models=_VENDOR_MODELS,
+    shared=[
+        SharedRoute(path=path, fields=OWN_FIELDS, turn=1, answer=answer_embeddings, described=EMBEDDINGS)
+        for path in ("/v1/embeddings", "/embeddings")
+    ],
+)

@@ -1,0 +1,167 @@
+"""Jina's embeddings, for texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from nearfar import errors
+from nearfar.dialects import encoded_response, report, service_of
+from nearfar.dialects.described import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, Described, documented, needing
+from nearfar.dialects.jina.documents import Document, named, text_of
+from nearfar.dialects.reading import read_request, while_connected
+from nearfar.dialects.vectors import EmbeddingType, render_types
+from nearfar.jobs import EmbedJob
+
+if TYPE_CHECKING:
+    from nearfar.dialects import AnyRequest
+    from nearfar.jobs import Embedded
+    from nearfar.types import Role
+
+_MAX_INPUTS = 2048  # Jina's own for texts; its multimodal models take fewer
+
+# Models of code know ten tasks. What they do is still said in two words here: Jina's own models are served with the
+# prompt for queries or for passages, and others have none by these names.
+_ROLES: dict[str, Role] = {
+    "retrieval.query": "query",
+    "retrieval.passage": "document",
+    "text-matching": "similarity",
+    "classification": "classification",
+    "separation": "clustering",
+    "clustering": "clustering",
+    **{f"{kind}.query": "query" for kind in ("code", "nl2code", "qa", "code2code", "code2nl", "code2completion")},
+    **{f"{kind}.passage": "document" for kind in ("code", "nl2code", "qa", "code2code", "code2nl", "code2completion")},
+}
+_TYPES: tuple[EmbeddingType, ...] = ("float", "base64", "binary", "ubinary")
+
+OWN_FIELDS = ("task", "late_chunking", "normalized", "embedding_type", "encoding_type")
+
+_Task = Annotated[str, documented(enum=list(_ROLES))]
+_Type = Annotated[str, documented(enum=list(_TYPES))]
+_VECTOR: dict[str, Any] = {"anyOf": [NUMBERS, BASE64]}
+
+
+class JinaEmbeddingsRequest(Struct, kw_only=True):
+    """The body of POST /jina/v1/embeddings. Null means absent; fields not named here are ignored.
+
+    ``encoding_type`` is LlamaIndex's name for ``embedding_type``, and ``encoding_format`` is OpenAI's, whose clients
+    send it beside Jina's fields.
+    """
+
+    model: str | None = None
+    input: Document | Annotated[list[Document], documented(minItems=1, maxItems=_MAX_INPUTS)]
+    task: _Task | None = None
+    dimensions: AtLeastOne | None = None
+    late_chunking: bool | None = None
+    normalized: bool | None = None
+    truncate: bool | None = None
+    embedding_type: _Type | list[_Type] | None = None
+    encoding_type: _Type | list[_Type] | None = None
+    encoding_format: _Type | None = None
+    return_multivector: bool | None = None
+
+
+class JinaEmbedding(Struct, kw_only=True):
+    """One text's vector; where several types were asked for, an object that has it by type."""
+
+    object: str = "embedding"
+    index: int
+    embedding: Annotated[
+        msgspec.Raw,
+        documented(anyOf=[NUMBERS, BASE64, {"type": "object", "additionalProperties": _VECTOR}]),
+    ]
+
+
+class JinaUsage(Struct):
+    """Tokens that went through the model."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class JinaEmbeddingsReply(Struct, kw_only=True):
+    """The body of an answer, in the order of the request."""
+
+    model: str
+    object: str = "list"
+    usage: JinaUsage
+    data: list[JinaEmbedding]
+
+
+EMBEDDINGS = Described(
+    summary="Vectors of texts for a task",
+    body=needing(JinaEmbeddingsRequest, model=NOT_EMPTY),
+    reply=JinaEmbeddingsReply,
+    example={"model": "jina-embeddings-v3", "task": "retrieval.passage", "input": ["a cat on the sofa", "a dog"]},
+    reply_example={
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "object": "list",
+        "usage": {"total_tokens": 11, "prompt_tokens": 11},
+        "data": [
+            {"object": "embedding", "index": 0, "embedding": [0.0123, -0.0456]},
+            {"object": "embedding", "index": 1, "embedding": [0.0789, 0.0012]},
+        ],
+    },
+)
+# Not strict: examples of the vendor's send numbers as strings, and its server reads them.
+_decoder = msgspec.json.Decoder(JinaEmbeddingsRequest, strict=False)
+
+
+@post("/jina/v1/embeddings", status_code=200, opt={"described": EMBEDDINGS})
+async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+    return await answer_embeddings(request)
+
+
+async def answer_embeddings(request: AnyRequest) -> Response[bytes]:
+    body = await read_request(request, _decoder)
+    job, kinds = _job(body), _types(body)
+    done = await while_connected(request, service_of(request).embed(job))
+    encoded = await render_types(done, kinds, lambda rendered: _reply(done, rendered))
+    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage))
+
+
+def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
+    if body.task is not None and body.task not in _ROLES:
+        raise errors.InputError(f"task must be one of {', '.join(_ROLES)}, not {body.task[:50]!r}", "task")
+    if body.return_multivector:
+        raise errors.InputError("return_multivector: only one vector a text is given here; leave it out")
+    if body.late_chunking or body.normalized is False:
+        raise errors.InputError("late_chunking can't be true here, nor normalized false; leave them out")
+    said = body.input if isinstance(body.input, list) else [body.input]
+    if not said:
+        raise errors.EmptyInput("input must not be empty", "input")
+    if len(said) > _MAX_INPUTS:
+        raise errors.TooMany("input", len(said), _MAX_INPUTS)
+    return EmbedJob(
+        model=named(body.model),
+        inputs=tuple(text_of(one) for one in said),
+        dimensions=body.dimensions,
+        role=_ROLES[body.task] if body.task is not None else None,
+        # Jina refuses what is too long unless told to cut it; here that is for the operator to say.
+        on_overflow=None if body.truncate is None else "truncate" if body.truncate else "error",
+    )
+
+
+def _types(body: JinaEmbeddingsRequest) -> list[EmbeddingType]:
+    """Take the types in whichever spelling they came, each once."""
+    said = next((one for one in (body.embedding_type, body.encoding_type, body.encoding_format) if one), "float")
+    kinds = [said] if isinstance(said, str) else said
+    unknown = next((kind for kind in kinds if kind not in _TYPES), None)
+    if unknown is not None:
+        raise errors.InputError(f"embedding_type must be of {', '.join(_TYPES)}, not {unknown[:50]!r}")
+    return cast("list[EmbeddingType]", list(dict.fromkeys(kinds)))
+
+
+def _reply(done: Embedded, rendered: dict[str, list[msgspec.Raw]]) -> JinaEmbeddingsReply:
+    [vectors, *others] = rendered.values()
+    if others:
+        each = zip(vectors, *others, strict=True)
+        vectors = [msgspec.Raw(msgspec.json.encode(dict(zip(rendered, row, strict=True)))) for row in each]
+    return JinaEmbeddingsReply(
+        model=done.model,
+        usage=JinaUsage(done.usage.tokens, done.usage.tokens),
+        data=[JinaEmbedding(index=index, embedding=vector) for index, vector in enumerate(vectors)],
+    )

@@ -1,0 +1,118 @@
+"""Jina's rerank, for texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import UNSET, Struct, UnsetType
+
+from nearfar import errors
+from nearfar.dialects import json_response, report, service_of
+from nearfar.dialects.described import NOT_EMPTY, AtLeastOne, Described, documented, needing
+from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
+from nearfar.dialects.reading import read_request, while_connected
+from nearfar.jobs import RankJob
+
+if TYPE_CHECKING:
+    from nearfar.jobs import Ranked
+
+_MAX_DOCUMENTS = 10_000  # Jina's is 2,048; more breaks no client
+
+
+class JinaRerankRequest(Struct, kw_only=True):
+    """The body of POST /jina/v1/rerank. Null means absent; fields not named here are ignored.
+
+    ``truncate`` has gone from Jina's own description; false still refuses what is too long for the model.
+    """
+
+    model: str | None = None
+    query: Document
+    documents: Annotated[list[Document], documented(minItems=1, maxItems=_MAX_DOCUMENTS)]
+    top_n: AtLeastOne | None = None
+    return_documents: bool | None = None
+    truncate: bool | None = None
+    max_doc_length: AtLeastOne | None = None
+    return_embeddings: bool | None = None
+
+
+class JinaRerankResult(Struct, omit_defaults=True):
+    """One document's place."""
+
+    index: int
+    relevance_score: float
+    document: JinaText | UnsetType = UNSET  # absent unless wanted: clients break on null
+
+
+class JinaRerankUsage(Struct):
+    """Tokens that went through the model."""
+
+    total_tokens: int
+
+
+class JinaRerankReply(Struct, kw_only=True):
+    """The body of an answer, best first."""
+
+    model: str
+    object: str = "list"
+    usage: JinaRerankUsage
+    results: list[JinaRerankResult]
+
+
+_RERANK = Described(
+    summary="Documents sorted by how well they answer a query",
+    body=needing(JinaRerankRequest, model=NOT_EMPTY),
+    reply=JinaRerankReply,
+    example={
+        "model": "jina-reranker-v2-base-multilingual",
+        "query": "Where is the cat?",
+        "documents": ["Bananas are yellow.", {"text": "The cat sat on the mat."}],
+        "top_n": 1,
+    },
+    reply_example={
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "object": "list",
+        "usage": {"total_tokens": 21},
+        "results": [{"index": 1, "relevance_score": 0.82, "document": {"text": "The cat sat on the mat."}}],
+    },
+)
+_decoder = msgspec.json.Decoder(JinaRerankRequest, strict=False)  # as with embeddings
+
+
+@post("/jina/v1/rerank", status_code=200, opt={"described": _RERANK})
+async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
+    body = await read_request(request, _decoder)
+    job = _job(body)
+    done = await while_connected(request, service_of(request).rank(job))
+    # Told back unless asked not to: the vendor's default.
+    echoed = job.documents if body.return_documents is not False else None
+    return json_response(_reply(done, echoed), headers=report(request, done.model, len(job.documents), done.usage))
+
+
+def _job(body: JinaRerankRequest) -> RankJob:
+    if body.return_embeddings:
+        raise errors.InputError("return_embeddings: rerankers give no vectors here; ask /jina/v1/embeddings")
+    if len(body.documents) > _MAX_DOCUMENTS:
+        raise errors.TooMany("documents", len(body.documents), _MAX_DOCUMENTS)
+    if body.max_doc_length is not None and body.max_doc_length < 1:
+        raise errors.InputError(f"max_doc_length must be at least 1, not {body.max_doc_length}", "max_doc_length")
+    return RankJob(
+        model=named(body.model),
+        query=text_of(body.query),
+        documents=tuple(text_of(one) for one in body.documents),
+        top_n=body.top_n,
+        max_tokens_per_document=body.max_doc_length,
+        on_overflow="error" if body.truncate is False else None,
+    )
+
+
+def _reply(done: Ranked, echoed: tuple[str, ...] | None) -> JinaRerankReply:
+    return JinaRerankReply(
+        model=done.model,
+        usage=JinaRerankUsage(done.usage.tokens),
+        results=[
+            JinaRerankResult(found.index, found.score, UNSET if echoed is None else JinaText(echoed[found.index]))
+            for found in done.results
+        ],
+    )
