@@ -47,14 +47,16 @@ class RerankV1Request(Struct, kw_only=True):
 class RerankV2Request(Struct, kw_only=True):
     """The body of POST /v2/rerank.
 
-    Documents are cut to ``max_tokens_per_doc``, 4096 where that is absent. ``return_documents`` left the protocol, but
-    LiteLLM still sends it. ``priority`` is accepted and changes nothing. ``instruction`` is ours, as in version 1.
+    Documents are cut to ``max_tokens_per_doc``, 4096 where that is absent. An object without a ``text`` is read whole.
+    ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` is accepted
+    and changes nothing. ``instruction`` is ours, as in version 1.
     """
 
     model: str | None = None
     query: NotBlank
     documents: Documents
     top_n: AtLeastOne | None = None
+    rank_fields: list[str] | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: AtLeastOne | None = None
     priority: Priority | None = None

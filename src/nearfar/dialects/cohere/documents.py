@@ -24,20 +24,25 @@ def text_v1(index: int, document: Document, rank_fields: Sequence[str] | None) -
     return _not_empty(index, document.get("text") if isinstance(document, dict) else document)
 
 
-def text_v2(index: int, document: Document) -> str:
-    """Take the string, the object's ``text``, or all of an object without one as lines of YAML.
+def text_v2(index: int, document: Document, rank_fields: Sequence[str] | None) -> str:
+    """Take what version 1 would, or all of an object without a ``text`` as lines of YAML.
 
     Version 2 takes strings only, and its documentation wants objects turned into YAML. Its clients pass objects on as
-    they are. Raises InputError, or EmptyInput for what has no text.
+    they are. Raises as ``text_v1`` does.
     """
-    if isinstance(document, dict) and document.get("text") is None:
+    if isinstance(document, dict) and not rank_fields and document.get("text") is None:
         return _not_empty(index, _as_yaml(document))
-    return _not_empty(index, document["text"] if isinstance(document, dict) else document)
+    return text_v1(index, document, rank_fields)
 
 
 def as_object(document: Document) -> dict[str, Any]:
     """Give the document back, a string as an object with a ``text``."""
     return document if isinstance(document, dict) else {"text": document}
+
+
+def with_text(document: Document, text: str) -> dict[str, Any]:
+    """Give the document back as an object that has a ``text``, if only what was read: LiteLLM refuses one without."""
+    return {**document, "text": document.get("text") or text} if isinstance(document, dict) else {"text": text}
 
 
 def _not_empty(index: int, text: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, post
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from nearfar import errors
 from nearfar.dialects import json_response, report, service_of
@@ -20,7 +20,7 @@ from nearfar.dialects.cohere.bodies import (
     RerankV2Request,
     Result,
 )
-from nearfar.dialects.cohere.documents import as_object, text_v1, text_v2
+from nearfar.dialects.cohere.documents import as_object, text_v1, text_v2, with_text
 from nearfar.dialects.cohere.envelope import (
     ANSWER_HEADERS,
     ApiVersion,
@@ -122,7 +122,7 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
     job = RankJob(
         model=model,
         query=body.query,
-        documents=tuple(text_v2(index, given) for index, given in enumerate(body.documents)),
+        documents=tuple(text_v2(index, given, body.rank_fields) for index, given in enumerate(body.documents)),
         top_n=body.top_n,
         max_tokens_per_document=_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
@@ -144,11 +144,14 @@ async def _answer(request: AnyRequest, job: RankJob, echoed: list[Document] | No
 
 
 def _reply(done: Ranked, job: RankJob, echoed: list[Document] | None) -> RerankReply:
-    results = [
-        Result(found.index, found.score, UNSET if echoed is None else as_object(echoed[found.index]))
-        for found in done.results
-    ]
     first = job.max_chunks_per_document is not None  # of the two versions
+
+    def given_back(index: int) -> dict[str, Any] | UnsetType:
+        if echoed is None:
+            return UNSET
+        return as_object(echoed[index]) if first else with_text(echoed[index], job.documents[index])
+
+    results = [Result(found.index, found.score, given_back(found.index)) for found in done.results]
     return RerankReply(
         id=str(uuid.uuid4()),
         object="list" if first else UNSET,
