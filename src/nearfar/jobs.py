@@ -50,22 +50,27 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):
-    """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that."""
+    """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that.
+
+    ``keep`` and ``on_overflow`` as in EmbedJob.
+    """
 
     model: str | None
     inputs: tuple[str, ...]
     outputs: tuple[Output, ...] = ()
     role: Role | None = None
     prompt: str | None = None
+    keep: Keep = "start"
     on_overflow: OnOverflow | None = None
 
 
 class ClassifyJob(Struct, frozen=True, kw_only=True):
-    """Texts, or pairs of texts, to label."""
+    """Texts, or pairs of texts, to label. Of an over-long pair it is the second text whose ``keep`` is kept."""
 
     model: str | None
     inputs: tuple[str | tuple[str, str], ...]
     raw_scores: bool = False
+    keep: Keep = "start"
     on_overflow: OnOverflow | None = None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from nearfar.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
 from nearfar.models import openai_tokens
+from nearfar.models.chunking import Chunking
 from nearfar.types import TASK_OF
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from nearfar.jobs import Ceiling, ClassifyJob, EmbedJob, RepresentJob
     from nearfar.models.row import Row
     from nearfar.serving.opening import Model
-    from nearfar.types import TokenIds
+    from nearfar.types import Keep, TokenIds
 
 
 def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
@@ -89,9 +92,8 @@ def _refuse_cut(rows: Sequence[Row]) -> None:
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Tokenise texts of which all is wanted that the model makes of them."""
-    return _kept(
-        model.tokens.encode(job.inputs, prompt, role=job.role or "document"), job.on_overflow or model.on_overflow
-    )
+    rows = model.tokens.encode(job.inputs, prompt, keep=job.keep, role=job.role or "document")
+    return _kept(rows, job.on_overflow or model.on_overflow)
 
 
 def refuse_unrepresentable(model: Model, job: RepresentJob) -> None:
@@ -108,10 +110,20 @@ def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
     rows = []
     for text in job.inputs:
         if isinstance(text, str):
-            rows += model.tokens.encode([text])
+            rows += model.tokens.encode([text], keep=job.keep)
         else:
-            rows += model.tokens.encode_pairs(text[0], [text[1]], None)
+            rows.append(_pair(model, *text, job.keep))
     return _kept(rows, job.on_overflow or model.on_overflow)
+
+
+def _pair(model: Model, first: str, second: str, keep: Keep) -> Row:
+    """Put two texts together; of a second one that is too long the end is left where that is to be kept."""
+    [row] = model.tokens.encode_pairs(first, [second], None)
+    if keep == "start" or not row.cut:
+        return row
+    left = model.tokens.chunk(second, model.tokens.room_beside(first, None), Chunking(keep=keep))
+    [shorter] = model.tokens.encode_pairs(first, left.texts, None)
+    return msgspec.structs.replace(shorter, content=row.content, cut=shorter.cut + left.cut)
 
 
 def _kept(rows: list[Row], on_overflow: OnOverflow) -> list[Row]:

@@ -38,7 +38,7 @@ from nearfar.serving.rows import (
     rows_to_represent,
 )
 from nearfar.serving.tokenising import Tokenising
-from nearfar.types import TASK_OF
+from nearfar.types import TASK_OF, Representation, Task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from nearfar.serving.ranking import Laid
     from nearfar.serving.round import Call, Results
     from nearfar.serving.scores import Scores
-    from nearfar.types import ModelInfo, Task, TokenIds
+    from nearfar.types import ModelInfo, TokenIds
 
+_ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
 
@@ -125,7 +126,7 @@ class Service:
 
     async def tokenize(self, job: TokenizeJob) -> Tokenized:
         """Show the job's texts as the model reads them, uncut. No model runs, and no tokens are counted as used."""
-        async with self._any(job.model) as (model, named):
+        async with self._first(job.model, _ANY) as (model, named):
             wanted = named or job.prompt
             prompt = choose_prompt(model.recipe, wanted, None) if wanted else ""
             texts = [prompt + text for text in job.texts]
@@ -138,20 +139,42 @@ class Service:
 
     async def detokenize(self, job: DetokenizeJob) -> str:
         """Turn token ids of the model's own vocabulary into text."""
-        async with self._any(job.model) as (model, _):
+        async with self._first(job.model, _ANY) as (model, _):
             size = _size([job.ids])
             _refuse_showing(size)
             return await self._tokenising.run(size, lambda: model.tokens.decode(job.ids, special=job.special))
 
     async def represent(self, job: RepresentJob) -> Represented:
         """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""
-        held = self._lease(job.model, TASK_OF[job.outputs[0]]) if job.outputs else self._any(job.model)
+        held = self._lease(job.model, TASK_OF[job.outputs[0]]) if job.outputs else self._first(job.model, _ANY)
         async with held as (model, named):
             refuse_unrepresentable(model, job)
-            prompt = choose_prompt(model.recipe, named or job.prompt, job.role or "document")
-            size = _size(job.inputs)
-            rows, found = await self._run(model, size, lambda: rows_to_represent(model, job, prompt), "represent")
-            return Represented(model=model.info.name, texts=tuple(found), usage=self._count(model, rows))
+            return await self._represent(model, job, named)
+
+    async def token_vectors(self, job: RepresentJob) -> Represented:
+        """Give a vector for each token: the model's own where it has such, else what it pools.
+
+        The latter are the last hidden states of all tokens, special ones and the prompt's as well. A text whose role
+        isn't known then has the model's default prompt, as when it is embedded. Raises as ``embed`` does.
+        """
+        async with self._first(job.model, ("multi_vector", "embed")) as (model, named):
+            if model.recipe.multi_vector:
+                return await self._represent(model, job, named)
+            if not job.inputs:
+                raise EmptyInput("there is nothing to embed")
+            prompt = choose_prompt(model.recipe, named or job.prompt, job.role)
+            rows, states = await self._run(
+                model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "hidden"
+            )
+            texts = tuple(Representation(multi_vector=of) for of in states)
+            return Represented(model=model.info.name, texts=texts, usage=self._count(model, rows))
+
+    async def _represent(self, model: Model, job: RepresentJob, named: str | None) -> Represented:
+        prompt = choose_prompt(model.recipe, named or job.prompt, job.role or "document")
+        rows, found = await self._run(
+            model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "represent"
+        )
+        return Represented(model=model.info.name, texts=tuple(found), usage=self._count(model, rows))
 
     async def classify(self, job: ClassifyJob) -> Classified:
         """Give each text, or pair, a score for each of the model's labels. Raises as ``embed`` does."""
@@ -166,16 +189,16 @@ class Service:
             return Classified(model=model.info.name, labels=labels, scores=found, usage=self._count(model, rows))
 
     @asynccontextmanager
-    async def _any(self, name: str | None) -> AsyncIterator[Lease]:
-        """Hold a model whatever it does: the default one that embeds, else one that ranks, else one that classifies."""
+    async def _first(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
+        """Hold a model that does the first of the tasks that it, or where none is named any, does."""
         async with AsyncExitStack() as held:
-            try:
-                lease = await held.enter_async_context(self._lease(name, "embed"))
-            except WrongTask:
+            for task in tasks:
                 try:
-                    lease = await held.enter_async_context(self._lease(name, "rank"))
+                    lease = await held.enter_async_context(self._lease(name, task))
+                    break
                 except WrongTask:
-                    lease = await held.enter_async_context(self._lease(name, "classify"))
+                    if task == tasks[-1]:
+                        raise
             yield lease
 
     async def _score(self, model: Model, jobs: Sequence[RankJob]) -> tuple[list[Laid], Scores, Scores]:
