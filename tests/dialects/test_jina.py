@@ -92,3 +92,48 @@ async def test_documents_are_cut_to_the_length_that_is_asked_for(faked: httpx.As
     ]
 
     assert 4 == whole - cut
+
+
+async def test_chunks_are_read_in_their_context(builtin: httpx.AsyncClient) -> None:
+    chunks = ["Berlin is the capital of Germany.", "The city has four million people.", "It lies on the Spree."]
+
+    apart = np.array(await embed(builtin, input=chunks, late_chunking=False))
+    together = np.array(await embed(builtin, input=chunks, late_chunking=True))
+    over_shared = np.array(await embed(builtin, "/v1/embeddings", input=chunks, late_chunking=True))
+    berlin = np.array(await embed(builtin, input="Berlin"))[0]
+
+    np.testing.assert_array_equal(together, over_shared)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert all(together[1:] @ berlin > apart[1:] @ berlin + 0.1)  # they have heard which city it is
+
+
+async def test_chunks_may_be_shortened_and_made_bits_like_any_text(builtin: httpx.AsyncClient) -> None:
+    asked: dict[str, Any] = {"late_chunking": True, "task": "retrieval.passage"}
+
+    short = np.array(await embed(builtin, dimensions=64, **asked))
+    bits = await embed(builtin, dimensions=64, embedding_type="ubinary", **asked)
+
+    assert (2, 64) == short.shape
+    assert bits == np.packbits(short > 0, axis=1).tolist()
+
+
+@pytest.mark.parametrize("truncate", [True, False, None])
+async def test_chunks_that_are_too_long_together_are_refused(
+    truncate: bool | None,
+    builtin: httpx.AsyncClient,
+) -> None:
+    asked = {"model": BUILTIN_MODEL, "input": ["word " * 200] * 2, "late_chunking": True, "truncate": truncate}
+
+    refused = await builtin.post("/jina/v1/embeddings", json=asked)
+
+    assert (400, "INPUT_TOKEN_LIMIT_EXCEEDED") == (refused.status_code, refused.json()["code"])
+    assert "400 tokens together; at most 254" in refused.json()["detail"]
+
+
+async def test_vectors_need_not_be_of_unit_length(builtin: httpx.AsyncClient) -> None:
+    unit, same, longer = [np.array(await embed(builtin, normalized=said)) for said in (True, None, False)]
+
+    np.testing.assert_array_equal(unit, same)
+    lengths = np.linalg.norm(longer, axis=1, keepdims=True)
+    assert all(np.abs(lengths - 1) > 0.1)
+    np.testing.assert_allclose(unit, longer / lengths, atol=1e-5)

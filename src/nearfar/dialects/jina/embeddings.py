@@ -128,8 +128,6 @@ def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
         raise errors.InputError(f"task must be one of {', '.join(_ROLES)}, not {body.task[:50]!r}", "task")
     if body.return_multivector:
         raise errors.InputError("return_multivector: only one vector a text is given here; leave it out")
-    if body.late_chunking or body.normalized is False:
-        raise errors.InputError("late_chunking can't be true here, nor normalized false; leave them out")
     said = body.input if isinstance(body.input, list) else [body.input]
     if not said:
         raise errors.EmptyInput("input must not be empty", "input")
@@ -142,6 +140,8 @@ def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
         role=_ROLES[body.task] if body.task is not None else None,
         # Jina refuses what is too long unless told to cut it; here that is for the operator to say.
         on_overflow=None if body.truncate is None else "truncate" if body.truncate else "error",
+        normalize=body.normalized,
+        late_chunking=bool(body.late_chunking),
     )
 
 
