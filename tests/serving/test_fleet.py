@@ -79,6 +79,27 @@ async def only(folder: Path, *, on_overflow: str = "truncate") -> AsyncIterator[
         yield client
 
 
+async def test_a_vendor_s_name_means_its_model_where_that_is_served(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "v3", "bert")
+    models = (
+        ModelSettings(name=BUILTIN_MODEL),
+        ModelSettings(name=str(folder), aliases=("jinaai/jina-embeddings-v3",)),
+    )
+    async with running(Settings(models=models, engine="fake")) as app, calling(app) as client:
+        answered = {
+            name: (await client.post("/v1/embeddings", json={"model": name, "input": "fox"})).json()["model"]
+            for name in ("jina-embeddings-v3", "jina-embeddings-v3:latest", "jina-embeddings-v4", BUILTIN_MODEL)
+        }
+        told, default = [
+            (await client.get(f"/v1/models/{name}")).json()["int8_range"] for name in ("jina-embeddings-v3", "voyage-3")
+        ]
+        unknown = await client.post("/v1/embeddings", json={"model": "v-3", "input": "fox"})
+
+    assert ["v3", "v3", BUILTIN_MODEL, BUILTIN_MODEL] == list(answered.values())
+    assert told != default
+    assert 404 == unknown.status_code
+
+
 @pytest.mark.parametrize(
     ("asked", "served"),
     [

@@ -22,15 +22,26 @@ class Names:
         self._vendor_names = vendor_names
 
     def own(self, name: str) -> Slot | None:
-        """Find a model by its name or an alias; a vendor's name is nobody's own.
+        """Find a model by its name or an alias; a vendor's name is nobody's own, but of the model that has it.
 
         Ollama's clients put ``:latest`` behind a name that has no tag, so that means the name alone, unless a model is
         called just so.
         """
-        return self._called(name) or self._called(name.removesuffix(":latest"))
+        bare = name.removesuffix(":latest")
+        return self._called(name) or self._called(bare) or self._published_as(bare)
 
     def _called(self, name: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.goes_by(name)), None)
+
+    def _published_as(self, name: str) -> Slot | None:
+        """Find the model that a vendor sells by this name where it is served by its whole one, as OWNER/NAME.
+
+        Whoever asks for it would otherwise get the vectors of whichever model is the default.
+        """
+        if name not in self._vendor_names:
+            return None
+        named = ((slot, whole) for slot in self._slots for whole in (slot.name, *slot.info.aliases))
+        return next((slot for slot, whole in named if whole.rpartition("/")[2] == name), None)
 
     def _vendors(self, name: str) -> Task | None:
         """Give the task that a vendor's name stands for."""
