@@ -133,10 +133,14 @@ class DetokenizeJob(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens as the model counted them. ``tokens`` went through the model; ``truncated_tokens`` were cut off before."""
+    """Tokens as the model counted them. ``tokens`` went through the model; ``truncated_tokens`` were cut off before.
+
+    ``each`` says both of every row that went through, in their order: of a job that embeds, its texts.
+    """
 
     tokens: int
     truncated_tokens: int
+    each: tuple[tuple[int, int], ...] = ()
 
 
 class Embedded(Struct, frozen=True, kw_only=True):

@@ -231,7 +231,8 @@ class Service:
             raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
-        usage = Usage(tokens=sum(len(row.ids) for row in rows), truncated_tokens=sum(row.cut for row in rows))
+        each = tuple((len(row.ids), row.cut) for row in rows)
+        usage = Usage(tokens=sum(read for read, _ in each), truncated_tokens=sum(cut for _, cut in each), each=each)
         self._observer.tokens_counted(model.info.name, usage.tokens, usage.truncated_tokens)
         return usage
 

@@ -10,7 +10,7 @@ from nearfar.errors import BodyTooLarge, Draining, InputError, InternalFault, Ma
 from nearfar.types import ModelState
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-_STATE: dict[str, Any] = {"name": _MODEL, "state": "loaded", "bytes": 90854912, "pin": False, "requests": 0}
+_STATE: dict[str, Any] = {"name": _MODEL, "state": "loaded", "bytes": 90854912, "pin": False, "requests": 0, "closes_in_s": None}
 _ABOUT: dict[str, Any] = {
     "aliases": [],
     "tasks": ["embed", "rank"],
@@ -35,6 +35,8 @@ _ABOUT: dict[str, Any] = {
     "score": "(1 + cosine) / 2 of the query's and the document's vectors",
     "score_is_probability": False,
     "int8_range": 0.204124,
+    "parameters": 22713216,
+    "file_bytes": 90868376,
     "created": 1795538604,
 }
 _THE_MODEL: dict[str, Any] = {

@@ -14,6 +14,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
+    about="Ollama's embeddings and models, and a rerank beside them: https://docs.ollama.com/api",
     prefixes=("/api",),
     # Ollama's name of the built-in model. Its other names are of models that could be served here in truth, so each is
     # known only as an alias of the model that it means.

@@ -16,6 +16,7 @@ from nearfar.dialects import fleet_of, json_response
 from nearfar.dialects.described import described
 from nearfar.dialects.ollama.bodies import ModelRequest, named
 from nearfar.dialects.reading import read_request
+from nearfar.errors import NotReady
 
 if TYPE_CHECKING:
     from nearfar.types import ModelInfo, ModelState, Task
@@ -149,7 +150,12 @@ async def version() -> Response[bytes]:
     "/api/tags",
     http_method=["GET", "HEAD"],
     status_code=200,
-    opt=described("The served models, as Ollama lists them", reply=TagsReply, reply_example={"models": [_LISTED]}),
+    opt=described(
+        "The served models, as Ollama lists them",
+        reply=TagsReply,
+        reply_example={"models": [_LISTED]},
+        raises=(NotReady,),
+    ),
 )
 async def tags(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
@@ -173,6 +179,7 @@ async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
         reply=ShowReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example=_SHOWN,
+        counts=False,
     ),
 )
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:

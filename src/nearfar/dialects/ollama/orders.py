@@ -35,6 +35,7 @@ _CLOSE: dict[str, Any] = {
         "done": True,
         "done_reason": "unload",
     },
+    "counts": False,
 }
 
 
@@ -57,6 +58,7 @@ async def chat(request: Request[Any, Any, Any]) -> Response[bytes]:
         reply=StatusReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example={"status": "success"},
+        counts=False,
     ),
 )
 async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:

@@ -1,0 +1,22 @@
+"""embed-rerank's own routes, in its words: https://github.com/joonsoome/embed-rerank.
+
+The limits that it had (100 texts, 1,000 passages of 4,096 characters, 100 results, batches of 10) are gone.
+"""
+
+from __future__ import annotations
+
+from nearfar.dialects import Dialect
+from nearfar.dialects.embed_rerank.embedding import embed
+from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
+from nearfar.dialects.embed_rerank.reranking import batch, openai, rerank
+
+dialect = Dialect(
+    name="embed_rerank",
+    handlers=[embed, embed_info, rerank, batch, rerank_info, openai, health],
+    errors=ERRORS,
+    render_error=render_error,
+    error_reply=ErrorReply,
+    prefixes=("/api/v1", "/v1/openai", "/v1/rerank_openai", "/v1/health"),
+    about="embed-rerank's own: https://github.com/joonsoome/embed-rerank",
+)

@@ -1,0 +1,211 @@
+"""The bodies of embed-rerank's requests and answers. Null means absent; fields not named here are ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from nearfar.dialects.described import AtLeastOne, NotBlank, Numbers, documented
+
+
+class EmbedRequest(Struct, kw_only=True):
+    """The body of POST /api/v1/embed.
+
+    Every ``truncation_strategy`` but ``error`` cuts the end of a text: which sentences of it matter, nobody can tell
+    without a model. ``batch_size`` changes nothing, since batches are made of all callers' texts. ``normalize`` absent
+    leaves it to the model. ``model`` is ours: absent, it is the default one.
+    """
+
+    texts: Annotated[list[NotBlank], documented(minItems=1)]
+    batch_size: int | None = None
+    normalize: bool | None = None
+    auto_truncate: bool | None = None
+    truncation_strategy: Literal["smart_truncate", "truncate", "extract", "error"] | None = None
+    max_tokens_override: AtLeastOne | None = None
+    return_processing_info: bool | None = None
+    model: str | None = None
+
+
+class ProcessingInfo(Struct, kw_only=True):
+    """What was cut off a text, in tokens of the model, its special ones among them."""
+
+    original_tokens: int
+    processed_tokens: int
+    truncated: bool
+    strategy: str
+    warnings: list[str]
+    token_reduction: int
+    reduction_percentage: float
+
+
+class EmbeddedText(Struct, kw_only=True):
+    """One text's vector, and the beginning of the text."""
+
+    embedding: Numbers
+    index: int
+    text: str
+    processing_info: ProcessingInfo | None
+
+
+class EmbedUsage(Struct, kw_only=True):
+    """What an answer took. ``batch_size`` is how many texts were given to the model's queue at once: all."""
+
+    total_texts: int
+    total_tokens: int
+    processing_time_ms: float
+    backend: str
+    batch_size: int
+    normalize: bool
+
+
+class EmbedReply(Struct, kw_only=True):
+    """The body of an answer, in the order of the request; ``vectors`` are those of ``embeddings`` once more."""
+
+    embeddings: list[EmbeddedText]
+    vectors: list[Numbers]
+    dim: int
+    backend: str
+    device: str
+    processing_time: float
+    model_info: str
+    usage: EmbedUsage
+    timestamp: str
+    num_texts: int
+
+
+class DocumentObject(Struct, kw_only=True):
+    """A document as an object: its text is the first of these that has any."""
+
+    text: str | None = None
+    content: str | None = None
+    body: str | None = None
+    value: str | None = None
+
+
+class RerankRequest(Struct, kw_only=True):
+    """The body of POST /api/v1/rerank. ``documents`` and ``top_n`` are other names for ``passages`` and ``top_k``.
+
+    ``top_k`` absent is 10, as ever; null means all. ``model`` and ``instruction`` are ours.
+    """
+
+    query: NotBlank
+    passages: list[str | DocumentObject] | None = None
+    documents: list[str | DocumentObject] | None = None
+    top_k: AtLeastOne | UnsetType | None = UNSET
+    top_n: AtLeastOne | UnsetType | None = UNSET
+    return_documents: bool | None = None
+    model: str | None = None
+    instruction: str | None = None
+
+
+class RankedPassage(Struct, kw_only=True, omit_defaults=True):
+    """One passage's place; ``text`` unless it was not wanted."""
+
+    text: str | UnsetType = UNSET
+    score: float
+    index: int
+
+
+class RerankUsage(Struct, kw_only=True):
+    """What an answer took. ``query_length`` counts characters."""
+
+    total_passages: int
+    returned_passages: int
+    total_tokens: int
+    processing_time_ms: float
+    backend: str
+    top_k: int
+    query_length: int
+
+
+class RerankReply(Struct, kw_only=True):
+    """The body of an answer, best first; ``num_passages`` counts those that came back."""
+
+    results: list[RankedPassage]
+    query: str
+    backend: str
+    device: str
+    method: str
+    processing_time: float
+    model_info: str
+    usage: RerankUsage
+    timestamp: str
+    num_passages: int
+
+
+class OpenAIRerankRequest(Struct, kw_only=True):
+    """The body of POST /v1/openai/rerank; ``top_n`` absent, null or 0 means all."""
+
+    query: NotBlank
+    documents: Annotated[list[str | DocumentObject], documented(minItems=1)]
+    top_n: int | None = None
+    return_documents: bool | None = None
+    model: str | None = None
+    instruction: str | None = None
+
+
+class OpenAIRanked(Struct, kw_only=True, omit_defaults=True):
+    """One document's place; ``document`` only where it was asked for."""
+
+    index: int
+    score: float
+    document: str | UnsetType = UNSET
+
+
+class OpenAIUsage(Struct, kw_only=True):
+    """What an answer took, in documents and tokens."""
+
+    total_passages: int
+    returned_passages: int
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIRerankReply(Struct, kw_only=True):
+    """The body of an answer to POST /v1/openai/rerank, best first."""
+
+    object: str = "list"
+    data: list[OpenAIRanked]
+    model: str
+    usage: OpenAIUsage
+
+
+class Backend(Struct, kw_only=True):
+    """Who does the work."""
+
+    name: str
+    device: str
+    model_name: str
+    dtype: str
+    max_tokens: int
+    embedding_dimension: int | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+
+
+class ServiceInfo(Struct, kw_only=True):
+    """The body of GET /api/v1/embed/info and /api/v1/rerank/info; ``available`` says whether it is in memory now."""
+
+    service: str
+    version: str
+    backend: Backend
+    available: bool
+    supported_operations: list[str]
+
+
+class HealthBackend(Struct, kw_only=True):
+    """The model that embeds."""
+
+    name: str
+    device: str
+    model: str
+    ready: bool
+
+
+class HealthReply(Struct, kw_only=True):
+    """The body of GET /v1/health where all is well."""
+
+    status: str
+    openai_compatible: bool
+    backend: HealthBackend | UnsetType = UNSET
+    timestamp: float
