@@ -39,7 +39,7 @@ def test_embeddings_shorter() -> None:
 
 
 def test_error_for_a_wrong_key_is_lost_in_the_clients_own_mistake() -> None:
-    """Version 0.3.7 of voyageai, which this needs, names a module that it lacks wherever a refusal has an OpenAI ``error``.
+    """Version 0.3.7 of voyageai, which this needs, names a module that it lacks where a refusal has OpenAI's ``error``.
 
     A wrong key is refused before the body is read, and so in the words of all whose path it is. Version 0.5 is well.
     """
