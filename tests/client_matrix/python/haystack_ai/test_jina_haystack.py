@@ -60,6 +60,23 @@ def test_embeddings_of_documents() -> None:
     assert_vectors(TEXTS, [document.embedding for document in found["documents"]])
 
 
+def test_embeddings_on_a_path_of_jina_s_own() -> None:
+    found = JinaTextEmbedder(**_embedding(f"{URL}/jina")).run(QUERY)
+
+    assert_vectors([QUERY], [found["embedding"]])
+    assert found["meta"]["usage"]["prompt_tokens"] > 0
+
+
+def test_embeddings_read_in_their_context() -> None:
+    embedder = JinaDocumentEmbedder(**_embedding(), late_chunking=True, progress_bar=False)
+
+    found = [document.embedding for document in embedder.run(DOCUMENTS)["documents"]]
+    alone = JinaTextEmbedder(**_embedding(), late_chunking=True).run(TEXTS[0])["embedding"]
+
+    assert len(TEXTS) == len(found)
+    assert found[0] != alone
+
+
 def test_embeddings_asynchronously() -> None:
     found = asyncio.run(JinaTextEmbedder(**_embedding()).run_async(QUERY))
 
@@ -71,6 +88,13 @@ def test_rerank_gives_the_best_first() -> None:
 
     assert_scores(_scores(found))
     assert found["meta"]["model"]
+    assert found["meta"]["usage"]["total_tokens"] > 0
+
+
+def test_rerank_on_a_path_of_jina_s_own() -> None:
+    found = JinaRanker(**_ranking(f"{URL}/jina"), top_k=2).run(QUERY, RANKED)
+
+    assert_scores(_scores(found), top=2)
     assert found["meta"]["usage"]["total_tokens"] > 0
 
 

@@ -65,6 +65,17 @@ def test_embeddings_of_the_asynchronous_client() -> None:
     assert_vectors(TEXTS, asyncio.run(ask()).embeddings)
 
 
+def test_embeddings_and_rerank_on_a_path_of_its_own() -> None:
+    client = voyageai.Client(api_key=KEY, base_url=f"{URL}/voyage/v1")
+
+    found = client.embed(TEXTS, model=MODEL, input_type="document")
+    ranked = client.rerank(QUERY, PASSAGES, model=RERANK)
+
+    assert_vectors(TEXTS, found.embeddings)
+    assert found.total_tokens > len(TEXTS)
+    assert_scores([(one.index, one.relevance_score) for one in ranked.results])
+
+
 def test_rerank_gives_the_best_first() -> None:
     found = _client().rerank(QUERY, PASSAGES, model=RERANK)
 
