@@ -10,7 +10,14 @@ from nearfar.errors import BodyTooLarge, Draining, InputError, InternalFault, Ma
 from nearfar.types import ModelState
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-_STATE: dict[str, Any] = {"name": _MODEL, "state": "loaded", "bytes": 90854912, "pin": False, "requests": 0, "closes_in_s": None}
+_STATE: dict[str, Any] = {
+    "name": _MODEL,
+    "state": "loaded",
+    "bytes": 90854912,
+    "pin": False,
+    "requests": 0,
+    "closes_in_s": None,
+}
 _ABOUT: dict[str, Any] = {
     "aliases": [],
     "tasks": ["embed", "rank"],
