@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from checkpoints import HIDDEN, lay, write_transformer
 
-from nearfar.errors import CheckpointError
-from nearfar.models.families import KNOWN, known_by
-from nearfar.models.prompts import takes_instructions
+from nearfar.errors import CheckpointError, InputError
+from nearfar.models.families import KNOWN, Known, known_by
+from nearfar.models.prompts import choose_prompt
 from nearfar.models.reading import read_recipe
+from nearfar.models.recipe import Recipe
 
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 README = Path(__file__).parents[2] / "README.md"
@@ -228,11 +229,19 @@ def test_what_transformers_would_leave_out_without_a_word_is_refused(
         read_recipe(folder)
 
 
+def _takes_instructions(known: Known) -> bool:
+    recipe = Recipe(architecture="", model_type="", task="embed", max_tokens=64, hidden_size=8, prompts=known.prompts)
+    try:
+        return "Find the law." in choose_prompt(recipe, None, "query", "Find the law.")
+    except InputError:
+        return False
+
+
 def test_the_readme_s_table_is_the_registry() -> None:
     words = {"cls": "first token", "mean": "mean", "lasttoken": "last token"}
     rows: dict[tuple[str, str, str], list[str]] = {}
     for known in KNOWN:
-        instructed = "yes" if takes_instructions(known.prompts) else "–"
+        instructed = "yes" if _takes_instructions(known) else "–"
         row = (words[known.pooling], ", ".join(known.prompts) or "–", instructed)
         rows.setdefault(row, []).append(known.source.rpartition("/")[2])
     expected = [f"| {', '.join(names)} | {' | '.join(row)} |" for row, names in sorted(rows.items())]

@@ -9,7 +9,7 @@ from checkpoints import lay
 
 from nearfar.errors import CheckpointError, InputError
 from nearfar.models.families import KNOWN
-from nearfar.models.prompts import choose_prompt, prompt_for, prompts_of, takes_instructions
+from nearfar.models.prompts import choose_prompt, prompt_for, prompts_of
 from nearfar.models.recipe import Recipe
 from nearfar.types import Role
 
@@ -108,7 +108,6 @@ class TestInstructions:
     def test_the_caller_s_own_stands_where_the_model_s_does(
         self, prompts: dict[str, str], expected: str, role: Role | None
     ) -> None:
-        assert takes_instructions(prompts)
         assert expected == choose_prompt(recipe_of(prompts), None, role, "Find the law.")
 
     def test_it_may_have_lines_and_braces(self) -> None:
@@ -122,7 +121,6 @@ class TestInstructions:
             choose_prompt(recipe_of(prompts), None, "query", "Find the law.")
 
         assert "instruction" == refused.value.param
-        assert not takes_instructions(prompts)
 
     @pytest.mark.parametrize(("named", "role"), [(None, "document"), ("document", None), ("s2s_query", "query")])
     def test_documents_and_texts_with_a_prompt_by_name_take_none(self, named: str | None, role: Role | None) -> None:

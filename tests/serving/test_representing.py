@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import lay, write_transformer
-from conftest import running
+from conftest import running, until
 from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -52,6 +54,30 @@ async def test_tokens_vectors_rank_by_max_sim(tmp_path: Path) -> None:
     assert np.argsort(-expected).tolist() == [one.index for one in found.results]
     for one in found.results:
         assert one.score == pytest.approx((1 + expected[one.index] / 16) / 2, abs=1e-5)
+
+
+async def test_comparing_after_a_forward_waits_for_nobody_s_text(tmp_path: Path) -> None:
+    """The threads that read texts, and the gate before them, may be full of other requests' by then."""
+    write_colbert(tmp_path / "colbert", "bert")
+    job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
+    forwards, texts = threading.Event(), threading.Event()
+
+    async with serving(tmp_path / "colbert") as service, service._lease(None, "rank") as (model, _):
+        try:
+            held = [asyncio.ensure_future(model.lane._on_thread(forwards.wait)) for _ in model.lane._workers]
+            asked = asyncio.create_task(service.rank(job))
+            await until(lambda: model.lane.depth().tokens > 0)
+            read = [asyncio.create_task(service._tokenising.run(2000, texts.wait)) for _ in range(2)]
+            await until(lambda: service._tokenising._waiting == 4000)
+            forwards.set()
+            async with asyncio.timeout(30):
+                found = await asked
+        finally:
+            forwards.set()
+            texts.set()
+        await asyncio.gather(*held, *read)
+
+    assert 4 == len(found.results)
 
 
 def test_a_document_without_vectors_comes_last() -> None:

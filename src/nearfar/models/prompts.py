@@ -104,11 +104,6 @@ def choose_prompt(recipe: Recipe, named: str | None, role: Role | None, instruct
     return prompt
 
 
-def takes_instructions(prompts: Mapping[str, str]) -> bool:
-    """Tell whether the prompt for queries has a place for another instruction."""
-    return _INSTRUCTED.fullmatch(prompt_for(prompts, "query") or "") is not None
-
-
 def _instruct(recipe: Recipe, wanted: str, instruction: str) -> str:
     """Put the instruction where the prompt for queries has its own, as every such model's page does for all tasks."""
     template = _INSTRUCTED.fullmatch(prompt_for(recipe.prompts, "query") or "")
