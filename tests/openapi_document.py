@@ -42,3 +42,11 @@ def address(path: str, operation: dict[str, Any]) -> str:
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
     return path
+
+
+def resolved(part: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference to one of the components."""
+    found: Any = DOCUMENT
+    for step in part.get("$ref", "").split("/")[1:]:
+        found = found[step]
+    return found if "$ref" in part else part

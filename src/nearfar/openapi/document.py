@@ -107,14 +107,26 @@ def _parameters(told: Told) -> list[Json]:
 def _answer(claims: Sequence[Told], schemas: Schemas) -> Json:
     first = claims[0].about
     names = ["x-request-id", *([_CUT] if all(told.about.body and told.about.counts for told in claims) else [])]
-    own = {name: {"description": text, "schema": {"type": "string"}} for name, text in first.headers.items()}
-    answer: Json = {"description": first.summary, "headers": {**_named_headers(names), **own}}
+    answer: Json = {"description": first.summary, "headers": {**_named_headers(names), **_own_headers(claims)}}
     if claims[0].method != "head":
         replies = [schemas.of(told.about.reply, told.dialect) for told in claims if told.about.reply]
         examples = _examples(claims, "reply")
         content = {"schema": any_of(replies) if replies else {"type": "string"}}
         answer["content"] = {first.media_type: content | ({"examples": examples} if examples else {})}
     return answer
+
+
+def _own_headers(claims: Sequence[Told]) -> Json:
+    """Give what a dialect's answers have beside the usual; required unless another that shares the path lacks it."""
+    named = {name: text for told in claims for name, text in told.about.headers.items()}
+    return {
+        name: {
+            "description": text,
+            "required": all(name in told.about.headers for told in claims),
+            "schema": {"type": "string"},
+        }
+        for name, text in named.items()
+    }
 
 
 def _refusals(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) -> Json:

@@ -118,8 +118,16 @@ class TheModel(Struct, kw_only=True):
     docker_label: None = None
 
 
+class EarlyInfoReply(Struct, kw_only=True):
+    """The body of GET /info before the models' files are read."""
+
+    name: str
+    version: str
+    models: Annotated[list[ServedModel], documented(maxItems=0)]  # type: ignore[valid-type]
+
+
 class InfoReply(TheModel, kw_only=True):
-    """The body of GET /info; before the models' files are read, our own three fields alone."""
+    """The body of GET /info."""
 
     name: str
     version: str

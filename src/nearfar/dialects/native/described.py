@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.dialects.described import described
-from nearfar.dialects.native.bodies import Health, InfoReply, ModelOrder, RepresentReply, RepresentRequest
+from nearfar.dialects.native.bodies import (
+    EarlyInfoReply,
+    Health,
+    InfoReply,
+    ModelOrder,
+    RepresentReply,
+    RepresentRequest,
+)
 from nearfar.errors import BodyTooLarge, Draining, InputError, InternalFault, MalformedBody, NotReady, UnknownModel
 from nearfar.types import ModelState
 
@@ -74,11 +81,16 @@ LIVE = described("Whether the process runs", reply=Health, reply_example={"statu
 READY = described("Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(NotReady, Draining))
 INFO = described(
     "What is served, and how",
-    reply=InfoReply,
+    reply=(InfoReply, EarlyInfoReply),
     reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_THE_MODEL},
 )
 OPENAPI = described("This document", reply=dict[str, Any], raises=())
-DOCS = described("This document as a page", media_type="text/html", raises=())
+DOCS = described(
+    "This document as a page",
+    media_type="text/html",
+    raises=(),
+    headers={"content-security-policy": "Forbids everything but the page's own style"},
+)
 METRICS = described("Metrics for Prometheus", media_type="text/plain")
 REPRESENT = described(
     "All that a model makes of texts",

@@ -110,6 +110,7 @@ RERANK = Described(
 
 DECODE = described(
     "Texts of token ids",
+    counts=False,
     body=DecodeRequest,
     reply=list[str],
     example={"ids": [101, 7592, 102]},
