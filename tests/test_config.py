@@ -35,6 +35,7 @@ FIELDS = {
     "on_overflow": ("error", 'on_overflow = "error"', "error"),
     "log_format": ("json", 'log_format = "json"', "json"),
     "otlp_endpoint": ("http://trace.test:4318", 'otlp_endpoint = "http://trace.test:4318"', "http://trace.test:4318"),
+    "tei_metrics": ("true", "tei_metrics = true", True),
     "max_body_bytes": ("1000", "max_body_bytes = 1_000", 1000),
     "batch_tokens": ("64", "batch_tokens = 64", 64),
     "queue_tokens": ("128", "queue_tokens = 128", 128),

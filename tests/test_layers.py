@@ -55,7 +55,7 @@ DOORS = {
     "mlx_embeddings": ["engines/mlx/library"],
     "msgspec": [""],
     "numpy": ["types", "engines", "serving"],
-    "opentelemetry": ["serving/observe", "tracing"],
+    "opentelemetry": ["serving/observe", "serving/tei_metrics", "tracing"],
     "orjson": ["dialects/vectors"],
     "platformdirs": ["config"],
     "prometheus_client": ["serving/observe", "dialects/native"],

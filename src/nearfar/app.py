@@ -21,6 +21,7 @@ from nearfar.openapi import Documentation
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics, RequestRecord
 from nearfar.serving.service import Service
+from nearfar.serving.tei_metrics import TeiMetrics
 from nearfar.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> Litestar:
     vendor_names: dict[str, Task] = {}
     for dialect in dialects:
         vendor_names |= dialect.vendor_models
-    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, vendor_names, metrics)
     drain = Drain()
     guard = KeyGuard(settings.api_key) if settings.api_key else None

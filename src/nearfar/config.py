@@ -91,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_overflow: OnOverflow = "truncate"
     log_format: LogFormat = "auto"
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
+    tei_metrics: bool = False  # text-embeddings-inference's names beside ours
     max_body_bytes: Positive = 10_000_000
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests

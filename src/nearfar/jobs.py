@@ -52,11 +52,11 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
 class RepresentJob(Struct, frozen=True, kw_only=True):
     """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that.
 
-    ``keep`` and ``on_overflow`` as in EmbedJob.
+    Token ids among ``inputs`` are the model's own. ``keep`` and ``on_overflow`` as in EmbedJob.
     """
 
     model: str | None
-    inputs: tuple[str, ...]
+    inputs: tuple[str | TokenIds, ...]
     outputs: tuple[Output, ...] = ()
     role: Role | None = None
     prompt: str | None = None
@@ -132,6 +132,19 @@ class DetokenizeJob(Struct, frozen=True, kw_only=True):
     special: bool = True
 
 
+class Timings(Struct, frozen=True, kw_only=True):
+    """How long a job took, from when its model was there, in seconds.
+
+    ``tokenise_s`` passed until its rows were in the queue, then ``queue_s`` until the first batch with some of them
+    began, and then ``run_s`` until the last one ended, with whatever the engine did for others in between.
+    """
+
+    total_s: float
+    tokenise_s: float
+    queue_s: float
+    run_s: float
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """Tokens as the model counted them. ``tokens`` went through the model; ``truncated_tokens`` were cut off before.
 
@@ -152,6 +165,7 @@ class Embedded(Struct, frozen=True, kw_only=True):
     model: str
     vectors: FloatArray
     usage: Usage
+    timings: Timings
     int8_range: float | None
 
 
@@ -161,6 +175,7 @@ class Represented(Struct, frozen=True, kw_only=True):
     model: str
     texts: tuple[Representation, ...]
     usage: Usage
+    timings: Timings
 
 
 class Classified(Struct, frozen=True, kw_only=True):
@@ -170,6 +185,7 @@ class Classified(Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     scores: FloatArray
     usage: Usage
+    timings: Timings
 
 
 class RankedDocument(Struct, frozen=True):
@@ -190,6 +206,7 @@ class Ranked(Struct, frozen=True, kw_only=True):
     results: tuple[RankedDocument, ...]
     document_tokens: tuple[int, ...]
     usage: Usage
+    timings: Timings
 
 
 class Scored(Struct, frozen=True, kw_only=True):
@@ -198,6 +215,7 @@ class Scored(Struct, frozen=True, kw_only=True):
     model: str
     scores: tuple[float, ...]
     usage: Usage
+    timings: Timings
 
 
 class Piece(Struct, frozen=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine,
 from nearfar.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.models.row import Row
 from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.serving.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from typing import Any, Literal
 
-    from nearfar.serving.observe import BatchRecord, CloseReason, LoadRecord, RequestRecord
+    from nearfar.serving.observe import BatchRecord, CloseReason, JobRecord, LoadRecord, RequestRecord
     from nearfar.types import FloatArray
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +38,8 @@ class Watcher:
         self.batches.append(record)
 
     def request_done(self, record: RequestRecord) -> None: ...
+
+    def job_done(self, record: JobRecord) -> None: ...
 
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None: ...
 
@@ -382,3 +386,35 @@ async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
     with pytest.raises(EngineFailed):
         await lane.open(lambda: FakeEngine(DIM), row(NAN))
     await lane.close()
+
+
+async def test_a_job_s_times_are_parts_of_the_whole() -> None:
+    began = time.perf_counter()
+    async with open_lane() as there:
+        watch = Stopwatch()
+        await there.lane.submit([row(1), row(2)], watch=watch)
+
+        found = watch.timings()
+
+    assert 0 < found.total_s < time.perf_counter() - began
+    assert min(found.tokenise_s, found.queue_s, found.run_s) > 0
+    assert found.tokenise_s + found.queue_s + found.run_s <= found.total_s
+
+
+async def test_every_batch_of_a_job_counts_and_the_wait_is_that_for_the_first() -> None:
+    async with open_lane(batch_tokens=4) as there:
+        watch = Stopwatch()
+        await there.lane.submit([row(*range(1, 5)), row(*range(2, 6)), row(*range(3, 7))], watch=watch)
+
+        found, batches = watch.timings(), there.watcher.batches
+
+    assert 3 == len(batches)
+    assert sum(batch.run_s for batch in batches) <= found.run_s
+    assert found.queue_s + found.run_s <= found.total_s
+
+
+async def test_a_watch_that_nobody_used_has_only_been_tokenising() -> None:
+    found = Stopwatch().timings()
+
+    assert (0, 0) == (found.queue_s, found.run_s)
+    assert found.tokenise_s == found.total_s

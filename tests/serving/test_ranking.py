@@ -103,7 +103,7 @@ async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
     text = " ".join(LONG)
 
     async with serving(write(tmp_path, "judge")) as service:
-        async with service._lease(None, "rank") as (model, _):
+        async with service._holding.lease(None, ("rank",)) as (model, _):
             room = model.tokens.room_beside(QUERY, None)
             pieces = model.tokens.chunk(text, room, Chunking(most=50)).texts
             rows = model.tokens.encode_pairs(QUERY, pieces, None)

@@ -21,12 +21,12 @@ from nearfar.serving.finding import find_model
 from nearfar.serving.loading import Loader
 from nearfar.serving.names import Names
 from nearfar.serving.opening import Model, Opener
-from nearfar.serving.slot import Slot
+from nearfar.serving.slot import Limits, Slot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from nearfar.config import OnOverflow, Settings
+    from nearfar.config import Settings
     from nearfar.serving.observe import Observer, QueueDepth
     from nearfar.types import ModelInfo, ModelState, Room, Task
 
@@ -38,14 +38,6 @@ class Lease(NamedTuple):
 
     model: Model
     prompt: str | None
-
-
-class Limits(NamedTuple):
-    """How much a model takes: in a batch, None while it isn't in memory, and in its queue; and what it cuts."""
-
-    batch_tokens: int | None
-    queue_tokens: int
-    on_overflow: OnOverflow
 
 
 class Fleet:
@@ -149,12 +141,7 @@ class Fleet:
 
     def limits_of(self, name: str) -> Limits:
         """Tell how much the model of this name takes. Raises UnknownModel."""
-        slot = self._names.listed(name)
-        return Limits(
-            batch_tokens=slot.model.lane.batch_tokens if slot.model else None,
-            queue_tokens=self._settings.queue_tokens,
-            on_overflow=slot.found.wanted.on_overflow or self._settings.on_overflow,
-        )
+        return self._names.listed(name).limits(self._settings)
 
     async def load(self, name: str) -> ModelState:
         """Load the model of this name or alias, however soon after a load that failed.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nearfar.models.row import Row
     from nearfar.serving.observe import Observer
     from nearfar.serving.round import Call, Results
+    from nearfar.serving.stopwatch import Stopwatch
     from nearfar.types import FloatArray, Representation
 
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
@@ -66,7 +67,7 @@ class Lane:
     def __init__(self, model: str, call: Call, limits: LaneLimits, observer: Observer) -> None:
         self._model = model
         self._call = call
-        self._batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
+        self.batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
         self._queue_tokens = limits.queue_tokens
         self._observer = observer
         self._opener = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{model}")
@@ -84,7 +85,7 @@ class Lane:
     async def open(self, open_engine: Callable[[], Engine], probe: Row) -> Engine:
         """Open the engine on the lane's first thread and let ``probe`` through it; only then is the lane open."""
         self._engine = engine = await self._on_thread(open_engine)
-        self._batch_tokens = self._batch_tokens or engine.info.batch_tokens
+        self.batch_tokens = self.batch_tokens or engine.info.batch_tokens
         self._most_padding = engine.info.most_padding if engine.info.padded else None
         _, failed = await self._on_thread(lambda: self._forward([probe], self._call))
         if failed:
@@ -120,11 +121,6 @@ class Lane:
         """Tell whether rows that are submitted now will be run."""
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
 
-    @property
-    def batch_tokens(self) -> int:
-        """Tell how many tokens a batch may have; 0 before the engine is open."""
-        return self._batch_tokens
-
     def depth(self) -> QueueDepth:
         """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
         measure = getattr(self._engine, "memory", dict[str, int])
@@ -136,25 +132,26 @@ class Lane:
         drain_s = self._tokens / rate if rate else None if self._tokens else 0.0
         return Room(limit=self._queue_tokens, free=self._queue_tokens - self._tokens, drain_s=drain_s)
 
-    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
+    async def submit(self, rows: Sequence[Row], call: Call | None = None, watch: Stopwatch | None = None) -> Results:
         """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) objects, in their order.
 
         Raises Overloaded when the queue has no room, EngineFailed when the engine failed on any of the rows.
-        Cancelling the call drops the rows that haven't run.
+        Cancelling the call drops the rows that haven't run. ``watch`` is told when they came and when they ran.
         """
         if not self.is_open:
             raise NotReady(f"{self._model} has stopped", retry_after_s=1)
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
         shares = self._engine is not None and self._engine.info.shares
-        ticket = Ticket(rows, asyncio.get_running_loop().create_future(), call or self._call, shares=shares)
+        future = asyncio.get_running_loop().create_future()
+        ticket = Ticket(rows, future, call or self._call, watch, shares=shares)
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
         tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
         if self._tokens + tokens > self._queue_tokens:
             room = self.room()
             retry_after_s = min(max(math.ceil(room.drain_s or 1), 1), _MAX_RETRY_AFTER_S)
             raise Overloaded(f"the queue of {self._model} is full", retry_after_s, room)
-        if ticket.waiting_tokens <= self._batch_tokens:
+        if ticket.waiting_tokens <= self.batch_tokens:
             self._small_came = time.monotonic()
         self._tokens += tokens
         self._round.add(ticket)
@@ -182,7 +179,7 @@ class Lane:
             raise
 
     def _budget(self) -> Budget:
-        full = bulk = self._batch_tokens
+        full = bulk = self.batch_tokens
         if self._tokens_per_s and time.monotonic() - self._small_came < _COMPANY_S:
             bulk = min(full, max(round(self._tokens_per_s * _BULK_S), full // _LEAST_SHARE))
         return Budget(full=full, bulk=bulk, most_padding=self._most_padding, idle=max(self._idle, 1))
@@ -200,11 +197,11 @@ class Lane:
             results, failed = await self._on_thread(lambda: self._forward(rows, batch[0].ticket.call))
         except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
             _log.exception("the engine of %s failed on a batch of %d rows", self._model, len(rows))
-            self._record(batch, rows, time.perf_counter() - started, failed=True)
+            self._record(batch, rows, started, failed=True)
             for place in batch:
                 place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"), cause=error)
             return
-        self._record(batch, rows, time.perf_counter() - started, failed=False)
+        self._record(batch, rows, started, failed=False)
         for at, (places, result) in enumerate(zip(groups, results, strict=True)):
             for place in places:
                 self._deliver(place, result, failed.get(at))
@@ -231,14 +228,19 @@ class Lane:
         failed: dict[int, type[ServingError]] = dict.fromkeys(broken, EngineFailed)
         return results, failed | dict.fromkeys(too_large, OutOfMemory)
 
-    def _record(self, batch: list[Place], rows: Sequence[Row], run_s: float, *, failed: bool) -> None:
+    def _record(self, batch: list[Place], rows: Sequence[Row], started: float, *, failed: bool) -> None:
+        ended = time.perf_counter()
+        run_s = ended - started
         lengths = [len(row.ids) for row in rows]
         rate = sum(place.ticket.lengths[place.index] for place in batch) / max(run_s, 1e-6)
         self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
+        tickets = {id(place.ticket): place.ticket for place in batch}
+        for ticket in tickets.values():
+            ticket.ran(started, ended)
         record = BatchRecord(
             model=self._model,
             rows=len(rows),
-            requests=len({id(place.ticket) for place in batch}),
+            requests=len(tickets),
             tokens=sum(lengths),
             padded_tokens=padded_tokens(lengths),
             run_s=run_s,

@@ -15,6 +15,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from prometheus_client import CollectorRegistry, generate_latest
 
+from nearfar.jobs import Timings
+from nearfar.types import Task
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -45,6 +48,15 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """One job of so many inputs, and how long it took, or what was raised instead."""
+
+    task: Task
+    inputs: int
+    failure: type[BaseException] | None
+    timings: Timings | None
+
+
 class LoadRecord(Struct, frozen=True, kw_only=True):
     """One model that was loaded, or couldn't be, and how long that took, the wait for room not counted."""
 
@@ -64,6 +76,9 @@ class Observer(Protocol):
 
     def request_done(self, record: RequestRecord) -> None:
         """Take note of an answered request."""
+
+    def job_done(self, record: JobRecord) -> None:
+        """Take note of a job that ended, well or not."""
 
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None:
         """Take note of what one job brings to a model, and of what was cut off it."""
@@ -170,6 +185,9 @@ class Metrics:
         """Count a request by route, method and status."""
         of = {"route": record.route, "method": record.method, "status": str(record.status)}
         self._request_s.record(record.seconds, of)
+
+    def job_done(self, record: JobRecord) -> None:
+        """Count nothing: the request that a job is for is counted, and so are its batches."""
 
     def tokens_counted(self, model: str, tokens: int, truncated: int) -> None:
         """Count a job's tokens."""

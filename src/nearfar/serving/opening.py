@@ -19,27 +19,38 @@ from nearfar.models.tokens import Tokens
 from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.finding import UNKNOWN, Found
 from nearfar.serving.lane import Lane, LaneLimits
+from nearfar.serving.stopwatch import Stopwatch
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from nearfar.config import Settings
+    from nearfar.models.row import Row
     from nearfar.serving.observe import Observer
+    from nearfar.serving.round import Call, Results
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
+    """One open model: its tokenizer, its recipe, its lane, and all that is true of it.
+
+    ``watch`` is that of the job for which the model is held; on others nobody looks.
+    """
 
     info: ModelInfo
     recipe: Recipe
     tokens: Tokens
     lane: Lane
     on_overflow: OnOverflow
+    watch: Stopwatch = msgspec.field(default_factory=Stopwatch)
+
+    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
+        """Let the lane run the rows, and the watch hear of it. Gives and raises what ``Lane.submit`` does."""
+        return await self.lane.submit(rows, call, self.watch)
 
 
 class Opener:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from nearfar.engines.sharing import costs
 from nearfar.serving.batching import pack, plan
+from nearfar.serving.stopwatch import Stopwatch
 from nearfar.types import Representation
 
 if TYPE_CHECKING:
@@ -56,13 +57,21 @@ class Ticket:
 
     ``lengths`` are what its rows cost an engine, in tokens: with ``shares``, what they begin with alike counts once. A
     row that the request has several times is one object in ``rows``; it runs once, so that equal texts get equal
-    answers to the last digit.
+    answers to the last digit. ``watch`` is whom the lane tells when its rows ran.
     """
 
     def __init__(
-        self, rows: Sequence[Row], future: asyncio.Future[Results], call: Call = "embed", *, shares: bool = False
+        self,
+        rows: Sequence[Row],
+        future: asyncio.Future[Results],
+        call: Call = "embed",
+        watch: Stopwatch | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
         self.call = call
+        self._watch = watch or Stopwatch()
+        self._watch.submitted()
         places: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             places.setdefault(id(row), []).append(index)
@@ -85,6 +94,10 @@ class Ticket:
         """Note that a row is about to run."""
         self.waiting.remove(index)
         self.waiting_tokens -= self.lengths[index]
+
+    def ran(self, began: float, ended: float) -> None:
+        """Note that a batch has run in which some of its rows were."""
+        self._watch.ran(began, ended)
 
     def write(self, index: int, result: FloatArray | Representation) -> None:
         """Put a row's result wherever the request has that row; the last one resolves the future."""

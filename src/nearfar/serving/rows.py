@@ -52,10 +52,14 @@ def _texts(model: Model, job: EmbedJob) -> list[str]:
     if job.ceiling:
         _refuse_many_ids(job.inputs, job.ceiling)
     if job.vocabulary is None:
-        tokens = model.tokens
-        return [text if isinstance(text, str) else tokens.decode(text, special=False) for text in job.inputs]
+        return _own_texts(model, job.inputs)
     vocabulary = job.vocabulary
     return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in job.inputs]
+
+
+def _own_texts(model: Model, inputs: Sequence[str | TokenIds]) -> list[str]:
+    """Turn the model's own token ids among the inputs into text."""
+    return [text if isinstance(text, str) else model.tokens.decode(text, special=False) for text in inputs]
 
 
 def _refuse_many(job: EmbedJob, counts: Sequence[int]) -> None:
@@ -92,7 +96,7 @@ def _refuse_cut(rows: Sequence[Row]) -> None:
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Tokenise texts of which all is wanted that the model makes of them."""
-    rows = model.tokens.encode(job.inputs, prompt, keep=job.keep, role=job.role or "document")
+    rows = model.tokens.encode(_own_texts(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
     return _kept(rows, job.on_overflow or model.on_overflow)
 
 

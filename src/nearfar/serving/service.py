@@ -6,17 +6,13 @@ Limits, prompts, dimensions, order, scores and usage are decided here, once, for
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nearfar.errors import (
-    DeadlinePassed,
     EmptyInput,
     InputError,
-    NotReady,
-    WrongTask,
 )
 from nearfar.jobs import (
     Classified,
@@ -31,6 +27,7 @@ from nearfar.jobs import (
 )
 from nearfar.models.prompts import choose_prompt
 from nearfar.serving import embedding, scores
+from nearfar.serving.holding import ANY, Holding
 from nearfar.serving.ranking import by_query, compare, lay, refuse_unrankable
 from nearfar.serving.rows import (
     refuse_unrepresentable,
@@ -41,11 +38,11 @@ from nearfar.serving.tokenising import Tokenising
 from nearfar.types import TASK_OF, Representation, Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from nearfar.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
     from nearfar.models.row import Row
-    from nearfar.serving.fleet import Fleet, Lease
+    from nearfar.serving.fleet import Fleet
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
     from nearfar.serving.ranking import Laid
@@ -53,7 +50,6 @@ if TYPE_CHECKING:
     from nearfar.serving.scores import Scores
     from nearfar.types import ModelInfo, TokenIds
 
-_ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
 
@@ -61,9 +57,8 @@ class Service:
     """Answers jobs. One for the whole server; safe to call from many requests at once."""
 
     def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float) -> None:
-        self._fleet = fleet
         self._observer = observer
-        self._deadline_s = deadline_s
+        self._holding = Holding(fleet, observer, deadline_s)
         self._tokenising = Tokenising()
 
     def close(self) -> None:
@@ -75,7 +70,7 @@ class Service:
 
         Raises a RequestError for a job that breaks a limit, a ServingError when it can't be answered now.
         """
-        async with self._lease(job.model, "embed") as (model, prompt_name):
+        async with self._holding.work(job.model, ("embed",), len(job.inputs)) as (model, prompt_name):
             embedding.refuse_unembeddable(model.recipe, job)
             prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role, job.instruction)
             laid = await self._tokenising.run(_size(job.inputs), lambda: embedding.lay(model, job, prompt))
@@ -83,26 +78,27 @@ class Service:
                 model=model.info.name,
                 vectors=await embedding.embed(model, job, laid),
                 usage=self._count(model, laid.rows),
+                timings=model.watch.timings(),
                 int8_range=embedding.int8_range_of(model, job),
             )
 
     async def prepare(self, name: str | None, task: Task) -> ModelInfo:
         """See that the model that a job would get is in memory, and tell about it. Raises as ``embed`` does."""
-        async with self._lease(name, task) as (model, _):
+        async with self._holding.lease(name, (task,)) as (model, _):
             return model.info
 
     async def similarity(self, job: EmbedJob) -> Scored:
         """Compare the first of the job's texts with each of the others, by the cosine. Raises as ``embed`` does."""
         done = await self.embed(job)
         found = scores.cosines(done.vectors[0], done.vectors[1:])
-        return Scored(model=done.model, scores=tuple(found.tolist()), usage=done.usage)
+        return Scored(model=done.model, scores=tuple(found.tolist()), usage=done.usage, timings=done.timings)
 
     async def rank(self, job: RankJob) -> Ranked:
         """Score each document against the query and sort: best first, ties in the job's order.
 
         Scores are in [0, 1], unless raw ones are asked for. Raises as ``embed`` does.
         """
-        async with self._lease(job.model, "rank") as (model, _):
+        async with self._holding.work(job.model, ("rank",), len(job.documents)) as (model, _):
             refuse_unrankable(job)
             [laid], raw, mapped = await self._score(model, [job])
             found = raw if job.raw_scores else mapped
@@ -112,21 +108,27 @@ class Service:
                 results=tuple(RankedDocument(int(index), float(found[index])) for index in best),
                 document_tokens=tuple(laid.tokens),
                 usage=self._count(model, laid.rows),
+                timings=model.watch.timings(),
             )
 
     async def score(self, job: ScoreJob) -> Scored:
         """Compare the two texts of each pair. Raises as ``embed`` does."""
-        async with self._lease(job.model, "rank") as (model, _):
+        async with self._holding.work(job.model, ("rank",), len(job.pairs)) as (model, _):
             if not job.pairs:
                 raise EmptyInput("there is nothing to compare")
             laid, raw, mapped = await self._score(model, by_query(job))
             rows = [row for one in laid for row in one.rows]
             found = mapped if model.recipe.task == "score" and not job.raw_scores else raw
-            return Scored(model=model.info.name, scores=tuple(found.tolist()), usage=self._count(model, rows))
+            return Scored(
+                model=model.info.name,
+                scores=tuple(found.tolist()),
+                usage=self._count(model, rows),
+                timings=model.watch.timings(),
+            )
 
     async def tokenize(self, job: TokenizeJob) -> Tokenized:
         """Show the job's texts as the model reads them, uncut. No model runs, and no tokens are counted as used."""
-        async with self._first(job.model, _ANY) as (model, named):
+        async with self._holding.lease(job.model, ANY) as (model, named):
             wanted = named or job.prompt
             prompt = choose_prompt(model.recipe, wanted, None) if wanted else ""
             texts = [prompt + text for text in job.texts]
@@ -139,15 +141,15 @@ class Service:
 
     async def detokenize(self, job: DetokenizeJob) -> str:
         """Turn token ids of the model's own vocabulary into text."""
-        async with self._first(job.model, _ANY) as (model, _):
+        async with self._holding.lease(job.model, ANY) as (model, _):
             size = _size([job.ids])
             _refuse_showing(size)
             return await self._tokenising.run(size, lambda: model.tokens.decode(job.ids, special=job.special))
 
     async def represent(self, job: RepresentJob) -> Represented:
         """Give all that the model makes of the job's texts, from one forward. Raises as ``embed`` does."""
-        held = self._lease(job.model, TASK_OF[job.outputs[0]]) if job.outputs else self._first(job.model, _ANY)
-        async with held as (model, named):
+        tasks = (TASK_OF[job.outputs[0]],) if job.outputs else ANY
+        async with self._holding.work(job.model, tasks, len(job.inputs)) as (model, named):
             refuse_unrepresentable(model, job)
             return await self._represent(model, job, named)
 
@@ -157,7 +159,7 @@ class Service:
         The latter are the last hidden states of all tokens, special ones and the prompt's as well. A text whose role
         isn't known then has the model's default prompt, as when it is embedded. Raises as ``embed`` does.
         """
-        async with self._first(job.model, ("multi_vector", "embed")) as (model, named):
+        async with self._holding.work(job.model, ("multi_vector", "embed"), len(job.inputs)) as (model, named):
             if model.recipe.multi_vector:
                 return await self._represent(model, job, named)
             if not job.inputs:
@@ -167,18 +169,22 @@ class Service:
                 model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "hidden"
             )
             texts = tuple(Representation(multi_vector=of) for of in states)
-            return Represented(model=model.info.name, texts=texts, usage=self._count(model, rows))
+            return Represented(
+                model=model.info.name, texts=texts, usage=self._count(model, rows), timings=model.watch.timings()
+            )
 
     async def _represent(self, model: Model, job: RepresentJob, named: str | None) -> Represented:
         prompt = choose_prompt(model.recipe, named or job.prompt, job.role or "document")
         rows, found = await self._run(
             model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "represent"
         )
-        return Represented(model=model.info.name, texts=tuple(found), usage=self._count(model, rows))
+        return Represented(
+            model=model.info.name, texts=tuple(found), usage=self._count(model, rows), timings=model.watch.timings()
+        )
 
     async def classify(self, job: ClassifyJob) -> Classified:
         """Give each text, or pair, a score for each of the model's labels. Raises as ``embed`` does."""
-        async with self._lease(job.model, "classify") as (model, _):
+        async with self._holding.work(job.model, ("classify",), len(job.inputs)) as (model, _):
             if not job.inputs:
                 raise EmptyInput("there is nothing to classify")
             size = sum(len(text) if isinstance(text, str) else _size(text) for text in job.inputs)
@@ -186,26 +192,19 @@ class Service:
             found = logits if job.raw_scores else scores.probabilities(model.recipe, logits)
             found = found.reshape(len(rows), -1).astype(np.float32)  # (B,) → (B, 1)
             labels = model.recipe.labels
-            return Classified(model=model.info.name, labels=labels, scores=found, usage=self._count(model, rows))
-
-    @asynccontextmanager
-    async def _first(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
-        """Hold a model that does the first of the tasks that it, or where none is named any, does."""
-        async with AsyncExitStack() as held:
-            for task in tasks:
-                try:
-                    lease = await held.enter_async_context(self._lease(name, task))
-                    break
-                except WrongTask:
-                    if task == tasks[-1]:
-                        raise
-            yield lease
+            return Classified(
+                model=model.info.name,
+                labels=labels,
+                scores=found,
+                usage=self._count(model, rows),
+                timings=model.watch.timings(),
+            )
 
     async def _score(self, model: Model, jobs: Sequence[RankJob]) -> tuple[list[Laid], Scores, Scores]:
         """Compare every document with its job's query, in order; give the scores as they are, and mapped to [0, 1]."""
         size = sum(len(job.query) + _size(job.documents) for job in jobs)
         laid = await self._tokenising.run(size, lambda: [lay(model, job) for job in jobs])
-        found = await model.lane.submit([row for one in laid for row in one.rows])
+        found = await model.submit([row for one in laid for row in one.rows])
         if model.recipe.task == "score" or model.recipe.pooling:
             return laid, *compare(model.recipe, laid, found)
         return laid, *await asyncio.to_thread(compare, model.recipe, laid, found)  # it may take a while
@@ -215,20 +214,7 @@ class Service:
     ) -> tuple[list[Row], Results]:
         """Tokenise and let the model run."""
         rows = await self._tokenising.run(size, tokenise)
-        return rows, await model.lane.submit(rows, call)
-
-    @asynccontextmanager
-    async def _lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
-        """Hold the model that a job means. The wait for it and the work with it share one deadline."""
-        is_there = False
-        try:
-            async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as lease:
-                is_there = True
-                yield lease
-        except TimeoutError as error:
-            if is_there:
-                raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
-            raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
+        return rows, await model.submit(rows, call)
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         each = tuple((len(row.ids), row.cut) for row in rows)

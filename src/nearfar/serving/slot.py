@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.serving.opening import as_opened
 from nearfar.types import LoadState, ModelInfo, ModelState
@@ -11,11 +11,20 @@ from nearfar.types import LoadState, ModelInfo, ModelState
 if TYPE_CHECKING:
     import asyncio
 
+    from nearfar.config import OnOverflow, Settings
     from nearfar.serving.finding import Found
     from nearfar.serving.opening import Model
 
 _LONGEST_PAUSE_S = 60.0  # between two attempts to load what couldn't be loaded
 _MAX_RETRY_AFTER_S = 60  # as in a lane
+
+
+class Limits(NamedTuple):
+    """How much a model takes: in a batch, None while it isn't in memory, and in its queue; and what it cuts."""
+
+    batch_tokens: int | None
+    queue_tokens: int
+    on_overflow: OnOverflow
 
 
 class Slot:
@@ -72,6 +81,11 @@ class Slot:
     def is_idle(self) -> bool:
         """Tell whether the model could be closed now without anybody noticing."""
         return self.state == "loaded" and not self.leases and not self.waiting
+
+    def limits(self, settings: Settings) -> Limits:
+        """Tell how much the model takes."""
+        batch_tokens = self.model.lane.batch_tokens if self.model else None
+        return Limits(batch_tokens, settings.queue_tokens, self.found.wanted.on_overflow or settings.on_overflow)
 
     def goes_by(self, name: str) -> bool:
         """Tell whether a request that says ``name`` means this model; it may say it as the settings do, or a path."""

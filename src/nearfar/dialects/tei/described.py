@@ -133,7 +133,6 @@ VERTEX = described(
     reply=VertexReply,
     example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
     reply_example={"predictions": [[[0.1431, -0.0766, -0.0241]], [{"index": 1, "score": 0.894}]]},
-    headers=HEADERS,
 )
 
 HEALTH = described(

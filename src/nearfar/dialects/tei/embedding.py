@@ -17,8 +17,7 @@ from nearfar.jobs import EmbedJob, RepresentJob
 if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
-    from nearfar.jobs import Represented
-    from nearfar.types import Output, Weights
+    from nearfar.types import Output, TokenIds, Weights
 
 
 async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
@@ -27,6 +26,8 @@ async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
     job = EmbedJob(
         model=body.model or None,
         inputs=inputs,
+        vocabulary=None,
+        normalize=body.normalize is not False,
         dimensions=body.dimensions,
         prompt=body.prompt_name,
         keep=keep_of(body.truncation_direction),
@@ -34,24 +35,47 @@ async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
     )
     done = await service_of(request).embed(job)
     encoded = await render_reply(done.vectors, "float", lambda rows: rows)
-    return Answered(body=encoded, model=done.model, rows=len(inputs), characters=count(inputs), usage=done.usage)
+    return Answered(
+        body=encoded,
+        model=done.model,
+        rows=len(inputs),
+        characters=count(inputs),
+        usage=done.usage,
+        timings=done.timings,
+    )
 
 
 async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
-    """Give a vector for each token that counts, (n, M) a text."""
-    done, characters = await _represent(request, body, "multi_vector")
+    """Give a vector for each token, (n, M) a text: the model's own for those that count, or what it pools."""
+    inputs = inputs_of(body.inputs)
+    done = await service_of(request).token_vectors(_job(body, inputs))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
     encoded = await put_together(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
-    return Answered(body=encoded, model=done.model, rows=len(vectors), characters=characters, usage=done.usage)
+    return Answered(
+        body=encoded,
+        model=done.model,
+        rows=len(inputs),
+        characters=count(inputs),
+        usage=done.usage,
+        timings=done.timings,
+    )
 
 
 async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     """Give the weights above 0, an index into the vocabulary with each."""
-    done, characters = await _represent(request, body, "sparse")
+    inputs = inputs_of(body.inputs)
+    done = await service_of(request).represent(_job(body, inputs, "sparse"))
     weights = [one.sparse for one in done.texts if one.sparse is not None]
     size = 10 * sum(len(one.indices) for one in weights)  # objects take about ten times as long as bare numbers
     encoded = await put_together(size, lambda: [_pairs(one) for one in weights])
-    return Answered(body=encoded, model=done.model, rows=len(weights), characters=characters, usage=done.usage)
+    return Answered(
+        body=encoded,
+        model=done.model,
+        rows=len(inputs),
+        characters=count(inputs),
+        usage=done.usage,
+        timings=done.timings,
+    )
 
 
 async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
@@ -70,20 +94,26 @@ async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
     )
     done = await service_of(request).similarity(job)
     encoded = msgspec.json.encode(done.scores)
-    return Answered(body=encoded, model=done.model, rows=len(inputs), characters=count(inputs), usage=done.usage)
+    return Answered(
+        body=encoded,
+        model=done.model,
+        rows=len(inputs),
+        characters=count(inputs),
+        usage=done.usage,
+        timings=done.timings,
+    )
 
 
-async def _represent(request: AnyRequest, body: EmbedAllRequest, output: Output) -> tuple[Represented, int]:
-    texts = tuple(text for text in inputs_of(body.inputs) if isinstance(text, str))
-    job = RepresentJob(
+def _job(body: EmbedAllRequest, inputs: tuple[str | TokenIds, ...], *outputs: Output) -> RepresentJob:
+    return RepresentJob(
         model=body.model or None,
-        inputs=texts,
-        outputs=(output,),
+        inputs=inputs,
+        outputs=outputs,
         role="query" if body.prompt_name == "query" else None,
         prompt=body.prompt_name,
+        keep=keep_of(body.truncation_direction),
         on_overflow=overflow_of(truncate=body.truncate),
     )
-    return await service_of(request).represent(job), count(texts)
 
 
 def _pairs(weights: Weights) -> list[SparseValue]:

@@ -76,6 +76,7 @@ async def answer_each(request: AnyRequest, instances: Sequence[msgspec.Raw]) -> 
             tokens=sum(one.usage.tokens for one in done),
             truncated_tokens=sum(one.usage.truncated_tokens for one in done),
         ),
+        timings=None,
     )
 
 

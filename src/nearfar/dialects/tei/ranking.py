@@ -46,6 +46,7 @@ async def rerank(request: AnyRequest, body: RerankRequest) -> Answered:
         rows=len(body.texts),
         characters=len(body.texts) * len(body.query) + count(body.texts),
         usage=done.usage,
+        timings=done.timings,
     )
 
 
@@ -57,6 +58,7 @@ async def predict(request: AnyRequest, body: PredictRequest) -> Answered:
         model=body.model or None,
         inputs=inputs,
         raw_scores=bool(body.raw_scores) or _wants_logits(how),
+        keep=keep_of(body.truncation_direction),
         on_overflow=overflow_of(truncate=body.truncate),
     )
     done = await service_of(request).classify(job)
@@ -68,6 +70,7 @@ async def predict(request: AnyRequest, body: PredictRequest) -> Answered:
         rows=len(inputs),
         characters=count(inputs),
         usage=done.usage,
+        timings=done.timings,
     )
 
 

@@ -1,0 +1,76 @@
+"""How a job holds its model: the one it means, within the deadline, with a watch; and what is noted of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nearfar.errors import DeadlinePassed, NotReady, WrongTask
+from nearfar.serving.fleet import Lease
+from nearfar.serving.observe import JobRecord
+from nearfar.serving.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from nearfar.serving.fleet import Fleet
+    from nearfar.serving.observe import Observer
+    from nearfar.types import Task
+
+ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
+
+
+class Holding:
+    """Lends models to jobs. The wait for a model and the work with it share one deadline."""
+
+    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float) -> None:
+        self._fleet = fleet
+        self._observer = observer
+        self._deadline_s = deadline_s
+
+    def lease(self, name: str | None, tasks: Sequence[Task]) -> AbstractAsyncContextManager[Lease]:
+        """Hold a model that does the first of the tasks that it, or where none is named any, does."""
+        return self._one(name, tasks[0]) if len(tasks) == 1 else self._first(name, tasks)
+
+    @asynccontextmanager
+    async def work(self, name: str | None, tasks: Sequence[Task], inputs: int) -> AsyncIterator[Lease]:
+        """Hold a model while so many inputs are worked on, and let the observer hear how that went."""
+        lease: Lease | None = None
+        failure: type[BaseException] | None = None
+        try:
+            async with self.lease(name, tasks) as lease:
+                yield lease
+        except BaseException as error:
+            failure = type(error)
+            raise
+        finally:
+            timings = lease.model.watch.timings() if lease else None
+            self._observer.job_done(JobRecord(task=tasks[0], inputs=inputs, failure=failure, timings=timings))
+
+    @asynccontextmanager
+    async def _one(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
+        is_there = False
+        try:
+            async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as (model, prompt):
+                is_there = True
+                yield Lease(msgspec.structs.replace(model, watch=Stopwatch()), prompt)
+        except TimeoutError as error:
+            if is_there:
+                raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
+
+    @asynccontextmanager
+    async def _first(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
+        async with AsyncExitStack() as held:
+            for task in tasks:
+                try:
+                    lease = await held.enter_async_context(self._one(name, task))
+                    break
+                except WrongTask:
+                    if task == tasks[-1]:
+                        raise
+            yield lease
