@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import struct
 import uuid
@@ -11,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _KINDS: dict[str, tuple[type, ...]] = {"any": (object,), "string": (str,), "int": (int,), "number": (int, float)}
 _BYTES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+def cases_of(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read a file's cases, each with its name: the file's own, or where it holds several, their own."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return [(file.stem, found)] if isinstance(found, dict) else [(case["name"], case) for case in found]
 
 
 def expanded(value: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from comparing import differences, expanded, shape_differences
+from comparing import cases_of, differences, expanded, shape_differences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,21 +26,21 @@ _KEYS = ("sk-fixture", "secret")  # what cases call the right key of a server th
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay what was asked for; give 1 when anything differs, 2 when no server answers or no case is meant."""
     said = _parse(arguments)
-    files = _chosen(said.only)
-    if not files:
+    cases = _chosen(said.only)
+    if not cases:
         print("no such dialect, endpoint or case; see the folders of compat_fixtures", file=sys.stderr)
         return 2
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     notes: list[str] = []
     with httpx.Client(base_url=said.url, timeout=said.timeout_s) as client:
-        for file in files:
+        for name, case in cases.items():
             try:
-                outcome, lines = _replay(client, json.loads(file.read_text()), said)
+                outcome, lines = _replay(client, case, said)
             except httpx.TransportError as error:
                 print(f"{said.url} doesn't answer: {type(error).__name__}", file=sys.stderr)
                 return 2
-            counts[_endpoint(file)][outcome] += 1
-            notes += [f"{file.relative_to(FIXTURES).with_suffix('')}: {line}" for line in lines]
+            counts[name.rpartition("/")[0]][outcome] += 1
+            notes += [f"{name}: {line}" for line in lines]
     _print_table(counts)
     print(*notes, sep="\n")
     return int(any(row["differs"] for row in counts.values()))
@@ -57,15 +57,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _chosen(only: Sequence[str]) -> list[Path]:
-    files = sorted(FIXTURES.rglob("*.json"))
-    if not only:
-        return files
-    return [file for file in files if any(f"{file.relative_to(FIXTURES)}".startswith(part) for part in only)]
-
-
-def _endpoint(file: Path) -> str:
-    return str(file.relative_to(FIXTURES).parent)
+def _chosen(only: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give the cases whose names begin with one of these, or all: ``openai/embeddings/text`` and the like."""
+    named = {
+        f"{file.relative_to(FIXTURES).parent.as_posix()}/{name}": case
+        for file in sorted(FIXTURES.rglob("*.json"))
+        for name, case in cases_of(file)
+    }
+    return {name: case for name, case in named.items() if not only or name.startswith(tuple(only))}
 
 
 def _replay(client: httpx.Client, case: dict[str, Any], said: argparse.Namespace) -> tuple[str, list[str]]:

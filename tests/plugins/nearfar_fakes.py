@@ -56,13 +56,7 @@ class FakeEngine:
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
         self._note(batch)
-        words = {word for row in batch for word in row.ids}
-        if BOOM in words:
-            raise RuntimeError(SECRET)
-        if QUIT in words:
-            raise SystemExit(SECRET)
-        if HANG in words:
-            threading.Event().wait()
+        words = _misbehave(batch)
         vectors = np.stack([vector_of(row.ids, self.info.dim) for row in batch])
         for at, row in enumerate(batch):
             if NAN in row.ids:
@@ -78,16 +72,22 @@ class FakeEngine:
         return np.array([float(len(row.ids)) for row in batch], dtype=np.float32)
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
-        self._note(batch)
-        return [Representation(dense=vector_of(row.ids, self.info.dim)) for row in batch]
+        try:
+            return [Representation(dense=vector) for vector in self.embed(batch)]
+        except RowsTooLarge as some:
+            represented = [Representation(dense=vector_of(row.ids, self.info.dim)) for row in batch]
+            raise RowsTooLarge(represented, some.indices) from some
 
     def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Make each token's states of its id alone."""
         self._note(batch)
+        words = _misbehave(batch)
         states = [np.stack([vector_of([word], self.info.dim) for word in row.ids]) for row in batch]
         for row, own in zip(batch, states, strict=True):
             own[:] = np.nan if NAN in row.ids else own
-        return states
+        if giants := [at for at, row in enumerate(batch) if GIANT in row.ids]:
+            raise RowsTooLarge(states, giants)
+        return states[:-1] if FEW in words else states
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -99,6 +99,18 @@ class FakeEngine:
         self.batches.append(list(batch))
         self.threads.add(threading.current_thread().name)
         assert self.gate.wait(30)
+
+
+def _misbehave(batch: Sequence[Row]) -> set[int]:
+    """Do what a word in the batch asks for; give all words."""
+    words = {word for row in batch for word in row.ids}
+    if BOOM in words:
+        raise RuntimeError(SECRET)
+    if QUIT in words:
+        raise SystemExit(SECRET)
+    if HANG in words:
+        threading.Event().wait()
+    return words
 
 
 class FakeKind:
