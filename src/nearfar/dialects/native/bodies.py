@@ -13,13 +13,13 @@ from nearfar.serving.tokenising import WORKERS
 from nearfar.types import ModelInfo, ModelState, Output
 
 
-class ModelOrder(Struct, kw_only=True, forbid_unknown_fields=True):
+class ModelOrder(Struct, kw_only=True):
     """The body of an admin call: the model's name or one of its aliases."""
 
     model: str
 
 
-class RepresentRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+class RepresentRequest(Struct, kw_only=True):
     """The body of POST /represent. ``outputs`` names what is wanted of all that the model makes; None for all."""
 
     input: str | Annotated[list[str], documented(minItems=1)]

@@ -122,7 +122,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 async def tokenize(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _tokenize)
-    job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens)
+    job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
     done = await while_connected(request, service_of(request).tokenize(job))
     pieces = done.texts[0].pieces
     names = [piece.token for piece in pieces] if body.return_token_strs else None
