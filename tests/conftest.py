@@ -95,9 +95,13 @@ async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture(scope="session", params=ENGINES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Run a real server, granian and all, with the real model; on each engine that can run here."""
+    """Run a real server, granian and all, with the real model; on each engine that can run here.
+
+    In float32, so that the numbers are the same on processors that would choose bfloat16.
+    """
     cache = str(tmp_path_factory.mktemp("cache"))
-    with ServerProcess("--engine", request.param, "--device", "cpu", NEARFAR_CACHE=cache) as server:
+    arguments = ("--engine", request.param, "--device", "cpu", "--dtype", "float32")
+    with ServerProcess(*arguments, NEARFAR_CACHE=cache) as server:
         yield server
 
 

@@ -204,7 +204,7 @@ class TestSparse:
         here = Here(tmp_path / "splade", engine)
 
         expected = model.encode(TEXTS, convert_to_sparse_tensor=False).numpy()
-        np.testing.assert_allclose(spread(here.read(TEXTS)), expected, rtol=0, atol=MARGIN)
+        np.testing.assert_allclose(spread(here.read(TEXTS)), expected, rtol=1e-5, atol=MARGIN)  # sums go up to 50
         assert ("sparse",) == here.recipe.outputs
 
     def test_a_folder_without_modules_is_known_by_its_name(self, engine: str, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ class TestSparse:
         here = Here(folder, engine)
 
         expected = model.encode(TEXTS, convert_to_sparse_tensor=False).numpy()
-        np.testing.assert_allclose(spread(here.read(TEXTS)), expected, rtol=0, atol=MARGIN)
+        np.testing.assert_allclose(spread(here.read(TEXTS)), expected, rtol=1e-5, atol=MARGIN)  # sums go up to 50
         assert "the model's name; the folder has no modules.json" == here.recipe.pooling_source
 
     def test_bge_m3_gives_all_three_from_one_forward(self, engine: str, tmp_path: Path) -> None:

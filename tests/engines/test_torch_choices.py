@@ -86,7 +86,8 @@ class TestDtype:
         engine = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes))
 
         assert ("asked for", "float32") == (exact.info.dtype_reason, exact.info.dtype)
-        assert "times as fast as float32" in engine.info.dtype_reason
+        told = ("times as fast as float32", "cosine to float32")  # it isn't faster; or it was tried, and what it costs
+        assert any(words in engine.info.dtype_reason for words in told)
         cosines = np.sum(engine.embed(probes) * exact.embed(probes), axis=1)
         assert cosines.min() >= 0.9999
 

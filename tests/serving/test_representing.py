@@ -62,7 +62,7 @@ async def test_comparing_after_a_forward_waits_for_nobody_s_text(tmp_path: Path)
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
     forwards, texts = threading.Event(), threading.Event()
 
-    async with serving(tmp_path / "colbert") as service, service._lease(None, "rank") as (model, _):
+    async with serving(tmp_path / "colbert") as service, service._holding.lease(None, ("rank",)) as (model, _):
         try:
             held = [asyncio.ensure_future(model.lane._on_thread(forwards.wait)) for _ in model.lane._workers]
             asked = asyncio.create_task(service.rank(job))
