@@ -59,6 +59,16 @@ def needing(kind: Any, **properties: dict[str, Any]) -> Any:
     return Annotated[kind, documented(required=list(properties), properties=properties)]
 
 
+def needing_any(kind: Any, *choices: dict[str, dict[str, Any]]) -> Any:
+    """Say that a body must have all fields of at least one of these choices."""
+    return Annotated[kind, documented(anyOf=[{"required": list(one), "properties": one} for one in choices])]
+
+
+def each(*kinds: dict[str, Any]) -> dict[str, Any]:
+    """Say that each item of a list is of one of these schemas as well: what stands at a struct in a union is lost."""
+    return {"allOf": [{"items": {"anyOf": list(kinds)}}]}
+
+
 NOT_EMPTY: dict[str, Any] = {"type": "string", "minLength": 1}
 NOT_BLANK: dict[str, Any] = {"type": "string", "pattern": r"\S"}
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}

@@ -89,11 +89,19 @@ def _operation(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) 
         **({"parameters": parameters} if (parameters := _parameters(first)) else {}),
     }
     if any(told.about.body for told in claims):
-        bodies = [schemas.of(told.about.body, told.dialect) for told in claims]
+        bodies = [_body(told, claims, schemas) for told in claims]
         content = {"schema": any_of(bodies), "examples": _examples(claims, "request")}
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     operation["responses"] = {"200": _answer(claims, schemas), **_refusals(claims, schemas, asks_for_key=asks_for_key)}
     return operation | ({"security": []} if first.public else {})
+
+
+def _body(told: Told, claims: Sequence[Told], schemas: Schemas) -> Json:
+    """Give the schema of a body: on a shared path, of one that is this dialect's by its fields."""
+    schema = schemas.of(told.about.body, told.dialect)
+    if len(claims) == 1 or not told.fields:
+        return schema
+    return {"allOf": [schema, {"anyOf": [{"required": [field]} for field in told.fields]}]}
 
 
 def _parameters(told: Told) -> list[Json]:
@@ -153,7 +161,11 @@ def _raised(told: Told, *, asks_for_key: bool) -> list[type[errors.NearfarError]
     if told.about.raises is not None:
         return [*keys, *told.about.raises]
     if told.about.body is None:
-        return [*keys, *((errors.UnknownModel,) if told.about.path else ()), *_WITHOUT_A_BODY]
+        asked = [
+            *([errors.UnknownModel] if told.about.path else []),
+            *([errors.InputError] if told.about.query else []),
+        ]
+        return [*keys, *asked, *_WITHOUT_A_BODY]
     return [kind for kind in told.dialect.errors if kind not in (*_NEVER, *_KEYS) or kind in keys]
 
 

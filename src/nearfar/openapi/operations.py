@@ -18,7 +18,7 @@ _PARAMETER = re.compile(r"\{(\w+):\w+\}")  # Litestar's spelling; OpenAPI's has 
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """One operation of one dialect. A path and method that several share have as many."""
+    """One operation of one dialect. A path and method that several share have as many; ``fields`` tell them apart."""
 
     dialect: Dialect
     path: str
@@ -26,6 +26,7 @@ class Told(Struct, frozen=True, kw_only=True):
     public: bool
     about: Described
     docstring: str
+    fields: tuple[str, ...] = ()
 
 
 def told_by(dialects: Sequence[Dialect]) -> Iterator[Told]:
@@ -52,6 +53,7 @@ def told_by(dialects: Sequence[Dialect]) -> Iterator[Told]:
                 public=False,
                 about=route.described,
                 docstring=docstring,
+                fields=route.fields,
             )
 
 

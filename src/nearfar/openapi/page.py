@@ -126,6 +126,8 @@ class _Operation:
 
     def _shape(self, schema: Json, media_type: str) -> Iterator[Element]:
         """Show an object's fields as a table, and anything else in a line."""
+        if "allOf" in schema:  # the second part only tells whose a body is
+            schema = schema["allOf"][0]
         target = self._resolve(schema)
         if "properties" not in target:
             yield _element("p", _element("code", media_type), f" {self._kind(schema)}")

@@ -11,7 +11,17 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.dialects.cohere.envelope import LEAST_URGENT, Meta
-from nearfar.dialects.described import BASE64, NUMBERS, AtLeastOne, NotBlank, NotEmpty, Numbers, documented
+from nearfar.dialects.described import (
+    BASE64,
+    NOT_EMPTY,
+    NUMBERS,
+    AtLeastOne,
+    NotBlank,
+    NotEmpty,
+    Numbers,
+    documented,
+    needing,
+)
 from nearfar.dialects.vectors import EmbeddingType
 
 MAX_TEXTS = 2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
@@ -101,10 +111,13 @@ class TextPart(Struct):
     text: NotEmpty | None = None
 
 
+SomeText = needing(TextPart, text=NOT_EMPTY)
+
+
 class Input(Struct):
     """One text in parts."""
 
-    content: Annotated[list[TextPart], documented(minItems=1)]
+    content: Annotated[list[SomeText], documented(minItems=1)]  # type: ignore[valid-type]
 
 
 _COUNT = documented(minItems=1, maxItems=MAX_TEXTS)

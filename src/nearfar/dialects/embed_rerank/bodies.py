@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.described import AtLeastOne, NotBlank, Numbers, documented
+from nearfar.dialects.described import NOT_BLANK, AtLeastOne, NotBlank, Numbers, documented, each
 
 
 class EmbedRequest(Struct, kw_only=True):
@@ -83,6 +83,14 @@ class DocumentObject(Struct, kw_only=True):
     value: str | None = None
 
 
+_WITH_TEXT: dict[str, Any] = {
+    "type": "object",
+    "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in ("text", "content", "body", "value")],
+}
+Passages = Annotated[list[str | DocumentObject], documented(minItems=1, **each(NOT_BLANK, _WITH_TEXT))]
+SOME: dict[str, Any] = {"type": "array", "minItems": 1}
+
+
 class RerankRequest(Struct, kw_only=True):
     """The body of POST /api/v1/rerank. ``documents`` and ``top_n`` are other names for ``passages`` and ``top_k``.
 
@@ -90,8 +98,8 @@ class RerankRequest(Struct, kw_only=True):
     """
 
     query: NotBlank
-    passages: list[str | DocumentObject] | None = None
-    documents: list[str | DocumentObject] | None = None
+    passages: Passages | None = None
+    documents: Passages | None = None
     top_k: AtLeastOne | UnsetType | None = UNSET
     top_n: AtLeastOne | UnsetType | None = UNSET
     return_documents: bool | None = None
@@ -138,7 +146,7 @@ class OpenAIRerankRequest(Struct, kw_only=True):
     """The body of POST /v1/openai/rerank; ``top_n`` absent, null or 0 means all."""
 
     query: NotBlank
-    documents: Annotated[list[str | DocumentObject], documented(minItems=1)]
+    documents: Passages
     top_n: int | None = None
     return_documents: bool | None = None
     model: str | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from nearfar.dialects.described import described
+from nearfar.dialects.described import described, documented, needing_any
 from nearfar.dialects.embed_rerank.bodies import (
+    SOME,
     EmbedReply,
     EmbedRequest,
     HealthReply,
@@ -83,9 +84,10 @@ _RANKED: dict[str, Any] = {
     "num_passages": 1,
 }
 
+_REQUEST = needing_any(RerankRequest, {"passages": SOME}, {"documents": SOME})
 RERANK = described(
     "Passages sorted by how well they answer a query, as embed-rerank says it",
-    body=RerankRequest,
+    body=_REQUEST,
     reply=RerankReply,
     example={"query": _QUERY, "passages": _PASSAGES, "top_k": 1},
     examples={"other names": {"query": _QUERY, "documents": [{"text": text} for text in _PASSAGES], "top_n": 2}},
@@ -95,7 +97,7 @@ RERANK = described(
 
 BATCH = described(
     "Several queries, each with passages of its own",
-    body=list[RerankRequest],
+    body=Annotated[list[_REQUEST], documented(minItems=1)],  # type: ignore[valid-type]
     reply=list[RerankReply],
     example=[{"query": _QUERY, "passages": _PASSAGES, "top_k": 1}],
     reply_example=[_RANKED],

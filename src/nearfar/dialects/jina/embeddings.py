@@ -61,7 +61,7 @@ class JinaEmbeddingsRequest(Struct, kw_only=True):
     embedding_type: _Type | list[_Type] | None = None
     encoding_type: _Type | list[_Type] | None = None
     encoding_format: _Type | None = None
-    return_multivector: bool | None = None
+    return_multivector: Annotated[bool, documented(const=False)] | None = None
 
 
 class JinaEmbedding(Struct, kw_only=True):

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar import errors
 from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.described import NOT_EMPTY, AtLeastOne, Described, documented, needing
+from nearfar.dialects.described import NOT_BLANK, NOT_EMPTY, AtLeastOne, Described, documented, needing
 from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.jobs import RankJob
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MAX_DOCUMENTS = 10_000  # Jina's is 2,048; more breaks no client
 
 
+_SAID: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "object", "properties": {"text": NOT_BLANK}}]}
+
+
 class JinaRerankRequest(Struct, kw_only=True):
     """The body of POST /jina/v1/rerank. Null means absent; fields not named here are ignored.
 
@@ -28,13 +31,13 @@ class JinaRerankRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: Document
+    query: Annotated[Document, documented(allOf=[_SAID])]
     documents: Annotated[list[Document], documented(minItems=1, maxItems=_MAX_DOCUMENTS)]
     top_n: AtLeastOne | None = None
     return_documents: bool | None = None
     truncate: bool | None = None
     max_doc_length: AtLeastOne | None = None
-    return_embeddings: bool | None = None
+    return_embeddings: Annotated[bool, documented(const=False)] | None = None
 
 
 class JinaRerankResult(Struct, omit_defaults=True):

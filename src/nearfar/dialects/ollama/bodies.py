@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.dialects.described import Numbers
+from nearfar.dialects.described import NOT_EMPTY, NotBlank, Numbers, documented
 from nearfar.errors import NoModel
 
 _NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
@@ -71,8 +71,8 @@ class RerankRequest(Struct, kw_only=True):
     """The body of POST /api/rerank, which Ollama lacks: as in the changes that were proposed to it."""
 
     model: str | None = None
-    query: str
-    documents: list[str]
+    query: NotBlank
+    documents: Annotated[list[str], documented(minItems=1)]
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
     instruction: str | None = None
@@ -110,11 +110,14 @@ class ModelRequest(Struct, kw_only=True):
     name: str | None = None
 
 
+NAMED = ({"model": NOT_EMPTY}, {"name": NOT_EMPTY})
+
+
 class WorkRequest(ModelRequest, kw_only=True):
     """The body of POST /api/generate and /api/chat, as far as it can be an order to close the model."""
 
-    prompt: str | None = None
-    messages: list[Any] | None = None
+    prompt: Annotated[str, documented(maxLength=0)] | None = None
+    messages: Annotated[list[Any], documented(maxItems=0)] | None = None
     keep_alive: KeepAlive | None = None
 
 

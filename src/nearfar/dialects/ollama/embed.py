@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import encoded_response, fleet_of, json_response, report, service_of
-from nearfar.dialects.described import described
+from nearfar.dialects.described import NOT_EMPTY, described, needing
 from nearfar.dialects.ollama.bodies import (
     Document,
     EmbeddingsReply,
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from nearfar.jobs import Embedded
     from nearfar.types import Task
 
+_NOTHING_CUT = {"x-nearfar-truncated-tokens": "0"}
 _embed = msgspec.json.Decoder(EmbedRequest)
 _embeddings = msgspec.json.Decoder(EmbeddingsRequest)
 _rerank = msgspec.json.Decoder(RerankRequest)
 
 _EMBED = described(
     "Vectors of texts, as Ollama says it",
-    body=EmbedRequest,
+    body=needing(EmbedRequest, model=NOT_EMPTY),
     reply=EmbedReply,
     example={"model": "sentence-transformers/all-MiniLM-L6-v2", "input": ["a cat on the sofa"]},
     reply_example={
@@ -51,14 +52,14 @@ _EMBED = described(
 )
 _EMBEDDINGS = described(
     "The vector of one text, as older clients of Ollama ask for it",
-    body=EmbeddingsRequest,
+    body=needing(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": "sentence-transformers/all-MiniLM-L6-v2", "prompt": "a cat on the sofa"},
     reply_example={"embedding": [0.1431, -0.0766, -0.0241]},
 )
 _RERANK = described(
     "Documents sorted by how well they answer a query, beside Ollama's routes",
-    body=RerankRequest,
+    body=needing(RerankRequest, model=NOT_EMPTY),
     reply=RerankReply,
     example={
         "model": "sentence-transformers/all-MiniLM-L6-v2",
@@ -84,10 +85,10 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     texts = ([body.input] if body.input else []) if isinstance(body.input, str) else body.input or []
     if not texts and is_nothing(body.keep_alive):
         await while_connected(request, fleet_of(request).unload(model))
-        return json_response(EmbedReply(model=model, embeddings=[]))
+        return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_CUT)
     dim, load_ns = await _prepare(request, model, "embed")
     if not texts:  # this is how a model is loaded before it is needed
-        return json_response(EmbedReply(model=model, embeddings=[]))
+        return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_CUT)
     job = EmbedJob(
         model=model,
         inputs=tuple(texts),
@@ -118,7 +119,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     model = named(body.model)
     if not body.prompt:
         await _prepare(request, model, "embed")
-        return json_response({"embedding": []})
+        return json_response({"embedding": []}, headers=_NOTHING_CUT)
     job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=(body.options or Options()).max_tokens)
     done = await while_connected(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, "float", lambda rendered: EmbeddingsReply(rendered[0]))

@@ -13,8 +13,8 @@ from litestar import Request, Response, get, post, route
 from msgspec import Struct
 
 from nearfar.dialects import fleet_of, json_response
-from nearfar.dialects.described import described
-from nearfar.dialects.ollama.bodies import ModelRequest, named
+from nearfar.dialects.described import described, needing_any
+from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, named
 from nearfar.dialects.reading import read_request
 from nearfar.errors import NotReady
 
@@ -175,7 +175,7 @@ async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
     status_code=200,
     opt=described(
         "What a model is",
-        body=ModelRequest,
+        body=needing_any(ModelRequest, *NAMED),
         reply=ShowReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example=_SHOWN,

@@ -13,8 +13,8 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import fleet_of, json_response
-from nearfar.dialects.described import described
-from nearfar.dialects.ollama.bodies import ModelRequest, StatusReply, UnloadReply, WorkRequest, is_nothing, named
+from nearfar.dialects.described import described, needing, needing_any
+from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, StatusReply, UnloadReply, WorkRequest, is_nothing, named
 from nearfar.dialects.ollama.errors import ONLY
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.errors import InputError, UnknownModel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _work = msgspec.json.Decoder(WorkRequest)
 _model = msgspec.json.Decoder(ModelRequest)
 _CLOSE: dict[str, Any] = {
-    "body": WorkRequest,
+    "body": needing_any(needing(WorkRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), *NAMED),
     "reply": UnloadReply,
     "example": {"model": "sentence-transformers/all-MiniLM-L6-v2", "keep_alive": 0},
     "reply_example": {
@@ -54,7 +54,7 @@ async def chat(request: Request[Any, Any, Any]) -> Response[bytes]:
     status_code=200,
     opt=described(
         "See that a model is served",
-        body=ModelRequest,
+        body=needing_any(ModelRequest, *NAMED),
         reply=StatusReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example={"status": "success"},

@@ -85,8 +85,13 @@ _LIST = described(
             "description": "only models that can do this",
         },
         "default_only": {"type": "boolean", "description": "only models that answer requests which name none"},
-        "page_size": {"type": "integer", "minimum": 1, "description": "how many models a page has; all where absent"},
-        "page_token": {"type": "string", "description": "the last page's next_page_token"},
+        "page_size": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 999_999_999,
+            "description": "how many models a page has; all where absent",
+        },
+        "page_token": {"type": "string", "pattern": "^[0-9]{1,9}$", "description": "the last page's next_page_token"},
     },
     headers=USUAL_HEADERS,
 )

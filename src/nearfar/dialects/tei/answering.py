@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.types import TokenIds
 
-HEADERS = {
+SUM_HEADERS = {
     "x-compute-type": "cpu or gpu",
     "x-compute-time": "Milliseconds since the request came, as x-total-time",
     "x-compute-characters": "Characters of all inputs; a token id counts as one",
     "x-compute-tokens": "Tokens that went through the model",
     "x-total-time": "Milliseconds since the request came",
+}
+HEADERS = SUM_HEADERS | {
     "x-tokenization-time": "Milliseconds until the inputs were tokenised, once their model was there",
     "x-queue-time": "Milliseconds that passed then until the first batch with them began",
     "x-inference-time": "Milliseconds from then until the last batch with them ended",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.described import AtLeastOne, documented
+from nearfar.dialects.described import NOT_BLANK, AtLeastOne, NotBlank, documented, each
 
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -59,7 +59,7 @@ class EmbedRequest(EmbedAllRequest, kw_only=True):
 class RerankRequest(Struct, kw_only=True):
     """The body of POST /rerank. ``top_k`` isn't TEI's: servers that speak its protocol have it."""
 
-    query: str
+    query: NotBlank
     texts: Annotated[list[str], _SOME]
     truncate: bool | None = None
     truncation_direction: Direction | None = None
@@ -127,16 +127,22 @@ class DecodeRequest(Struct, kw_only=True):
 
     ids: Annotated[
         list[int | list[int]],
-        documented(items={"anyOf": [_IDS["items"], {**_IDS, "minItems": 0}]}, minItems=1),
+        documented(anyOf=[_IDS, {"type": "array", "items": {**_IDS, "minItems": 0}, "minItems": 1}]),
     ]
     skip_special_tokens: bool | None = None
     model: str | None = None
 
 
+_MEANT: list[dict[str, Any]] = [
+    {"type": "object", "required": ["inputs"], "properties": {"inputs": _INPUTS, "texts": {"type": "null"}}},
+    {"type": "object", "required": ["query", "texts"], "properties": {"query": NOT_BLANK, "texts": _TEXTS}},
+]
+
+
 class VertexRequest(Struct, kw_only=True):
     """The body of POST /vertex: bodies of requests to embed, to rerank or to classify."""
 
-    instances: Annotated[list[msgspec.Raw], documented(items={"type": "object"}, minItems=1)]
+    instances: Annotated[list[msgspec.Raw], documented(minItems=1, **each(*_MEANT))]
 
 
 class Meant(Struct, kw_only=True):

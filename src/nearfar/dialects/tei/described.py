@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.dialects.described import Described, RowsOfNumbers, described
-from nearfar.dialects.tei.answering import HEADERS
+from nearfar.dialects.tei.answering import HEADERS, SUM_HEADERS
 from nearfar.dialects.tei.bodies import (
     DecodeRequest,
     EmbedAllRequest,
@@ -133,6 +133,7 @@ VERTEX = described(
     reply=VertexReply,
     example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
     reply_example={"predictions": [[[0.1431, -0.0766, -0.0241]], [{"index": 1, "score": 0.894}]]},
+    headers=SUM_HEADERS,
 )
 
 HEALTH = described(

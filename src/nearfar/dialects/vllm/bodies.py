@@ -8,8 +8,9 @@ from msgspec import Meta, Struct
 
 from nearfar.dialects.described import RowsOfNumbers, documented
 
-Texts = str | list[str]
-SomeTexts = Annotated[str, documented(minLength=1)] | Annotated[list[str], documented(minItems=1)]
+_SOME = documented(minItems=1)
+Texts = str | Annotated[list[str], _SOME]
+SomeTexts = Annotated[str, documented(minLength=1)] | Annotated[list[str], _SOME]
 TokenId = Annotated[int, documented(minimum=0)]
 
 

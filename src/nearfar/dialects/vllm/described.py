@@ -11,6 +11,7 @@ from nearfar.dialects.vllm.bodies import (
     ClassifyRequest,
     DetokenizeReply,
     DetokenizeRequest,
+    LabelsReply,
     PoolingReply,
     PoolingRequest,
     ScoreReply,
@@ -63,8 +64,9 @@ SCORE = described(
 CLASSIFY = described(
     "The likeliest label of texts",
     body=ClassifyRequest,
-    reply=ClassifyReply,
+    reply=(ClassifyReply, LabelsReply),
     example={"input": ["I like you."]},
+    examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},
     reply_example=_listed("classify", {"index": 0, "label": "positive", "probs": [0.06, 0.94], "num_classes": 2}),
 )
 

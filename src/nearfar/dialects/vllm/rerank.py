@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.described import Described
+from nearfar.dialects.described import NOT_BLANK, Described, documented
 from nearfar.dialects.reading import read_request, while_connected
 from nearfar.dialects.vllm.bodies import Tokens
 from nearfar.errors import InputError
@@ -37,6 +37,27 @@ class Content(Struct, kw_only=True):
     content: str | list[Part] | None = None
 
 
+_PARTS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"required": ["text"], "properties": {"text": NOT_BLANK, "type": {"const": "text"}}},
+}
+_WITH_PARTS: dict[str, Any] = {"type": "object", "required": ["content"], "properties": {"content": _PARTS}}
+_WITH_TEXT: dict[str, Any] = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": NOT_BLANK, "content": {"type": ["string", "null"]}},
+}
+_WITH_CONTENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["content"],
+    "properties": {"content": NOT_BLANK, "text": {"type": "null"}},
+}
+_SAID: dict[str, Any] = {"anyOf": [NOT_BLANK, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
+_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "items": _SAID}
+_LISTED: dict[str, Any] = {"anyOf": [_LIST, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
+
+
 class RerankRequest(Struct, kw_only=True):
     """The body of POST /rerank. Null means absent; fields not named here are ignored.
 
@@ -47,15 +68,15 @@ class RerankRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: str | Content
-    documents: list[str | Content] | Content
+    query: Annotated[str | Content, documented(allOf=[_SAID])]
+    documents: Annotated[list[str | Content] | Content, documented(allOf=[_LISTED])]
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
     raw_scores: bool | None = None
     use_activation: bool | None = None
     activation: bool | None = None
     max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    truncate_prompt_tokens: int | None = None
+    truncate_prompt_tokens: Annotated[int, documented(const=-1)] | None = None
     instruction: str | None = None
 
 
