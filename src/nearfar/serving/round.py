@@ -1,8 +1,9 @@
 """What waits in a lane, and what of it runs next. Knows no clock, no threads and no engine.
 
 A request is a ticket: its rows travel in as many batches as it takes, and one future answers for all of them. Each
-turn belongs to the next ticket in the round: its first row decides which lengths run, and rows of like length from
-the other tickets fill the batch. So a short request passes a long one, and no ticket waits longer than a round.
+turn belongs to the next ticket of the caller who has had least: its first row decides which lengths run, and rows of
+like length from the other tickets fill the batch. So a short request passes a long one, and no ticket of a caller waits
+longer than a round of theirs.
 
 A ticket that fills a batch by itself is bulk. Small tickets don't wait for bulk rows to run along with them, and bulk
 has a budget of its own, which the lane makes smaller while small tickets come, so that the next one is soon served.
@@ -19,6 +20,8 @@ from msgspec import Struct
 
 from nearfar.engines.sharing import costs
 from nearfar.serving.batching import pack, plan
+from nearfar.serving.callers import ANYBODY, Caller
+from nearfar.serving.fairness import Turns
 from nearfar.serving.stopwatch import Stopwatch
 from nearfar.types import Representation
 
@@ -68,8 +71,11 @@ class Ticket:
         watch: Stopwatch | None = None,
         *,
         shares: bool = False,
+        caller: Caller = ANYBODY,
     ) -> None:
         self.call = call
+        self.caller = caller.name
+        self.weight = caller.weight
         self._watch = watch or Stopwatch()
         self._watch.submitted()
         places: dict[int, list[int]] = {}
@@ -138,37 +144,35 @@ class Round:
     """The tickets that wait, in the order of their turns."""
 
     def __init__(self) -> None:
-        self._tickets: deque[Ticket] = deque()
+        self._turns = Turns()
 
     def add(self, ticket: Ticket) -> None:
-        """Put a ticket at the end."""
-        self._tickets.append(ticket)
+        """Put a ticket at the end of its caller's."""
+        self._turns.add(ticket)
 
     def rows(self) -> int:
         """Count the rows that wait."""
-        return sum(len(ticket.waiting) for ticket in self._tickets)
+        return sum(len(ticket.waiting) for ticket in self._turns)
 
     def clear(self) -> list[Ticket]:
         """Take all tickets out."""
-        tickets = list(self._tickets)
-        self._tickets.clear()
-        return tickets
+        return self._turns.clear()
 
     def next_batch(self, budget: Budget) -> list[Place]:
         """Take the rows that run next; none when nothing waits."""
-        while self._tickets and self._tickets[0].spent:
-            self._tickets.popleft()
-        tickets = [ticket for ticket in islice(self._tickets, _WINDOW_ROWS) if not ticket.spent]
+        tickets = self._turns.next(_WINDOW_ROWS)
         if not tickets:
             return []
-        tickets = [ticket for ticket in tickets if ticket.call == tickets[0].call]
+        first = tickets[0]
+        tickets = [ticket for ticket in tickets if ticket.call == first.call]
         bulk = {id(ticket) for ticket in tickets if ticket.waiting_tokens > budget.full}
-        limit = budget.bulk if id(tickets[0]) in bulk else budget.full
-        if id(tickets[0]) not in bulk:
+        limit = budget.bulk if id(first) in bulk else budget.full
+        if id(first) not in bulk:
             tickets = [ticket for ticket in tickets if id(ticket) not in bulk]
         chosen = _fill(tickets, limit, budget)
-        self._tickets.rotate(-1)
+        self._turns.pass_on(first)
         for place in chosen:
+            self._turns.charge(place.ticket, place.ticket.lengths[place.index])
             place.ticket.take(place.index)
         return chosen
 
