@@ -27,6 +27,7 @@ FIELDS = {
     "host": ("127.0.0.2", 'host = "127.0.0.2"', "127.0.0.2"),
     "port": ("9001", "port = 9001", 9001),
     "api_key": (KEY, f'api_key = "{KEY}"', KEY),
+    "api_keys": ("keys.toml", 'api_keys = "keys.toml"', "keys.toml"),
     "no_auth": ("true", "no_auth = true", True),
     "offline": ("1", "offline = true", True),
     "hub_endpoint": ("http://hub.test", 'hub_endpoint = "http://hub.test"', "http://hub.test"),

@@ -17,6 +17,7 @@ from nearfar.dialects import dialect_of, installed_dialects, request_id
 from nearfar.dialects.sharing import shared_router
 from nearfar.drain import Drain
 from nearfar.errors import RequestError
+from nearfar.keys import KeyRing
 from nearfar.openapi import Documentation
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.observe import Metrics, RequestRecord
@@ -44,7 +45,7 @@ def create_app(settings: Settings) -> Litestar:
 
     The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
     ``documentation`` and ``started``, by the monotonic clock.
-    Raises ConfigError for a setting that needs a package that isn't installed.
+    Raises ConfigError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
     vendor_names: dict[str, Task] = {}
@@ -53,7 +54,8 @@ def create_app(settings: Settings) -> Litestar:
     metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, vendor_names, metrics)
     drain = Drain()
-    guard = KeyGuard(settings.api_key) if settings.api_key else None
+    ring = KeyRing(settings.api_key, settings.api_keys_file)
+    guard = KeyGuard(ring) if ring else None
     tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
     app = Litestar(
         route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],

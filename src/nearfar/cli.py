@@ -12,6 +12,7 @@ import click
 import nearfar
 from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
+from nearfar.serving.callers import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +123,23 @@ def unpickle(model: str, out: Path | None, file: Path | None, **said: Any) -> No
             click.echo(line)
     except NearfarError as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.group()
+def keys() -> None:
+    """Make API keys for the file that the setting api_keys names."""
+
+
+@keys.command(name="new")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(EVERYTHING), help="[default: embed, rerank]")
+def new_key(name: str, scopes: tuple[str, ...]) -> None:
+    """Make a key called NAME: the key itself goes to the terminal, once, and its entry for the file after it."""
+    from nearfar.keys import make_key
+
+    key, entry = make_key(name, scopes)
+    click.echo(f"# the key, shown this once: {key}", err=True)
+    click.echo(entry)
 
 
 @main.command(name="models")

@@ -83,6 +83,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 9000
     api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # what an Authorization header can carry
+    api_keys: str | None = None  # a file of them
     no_auth: bool = False
     offline: bool = False
     hub_endpoint: str | None = None
@@ -106,6 +107,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def cache_folder(self) -> Path:
         """Give the folder for what can be made again, such as converted models."""
         return Path(self.cache).expanduser() if self.cache else user_cache_path("nearfar")
+
+    @property
+    def api_keys_file(self) -> Path | None:
+        """Give the file of keys."""
+        return Path(self.api_keys).expanduser() if self.api_keys else None
 
     @property
     def memory_budget_bytes(self) -> int | None:
@@ -206,7 +212,7 @@ def _bytes_of(size: int | str) -> int:
 
 
 def _refuse_unguarded_bind(settings: Settings) -> None:
-    if settings.api_key or settings.no_auth or is_loopback(settings.host):
+    if settings.api_key or settings.api_keys or settings.no_auth or is_loopback(settings.host):
         return
     raise ConfigError(
         f"host: {settings.host} is reachable from other machines and no API key is set; "

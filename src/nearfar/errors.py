@@ -17,6 +17,7 @@ NearfarError
 │   ├── UnknownPath             no such route
 │   ├── WrongMethod             the route exists, the method doesn't
 │   ├── MissingKey, WrongKey    the API key
+│   ├── Forbidden               the key is right, and not for this
 │   └── CallerGone              the caller hung up before the answer
 ├── ServingError                the caller can only try again
 │   ├── Overloaded              the queue is full
@@ -156,6 +157,15 @@ class MissingKey(RequestError):
 
 class WrongKey(RequestError):
     """The request's API key is not one the server knows. The key itself is never kept in the error."""
+
+
+class Forbidden(RequestError):
+    """The key is one that the server knows, but not for what was asked. ``name`` is what the operator calls it."""
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(f"the key {name!r} is not for {scope}; its scopes say what it is for")
+        self.name = name
+        self.scope = scope
 
 
 class CallerGone(RequestError):

@@ -21,6 +21,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
+from nearfar.dialects.callers import caller_of
 from nearfar.dialects.described import Described
 from nearfar.errors import (
     BodyTooLarge,
@@ -32,6 +33,7 @@ from nearfar.errors import (
     UnknownPath,
     WrongMethod,
 )
+from nearfar.serving.callers import ANYBODY
 from nearfar.types import Task
 
 if TYPE_CHECKING:
@@ -180,9 +182,11 @@ def spent_ms(request: AnyRequest) -> int | None:
     return None if began is None else round((time.perf_counter() - began) * 1000)
 
 
-def service_of(request: AnyRequest) -> Service:
+def service_of(request: AnyRequest, priority: int | None = None) -> Service:
+    """Give the service for whoever asks; raises InputError as ``caller_of`` does."""
     service: Service = request.app.state.service
-    return service
+    caller = caller_of(request.scope, priority)
+    return service if caller is ANYBODY else service.on_behalf_of(caller)
 
 
 def fleet_of(request: AnyRequest) -> Fleet:

@@ -1,20 +1,29 @@
-"""Who asks: a name to share the engine by, how urgent it is, and until when the answer is of use."""
+"""Who asks: a name to share the engine by, what they may do and how much of it, how urgent it is, and until when."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
+from nearfar.errors import Forbidden
+from nearfar.serving.allowance import Allowance
+
+Scope = Literal["embed", "rerank", "admin"]
+EVERYTHING: tuple[Scope, ...] = ("embed", "rerank", "admin")
 LEAST_URGENT = 999  # Cohere's scale: 0 is the most urgent
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Whoever sent a request. Callers of one ``name`` share one share of the engine.
+    """Whoever sent a request. Callers of one ``name`` have one share of the engine between them.
 
     ``priority`` goes from 0, the most urgent, to 999. ``deadline_s`` is how long they will wait, None for as long as
     the server lets them.
     """
 
     name: str = ""
+    scopes: tuple[Scope, ...] = EVERYTHING
+    allowance: Allowance = Allowance()
     priority: int = 0
     deadline_s: float | None = None
 
@@ -22,6 +31,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     def weight(self) -> float:
         """Give what a token counts for: from 1 up to 11 for the least urgent, who thereby never starve."""
         return 1.0 + min(self.priority, LEAST_URGENT) / 100
+
+    def refuse_without(self, scope: Scope) -> None:
+        """Raise Forbidden where the caller may not do this."""
+        if scope not in self.scopes:
+            raise Forbidden(self.name, scope)
 
 
 ANYBODY = Caller()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nearfar.errors import DeadlinePassed, NotReady, WrongTask
+from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.fleet import Lease
 from nearfar.serving.observe import JobRecord
 from nearfar.serving.stopwatch import Stopwatch
@@ -21,16 +22,23 @@ if TYPE_CHECKING:
     from nearfar.serving.observe import Observer
     from nearfar.types import Task
 
+EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # the rest compares or labels texts
 ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
 
 
 class Holding:
     """Lends models to jobs. The wait for a model and the work with it share one deadline."""
 
-    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float) -> None:
+    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float, caller: Caller = ANYBODY) -> None:
         self._fleet = fleet
         self._observer = observer
         self._deadline_s = deadline_s
+        self._caller = caller
+
+    def on_behalf_of(self, caller: Caller) -> Holding:
+        """Give the same for one caller, who may wait no longer than the server lets anybody."""
+        deadline_s = min(self._deadline_s, caller.deadline_s or self._deadline_s)
+        return Holding(self._fleet, self._observer, deadline_s, caller)
 
     def lease(self, name: str | None, tasks: Sequence[Task]) -> AbstractAsyncContextManager[Lease]:
         """Hold a model that does the first of the tasks that it, or where none is named any, does."""
@@ -42,8 +50,10 @@ class Holding:
         lease: Lease | None = None
         failure: type[BaseException] | None = None
         try:
-            async with self.lease(name, tasks) as lease:
-                yield lease
+            self._caller.refuse_without("embed" if EMBEDDING.issuperset(tasks) else "rerank")
+            with self._caller.allowance.one_request():
+                async with self.lease(name, tasks) as lease:
+                    yield lease
         except BaseException as error:
             failure = type(error)
             raise
@@ -57,7 +67,7 @@ class Holding:
         try:
             async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as (model, prompt):
                 is_there = True
-                yield Lease(msgspec.structs.replace(model, watch=Stopwatch()), prompt)
+                yield Lease(msgspec.structs.replace(model, watch=Stopwatch(), caller=self._caller), prompt)
         except TimeoutError as error:
             if is_there:
                 raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error

@@ -20,6 +20,7 @@ from nearfar.engines import Engine, RowsTooLarge
 from nearfar.errors import EngineFailed, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
+from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.checking import checked
 from nearfar.serving.observe import BatchRecord, QueueDepth
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
@@ -132,7 +133,13 @@ class Lane:
         drain_s = self._tokens / rate if rate else None if self._tokens else 0.0
         return Room(limit=self._queue_tokens, free=self._queue_tokens - self._tokens, drain_s=drain_s)
 
-    async def submit(self, rows: Sequence[Row], call: Call | None = None, watch: Stopwatch | None = None) -> Results:
+    async def submit(
+        self,
+        rows: Sequence[Row],
+        call: Call | None = None,
+        watch: Stopwatch | None = None,
+        caller: Caller = ANYBODY,
+    ) -> Results:
         """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) objects, in their order.
 
         Raises Overloaded when the queue has no room, EngineFailed when the engine failed on any of the rows.
@@ -144,7 +151,7 @@ class Lane:
             raise ValueError("no rows were submitted, so nothing would ever answer")
         shares = self._engine is not None and self._engine.info.shares
         future = asyncio.get_running_loop().create_future()
-        ticket = Ticket(rows, future, call or self._call, watch, shares=shares)
+        ticket = Ticket(rows, future, call or self._call, watch, shares=shares, caller=caller)
         # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
         tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
         if self._tokens + tokens > self._queue_tokens:

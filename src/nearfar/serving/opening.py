@@ -16,6 +16,7 @@ from nearfar.errors import EngineUnavailable
 from nearfar.models.recipe import Recipe
 from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
+from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.finding import UNKNOWN, Found
 from nearfar.serving.lane import Lane, LaneLimits
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Model(Struct, frozen=True, kw_only=True):
     """One open model: its tokenizer, its recipe, its lane, and all that is true of it.
 
-    ``watch`` is that of the job for which the model is held; on others nobody looks.
+    ``watch`` and ``caller`` are those of the job for which the model is held.
     """
 
     info: ModelInfo
@@ -47,10 +48,15 @@ class Model(Struct, frozen=True, kw_only=True):
     lane: Lane
     on_overflow: OnOverflow
     watch: Stopwatch = msgspec.field(default_factory=Stopwatch)
+    caller: Caller = ANYBODY
 
     async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
-        """Let the lane run the rows, and the watch hear of it. Gives and raises what ``Lane.submit`` does."""
-        return await self.lane.submit(rows, call, self.watch)
+        """Let the lane run the rows, and the watch hear of it. Gives and raises what ``Lane.submit`` does.
+
+        Raises Overloaded as well where the caller has used up what they may.
+        """
+        self.caller.allowance.spend(sum(len(row.ids) for row in rows))
+        return await self.lane.submit(rows, call, self.watch, self.caller)
 
 
 class Opener:

@@ -63,7 +63,7 @@ class Ticket:
     answers to the last digit. ``watch`` is whom the lane tells when its rows ran.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — whoever runs it wants to know each
         self,
         rows: Sequence[Row],
         future: asyncio.Future[Results],

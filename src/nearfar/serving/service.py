@@ -6,6 +6,7 @@ Limits, prompts, dimensions, order, scores and usage are decided here, once, for
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from nearfar.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
     from nearfar.models.row import Row
+    from nearfar.serving.callers import Caller
     from nearfar.serving.fleet import Fleet
     from nearfar.serving.observe import Observer
     from nearfar.serving.opening import Model
@@ -60,6 +62,12 @@ class Service:
         self._observer = observer
         self._holding = Holding(fleet, observer, deadline_s)
         self._tokenising = Tokenising()
+
+    def on_behalf_of(self, caller: Caller) -> Service:
+        """Give the same service for one caller: within their share, their limits and their deadline."""
+        own = copy.copy(self)
+        own._holding = self._holding.on_behalf_of(caller)  # noqa: SLF001 — its own kind
+        return own
 
     def close(self) -> None:
         """Drop what waits to be tokenised."""

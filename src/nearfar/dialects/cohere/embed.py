@@ -120,7 +120,8 @@ async def _answer(
 ) -> Response[bytes]:
     """Embed, and answer with these types, or with plain lists of floats for none."""
     texts = _texts(body)
-    done = await while_connected(request, service_of(request).embed(_job(body, texts)))
+    priority = body.priority if isinstance(body, EmbedV2Request) else None
+    done = await while_connected(request, service_of(request, priority).embed(_job(body, texts)))
 
     def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> EmbedReply:
         return _reply(done, embeddings, texts, version)

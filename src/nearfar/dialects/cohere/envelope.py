@@ -56,7 +56,7 @@ def named(model: str | None) -> str:
 
 
 def refuse_priority(priority: int | None) -> None:
-    """Refuse a priority that Cohere doesn't know. What it knows makes no difference: nothing here is let wait."""
+    """Refuse a priority that Cohere doesn't know."""
     if priority is not None and not 0 <= priority <= LEAST_URGENT:
         raise errors.InputError(f"priority must be from 0 to {LEAST_URGENT} - received {priority}")
 

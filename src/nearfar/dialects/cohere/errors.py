@@ -55,6 +55,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.WrongMethod: ErrorRow(405),
     errors.MissingKey: ErrorRow(401, phrase=lambda _: "no api key supplied"),
     errors.WrongKey: ErrorRow(401, phrase=lambda _: "invalid api token"),
+    errors.Forbidden: ErrorRow(403),
     errors.CallerGone: ErrorRow(499),
     errors.ServingError: ErrorRow(500, phrase=lambda _: _FAILED),
     errors.Overloaded: ErrorRow(429),

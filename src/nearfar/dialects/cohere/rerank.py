@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.dialects.cohere.bodies import Document
     from nearfar.jobs import Ranked
+    from nearfar.serving.service import Service
 
 _CHUNKS_A_DOCUMENT = 10  # version 1's default
 _TOKENS_A_DOCUMENT = 4096  # version 2's
@@ -110,7 +111,7 @@ async def rerank_v1(request: AnyRequest) -> Response[bytes]:
         max_chunks_per_document=_CHUNKS_A_DOCUMENT if body.max_chunks_per_doc is None else body.max_chunks_per_doc,
         instruction=body.instruction or None,
     )
-    return await _answer(request, job, body.documents if body.return_documents else None)
+    return await _answer(request, service_of(request), job, body.documents if body.return_documents else None)
 
 
 @post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"described": _RERANK_V2})
@@ -127,7 +128,8 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
         max_tokens_per_document=_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
     )
-    return await _answer(request, job, body.documents if body.return_documents else None)
+    service = service_of(request, body.priority)
+    return await _answer(request, service, job, body.documents if body.return_documents else None)
 
 
 def _refuse_chunks(chunks: int) -> None:
@@ -135,8 +137,10 @@ def _refuse_chunks(chunks: int) -> None:
         raise errors.TooMany("documents", chunks, MAX_CHUNKS)
 
 
-async def _answer(request: AnyRequest, job: RankJob, echoed: list[Document] | None) -> Response[bytes]:
-    done = await while_connected(request, service_of(request).rank(job))
+async def _answer(
+    request: AnyRequest, service: Service, job: RankJob, echoed: list[Document] | None
+) -> Response[bytes]:
+    done = await while_connected(request, service.rank(job))
     characters = len(job.query) + sum(map(len, job.documents))
     headers = report(request, done.model, len(job.documents), done.usage)
     headers |= answer_headers(request, characters, done.usage.tokens)

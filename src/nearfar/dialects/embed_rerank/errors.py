@@ -26,6 +26,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.WrongMethod: 405,
     errors.MissingKey: 401,
     errors.WrongKey: 401,
+    errors.Forbidden: 403,
     errors.CallerGone: 499,
     errors.Overloaded: 429,
     errors.DeadlinePassed: 504,

@@ -53,6 +53,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.WrongKey: ErrorRow(401, code="AUTH_INVALID_API_KEY", phrase=lambda _: "Invalid API key."),
+    errors.Forbidden: ErrorRow(403),
     errors.CallerGone: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, code="RATE_TOKEN_LIMIT_EXCEEDED"),

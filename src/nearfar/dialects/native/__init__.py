@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar import errors
 from nearfar.dialects import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.callers import caller_of
 from nearfar.dialects.native.bodies import (
     ErrorReply,
     Health,
@@ -142,6 +143,7 @@ def _rendered(index: int, one: Representation, wanted: set[Output]) -> TextRepre
 )
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model now; answer once it is there."""
+    caller_of(request.scope).refuse_without("admin")
     return json_response(await while_connected(request, fleet_of(request).load(await _read_order(request))))
 
 
@@ -152,6 +154,7 @@ async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
 )
 async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Close the model once the requests that use it have ended; answer then. The next request loads it again."""
+    caller_of(request.scope).refuse_without("admin")
     return json_response(await while_connected(request, fleet_of(request).unload(await _read_order(request))))
 
 
@@ -180,6 +183,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.WrongMethod: 405,
     errors.MissingKey: 401,
     errors.WrongKey: 401,
+    errors.Forbidden: 403,
     errors.CallerGone: 499,
     errors.ServingError: 500,
     errors.Overloaded: 429,

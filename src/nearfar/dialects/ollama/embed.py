@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.callers import caller_of
 from nearfar.dialects.described import NOT_EMPTY, described, needing
 from nearfar.dialects.ollama.bodies import (
     Document,
@@ -84,6 +85,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     model = named(body.model)
     texts = ([body.input] if body.input else []) if isinstance(body.input, str) else body.input or []
     if not texts and is_nothing(body.keep_alive):
+        caller_of(request.scope).refuse_without("admin")
         await while_connected(request, fleet_of(request).unload(model))
         return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_CUT)
     dim, load_ns = await _prepare(request, model, "embed")

@@ -30,6 +30,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.WrongMethod: 405,
     errors.MissingKey: 401,
     errors.WrongKey: 401,
+    errors.Forbidden: 403,
     errors.CallerGone: 499,
     errors.ServingError: 500,
     errors.Overloaded: 503,  # Ollama's own status for a full queue

@@ -13,6 +13,7 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.dialects import fleet_of, json_response
+from nearfar.dialects.callers import caller_of
 from nearfar.dialects.described import described, needing, needing_any
 from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, StatusReply, UnloadReply, WorkRequest, is_nothing, named
 from nearfar.dialects.ollama.errors import ONLY
@@ -77,6 +78,7 @@ async def _close_or_refuse(request: AnyRequest, verb: str) -> Response[bytes]:
     model = named(body.model or body.name)
     if body.prompt or body.messages or not is_nothing(body.keep_alive):
         raise InputError(f'"{model[:200]}" does not support {verb}; {ONLY}')
+    caller_of(request.scope).refuse_without("admin")
     await while_connected(request, fleet_of(request).unload(model))
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return json_response(UnloadReply(model=model, created_at=now))

@@ -69,6 +69,12 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.WrongKey: ErrorRow(401, _INVALID, "invalid_api_key", lambda _: "Incorrect API key provided."),
+    errors.Forbidden: ErrorRow(
+        403,
+        _INVALID,
+        None,
+        lambda error: f"You have insufficient permissions for this operation. Missing scopes: {error.scope}.",
+    ),
     errors.CallerGone: ErrorRow(499, _INVALID),
     errors.ServingError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
     errors.Overloaded: ErrorRow(

@@ -52,6 +52,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.WrongMethod: ErrorRow(405, "Validation"),
     errors.MissingKey: ErrorRow(401, "Unauthorized"),
     errors.WrongKey: ErrorRow(401, "Unauthorized"),
+    errors.Forbidden: ErrorRow(403, "Unauthorized"),
     errors.CallerGone: ErrorRow(499, "Validation"),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, "Overloaded", phrase=lambda _: "Model is overloaded"),

@@ -31,6 +31,7 @@ _KINDS: dict[type[errors.NearfarError], tuple[int, str]] = {
     errors.WrongMethod: (405, _BAD),
     errors.MissingKey: (401, "Unauthorized"),
     errors.WrongKey: (401, "Unauthorized"),
+    errors.Forbidden: (403, "Forbidden"),
     errors.CallerGone: (499, _BAD),
     errors.ServingError: (500, _FAILED),
     errors.Overloaded: (429, "TooManyRequestsError"),

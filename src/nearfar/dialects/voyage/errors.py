@@ -57,6 +57,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.WrongMethod: ErrorRow(405, phrase=lambda _: "Method Not Allowed"),
     errors.MissingKey: ErrorRow(401),
     errors.WrongKey: ErrorRow(401, phrase=lambda _: "Provided API key is invalid."),
+    errors.Forbidden: ErrorRow(403),
     errors.CallerGone: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429),
