@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from checkpoints import write_transformer
+from hypothesis import settings
 from process import ServerProcess
 
 from nearfar import ModelSettings, Settings, create_app
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlx_models import Opened
     from sentence_transformers import SentenceTransformer
 
+settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import schemathesis
 from checkpoints import write_transformer
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from openapi_document import DOCUMENT, faults
 from process import ServerProcess
 from schemathesis.config import SchemathesisConfig
@@ -31,12 +31,15 @@ NAMES = ["text-embedding-3-small", BUILTIN, "colbert", "splade", "classifier"]
 # refuse what it allows.
 REFUSED_FOR = re.compile(
     r"takes no instruction|has no prompt|for this model(,| -)|what this model can give|no token this model knows"
-    r"|in this model's vocabulary|model '[^']*' can't"
+    r"|is not a token id of|in this model's vocabulary|model '[^']*' can't"
     r"|is not (a|an) [\w -]+ model|not allowed to generate embeddings from this model|does not support (embed|rerank)"
-    r"|is not served here; add it"
+    r"|is not served here; add it|Expected `str . array`, got `int`"
     r"|'dimensions' = \d+. Must be less|Input lengths must be|number of total max chunks"
     r"|document at index \d+ cannot be empty"
 )
+
+# Words at which the fake engine fails, as it is meant to.
+FAULTS = re.compile("boom|nan|zero|few|quit|hang|giant", re.IGNORECASE)
 
 CONFIG = {
     "generation": {"mode": "positive", "with-security-parameters": False},
@@ -88,6 +91,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @examples
 def test_what_our_document_allows_is_answered_as_it_says(case: schemathesis.Case[Any], url: str) -> None:
     case.body = _whole(case.body)
+    assume(not FAULTS.search(repr(case.body)))
 
     response = case.call_and_validate(base_url=url)
 
@@ -101,6 +105,7 @@ def test_what_our_document_allows_is_answered_as_it_says(case: schemathesis.Case
 @examples
 def test_what_openai_s_document_allows_is_answered_as_it_says(case: schemathesis.Case[Any], url: str) -> None:
     case.body = _whole(case.body)
+    assume(not FAULTS.search(repr(case.body)))
 
     response = case.call_and_validate(base_url=f"{url}/v1")
 

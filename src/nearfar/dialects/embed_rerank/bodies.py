@@ -83,9 +83,12 @@ class DocumentObject(Struct, kw_only=True):
     value: str | None = None
 
 
+_NAMES = ("text", "content", "body", "value")
+_TEXT_OR_NOTHING: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "null"}, {"const": ""}]}
 _WITH_TEXT: dict[str, Any] = {
     "type": "object",
-    "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in ("text", "content", "body", "value")],
+    "properties": dict.fromkeys(_NAMES, _TEXT_OR_NOTHING),
+    "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in _NAMES],
 }
 Passages = Annotated[list[str | DocumentObject], documented(minItems=1, **each(NOT_BLANK, _WITH_TEXT))]
 SOME: dict[str, Any] = {"type": "array", "minItems": 1}

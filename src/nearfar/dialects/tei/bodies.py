@@ -28,7 +28,11 @@ _SEQUENCES: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
         {**_TEXTS, "maxItems": 2},
-        {"type": "array", "items": {"anyOf": [{"type": "string"}, {**_TEXTS, "maxItems": 2}]}, "minItems": 1},
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, {**_TEXTS, "maxItems": 2}]},
+            "contains": {"type": "array"},
+        },
     ],
 }
 _DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "description": "The side that is cut"}
