@@ -49,7 +49,7 @@ async def running(settings: Settings) -> AsyncIterator[Litestar]:
 async def calling(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client that calls the application without a socket."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://nearfar.test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://nearfar.localhost") as client:
         yield client
 
 

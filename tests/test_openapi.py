@@ -193,7 +193,7 @@ async def test_the_page_shows_every_operation_and_needs_nothing_else(faked: http
     assert [] == seen.fetched
     for path, method in OPERATIONS:
         assert method == "head" or f"{method.upper()} {path}" in seen.text
-    assert "curl http://nearfar.test/v2/rerank" in seen.text
+    assert "curl http://nearfar.localhost/v2/rerank" in seen.text
 
 
 def test_whatever_the_document_says_is_text_on_the_page() -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from litestar import Litestar, Request, Response
+from litestar.config.cors import CORSConfig
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 
@@ -17,6 +18,7 @@ from nearfar.dialects import dialect_of, installed_dialects, request_id
 from nearfar.dialects.sharing import shared_router
 from nearfar.drain import Drain
 from nearfar.errors import RequestError
+from nearfar.hosts import host_guard
 from nearfar.keys import KeyRing
 from nearfar.openapi import Documentation
 from nearfar.serving.fleet import Fleet
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
 
     from nearfar.config import Settings
     from nearfar.dialects import Dialect
+    from nearfar.hosts import HostGuard
     from nearfar.types import Task
 
     _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after")  # what pages may read
 _access = logging.getLogger("nearfar.access")
 
 
@@ -56,14 +60,17 @@ def create_app(settings: Settings) -> Litestar:
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_file)
     guard = KeyGuard(ring) if ring else None
+    hosts = host_guard(settings, asks_for_key=guard is not None)
+    checks = [check for check in (hosts, guard) if check]
     tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
     app = Litestar(
         route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
-        exception_handlers={Exception: _by_path(dialects, guard)},
-        middleware=[_Clock(), *([tracing.middleware] if tracing else []), drain, *([guard] if guard else [])],
+        exception_handlers={Exception: _by_path(dialects, checks)},
+        middleware=[_Clock(), *([tracing.middleware] if tracing else []), drain, *checks],
         before_send=[_signing(metrics)],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
+        cors_config=_cors(settings.cors_origins),
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
     )
@@ -87,21 +94,28 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-def _by_path(dialects: Sequence[Dialect], guard: KeyGuard | None) -> _ErrorHandler:
+def _by_path(dialects: Sequence[Dialect], checks: Sequence[HostGuard | KeyGuard]) -> _ErrorHandler:
     """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for.
 
-    They have passed no middleware, so the key is asked for here: without it nobody learns which routes there are.
+    They have passed no middleware, so they are checked here: without a key nobody learns which routes there are.
     """
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
         try:
-            if guard:
-                guard.check(request.scope)
+            for check in checks:
+                check.check(request.scope)
         except RequestError as refusal:
             exc = refusal
         return dialect_of(request.scope["path"], dialects).answer_error(request, exc)
 
     return answer
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    """Let pages of these origins ask and read the answers; None, for no page at all, is the default."""
+    if not origins:
+        return None
+    return CORSConfig(allow_origins=[*origins], allow_methods=["GET", "POST"], expose_headers=[*_EXPOSED])
 
 
 class _Clock(ASGIMiddleware):

@@ -32,6 +32,8 @@ WhileLoading = Literal["wait", "refuse"]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+HostName = Annotated[str, Meta(pattern=r"^(\*|(\*\.)?[\w-]+(\.[\w-]+)*)$")]
+Origin = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*?# ]+)$")]
 Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?$")]
 
 _CHOICES: dict[str, object] = {
@@ -42,6 +44,7 @@ _CHOICES: dict[str, object] = {
     "load": Load,
     "while_loading": WhileLoading,
 }
+_LISTS = ("allowed_hosts", "cors_origins")  # by commas, in the environment
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -85,6 +88,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # what an Authorization header can carry
     api_keys: str | None = None  # a file of them
     no_auth: bool = False
+    allowed_hosts: tuple[HostName, ...] = ()  # Host headers to answer; hosts.py says what none means
+    cors_origins: tuple[Origin, ...] = ()  # web pages that may ask
     offline: bool = False
     hub_endpoint: str | None = None
     cache: str | None = None  # None: this system's folder for caches
@@ -94,6 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
     tei_metrics: bool = False  # text-embeddings-inference's names beside ours
     max_body_bytes: Positive = 10_000_000
+    receive_s: Seconds = 60.0  # for a request to arrive: its head, and then its body
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     deadline_s: Seconds = 300.0
@@ -197,6 +203,8 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
         value: object = text
         if field == "models":
             value = [{"name": name.strip()} for name in text.split(",") if name.strip()]
+        elif field in _LISTS:
+            value = [part.strip() for part in text.split(",") if part.strip()]
         try:
             values |= _checked({field: value}, variable, strict=False)
         except ConfigError as error:
@@ -222,12 +230,16 @@ def _refuse_unguarded_bind(settings: Settings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach a server bound to ``host``."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def is_address(host: str) -> bool:
+    """Tell whether the host is a number instead of a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
 
 
 def usable_cores() -> int:

@@ -5,6 +5,7 @@ NearfarError
 │   ├── InputError              a field of the request is wrong
 │   │   ├── MalformedBody       not JSON
 │   │   ├── BodyTooLarge        more bytes than the server reads
+│   │   ├── SlowBody            the body takes too long to arrive
 │   │   ├── NoModel             no model is named where the protocol wants one
 │   │   ├── EmptyInput          nothing to embed or rank
 │   │   ├── TooMany             more items than the protocol allows
@@ -18,6 +19,7 @@ NearfarError
 │   ├── WrongMethod             the route exists, the method doesn't
 │   ├── MissingKey, WrongKey    the API key
 │   ├── Forbidden               the key is right, and not for this
+│   ├── WrongHost               a host, or a web page, that this server doesn't know
 │   └── CallerGone              the caller hung up before the answer
 ├── ServingError                the caller can only try again
 │   ├── Overloaded              the queue is full
@@ -63,6 +65,10 @@ class MalformedBody(InputError):
 
 class BodyTooLarge(InputError):
     """The body has more bytes than the server agreed to read."""
+
+
+class SlowBody(InputError):
+    """The body didn't arrive in the time that the server waits for one."""
 
 
 class NoModel(InputError):
@@ -166,6 +172,10 @@ class Forbidden(RequestError):
         super().__init__(f"the key {name!r} is not for {scope}; its scopes say what it is for")
         self.name = name
         self.scope = scope
+
+
+class WrongHost(RequestError):
+    """The request names a host that isn't this server, or comes from a web page that may not ask it."""
 
 
 class CallerGone(RequestError):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from granian.constants import Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 
@@ -48,6 +50,7 @@ async def run_server(settings: Settings) -> int:
         interface=Interfaces.ASGI,
         websockets=False,
         backlog=2048,
+        http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
         log_level=LogLevels.error,  # its start and stop lines would repeat ours
         log_dictconfig=log_config(settings.log_format),
     )

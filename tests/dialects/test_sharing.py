@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from litestar import Litestar, Response
+from litestar.datastructures import State
 
+from nearfar import Settings
 from nearfar.dialects import Dialect, ErrorRow, SharedRoute, json_response
 from nearfar.dialects.described import Described
 from nearfar.dialects.sharing import shared_router
@@ -67,7 +69,8 @@ def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
 )
 async def test_a_field_of_the_body_tells_whose_a_request_is(body: str, status: int, answer: str) -> None:
     dialects = [speaking("first", "one", "/", turn=1), speaking("second", "two", "/shared")]
-    app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None)
+    state = State({"settings": Settings()})
+    app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None, state=state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
         found = await client.post("/shared", content=body)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from litestar.exceptions import InternalServerException
 
-from nearfar.errors import CallerGone, InputError, MalformedBody
+from nearfar.errors import CallerGone, InputError, MalformedBody, SlowBody
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,10 +32,15 @@ async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -
 async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decode the body.
 
-    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape.
+    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape, and SlowBody
+    where it doesn't come.
     """
+    limit_s: float = request.app.state.settings.receive_s
     try:
-        body = await request.body()
+        async with asyncio.timeout(limit_s):
+            body = await request.body()
+    except TimeoutError as error:
+        raise SlowBody(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     except InternalServerException as error:  # Litestar's word for an upload that broke off
         raise CallerGone("the caller closed the connection while sending") from error
     return decode_json(body, decoder)

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 _KEYS = (errors.MissingKey, errors.WrongKey)
-# What no operation answers: the roots of the tree, a path or a method that isn't there, and a caller who is gone.
-_NEVER = (errors.RequestError, errors.ServingError, errors.UnknownPath, errors.WrongMethod, errors.CallerGone)
+# What no operation answers: the roots of the tree, a path or a method that isn't there, a caller who is gone, and a
+# stranger's web page.
+_NEVER = (
+    errors.RequestError,
+    errors.ServingError,
+    errors.UnknownPath,
+    errors.WrongMethod,
+    errors.CallerGone,
+    errors.WrongHost,
+)
 _WITHOUT_A_BODY = (errors.NotReady, errors.Draining, errors.InternalFault)
 _CUT = "x-nearfar-truncated-tokens"
 _LATER = {"429", "503", "504"}

@@ -22,6 +22,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: _WRONG,
     errors.MalformedBody: _WRONG,
     errors.BodyTooLarge: ErrorRow(413),
+    errors.SlowBody: ErrorRow(408),
     errors.NoModel: _WRONG,
     errors.EmptyInput: _WRONG,
     errors.TooMany: ErrorRow(
@@ -54,6 +55,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     ),
     errors.WrongKey: ErrorRow(401, code="AUTH_INVALID_API_KEY", phrase=lambda _: "Invalid API key."),
     errors.Forbidden: ErrorRow(403),
+    errors.WrongHost: ErrorRow(403),
     errors.CallerGone: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, code="RATE_TOKEN_LIMIT_EXCEEDED"),

@@ -17,6 +17,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.InputError: 400,
     errors.MalformedBody: 400,
     errors.BodyTooLarge: 413,
+    errors.SlowBody: 408,
     errors.NoModel: 400,
     errors.EmptyInput: 400,
     errors.TooMany: 400,
@@ -31,6 +32,7 @@ _STATUS: dict[type[errors.NearfarError], int] = {
     errors.MissingKey: 401,
     errors.WrongKey: 401,
     errors.Forbidden: 403,
+    errors.WrongHost: 403,
     errors.CallerGone: 499,
     errors.ServingError: 500,
     errors.Overloaded: 503,  # Ollama's own status for a full queue

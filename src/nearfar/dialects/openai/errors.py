@@ -29,6 +29,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         400, _INVALID, None, lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
     ),
     errors.BodyTooLarge: ErrorRow(413, _INVALID),
+    errors.SlowBody: ErrorRow(408, _INVALID),
     errors.NoModel: ErrorRow(400, _INVALID),
     errors.EmptyInput: ErrorRow(400, _INVALID),
     errors.TooMany: ErrorRow(
@@ -75,6 +76,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         None,
         lambda error: f"You have insufficient permissions for this operation. Missing scopes: {error.scope}.",
     ),
+    errors.WrongHost: ErrorRow(403, _INVALID),
     errors.CallerGone: ErrorRow(499, _INVALID),
     errors.ServingError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
     errors.Overloaded: ErrorRow(

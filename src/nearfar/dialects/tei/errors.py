@@ -27,6 +27,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         400, "Validation", phrase=lambda error: f"Failed to parse the request body: {error}"
     ),
     errors.BodyTooLarge: ErrorRow(413, "Validation"),
+    errors.SlowBody: ErrorRow(408, "Validation"),
     errors.NoModel: ErrorRow(422, "Validation", phrase=_invalid),
     errors.EmptyInput: ErrorRow(400, "Empty"),
     errors.TooMany: ErrorRow(
@@ -53,6 +54,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.MissingKey: ErrorRow(401, "Unauthorized"),
     errors.WrongKey: ErrorRow(401, "Unauthorized"),
     errors.Forbidden: ErrorRow(403, "Unauthorized"),
+    errors.WrongHost: ErrorRow(403, "Unauthorized"),
     errors.CallerGone: ErrorRow(499, "Validation"),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, "Overloaded", phrase=lambda _: "Model is overloaded"),

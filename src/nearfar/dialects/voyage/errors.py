@@ -24,6 +24,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: _WRONG,
     errors.MalformedBody: _WRONG,
     errors.BodyTooLarge: ErrorRow(413),
+    errors.SlowBody: ErrorRow(408),
     errors.NoModel: _WRONG,
     errors.EmptyInput: _WRONG,
     errors.TooMany: ErrorRow(
@@ -58,6 +59,7 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.MissingKey: ErrorRow(401),
     errors.WrongKey: ErrorRow(401, phrase=lambda _: "Provided API key is invalid."),
     errors.Forbidden: ErrorRow(403),
+    errors.WrongHost: ErrorRow(403),
     errors.CallerGone: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429),
