@@ -36,6 +36,11 @@ ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let fuzz tests try more than a few inputs."""
+    parser.addoption("--fuzz", type=int, default=0, metavar="N", help="inputs of each fuzz test; a few by default")
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Litestar]:
     """Run the application in this loop, its models open."""

@@ -30,6 +30,7 @@ from nearfar.errors import (
     NearfarError,
     ServingError,
     SetupError,
+    SlowBody,
     UnknownPath,
     WrongMethod,
 )
@@ -117,6 +118,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
             headers["retry-after"] = str(error.retry_after_s)
         if isinstance(error, WrongMethod):
             headers["allow"] = ", ".join(error.allowed)
+        if isinstance(error, SlowBody):
+            headers["connection"] = "close"  # else what is still to come would be waited for after all
         return json_response(self.render_error(error, row, sentence), row.status, headers)
 
     def _as_ours(self, request: AnyRequest, exc: Exception) -> NearfarError:
