@@ -371,7 +371,17 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     assert f"{tmp_path}: can't be read (Is a directory)" == str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"port = ", b'{"port": 9000}', b"port = 1\nport = 2", b'host = "\xff"'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"port = ",
+        b'{"port": 9000}',
+        b"port = 1\nport = 2",
+        b'host = "\xff"',
+        b"a = " + b"[" * 9000,
+        b"port = " + b"9" * 9000,
+    ],
+)
 def test_a_file_that_is_not_toml_is_refused(content: bytes, toml: Path) -> None:
     toml.write_bytes(content)
 
