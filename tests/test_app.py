@@ -282,7 +282,8 @@ async def test_invented_methods_share_one_label_of_the_metrics() -> None:
             await client.request(f"MADE-UP-{number}", "/v1/nothing")
         text = (await client.get("/metrics")).text
 
-    assert 'nearfar_request_seconds_count{method="other",route="none",status="404"} 3.0' in text
+    labels = 'dialect="openai",method="other",route="none",status="404"'
+    assert f"nearfar_request_seconds_count{{{labels}}} 3.0" in text
     assert "MADE-UP" not in text
 
 
@@ -296,9 +297,10 @@ async def test_a_request_is_one_log_line_without_its_text(
 
     ours = [record for record in caplog.records if record.name == "nearfar.access"]
     assert [200, 200, 500] == [record.__dict__["fields"]["status"] for record in ours]
-    assert {"request_id", "method", "path", "status", "ms", "model", "rows", "tokens", "cut"} == ours[0].__dict__[
-        "fields"
-    ].keys()
+    whose = {"request_id", "dialect", "method", "path", "status", "ms"}
+    what = {"model", "rows", "tokens", "cut", "tokenise_ms", "queue_ms", "run_ms", "render_ms"}
+    assert [whose | what, whose | what, whose] == [record.__dict__["fields"].keys() for record in ours]
+    assert ["openai", "cohere", "openai"] == [record.__dict__["fields"]["dialect"] for record in ours]
     shown = json.dumps([record.getMessage() + str(record.__dict__.get("fields")) for record in caplog.records])
     assert "private" not in shown
 

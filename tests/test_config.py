@@ -42,6 +42,7 @@ FIELDS = {
     "on_overflow": ("error", 'on_overflow = "error"', "error"),
     "log_format": ("json", 'log_format = "json"', "json"),
     "otlp_endpoint": ("http://trace.test:4318", 'otlp_endpoint = "http://trace.test:4318"', "http://trace.test:4318"),
+    "trace_share": ("0.25", "trace_share = 0.25", 0.25),
     "tei_metrics": ("true", "tei_metrics = true", True),
     "max_body_bytes": ("1000", "max_body_bytes = 1_000", 1000),
     "receive_s": ("5", "receive_s = 5", 5.0),

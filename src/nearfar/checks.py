@@ -16,7 +16,7 @@ from nearfar.models.checkpoint import BUILTIN_NAMES, find_builtin
 from nearfar.models.reading import read_recipe
 from nearfar.models.refusals import refuse_damaged
 from nearfar.serving.fleet import Fleet
-from nearfar.serving.observe import Metrics
+from nearfar.serving.metrics import Metrics
 from nearfar.serving.service import Service
 
 if TYPE_CHECKING:

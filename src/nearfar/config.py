@@ -97,6 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_overflow: OnOverflow = "truncate"
     log_format: LogFormat = "auto"
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
+    trace_share: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests whose callers don't say whether to trace
     tei_metrics: bool = False  # text-embeddings-inference's names beside ours
     max_body_bytes: Positive = 10_000_000
     receive_s: Seconds = 60.0  # for a request to arrive: its head, and then its body

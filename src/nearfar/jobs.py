@@ -137,8 +137,10 @@ class Timings(Struct, frozen=True, kw_only=True):
 
     ``tokenise_s`` passed until its rows were in the queue, then ``queue_s`` until the first batch with some of them
     began, and then ``run_s`` until the last one ended, with whatever the engine did for others in between.
+    ``taken_at`` is when that was told, by ``time.perf_counter``.
     """
 
+    taken_at: float
     total_s: float
     tokenise_s: float
     queue_s: float

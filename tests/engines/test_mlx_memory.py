@@ -22,7 +22,7 @@ from nearfar.errors import NotReady
 from nearfar.models.row import Row
 from nearfar.models.tokens import Tokens
 from nearfar.serving.lane import Lane, LaneLimits
-from nearfar.serving.observe import Metrics
+from nearfar.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -24,7 +24,7 @@ from nearfar.models.row import Row
 from nearfar.serving.describing import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
-from nearfar.serving.observe import Metrics
+from nearfar.serving.metrics import Metrics
 from nearfar.serving.opening import Opener
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from nearfar import ModelSettings, Settings, create_app
 from nearfar.engines import Choice
 from nearfar.errors import CheckpointError, ConfigError, NotReady
 from nearfar.serving.fleet import Fleet
-from nearfar.serving.observe import Metrics
+from nearfar.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -40,7 +40,7 @@ from nearfar.types import Task
 if TYPE_CHECKING:
     from litestar.types import Scope
 
-    from nearfar.jobs import Usage
+    from nearfar.jobs import Timings, Usage
     from nearfar.serving.fleet import Fleet
     from nearfar.serving.service import Service
 
@@ -106,7 +106,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     def router(self) -> Router:
         """Build the routes, with this dialect's words for everything that goes wrong in them."""
-        return Router("/", route_handlers=self.handlers, exception_handlers={Exception: self.answer_error})
+        return Router(
+            "/",
+            route_handlers=self.handlers,
+            exception_handlers={Exception: self.answer_error},
+            opt={"dialect": self.name},
+        )
 
     def answer_error(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Answer in this dialect's shape. Causes and tracebacks go to the log, never to the caller."""
@@ -207,9 +212,11 @@ def encoded_response(body: bytes, status: int = 200, headers: dict[str, str] | N
     return Response(body, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
 
 
-def report(request: AnyRequest, model: str, rows: int, usage: Usage) -> dict[str, str]:
+def report(request: AnyRequest, model: str, rows: int, usage: Usage, timings: Timings | None) -> dict[str, str]:
     """Note for the log what was done, and give the headers that tell the caller."""
-    request.scope["state"]["done"] = {
+    state: dict[str, Any] = request.scope["state"]
+    state["timings"] = timings
+    state["done"] = {
         "model": model,
         "rows": rows,
         "tokens": usage.tokens,

@@ -44,6 +44,7 @@ def _handler(
     async def answer(request: Request[Any, Any, Any]) -> Response[bytes]:
         fields = await _fields_of(request)
         dialect, route = next((claim for claim in claimed if not fields.keys().isdisjoint(claim[1].fields)), unclaimed)
+        request.scope["state"]["dialect"] = dialect.name
         try:
             return await route.answer(request)
         except Exception as error:  # noqa: BLE001 — in the words of whoever was asked; what is unexpected is logged there

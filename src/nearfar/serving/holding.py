@@ -58,8 +58,7 @@ class Holding:
             failure = type(error)
             raise
         finally:
-            timings = lease.model.watch.timings() if lease else None
-            self._observer.job_done(JobRecord(task=tasks[0], inputs=inputs, failure=failure, timings=timings))
+            self._observer.job_done(_record(lease, tasks[0], inputs, failure))
 
     @asynccontextmanager
     async def _one(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
@@ -84,3 +83,17 @@ class Holding:
                     if task == tasks[-1]:
                         raise
             yield lease
+
+
+def _record(lease: Lease | None, task: Task, inputs: int, failure: type[BaseException] | None) -> JobRecord:
+    if lease is None:
+        return JobRecord(task=task, inputs=inputs, failure=failure, timings=None)
+    model = lease.model
+    return JobRecord(
+        task=task,
+        inputs=inputs,
+        failure=failure,
+        timings=model.watch.timings(),
+        model=model.info.name,
+        watch=model.watch,
+    )

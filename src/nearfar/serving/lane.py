@@ -125,7 +125,13 @@ class Lane:
     def depth(self) -> QueueDepth:
         """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
         measure = getattr(self._engine, "memory", dict[str, int])
-        return QueueDepth(model=self._model, rows=self._round.rows(), tokens=self._tokens, memory=measure())
+        return QueueDepth(
+            model=self._model,
+            rows=self._round.rows(),
+            tokens=self._tokens,
+            limit=self._queue_tokens,
+            memory=measure(),
+        )
 
     def room(self) -> Room:
         """Tell how much more the queue takes, and how long it takes to empty."""
@@ -252,6 +258,7 @@ class Lane:
             padded_tokens=padded_tokens(lengths),
             run_s=run_s,
             failed=failed,
+            watches=tuple(ticket.watch for ticket in tickets.values()),
         )
         self._observer.batch_done(record)
 

@@ -76,8 +76,8 @@ class Ticket:
         self.call = call
         self.caller = caller.name
         self.weight = caller.weight
-        self._watch = watch or Stopwatch()
-        self._watch.submitted()
+        self.watch = watch or Stopwatch()
+        self.watch.submitted()
         places: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             places.setdefault(id(row), []).append(index)
@@ -103,7 +103,7 @@ class Ticket:
 
     def ran(self, began: float, ended: float) -> None:
         """Note that a batch has run in which some of its rows were."""
-        self._watch.ran(began, ended)
+        self.watch.ran(began, ended)
 
     def write(self, index: int, result: FloatArray | Representation) -> None:
         """Put a row's result wherever the request has that row; the last one resolves the future."""

@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
 from nearfar import errors
-from nearfar.serving.observe import Metrics
+from nearfar.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,7 +58,7 @@ class TeiMetrics(Metrics):
         ]
         self._tei = MeterProvider([reader], views=views, shutdown_on_exit=False)
         meter = self._tei.get_meter("tei")
-        self._histograms = {name: meter.create_histogram(name) for name in _BUCKETS}
+        self._of_tei = {name: meter.create_histogram(name) for name in _BUCKETS}
         # Counters that may go down, as others would be called te_request_count_total. Prometheus' rate() takes either.
         names = ["te_request_count", "te_request_success", "te_request_failure"]
         names += [f"te_{of}_{what}" for of in ("embed", "predict") for what in ("count", "success")]
@@ -72,11 +72,12 @@ class TeiMetrics(Metrics):
     def batch_done(self, record: BatchRecord) -> None:
         """Count a forward under both names."""
         super().batch_done(record)
-        self._histograms["te_batch_next_size"].record(record.rows)
-        self._histograms["te_batch_next_tokens"].record(record.tokens)
+        self._of_tei["te_batch_next_size"].record(record.rows)
+        self._of_tei["te_batch_next_tokens"].record(record.tokens)
 
     def job_done(self, record: JobRecord) -> None:
         """Count a job and its inputs, and how long it took or why it failed."""
+        super().job_done(record)
         method = {"method": "single" if record.inputs == 1 else "batch"}
         inputs = "te_predict" if record.task in _PREDICTS else "te_embed"
         self._counts["te_request_count"].add(1, method)
@@ -99,4 +100,4 @@ class TeiMetrics(Metrics):
     def _took(self, of: str, timings: Timings) -> None:
         values = (timings.total_s, timings.tokenise_s, timings.queue_s, timings.run_s)
         for kind, seconds in zip(_DURATIONS, values, strict=True):
-            self._histograms[f"{of}_{kind}"].record(seconds)
+            self._of_tei[f"{of}_{kind}"].record(seconds)

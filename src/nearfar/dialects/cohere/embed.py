@@ -127,7 +127,7 @@ async def _answer(
         return _reply(done, embeddings, texts, version)
 
     encoded = await (render_types(done, kinds, reply) if kinds else render_reply(done.vectors, "float", reply))
-    headers = report(request, done.model, len(texts), done.usage)
+    headers = report(request, done.model, len(texts), done.usage, done.timings)
     headers |= answer_headers(request, sum(map(len, texts)), done.usage.tokens)
     return encoded_response(encoded, headers=headers)
 

@@ -142,7 +142,7 @@ async def _answer(
 ) -> Response[bytes]:
     done = await while_connected(request, service.rank(job))
     characters = len(job.query) + sum(map(len, job.documents))
-    headers = report(request, done.model, len(job.documents), done.usage)
+    headers = report(request, done.model, len(job.documents), done.usage, done.timings)
     headers |= answer_headers(request, characters, done.usage.tokens)
     return json_response(_reply(done, job, echoed), headers=headers)
 

@@ -35,7 +35,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     done = await while_connected(request, service_of(request).embed(job))
     took_s = time.perf_counter() - began
     encoded = await render_reply(done.vectors, "float", lambda rows: _reply(body, info, done, rows, took_s))
-    headers = report(request, done.model, len(job.inputs), done.usage)
+    headers = report(request, done.model, len(job.inputs), done.usage, done.timings)
     return encoded_response(encoded, headers={**headers, "x-process-time": f"{took_s:.6f}"})
 
 

@@ -47,7 +47,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _rerank)
     job = _to_job(body)
     reply, done = await while_connected(request, _answer(request, body, job))
-    headers = report(request, done.model, len(job.documents), done.usage)
+    headers = report(request, done.model, len(job.documents), done.usage, done.timings)
     return json_response(reply, headers=headers | _process_time(began))
 
 
@@ -65,7 +65,8 @@ async def batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     both = Usage(
         tokens=sum(usage.tokens for usage in usages), truncated_tokens=sum(usage.truncated_tokens for usage in usages)
     )
-    headers = report(request, answers[0][1].model, sum(len(job.documents) for job in jobs), both)
+    longest = max((done.timings for _, done in answers), key=lambda took: took.total_s)
+    headers = report(request, answers[0][1].model, sum(len(job.documents) for job in jobs), both, longest)
     return json_response([reply for reply, _ in answers], headers=headers | _process_time(began))
 
 
@@ -97,7 +98,9 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
             total_tokens=done.usage.tokens,
         ),
     )
-    return json_response(reply, headers=report(request, done.model, len(texts), done.usage) | _process_time(began))
+    return json_response(
+        reply, headers=report(request, done.model, len(texts), done.usage, done.timings) | _process_time(began)
+    )
 
 
 async def _together(work: Sequence[Any]) -> list[tuple[RerankReply, Ranked]]:

@@ -120,7 +120,7 @@ async def answer_embeddings(request: AnyRequest) -> Response[bytes]:
     job, kinds = _job(body), _types(body)
     done = await while_connected(request, service_of(request).embed(job))
     encoded = await render_types(done, kinds, lambda rendered: _reply(done, rendered))
-    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
 
 
 def _job(body: JinaEmbeddingsRequest) -> EmbedJob:

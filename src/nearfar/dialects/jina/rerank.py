@@ -90,7 +90,9 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     done = await while_connected(request, service_of(request).rank(job))
     # Told back unless asked not to: the vendor's default.
     echoed = job.documents if body.return_documents is not False else None
-    return json_response(_reply(done, echoed), headers=report(request, done.model, len(job.documents), done.usage))
+    return json_response(
+        _reply(done, echoed), headers=report(request, done.model, len(job.documents), done.usage, done.timings)
+    )
 
 
 def _job(body: JinaRerankRequest) -> RankJob:

@@ -107,7 +107,7 @@ async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
     wanted = set(body.outputs or get_args(Output))
     size = sum(_size(one) for one in done.texts)
     encoded = await put_together(size, lambda: _represented(done, wanted))
-    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage, done.timings))
 
 
 def _size(one: Representation) -> int:

@@ -111,7 +111,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
 
     done = await while_connected(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, "float", lambda rendered: reply(done, rendered))
-    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage, done.timings))
 
 
 @post("/api/embeddings", status_code=200, opt=_EMBEDDINGS)
@@ -125,7 +125,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=(body.options or Options()).max_tokens)
     done = await while_connected(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, "float", lambda rendered: EmbeddingsReply(rendered[0]))
-    return encoded_response(encoded, headers=report(request, done.model, 1, done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, 1, done.usage, done.timings))
 
 
 @post("/api/rerank", status_code=200, opt=_RERANK)
@@ -150,7 +150,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
         load_duration=load_ns,
         prompt_eval_count=done.usage.tokens,
     )
-    return json_response(reply, headers=report(request, done.model, len(body.documents), done.usage))
+    return json_response(reply, headers=report(request, done.model, len(body.documents), done.usage, done.timings))
 
 
 async def _prepare(request: AnyRequest, model: str, task: Task) -> tuple[int, int]:

@@ -73,7 +73,9 @@ async def create_embeddings(request: AnyRequest) -> Response[bytes]:
         raise bad_shape(error) from error
     done = await while_connected(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, encoding, lambda rendered: _reply(done, rendered))
-    headers = report(request, done.model, len(done.vectors), done.usage) | answer_headers(request, done.model)
+    headers = report(request, done.model, len(done.vectors), done.usage, done.timings) | answer_headers(
+        request, done.model
+    )
     return encoded_response(encoded, headers=headers)
 
 

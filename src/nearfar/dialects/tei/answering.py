@@ -53,7 +53,7 @@ def count(inputs: Iterable[str | TokenIds | tuple[str, str]]) -> int:
 
 def respond(request: AnyRequest, done: Answered) -> Response[bytes]:
     """Send an answer with what it took."""
-    headers = report(request, done.model, done.rows, done.usage)
+    headers = report(request, done.model, done.rows, done.usage, done.timings)
     device = next((info.device for info in fleet_of(request).infos() if info.name == done.model), "cpu")
     total = _ms(time.perf_counter() - request.scope["state"]["began"])
     headers |= {

@@ -66,7 +66,7 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
         raw_scores=False in {body.use_activation, body.activation},
     )
     done = await while_connected(request, service_of(request).score(job))
-    return json_response(_reply(done), headers=report(request, done.model, len(job.pairs), done.usage))
+    return json_response(_reply(done), headers=report(request, done.model, len(job.pairs), done.usage, done.timings))
 
 
 @post(
@@ -90,7 +90,7 @@ async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
             data=_classes(done),
             usage=_counted(done.usage),
         )
-    return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage))
+    return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
 
 
 @post(
@@ -117,7 +117,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
         )
 
     encoded = await put_together(sum(one.size for one in vectors), build)
-    return encoded_response(encoded, headers=report(request, done.model, len(vectors), done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, len(vectors), done.usage, done.timings))
 
 
 async def tokenize(request: AnyRequest) -> Response[bytes]:

@@ -136,7 +136,9 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         instruction=body.instruction or None,
     )
     done = await while_connected(request, service_of(request).rank(job))
-    return json_response(_reply(done), headers=report(request, done.model, len(job.documents), done.usage))
+    return json_response(
+        _reply(done), headers=report(request, done.model, len(job.documents), done.usage, done.timings)
+    )
 
 
 def _documents(said: list[str | Content] | Content) -> tuple[str, ...]:

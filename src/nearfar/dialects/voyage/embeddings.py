@@ -113,7 +113,7 @@ async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[byte
         return _reply(done, rendered, shared=shared)
 
     encoded = await render_dtype(done, dtype, encoding, reply)
-    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage))
+    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
 
 
 def _job(body: VoyageEmbeddingsRequest) -> EmbedJob:

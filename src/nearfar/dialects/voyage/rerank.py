@@ -97,7 +97,7 @@ async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[byte
     reply = _reply(done, job.documents if body.return_documents else None)
     if shared:
         reply.results = reply.data
-    return json_response(reply, headers=report(request, done.model, len(job.documents), done.usage))
+    return json_response(reply, headers=report(request, done.model, len(job.documents), done.usage, done.timings))
 
 
 def _job(body: VoyageRerankRequest) -> RankJob:
