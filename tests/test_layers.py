@@ -31,6 +31,7 @@ FLOORS = {
     "drain": 5,
     "hosts": 5,
     "logs": 5,
+    "monitoring": 5,
     "openapi": 5,
     "checks": 5,
     "converting": 5,

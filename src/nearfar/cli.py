@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.config import Settings
+    from nearfar.monitoring import Part
 
 _ENGINE_OPTIONS: list[Callable[..., Any]] = [
     click.option(
@@ -151,6 +152,15 @@ def list_models(file: Path | None) -> None:
     settings = _settings((), file, {})
     for line in [*list_local_models(settings), "", *list_engines(settings.device)]:
         click.echo(line)
+
+
+@main.command()
+@click.argument("part", type=click.Choice(["dashboard", "alerts"]))
+def monitoring(part: Part) -> None:
+    """Print Grafana's dashboard, to be imported there, or Prometheus' alert rules, to be loaded by rule_files."""
+    from nearfar.monitoring import read_part
+
+    click.echo(read_part(part), nl=False)
 
 
 def _settings(models: tuple[str, ...], file: Path | None, said: dict[str, object]) -> Settings:

@@ -89,6 +89,10 @@ class FakeEngine:
             raise RowsTooLarge(states, giants)
         return states[:-1] if FEW in words else states
 
+    def memory(self) -> dict[str, int]:
+        """Tell what its library has in use, as an engine does whose library knows."""
+        return {"active": 8 * self.info.dim}
+
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
         assert self.way_out.wait(30)
