@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from nearfar.engines import Engine, RowsTooLarge
 from nearfar.errors import EngineFailed, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
 from nearfar.serving.callers import ANYBODY, Caller
-from nearfar.serving.checking import checked
+from nearfar.serving.forward import Forward
 from nearfar.serving.observe import BatchRecord, QueueDepth
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
 from nearfar.types import Room
@@ -29,12 +28,12 @@ from nearfar.types import Room
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.engines import Answers
+    from nearfar.engines import Engine
     from nearfar.models.row import Row
+    from nearfar.serving.forward import Failure
     from nearfar.serving.observe import Observer
     from nearfar.serving.round import Call, Results
     from nearfar.serving.stopwatch import Stopwatch
-    from nearfar.types import FloatArray, Representation
 
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
 # While small requests come, a batch of a bulk one should take no longer than this: they wait for it to end. Never less
@@ -47,6 +46,7 @@ _WHY: dict[type[ServingError], str] = {
     EngineFailed: "the model gave no finite, non-zero answer for text {text}",
     OutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
 }
+_RAISED = "the engine failed on text {text}"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -88,9 +88,9 @@ class Lane:
         self._engine = engine = await self._on_thread(open_engine)
         self.batch_tokens = self.batch_tokens or engine.info.batch_tokens
         self._most_padding = engine.info.most_padding if engine.info.padded else None
-        _, failed = await self._on_thread(lambda: self._forward([probe], self._call))
-        if failed:
-            raise EngineFailed(f"the first forward of {self._model} gave no answer ({failed[0].__name__})")
+        first = await self._forward([probe], self._call)
+        if first.failed:
+            raise first.raised or EngineFailed(f"the first forward of {self._model} gave no answer")
         self._idle = engine.info.parallel
         if self._idle > 1:
             self._threads = ThreadPoolExecutor(max_workers=self._idle, thread_name_prefix=f"lane-{self._model}")
@@ -176,6 +176,7 @@ class Lane:
 
     async def _work(self) -> None:
         """Run batches for as long as the lane lives."""
+        batch: list[Place] = []
         try:
             while True:
                 await self._arrived.wait()
@@ -188,6 +189,8 @@ class Lane:
                     self._arrived.clear()
         except Exception:  # a fault of this file: nobody may be left waiting for it
             _log.exception("the lane of %s has stopped", self._model)
+            for place in batch:
+                place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"))
             self._fail_all()
             raise
 
@@ -206,40 +209,32 @@ class Lane:
         groups = distinct(batch)
         rows = [places[0].row for places in groups]
         started = time.perf_counter()
-        try:
-            results, failed = await self._on_thread(lambda: self._forward(rows, batch[0].ticket.call))
-        except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
-            _log.exception("the engine of %s failed on a batch of %d rows", self._model, len(rows))
-            self._record(batch, rows, started, failed=True)
-            for place in batch:
-                place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"), cause=error)
-            return
-        self._record(batch, rows, started, failed=False)
-        for at, (places, result) in enumerate(zip(groups, results, strict=True)):
+        forward = await self._forward(rows, batch[0].ticket.call)
+        self._record(batch, rows, started, failed=forward.raised is not None)
+        if forward.raised:
+            text = "the engine of %s failed on %d of a batch's %d rows"
+            _log.error(text, self._model, len(forward.failed), len(rows), exc_info=forward.raised)
+        for at, places in enumerate(groups):
             for place in places:
-                self._deliver(place, result, failed.get(at))
+                if failure := forward.failed.get(at):
+                    self._fail(place, failure)
+                else:
+                    place.ticket.write(place.index, forward.results[at])
 
-    def _deliver(self, place: Place, result: FloatArray | Representation, failed: type[ServingError] | None) -> None:
-        if failed is None:
-            place.ticket.write(place.index, result)
-            return
+    def _fail(self, place: Place, failure: Failure) -> None:
         text, tokens = place.ticket.first_index(place.index), len(place.row.ids)
-        error = failed(_WHY[failed].format(text=text, tokens=tokens))
+        why = _RAISED if failure.cause and failure.kind is EngineFailed else _WHY[failure.kind]
+        error = failure.kind(why.format(text=text, tokens=tokens))
         _log.error("%s: %s", self._model, error)
-        place.ticket.fail(error)
+        place.ticket.fail(error, failure.cause)
 
-    def _forward(self, rows: Sequence[Row], call: Call) -> tuple[Answers, dict[int, type[ServingError]]]:
-        """Call the engine, check its answer, and tell which rows have none; on a thread of the lane."""
+    async def _forward(self, rows: Sequence[Row], call: Call) -> Forward:
+        """Let the rows through the engine, on a thread of the lane."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
-        too_large: Sequence[int] = ()
-        try:
-            given: Answers = getattr(self._engine, call)(rows)
-        except RowsTooLarge as some:
-            given, too_large = some.results, some.indices
-        results, broken = checked(given, [len(row.ids) for row in rows], call, self._engine.info)
-        failed: dict[int, type[ServingError]] = dict.fromkeys(broken, EngineFailed)
-        return results, failed | dict.fromkeys(too_large, OutOfMemory)
+        forward = Forward(self._engine, call, rows)
+        await self._on_thread(forward.run)
+        return forward
 
     def _record(self, batch: list[Place], rows: Sequence[Row], started: float, *, failed: bool) -> None:
         ended = time.perf_counter()

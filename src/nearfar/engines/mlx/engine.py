@@ -8,12 +8,13 @@ import mlx.core as mx
 import numpy as np
 
 from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
-from nearfar.engines.mlx.memory import bound_memory, in_parts, is_out_of_memory, memory_in_use
+from nearfar.engines.mlx.memory import bound_memory, in_parts, memory_in_use
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.engines.padding import pad, rounded_length
 from nearfar.engines.precision import measure_loss
 from nearfar.engines.representing import comparable, own_states, refuse_blind, represent, stack
+from nearfar.engines.scarcity import is_out_of_memory
 from nearfar.engines.sharing import find_groups
 from nearfar.errors import EngineUnavailable
 from nearfar.models.row import Row

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _ATTENTION_AREA = 8192 * 8192
 _CACHE_SHARE = 0.1  # of the memory that the GPU should use at most: buffers kept for the next forward; a guess
 _CACHE_BYTES = 256 * 1024**2  # on a processor, whose allocator is cheap; a guess
-_WORDS = ("attempting to allocate", "out of memory", "insufficient memory", "bad_alloc", "unable to allocate")
 
 
 def bound_memory() -> None:
@@ -36,11 +35,6 @@ def in_parts(batch: Sequence[Row], length_step: int) -> Iterator[tuple[int, Sequ
     most = max(_ATTENTION_AREA // (length * length), 1)
     for start in range(0, len(batch), most):
         yield start, batch[start : start + most]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether mlx couldn't get the memory for a forward; a smaller one may still run."""
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _WORDS)
 
 
 def memory_in_use() -> dict[str, int]:

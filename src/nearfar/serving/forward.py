@@ -1,0 +1,91 @@
+"""One batch through the engine: an answer for each row, or why it has none. On a thread; knows no queue, no futures.
+
+An engine that raises says nothing of which row it was. So the batch runs again in halves, and those in halves, until
+the row stands alone that it can't do: everybody else's are answered. Each row then fails by itself or not at all.
+
+That must end where it isn't the rows: an engine that failed so many times on end as it takes to find two rows of the
+batch is broken, and what hasn't run by then fails without another attempt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from nearfar.engines import RowsTooLarge
+from nearfar.engines.scarcity import is_out_of_memory
+from nearfar.errors import EngineFailed, OutOfMemory, ServingError
+from nearfar.serving.border import contained
+from nearfar.serving.checking import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.engines import Answers, Engine
+    from nearfar.models.row import Row
+    from nearfar.serving.round import Call
+    from nearfar.types import FloatArray, Representation
+
+
+class Failure(NamedTuple):
+    """Why a row has no answer: what its caller is told, and what the engine raised, where it raised."""
+
+    kind: type[ServingError]
+    cause: Exception | None = None
+
+
+class Forward:
+    """What becomes of one batch's rows: a place that isn't in ``failed`` is in ``results``.
+
+    ``raised`` is the first that the engine raised. ``calls`` counts the times the engine was called; another thread may
+    look at it to see that there is progress.
+    """
+
+    def __init__(self, engine: Engine, call: Call, rows: Sequence[Row]) -> None:
+        self._engine = engine
+        self._call = call
+        self._rows = rows
+        self.results: dict[int, FloatArray | Representation] = {}
+        self.failed: dict[int, Failure] = {}
+        self.raised: Exception | None = None
+        self.calls = 0
+        self._failures = 0  # on end
+        self._most_failures = 2 * len(rows).bit_length()
+
+    def run(self) -> None:
+        """Fill ``results`` and ``failed``."""
+        self._run(range(len(self._rows)))
+
+    def _run(self, places: range) -> None:
+        if self._failures >= self._most_failures:
+            self.failed |= dict.fromkeys(places, Failure(EngineFailed, self.raised))
+            return
+        try:
+            self._once(places)
+        except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
+            self.raised = self.raised or error
+            self._failures += 1
+            self._halve(places, error)
+        else:
+            self._failures = 0
+
+    def _halve(self, places: range, error: Exception) -> None:
+        if len(places) == 1:
+            self.failed[places[0]] = Failure(OutOfMemory if is_out_of_memory(error) else EngineFailed, error)
+            return
+        half = len(places) // 2
+        self._run(places[:half])
+        self._run(places[half:])
+
+    def _once(self, places: range) -> None:
+        """Call the engine, check its answer, and note which rows have none."""
+        rows = [self._rows[at] for at in places]
+        too_large: Sequence[int] = ()
+        self.calls += 1
+        try:
+            given: Answers = contained(lambda: getattr(self._engine, self._call)(rows))
+        except RowsTooLarge as some:
+            given, too_large = some.results, some.indices
+        results, broken = checked(given, [len(row.ids) for row in rows], self._call, self._engine.info)
+        self.results |= zip(places, results, strict=True)
+        self.failed |= {places[at]: Failure(EngineFailed) for at in broken}
+        self.failed |= {places[at]: Failure(OutOfMemory) for at in too_large}
