@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import hashlib
 import importlib.metadata
+import sys
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -154,3 +155,13 @@ def _offline_tiktoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TIKTOKEN_CACHE_DIR", str(folder))
         yield
+
+
+@pytest.fixture
+def told(record_property: Callable[[str, object], None]) -> Iterator[dict[str, object]]:
+    """Keep what a test measured: in the report, and for whoever runs it with ``-s``."""
+    measured: dict[str, object] = {}
+    yield measured
+    for name, value in measured.items():
+        record_property(name, value)
+        sys.stdout.write(f"\n{name}: {value}")

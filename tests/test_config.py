@@ -49,6 +49,7 @@ FIELDS = {
     "batch_tokens": ("64", "batch_tokens = 64", 64),
     "queue_tokens": ("128", "queue_tokens = 128", 128),
     "deadline_s": ("0.5", "deadline_s = 0.5", 0.5),
+    "forward_limit_s": ("9", "forward_limit_s = 9", 9.0),
     "drain_s": ("2", "drain_s = 2", 2.0),
     "load": ("demand", 'load = "demand"', "demand"),
     "while_loading": ("refuse", 'while_loading = "refuse"', "refuse"),

@@ -40,6 +40,7 @@ FLOORS = {
     "access": 5,
     "app": 5,
     "server": 5,
+    "supervisor": 5,
     "cli": 5,
     "__main__": 5,
     "__init__": 5,
@@ -76,7 +77,7 @@ DOORS = {
 # standard modules that would betray a floor: no environment outside config, no asyncio below serving
 STANDARD_DOORS = {
     "asyncio": ["serving", "dialects", "drain", "app", "server", "cli"],
-    "signal": ["server"],
+    "signal": ["server", "supervisor"],
     "threading": [],
     "pickle": [],
     "random": ["dialects/__init__"],

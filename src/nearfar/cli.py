@@ -13,6 +13,7 @@ import nearfar
 from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
 from nearfar.serving.callers import EVERYTHING
+from nearfar.supervisor import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,14 +64,21 @@ def main() -> None:
 @click.option("--load", metavar="start|demand", help="When models open: at the start, or when first asked for.")
 @click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json")
-def serve(models: tuple[str, ...], more: tuple[str, ...], file: Path | None, **said: object) -> None:
+@click.option("--worker", type=(int, int), hidden=True, help="Serve as a worker, on files that are open already.")
+def serve(
+    models: tuple[str, ...], more: tuple[str, ...], file: Path | None, worker: tuple[int, int] | None, **said: object
+) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
+    settings = _settings((*models, *more), file, said)
+    if worker is None:
+        arguments = sys.argv[2:]
+        itself = sys.orig_argv[1 : -len(arguments) or None]  # the interpreter's own options too
+        sys.exit(supervise(settings, [sys.executable, *itself, "--worker"], arguments))
     import uvloop
 
     from nearfar.server import run_server  # litestar and granian take 0.3 s that --help needn't wait for
 
-    settings = _settings((*models, *more), file, said)
-    sys.exit(uvloop.run(run_server(settings)))
+    sys.exit(uvloop.run(run_server(settings, *worker)))
 
 
 @main.command()

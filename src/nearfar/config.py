@@ -104,6 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     deadline_s: Seconds = 300.0
+    forward_limit_s: Seconds = 120.0  # a forward that takes longer hangs, and the worker is restarted
     drain_s: Seconds = 30.0
     load: Load = "start"
     while_loading: WhileLoading = "wait"

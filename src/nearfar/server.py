@@ -1,4 +1,4 @@
-"""The process: granian, signals, and the exit code. The only module that knows granian.
+"""The worker process: granian, signals, and the exit code. The only module that knows granian.
 
 Granian runs embedded, in this very process: a signal then reaches us first, and requests in flight can finish
 while new ones are told to come back, before granian is asked to stop.
@@ -11,89 +11,95 @@ import gc
 import logging
 import math
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
+from granian.net import SocketHolder
 from granian.server.embed import Server
 
 from nearfar.app import create_app
-from nearfar.errors import ConfigError, SetupError
+from nearfar.errors import SetupError
 from nearfar.logs import configure_logging, log_config
+from nearfar.supervisor import BACKLOG
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
     from nearfar.config import Settings
 
+_FLUSH_S = 0.5  # for granian to send what was answered; a guess, on this machine's own network it takes 1 ms
 _STOP_S = 5.0  # for granian and the models to close, once nothing is in flight; a guess, they take 0.1 s
 
 _log = logging.getLogger(__name__)
 
 
-async def run_server(settings: Settings) -> int:
-    """Serve until a signal; give the exit code: 0 after a drain, 1 when the port or a model can't be opened."""
+class _OnPort(Server):  # type: ignore[misc]  # granian tells no types of it
+    """Granian on a port that is open already. By itself it would open one that several processes may share."""
+
+    def __init__(self, app: Litestar, port: SocketHolder, settings: Settings) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGI,
+            websockets=False,
+            backlog=BACKLOG,
+            http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
+            log_level=LogLevels.error,  # its start and stop lines would repeat ours
+            log_dictconfig=log_config(settings.log_format),
+        )
+        self._port = port
+
+    def _init_shared_socket(self) -> None:
+        self._ssp, self._shd = None, self._port
+
+
+async def run_server(settings: Settings, port: int, lifeline: int) -> int:
+    """Serve until a signal; give the exit code: 0 after a drain, 1 when a model can't be opened.
+
+    ``port`` is the number of an open file that listens, ``lifeline`` of one that ends when nobody is there any more
+    for whom to serve. Ends the process itself, by a signal, where a model has stopped or a thread doesn't end.
+    """
     configure_logging(settings.log_format)
     try:
-        address = _free_address(settings)
         app = create_app(settings)
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
-    server = Server(
-        app,
-        address=address,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        websockets=False,
-        backlog=2048,
-        http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
-        log_level=LogLevels.error,  # its start and stop lines would repeat ours
-        log_dictconfig=log_config(settings.log_format),
-    )
-    stop = _on_signal()
+    server = _OnPort(app, SocketHolder(port, False, BACKLOG), settings)  # noqa: FBT003 — whether it's a Unix socket
+    stop = _on_signal(lifeline)
     serving = asyncio.create_task(server.serve())
     opening = asyncio.create_task(_open(app, settings))
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((serving, opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+    dying = asyncio.create_task(app.state.fleet.died())
+    await asyncio.wait((serving, opening, stopping, dying), return_when=asyncio.FIRST_COMPLETED)
     if opening.done() and opening.result():
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, stopping, dying), return_when=asyncio.FIRST_COMPLETED)
     code = 0 if stop.is_set() else 1
+    if dying.done():
+        _log.error("a model has stopped, and only another process can serve it again")
     if not serving.done():
         await _drain(app, settings.drain_s)
         server.stop()
-    await asyncio.wait((serving,), timeout=_STOP_S)
-    if not serving.done() or app.state.fleet.is_opening:
-        _log.warning("a thread is still loading a model or running a batch; ending without it")
+    await asyncio.wait((serving,), timeout=_FLUSH_S if dying.done() else _STOP_S)
+    if dying.done() or not serving.done() or app.state.fleet.is_opening:
+        if not dying.done():
+            _log.warning("a thread is still loading a model or running a batch; ending without it")
         logging.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
+    dying.cancel()
     stopping.cancel()
     await serving
     return code
 
 
-def _free_address(settings: Settings) -> str:
-    """Resolve the host to the number that granian wants, IPv4 first. Raises ConfigError where it can't be bound.
+def _on_signal(lifeline: int) -> asyncio.Event:
+    """Give an event that SIGTERM and Ctrl-C set, and the end of the lifeline.
 
-    Granian would share a port with another granian, and each would get some of the requests.
+    A second signal ends the process at once, as it would without us.
     """
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        family, kind, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
-            probe.bind(address)
-        return str(address[0])
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise ConfigError(f"can't listen on {settings.host}:{settings.port}: {reason}") from error
-
-
-def _on_signal() -> asyncio.Event:
-    """Give an event that SIGTERM and Ctrl-C set; a second one ends the process at once, as it would without us."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -103,8 +109,14 @@ def _on_signal() -> asyncio.Event:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
+    def cut() -> None:
+        loop.remove_reader(lifeline)
+        _log.warning("the process that started this one is gone")
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first)
+    loop.add_reader(lifeline, cut)
     return stop
 
 

@@ -74,6 +74,10 @@ class Fleet:
         if self._opening:
             await asyncio.shield(self._opening)
 
+    async def died(self) -> None:
+        """Wait until a model has stopped by itself: only another process can serve it again."""
+        await self._opener.died.wait()
+
     async def close(self) -> None:
         """Stop opening, and close every model."""
         tasks = [task for task in (self._finding, self._opening, self._sweeping) if task]
@@ -103,13 +107,13 @@ class Fleet:
         ]
 
     def refuse_unready(self) -> None:
-        """Raise NotReady until every model that the start is for has opened, and where a lane has died."""
+        """Raise NotReady until every model that the start is for has opened, and where one gives no answers."""
         if self._opening is None or not self._opening.done():
             raise NotReady("the model is still loading", retry_after_s=1)
         if self._opening.cancelled() or self._opening.exception():
             raise NotReady("the model failed to load; the server's log says why")
-        if not all(slot.model.lane.is_open for slot in self._slots if slot.model and slot.state == "loaded"):
-            raise NotReady("a model has stopped; the server's log says why")
+        if not all(slot.model.lane.is_well() for slot in self._slots if slot.model and slot.state == "loaded"):
+            raise NotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
     @asynccontextmanager
     async def lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:

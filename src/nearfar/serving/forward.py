@@ -26,11 +26,25 @@ if TYPE_CHECKING:
     from nearfar.types import FloatArray, Representation
 
 
+_WHY: dict[type[ServingError], str] = {
+    EngineFailed: "the model gave no finite, non-zero answer for text {text}",
+    OutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
+}
+_RAISED = "the engine failed on text {text}"
+
+
 class Failure(NamedTuple):
-    """Why a row has no answer: what its caller is told, and what the engine raised, where it raised."""
+    """Why a row has no answer: what kind of error that is, and what the engine raised, where it raised."""
 
     kind: type[ServingError]
     cause: Exception | None = None
+
+    def told(self, text: int, tokens: int) -> ServingError:
+        """Make the error for the caller, who learns which of the texts it was, and nothing of what was raised."""
+        why = _RAISED if self.cause and self.kind is EngineFailed else _WHY[self.kind]
+        error = self.kind(why.format(text=text, tokens=tokens))
+        error.__cause__ = self.cause
+        return error
 
 
 class Forward:

@@ -8,6 +8,7 @@ What is queued when the engine frees up is batched at once; nothing waits for co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from nearfar.errors import EngineFailed, NotReady, OutOfMemory, Overloaded, ServingError
+from nearfar.errors import EngineFailed, NotReady, Overloaded, ServingError
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
 from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.forward import Forward
 from nearfar.serving.observe import BatchRecord, QueueDepth
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
+from nearfar.serving.vitals import Vitals
+from nearfar.serving.watchdog import Stopped, ends, patience_s
 from nearfar.types import Room
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
     from nearfar.engines import Engine
     from nearfar.models.row import Row
-    from nearfar.serving.forward import Failure
     from nearfar.serving.observe import Observer
     from nearfar.serving.round import Call, Results
     from nearfar.serving.stopwatch import Stopwatch
@@ -42,35 +44,38 @@ _BULK_S = 0.02
 _LEAST_SHARE = 8
 _COMPANY_S = 1.0  # how long after a small request another is expected; a guess
 
-_WHY: dict[type[ServingError], str] = {
-    EngineFailed: "the model gave no finite, non-zero answer for text {text}",
-    OutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
-}
-_RAISED = "the engine failed on text {text}"
-
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
-    """``batch_tokens`` bounds a batch (None: as the engine likes), ``queue_tokens`` what waits or runs."""
+    """``batch_tokens`` bounds a batch (None: as the engine likes), ``queue_tokens`` what waits or runs.
+
+    ``forward_s`` is how long one forward may take at least before it counts as hanging.
+    """
 
     batch_tokens: int | None
     queue_tokens: int
+    forward_s: float = 120.0
 
 
 class Lane:
     """The queue of one engine, of which ``call`` is asked where a request says nothing else.
 
-    ``open`` before the first ``submit``; ``close`` fails whatever still waits.
+    ``open`` before the first ``submit``; ``close`` fails whatever still waits. ``died`` is set when the lane stops by
+    itself: after a fault, or a forward that hangs, whose thread only ends with the process.
     """
 
-    def __init__(self, model: str, call: Call, limits: LaneLimits, observer: Observer) -> None:
+    def __init__(
+        self, model: str, call: Call, limits: LaneLimits, observer: Observer, died: asyncio.Event | None = None
+    ) -> None:
         self._model = model
         self._call = call
         self.batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
         self._queue_tokens = limits.queue_tokens
+        self._forward_s = limits.forward_s
         self._observer = observer
+        self._died = died or asyncio.Event()
         self._opener = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{model}")
         self._threads = self._opener
         self._engine: Engine | None = None
@@ -78,7 +83,10 @@ class Lane:
         self._arrived = asyncio.Event()
         self._tokens = 0
         self._tokens_per_s = 0.0  # of one batch
+        self._ran: set[Call] = set()
         self._small_came = -math.inf
+        self._vitals = Vitals(limits.forward_s)
+        self._probing: asyncio.Task[None] | None = None
         self._most_padding: int | None = 0
         self._idle = 1
         self._workers: list[asyncio.Task[None]] = []
@@ -86,9 +94,11 @@ class Lane:
     async def open(self, open_engine: Callable[[], Engine], probe: Row) -> Engine:
         """Open the engine on the lane's first thread and let ``probe`` through it; only then is the lane open."""
         self._engine = engine = await self._on_thread(open_engine)
+        self._probe = probe
         self.batch_tokens = self.batch_tokens or engine.info.batch_tokens
         self._most_padding = engine.info.most_padding if engine.info.padded else None
-        first = await self._forward([probe], self._call)
+        first = Forward(engine, self._call, [probe])
+        await self._on_thread(first.run)
         if first.failed:
             raise first.raised or EngineFailed(f"the first forward of {self._model} gave no answer")
         self._idle = engine.info.parallel
@@ -101,9 +111,10 @@ class Lane:
 
     async def close(self) -> None:
         """Stop the workers, fail whatever waits, and close the engine on the thread that opened it."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        tasks = [*self._workers, *([self._probing] if self._probing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._workers = []
         self._fail_all()
         if self._threads is not self._opener:
@@ -121,6 +132,15 @@ class Lane:
     def is_open(self) -> bool:
         """Tell whether rows that are submitted now will be run."""
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
+
+    def is_well(self) -> bool:
+        """Tell whether it has answered since the last request, or a little while ago; ask it where in doubt.
+
+        Then it may be well again the next time, though nobody sends requests to what says that it isn't.
+        """
+        if self.is_open and self._vitals.is_failing:
+            self._ask_probe()
+        return self.is_open and self._vitals.are_good(busy=self._tokens > 0)
 
     def depth(self) -> QueueDepth:
         """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
@@ -166,6 +186,7 @@ class Lane:
             raise Overloaded(f"the queue of {self._model} is full", retry_after_s, room)
         if ticket.waiting_tokens <= self.batch_tokens:
             self._small_came = time.monotonic()
+        self._vitals.asked(busy=self._tokens > 0)
         self._tokens += tokens
         self._round.add(ticket)
         self._arrived.set()
@@ -187,8 +208,10 @@ class Lane:
                     self._idle += 1
                 else:
                     self._arrived.clear()
-        except Exception:  # a fault of this file: nobody may be left waiting for it
-            _log.exception("the lane of %s has stopped", self._model)
+        except Exception as error:  # a fault of this file, or a hang: nobody may be left waiting for it
+            known = isinstance(error, Stopped)
+            _log.error("the lane of %s has stopped: %s", self._model, error, exc_info=None if known else error)
+            self._died.set()
             for place in batch:
                 place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"))
             self._fail_all()
@@ -211,29 +234,48 @@ class Lane:
         started = time.perf_counter()
         forward = await self._forward(rows, batch[0].ticket.call)
         self._record(batch, rows, started, failed=forward.raised is not None)
-        if forward.raised:
-            text = "the engine of %s failed on %d of a batch's %d rows"
-            _log.error(text, self._model, len(forward.failed), len(rows), exc_info=forward.raised)
+        self._note(forward, len(rows))
         for at, places in enumerate(groups):
             for place in places:
                 if failure := forward.failed.get(at):
-                    self._fail(place, failure)
+                    error = failure.told(place.ticket.first_index(place.index), len(place.row.ids))
+                    _log.error("%s: %s", self._model, error)
+                    place.ticket.fail(error)
                 else:
                     place.ticket.write(place.index, forward.results[at])
 
-    def _fail(self, place: Place, failure: Failure) -> None:
-        text, tokens = place.ticket.first_index(place.index), len(place.row.ids)
-        why = _RAISED if failure.cause and failure.kind is EngineFailed else _WHY[failure.kind]
-        error = failure.kind(why.format(text=text, tokens=tokens))
-        _log.error("%s: %s", self._model, error)
-        place.ticket.fail(error, failure.cause)
+    def _note(self, forward: Forward, rows: int) -> None:
+        """Note how a batch went. Where no row has an answer, the probe tells whether it is the rows or the engine."""
+        self._vitals.ran(answered=len(forward.failed) < rows)
+        if forward.raised:
+            text = "the engine of %s failed on %d of a batch's %d rows"
+            _log.error(text, self._model, len(forward.failed), rows, exc_info=forward.raised)
+        if self._vitals.are_lost:
+            raise Stopped("its engine has failed on everything for too long")
+        if self._vitals.is_failing:
+            self._ask_probe()
+
+    def _ask_probe(self) -> None:
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._ask(self._probe), name=f"lane {self._model} probing")
+
+    async def _ask(self, probe: Row) -> None:
+        with contextlib.suppress(ServingError):  # noted like any other's
+            await self.submit([probe])
 
     async def _forward(self, rows: Sequence[Row], call: Call) -> Forward:
         """Let the rows through the engine, on a thread of the lane."""
         if self._engine is None:
             raise EngineFailed(f"the engine of {self._model} is closed")
         forward = Forward(self._engine, call, rows)
-        await self._on_thread(forward.run)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, contained, forward.run)
+        tokens, longest = sum(len(row.ids) for row in rows), max(len(row.ids) for row in rows)
+        limit_s = patience_s(self._forward_s, tokens, self._tokens_per_s, first=call not in self._ran)
+        if not await ends(running, lambda: forward.calls, limit_s):
+            what = f"{call} of {len(rows)} rows, the longest of {longest} tokens"
+            raise Stopped(f"a forward hangs, {what}: no answer in {limit_s:g} s")
+        running.result()
+        self._ran.add(call)
         return forward
 
     def _record(self, batch: list[Place], rows: Sequence[Row], started: float, *, failed: bool) -> None:

@@ -66,6 +66,7 @@ class Opener:
         self._settings = settings
         self._observer = observer
         self._threads_opening = 0
+        self.died = asyncio.Event()  # a lane has stopped by itself
 
     @property
     def is_busy(self) -> bool:
@@ -91,8 +92,10 @@ class Opener:
             cache=settings.cache_folder,
             threads=settings.threads,
         )
-        limits = LaneLimits(batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens)
-        lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer)
+        limits = LaneLimits(
+            batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens, forward_s=settings.forward_limit_s
+        )
+        lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer, self.died)
         try:
             engine, reason = await self.open_engine(lane, found.choices, order)
         except BaseException:

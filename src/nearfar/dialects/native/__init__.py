@@ -59,7 +59,8 @@ async def live() -> Response[bytes]:
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 once every model that the start is for has had a forward succeed, 503 before.
 
-    And 503 again when a model's worker has died. One that was closed, or has never been asked for, changes nothing.
+    And 503 again when a model's worker has died, or when one that was asked has given no answer for a while. One that
+    was closed, or has never been asked for, changes nothing. It costs nothing: a model only runs for it while failing.
     """
     request.app.state.drain.refuse()
     fleet_of(request).refuse_unready()
