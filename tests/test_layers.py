@@ -41,6 +41,8 @@ FLOORS = {
     "app": 5,
     "server": 5,
     "supervisor": 5,
+    "units": 5,
+    "cli_service": 5,
     "cli": 5,
     "__main__": 5,
     "__init__": 5,
@@ -50,7 +52,7 @@ PUBLIC = {"nearfar.__version__", *(f"nearfar.{name}" for name in nearfar.__all__
 
 # library → the places that may import it; a library that isn't here may not be imported at all
 DOORS = {
-    "click": ["cli"],
+    "click": ["cli", "cli_service"],
     "granian": ["server"],
     "httpx2": ["models/checkpoint"],
     "huggingface_hub": ["models/checkpoint", "checks"],
@@ -62,7 +64,7 @@ DOORS = {
     "numpy": ["types", "engines", "serving"],
     "opentelemetry": ["serving/metrics", "serving/tei_metrics", "serving/stopwatch", "access", "tracing"],
     "orjson": ["dialects/vectors"],
-    "platformdirs": ["config"],
+    "platformdirs": ["config", "cli_service"],
     "prometheus_client": ["serving/metrics", "dialects/native"],
     "openvino": ["engines/openvino"],
     "safetensors": ["engines/heads", "engines/pickles"],
@@ -81,7 +83,7 @@ STANDARD_DOORS = {
     "threading": [],
     "pickle": [],
     "random": ["dialects/__init__"],
-    "os": ["config"],
+    "os": ["config", "units/installing"],
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import nearfar
+from nearfar.cli_service import service
 from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
 from nearfar.serving.callers import EVERYTHING
@@ -47,6 +48,9 @@ def main() -> None:
     these, and a few more.
     """
     calm_openmp()
+
+
+main.add_command(service)
 
 
 @main.command()

@@ -162,6 +162,11 @@ def load_settings(
     return settings
 
 
+def our_variables() -> dict[str, str]:
+    """Give the variables that set something, but for the one that names a file."""
+    return {name: text for name, text in os.environ.items() if name.startswith("NEARFAR_") and name != "NEARFAR_CONFIG"}
+
+
 def _read_toml(file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

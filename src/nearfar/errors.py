@@ -32,7 +32,8 @@ NearfarError
 └── SetupError                  the operator can mend it; the server doesn't start
     ├── ConfigError             an option
     ├── CheckpointError         a model's files
-    └── EngineUnavailable       an engine that can't run here
+    ├── EngineUnavailable       an engine that can't run here
+    └── ServiceRefused          a service that can't be installed, removed or asked
 """
 
 from __future__ import annotations
@@ -236,3 +237,7 @@ class CheckpointError(SetupError):
 
 class EngineUnavailable(SetupError):
     """An engine isn't installed or can't run on this machine."""
+
+
+class ServiceRefused(SetupError):
+    """The system's service manager can't be told what it was to be told."""
