@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -29,14 +30,15 @@ def free_port() -> int:
 class ServerProcess:
     """Starts on entry and waits for the log to say that it serves; ends on exit."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, ahead: Sequence[str] = (), **environment: str) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if '--tls-cert' in arguments else 'http'}://127.0.0.1:{self.port}"
         self.log: list[dict[str, Any]] = []
-        self._command = [sys.executable, "-m", "nearfar", "serve", "--port", str(self.port), *arguments]
+        self._command = [*ahead, sys.executable, "-m", "nearfar", "serve", "--port", str(self.port), *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
         self._environment = {**inherited, "PYTHONPATH": str(PLUGINS), **environment}
         self._ready = threading.Event()
+        self._said = threading.Condition()
         self.is_slow = {"mlx", "cpu"} <= {*arguments}  # a hundred tokens a second
 
     def share(self, texts: list[str]) -> list[str]:
@@ -57,6 +59,11 @@ class ServerProcess:
             self.process.send_signal(signal.SIGTERM)
         self.wait()
 
+    def until_said(self, start: str) -> None:
+        """Wait for a line of the log that starts so."""
+        with self._said:
+            assert self._said.wait_for(lambda: any(entry["message"].startswith(start) for entry in self.log), 60)
+
     def wait(self) -> int:
         """Wait for the process to end; give its exit code."""
         try:
@@ -71,7 +78,9 @@ class ServerProcess:
         assert self.process.stderr
         for line in self.process.stderr:
             entry = json.loads(line) if line.startswith("{") else {"message": line.rstrip()}
-            self.log.append(entry)
+            with self._said:
+                self.log.append(entry)
+                self._said.notify_all()
             if entry["message"].startswith("serving on"):
                 self._ready.set()
         self._ready.set()

@@ -207,6 +207,23 @@ async def test_a_drain_gives_up_at_its_deadline_and_says_how_many_were_lost() ->
     assert 1 == lost
 
 
+async def test_a_drain_tells_again_and_again_how_many_are_in_flight_until_none_is() -> None:
+    told: list[tuple[int, float]] = []
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        engine.gate.clear()
+        slow = [asyncio.create_task(client.post(OPENAI, json=embed("slow"))) for _ in range(2)]
+        await until(lambda: len(engine.batches) == 2)  # the probe, then ours
+        draining = asyncio.create_task(app.state.drain.begin(600, lambda *said: told.append(said), every_s=0.01))
+        await until(lambda: len(told) == 3)
+        engine.gate.set()
+        lost, *_ = await asyncio.gather(draining, *slow)
+
+    assert 0 == lost
+    assert {2} == {in_flight for in_flight, _ in told}
+    assert 600 >= told[0][1] > told[1][1] > told[2][1] > 590
+
+
 async def test_a_request_over_its_deadline_is_answered_and_dropped() -> None:
     async with running(Settings(engine="fake", deadline_s=0.05)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine

@@ -41,6 +41,7 @@ FLOORS = {
     "app": 5,
     "server": 5,
     "supervisor": 5,
+    "certificates": 5,
     "units": 5,
     "cli_service": 5,
     "cli": 5,

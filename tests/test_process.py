@@ -25,7 +25,7 @@ DRAIN_S = 90  # a busy machine takes long; an idle one is done after 8
 ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
     """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
     with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
@@ -63,6 +63,34 @@ async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending()
 
     assert -signal.SIGTERM == code
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, signal.SIGINT)], ids=lambda sent: sent.name
+)
+async def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="600") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            body = {"model": "text-embedding-3-small", "input": ["hang"]}
+            call = asyncio.create_task(client.post("/v1/embeddings", json=body))
+            await _until_queued(client, 1, "nearfar_queue_tokens")
+            server.process.send_signal(first)
+            await asyncio.to_thread(server.until_said, "shutting down: 1 requests in flight, which may take 600 s")
+            started = time.monotonic()
+            server.process.send_signal(second)
+            code = await asyncio.to_thread(server.wait)
+            call.cancel()
+
+    assert -second == code
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_under_nohup_outlives_its_terminal() -> None:
+    with ServerProcess("--engine", "fake", ahead=["nohup"]) as server:
+        server.process.send_signal(signal.SIGHUP)
+        answer = httpx.get(f"{server.url}/health/ready")
+
+    assert 200 == answer.status_code
 
 
 def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> None:

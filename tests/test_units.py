@@ -53,7 +53,7 @@ RUN_AS = {"system": True, "run_as": "daemon"}
     [
         ({}, f"ExecStart={sys.executable} -m nearfar serve --log-format json"),
         ({}, "WantedBy=default.target"),
-        ({}, "Restart=on-failure"),
+        ({}, "Restart=always"),
         ({}, "KillSignal=SIGTERM"),
         ({}, "NoNewPrivileges=yes"),
         ({}, "LimitNOFILE=65536"),
@@ -101,7 +101,7 @@ def test_systemd_finds_fault_with_a_line_that_it_does_not_know(tmp_path: Path) -
     ("changes", "key", "value"),
     [
         ({}, "Label", "nearfar"),
-        ({}, "KeepAlive", {"SuccessfulExit": False}),
+        ({}, "KeepAlive", True),
         ({}, "ExitTimeOut", 45),
         ({}, "SoftResourceLimits", {"NumberOfFiles": 65536}),
         (CONFIG, "WorkingDirectory", "/srv/100 %/$HOME"),

@@ -90,6 +90,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     no_auth: bool = False
     allowed_hosts: tuple[HostName, ...] = ()  # Host headers to answer; hosts.py says what none means
     cors_origins: tuple[Origin, ...] = ()  # web pages that may ask
+    tls_cert: str | None = None  # both, or neither: then http
+    tls_key: str | None = None
     offline: bool = False
     hub_endpoint: str | None = None
     cache: str | None = None  # None: this system's folder for caches

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from litestar.middleware import ASGIMiddleware
@@ -10,7 +12,11 @@ from litestar.middleware import ASGIMiddleware
 from nearfar.errors import Draining
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar.types import ASGIApp, Receive, Scope, Send
+
+_TELL_S = 3.0  # between two words of what is still in flight
 
 
 class Drain(ASGIMiddleware):
@@ -39,12 +45,17 @@ class Drain(ASGIMiddleware):
         if self._began:
             raise Draining("the server is shutting down; try again shortly", retry_after_s=1)
 
-    async def begin(self, deadline_s: float) -> int:
-        """Refuse new requests and wait for those in flight; give the number still there at the deadline."""
+    async def begin(
+        self, deadline_s: float, tell: Callable[[int, float], None] = lambda *_: None, *, every_s: float = _TELL_S
+    ) -> int:
+        """Refuse new requests and wait for those in flight; give the number still there at the deadline.
+
+        ``tell`` hears how many there are and how many seconds they have left, at first and then every so often.
+        """
         self._began = True
-        if self.in_flight:
-            try:
-                await asyncio.wait_for(self._empty.wait(), deadline_s)
-            except TimeoutError:
-                return self.in_flight
-        return 0
+        deadline = time.monotonic() + deadline_s
+        while self.in_flight and (left_s := deadline - time.monotonic()) > 0:
+            tell(self.in_flight, left_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), min(every_s, left_s))
+        return self.in_flight

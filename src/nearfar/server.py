@@ -1,7 +1,9 @@
 """The worker process: granian, signals, and the exit code. The only module that knows granian.
 
 Granian runs embedded, in this very process: a signal then reaches us first, and requests in flight can finish
-while new ones are told to come back, before granian is asked to stop.
+while new ones are told to come back, before granian is asked to stop. Its own reload at SIGHUP isn't used: it would
+open the same application a second time, and drop what the first still had in flight. To us SIGHUP is one more way to
+say stop, after which a service manager starts the server anew.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from granian.constants import Interfaces
+from granian.constants import Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder
 from granian.server.embed import Server
 
 from nearfar.app import create_app
+from nearfar.certificates import find_certificate
 from nearfar.errors import SetupError
 from nearfar.logs import configure_logging, log_config
 from nearfar.supervisor import BACKLOG
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from litestar import Litestar
 
     from nearfar.config import Settings
@@ -33,19 +38,28 @@ if TYPE_CHECKING:
 _FLUSH_S = 0.5  # for granian to send what was answered; a guess, on this machine's own network it takes 1 ms
 _STOP_S = 5.0  # for granian and the models to close, once nothing is in flight; a guess, they take 0.1 s
 
+# How an operator, Ctrl-C, and a terminal that closes say stop.
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _log = logging.getLogger(__name__)
 
 
 class _OnPort(Server):  # type: ignore[misc]  # granian tells no types of it
     """Granian on a port that is open already. By itself it would open one that several processes may share."""
 
-    def __init__(self, app: Litestar, port: SocketHolder, settings: Settings) -> None:
+    def __init__(
+        self, app: Litestar, port: SocketHolder, settings: Settings, certificate: tuple[Path, Path] | None
+    ) -> None:
+        files = certificate or (None, None)
         super().__init__(
             app,
             interface=Interfaces.ASGI,
             websockets=False,
             backlog=BACKLOG,
             http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
+            ssl_cert=files[0],
+            ssl_key=files[1],
+            ssl_protocol_min=SSLProtocols.tls12,
             log_level=LogLevels.error,  # its start and stop lines would repeat ours
             log_dictconfig=log_config(settings.log_format),
         )
@@ -63,11 +77,12 @@ async def run_server(settings: Settings, port: int, lifeline: int) -> int:
     """
     configure_logging(settings.log_format)
     try:
+        certificate = find_certificate(settings)
         app = create_app(settings)
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
-    server = _OnPort(app, SocketHolder(port, False, BACKLOG), settings)  # noqa: FBT003 — whether it's a Unix socket
+    server = _OnPort(app, SocketHolder(port, False, BACKLOG), settings, certificate)  # noqa: FBT003 — whether it's a Unix socket
     stop = _on_signal(lifeline)
     serving = asyncio.create_task(server.serve())
     opening = asyncio.create_task(_open(app, settings))
@@ -102,10 +117,11 @@ def _on_signal(lifeline: int) -> asyncio.Event:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ours = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
 
     def first() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ours:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
@@ -114,7 +130,7 @@ def _on_signal(lifeline: int) -> asyncio.Event:
         _log.warning("the process that started this one is gone")
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ours:
         loop.add_signal_handler(number, first)
     loop.add_reader(lifeline, cut)
     return stop
@@ -128,7 +144,8 @@ async def _open(app: Litestar, settings: Settings) -> bool:
         return False
     _settle()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    _log.info("serving on http://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", host, settings.port)
+    scheme = "https" if settings.tls_cert else "http"
+    _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, settings.port)
     return True
 
 
@@ -146,7 +163,11 @@ def _settle() -> None:
 
 async def _drain(app: Litestar, deadline_s: float) -> None:
     drain = app.state.drain
-    if drain.in_flight:
-        _log.info("shutting down: %d requests may take %g s to finish", drain.in_flight, deadline_s)
-    if lost := await drain.begin(deadline_s):
+    if lost := await drain.begin(deadline_s, _tell_drain):
         _log.warning("shutting down: %d requests didn't finish in time", lost)
+    else:
+        _log.info("shutting down: nothing is in flight")
+
+
+def _tell_drain(in_flight: int, left_s: float) -> None:
+    _log.info("shutting down: %d requests in flight, which may take %.0f s to finish", in_flight, left_s)

@@ -28,13 +28,13 @@ def log_file(order: UnitOrder) -> Path:
 
 
 def render(order: UnitOrder) -> str:
-    """Write the property list: it waits for the drain, and starts the service again after a fault."""
+    """Write the property list: it waits for the drain, and starts the service again whenever it ends."""
     log = str(log_file(order))
     unit: dict[str, Any] = {
         "Label": order.name,
         "ProgramArguments": ["/bin/sh", "-c", _WITH_ENVIRONMENT, str(order.environment), *order.command],
         "RunAtLoad": True,
-        "KeepAlive": {"SuccessfulExit": False},
+        "KeepAlive": True,  # also after SIGHUP, by which the server drains
         "ThrottleInterval": 10,
         "ExitTimeOut": order.stop_s,
         "ProcessType": "Interactive",  # others are given less of the processor

@@ -39,7 +39,7 @@ def unit_file(order: UnitOrder) -> Path:
 
 
 def render(order: UnitOrder) -> str:
-    """Write the unit: it waits for the drain, starts again after a fault, and not after a mistake in the settings."""
+    """Write the unit: it waits for the drain, starts again after all but a mistake in the settings."""
     sections = {
         "Unit": [
             "Description=nearfar, an embedding and rerank server",
@@ -55,7 +55,7 @@ def render(order: UnitOrder) -> str:
             "KillSignal=SIGTERM",
             "KillMode=mixed",
             f"TimeoutStopSec={order.stop_s}",
-            "Restart=on-failure",
+            "Restart=always",  # also after SIGHUP, by which the server drains; systemctl stop is final all the same
             "RestartSec=2",
             "RestartPreventExitStatus=2",
             f"LimitNOFILE={OPEN_FILES}",
