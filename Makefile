@@ -17,7 +17,7 @@ endif
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve test test-clients check compat bench bench-engines bench-peers clean
+.PHONY: serve test test-clients fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -28,6 +28,10 @@ test: $(VENV)/ready
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready
 	$(BIN)/python tests/client_matrix/run.py
+
+# Over 200,000 inputs for everything that reads what others wrote: some 20 minutes.
+fuzz: $(VENV)/ready
+	$(BIN)/python -m pytest tests/fuzz --fuzz 3600 --hypothesis-show-statistics
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from nearfar.config import BUILTIN_MODEL
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FEW = 400  # of each kind, in `make test`
+FEW = 40  # of each kind, in `make test`
 
 
 def pytest_configure(config: pytest.Config) -> None:

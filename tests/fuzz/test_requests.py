@@ -121,7 +121,13 @@ def test_no_path_makes_the_server_fail(start: str, rest: str, query: bytes, meth
     hold(call(method, start + rest, query=query))
 
 
-@pytest.mark.parametrize("path", GETS)
-@given(query=st.one_of(st.binary(max_size=40), st.from_regex(rb"\A([a-z_]{1,12}=[!-~]{0,9}&?){1,3}\Z")))
+# All but the pages about it all, which take a tenth of a second and read no query.
+_ASKED = [path for path in GETS if DOCUMENT["paths"][path].get("get", {}).get("parameters") or path.startswith("/v1/")]
+
+
+@given(
+    path=st.sampled_from(_ASKED),
+    query=st.one_of(st.binary(max_size=40), st.from_regex(rb"\A([a-z_]{1,12}=[!-~]{0,9}&?){1,3}\Z")),
+)
 def test_no_query_makes_a_route_fail(path: str, query: bytes, call: Call) -> None:
     hold(call("GET", path.replace("{model_id}", "x"), query=query))
