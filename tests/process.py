@@ -28,13 +28,19 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """Starts on entry and waits for the log to say that it serves; ends on exit."""
+    """Starts on entry and waits for the log to say that it serves; ends on exit.
 
-    def __init__(self, *arguments: str, ahead: Sequence[str] = (), **environment: str) -> None:
+    ``limits`` are a shell's words for what the process may have, such as ``ulimit -n 64``; ``ahead`` stands before the
+    command.
+    """
+
+    def __init__(self, *arguments: str, ahead: Sequence[str] = (), limits: str = "", **environment: str) -> None:
         self.port = free_port()
         self.url = f"{'https' if '--tls-cert' in arguments else 'http'}://127.0.0.1:{self.port}"
         self.log: list[dict[str, Any]] = []
         self._command = [*ahead, sys.executable, "-m", "nearfar", "serve", "--port", str(self.port), *arguments]
+        if limits:
+            self._command = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *self._command]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
         self._environment = {**inherited, "PYTHONPATH": str(PLUGINS), **environment}
         self._ready = threading.Event()

@@ -128,5 +128,10 @@ def _save(folder: Path, model: openvino.Model, exact: FloatArray) -> None:
         np.save(new / _EXACT, exact, allow_pickle=False)
         source = folder.name.rpartition("-")[0]
         for older in folder.parent.glob(f"{source}-*"):
-            shutil.rmtree(older, ignore_errors=True)
-        new.replace(folder)
+            if older != folder:
+                shutil.rmtree(older, ignore_errors=True)
+        try:
+            new.replace(folder)
+        except OSError:
+            if not (folder / _EXACT).is_file():  # else another process has made the same meanwhile
+                raise
