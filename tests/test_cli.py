@@ -29,7 +29,7 @@ def test_version_is_the_packages() -> None:
     assert (0, f"nearfar, version {nearfar.__version__}\n") == run("--version")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "convert", "unpickle", "models"])
+@pytest.mark.parametrize("command", ["serve", "check", "convert", "unpickle", "models", "service", "example"])
 def test_every_command_explains_itself(command: str) -> None:
     code, output = run(command, "--help")
 

@@ -43,6 +43,7 @@ FLOORS = {
     "supervisor": 5,
     "certificates": 5,
     "units": 5,
+    "examples": 5,
     "cli_service": 5,
     "cli": 5,
     "__main__": 5,

@@ -13,6 +13,7 @@ import nearfar
 from nearfar.cli_service import service
 from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
+from nearfar.examples import NAMES, read_example
 from nearfar.serving.callers import EVERYTHING
 from nearfar.supervisor import supervise
 
@@ -175,6 +176,13 @@ def monitoring(part: Part) -> None:
     from nearfar.monitoring import read_part
 
     click.echo(read_part(part), nl=False)
+
+
+@main.command(name="example")
+@click.argument("name", type=click.Choice(list(NAMES)))
+def print_example(name: str) -> None:
+    """Print settings for a desk or for a service, or nginx's for several servers, to start from."""
+    click.echo(read_example(name), nl=False)
 
 
 def _settings(models: tuple[str, ...], file: Path | None, said: dict[str, object]) -> Settings:
