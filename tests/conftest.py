@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from checkpoints import write_transformer
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from process import ServerProcess
 
 from nearfar import ModelSettings, Settings, create_app
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
+FEW = 40  # inputs of each fuzz test, in `make test`
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
@@ -40,6 +41,20 @@ collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let fuzz tests try more than a few inputs."""
     parser.addoption("--fuzz", type=int, default=0, metavar="N", help="inputs of each fuzz test; a few by default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say how fuzz tests run: an input may take a second, and what takes longer hangs."""
+    count = config.getoption("--fuzz") or FEW
+    settings.register_profile(
+        "fuzz",
+        max_examples=count,
+        deadline=1000,
+        database=None,
+        derandomize=count == FEW,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[*HealthCheck],
+    )
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from checkpoints import lay, write_steps, write_transformer
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inputs import RAW, SCALARS, VALUES, bytes_near, near, written
 from test_config import FIELDS
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LINES = st.sampled_from([line for _, line, _ in FIELDS.values()])
+
+FUZZ = settings.get_profile("fuzz")
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +50,7 @@ def said_by(refusal: type[SetupError], read: Callable[[], object]) -> str:
 _BOMBS = {"array": b"a = " + b"[" * 50_000, "key": b"a." * 2000 + b"b = 1", "digits": b"port = " + b"9" * 9000}
 
 
+@FUZZ
 @given(
     content=st.one_of(
         st.lists(_LINES, max_size=4).map("\n".join).flatmap(lambda text: bytes_near(text.encode())),
@@ -67,6 +70,7 @@ def test_no_file_of_settings_makes_the_reader_fail(content: bytes | str, place: 
     assert not said or str(file) in said or said.startswith("host: ")
 
 
+@FUZZ
 @given(
     environ=st.dictionaries(
         st.one_of(
@@ -111,6 +115,7 @@ def safetensors(draw: st.DrawFn) -> bytes:
     return draw(bytes_near(whole)) if draw(st.booleans()) else whole
 
 
+@FUZZ
 @given(content=safetensors())
 def test_no_file_of_weights_makes_the_reader_fail(content: bytes, place: Path) -> None:
     file = place / "model.safetensors"
@@ -152,6 +157,7 @@ RECIPE = (
 
 
 @pytest.mark.parametrize("name", RECIPE)
+@FUZZ
 @given(data=st.data())
 def test_no_file_of_a_model_makes_the_reader_fail(name: str, data: st.DataObject, place: Path, sample: Path) -> None:
     whole = (sample / name).read_bytes()

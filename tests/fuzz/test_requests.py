@@ -7,15 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import assume, given
+from answering import called
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inputs import ODD, VALUES, bodies, near, written
 from openapi_document import DOCUMENT, OPERATIONS, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from conftest import Answer
+    from answering import Answer
 
     Call = Callable[..., Answer]
 
@@ -23,9 +24,17 @@ if TYPE_CHECKING:
 _MISBEHAVES = re.compile(rb"boom|nan|zero|few|quit|hang|giant", re.IGNORECASE)
 _UNLOAD = "/admin/models/unload"
 _NOT_HERE = 501  # routes that say that this server doesn't do that
+FUZZ = settings.get_profile("fuzz")
 POSTS = [path for path, method in OPERATIONS if method == "post"]
 GETS = [path for path, method in OPERATIONS if method in {"get", "head"}]
 PLAIN = re.compile(rb"[\t -~\x80-\xff]*")
+
+
+@pytest.fixture(scope="session")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    """Call a server with an embedding model and a reranker."""
+    with called(tmp_path_factory.mktemp("fuzz")) as caller:
+        yield caller
 
 
 def shown(path: str) -> list[Any]:
@@ -43,6 +52,7 @@ def hold(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("path", POSTS)
+@FUZZ
 @given(data=st.data())
 def test_no_body_makes_a_route_fail(path: str, data: st.DataObject, call: Call) -> None:
     body = data.draw(bodies(shown(path)))
@@ -65,6 +75,7 @@ WITH_IDS = {
 
 
 @pytest.mark.parametrize("path", WITH_IDS)
+@FUZZ
 @given(
     ids=st.one_of(
         st.lists(IDS, max_size=30), st.lists(st.lists(IDS, max_size=10), max_size=4), st.lists(VALUES, max_size=3)
@@ -100,6 +111,7 @@ HEADERS = st.lists(
 )
 
 
+@FUZZ
 @given(headers=HEADERS, method=st.sampled_from(["GET", "POST", "OPTIONS", "HEAD", "PUT", "MADE-UP"]), data=st.data())
 def test_no_headers_make_a_route_fail(headers: Any, method: str, data: st.DataObject, call: Call) -> None:
     path = data.draw(st.sampled_from([*POSTS, *GETS, "/nowhere"]))
@@ -109,6 +121,7 @@ def test_no_headers_make_a_route_fail(headers: Any, method: str, data: st.DataOb
     hold(call(method, path, body, headers=headers))
 
 
+@FUZZ
 @given(
     start=st.sampled_from(["/", "/v1/models/", "/v1/", "/api/", "/v2/", "//", "/health/", ""]),
     rest=st.one_of(st.text(max_size=40), st.sampled_from([odd for odd in ODD if isinstance(odd, str)])),
@@ -125,6 +138,7 @@ def test_no_path_makes_the_server_fail(start: str, rest: str, query: bytes, meth
 _ASKED = [path for path in GETS if DOCUMENT["paths"][path].get("get", {}).get("parameters") or path.startswith("/v1/")]
 
 
+@FUZZ
 @given(
     path=st.sampled_from(_ASKED),
     query=st.one_of(st.binary(max_size=40), st.from_regex(rb"\A([a-z_]{1,12}=[!-~]{0,9}&?){1,3}\Z")),

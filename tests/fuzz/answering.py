@@ -1,36 +1,19 @@
-"""How many inputs each fuzz test tries, and the server that the requests go to, called without a socket."""
+"""The server that the requests go to, called without a socket."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
 from checkpoints import write_transformer
-from hypothesis import HealthCheck, Phase, settings
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.config import BUILTIN_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-FEW = 40  # of each kind, in `make test`
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Let one input take a second: what takes longer hangs."""
-    count = config.getoption("--fuzz") or FEW
-    settings.register_profile(
-        "fuzz",
-        max_examples=count,
-        deadline=1000,
-        database=None,
-        derandomize=count == FEW,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=[*HealthCheck],
-    )
-    settings.load_profile("fuzz")
+    from pathlib import Path
 
 
 class Answer(NamedTuple):
@@ -89,10 +72,10 @@ class Caller:
         return Answer(sent[0]["status"], sent[0]["headers"], said)
 
 
-@pytest.fixture(scope="session")
-def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Answer]]:
-    """Call a server with an embedding model and a reranker, on the engine that runs no model."""
-    reranker = write_transformer(tmp_path_factory.mktemp("fuzz") / "reranker", "bert", labels=1)
+@contextmanager
+def called(folder: Path) -> Iterator[Callable[..., Answer]]:
+    """Run a server with an embedding model and a reranker, on the engine that runs no model."""
+    reranker = write_transformer(folder / "reranker", "bert", labels=1)
     models = (ModelSettings(name=BUILTIN_MODEL), ModelSettings(name=str(reranker)))
     app = create_app(Settings(models=models, engine="fake", cors_origins=("https://app.example",)))
     with asyncio.Runner() as runner:
