@@ -31,7 +31,8 @@ NAMES = ["text-embedding-3-small", BUILTIN, "colbert", "splade", "classifier"]
 # refuse what it allows.
 REFUSED_FOR = re.compile(
     r"takes no instruction|has no prompt|for this model(,| -)|what this model can give|no token this model knows"
-    r"|maximum of \d+ tokens|at most \d+ tokens|too many tokens|tokens; at most \d+ are allowed"  # where none may be cut
+    # Where none may be cut.
+    r"|maximum of \d+ tokens|at most \d+ tokens|too many tokens|tokens; at most \d+ are allowed"
     r"|is not a token id of|in this model's vocabulary|model '[^']*' can't"
     r"|is not (a|an) [\w -]+ model|not allowed to generate embeddings from this model|does not support (embed|rerank)"
     r"|is not served here; add it|Expected `str . array`, got `int`"
