@@ -84,6 +84,11 @@ class Server:
     ) -> None:
         self._end()
 
+    @property
+    def pid(self) -> int:
+        """Give the process that was started."""
+        return self._process.pid
+
     def run(self, order: Order) -> Outcome:
         """Let the load generator carry out an order against this server."""
         command = [sys.executable, str(_LOAD)]

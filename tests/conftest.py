@@ -18,6 +18,7 @@ import httpx
 import pytest
 from checkpoints import write_transformer
 from hypothesis import HealthCheck, Phase, settings
+from inputs import FEW
 from process import ServerProcess
 
 from nearfar import ModelSettings, Settings, create_app
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
-FEW = 40  # inputs of each fuzz test, in `make test`
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 

@@ -1,12 +1,13 @@
-"""The server that the requests go to, called without a socket."""
+"""What the fuzz tests ask: a server, called without a socket, and the files of a model."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoints import write_transformer
+import pytest
+from checkpoints import lay, write_steps, write_transformer
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.config import BUILTIN_MODEL
@@ -72,10 +73,10 @@ class Caller:
         return Answer(sent[0]["status"], sent[0]["headers"], said)
 
 
-@contextmanager
-def called(folder: Path) -> Iterator[Callable[..., Answer]]:
-    """Run a server with an embedding model and a reranker, on the engine that runs no model."""
-    reranker = write_transformer(folder / "reranker", "bert", labels=1)
+@pytest.fixture(scope="session")
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Answer]]:
+    """Call a server with an embedding model and a reranker, on the engine that runs no model."""
+    reranker = write_transformer(tmp_path_factory.mktemp("fuzz") / "reranker", "bert", labels=1)
     models = (ModelSettings(name=BUILTIN_MODEL), ModelSettings(name=str(reranker)))
     app = create_app(Settings(models=models, engine="fake", cors_origins=("https://app.example",)))
     with asyncio.Runner() as runner:
@@ -93,3 +94,31 @@ async def _serve(app: Any, ready: asyncio.Event, over: asyncio.Event) -> None:
         await app.state.fleet.opened()
         ready.set()
         await over.wait()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@cache
+def _sample(place: Path) -> Path:
+    folder = write_transformer(place / "sample", "bert")
+    write_steps(folder, "mean")
+    lay(
+        folder,
+        {
+            "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": True},
+            "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
+            "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors"}},
+            "tokenizer_config.json": {"model_max_length": 48, "do_lower_case": True, "chat_template": "{{ messages }}"},
+            "special_tokens_map.json": {"pad_token": "[PAD]"},
+            "3_Normalize/config.json": {},
+        },
+    )
+    return folder
+
+
+@pytest.fixture
+def sample(place: Path) -> Path:
+    return _sample(place)

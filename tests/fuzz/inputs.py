@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FEW = 25  # of each kind, in `make test`
 NAMES = ("model", "input", "inputs", "texts", "query", "documents", "top_n", "truncate", "dimensions", "text", "id")
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, 1e-320),

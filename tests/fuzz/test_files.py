@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from checkpoints import lay, write_steps, write_transformer
+from answering import place, sample  # noqa: F401 — fixtures
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inputs import RAW, SCALARS, VALUES, bytes_near, near, written
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
 _LINES = st.sampled_from([line for _, line, _ in FIELDS.values()])
 
 FUZZ = settings.get_profile("fuzz")
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("files")
 
 
 def said_by(refusal: type[SetupError], read: Callable[[], object]) -> str:
@@ -126,34 +120,19 @@ def test_no_file_of_weights_makes_the_reader_fail(content: bytes, place: Path) -
     assert not said or str(file) in said
 
 
-@cache
-def _sample(place: Path) -> Path:
-    folder = write_transformer(place / "sample", "bert")
-    write_steps(folder, "mean")
-    lay(
-        folder,
-        {
-            "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": True},
-            "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
-            "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors"}},
-            "tokenizer_config.json": {"model_max_length": 48, "do_lower_case": True, "chat_template": "{{ messages }}"},
-            "special_tokens_map.json": {"pad_token": "[PAD]"},
-            "3_Normalize/config.json": {},
-        },
-    )
-    return folder
-
-
-@pytest.fixture
-def sample(place: Path) -> Path:
-    return _sample(place)
-
-
 RECIPE = (
     *("config.json", "modules.json", "1_Pooling/config.json", "2_Dense/config.json", "3_Normalize/config.json"),
     *("sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "tokenizer.json", "model.safetensors.index.json"),
 )
+
+
+def sample_files(place: Path, sample: Path) -> Path:
+    """Copy the sample to where its files may be damaged."""
+    folder = place / "tried"
+    if not folder.exists():
+        shutil.copytree(sample, folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", RECIPE)
@@ -165,18 +144,16 @@ def test_no_file_of_a_model_makes_the_reader_fail(name: str, data: st.DataObject
     content: Any = st.one_of(
         near(told).map(written), near(told).map(written), bytes_near(whole), RAW, VALUES.map(written)
     )
-    folder = place / "tried"
-    if not folder.exists():
-        shutil.copytree(sample, folder)
+    folder = sample_files(place, sample)
 
     (folder / name).write_bytes(data.draw(content))
-    said = said_by(CheckpointError, lambda: _read(folder, name))
+    said = said_by(CheckpointError, lambda: read(folder, name))
     (folder / name).write_bytes(whole)
 
     assert not said or str(folder) in said
 
 
-def _read(folder: Path, name: str) -> None:
+def read(folder: Path, name: str) -> None:
     refuse_damaged(folder, read_recipe(folder))
     if name.startswith(("tokenizer", "special")):
         open_tokenizer(folder)

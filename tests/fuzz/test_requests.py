@@ -7,34 +7,28 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from answering import called
+from answering import call  # noqa: F401 — fixtures
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inputs import ODD, VALUES, bodies, near, written
 from openapi_document import DOCUMENT, OPERATIONS, examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from answering import Answer
 
     Call = Callable[..., Answer]
 
 # What the fake engine fails on by design; and what does by design what would spoil the tests after it.
-_MISBEHAVES = re.compile(rb"boom|nan|zero|few|quit|hang|giant", re.IGNORECASE)
+MISBEHAVES = re.compile(rb"boom|nan|zero|few|quit|hang|giant", re.IGNORECASE)
 _UNLOAD = "/admin/models/unload"
 _NOT_HERE = 501  # routes that say that this server doesn't do that
-FUZZ = settings.get_profile("fuzz")
 POSTS = [path for path, method in OPERATIONS if method == "post"]
 GETS = [path for path, method in OPERATIONS if method in {"get", "head"}]
 PLAIN = re.compile(rb"[\t -~\x80-\xff]*")
 
-
-@pytest.fixture(scope="session")
-def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
-    """Call a server with an embedding model and a reranker."""
-    with called(tmp_path_factory.mktemp("fuzz")) as caller:
-        yield caller
+FUZZ = settings.get_profile("fuzz")
 
 
 def shown(path: str) -> list[Any]:
@@ -56,7 +50,7 @@ def hold(answer: Answer) -> None:
 @given(data=st.data())
 def test_no_body_makes_a_route_fail(path: str, data: st.DataObject, call: Call) -> None:
     body = data.draw(bodies(shown(path)))
-    assume(not _MISBEHAVES.search(body))
+    assume(not MISBEHAVES.search(body))
 
     hold(call("POST", path, body))
 
@@ -84,7 +78,7 @@ WITH_IDS = {
 )
 def test_no_token_ids_make_a_route_fail(path: str, ids: Any, model: str, call: Call) -> None:
     body = written(WITH_IDS[path](ids, model))
-    assume(not _MISBEHAVES.search(body))
+    assume(not MISBEHAVES.search(body))
 
     hold(call("POST", path, body))
 
@@ -116,7 +110,7 @@ HEADERS = st.lists(
 def test_no_headers_make_a_route_fail(headers: Any, method: str, data: st.DataObject, call: Call) -> None:
     path = data.draw(st.sampled_from([*POSTS, *GETS, "/nowhere"]))
     body = written(data.draw(near(shown(path)))) if path in POSTS and shown(path) else b""
-    assume(not _MISBEHAVES.search(body))
+    assume(not MISBEHAVES.search(body))
 
     hold(call(method, path, body, headers=headers))
 
