@@ -79,3 +79,25 @@ async def test_the_share_of_padding_is_that_of_the_batch() -> None:
     assert "nearfar_batch_padding_share_sum" not in before
     assert [({"model": MODEL}, 9 / 24)] == found["nearfar_batch_padding_share_sum"]
     assert [({"model": MODEL}, 15.0)] == found["nearfar_batch_tokens_sum"]
+
+
+async def test_metrics_hold_no_word_of_a_caller() -> None:
+    """Each would be a series of its own, and told to whoever may read the metrics."""
+    headers = {"authorization": "Bearer sk-private", "x-request-id": "private", "user-agent": "private"}
+    sent: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a private sentence", "user": "private"}),
+        ("/v1/embeddings", {"model": "private", "input": "one"}),
+        ("/v1/embeddings?private=1", {"model": "text-embedding-3-small", "input": "a private boom"}),
+        ("/v1/models/private", {}),
+        ("/private", {}),
+    ]
+
+    async with running(Settings(engine="fake", api_key="sk-private")) as app, calling(app) as client:
+        statuses = [(await client.post(path, json=body, headers=headers)).status_code for path, body in sent]
+        wrong = await client.get("/metrics", headers={"authorization": "Bearer sk-wrongprivate"})
+        text = (await client.get("/metrics", headers=headers)).text
+
+    assert [200, 404, 500, 405, 404] == statuses
+    assert 401 == wrong.status_code
+    assert "nearfar_jobs_failed_total" in text
+    assert "private" not in text

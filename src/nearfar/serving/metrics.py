@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from nearfar.serving.observe import BatchRecord, CloseReason, JobRecord, LoadRecord, QueueDepth, RequestRecord
 
 _SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_PARTS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 _COUNTS = tuple(float(2**power) for power in range(16))
 _SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 # OpenTelemetry's exporter appends a unit to a name: "s" makes nearfar_request → nearfar_request_seconds.
 _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...], str]] = {
     "nearfar_request": ("s", _SECONDS, "Time from a request's head to its answer's"),
-    "nearfar_tokenise": ("s", _SECONDS, "Time of a job until its rows were in the queue"),
-    "nearfar_queue": ("s", _SECONDS, "Time of a job from then until the first batch with its rows began"),
-    "nearfar_run": ("s", _SECONDS, "Time of a job from then until the last batch with its rows ended"),
-    "nearfar_render": ("s", _SECONDS, "Time from the end of a job until its answer began"),
+    "nearfar_tokenise": ("s", _PARTS, "Time of a job until its rows were in the queue"),
+    "nearfar_queue": ("s", _PARTS, "Time of a job from then until the first batch with its rows began"),
+    "nearfar_run": ("s", _PARTS, "Time of a job from then until the last batch with its rows ended"),
+    "nearfar_render": ("s", _PARTS, "Time from the end of a job until its answer began"),
     "nearfar_batch": ("s", _SECONDS, "Time of one forward"),
     "nearfar_batch_rows": ("", _COUNTS, "Rows a forward"),
     "nearfar_batch_requests": ("", _COUNTS, "Requests that share a forward"),
