@@ -63,6 +63,44 @@ async def test_an_engine_fault_is_a_500_in_coheres_shape_and_the_next_request_su
     assert 200 == after.status_code
 
 
+@pytest.mark.parametrize(("fault", "status"), [("boom", 500), ("few", 500), ("nan", 500), ("giant", 413)])
+async def test_in_one_batch_only_the_caller_of_the_row_that_fails_hears_of_it(fault: str, status: int) -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        engine.gate.clear()
+        first = asyncio.create_task(client.post(OPENAI, json=embed("first")))
+        await until(lambda: len(engine.batches) == 2)  # the probe, then ours
+        texts = [f"text {number}" for number in range(31)] + [f"text {fault}"]
+        calls = [asyncio.create_task(client.post(OPENAI, json=embed(text))) for text in texts]
+        await until(lambda: app.state.fleet.depths()[0].rows == 32)
+        engine.gate.set()
+        answers = [await call for call in (first, *calls)]
+        ready = await client.get("/health/ready")
+
+    assert 32 == len(engine.batches[2])
+    assert [200] * 32 + [status] == [answer.status_code for answer in answers]
+    assert 200 == ready.status_code
+
+
+async def test_a_model_that_fails_on_everything_is_not_ready_until_it_answers_again() -> None:
+    """Nobody needs to send it a request for that: it is tried while it is asked whether it is ready."""
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        lane = app.state.fleet.models()[0].lane
+        lane._engine.broken = True
+        failed = await client.post(OPENAI, json=embed("hello"))
+        soon = await client.get("/health/ready")
+        lane._vitals._since -= 11
+        later = await client.get("/health/ready")
+        lane._engine.broken = False
+        await lane._probing
+        again = [(await client.get("/health/ready")).status_code]
+        await lane._probing
+        again.append((await client.get("/health/ready")).status_code)
+
+    assert [500, 200, 503] == [each.status_code for each in (failed, soon, later)]
+    assert 200 == again[-1]
+
+
 async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(faked: httpx.AsyncClient) -> None:
     calls = [faked.post(OPENAI, json=embed(["boom", f"text {index}"])) for index in range(8)]
     calls += [faked.post("/v2/rerank", json=rank("boom", f"text {index}")) for index in range(8)]

@@ -60,6 +60,7 @@ class StandIn:
         # the whole, or breaks the connection.
         self.cut_short: list[str] = []
         self.cut_off: list[str] = []
+        self.flipped: list[str] = []  # files whose next download has another byte
         self.gated = False
         self.down = False
         stand_in = self
@@ -143,6 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.hub.commits[commit][name]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         size = len(content)
+        if with_body and name in self.hub.flipped:
+            self.hub.flipped.remove(name)
+            content = bytes([content[0] ^ 1]) + content[1:]
         if with_body and name in self.hub.cut_short:
             self.hub.cut_short.remove(name)
             content = content[: size // 2]
@@ -539,6 +543,38 @@ class TestFailure:
 
         assert files_of(found.folder) == WANTED
         assert [] == stand_in.cut_off
+
+    @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+    def test_a_file_that_came_with_another_byte_is_refused_and_fetched_again(
+        self, file: str, hub: Hub, stand_in: StandIn
+    ) -> None:
+        stand_in.flipped.append(file)
+        with pytest.raises(CheckpointError, match=f"damaged on the way: {file}; try again"):
+            find_checkpoint(REPO, hub)
+        stand_in.requests.clear()
+
+        found = find_checkpoint(REPO, hub)
+
+        assert files_of(found.folder) == WANTED
+        assert {file} == stand_in.downloads()
+
+    def test_a_full_disk_is_one_sentence_and_the_next_call_completes_it(self, hub: Hub, stand_in: StandIn) -> None:
+        """No file may have more than 50 KB there, and the weights have twice as many."""
+        code = f"""
+from pathlib import Path
+from nearfar.models.checkpoint import Hub, find_checkpoint
+try:
+    find_checkpoint({REPO!r}, Hub(endpoint={stand_in.endpoint!r}, cache=Path({str(hub.cache)!r})))
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+"""
+        command = ["/bin/sh", "-c", 'ulimit -f 100; exec "$@"', "sh", sys.executable, "-c", code]
+
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        found = find_checkpoint(REPO, hub)
+
+        assert f"CheckpointError: {REPO}: download failed: File too large\n" == ended.stdout
+        assert files_of(found.folder) == WANTED
 
     def test_a_failed_download_does_not_pin_the_commit(self, hub: Hub, stand_in: StandIn) -> None:
         stand_in.cut_short.append("config.json")

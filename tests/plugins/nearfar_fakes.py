@@ -39,7 +39,7 @@ def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
 class FakeEngine:
     """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each.
 
-    To close, it waits for ``way_out``.
+    To close, it waits for ``way_out``. While ``broken``, it fails on everything.
     """
 
     def __init__(self, dim: int = 8) -> None:
@@ -53,6 +53,7 @@ class FakeEngine:
         self.way_out = threading.Event()
         self.way_out.set()
         self.closed = False
+        self.broken = False
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
         self._note(batch)
@@ -103,6 +104,8 @@ class FakeEngine:
         self.batches.append(list(batch))
         self.threads.add(threading.current_thread().name)
         assert self.gate.wait(30)
+        if self.broken:
+            raise RuntimeError(SECRET)
 
 
 def _misbehave(batch: Sequence[Row]) -> set[int]:

