@@ -134,6 +134,7 @@ def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         (["--host", "0.0.0.0"], "no API key is set"),  # noqa: S104 — it is refused
         (["--port", "0"], "command line: port:"),
         (["--dtype", "float8"], "command line: dtype:"),
+        (["--workers", "2"], "nearfar example nginx"),
         (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
     ],
 )

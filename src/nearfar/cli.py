@@ -40,6 +40,16 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _refuse_workers(context: click.Context, option: click.Parameter, workers: int) -> None:
+    if workers != 1:
+        raise click.BadParameter(
+            "one process is a server: it runs on all cores as it is, and each more would hold the models once more and "
+            "have metrics and limits of its own; for several servers behind one address see: nearfar example nginx",
+            context,
+            option,
+        )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(nearfar.__version__, prog_name="nearfar")
 def main() -> None:
@@ -71,6 +81,7 @@ main.add_command(service)
 @click.option("--load", metavar="start|demand", help="When models open: at the start, or when first asked for.")
 @click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json")
+@click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=_refuse_workers)
 @click.option("--worker", type=(int, int), hidden=True, help="Serve as a worker, on files that are open already.")
 def serve(
     models: tuple[str, ...], more: tuple[str, ...], file: Path | None, worker: tuple[int, int] | None, **said: object

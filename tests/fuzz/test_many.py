@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 A_SEED = 50  # inputs
 MOST_S = 1.0  # for one; more is a hang
-_GIVEN = settings.get_profile("fuzz").max_examples
-MANY = settings(deadline=None, max_examples=1 if _GIVEN == FEW else _GIVEN)  # each of the fifty has its own deadline
+_FUZZ = settings.get_profile("fuzz")
+_GIVEN = _FUZZ.max_examples
+# Each of the fifty has its own deadline.
+MANY = settings(_FUZZ, deadline=None, max_examples=1 if _GIVEN == FEW else _GIVEN)
 SEEDS = st.integers(0, 2**64 - 1)
 _WORDS = [
     b"[",
