@@ -35,8 +35,6 @@ FIELDS = {
         ("a.test", "*.b.test"),
     ),
     "cors_origins": ("https://a.test", 'cors_origins = ["https://a.test"]', ("https://a.test",)),
-    "tls_cert": ("cert.pem", 'tls_cert = "cert.pem"', "cert.pem"),
-    "tls_key": ("key.pem", 'tls_key = "key.pem"', "key.pem"),
     "offline": ("1", "offline = true", True),
     "hub_endpoint": ("http://hub.test", 'hub_endpoint = "http://hub.test"', "http://hub.test"),
     "cache": ("a/cache", 'cache = "a/cache"', "a/cache"),
