@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,3 +102,14 @@ async def test_metrics_hold_no_word_of_a_caller() -> None:
     assert 401 == wrong.status_code
     assert "nearfar_jobs_failed_total" in text
     assert "private" not in text
+
+
+async def test_a_line_of_the_log_names_the_key_and_does_not_show_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Settings(engine="fake", api_key="sk-private")) as app, calling(app) as client:
+        with caplog.at_level(logging.DEBUG):
+            for key in ("sk-private", "sk-wrongprivate"):
+                await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+
+    ours = [record.__dict__["fields"] for record in caplog.records if record.name == "nearfar.access"]
+    assert [(200, "default"), (401, None)] == [(fields["status"], fields.get("key")) for fields in ours]
+    assert "private" not in str([record.__dict__ for record in caplog.records])

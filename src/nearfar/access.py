@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
     from nearfar.jobs import Timings
+    from nearfar.serving.callers import Caller
     from nearfar.serving.observe import Observer
     from nearfar.tracing import Tracing
 
@@ -87,6 +88,7 @@ def _trace(scope: Scope) -> tuple[str | None, list[tuple[bytes, bytes]]]:
 
 def _fields(scope: HTTPScope, record: RequestRecord, said: str, trace_id: str | None) -> dict[str, object]:
     state: dict[str, Any] = scope["state"]
+    caller: Caller | None = state.get("caller")
     fields: dict[str, object] = {
         "request_id": said,
         **({"trace_id": trace_id} if trace_id else {}),
@@ -95,6 +97,7 @@ def _fields(scope: HTTPScope, record: RequestRecord, said: str, trace_id: str | 
         "path": scope["path"][:200],
         "status": record.status,
         "ms": _ms(record.seconds),
+        **({"key": caller.name} if caller else {}),  # the name that it was given, never the key itself
         **state.get("done", {}),
     }
     timings: Timings | None = state.get("timings")
