@@ -36,7 +36,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     have: with more, two batches would cost less. ``parallel`` is how many batches it runs at once at its best.
     ``dtype_reason`` says why it computes in ``dtype``. ``labels`` is how many logits ``score`` gives a row, ``outputs``
     what ``represent`` gives. ``shares`` tells that a beginning which rows of a batch have in common costs its tokens
-    once.
+    once; ``plans`` that the first forward of a length costs more than the next.
     """
 
     name: str
@@ -51,6 +51,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     parallel: int = 1
     dtype_reason: str = "asked for"
     shares: bool = False
+    plans: bool = False
 
 
 class Engine(Protocol):

@@ -21,6 +21,7 @@ from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.finding import UNKNOWN, Found
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.stopwatch import Stopwatch
+from nearfar.serving.warming import rows_of_lengths, warmed
 from nearfar.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -127,7 +128,12 @@ class Opener:
         return await self._open_one(lane, last, order), refusals + last.reason
 
     async def _open_one(self, lane: Lane, choice: Choice, order: EngineOrder) -> Engine:
-        return await lane.open(lambda: self._busy(lambda: choice.kind.open(order)), order.probes[0])
+        call, longest = usual_call(order.recipe), max(order.probes, key=lambda row: len(row.ids))
+
+        def open_warm() -> Engine:
+            return warmed(choice.kind.open(order), call, rows_of_lengths(longest, order.recipe.max_tokens))
+
+        return await lane.open(lambda: self._busy(open_warm), order.probes[0])
 
     def _busy(self, call: Callable[[], _T]) -> _T:
         """Call, and let ``is_busy`` say so meanwhile: nothing can interrupt a thread."""

@@ -57,6 +57,7 @@ class OpenVinoEngine:
             batch_tokens=_BATCH_TOKENS,
             most_padding=_MOST_PADDING,
             parallel=self._forward.streams,
+            plans=True,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
