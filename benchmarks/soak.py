@@ -71,7 +71,7 @@ class Soak:
                 self.unexpected.append(f"{call.name}: {status} instead of {call.expected}")
 
     async def _send(self, call: Call) -> int | None:
-        """Send one call on a connection of its own; give the status, None where the caller left before."""
+        """Send one call on a connection of its own; give the status, None where the caller left before it."""
         reader, writer = await asyncio.open_connection(_HOST, self._port)
         head = f"POST {call.path} HTTP/1.1\r\nHost: {_HOST}\r\nConnection: close\r\n"
         head += f"Content-Length: {len(call.body)}\r\n\r\n"
@@ -109,11 +109,9 @@ def tell(samples: Sequence[Sample], soak: Soak, warm_s: float) -> bool:
         print(f"  {line}")
     if counted:
         first, last = counted[0], counted[-1]
-        print(f"after {warm_s:.0f} s of warm-up: memory {first.rss_mb:.0f} → {last.rss_mb:.0f} MB, {slope:+.2f} MB/min")
-        print(
-            f"threads {first.threads} → {last.threads}, {threads:+.0f}; "
-            f"files {first.files} → {last.files}, {files:+.0f}"
-        )
+        print(f"after {warm_s:.0f} s: memory {first.rss_mb:.0f} → {last.rss_mb:.0f} MB, {slope:+.2f} MB/min")
+        print(f"threads {first.threads} → {last.threads}, {threads:+.0f}")
+        print(f"files {first.files} → {last.files}, {files:+.0f}")
     return not soak.unexpected and slope < _MOST_MB_A_MINUTE and threads <= 0 and files <= _MOST_FILES
 
 

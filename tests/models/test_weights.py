@@ -85,6 +85,24 @@ CUTS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "its header is damaged",
         lambda _: made_of({"a": array(0, 1) | {"data_offsets": [0, 1, 2]}}),
     ),
+    "an array before the start": ("its header is damaged", lambda _: made_of({"a": array(-4, 4)}, b"\0" * 4)),
+    "an array that ends within a byte": ("its header is damaged", lambda _: made_of({"a": array(0, 1.0)}, b"\0")),
+    "arrays over each other": (
+        "its header is damaged ('b' doesn't start where the array before it ends)",
+        lambda _: made_of({"a": array(0, 4), "b": array(0, 4)}, b"\0" * 4),
+    ),
+    "a hole": (
+        "its header is damaged ('b' doesn't start where the array before it ends)",
+        lambda _: made_of({"a": array(0, 4), "b": array(8, 12)}, b"\0" * 12),
+    ),
+    "an array of terabytes": (
+        "its header is damaged ('a' isn't as long as its shape says)",
+        lambda _: made_of({"a": array(0, 4) | {"shape": [2**40]}}, b"\0" * 4),
+    ),
+    "an array of less than nothing": (
+        "its header is damaged",
+        lambda _: made_of({"a": array(0, 4) | {"shape": [-1, -1]}}, b"\0" * 4),
+    ),
     "an array past the end": ("is cut short, ", lambda _: made_of({"a": array(0, 10**12)}, b"\0" * 4)),
     "a header nested without end": ("its header is damaged", lambda _: made_of(b"[" * 100_000)),
 }
@@ -174,3 +192,21 @@ def test_a_header_may_tell_of_itself(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / WEIGHTS, {"format": "pt"})
 
     assert ["a"] == names_in(tmp_path / WEIGHTS)
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "..", "", "a\0b"])
+def test_an_index_may_not_name_a_file_elsewhere(name: str, folder: Path) -> None:
+    in_shards(folder)
+    lay(folder, {INDEX: {"weight_map": {"a": name}}})
+
+    assert f"{folder / INDEX}: names {name!r}, which isn't a file beside it; download it again" == said_of(folder)
+
+
+def test_a_file_without_an_end_is_not_read_to_it(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(folder / "many zeros")
+    with (folder / "many zeros").open("wb") as sparse:
+        sparse.truncate(10**12)
+
+    with pytest.raises(CheckpointError, match=r"config\.json: is over 200,000,000 bytes"):
+        read_recipe(folder)

@@ -66,7 +66,7 @@ OPENED = Opened()
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_models_name_is_never_a_path(name: str, faked: httpx.AsyncClient) -> None:
-    calls = [("POST", path, {**body, "model": name}) for path, body in POSTS]
+    calls: list[tuple[str, str, Any]] = [("POST", path, {**body, "model": name}) for path, body in POSTS]
     calls += [("GET", f"/v1/models/{name}".replace("\r\n", "%0d%0a").replace("\x00", "%00"), None)]
 
     OPENED.noted.clear()

@@ -13,7 +13,7 @@ from msgspec import Struct
 from tokenizers import Tokenizer
 
 from nearfar.errors import CheckpointError
-from nearfar.models.files import read_json, read_json_if_there
+from nearfar.models.files import MOST, read_json, read_json_if_there
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,8 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     file = folder / "tokenizer.json"
     if not file.is_file() or _contradicted(folder):
         return _by_transformers(folder)
+    if file.stat().st_size > MOST:
+        raise CheckpointError(f"{file}: is over {MOST:,} bytes, and no tokenizer needs that; download it again")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower

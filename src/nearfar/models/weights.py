@@ -6,6 +6,7 @@ where each ends. Nothing but the header is read, so a 10 GB file takes as long a
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,13 @@ _LENGTH = 8  # bytes before the header
 _MOST = 100_000_000  # bytes of a header: what safetensors itself takes
 _POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
+_PLAIN = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # a file's name, and no path
 _WHOLE = "model.safetensors"
 _AGAIN = "download it again"
+_TOLD = 200  # characters of what is wrong
+_BITS = dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8)
+_BITS |= dict.fromkeys(("U16", "I16", "F16", "BF16"), 16) | dict.fromkeys(("U32", "I32", "F32"), 32)
+_BITS |= dict.fromkeys(("U64", "I64", "F64", "C64"), 64)
 
 
 def names_in(file: Path) -> list[str]:
@@ -71,6 +77,8 @@ def _read_header(file: Path) -> dict[str, Any]:
     if needed != size:
         how = "is cut short" if size < needed else "has more in it than its header says"
         raise CheckpointError(f"{file}: {how}, {size:,} bytes instead of {needed:,}; {_AGAIN}")
+    if contradiction := _contradiction(header):
+        raise CheckpointError(f"{file}: its header is damaged ({contradiction}); {_AGAIN}")
     return header
 
 
@@ -81,10 +89,25 @@ def _no_header(size: int) -> str:
 def _ends(header: dict[str, Any]) -> Iterator[int]:
     for name, told in header.items():
         if name != "__metadata__":
-            (_, end), _ = told["data_offsets"], tuple(told["shape"])
-            if not isinstance(end, int) or end < 0:
-                raise TypeError(f"{name[:50]} ends at {end!r}")
+            (start, end), shape = told["data_offsets"], tuple(told["shape"])
+            counts = (start, end, *shape)
+            if any(type(count) is not int or count < 0 for count in counts) or not isinstance(told["dtype"], str):
+                raise TypeError(f"{name[:50]!r} is from {start!r} to {end!r}, of shape {shape!r}"[:_TOLD])
             yield end
+
+
+def _contradiction(header: dict[str, Any]) -> str:
+    """Say which array isn't where it should be, or not as long as its shape says."""
+    arrays = [(told["data_offsets"], name, told) for name, told in header.items() if name != "__metadata__"]
+    at = 0
+    for (start, end), name, told in sorted(arrays, key=lambda array: (array[0], array[1])):
+        bits = _BITS.get(told["dtype"], 0)
+        if start != at or end < start:
+            return f"{name[:50]!r} doesn't start where the array before it ends"
+        if bits and math.prod(told["shape"]) * bits != (end - start) * 8:
+            return f"{name[:50]!r} isn't as long as its shape says"
+        at = end
+    return ""
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -100,7 +123,11 @@ def files_of(folder: Path) -> list[Path]:
     named = read_json(index, dict[str, Any]).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise CheckpointError(f"{index}: names no file with weights; {_AGAIN}")
-    files = [folder / name for name in sorted({str(name) for name in named.values()})]
+    names = sorted({str(name) for name in named.values()})
+    stranger = next((name for name in names if not _PLAIN.fullmatch(name)), None)
+    if stranger is not None:
+        raise CheckpointError(f"{index}: names {stranger[:_TOLD]!r}, which isn't a file beside it; {_AGAIN}")
+    files = [folder / name for name in names]
     absent = next((file.name for file in files if not file.is_file()), None)
     if absent:
         raise CheckpointError(f"{index}: names {absent}, which isn't there; download that file")
