@@ -9,6 +9,7 @@ batch is broken, and what hasn't run by then fails without another attempt.
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.engines import RowsTooLarge
@@ -73,14 +74,18 @@ class Forward:
         if self._failures >= self._most_failures:
             self.failed |= dict.fromkeys(places, Failure(EngineFailed, self.raised))
             return
+        failure: Exception | None = None
         try:
             self._once(places)
         except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
-            self.raised = self.raised or error
-            self._failures += 1
-            self._halve(places, error)
-        else:
+            failure = error
+        if failure is None:
             self._failures = 0
+            return
+        self.raised = self.raised or failure
+        self._failures += 1
+        _let_go(failure)
+        self._halve(places, failure)
 
     def _halve(self, places: range, error: Exception) -> None:
         if len(places) == 1:
@@ -103,3 +108,10 @@ class Forward:
         self.results |= zip(places, results, strict=True)
         self.failed |= {places[at]: Failure(EngineFailed) for at in broken}
         self.failed |= {places[at]: Failure(OutOfMemory) for at in too_large}
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of a traceback hold: the arrays of a forward for which there was no memory, for one."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

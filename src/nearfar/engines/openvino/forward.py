@@ -6,6 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import openvino
 
 from nearfar.engines.openvino.int8 import quantize_weights
@@ -26,6 +27,9 @@ _MOST_STREAMS = 4
 # Shapes whose kernels are kept, for each kind of layer. openvino keeps 5,000, and grows for as long as new ones come;
 # with none it takes twice the time, with 32 no longer than with all.
 _KEPT_SHAPES = 64
+# Where memory runs out during a forward, openvino doesn't always say so: it returns, and its outputs are still those of
+# the batch before, another text's vectors. So they are overwritten with this, which no layer gives, once they are read.
+_UNTOUCHED = np.float32(-2.718281e38)
 # What openvino calls a precision, and what a processor must be capable of to compute in it.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
@@ -53,7 +57,7 @@ class Forward:
             "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
             "ENABLE_CPU_PINNING": False,  # a thread that shares its core with a neighbour must be free to leave it
         }
-        compiled = _compile(_only_hidden(model) if hidden else model, dtype, options)
+        self._compiled = compiled = _compile(_only_hidden(model) if hidden else model, dtype, options)
         self._outputs = len(compiled.outputs)
         self._typed = len(compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
         # Those at rest. A deque's ends may be taken from and given to by several threads.
@@ -77,9 +81,22 @@ class Forward:
             # Inputs are read where they lie; the answer is copied out before the request is given to anyone else.
             found = request.infer(inputs, share_inputs=True)
             answers: list[FloatArray] = [found[at].copy() for at in range(outputs)]
+            _refuse_untouched(answers, len(batch))
+            for at in range(self._outputs):
+                request.get_output_tensor(at).data.fill(_UNTOUCHED)
+        except Exception:
+            del request  # and what memory it got as far as it came
+            request = self._compiled.create_infer_request()
+            raise
         finally:
             self._requests.append(request)
         return answers
+
+
+def _refuse_untouched(answers: Sequence[FloatArray], rows: int) -> None:
+    """Raise MemoryError where the answers are those of an earlier batch."""
+    if any(len(answer) != rows or (answer == _UNTOUCHED).any() for answer in answers):
+        raise MemoryError("openvino had no memory for the forward, and left its outputs as they were")
 
 
 def _only_hidden(model: Path | openvino.Model) -> openvino.Model:
