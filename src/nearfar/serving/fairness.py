@@ -9,22 +9,35 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nearfar.serving.round import Ticket
+
+class Waiting(Protocol):
+    """One request: whose it is, what its tokens count for, and whether none of it will run any more."""
+
+    caller: str
+    weight: float
+
+    @property
+    def spent(self) -> bool:
+        """Tell whether none of it will run any more."""
+        ...
 
 
-class Turns:
+_Ticket = TypeVar("_Ticket", bound=Waiting)
+
+
+class Turns(Generic[_Ticket]):
     """The tickets that wait, by caller."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Ticket]] = {}
+        self._waiting: dict[str, deque[_Ticket]] = {}
         self._served: dict[str, float] = {}
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: _Ticket) -> None:
         """Put a ticket behind its caller's others."""
         if ticket.caller not in self._waiting:
             floor = min((self._served[caller] for caller in self._waiting), default=0.0)
@@ -32,7 +45,7 @@ class Turns:
             self._waiting[ticket.caller] = deque()
         self._waiting[ticket.caller].append(ticket)
 
-    def next(self, most: int) -> list[Ticket]:
+    def next(self, most: int) -> list[_Ticket]:
         """Give tickets that have something left to run: first the one whose turn it is, then the callers' by turns."""
         self._forget_spent()
         callers = sorted(self._waiting, key=self._served.__getitem__)
@@ -40,24 +53,24 @@ class Turns:
         mixed = chain.from_iterable(zip_longest(*by_caller))
         return list(islice((ticket for ticket in mixed if ticket is not None), most))
 
-    def pass_on(self, ticket: Ticket) -> None:
+    def pass_on(self, ticket: _Ticket) -> None:
         """Put the ticket whose turn it was behind its caller's others."""
         waiting = self._waiting[ticket.caller]
         if waiting[0] is ticket:  # tickets before it that are spent are forgotten at the next turn
             waiting.rotate(-1)
 
-    def charge(self, ticket: Ticket, tokens: float) -> None:
+    def charge(self, ticket: _Ticket, tokens: float) -> None:
         """Note that tokens run for the ticket's caller; those of less urgent requests count for more."""
         self._served[ticket.caller] += tokens * ticket.weight
 
-    def clear(self) -> list[Ticket]:
+    def clear(self) -> list[_Ticket]:
         """Take all tickets out."""
         tickets = list(self)
         self._waiting.clear()
         self._served.clear()
         return tickets
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[_Ticket]:
         return chain.from_iterable(self._waiting.values())
 
     def _forget_spent(self) -> None:

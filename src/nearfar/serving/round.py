@@ -144,7 +144,7 @@ class Round:
     """The tickets that wait, in the order of their turns."""
 
     def __init__(self) -> None:
-        self._turns = Turns()
+        self._turns: Turns[Ticket] = Turns()
 
     def add(self, ticket: Ticket) -> None:
         """Put a ticket at the end of its caller's."""
