@@ -95,7 +95,7 @@ async def run_server(settings: Settings, port: int, lifeline: int) -> int:
     if dying.done():
         _log.error("a model has stopped, and only another process can serve it again")
     if not serving.done():
-        await _drain(app, settings.drain_s)
+        await _drain(app, settings.drain_s, told=stop.is_set())
         server.stop()
     await asyncio.wait((serving,), timeout=_FLUSH_S if dying.done() else _STOP_S)
     if dying.done() or not serving.done() or app.state.fleet.is_opening:
@@ -161,11 +161,12 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
-async def _drain(app: Litestar, deadline_s: float) -> None:
+async def _drain(app: Litestar, deadline_s: float, *, told: bool) -> None:
+    """Let what is in flight finish. That nothing is left is news only where somebody ``told`` the server to stop."""
     drain = app.state.drain
     if lost := await drain.begin(deadline_s, _tell_drain):
         _log.warning("shutting down: %d requests didn't finish in time", lost)
-    else:
+    elif told:
         _log.info("shutting down: nothing is in flight")
 
 

@@ -75,7 +75,8 @@ class _Supervisor:
         """Keep a worker running; give the last one's exit code, or the signal that ended it as a negative number."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        if not _on_terminal():  # one that closes sends it too, and then means the end
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+        if not ignored and not _on_terminal():  # one that closes sends it too, and then means the end
             signal.signal(signal.SIGHUP, self._on_renew)
         with self._lifeline, self._workers_end:
             code = 0

@@ -176,7 +176,7 @@ def _p99_ms(client: httpx.Client) -> float:
 
 
 def test_200_slow_senders_leave_the_others_their_pace() -> None:
-    """Half of them don't end their heads, half their bodies. The best of five rounds counts: machines have moods."""
+    """Half of them don't end their heads, half their bodies. The middle of five rounds counts: machines have moods."""
     with ServerProcess("--engine", "fake") as server, httpx.Client(base_url=server.url, timeout=10) as client:
         alone, beside = [], []
         for _ in range(5):
@@ -187,7 +187,7 @@ def test_200_slow_senders_leave_the_others_their_pace() -> None:
                     connection.sendall(post(b"Content-Length: 1000\r\n", b"{") if at % 2 else post(b"x: a")[:-2])
                 beside.append(_p99_ms(client))
 
-    assert min(beside) <= 2 * min(alone)
+    assert statistics.median(beside) <= 2 * statistics.median(alone)
 
 
 @pytest.mark.parametrize("given", [b"a\r\nset-cookie: x=1", b"a\nset-cookie: x=1", b"a\x00b", b"<script>", b"a b"])
