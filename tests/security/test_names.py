@@ -8,13 +8,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from checkpoints import write_transformer
 from conftest import calling, running
 from openapi_document import DOCUMENT, OPERATIONS, examples
 
-from nearfar import Settings
+from nearfar import ModelSettings, Settings
 from nearfar.config import BUILTIN_MODEL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
 pytestmark = pytest.mark.anyio
@@ -117,3 +120,22 @@ async def test_no_text_and_no_key_is_told_to_anybody_else(caplog: pytest.LogCapt
     for place in (logged, shown, *(answer.text for answer in (*refused, *failed, *about))):
         assert KEY not in place
         assert TEXT not in place
+
+
+@pytest.mark.parametrize("name", ["модель", "a\r\nset-cookie: x=1", "a\tb", "größe"])
+async def test_a_served_models_own_name_breaks_no_header(name: str, tmp_path: Path) -> None:
+    models = (ModelSettings(name=str(write_transformer(tmp_path / name, "bert"))),)
+    async with running(Settings(models=models, engine="fake")) as app, calling(app) as client:
+        answers = [
+            await client.post(path, json=body | {"model": name}, headers={"accept": "application/json"})
+            for path, body in POSTS
+            if not path.startswith("/admin")
+        ]
+
+    assert 200 in {answer.status_code for answer in answers}
+    for answer in answers:
+        assert answer.status_code < 500 or answer.status_code == 501, answer.text
+        assert "set-cookie" not in answer.headers
+        for _, value in answer.headers.raw:
+            assert b"\r" not in value
+            assert b"\n" not in value

@@ -6,6 +6,7 @@ The limit on tokens is what the model's queue holds. There is no limit on reques
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from nearfar.dialects import fleet_of, spent_ms
 from nearfar.errors import Overloaded
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.errors import NearfarError
     from nearfar.types import Room
+
+_PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # a header's other characters, and line breaks most of all, are written %XX
 
 USUAL_HEADERS = {
     "openai-version": "the version of OpenAI's API that is spoken",
@@ -39,7 +42,7 @@ def usual_headers(request: AnyRequest) -> dict[str, str]:
 
 def answer_headers(request: AnyRequest, model: str) -> dict[str, str]:
     """Give the headers of an answer that a model was asked for."""
-    return usual_headers(request) | {"openai-model": model} | _limits(fleet_of(request).room(model))
+    return usual_headers(request) | {"openai-model": quote(model, safe=_PLAIN)} | _limits(fleet_of(request).room(model))
 
 
 def error_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:
