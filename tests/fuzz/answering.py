@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+_MOST_S = 20  # then it hangs; a busy machine may take a second or two
+
 
 class Answer(NamedTuple):
     status: int
@@ -68,7 +70,8 @@ class Caller:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self._app(scope, receive, send)
+        async with asyncio.timeout(_MOST_S):
+            await self._app(scope, receive, send)
         said = b"".join(message.get("body", b"") for message in sent[1:])
         return Answer(sent[0]["status"], sent[0]["headers"], said)
 

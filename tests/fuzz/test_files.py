@@ -147,8 +147,10 @@ def test_no_file_of_a_model_makes_the_reader_fail(name: str, data: st.DataObject
     folder = sample_files(place, sample)
 
     (folder / name).write_bytes(data.draw(content))
-    said = said_by(CheckpointError, lambda: read(folder, name))
-    (folder / name).write_bytes(whole)
+    try:
+        said = said_by(CheckpointError, lambda: read(folder, name))
+    finally:
+        (folder / name).write_bytes(whole)
 
     assert not said or str(folder) in said
 

@@ -27,6 +27,7 @@ _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
+_LONGEST = 255  # bytes of a name, on every system
 
 # Whose steps are known; any other's are code of the model's own.
 MAKERS = ("sentence_transformers.", "pylate.models.Dense.")
@@ -198,7 +199,9 @@ def check_widths(dense: tuple[Dense, ...], width: int) -> None:
 
 
 def inside(folder: Path, path: str) -> Path:
-    """Join a path of modules.json to the folder, refusing one that leaves it."""
+    """Join a path of modules.json to the folder, refusing one that leaves it, or that no system could have."""
+    if len(path.encode()) > _LONGEST or "\0" in path:
+        raise CheckpointError(f"{folder / 'modules.json'}: {path[:50]!r} is no path of a folder")
     if not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder / 'modules.json'}: the path {path!r} leaves the folder")
     return folder / path

@@ -25,6 +25,7 @@ _MOST = 100_000_000  # bytes of a header: what safetensors itself takes
 _POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _PLAIN = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # a file's name, and no path
+_LONGEST = 255  # bytes of one
 _WHOLE = "model.safetensors"
 _AGAIN = "download it again"
 _TOLD = 200  # characters of what is wrong
@@ -124,7 +125,7 @@ def files_of(folder: Path) -> list[Path]:
     if not isinstance(named, dict) or not named:
         raise CheckpointError(f"{index}: names no file with weights; {_AGAIN}")
     names = sorted({str(name) for name in named.values()})
-    stranger = next((name for name in names if not _PLAIN.fullmatch(name)), None)
+    stranger = next((name for name in names if not _PLAIN.fullmatch(name) or len(name.encode()) > _LONGEST), None)
     if stranger is not None:
         raise CheckpointError(f"{index}: names {stranger[:_TOLD]!r}, which isn't a file beside it; {_AGAIN}")
     files = [folder / name for name in names]
