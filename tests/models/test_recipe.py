@@ -561,6 +561,13 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         )
         for path in ("..", "../1_Pooling", "1_Pooling/../../x", "/etc")
     },
+    **{
+        f"a path that {what}": (
+            f"/modules.json: {path[:50]!r} is no path of a folder",
+            SENTENCE_MODEL | {MODULES: [TRANSFORMER, module("Pooling", path)]},
+        )
+        for what, path in {"is too long": "a" * 300, "has a NUL": "1_Pooling\0"}.items()
+    },
     "a normalisation outside": (
         "/modules.json: the path '../x' leaves the folder",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, POOLED, module("Normalize", "../x")]},
