@@ -124,7 +124,7 @@ async def test_nginx_passes_on_what_clients_and_servers_say() -> None:
 
 
 @with_nginx
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 async def test_servers_restarted_in_turn_are_not_noticed(number: signal.Signals) -> None:
     """Eight callers ask all the while, and each answer is one: even those of a server that is killed are asked anew."""
     answers: list[httpx.Response] = []
