@@ -17,6 +17,8 @@ from process import ServerProcess, free_port
 from restarts import BODY, status_of, until, worker_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from openai.types import CreateEmbeddingResponse
 
 CALLS = 200
@@ -64,6 +66,15 @@ def test_a_caller_without_retries_sees_the_connection_end_and_the_next_one_waits
     assert 200 == after.status_code
 
 
+@pytest.fixture
+def _no_nohup() -> Iterator[None]:
+    """Let what is started hear SIGHUP, though the tests themselves may be run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_no_nohup")
 def test_sighup_renews_the_worker_and_the_official_client_gets_everything_through(told: dict[str, object]) -> None:
     with ServerProcess("--engine", "fake") as server, ThreadPoolExecutor(32) as threads:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=60)
