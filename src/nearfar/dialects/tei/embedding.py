@@ -17,6 +17,7 @@ from nearfar.jobs import EmbedJob, RepresentJob
 if TYPE_CHECKING:
     from nearfar.dialects import AnyRequest
     from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
+    from nearfar.jobs import Embedded, Represented, Scored
     from nearfar.types import Output, TokenIds, Weights
 
 
@@ -35,14 +36,7 @@ async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
     )
     done = await service_of(request).embed(job)
     encoded = await render_reply(done.vectors, "float", lambda rows: rows)
-    return Answered(
-        body=encoded,
-        model=done.model,
-        rows=len(inputs),
-        characters=count(inputs),
-        usage=done.usage,
-        timings=done.timings,
-    )
+    return _answered(encoded, inputs, done)
 
 
 async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
@@ -51,14 +45,7 @@ async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     done = await service_of(request).token_vectors(_job(body, inputs))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
     encoded = await put_together(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
-    return Answered(
-        body=encoded,
-        model=done.model,
-        rows=len(inputs),
-        characters=count(inputs),
-        usage=done.usage,
-        timings=done.timings,
-    )
+    return _answered(encoded, inputs, done)
 
 
 async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
@@ -68,14 +55,7 @@ async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     weights = [one.sparse for one in done.texts if one.sparse is not None]
     size = 10 * sum(len(one.indices) for one in weights)  # objects take about ten times as long as bare numbers
     encoded = await put_together(size, lambda: [_pairs(one) for one in weights])
-    return Answered(
-        body=encoded,
-        model=done.model,
-        rows=len(inputs),
-        characters=count(inputs),
-        usage=done.usage,
-        timings=done.timings,
-    )
+    return _answered(encoded, inputs, done)
 
 
 async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
@@ -94,14 +74,7 @@ async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
     )
     done = await service_of(request).similarity(job)
     encoded = msgspec.json.encode(done.scores)
-    return Answered(
-        body=encoded,
-        model=done.model,
-        rows=len(inputs),
-        characters=count(inputs),
-        usage=done.usage,
-        timings=done.timings,
-    )
+    return _answered(encoded, inputs, done)
 
 
 def _job(body: EmbedAllRequest, inputs: tuple[str | TokenIds, ...], *outputs: Output) -> RepresentJob:
@@ -119,3 +92,14 @@ def _job(body: EmbedAllRequest, inputs: tuple[str | TokenIds, ...], *outputs: Ou
 def _pairs(weights: Weights) -> list[SparseValue]:
     both = zip(weights.indices.tolist(), numbers_each(weights.values), strict=True)
     return [SparseValue(index, value) for index, value in both]
+
+
+def _answered(body: bytes, inputs: tuple[str | TokenIds, ...], done: Embedded | Represented | Scored) -> Answered:
+    return Answered(
+        body=body,
+        model=done.model,
+        rows=len(inputs),
+        characters=count(inputs),
+        usage=done.usage,
+        timings=done.timings,
+    )
