@@ -50,6 +50,7 @@ FIELDS = {
     "receive_s": ("5", "receive_s = 5", 5.0),
     "batch_tokens": ("64", "batch_tokens = 64", 64),
     "queue_tokens": ("128", "queue_tokens = 128", 128),
+    "queue_requests": ("16", "queue_requests = 16", 16),
     "deadline_s": ("0.5", "deadline_s = 0.5", 0.5),
     "forward_limit_s": ("9", "forward_limit_s = 9", 9.0),
     "drain_s": ("2", "drain_s = 2", 2.0),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
-_EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after")  # what pages may read
+_EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after", "retry-after-ms")  # what pages may read
 
 
 def create_app(settings: Settings) -> Litestar:

@@ -105,6 +105,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     receive_s: Seconds = 60.0  # for a request to arrive: its head, and then its body
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
+    queue_requests: Positive = 10_000
     deadline_s: Seconds = 300.0
     forward_limit_s: Seconds = 120.0  # a forward that takes longer hangs, and the worker is restarted
     drain_s: Seconds = 30.0

@@ -186,7 +186,7 @@ class CallerGone(RequestError):
 class ServingError(NearfarError):
     """The request is fine and the server couldn't answer it now. ``retry_after_s`` says when to try again."""
 
-    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -194,7 +194,7 @@ class ServingError(NearfarError):
 class Overloaded(ServingError):
     """The model's queue is full, as ``room`` tells; None where it is something else that has no room."""
 
-    def __init__(self, message: str, retry_after_s: int | None = None, room: Room | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, room: Room | None = None) -> None:
         super().__init__(message, retry_after_s)
         self.room = room
 

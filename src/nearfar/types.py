@@ -82,12 +82,15 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 class Room(Struct, frozen=True, kw_only=True):
     """How full a model's queue is: of ``limit`` tokens that may wait or run, ``free`` more may come now.
 
+    ``requests_limit`` and ``requests_free`` say the same of requests, whatever their size.
     ``drain_s`` is how long it takes to empty at the pace of the last batches; None where it isn't empty and no batch
     has run yet.
     """
 
     limit: int
     free: int
+    requests_limit: int
+    requests_free: int
     drain_s: float | None
 
 

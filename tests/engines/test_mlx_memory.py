@@ -21,6 +21,7 @@ from nearfar.engines.mlx.memory import in_parts
 from nearfar.errors import NotReady
 from nearfar.models.row import Row
 from nearfar.models.tokens import Tokens
+from nearfar.serving.admission import QueueLimits
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.metrics import Metrics
 
@@ -156,7 +157,12 @@ class TestInItsLane:
     @asynccontextmanager
     async def in_lane(self, folder: Path) -> AsyncIterator[tuple[Lane, Opened, Slow]]:
         order = order_of(folder)
-        lane = Lane("tiny", "embed", LaneLimits(batch_tokens=None, queue_tokens=10_000), Metrics(list))
+        lane = Lane(
+            "tiny",
+            "embed",
+            LaneLimits(batch_tokens=None, queue=QueueLimits(tokens=10_000, requests=100)),
+            Metrics(list),
+        )
         engine: Any = await lane.open(lambda: kind.open(order), order.probes[0])
         engine._network = slow = Slow(engine._network)
         try:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 from checkpoints import write_transformer
 from conftest import calling, running
@@ -32,6 +33,10 @@ needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="OpenVINO 
 
 def embed(model: str) -> dict[str, object]:
     return {"model": model, "input": ["some words", "hello"]}
+
+
+def vectors(answer: httpx.Response) -> list[list[float]]:
+    return [item["embedding"] for item in answer.json()["data"]]
 
 
 async def test_a_folder_that_goes_takes_nothing_from_a_model_in_memory_and_a_reload_is_a_503(bert: Path) -> None:
@@ -72,7 +77,7 @@ def test_weights_that_are_cut_under_a_running_model_cost_one_worker(tmp_path: Pa
         second = worker_of(server)
 
     assert first != second
-    assert before.json() == after.json()
+    np.testing.assert_allclose(vectors(before), vectors(after), atol=1e-5)  # another process may take other kernels
     assert any(f"was ended by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
 
 
@@ -100,6 +105,6 @@ def test_two_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
         for server in servers:
             server.__exit__(None, None, None)
 
-    assert answers[0].json()["data"] == answers[1].json()["data"]
+    np.testing.assert_allclose(vectors(answers[0]), vectors(answers[1]), atol=1e-5)
     assert 1 == len([*(tmp_path / "cache" / "openvino").iterdir()])
     assert not [entry for server in servers for entry in server.log if entry.get("level") in {"error", "warning"}]

@@ -21,6 +21,7 @@ from nearfar.errors import CheckpointError, ConfigError, EngineUnavailable
 from nearfar.jobs import EmbedJob
 from nearfar.models.recipe import Recipe
 from nearfar.models.row import Row
+from nearfar.serving.admission import QueueLimits
 from nearfar.serving.describing import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.fleet import Fleet
 from nearfar.serving.lane import Lane, LaneLimits
@@ -417,7 +418,7 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
     refusing: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     opener = Opener(Settings(), Metrics(list))
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
     refusals = [Choice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
     last = Choice(name="fake", kind=FakeKind(), reason="next")
 
@@ -432,7 +433,7 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
 
 async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
     opener = Opener(Settings(), Metrics(list))
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):
         await opener.open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)

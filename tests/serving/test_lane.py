@@ -13,6 +13,7 @@ from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine,
 
 from nearfar.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
 from nearfar.models.row import Row
+from nearfar.serving.admission import QueueLimits
 from nearfar.serving.lane import Lane, LaneLimits
 from nearfar.serving.stopwatch import Stopwatch
 
@@ -62,7 +63,12 @@ async def open_lane(
     *, batch_tokens: int = 64, queue_tokens: int = 10_000, task: Literal["embed", "score"] = "embed"
 ) -> AsyncIterator[Set]:
     engine, watcher = FakeEngine(DIM), Watcher()
-    lane = Lane("fake", task, LaneLimits(batch_tokens=batch_tokens, queue_tokens=queue_tokens), watcher)
+    lane = Lane(
+        "fake",
+        task,
+        LaneLimits(batch_tokens=batch_tokens, queue=QueueLimits(tokens=queue_tokens, requests=100)),
+        watcher,
+    )
     await lane.open(lambda: engine, row(1))
     engine.batches.clear()
     try:
@@ -144,7 +150,7 @@ class Parallel(FakeEngine):
 
 async def test_an_engine_that_runs_two_batches_at_once_is_given_two() -> None:
     engine, watcher = Parallel(), Watcher()
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=10_000), watcher)
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=10_000, requests=100)), watcher)
     await lane.open(lambda: engine, row(1))
     engine.batches.clear()
     engine.threads.clear()
@@ -185,10 +191,10 @@ async def test_identical_rows_of_several_requests_reach_the_engine_once() -> Non
 )
 async def test_bulk_batches_are_short_while_small_requests_come(tokens_per_s: float, company: bool, bulk: int) -> None:
     async with open_lane(batch_tokens=64) as lane:
-        lane.lane._tokens_per_s = 0.0
+        lane.lane._pace.tokens_per_s = 0.0
         if company:
             await lane.lane.submit([row(1)])
-        lane.lane._tokens_per_s = tokens_per_s
+        lane.lane._pace.tokens_per_s = tokens_per_s
 
         budget = lane.lane._budget()
 
@@ -327,7 +333,7 @@ class Bad(FakeEngine):
     ids=["StopIteration", "objects", "nothing", "too wide"],
 )
 async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_closes(answer: Callable[[], Any]) -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
     await lane.open(lambda: Bad(answer), row(1))
 
     async with asyncio.timeout(1):
@@ -338,7 +344,7 @@ async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_clos
 
 
 async def test_an_engine_that_cannot_be_opened_is_told_whatever_it_raises() -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
 
     async with asyncio.timeout(1):
         with pytest.raises(InternalFault):
@@ -369,7 +375,7 @@ async def test_closing_answers_everyone_who_still_waits() -> None:
 
 
 async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue_tokens=64), Watcher())
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
 
     with pytest.raises(EngineFailed):
         await lane.open(lambda: FakeEngine(DIM), row(NAN))

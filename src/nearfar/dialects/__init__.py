@@ -7,6 +7,7 @@ through the entry-point group ``nearfar.dialects`` and never import each other.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 import time
@@ -120,7 +121,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         sentence = row.phrase(error) if row.phrase else str(error)
         headers = self.error_headers(request, error)
         if isinstance(error, ServingError) and error.retry_after_s:
-            headers["retry-after"] = str(error.retry_after_s)
+            headers |= _later(error.retry_after_s)
         if isinstance(error, WrongMethod):
             headers["allow"] = ", ".join(error.allowed)
         if isinstance(error, SlowBody):
@@ -158,6 +159,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
         """List the methods that a path of ours has; Litestar doesn't say, and a 405 must."""
         methods = {method for handler in self.handlers_of(path) for method in handler.http_methods}
         return tuple(sorted(methods | {"POST" for route in self.shared if route.path == path.rstrip("/")}))
+
+
+def _later(seconds: float) -> dict[str, str]:
+    """Say when to try again: in whole seconds, and in the milliseconds that OpenAI's and Cohere's clients look at."""
+    headers = {"retry-after": str(math.ceil(seconds))}
+    return headers if seconds == int(seconds) else headers | {"retry-after-ms": str(math.ceil(seconds * 1000))}
 
 
 def installed_dialects() -> list[Dialect]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from litestar.types import Scope
 
 PRIORITY, TIMEOUT = b"x-nearfar-priority", b"x-nearfar-timeout-s"
+TRIES = b"x-stainless-retry-count"  # OpenAI's clients say so
+_MOST_DIGITS = 6
 
 
 def caller_of(scope: Scope, priority: int | None = None) -> Caller:
@@ -22,13 +24,14 @@ def caller_of(scope: Scope, priority: int | None = None) -> Caller:
     """
     state: dict[str, Any] = scope["state"]
     caller: Caller = state.get("caller", ANYBODY)
-    said = {name: value for name, value in scope["headers"] if name in {PRIORITY, TIMEOUT}}
+    said = {name: value for name, value in scope["headers"] if name in {PRIORITY, TIMEOUT, TRIES}}
     if priority is None and PRIORITY in said:
         priority = int(_number(said, PRIORITY, 0, LEAST_URGENT))
     deadline_s = _number(said, TIMEOUT, 0.001, 86_400) if TIMEOUT in said else None
-    if priority is None and deadline_s is None:
+    tries = int(said[TRIES]) if said.get(TRIES, b"").isdigit() and len(said[TRIES]) < _MOST_DIGITS else None
+    if priority is None and deadline_s is None and tries is None:
         return caller
-    return msgspec.structs.replace(caller, priority=priority or 0, deadline_s=deadline_s)
+    return msgspec.structs.replace(caller, priority=priority or 0, deadline_s=deadline_s, tries=tries)
 
 
 def _number(said: dict[bytes, bytes], name: bytes, least: float, most: float) -> float:

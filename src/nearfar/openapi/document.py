@@ -47,6 +47,10 @@ _HEADERS: Mapping[str, Json] = {
         "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "retry-after-ms": {
+        "description": "The same in milliseconds, where it is no whole number of seconds.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
 }
 _ABOUT = (
     "Embeddings, reranking, classification and tokens by models on one's own machine, in the protocols of several "
@@ -156,7 +160,9 @@ def _refusals(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) -
     return {
         status: {
             "description": prose(" ".join(dict.fromkeys(reason for reason, _ in found))),
-            "headers": _named_headers(["x-request-id", *(["retry-after"] if status in _LATER else [])]),
+            "headers": _named_headers(
+                ["x-request-id", *(["retry-after", "retry-after-ms"] if status in _LATER else [])]
+            ),
             **({"content": _fault([dialect for _, dialect in found], schemas)} if has_body else {}),
         }
         for status, found in sorted(reasons.items())

@@ -59,3 +59,7 @@ class Allowance:
             said = f"this key may use {self._tokens_per_minute} tokens a minute"
             raise Overloaded(said, retry_after_s=min(max(wait_s, 1), _MAX_RETRY_AFTER_S))
         self._left -= tokens
+
+    def give_back(self, tokens: int) -> None:
+        """Return tokens that didn't go through a model after all."""
+        self._left += tokens

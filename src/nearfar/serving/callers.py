@@ -18,7 +18,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     """Whoever sent a request. Callers of one ``name`` have one share of the engine between them.
 
     ``priority`` goes from 0, the most urgent, to 999. ``deadline_s`` is how long they will wait, None for as long as
-    the server lets them.
+    the server lets them. ``tries`` counts how often they have been refused this request, None where they don't say.
     """
 
     name: str = ""
@@ -26,6 +26,12 @@ class Caller(Struct, frozen=True, kw_only=True):
     allowance: Allowance = Allowance()
     priority: int = 0
     deadline_s: float | None = None
+    tries: int | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether they say that they haven't asked before."""
+        return self.tries == 0
 
     @property
     def weight(self) -> float:

@@ -182,7 +182,7 @@ class Fleet:
     def room(self, name: str) -> Room | None:
         """Tell how full the queue is of the model with this name; None where it isn't in memory."""
         slot = self._names.own(name)
-        return slot.model.lane.room() if slot and slot.model else None
+        return slot.model.lane.admission.room() if slot and slot.model else None
 
     @property
     def is_opening(self) -> bool:

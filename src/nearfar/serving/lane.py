@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from nearfar.errors import EngineFailed, NotReady, Overloaded, ServingError
+from nearfar.errors import EngineFailed, NotReady, ServingError
+from nearfar.serving.admission import Admission, QueueLimits
 from nearfar.serving.batching import padded_tokens
 from nearfar.serving.border import contained
 from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.forward import Forward
 from nearfar.serving.observe import BatchRecord, QueueDepth
+from nearfar.serving.pace import Pace
 from nearfar.serving.round import Budget, Place, Round, Ticket, distinct
 from nearfar.serving.vitals import Vitals
 from nearfar.serving.watchdog import Stopped, ends, patience_s
-from nearfar.types import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,25 +37,18 @@ if TYPE_CHECKING:
     from nearfar.serving.round import Call, Results
     from nearfar.serving.stopwatch import Stopwatch
 
-_MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when told much longer
-# While small requests come, a batch of a bulk one should take no longer than this: they wait for it to end. Never less
-# than an eighth of what suits the engine, below which every engine wastes its time.
-_BULK_S = 0.02
-_LEAST_SHARE = 8
-_COMPANY_S = 1.0  # how long after a small request another is expected; a guess
-
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
-    """``batch_tokens`` bounds a batch (None: as the engine likes), ``queue_tokens`` what waits or runs.
+    """``batch_tokens`` bounds a batch (None: as the engine likes), ``queue`` what waits or runs.
 
     ``forward_s`` is how long one forward may take at least before it counts as hanging.
     """
 
     batch_tokens: int | None
-    queue_tokens: int
+    queue: QueueLimits
     forward_s: float = 120.0
 
 
@@ -72,7 +65,8 @@ class Lane:
         self._model = model
         self._call = call
         self.batch_tokens = limits.batch_tokens or 0  # until the engine has opened and says what suits it
-        self._queue_tokens = limits.queue_tokens
+        self._pace = Pace()
+        self.admission = Admission(model, limits.queue, lambda: self._pace.tokens_per_s * len(self._workers))
         self._forward_s = limits.forward_s
         self._observer = observer
         self._died = died or asyncio.Event()
@@ -81,10 +75,7 @@ class Lane:
         self._engine: Engine | None = None
         self._round = Round()
         self._arrived = asyncio.Event()
-        self._tokens = 0
-        self._tokens_per_s = 0.0  # of one batch
         self._ran: set[Call] = set()
-        self._small_came = -math.inf
         self._vitals = Vitals(limits.forward_s)
         self._probing: asyncio.Task[None] | None = None
         self._most_padding: int | None = 0
@@ -140,7 +131,7 @@ class Lane:
         """
         if self.is_open and self._vitals.is_failing:
             self._ask_probe()
-        return self.is_open and self._vitals.are_good(busy=self._tokens > 0)
+        return self.is_open and self._vitals.are_good(busy=self.admission.requests > 0)
 
     def depth(self) -> QueueDepth:
         """Count the rows that wait, the tokens that wait or run, and the engine's memory where it can tell."""
@@ -148,16 +139,11 @@ class Lane:
         return QueueDepth(
             model=self._model,
             rows=self._round.rows(),
-            tokens=self._tokens,
-            limit=self._queue_tokens,
+            tokens=self.admission.tokens,
+            requests=self.admission.requests,
+            limit=self.admission.limits.tokens,
             memory=measure(),
         )
-
-    def room(self) -> Room:
-        """Tell how much more the queue takes, and how long it takes to empty."""
-        rate = self._tokens_per_s * len(self._workers)
-        drain_s = self._tokens / rate if rate else None if self._tokens else 0.0
-        return Room(limit=self._queue_tokens, free=self._queue_tokens - self._tokens, drain_s=drain_s)
 
     async def submit(
         self,
@@ -178,22 +164,14 @@ class Lane:
         shares = self._engine is not None and self._engine.info.shares
         future = asyncio.get_running_loop().create_future()
         ticket = Ticket(rows, future, call or self._call, watch, shares=shares, caller=caller)
-        # A job larger than half of the queue is charged half: the others are interleaved with it, not shut out.
-        tokens = min(ticket.waiting_tokens, self._queue_tokens // 2)
-        if self._tokens + tokens > self._queue_tokens:
-            room = self.room()
-            retry_after_s = min(max(math.ceil(room.drain_s or 1), 1), _MAX_RETRY_AFTER_S)
-            raise Overloaded(f"the queue of {self._model} is full", retry_after_s, room)
-        if ticket.waiting_tokens <= self.batch_tokens:
-            self._small_came = time.monotonic()
-        self._vitals.asked(busy=self._tokens > 0)
-        self._tokens += tokens
-        self._round.add(ticket)
-        self._arrived.set()
-        try:
+        busy = self.admission.requests > 0
+        with self.admission.admit(ticket.waiting_tokens, caller):
+            if ticket.waiting_tokens <= self.batch_tokens:
+                self._pace.small_came()
+            self._vitals.asked(busy=busy)
+            self._round.add(ticket)
+            self._arrived.set()
             return await ticket.future
-        finally:
-            self._tokens -= tokens
 
     async def _work(self) -> None:
         """Run batches for as long as the lane lives."""
@@ -218,9 +196,8 @@ class Lane:
             raise
 
     def _budget(self) -> Budget:
-        full = bulk = self.batch_tokens
-        if self._tokens_per_s and time.monotonic() - self._small_came < _COMPANY_S:
-            bulk = min(full, max(round(self._tokens_per_s * _BULK_S), full // _LEAST_SHARE))
+        full = self.batch_tokens
+        bulk = self._pace.bulk_tokens(full)
         return Budget(full=full, bulk=bulk, most_padding=self._most_padding, idle=max(self._idle, 1))
 
     def _fail_all(self) -> None:
@@ -270,7 +247,7 @@ class Lane:
         forward = Forward(self._engine, call, rows)
         running = asyncio.get_running_loop().run_in_executor(self._threads, contained, forward.run)
         tokens, longest = sum(len(row.ids) for row in rows), max(len(row.ids) for row in rows)
-        limit_s = patience_s(self._forward_s, tokens, self._tokens_per_s, first=call not in self._ran)
+        limit_s = patience_s(self._forward_s, tokens, self._pace.tokens_per_s, first=call not in self._ran)
         if not await ends(running, lambda: forward.calls, limit_s):
             what = f"{call} of {len(rows)} rows, the longest of {longest} tokens"
             raise Stopped(f"a forward hangs, {what}: no answer in {limit_s:g} s")
@@ -282,8 +259,7 @@ class Lane:
         ended = time.perf_counter()
         run_s = ended - started
         lengths = [len(row.ids) for row in rows]
-        rate = sum(place.ticket.lengths[place.index] for place in batch) / max(run_s, 1e-6)
-        self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
+        self._pace.ran(sum(place.ticket.lengths[place.index] for place in batch), run_s)
         tickets = {id(place.ticket): place.ticket for place in batch}
         for ticket in tickets.values():
             ticket.ran(started, ended)

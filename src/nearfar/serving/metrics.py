@@ -88,6 +88,9 @@ class Metrics:
         def tokens(_: CallbackOptions) -> list[Observation]:
             return [Observation(depth.tokens, {"model": depth.model}) for depth in queues()]
 
+        def requests(_: CallbackOptions) -> list[Observation]:
+            return [Observation(depth.requests, {"model": depth.model}) for depth in queues()]
+
         def limits(_: CallbackOptions) -> list[Observation]:
             return [Observation(depth.limit, {"model": depth.model}) for depth in queues()]
 
@@ -105,6 +108,7 @@ class Metrics:
         gauge("nearfar_engine_memory", [memory], "By", "Memory an engine's library has in use")
         gauge("nearfar_queue_rows", [rows], description="Rows waiting now")
         gauge("nearfar_queue_tokens", [tokens], description="Tokens waiting or running now")
+        gauge("nearfar_queue_requests", [requests], description="Requests waiting or running now")
         gauge("nearfar_queue_limit_tokens", [limits], description="Tokens that may wait or run")
 
     def batch_done(self, record: BatchRecord) -> None:

@@ -97,14 +97,15 @@ class Observer(Protocol):
 class QueueDepth(Struct, frozen=True, kw_only=True):
     """What is in one model's lane now: rows that wait, tokens that wait or run, the process' bytes by kind.
 
-    ``limit`` is how many tokens may wait or run, and ``weight_bytes`` is what the model's weights count for in the
-    memory budget.
+    ``requests`` are those that the tokens belong to, ``limit`` is how many tokens may wait or run, and ``weight_bytes``
+    is what the model's weights count for in the memory budget.
     """
 
     model: str
     rows: int
     tokens: int
     memory: dict[str, int]
+    requests: int = 0
     limit: int = 0
     weight_bytes: int = 0
 

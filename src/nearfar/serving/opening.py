@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from nearfar.config import Dtype, OnOverflow
 from nearfar.engines import Choice, Engine, EngineOrder
-from nearfar.errors import EngineUnavailable
+from nearfar.errors import EngineUnavailable, Overloaded
 from nearfar.models.recipe import Recipe
 from nearfar.models.refusals import refuse_lost_end
 from nearfar.models.tokens import Tokens
+from nearfar.serving.admission import QueueLimits
 from nearfar.serving.callers import ANYBODY, Caller
 from nearfar.serving.describing import describe, usual_call
 from nearfar.serving.finding import UNKNOWN, Found
@@ -56,8 +57,13 @@ class Model(Struct, frozen=True, kw_only=True):
 
         Raises Overloaded as well where the caller has used up what they may.
         """
-        self.caller.allowance.spend(sum(len(row.ids) for row in rows))
-        return await self.lane.submit(rows, call, self.watch, self.caller)
+        tokens = sum(len(row.ids) for row in rows)
+        self.caller.allowance.spend(tokens)
+        try:
+            return await self.lane.submit(rows, call, self.watch, self.caller)
+        except Overloaded:
+            self.caller.allowance.give_back(tokens)
+            raise
 
 
 class Opener:
@@ -94,7 +100,9 @@ class Opener:
             threads=settings.threads,
         )
         limits = LaneLimits(
-            batch_tokens=settings.batch_tokens, queue_tokens=settings.queue_tokens, forward_s=settings.forward_limit_s
+            batch_tokens=settings.batch_tokens,
+            queue=QueueLimits(tokens=settings.queue_tokens, requests=settings.queue_requests),
+            forward_s=settings.forward_limit_s,
         )
         lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer, self.died)
         try:

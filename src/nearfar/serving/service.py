@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nearfar.serving.scores import Scores
     from nearfar.types import ModelInfo, TokenIds
 
+_T = TypeVar("_T")
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text
 
 
@@ -81,7 +82,9 @@ class Service:
         async with self._holding.work(job.model, ("embed",), len(job.inputs)) as (model, prompt_name):
             embedding.refuse_unembeddable(model.recipe, job)
             prompt = choose_prompt(model.recipe, prompt_name or job.prompt, job.role, job.instruction)
-            laid = await self._tokenising.run(_size(job.inputs), lambda: embedding.lay(model, job, prompt))
+            laid = await self._read(
+                model, _size(job.inputs), lambda: embedding.lay(model, job, prompt), lambda laid: laid.rows
+            )
             return Embedded(
                 model=model.info.name,
                 vectors=await embedding.embed(model, job, laid),
@@ -125,12 +128,11 @@ class Service:
             if not job.pairs:
                 raise EmptyInput("there is nothing to compare")
             laid, raw, mapped = await self._score(model, by_query(job))
-            rows = [row for one in laid for row in one.rows]
             found = mapped if model.recipe.task == "score" and not job.raw_scores else raw
             return Scored(
                 model=model.info.name,
                 scores=tuple(found.tolist()),
-                usage=self._count(model, rows),
+                usage=self._count(model, _all_rows(laid)),
                 timings=model.watch.timings(),
             )
 
@@ -211,8 +213,8 @@ class Service:
     async def _score(self, model: Model, jobs: Sequence[RankJob]) -> tuple[list[Laid], Scores, Scores]:
         """Compare every document with its job's query, in order; give the scores as they are, and mapped to [0, 1]."""
         size = sum(len(job.query) + _size(job.documents) for job in jobs)
-        laid = await self._tokenising.run(size, lambda: [lay(model, job) for job in jobs])
-        found = await model.submit([row for one in laid for row in one.rows])
+        laid = await self._read(model, size, lambda: [lay(model, job) for job in jobs], _all_rows)
+        found = await model.submit(_all_rows(laid))
         if model.recipe.task == "score" or model.recipe.pooling:
             return laid, *compare(model.recipe, laid, found)
         return laid, *await asyncio.to_thread(compare, model.recipe, laid, found)  # it may take a while
@@ -221,8 +223,18 @@ class Service:
         self, model: Model, size: int, tokenise: Callable[[], list[Row]], call: Call | None = None
     ) -> tuple[list[Row], Results]:
         """Tokenise and let the model run."""
-        rows = await self._tokenising.run(size, tokenise)
+        rows = await self._read(model, size, tokenise, lambda rows: rows)
         return rows, await model.submit(rows, call)
+
+    async def _read(
+        self, model: Model, size: int, tokenise: Callable[[], _T], rows_of: Callable[[_T], Sequence[Row]]
+    ) -> _T:
+        """Tokenise texts of so many characters, unless the model's queue is too full for them anyway."""
+        admission = model.lane.admission
+        admission.refuse_hopeless(size, model.caller)
+        found = await self._tokenising.run(size, tokenise)
+        admission.learn(size, sum(len(row.ids) for row in rows_of(found)))
+        return found
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         each = tuple((len(row.ids), row.cut) for row in rows)
@@ -234,6 +246,10 @@ class Service:
 def _size(inputs: Sequence[str | TokenIds]) -> int:
     """Count the characters, a token id for about four of them."""
     return sum(len(text) if isinstance(text, str) else 4 * len(text) for text in inputs)
+
+
+def _all_rows(laid: Sequence[Laid]) -> list[Row]:
+    return [row for one in laid for row in one.rows]
 
 
 def _refuse_showing(size: int) -> None:

@@ -1,6 +1,6 @@
 """The headers that OpenAI's answers carry, of what is true here: the API's version, the time taken, the queue's room.
 
-The limit on tokens is what the model's queue holds. There is no limit on requests, and nobody's organisation.
+The limits are those of the model's queue. There is nobody's organisation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ ANSWER_HEADERS = {
     "x-ratelimit-limit-tokens": "tokens that may wait for the model or run in it",
     "x-ratelimit-remaining-tokens": "tokens that its queue has room for now",
     "x-ratelimit-reset-tokens": "how long what is in the queue takes, at the pace of the last batches",
+    "x-ratelimit-limit-requests": "requests that may wait for the model or run in it",
+    "x-ratelimit-remaining-requests": "requests that its queue has room for now",
+    "x-ratelimit-reset-requests": "the same as x-ratelimit-reset-tokens",
 }
 
 
@@ -53,9 +56,15 @@ def error_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:
 def _limits(room: Room | None) -> dict[str, str]:
     if room is None:
         return {}
-    headers = {"x-ratelimit-limit-tokens": str(room.limit), "x-ratelimit-remaining-tokens": str(room.free)}
+    headers = {
+        "x-ratelimit-limit-tokens": str(room.limit),
+        "x-ratelimit-remaining-tokens": str(room.free),
+        "x-ratelimit-limit-requests": str(room.requests_limit),
+        "x-ratelimit-remaining-requests": str(room.requests_free),
+    }
     if room.drain_s is not None:
-        headers["x-ratelimit-reset-tokens"] = duration(room.drain_s)
+        reset = duration(room.drain_s)
+        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
     return headers
 
 
