@@ -62,6 +62,7 @@ class Flood:
     lost: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0  # from the first request to the last answer
     recovery_s: float = 0.0  # from the last request until a small one succeeds
+    sender_cpu_s: float = 0.0  # of this process, while it sent
 
 
 async def arrive(rate: float, seconds: float, send: Callable[[int], Coroutine[None, None, None]]) -> None:
@@ -76,14 +77,42 @@ async def arrive(rate: float, seconds: float, send: Callable[[int], Coroutine[No
     await asyncio.gather(*calls)
 
 
+class Connections:
+    """As many as are needed at once, kept open in between, as clients' are."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, body: str) -> int:
+        """Ask for embeddings; give the status."""
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(_HOST, self._port)
+        try:
+            content = body.encode()
+            head = f"POST /v1/embeddings HTTP/1.1\r\nHost: {_HOST}\r\nContent-Length: {len(content)}\r\n\r\n"
+            writer.write(head.encode() + content)
+            told = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(told.partition(b"content-length:")[2].split(maxsplit=1)[0]))
+        except BaseException:
+            writer.close()
+            raise
+        self._idle.append((reader, writer))
+        return int(told.split(maxsplit=2)[1])
+
+    def close(self) -> None:
+        """Close those that nothing is sent on."""
+        for _, writer in self._idle:
+            writer.close()
+
+
 async def flood(port: int, bodies: Sequence[str], rate: float, seconds: float) -> Flood:
     """Send requests at a rate; give what came of them."""
-    seen, first = Flood(), time.monotonic()
+    seen, first, connections = Flood(), time.monotonic(), Connections(port)
 
     async def send(number: int) -> None:
         began = time.perf_counter()
         try:
-            status = await _post(port, bodies[number % len(bodies)])
+            status = await connections.post(bodies[number % len(bodies)])
         except (OSError, asyncio.IncompleteReadError, IndexError) as error:
             seen.lost[type(error).__name__] += 1
             return
@@ -94,29 +123,18 @@ async def flood(port: int, bodies: Sequence[str], rate: float, seconds: float) -
         if status == _TOO_MANY:
             seen.refused_s.append(took)
 
+    busy_s = time.process_time()
     flooding = asyncio.create_task(arrive(rate, seconds, send))
     await asyncio.sleep(seconds)
     over = time.monotonic()
-    while await _post(port, json.dumps({"model": "text-embedding-3-small", "input": "hello"})) != _OK:  # noqa: ASYNC110 — it is asked for
+    seen.sender_cpu_s = time.process_time() - busy_s
+    while await connections.post(json.dumps({"model": "text-embedding-3-small", "input": "hello"})) != _OK:  # noqa: ASYNC110 — it is asked for
         await asyncio.sleep(_PROBE_S)
     seen.recovery_s = time.monotonic() - over
     await flooding
     seen.took_s = time.monotonic() - first
+    connections.close()
     return seen
-
-
-async def _post(port: int, body: str) -> int:
-    reader, writer = await asyncio.open_connection(_HOST, port)
-    try:
-        content = body.encode()
-        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: {_HOST}\r\nConnection: close\r\n"
-        writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        status = int((await reader.readline()).split()[1])
-        while await reader.read(1 << 16):
-            pass
-        return status
-    finally:
-        writer.close()
 
 
 async def by_openai(
@@ -170,6 +188,7 @@ def overload(server: Server, recipe: Recipe, asked: Asked) -> list[bool]:
     grown_mb = half[-1].rss_mb - half[0].rss_mb if half else math.nan
     other = {status: count for status, count in seen.statuses.items() if status not in {_OK, _TOO_MANY}}
     print(f"sent {asked.times:g} times that for {asked.seconds:g} s: {dict(seen.statuses)}, lost {dict(seen.lost)}")
+    print(f"sending took {seen.sender_cpu_s / asked.seconds:.0%} of a core", flush=True)
     return [
         say(f"goodput {goodput:.1f}/s, {goodput / capacity:.0%} of capacity (90 %)", good=goodput >= 0.9 * capacity),
         say(

@@ -111,18 +111,26 @@ def test_before_a_batch_has_run_the_time_is_a_guess(clock: Clock, held: ExitStac
 
 def test_who_was_told_to_come_back_finds_room_before_newcomers(clock: Clock) -> None:
     queue = admission(clock)
-    with queue.admit(500, ANYBODY), queue.admit(500, ANYBODY):
-        appointment_s = refused_s(queue, 300, NEW)
-    clock.now += appointment_s
-
-    with queue.admit(400, NEW):
+    with queue.admit(400, ANYBODY):
+        with queue.admit(500, ANYBODY):
+            clock.now += refused_s(queue, 300, NEW)
         refused_s(queue, 200, NEW)  # half of the queue is kept
         with queue.admit(300, BACK), queue.admit(200, ANYBODY):
             assert 900 == queue.tokens
+        clock.now += 60
+        with queue.admit(500, NEW):  # nobody is expected: it is theirs
+            assert 900 == queue.tokens
 
-    clock.now += 60
-    with queue.admit(400, NEW), queue.admit(500, NEW):  # nobody is expected: it is theirs
-        assert 900 == queue.tokens
+
+def test_those_who_do_not_come_back_keep_nobody_out_of_an_empty_queue(clock: Clock) -> None:
+    queue = admission(clock)
+    with queue.admit(500, ANYBODY), queue.admit(500, ANYBODY):
+        for _ in range(20):
+            refused_s(queue, 100)
+    clock.now += 10
+
+    with queue.admit(500, NEW), queue.admit(500, NEW):
+        assert 11.0 == refused_s(queue, 100, NEW)
 
 
 def test_texts_that_will_not_fit_are_refused_unread(clock: Clock) -> None:

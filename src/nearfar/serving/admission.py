@@ -3,7 +3,8 @@
 The queue is bounded in tokens and in requests. A refused caller gets an appointment: the time by which all that waits,
 and all that was told to come back before, will have run. Were every caller sent away for the same time, they would come
 back together, and most of them in vain. Appointments are kept: a caller who says that this is the first attempt may
-fill only half of the queue while others are expected back.
+fill only half of the queue while others are expected back. They may not come; when the queue is empty it is open to
+all again.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Admission:
         finally:
             self.tokens -= tokens
             self.requests -= 1
+            if not self.requests:
+                self._promised.clear()
 
     def refuse_hopeless(self, characters: int, caller: Caller) -> None:
         """Raise Overloaded where texts of this size won't find room: reading them would only take time from others."""
