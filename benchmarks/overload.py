@@ -173,7 +173,8 @@ def overload(server: Server, recipe: Recipe, asked: Asked) -> list[bool]:
     """Measure, flood, and tell."""
     load = embed_load("P", _TEXTS)
     stream = load.stream(recipe, _CLIENTS)
-    can: Figure = server.run(Order(port=server.port, streams=(stream,), warm_s=2, seconds=8)).figures[0]
+    order = Order(port=server.port, streams=(stream,), warm_s=2, seconds=10)
+    can: Figure = server.run(order).figures[0]
     capacity = can.requests_per_s
     print(
         f"can: {capacity:.1f} requests/s of {_TEXTS} passages, p99 {can.p99_ms:.0f} ms with {_CLIENTS} clients",
@@ -182,6 +183,8 @@ def overload(server: Server, recipe: Recipe, asked: Asked) -> list[bool]:
     with Watch(server.pid) as watch:
         seen = asyncio.run(flood(server.port, stream.bodies, asked.times * capacity, asked.seconds))
     goodput = seen.statuses[_OK] / seen.took_s
+    afterwards = server.run(order).figures[0].requests_per_s  # a machine's pace changes within a minute
+    could = (capacity + afterwards) / 2
     # A full queue, and the batch that runs, before one's own; 1.5 for requests that aren't all of a size.
     bound_s = 1.5 * (asked.queue_tokens / (capacity * _TEXTS * 150) + can.p99_ms / 1000)
     half = watch.samples[len(watch.samples) // 4 :]
@@ -190,7 +193,10 @@ def overload(server: Server, recipe: Recipe, asked: Asked) -> list[bool]:
     print(f"sent {asked.times:g} times that for {asked.seconds:g} s: {dict(seen.statuses)}, lost {dict(seen.lost)}")
     print(f"sending took {seen.sender_cpu_s / asked.seconds:.0%} of a core", flush=True)
     return [
-        say(f"goodput {goodput:.1f}/s, {goodput / capacity:.0%} of capacity (90 %)", good=goodput >= 0.9 * capacity),
+        say(
+            f"goodput {goodput:.1f}/s, {goodput / could:.0%} of {could:.1f}, the mean of before and after (90 %)",
+            good=goodput >= 0.9 * could,
+        ),
         say(
             f"p99 of the admitted {p99(seen.admitted_s):.2f} s (queue: {bound_s:.2f} s)",
             good=p99(seen.admitted_s) <= bound_s,
