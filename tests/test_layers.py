@@ -39,6 +39,7 @@ FLOORS = {
     "tracing": 5,
     "access": 5,
     "app": 5,
+    "orders": 5,
     "server": 5,
     "supervisor": 5,
     "certificates": 5,
@@ -80,8 +81,8 @@ DOORS = {
 
 # standard modules that would betray a floor: no environment outside config, no asyncio below serving
 STANDARD_DOORS = {
-    "asyncio": ["serving", "dialects", "drain", "app", "server", "cli"],
-    "signal": ["server", "supervisor"],
+    "asyncio": ["serving", "dialects", "drain", "app", "orders", "server", "cli"],
+    "signal": ["orders", "server", "supervisor"],
     "threading": [],
     "pickle": [],
     "random": ["dialects/__init__"],

@@ -54,6 +54,7 @@ RUN_AS = {"system": True, "run_as": "daemon"}
         ({}, f"ExecStart={sys.executable} -m nearfar serve --log-format json"),
         ({}, "WantedBy=default.target"),
         ({}, "Restart=always"),
+        ({}, "ExecReload=/bin/kill -HUP $MAINPID"),
         ({}, "KillSignal=SIGTERM"),
         ({}, "NoNewPrivileges=yes"),
         ({}, "LimitNOFILE=65536"),

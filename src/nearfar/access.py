@@ -17,6 +17,7 @@ from nearfar.serving.observe import RequestRecord
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+    from nearfar.drain import Drain
     from nearfar.jobs import Timings
     from nearfar.serving.callers import Caller
     from nearfar.serving.observe import Observer
@@ -39,8 +40,9 @@ class Clock(ASGIMiddleware):
 class Access:
     """Signs answers with the request's id, and its place in a trace where it is traced, and notes them."""
 
-    def __init__(self, observer: Observer, tracing: Tracing | None) -> None:
+    def __init__(self, observer: Observer, tracing: Tracing | None, drain: Drain) -> None:
         self._observer = observer
+        self._drain = drain
         self._tracing = tracing
 
     async def sign(self, message: Message, scope: Scope) -> None:
@@ -54,7 +56,8 @@ class Access:
         if self._tracing:
             self._tracing.answered(scope, record)
         trace_id, trace = _trace(scope)
-        message["headers"] = [*message["headers"], (b"x-request-id", said.encode()), *trace]
+        last = [(b"connection", b"close")] if self._drain.is_leaving and scope["http_version"].startswith("1") else []
+        message["headers"] = [*message["headers"], (b"x-request-id", said.encode()), *trace, *last]
         _log.info("request", extra={"fields": _fields(scope, record, said, trace_id)})
 
 

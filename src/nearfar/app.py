@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
         exception_handlers={Exception: _by_path(dialects, checks)},
         middleware=[Clock(), *([tracing] if tracing else []), drain, *checks],
-        before_send=[Access(observer, tracing).sign],
+        before_send=[Access(observer, tracing, drain).sign],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings.cors_origins),

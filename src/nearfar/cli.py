@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -15,7 +15,7 @@ from nearfar.config import calm_openmp, load_settings
 from nearfar.errors import NearfarError, SetupError
 from nearfar.examples import NAMES, read_example
 from nearfar.serving.callers import EVERYTHING
-from nearfar.supervisor import supervise
+from nearfar.supervisor import Start, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,9 +82,18 @@ main.add_command(service)
 @click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json")
 @click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=_refuse_workers)
-@click.option("--worker", type=(int, int), hidden=True, help="Serve as a worker, on files that are open already.")
+@click.option(
+    "--worker",
+    type=(int, int, click.Choice(get_args(Start))),
+    hidden=True,
+    help="Serve as a worker, on files that are open already.",
+)
 def serve(
-    models: tuple[str, ...], more: tuple[str, ...], file: Path | None, worker: tuple[int, int] | None, **said: object
+    models: tuple[str, ...],
+    more: tuple[str, ...],
+    file: Path | None,
+    worker: tuple[int, int, Start] | None,
+    **said: object,
 ) -> None:
     """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
     settings = _settings((*models, *more), file, said)

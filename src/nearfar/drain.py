@@ -1,4 +1,4 @@
-"""Shutting down without losing a request: new ones are refused, those in flight finish, within a deadline."""
+"""Going without losing a request: those in flight finish, within a deadline. New ones are refused, or are the last."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ _TELL_S = 3.0  # between two words of what is still in flight
 
 
 class Drain(ASGIMiddleware):
-    """Counts the requests in flight, and refuses new ones once ``begin`` was called. One for the whole server."""
+    """Counts the requests in flight, and refuses new ones once ``begin`` was called. One for the whole server.
+
+    ``is_leaving`` is set when no answer should be followed by another on its connection.
+    """
 
     exclude_opt_key = "public"
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self._began = False
+        self.is_leaving = False
+        self._is_followed = False
         self._empty = asyncio.Event()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
@@ -37,13 +41,17 @@ class Drain(ASGIMiddleware):
             await next_app(scope, receive, send)
         finally:
             self.in_flight -= 1
-            if self._began and not self.in_flight:
+            if self.is_leaving and not self.in_flight:
                 self._empty.set()
 
     def refuse(self) -> None:
         """Raise Draining when the server is on its way down."""
-        if self._began:
+        if self.is_leaving and not self._is_followed:
             raise Draining("the server is shutting down; try again shortly", retry_after_s=1)
+
+    def hand_over(self) -> None:
+        """Answer whatever comes still, and refuse nothing: another server takes who asks anew."""
+        self.is_leaving = self._is_followed = True
 
     async def begin(
         self, deadline_s: float, tell: Callable[[int, float], None] = lambda *_: None, *, every_s: float = _TELL_S
@@ -52,7 +60,7 @@ class Drain(ASGIMiddleware):
 
         ``tell`` hears how many there are and how many seconds they have left, at first and then every so often.
         """
-        self._began = True
+        self.is_leaving = True
         deadline = time.monotonic() + deadline_s
         while self.in_flight and (left_s := deadline - time.monotonic()) > 0:
             tell(self.in_flight, left_s)

@@ -3,7 +3,7 @@
 Granian runs embedded, in this very process: a signal then reaches us first, and requests in flight can finish
 while new ones are told to come back, before granian is asked to stop. Its own reload at SIGHUP isn't used: it would
 open the same application a second time, and drop what the first still had in flight. To us SIGHUP is one more way to
-say stop, after which a service manager starts the server anew.
+say stop, said when another worker serves already: connections then end with the answer that is on its way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import math
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from granian.constants import Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
@@ -26,6 +26,7 @@ from nearfar.app import create_app
 from nearfar.certificates import find_certificate
 from nearfar.errors import SetupError
 from nearfar.logs import configure_logging, log_config
+from nearfar.orders import Orders
 from nearfar.supervisor import BACKLOG
 
 if TYPE_CHECKING:
@@ -34,12 +35,11 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
     from nearfar.config import Settings
+    from nearfar.supervisor import Start
 
 _FLUSH_S = 0.5  # for granian to send what was answered; a guess, on this machine's own network it takes 1 ms
+_GOODBYE_S = 1.0  # for connections in use to end with their next answer; those that are idle are closed then
 _STOP_S = 5.0  # for granian and the models to close, once nothing is in flight; a guess, they take 0.1 s
-
-# How an operator, Ctrl-C, and a terminal that closes say stop.
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _OnPort(Server):  # type: ignore[misc]  # granian tells no types of it
         files = certificate or (None, None)
         super().__init__(
             app,
-            interface=Interfaces.ASGI,
+            interface=Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
             http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
@@ -69,11 +69,12 @@ class _OnPort(Server):  # type: ignore[misc]  # granian tells no types of it
         self._ssp, self._shd = None, self._port
 
 
-async def run_server(settings: Settings, port: int, lifeline: int) -> int:
+async def run_server(settings: Settings, port: int, line: int, start: Start) -> int:
     """Serve until a signal; give the exit code: 0 after a drain, 1 when a model can't be opened.
 
-    ``port`` is the number of an open file that listens, ``lifeline`` of one that ends when nobody is there any more
-    for whom to serve. Ends the process itself, by a signal, where a model has stopped or a thread doesn't end.
+    ``port`` is the number of an open file that listens, ``line`` of one that ends when nobody is there any more for
+    whom to serve, and who hears there that the models are open. ``start`` says whether to serve before that.
+    Ends the process itself, by a signal, where a model has stopped or a thread doesn't end.
     """
     configure_logging(settings.log_format)
     try:
@@ -83,57 +84,85 @@ async def run_server(settings: Settings, port: int, lifeline: int) -> int:
         _log.error("can't start: %s", error)
         return 1
     server = _OnPort(app, SocketHolder(port, False, BACKLOG), settings, certificate)  # noqa: FBT003 — whether it's a Unix socket
-    stop = _on_signal(lifeline)
-    serving = asyncio.create_task(server.serve())
+    orders = Orders(line)
+    life = _Life(app)
+    await life.begin()
+    serving = asyncio.create_task(server.serve()) if start != "beside" else None
     opening = asyncio.create_task(_open(app, settings))
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(orders.stop.wait())
     dying = asyncio.create_task(app.state.fleet.died())
-    await asyncio.wait((serving, opening, stopping, dying), return_when=asyncio.FIRST_COMPLETED)
+    await _any_of(serving, opening, stopping, dying)
     if opening.done() and opening.result():
-        await asyncio.wait((serving, stopping, dying), return_when=asyncio.FIRST_COMPLETED)
-    code = 0 if stop.is_set() else 1
+        serving = serving or asyncio.create_task(server.serve())
+        orders.tell_ready()
+        await _any_of(serving, stopping, dying)
+    code = 0 if orders.stop.is_set() else 1
     if dying.done():
         _log.error("a model has stopped, and only another process can serve it again")
-    if not serving.done():
-        await _drain(app, settings.drain_s, told=stop.is_set())
-        server.stop()
-    await asyncio.wait((serving,), timeout=_FLUSH_S if dying.done() else _STOP_S)
-    if dying.done() or not serving.done() or app.state.fleet.is_opening:
-        if not dying.done():
-            _log.warning("a thread is still loading a model or running a batch; ending without it")
-        logging.shutdown()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
+    if serving and not serving.done():
+        if orders.is_followed:
+            app.state.drain.hand_over()
+            await asyncio.sleep(_GOODBYE_S)
+            server.stop()  # listening; what is in flight is answered all the same
+        await _drain(app, settings.drain_s, orders)
+        if not orders.is_followed:
+            server.stop()
+    closing = asyncio.create_task(_close(serving, life))
+    await asyncio.wait((closing,), timeout=_FLUSH_S if dying.done() else _STOP_S)
+    if dying.done() or not closing.done() or app.state.fleet.is_opening:
+        _end(told=not dying.done())
     dying.cancel()
     stopping.cancel()
-    await serving
+    await closing
     return code
 
 
-def _on_signal(lifeline: int) -> asyncio.Event:
-    """Give an event that SIGTERM and Ctrl-C set, and the end of the lifeline.
+def _end(*, told: bool) -> None:
+    """End this process, threads and all."""
+    if told:
+        _log.warning("a thread is still loading a model or running a batch; ending without it")
+    logging.shutdown()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
 
-    A second signal ends the process at once, as it would without us.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    ours = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
 
-    def first() -> None:
-        stop.set()
-        for number in ours:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+async def _any_of(*tasks: asyncio.Task[Any] | None) -> None:
+    await asyncio.wait([task for task in tasks if task], return_when=asyncio.FIRST_COMPLETED)
 
-    def cut() -> None:
-        loop.remove_reader(lifeline)
-        _log.warning("the process that started this one is gone")
-        stop.set()
 
-    for number in ours:
-        loop.add_signal_handler(number, first)
-    loop.add_reader(lifeline, cut)
-    return stop
+async def _close(serving: asyncio.Task[None] | None, life: _Life) -> None:
+    """Wait for granian, and close the models."""
+    try:
+        if serving:
+            await serving
+    finally:
+        await life.end()
+
+
+class _Life:
+    """An application's lifespan, in a task of its own: it must end in the one that it began in."""
+
+    def __init__(self, app: Litestar) -> None:
+        self._app = app
+        self._over = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Begin it. Raises what kept it from beginning."""
+        begun = asyncio.get_running_loop().create_future()
+        self._living = asyncio.create_task(self._live(begun))
+        await asyncio.wait((self._living, begun), return_when=asyncio.FIRST_COMPLETED)
+        if self._living.done():
+            await self._living
+
+    async def end(self) -> None:
+        """End it, and wait for that."""
+        self._over.set()
+        await self._living
+
+    async def _live(self, begun: asyncio.Future[None]) -> None:
+        async with self._app.lifespan():
+            begun.set_result(None)
+            await self._over.wait()
 
 
 async def _open(app: Litestar, settings: Settings) -> bool:
@@ -161,12 +190,12 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
-async def _drain(app: Litestar, deadline_s: float, *, told: bool) -> None:
-    """Let what is in flight finish. That nothing is left is news only where somebody ``told`` the server to stop."""
+async def _drain(app: Litestar, deadline_s: float, orders: Orders) -> None:
+    """Let what is in flight finish. That nothing is left is news only where somebody told the server to stop."""
     drain = app.state.drain
     if lost := await drain.begin(deadline_s, _tell_drain):
         _log.warning("shutting down: %d requests didn't finish in time", lost)
-    elif told:
+    elif orders.stop.is_set():
         _log.info("shutting down: nothing is in flight")
 
 

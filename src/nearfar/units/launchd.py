@@ -34,7 +34,7 @@ def render(order: UnitOrder) -> str:
         "Label": order.name,
         "ProgramArguments": ["/bin/sh", "-c", _WITH_ENVIRONMENT, str(order.environment), *order.command],
         "RunAtLoad": True,
-        "KeepAlive": True,  # also after SIGHUP, by which the server drains
+        "KeepAlive": True,
         "ThrottleInterval": 10,
         "ExitTimeOut": order.stop_s,
         "ProcessType": "Interactive",  # others are given less of the processor

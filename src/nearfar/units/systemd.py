@@ -55,7 +55,8 @@ def render(order: UnitOrder) -> str:
             "KillSignal=SIGTERM",
             "KillMode=mixed",
             f"TimeoutStopSec={order.stop_s}",
-            "Restart=always",  # also after SIGHUP, by which the server drains; systemctl stop is final all the same
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "Restart=always",  # systemctl stop is final all the same
             "RestartSec=2",
             "RestartPreventExitStatus=2",
             f"LimitNOFILE={OPEN_FILES}",
