@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 _EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after", "retry-after-ms")  # what pages may read
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
+
+    Without ``must_open``, one that can't be opened keeps nobody from the others.
 
     The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
     ``documentation`` and ``started``, by the monotonic clock.
@@ -53,7 +55,7 @@ def create_app(settings: Settings) -> Litestar:
     metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     tracing = Tracing(settings.otlp_endpoint, settings.trace_share) if settings.otlp_endpoint else None
     observer = Observers(metrics, tracing) if tracing else metrics
-    fleet = Fleet(settings, vendor_names, observer)
+    fleet = Fleet(settings, vendor_names, observer, must_open=must_open)
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_file)
     guard = KeyGuard(ring) if ring else None

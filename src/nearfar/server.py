@@ -79,7 +79,7 @@ async def run_server(settings: Settings, port: int, line: int, start: Start) -> 
     configure_logging(settings.log_format)
     try:
         certificate = find_certificate(settings)
-        app = create_app(settings)
+        app = create_app(settings, must_open=start != "again")
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
@@ -100,13 +100,7 @@ async def run_server(settings: Settings, port: int, line: int, start: Start) -> 
     if dying.done():
         _log.error("a model has stopped, and only another process can serve it again")
     if serving and not serving.done():
-        if orders.is_followed:
-            app.state.drain.hand_over()
-            await asyncio.sleep(_GOODBYE_S)
-            server.stop()  # listening; what is in flight is answered all the same
-        await _drain(app, settings.drain_s, orders)
-        if not orders.is_followed:
-            server.stop()
+        await _leave(server, app, settings.drain_s, orders)
     closing = asyncio.create_task(_close(serving, life))
     await asyncio.wait((closing,), timeout=_FLUSH_S if dying.done() else _STOP_S)
     if dying.done() or not closing.done() or app.state.fleet.is_opening:
@@ -188,6 +182,18 @@ def _settle() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     sys.setswitchinterval(0.001)
+
+
+async def _leave(server: Server, app: Litestar, deadline_s: float, orders: Orders) -> None:
+    """Stop granian: once what is in flight is answered, or at once, and then that, where another worker listens."""
+    if orders.is_followed:
+        app.state.drain.hand_over()
+        await asyncio.sleep(_GOODBYE_S)
+        server.stop()
+        await _drain(app, deadline_s, orders)
+    else:
+        await _drain(app, deadline_s, orders)
+        server.stop()
 
 
 async def _drain(app: Litestar, deadline_s: float, orders: Orders) -> None:

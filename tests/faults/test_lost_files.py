@@ -81,6 +81,34 @@ def test_weights_that_are_cut_under_a_running_model_cost_one_worker(tmp_path: Pa
     assert any(f"was ended by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the default", "another"])
+@pytest.mark.parametrize("broken", ["folder", "weights"])
+def test_a_model_that_is_gone_when_the_worker_dies_takes_no_other_with_it(
+    bert: Path, tmp_path: Path, first: bool, broken: str
+) -> None:
+    """And nobody gets another model's vectors for its: whoever means it, or may mean it, is told to come back."""
+    models = [f'{{ name = "{bert}", engine = "torch", device = "cpu" }}', f'{{ name = "{BUILTIN_MODEL}" }}']
+    settings = tmp_path / "nearfar.toml"
+    settings.write_text(f'engine = "fake"\nmodels = [{", ".join(models if first else reversed(models))}]\n')
+
+    def status(model: str) -> int:
+        answer = httpx.post(f"{server.url}{EMBED}", json=embed(model), timeout=60)
+        assert (answer.status_code == 503) == ("retry-after" in answer.headers)
+        return answer.status_code
+
+    with ServerProcess("--config", str(settings)) as server:
+        assert [200] * 3 == [status(name) for name in ("bert", BUILTIN_MODEL, "text-embedding-3-small")]
+        if broken == "folder":
+            shutil.rmtree(bert)
+        else:
+            next(bert.glob("*.safetensors")).write_bytes(b"")
+        os.kill(worker_of(server), signal.SIGKILL)
+        until(lambda: status_of(server) == 200)
+        after = [status(name) for name in ("bert", BUILTIN_MODEL, "text-embedding-3-small")]
+
+    assert [503, 200, 503 if first else 200] == after
+
+
 @needs_openvino
 def test_a_full_disk_keeps_a_conversion_from_being_kept_and_not_from_being_served(tmp_path: Path) -> None:
     with ServerProcess("--engine", "openvino", NEARFAR_CACHE=str(tmp_path), limits="ulimit -f 2000") as server:

@@ -133,6 +133,21 @@ def test_those_who_do_not_come_back_keep_nobody_out_of_an_empty_queue(clock: Clo
         assert 11.0 == refused_s(queue, 100, NEW)
 
 
+def test_who_fills_the_queue_keeps_no_other_caller_out(clock: Clock, held: ExitStack) -> None:
+    queue = admission(clock)
+    much, little, third = (Caller(name=name) for name in ("much", "little", "third"))
+    for _ in range(2):
+        held.enter_context(queue.admit(500, much))
+
+    refused_s(queue, 1, much)
+    with queue.admit(400, little):
+        refused_s(queue, 200, little)  # half of the queue is its share
+        with queue.admit(300, third):
+            refused_s(queue, 50, third)  # and now a third
+            assert (1700, 0) == (queue.tokens, queue.room().free)
+    assert 1000 == queue.tokens
+
+
 def test_texts_that_will_not_fit_are_refused_unread(clock: Clock) -> None:
     queue = admission(clock)
     with queue.admit(500, ANYBODY), queue.admit(450, ANYBODY):

@@ -5,12 +5,16 @@ and all that was told to come back before, will have run. Were every caller sent
 back together, and most of them in vain. Appointments are kept: a caller who says that this is the first attempt may
 fill only half of the queue while others are expected back. They may not come; when the queue is empty it is open to
 all again.
+
+Whoever fills the queue keeps no other caller out: up to an equal share of it each is let in though it is full, until
+it holds twice what it should.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -57,6 +61,7 @@ class Admission:
         self._model = model
         self._drained = drained
         self._clock = clock
+        self._held: Counter[str] = Counter()  # tokens, by their callers' names
         self._promised: dict[int, int] = {}  # tokens, by the second in which they were told to come back
         self._tokens_a_character = 0.0
         self._put_off = 0
@@ -68,13 +73,16 @@ class Admission:
         self._refuse_without_room(tokens, caller)
         self.tokens += tokens
         self.requests += 1
+        self._held[caller.name] += tokens
         try:
             yield
         finally:
             self.tokens -= tokens
             self.requests -= 1
+            self._held[caller.name] -= tokens
             if not self.requests:
                 self._promised.clear()
+                self._held.clear()
 
     def refuse_hopeless(self, characters: int, caller: Caller) -> None:
         """Raise Overloaded where texts of this size won't find room: reading them would only take time from others."""
@@ -91,9 +99,9 @@ class Admission:
         rate = self._drained()
         return Room(
             limit=self.limits.tokens,
-            free=self.limits.tokens - self.tokens,
+            free=max(self.limits.tokens - self.tokens, 0),
             requests_limit=self.limits.requests,
-            requests_free=self.limits.requests - self.requests,
+            requests_free=max(self.limits.requests - self.requests, 0),
             drain_s=self.tokens / rate if rate else None if self.tokens else 0.0,
         )
 
@@ -102,10 +110,19 @@ class Admission:
         return min(tokens, self.limits.tokens // 2)
 
     def _refuse_without_room(self, tokens: int, caller: Caller) -> None:
-        share = 2 if caller.is_new and self._expected() else 1
-        fits = self.tokens + tokens <= self.limits.tokens // share
-        if not fits or self.requests >= max(self.limits.requests // share, 1):
+        part = 0.5 if caller.is_new and self._expected() else 1.0
+        if not self._holds(tokens, part) and not (self._holds(tokens, 2.0) and self._is_owed(tokens, caller)):
             raise Overloaded(f"the queue of {self._model} is full", self._appointment_s(tokens), self.room())
+
+    def _holds(self, tokens: int, part: float) -> bool:
+        """Tell whether so many more tokens, and a request, make no more than this part of the limits."""
+        limits = self.limits
+        return self.tokens + tokens <= limits.tokens * part and self.requests < max(limits.requests * part, 1)
+
+    def _is_owed(self, tokens: int, caller: Caller) -> bool:
+        """Tell whether other callers have what this one hasn't: an equal share of the queue."""
+        others = sum(1 for name, held in self._held.items() if held and name != caller.name)
+        return others > 0 and self._held[caller.name] + tokens <= self.limits.tokens // (others + 1)
 
     def _expected(self) -> int:
         """Count the tokens of those who were told to come back and whose time hasn't passed."""

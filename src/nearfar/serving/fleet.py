@@ -26,7 +26,7 @@ from nearfar.serving.slot import Limits, Slot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from nearfar.config import Settings
+    from nearfar.config import ModelSettings, Settings
     from nearfar.serving.observe import Observer, QueueDepth
     from nearfar.types import ModelInfo, ModelState, Room, Task
 
@@ -41,7 +41,10 @@ class Lease(NamedTuple):
 
 
 class Fleet:
-    """The served models. ``vendor_names`` are names that mean the default model of their task."""
+    """The served models. ``vendor_names`` are names that mean the default model of their task.
+
+    Without ``must_open`` a model that can't be opened is logged, and the others are served, if there is one.
+    """
 
     def __init__(
         self,
@@ -49,8 +52,11 @@ class Fleet:
         vendor_names: Mapping[str, Task],
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        must_open: bool = True,
     ) -> None:
         self._settings = settings
+        self._must_open = must_open
         self._clock = clock
         self._slots: list[Slot] = []
         self._names = Names(self._slots, vendor_names)
@@ -207,9 +213,13 @@ class Fleet:
     async def _find_all(self) -> None:
         try:
             for wanted in self._settings.models:
-                found = await self._opener.aside(partial(find_model, wanted, self._settings))
-                self._names.refuse_taken(found.info.name, *found.info.aliases)
-                self._slots.append(Slot(found, self._clock()))
+                try:
+                    await self._find_one(wanted)
+                except SetupError as error:
+                    if self._must_open or (wanted is self._settings.models[-1] and not self._slots):
+                        raise
+                    _log.error("%s can't be served any more: %s", wanted.name, error)
+                    self._names.lose(wanted)
             self._refuse_too_large()
         except SetupError as error:
             _log.error("can't start: %s", error)
@@ -217,6 +227,11 @@ class Fleet:
         except Exception:
             _log.exception("can't start")
             raise
+
+    async def _find_one(self, wanted: ModelSettings) -> None:
+        found = await self._opener.aside(partial(find_model, wanted, self._settings))
+        self._names.refuse_taken(found.info.name, *found.info.aliases)
+        self._slots.append(Slot(found, self._clock()))
 
     def _refuse_too_large(self) -> None:
         """Raise ConfigError for a model that could never be loaded, whatever else is closed."""
@@ -236,8 +251,13 @@ class Fleet:
     async def _open_all(self, finding: asyncio.Task[None]) -> None:
         await asyncio.shield(finding)
         for slot in self._slots:
-            if slot.found.wanted.load != "demand":
+            if slot.found.wanted.load == "demand":
+                continue
+            try:
                 await self._loader.load(slot)
+            except Exception:  # the loader has logged it
+                if self._must_open or all(other.failure for other in self._slots):
+                    raise
 
     async def _sweep(self, finding: asyncio.Task[None]) -> None:
         """Close the models that nobody uses, each when it is due."""

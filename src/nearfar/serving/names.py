@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from nearfar.errors import ConfigError, UnknownModel, WrongTask
+from nearfar.errors import ConfigError, NotReady, UnknownModel, WrongTask
 from nearfar.models.prompts import prompt_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nearfar.config import ModelSettings
     from nearfar.serving.slot import Slot
     from nearfar.types import Task
+
+_LOST_S = 60  # until an operator may have seen to it; clients don't wait any longer
+
+
+class Lost(NamedTuple):
+    """The names of a model that can't be served, and how many that can come before it in the settings."""
+
+    names: tuple[str, ...]
+    before: int
 
 
 class Names:
@@ -20,6 +30,12 @@ class Names:
     def __init__(self, slots: Sequence[Slot], vendor_names: Mapping[str, Task]) -> None:
         self._slots = slots
         self._vendor_names = vendor_names
+        self._lost: list[Lost] = []
+
+    def lose(self, wanted: ModelSettings) -> None:
+        """Note that the next of the models can't be served, nor anybody else in its place."""
+        names = (wanted.name, wanted.name.rstrip("/").rpartition("/")[2], *wanted.aliases)
+        self._lost.append(Lost(names, len(self._slots)))
 
     def own(self, name: str) -> Slot | None:
         """Find a model by its name or an alias; a vendor's name is nobody's own, but of the model that has it.
@@ -57,7 +73,7 @@ class Names:
         """Find the model a request means, and the name of the prompt that came with the model's name.
 
         Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
-        Raises UnknownModel or WrongTask.
+        Raises UnknownModel or WrongTask, or NotReady for a model that was lost.
         """
         try:
             return self.find(name, task), None
@@ -71,11 +87,12 @@ class Names:
             return slot, prompt
 
     def find(self, name: str | None, task: Task) -> Slot:
-        """Find a model by name, by alias, or as the default of the task. Raises UnknownModel or WrongTask."""
+        """Find a model by name, by alias, or as the default of the task. Raises as ``meant`` does."""
         if name is not None and (found := self.own(name)):
             if task not in found.info.tasks:
                 raise WrongTask(name, task)
             return found
+        self._refuse_lost(name)
         if name is not None and self._vendors(name) is None:
             raise UnknownModel(name)
         if name is not None and self._vendors(name) != task:
@@ -83,9 +100,10 @@ class Names:
         return self._default(name, task)
 
     def listed(self, name: str) -> Slot:
-        """Find the model that a caller only asks about. Raises UnknownModel or WrongTask."""
+        """Find the model that a caller only asks about. Raises as ``meant`` does."""
         if found := self.own(name):
             return found
+        self._refuse_lost(name)
         if (task := self._vendors(name)) is None:
             raise UnknownModel(name, listing=True)
         return self._default(name, task)
@@ -94,6 +112,21 @@ class Names:
         """Take the first model made for the task, else the first that can do it."""
         made_for = "score" if task in {"rank", "classify"} else "embed"
         able = [slot for slot in self._slots if task in slot.info.tasks]
+        if not able and self._lost:
+            raise _lost_one(name or task)
         if not able:
             raise WrongTask(name or "the served model", task)
-        return next((slot for slot in able if slot.found.recipe.task == made_for), able[0])
+        best = next((slot for slot in able if slot.found.recipe.task == made_for), able[0])
+        if any(lost.before <= self._slots.index(best) or best.found.recipe.task != made_for for lost in self._lost):
+            raise _lost_one(name or task)  # it may have been the default, and another model's vectors are no answer
+        return best
+
+    def _refuse_lost(self, name: str | None) -> None:
+        """Raise NotReady where the name is that of a model that was lost, alone or with a tag or a prompt behind it."""
+        for each in (name or "", (name or "").rpartition(":")[0]):
+            if any(each in lost.names for lost in self._lost):
+                raise _lost_one(each)
+
+
+def _lost_one(name: str) -> NotReady:
+    return NotReady(f"{name} can't be served just now; the server's log says why", retry_after_s=_LOST_S)
