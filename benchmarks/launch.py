@@ -97,7 +97,7 @@ class Server:
 
     def memory(self) -> Memory:
         """Add up the memory of the server's processes. Pages that they share count once in each."""
-        pids = _family(self._process.pid)
+        pids = family(self._process.pid)
         statuses = [_status(pid) for pid in pids]
         if not any(statuses):
             return Memory(sum(pids.values()) / 1024, None)
@@ -143,7 +143,7 @@ def free_port() -> int:
         return port
 
 
-def _family(root: int) -> dict[int, int]:
+def family(root: int) -> dict[int, int]:
     """Find a process and its descendants: pid → resident KiB."""
     ps = shutil.which("ps") or "/bin/ps"
     listing = subprocess.run([ps, "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True, check=True).stdout  # noqa: S603 — fixed

@@ -1,4 +1,7 @@
-"""A process from outside, over time: its memory, threads and open files, and whether they grow. Linux's /proc alone."""
+"""A process, and what it started, from outside, over time: memory, threads, open files, and whether they grow.
+
+Linux's /proc alone.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from launch import family
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process held at a moment; ``at_s`` is since the watch began."""
+    """What they held together at a moment; ``at_s`` is since the watch began."""
 
     at_s: float
     rss_mb: float
@@ -26,10 +31,10 @@ class Sample:
 
 
 class Watch:
-    """Looks at a process again and again, from entry to exit."""
+    """Looks at a process, and at those that it started, again and again, from entry to exit."""
 
     def __init__(self, pid: int, every_s: float = 1.0) -> None:
-        self._folder, self._every_s = Path(f"/proc/{pid}"), every_s
+        self._pid, self._every_s = pid, every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.samples: list[Sample] = []
@@ -48,12 +53,18 @@ class Watch:
     def _look(self) -> None:
         while not self._over.wait(self._every_s):
             try:
-                status = (self._folder / "status").read_text()
-                files = sum(1 for _ in (self._folder / "fd").iterdir())
-            except OSError:  # the process has ended, or this isn't Linux
-                return
-            rss_kb, threads = (int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0]) for name in _FIELDS)
+                held = [_held(Path(f"/proc/{pid}")) for pid in family(self._pid)]
+            except (OSError, IndexError):  # one has just ended, or this isn't Linux
+                continue
+            rss_kb, threads, files = (sum(counts) for counts in zip(*held, strict=True))
             self.samples.append(Sample(time.monotonic() - self._began, rss_kb * 1024 / 1e6, threads, files))
+
+
+def _held(process: Path) -> tuple[int, int, int]:
+    """Give resident KiB, threads and open files."""
+    status = (process / "status").read_text()
+    rss_kb, threads = (int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0]) for name in _FIELDS)
+    return rss_kb, threads, sum(1 for _ in (process / "fd").iterdir())
 
 
 _FIELDS = ("VmRSS", "Threads")
