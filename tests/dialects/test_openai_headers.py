@@ -62,6 +62,42 @@ async def test_an_answer_tells_the_queues_room_and_a_full_queue_that_it_has_none
     assert "8" == last.headers[LIMIT]
 
 
+@pytest.mark.parametrize(("tries", "status"), [("0", 429), ("1", 200), ("-1", 200), ("\u00b2", 200), ("9" * 9, 200)])
+async def test_who_says_that_it_was_refused_before_has_the_whole_queue(tries: str, status: int) -> None:
+    """Others that say so have half of it, while somebody is expected back. Whoever says nothing sensible is unknown."""
+    async with running(Settings(engine="fake", queue_tokens=16)) as app, calling(app) as client:
+        model = app.state.fleet.models()[0]
+        engine, admission = model.lane._engine, model.lane.admission
+        await client.post(PATH, json=embed("first"))
+        engine.gate.clear()
+        asked = [asyncio.create_task(client.post(PATH, json=embed("first of four words"))) for _ in range(2)]
+        await until(lambda: admission.requests == 2)
+        admission._promised[2**40] = 1
+        headers = {b"x-stainless-retry-count": tries.encode("latin-1")}
+        asking = asyncio.create_task(client.post(PATH, json=embed("next"), headers=headers))
+        await until(lambda: asking.done() or admission.requests == 3)
+        engine.gate.set()
+        answer, *_ = await asyncio.gather(asking, *asked)
+
+    assert status == answer.status_code
+
+
+async def test_a_full_queue_refuses_so_many_requests_and_says_when_to_the_millisecond() -> None:
+    async with running(Settings(engine="fake", queue_requests=1)) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        await client.post(PATH, json=embed("first"))
+        engine.gate.clear()
+        asked = asyncio.create_task(client.post(PATH, json=embed("first")))
+        await until(lambda: app.state.fleet.depths()[0].requests == 1)
+        refused = await client.post(PATH, json=embed("next"))
+        engine.gate.set()
+        await asked
+
+    told = {name: refused.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining", "reset")}
+    assert ("1", "0") == (told["limit"], told["remaining"])
+    assert (429, "1", "500") == (refused.status_code, refused.headers["retry-after"], refused.headers["retry-after-ms"])
+
+
 async def test_a_queue_of_which_no_batch_has_run_does_not_guess_when_it_is_empty() -> None:
     async with running(Settings(engine="fake", queue_tokens=4)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine

@@ -79,6 +79,17 @@ def test_a_request_larger_than_a_minutes_worth_is_let_in_when_all_is_there_and_p
     assert 60 == refused.value.retry_after_s  # 121 s would be right, and clients would give up at once
 
 
+def test_tokens_that_went_through_no_model_are_given_back() -> None:
+    allowance = Allowance(tokens_per_minute=60, clock=Clock())
+    allowance.spend(60)
+
+    allowance.give_back(20)
+
+    allowance.spend(20)
+    with pytest.raises(Overloaded):
+        allowance.spend(1)
+
+
 def test_more_than_a_minutes_worth_is_never_saved_up() -> None:
     clock = Clock()
     allowance = Allowance(tokens_per_minute=60, clock=clock)
