@@ -1,4 +1,4 @@
-"""A worker that is killed under load, one that is renewed, one that can't live, and one whose parent is gone."""
+"""A worker that is killed under load, one that can't live, and one whose parent is gone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from process import ServerProcess, free_port
 from restarts import BODY, status_of, until, worker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from openai.types import CreateEmbeddingResponse
 
 CALLS = 200
@@ -64,42 +62,6 @@ def test_a_caller_without_retries_sees_the_connection_end_and_the_next_one_waits
 
     assert ended is None or isinstance(ended, httpx.TransportError)
     assert 200 == after.status_code
-
-
-@pytest.fixture
-def _no_nohup() -> Iterator[None]:
-    """Let what is started hear SIGHUP, though the tests themselves may be run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_no_nohup")
-def test_sighup_renews_the_worker_and_the_official_client_gets_everything_through(told: dict[str, object]) -> None:
-    with ServerProcess("--engine", "fake") as server, ThreadPoolExecutor(32) as threads:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=60)
-        first = worker_of(server)
-        calls = [threads.submit(_ask, client, number) for number in range(CALLS)]
-        until(lambda: sum(call.done() for call in calls) > CALLS // 10)
-        began = time.monotonic()
-        server.process.send_signal(signal.SIGHUP)
-        until(lambda: _other(server, first))
-        until(lambda: status_of(server) == 200)
-        told["renewed after s"] = round(time.monotonic() - began, 2)
-        answers = [call.result() for call in calls]
-        client.close()
-        server.process.send_signal(signal.SIGTERM)
-        code = server.wait()
-
-    assert CALLS == len(answers)
-    assert 0 == code
-
-
-def _other(server: ServerProcess, worker: int) -> bool:
-    try:
-        return worker_of(server) != worker
-    except subprocess.CalledProcessError:  # none just now
-        return False
 
 
 def test_a_worker_whose_parent_is_killed_ends() -> None:
