@@ -3,8 +3,8 @@
 The queue is bounded in tokens and in requests. A refused caller gets an appointment: the time by which all that waits,
 and all that was told to come back before, will have run. Were every caller sent away for the same time, they would come
 back together, and most of them in vain. Appointments are kept: a caller who says that this is the first attempt may
-fill only half of the queue while others are expected back. They may not come; when the queue is empty it is open to
-all again.
+fill only half of the queue while others are expected back, and one who has been refused so often that most clients give
+up then may overfill it by half. They may not come; when the queue is empty it is open to all again.
 
 Whoever fills the queue keeps no other caller out: up to an equal share of it each is let in though it is full, until
 it holds twice what it should.
@@ -32,6 +32,7 @@ _MOST_S = 60.0  # clients stop retrying altogether when told much longer
 _LEAST_S = 0.5
 _BLIND_S = 1.0  # before any batch has run
 _NEW = 0.05  # what the newest request counts for in the tokens of a character
+_LAST = 1.5  # how full the queue may be for who would give up
 _GOLDEN = 0.6180339887  # its multiples, less their whole parts, are spread evenly however many there are
 
 
@@ -110,7 +111,7 @@ class Admission:
         return min(tokens, self.limits.tokens // 2)
 
     def _refuse_without_room(self, tokens: int, caller: Caller) -> None:
-        part = 0.5 if caller.is_new and self._expected() else 1.0
+        part = 0.5 if caller.is_new and self._expected() else _LAST if caller.is_at_last else 1.0
         if not self._holds(tokens, part) and not (self._holds(tokens, 2.0) and self._is_owed(tokens, caller)):
             raise Overloaded(f"the queue of {self._model} is full", self._appointment_s(tokens), self.room())
 

@@ -11,6 +11,7 @@ from nearfar.serving.allowance import Allowance
 
 Scope = Literal["embed", "rerank", "admin"]
 EVERYTHING: tuple[Scope, ...] = ("embed", "rerank", "admin")
+MOST_TRIES = 2  # after these, OpenAI's clients give up as they come
 LEAST_URGENT = 999  # Cohere's scale: 0 is the most urgent
 
 
@@ -32,6 +33,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     def is_new(self) -> bool:
         """Tell whether they say that they haven't asked before."""
         return self.tries == 0
+
+    @property
+    def is_at_last(self) -> bool:
+        """Tell whether they say that they have been refused so often that most clients would give up."""
+        return self.tries is not None and self.tries >= MOST_TRIES
 
     @property
     def weight(self) -> float:
