@@ -149,6 +149,30 @@ def test_who_never_ends_a_request_is_hung_up_on(expected: list[bytes], sent: byt
     assert RECEIVE_S * 0.9 < time.monotonic() - started < RECEIVE_S * 2
 
 
+def test_who_sends_too_much_is_told_so_and_can_go_on(wire: ServerProcess) -> None:
+    """Though the answer is certain after the head: a connection that ends under who is sending tells them nothing."""
+    much = b"[" * 30_000_000
+    for _ in range(5):
+        with connect(wire) as connection:
+            connection.sendall(post(b"Content-Length: %d\r\n" % len(much), much))
+            connection.sendall(post(LENGTH + b"Connection: close\r\n", BODY))
+            got = b""
+            while more := connection.recv(65536):
+                got += more
+        assert [b"413", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3})", got)
+
+
+def test_who_asks_before_sending_too_much_is_told_at_once(wire: ServerProcess) -> None:
+    began = time.monotonic()
+
+    with connect(wire) as connection:
+        connection.sendall(post(b"Content-Length: 30000000\r\nExpect: 100-continue\r\n"))
+        got = connection.recv(65536)
+
+    assert got.startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - began < 0.4
+
+
 def test_dripping_a_body_does_not_win_time(wire: ServerProcess) -> None:
     started = time.monotonic()
     with connect(wire) as connection:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from litestar.exceptions import InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from nearfar.errors import CallerGone, InputError, MalformedBody, SlowBody
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 # Inputs of one request, where a protocol has no limit of its own that callers can live with.
 MOST_INPUTS = 2048
+# Of a body that is too large: guesses.
+_MOST_DISCARDED = 100_000_000
+_DISCARD_S = 5.0
+_PAUSE_S = 0.5  # who sends nothing for so long isn't sending any more
 
 
 async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
@@ -41,9 +46,25 @@ async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _
             body = await request.body()
     except TimeoutError as error:
         raise SlowBody(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
+    except RequestEntityTooLarge:
+        if "expect" not in request.headers:  # who asks first whether to send needn't
+            await _discard(request)
+        raise
     except InternalServerException as error:  # Litestar's word for an upload that broke off
         raise CallerGone("the caller closed the connection while sending") from error
     return decode_json(body, decoder)
+
+
+async def _discard(request: AnyRequest) -> None:
+    """Read on for a while: who is still sending when the connection ends may never see the answer."""
+    left = _MOST_DISCARDED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while left > 0:
+                message = await asyncio.wait_for(request.receive(), _PAUSE_S)
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+                left -= len(message["body"])
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:

@@ -42,7 +42,8 @@ class Loss(Struct, frozen=True):
 
 def measure_loss(exact: FloatArray, found: FloatArray) -> Loss:
     """Compare (B, D) vectors, or (B,) logits by their sigmoids, with those computed in float32."""
-    a, b = exact.astype(np.float64), found.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a damaged entry of a cache may hold anything; NaN is no small loss
+        a, b = exact.astype(np.float64), found.astype(np.float64)
     if exact.ndim == 1:
         moved = np.abs(np.tanh(a / 2) - np.tanh(b / 2)) / 2  # sigmoid(x) = (1 + tanh(x / 2)) / 2
         return Loss(len(a), float(moved.max()), float(moved.mean()), of_scores=True)
