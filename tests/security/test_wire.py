@@ -170,7 +170,7 @@ def test_who_asks_before_sending_too_much_is_told_at_once(wire: ServerProcess) -
         got = connection.recv(65536)
 
     assert got.startswith(b"HTTP/1.1 413")
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 1.5
 
 
 def test_dripping_a_body_does_not_win_time(wire: ServerProcess) -> None:

@@ -23,7 +23,7 @@ MOST_INPUTS = 2048
 # Of a body that is too large: guesses.
 _MOST_DISCARDED = 100_000_000
 _DISCARD_S = 5.0
-_PAUSE_S = 0.5  # who sends nothing for so long isn't sending any more
+_PAUSE_S = 2.0  # who sends nothing for so long isn't sending any more
 
 
 async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
