@@ -232,6 +232,17 @@ async def test_a_drain_refuses_new_requests_and_lets_running_ones_finish() -> No
     assert 0 == lost
 
 
+async def test_a_server_that_hands_over_refuses_nothing_and_ends_each_connection_with_its_answer() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        before = await client.post(OPENAI, json=embed("hello"))
+        app.state.drain.hand_over()
+        after = await client.post(OPENAI, json=embed("hello"))
+
+    assert [200, 200] == [before.status_code, after.status_code]
+    assert "connection" not in before.headers
+    assert "close" == after.headers["connection"]
+
+
 async def test_a_drain_gives_up_at_its_deadline_and_says_how_many_were_lost() -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine

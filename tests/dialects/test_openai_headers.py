@@ -82,6 +82,22 @@ async def test_who_says_that_it_was_refused_before_has_the_whole_queue(tries: st
     assert status == answer.status_code
 
 
+async def test_what_a_full_queue_refuses_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(Settings(engine="fake", queue_tokens=8)) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        await client.post(PATH, json=embed("first"))  # tells how many tokens a character has
+        engine.gate.clear()
+        asked = [asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first and more", "second")]
+        await until(lambda: app.state.fleet.depths()[0].requests == 2)
+        with monkeypatch.context() as unread:
+            unread.delattr(type(app.state.service._tokenising), "run")
+            refused = await client.post(PATH, json=embed("next"))
+        engine.gate.set()
+        await asyncio.gather(*asked)
+
+    assert 429 == refused.status_code
+
+
 async def test_a_full_queue_refuses_so_many_requests_and_says_when_to_the_millisecond() -> None:
     async with running(Settings(engine="fake", queue_requests=1)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import msgspec
 import pytest
+from conftest import running
 
+from nearfar import Settings
 from nearfar.errors import Overloaded
+from nearfar.models.row import Row
 from nearfar.serving.allowance import Allowance
+from nearfar.serving.callers import ANYBODY, Caller
+
+pytestmark = pytest.mark.anyio
 
 
 class Clock:
@@ -98,3 +105,14 @@ def test_more_than_a_minutes_worth_is_never_saved_up() -> None:
     allowance.spend(60)
     with pytest.raises(Overloaded):
         allowance.spend(1)
+
+
+async def test_a_full_queue_costs_a_caller_no_tokens() -> None:
+    allowance = Allowance(tokens_per_minute=60, clock=Clock())
+    async with running(Settings(engine="fake", queue_requests=1)) as app:
+        model = msgspec.structs.replace(app.state.fleet.models()[0], caller=Caller(allowance=allowance))
+        row = Row([1, 2, 3], None, 3, 0)
+        with model.lane.admission.admit(1, ANYBODY), pytest.raises(Overloaded, match="queue"):
+            await model.submit([row])
+
+    allowance.spend(60)
