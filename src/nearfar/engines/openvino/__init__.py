@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 
 _NEEDED = ("openvino", "torch", "transformers", "safetensors")
 _NVIDIA = Path("/dev/nvidiactl")
+
+
+def disable_telemetry() -> None:
+    """Hide the package ``openvino_telemetry``, so that openvino takes its own stub, which sends and writes nothing.
+
+    Otherwise ``import openvino`` writes a client id under ``~/intel`` and reports itself to Google Analytics from a
+    child process. The only official switch is a consent file in the home folder. Python itself puts None in
+    ``sys.modules`` for a module that can't be imported. A program that imported openvino before nearfar keeps its own
+    choice.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+disable_telemetry()  # here, because Python runs this file before any module of the package can import openvino
 
 
 class OpenVinoKind:
