@@ -31,7 +31,7 @@ test-clients: $(VENV)/ready
 
 # Over 200,000 inputs for everything that reads what others wrote: some minutes.
 fuzz: $(VENV)/ready
-	$(BIN)/python -m pytest tests/fuzz --fuzz 100
+	$(BIN)/python -m pytest tests/property --fuzz 100
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

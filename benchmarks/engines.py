@@ -26,11 +26,11 @@ from plot import draw_engines
 from tables import figure, figure_in_spread, spread, table, write_json
 from workloads import texts
 
-from nearfar.engines import EngineOrder, installed_engines
-from nearfar.errors import SetupError
-from nearfar.models.reading import read_recipe
-from nearfar.models.tokens import Tokens
-from nearfar.serving.batching import pack, plan
+from nearfar.core.errors import SetupError
+from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.serving.queue.batching import pack, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from workloads import Name
 
-    from nearfar.config import Dtype
+    from nearfar.core.settings import Dtype
 
     Embed = Callable[[list[str]], npt.NDArray[np.float32]]
 

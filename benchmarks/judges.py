@@ -21,19 +21,19 @@ import numpy as np
 from machine import describe, machine_facts
 from tables import figure, table, write_json
 
-from nearfar.engines import EngineOrder, installed_engines
-from nearfar.engines.sharing import costs
-from nearfar.models.judging import Answer, Judge, Question
-from nearfar.models.recipe import Recipe
-from nearfar.models.row import Row
-from nearfar.serving.batching import pack, plan
+from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.common.prefixes import costs
+from nearfar.models.reading.llm_reranker import Answer, Judge, Question
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.batching import pack, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from nearfar.engines import Engine
+    from nearfar.engines.base import Engine
 
     Scores = npt.NDArray[np.float32]
     Clock = Callable[[], float]

@@ -17,6 +17,6 @@ def nearfar_recipe(*, model: str | None = None, engine: str | None = None, dtype
 
 def model_folder(model: str | None) -> str:
     """Name the model as sentence-transformers finds it: the built-in one's folder, or as it was said."""
-    from nearfar.models.checkpoint import find_builtin
+    from nearfar.models.hub.checkpoint import find_builtin
 
     return model or str(find_builtin().folder)

@@ -17,10 +17,10 @@ from reference import reference_vectors
 from tables import table, write_json
 from workloads import texts
 
-from nearfar.engines import EngineOrder, installed_engines
-from nearfar.models.reading import read_recipe
-from nearfar.models.tokens import Tokens
-from nearfar.serving.batching import plan
+from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.serving.queue.batching import plan
 
 RESULTS = Path(__file__).parent / "results"
 _NEAREST = 10

@@ -19,7 +19,7 @@ from passages import passages
 from reference import reference_vectors
 from tables import table, write_json
 
-from nearfar.serving.quantizing import quantize, usual_range
+from nearfar.serving.postprocess.quantization import quantize, usual_range
 
 RESULTS = Path(__file__).parent / "results"
 _NEAREST = 10

@@ -19,11 +19,11 @@ import pytest
 from checkpoints import write_transformer
 from hypothesis import HealthCheck, Phase, settings
 from inputs import FEW
-from process import ServerProcess
+from server_process import ServerProcess
 
 from nearfar import ModelSettings, Settings, create_app
-from nearfar.config import BUILTIN_MODEL
-from nearfar.models.checkpoint import find_builtin
+from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.models.hub.checkpoint import find_builtin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
-collect_ignore_glob = [f"engines/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
+collect_ignore_glob = [f"parity/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nearfar.app import create_app
-    from nearfar.config import ModelSettings, Settings
-    from nearfar.engines import Engine
-    from nearfar.errors import NearfarError
+    from nearfar.core.errors import NearfarError
+    from nearfar.core.settings import ModelSettings, Settings
+    from nearfar.engines.base import Engine
+    from nearfar.http.app import create_app
 
 __all__ = ["Engine", "ModelSettings", "NearfarError", "Settings", "create_app"]
 __version__ = version("nearfar")
@@ -18,11 +18,11 @@ __version__ = version("nearfar")
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever runs us decides where the log goes
 
 _HOMES = {
-    "create_app": "nearfar.app",
-    "Settings": "nearfar.config",
-    "ModelSettings": "nearfar.config",
-    "Engine": "nearfar.engines",
-    "NearfarError": "nearfar.errors",
+    "create_app": "nearfar.http.app",
+    "Settings": "nearfar.core.settings",
+    "ModelSettings": "nearfar.core.settings",
+    "Engine": "nearfar.engines.base",
+    "NearfarError": "nearfar.core.errors",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m nearfar``."""
 
-from nearfar.cli import main
+from nearfar.cli.main import main
 
 main(prog_name="nearfar")

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from cohere.base_client import BaseCohere
 
-from nearfar.models.checkpoint import BUILTIN_NAMES
-from nearfar.serving.quantizing import quantize
+from nearfar.models.hub.checkpoint import BUILTIN_NAMES
+from nearfar.serving.postprocess.quantization import quantize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cohere.types import EmbeddingType
-    from process import ServerProcess
     from sentence_transformers import SentenceTransformer
+    from server_process import ServerProcess
 
 _Client = TypeVar("_Client", cohere.Client, cohere.ClientV2)
 

@@ -9,8 +9,8 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 if TYPE_CHECKING:
-    from process import ServerProcess
     from sentence_transformers import SentenceTransformer
+    from server_process import ServerProcess
 
 SOURCE, OTHERS = "a cat on the sofa", ["a kitten on the couch", "stock prices fell", "the cat"]
 

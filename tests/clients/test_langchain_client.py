@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tiktoken
 from langchain_openai import OpenAIEmbeddings
-from process import ServerProcess
 from pydantic import SecretStr
+from server_process import ServerProcess
 from texts import varied_texts
 
-from nearfar.models.checkpoint import BUILTIN_NAMES
+from nearfar.models.hub.checkpoint import BUILTIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ import openai
 import pytest
 from texts import varied_texts
 
-from nearfar.models.checkpoint import BUILTIN_NAMES
+from nearfar.models.hub.checkpoint import BUILTIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
-    from process import ServerProcess
     from sentence_transformers import SentenceTransformer
+    from server_process import ServerProcess
 
 pytestmark = pytest.mark.anyio
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.engines import EngineInfo, RowsTooLarge
-from nearfar.types import Representation
+from nearfar.core.types import Representation
+from nearfar.engines.base import EngineInfo, RowsTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import Device
-    from nearfar.engines import Engine, EngineOrder
-    from nearfar.models.row import Row
-    from nearfar.types import FloatArray
+    from nearfar.core.settings import Device
+    from nearfar.core.types import FloatArray
+    from nearfar.engines.base import Engine, EngineOrder
+    from nearfar.models.tokenization.row import Row
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
 BOOM, NAN, ZERO, FEW, QUIT, HANG, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 5016

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from nearfar.errors import (
+from nearfar.core.errors import (
     EmptyInput,
     InputError,
 )
-from nearfar.jobs import (
+from nearfar.core.jobs import (
     Classified,
     Embedded,
     Ranked,
@@ -26,31 +26,32 @@ from nearfar.jobs import (
     TokenizedText,
     Usage,
 )
-from nearfar.models.prompts import choose_prompt
-from nearfar.serving import embedding, scores
-from nearfar.serving.holding import ANY, Holding
-from nearfar.serving.ranking import by_query, compare, lay, refuse_unrankable
-from nearfar.serving.rows import (
+from nearfar.core.types import TASK_OF, Representation, Task
+from nearfar.models.tokenization.prompts import choose_prompt
+from nearfar.serving.access import ANY, Holding
+from nearfar.serving.pipeline import embedding
+from nearfar.serving.pipeline.encoding import (
     refuse_unrepresentable,
     rows_to_classify,
     rows_to_represent,
 )
-from nearfar.serving.tokenising import Tokenising
-from nearfar.types import TASK_OF, Representation, Task
+from nearfar.serving.pipeline.ranking import by_query, compare, lay, refuse_unrankable
+from nearfar.serving.pipeline.tokenizer_pool import Tokenising
+from nearfar.serving.postprocess import scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
-    from nearfar.models.row import Row
-    from nearfar.serving.callers import Caller
-    from nearfar.serving.fleet import Fleet
-    from nearfar.serving.observe import Observer
-    from nearfar.serving.opening import Model
-    from nearfar.serving.ranking import Laid
-    from nearfar.serving.round import Call, Results
-    from nearfar.serving.scores import Scores
-    from nearfar.types import ModelInfo, TokenIds
+    from nearfar.core.caller import Caller
+    from nearfar.core.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
+    from nearfar.core.types import ModelInfo, TokenIds
+    from nearfar.models.tokenization.row import Row
+    from nearfar.serving.pipeline.ranking import Laid
+    from nearfar.serving.postprocess.scores import Scores
+    from nearfar.serving.queue.scheduler import Call, Results
+    from nearfar.serving.registry.fleet import Fleet
+    from nearfar.serving.registry.opening import Model
+    from nearfar.telemetry.events import Observer
 
 _T = TypeVar("_T")
 _MOST_SHOWN = 262_144  # characters that one request may see tokenised: four times Cohere's limit for a text

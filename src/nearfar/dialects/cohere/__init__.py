@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.cohere.embed import embed_v1, embed_v2
 from nearfar.dialects.cohere.envelope import error_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.keys import check_api_key
 from nearfar.dialects.cohere.rerank import RERANK_V1, rerank_v1, rerank_v1_doubled, rerank_v2
 from nearfar.dialects.cohere.tokens import detokenize, tokenize
+from nearfar.dialects.kit.base import Dialect, SharedRoute
 
 if TYPE_CHECKING:
-    from nearfar.types import Task
+    from nearfar.core.types import Task
 
 _RERANKERS = (
     "rerank-v5.0-pro",

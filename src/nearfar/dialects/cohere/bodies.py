@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.dialects.cohere.envelope import LEAST_URGENT, Meta
-from nearfar.dialects.described import (
+from nearfar.dialects.kit.description import (
     BASE64,
     NOT_EMPTY,
     NUMBERS,
@@ -22,7 +22,7 @@ from nearfar.dialects.described import (
     documented,
     needing,
 )
-from nearfar.dialects.vectors import EmbeddingType
+from nearfar.dialects.kit.rendering import EmbeddingType
 
 MAX_TEXTS = 2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
 MAX_CHUNKS = 10_000

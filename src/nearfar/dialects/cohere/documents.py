@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nearfar.errors import EmptyInput, InputError
+from nearfar.core.errors import EmptyInput, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar import errors
-from nearfar.dialects import encoded_response, report, service_of
+from nearfar.core import errors
+from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.cohere.bodies import (
     MAX_TEXTS,
     ONE_OF,
@@ -28,20 +28,20 @@ from nearfar.dialects.cohere.envelope import (
     named,
     refuse_priority,
 )
-from nearfar.dialects.described import NOT_EMPTY, described, needing
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import render_reply, render_types
-from nearfar.jobs import EmbedJob
+from nearfar.dialects.kit.base import encoded_response, report, service_of
+from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
+from nearfar.dialects.kit.rendering import render_reply, render_types
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import OnOverflow
-    from nearfar.dialects import AnyRequest
+    from nearfar.core.jobs import Embedded
+    from nearfar.core.settings import OnOverflow
+    from nearfar.core.types import Keep, Role
     from nearfar.dialects.cohere.bodies import TextPart
-    from nearfar.dialects.vectors import EmbeddingType
-    from nearfar.jobs import Embedded
-    from nearfar.types import Keep, Role
+    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.rendering import EmbeddingType
 
 _ROLES: dict[str, Role] = {
     "search_document": "document",

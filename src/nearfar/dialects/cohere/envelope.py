@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects import request_id
+from nearfar.core import errors
+from nearfar.dialects.kit.base import request_id
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
+    from nearfar.dialects.kit.base import AnyRequest
 
 LEAST_URGENT = 999  # the highest number of a priority
 _TRACE = "x-debug-trace-id"

@@ -6,8 +6,8 @@ import uuid
 
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects import ErrorRow
+from nearfar.core import errors
+from nearfar.dialects.kit.base import ErrorRow
 
 
 def _invalid(error: errors.InputError) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 from litestar import Request, Response, post
 
-from nearfar.dialects import json_response
 from nearfar.dialects.cohere.bodies import KeyReply
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, usual_headers
-from nearfar.dialects.described import described
+from nearfar.dialects.kit.base import json_response
+from nearfar.dialects.kit.description import described
 
 _CHECK = described("Whether the key is valid", reply=KeyReply, reply_example={"valid": True}, headers=USUAL_HEADERS)
 

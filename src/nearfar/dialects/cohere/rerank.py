@@ -10,8 +10,8 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, UnsetType
 
-from nearfar import errors
-from nearfar.dialects import json_response, report, service_of
+from nearfar.core import errors
+from nearfar.core.jobs import RankJob
 from nearfar.dialects.cohere.bodies import (
     MAX_CHUNKS,
     RerankReply,
@@ -31,16 +31,16 @@ from nearfar.dialects.cohere.envelope import (
     named,
     refuse_priority,
 )
-from nearfar.dialects.described import NOT_EMPTY, Described, needing
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.jobs import RankJob
+from nearfar.dialects.kit.base import json_response, report, service_of
+from nearfar.dialects.kit.description import NOT_EMPTY, Described, needing
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.dialects import AnyRequest
+    from nearfar.core.jobs import Ranked
     from nearfar.dialects.cohere.bodies import Document
-    from nearfar.jobs import Ranked
+    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.serving.service import Service
 
 _CHUNKS_A_DOCUMENT = 10  # version 1's default

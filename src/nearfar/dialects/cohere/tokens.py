@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar import errors
-from nearfar.dialects import json_response, service_of
+from nearfar.core import errors
+from nearfar.core.jobs import DetokenizeJob, TokenizeJob
 from nearfar.dialects.cohere.bodies import (
     MAX_SHOWN,
     DetokenizeReply,
@@ -17,12 +17,12 @@ from nearfar.dialects.cohere.bodies import (
     TokenizeRequest,
 )
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, named, usual_headers
-from nearfar.dialects.described import NOT_EMPTY, described, needing
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.jobs import DetokenizeJob, TokenizeJob
+from nearfar.dialects.kit.base import json_response, service_of
+from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
-    from nearfar.jobs import TokenizedText
+    from nearfar.core.jobs import TokenizedText
 
 _TOKENIZE = described(
     "Tokens of a text, as the model reads it",

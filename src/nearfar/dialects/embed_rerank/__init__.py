@@ -5,11 +5,11 @@ The limits that it had (100 texts, 1,000 passages of 4,096 characters, 100 resul
 
 from __future__ import annotations
 
-from nearfar.dialects import Dialect
 from nearfar.dialects.embed_rerank.embedding import embed
 from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
 from nearfar.dialects.embed_rerank.reranking import batch, openai, rerank
+from nearfar.dialects.kit.base import Dialect
 
 dialect = Dialect(
     name="embed_rerank",

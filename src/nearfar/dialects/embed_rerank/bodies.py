@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.described import NOT_BLANK, AtLeastOne, NotBlank, Numbers, documented, each
+from nearfar.dialects.kit.description import NOT_BLANK, AtLeastOne, NotBlank, Numbers, documented, each
 
 
 class EmbedRequest(Struct, kw_only=True):

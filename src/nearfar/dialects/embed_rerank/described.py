@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nearfar.dialects.described import described, documented, needing_any
+from nearfar.core.errors import Draining, NotReady, WrongTask
 from nearfar.dialects.embed_rerank.bodies import (
     SOME,
     EmbedReply,
@@ -16,7 +16,7 @@ from nearfar.dialects.embed_rerank.bodies import (
     RerankRequest,
     ServiceInfo,
 )
-from nearfar.errors import Draining, NotReady, WrongTask
+from nearfar.dialects.kit.description import described, documented, needing_any
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _HEADERS = {"x-process-time": "Seconds that the request took"}

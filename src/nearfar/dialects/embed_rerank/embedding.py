@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import encoded_response, report, service_of
+from nearfar.core.errors import EmptyInput
+from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
 from nearfar.dialects.embed_rerank.described import EMBED
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import render_reply
-from nearfar.errors import EmptyInput
-from nearfar.jobs import EmbedJob
+from nearfar.dialects.kit.base import encoded_response, report, service_of
+from nearfar.dialects.kit.rendering import render_reply
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
-    from nearfar.config import OnOverflow
-    from nearfar.jobs import Embedded
-    from nearfar.types import ModelInfo
+    from nearfar.core.jobs import Embedded
+    from nearfar.core.settings import OnOverflow
+    from nearfar.core.types import ModelInfo
 
 _SHOWN = 100  # characters of a text that are told back
 _embed = msgspec.json.Decoder(EmbedRequest)

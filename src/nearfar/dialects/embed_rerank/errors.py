@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects import ErrorRow
+from nearfar.core import errors
+from nearfar.dialects.kit.base import ErrorRow
 
 _API, _INTERNAL = "api_error", "internal_server_error"
 _STATUS: dict[type[errors.NearfarError], int] = {

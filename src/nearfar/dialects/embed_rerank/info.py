@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response, get, route
 from msgspec import UNSET
 
-from nearfar.dialects import fleet_of, json_response
+from nearfar.core.errors import WrongTask
 from nearfar.dialects.embed_rerank.bodies import Backend, HealthBackend, HealthReply, ServiceInfo
 from nearfar.dialects.embed_rerank.described import EMBED_INFO, HEALTH, RERANK_INFO
-from nearfar.errors import WrongTask
+from nearfar.dialects.kit.base import fleet_of, json_response
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.types import ModelInfo, Task
+    from nearfar.core.types import ModelInfo, Task
+    from nearfar.dialects.kit.base import AnyRequest
 
 
 @get("/api/v1/embed/info", opt=EMBED_INFO)

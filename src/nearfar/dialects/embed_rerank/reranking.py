@@ -11,7 +11,8 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, UnsetType
 
-from nearfar.dialects import json_response, report, service_of
+from nearfar.core.errors import EmptyInput, InputError
+from nearfar.core.jobs import RankJob, Usage
 from nearfar.dialects.embed_rerank.bodies import (
     DocumentObject,
     OpenAIRanked,
@@ -25,15 +26,14 @@ from nearfar.dialects.embed_rerank.bodies import (
 )
 from nearfar.dialects.embed_rerank.described import BATCH, OPENAI, RERANK
 from nearfar.dialects.embed_rerank.info import method_of
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.errors import EmptyInput, InputError
-from nearfar.jobs import RankJob, Usage
+from nearfar.dialects.kit.base import json_response, report, service_of
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Ranked
+    from nearfar.core.jobs import Ranked
+    from nearfar.dialects.kit.base import AnyRequest
 
 _TOP_K = 10  # embed-rerank's default
 _rerank = msgspec.json.Decoder(RerankRequest)

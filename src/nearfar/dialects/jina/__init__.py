@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects import Dialect, SharedRoute
 from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS, answer_embeddings, create_embeddings
 from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply, render_error
 from nearfar.dialects.jina.rerank import rerank
+from nearfar.dialects.kit.base import Dialect, SharedRoute
 
 if TYPE_CHECKING:
-    from nearfar.types import Task
+    from nearfar.core.types import Task
 
 _EMBEDDERS = (
     "jina-embeddings-v5-text-small",

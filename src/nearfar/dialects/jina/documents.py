@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from nearfar import errors
+from nearfar.core import errors
 
 
 class JinaText(Struct):

@@ -8,18 +8,18 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects import encoded_response, report, service_of
-from nearfar.dialects.described import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, Described, documented, needing
+from nearfar.core import errors
+from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.jina.documents import Document, named, text_of
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import EmbeddingType, render_types
-from nearfar.jobs import EmbedJob
+from nearfar.dialects.kit.base import encoded_response, report, service_of
+from nearfar.dialects.kit.description import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, Described, documented, needing
+from nearfar.dialects.kit.rendering import EmbeddingType, render_types
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Embedded
-    from nearfar.types import Role
+    from nearfar.core.jobs import Embedded
+    from nearfar.core.types import Role
+    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_INPUTS = 2048  # Jina's own for texts; its multimodal models take fewer
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar import errors
-from nearfar.dialects import ErrorRow
+from nearfar.core import errors
+from nearfar.dialects.kit.base import ErrorRow
 
 
 def _invalid(error: errors.InputError) -> str:

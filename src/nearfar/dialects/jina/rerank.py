@@ -8,15 +8,15 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar import errors
-from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.described import NOT_BLANK, NOT_EMPTY, AtLeastOne, Described, documented, needing
+from nearfar.core import errors
+from nearfar.core.jobs import RankJob
 from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.jobs import RankJob
+from nearfar.dialects.kit.base import json_response, report, service_of
+from nearfar.dialects.kit.description import NOT_BLANK, NOT_EMPTY, AtLeastOne, Described, documented, needing
+from nearfar.dialects.kit.request import read_request, while_connected
 
 if TYPE_CHECKING:
-    from nearfar.jobs import Ranked
+    from nearfar.core.jobs import Ranked
 
 _MAX_DOCUMENTS = 10_000  # Jina's is 2,048; more breaks no client
 

@@ -10,9 +10,13 @@ from litestar import Request, Response, get, post, route
 from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from nearfar import errors
-from nearfar.dialects import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
-from nearfar.dialects.callers import caller_of
+from nearfar.core import errors
+from nearfar.core.jobs import RepresentJob
+from nearfar.core.types import Output
+from nearfar.dialects.kit.base import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.rendering import numbers, put_together
+from nearfar.dialects.kit.request import read_body, read_request, while_connected
 from nearfar.dialects.native.bodies import (
     ErrorReply,
     Health,
@@ -25,14 +29,10 @@ from nearfar.dialects.native.bodies import (
 )
 from nearfar.dialects.native.described import DOCS, LIVE, LOAD, METRICS, OPENAPI, READY, REPRESENT, UNLOAD
 from nearfar.dialects.native.info import info
-from nearfar.dialects.reading import read_body, read_request, while_connected
-from nearfar.dialects.vectors import numbers, put_together
-from nearfar.jobs import RepresentJob
-from nearfar.types import Output
 
 if TYPE_CHECKING:
-    from nearfar.jobs import Represented
-    from nearfar.types import Representation
+    from nearfar.core.jobs import Represented
+    from nearfar.core.types import Representation
 
 
 _represent = msgspec.json.Decoder(RepresentRequest)

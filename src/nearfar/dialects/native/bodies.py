@@ -7,10 +7,10 @@ from typing import Annotated, Literal, get_type_hints
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.described import Numbers, RowsOfNumbers, documented
-from nearfar.dialects.reading import MOST_INPUTS
-from nearfar.serving.tokenising import WORKERS
-from nearfar.types import ModelInfo, ModelState, Output
+from nearfar.core.types import ModelInfo, ModelState, Output
+from nearfar.dialects.kit.description import Numbers, RowsOfNumbers, documented
+from nearfar.dialects.kit.request import MOST_INPUTS
+from nearfar.serving.pipeline.tokenizer_pool import WORKERS
 
 
 class ModelOrder(Struct, kw_only=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar.dialects.described import described
+from nearfar.core.errors import BodyTooLarge, Draining, InputError, InternalFault, MalformedBody, NotReady, UnknownModel
+from nearfar.core.types import ModelState
+from nearfar.dialects.kit.description import described
 from nearfar.dialects.native.bodies import (
     EarlyInfoReply,
     Health,
@@ -13,8 +15,6 @@ from nearfar.dialects.native.bodies import (
     RepresentReply,
     RepresentRequest,
 )
-from nearfar.errors import BodyTooLarge, Draining, InputError, InternalFault, MalformedBody, NotReady, UnknownModel
-from nearfar.types import ModelState
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _STATE: dict[str, Any] = {

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, get
 
-from nearfar.dialects import fleet_of, json_response
+from nearfar.dialects.kit.base import fleet_of, json_response
 from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TheModel
 from nearfar.dialects.native.described import INFO
 
 if TYPE_CHECKING:
-    from nearfar.serving.fleet import Fleet
-    from nearfar.types import ModelInfo, Task
+    from nearfar.core.types import ModelInfo, Task
+    from nearfar.serving.registry.fleet import Fleet
 
 _NAME = "nearfar"
 # TEI's one model is here the default of the first of these that any model does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearfar.dialects import Dialect
+from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.ollama.embed import embed, embeddings, rerank
 from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.ollama.listing import ps, show, tags, version

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.dialects.described import NOT_EMPTY, NotBlank, Numbers, documented
-from nearfar.errors import NoModel
+from nearfar.core.errors import NoModel
+from nearfar.dialects.kit.description import NOT_EMPTY, NotBlank, Numbers, documented
 
 _NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
 

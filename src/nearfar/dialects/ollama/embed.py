@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import encoded_response, fleet_of, json_response, report, service_of
-from nearfar.dialects.callers import caller_of
-from nearfar.dialects.described import NOT_EMPTY, described, needing
+from nearfar.core.jobs import EmbedJob, RankJob
+from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
+from nearfar.dialects.kit.rendering import render_reply
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.ollama.bodies import (
     Document,
     EmbeddingsReply,
@@ -24,14 +27,11 @@ from nearfar.dialects.ollama.bodies import (
     is_nothing,
     named,
 )
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import render_reply
-from nearfar.jobs import EmbedJob, RankJob
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Embedded
-    from nearfar.types import Task
+    from nearfar.core.jobs import Embedded
+    from nearfar.core.types import Task
+    from nearfar.dialects.kit.base import AnyRequest
 
 _NOTHING_CUT = {"x-nearfar-truncated-tokens": "0"}
 _embed = msgspec.json.Decoder(EmbedRequest)

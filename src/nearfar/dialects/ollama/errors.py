@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects import ErrorRow
+from nearfar.core import errors
+from nearfar.dialects.kit.base import ErrorRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

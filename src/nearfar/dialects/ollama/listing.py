@@ -12,14 +12,14 @@ import msgspec
 from litestar import Request, Response, get, post, route
 from msgspec import Struct
 
-from nearfar.dialects import fleet_of, json_response
-from nearfar.dialects.described import described, needing_any
+from nearfar.core.errors import NotReady
+from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.description import described, needing_any
+from nearfar.dialects.kit.request import read_request
 from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, named
-from nearfar.dialects.reading import read_request
-from nearfar.errors import NotReady
 
 if TYPE_CHECKING:
-    from nearfar.types import ModelInfo, ModelState, Task
+    from nearfar.core.types import ModelInfo, ModelState, Task
 
 # The release of Ollama whose routes these are. Clients ask for it to see whether /api/embed is there (0.3) and
 # takes dimensions; a number of our own would be taken for an Ollama older than both.

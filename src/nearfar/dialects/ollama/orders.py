@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import fleet_of, json_response
-from nearfar.dialects.callers import caller_of
-from nearfar.dialects.described import described, needing, needing_any
+from nearfar.core.errors import InputError, UnknownModel
+from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.description import described, needing, needing_any
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, StatusReply, UnloadReply, WorkRequest, is_nothing, named
 from nearfar.dialects.ollama.errors import ONLY
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.errors import InputError, UnknownModel
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
+    from nearfar.dialects.kit.base import AnyRequest
 
 _work = msgspec.json.Decoder(WorkRequest)
 _model = msgspec.json.Decoder(ModelRequest)

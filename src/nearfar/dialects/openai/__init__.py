@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects import Dialect, SharedRoute
+from nearfar.dialects.kit.base import Dialect, SharedRoute
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, create_embeddings
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
 from nearfar.dialects.openai.models import get_model, list_models
 
 if TYPE_CHECKING:
-    from nearfar.types import Task
+    from nearfar.core.types import Task
 
 # The first generation's names are left to be unknown: their clients tokenise in vocabularies of which no file is here.
 _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Struct
 
-from nearfar.dialects import encoded_response, report, service_of
-from nearfar.dialects.described import NOT_EMPTY, Described, NumbersOrBase64, documented, needing
+from nearfar.dialects.kit.base import encoded_response, report, service_of
+from nearfar.dialects.kit.description import NOT_EMPTY, Described, NumbersOrBase64, documented, needing
+from nearfar.dialects.kit.rendering import render_reply
+from nearfar.dialects.kit.request import read_body, while_connected
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.dialects.openai.request import EmbeddingsRequest, bad_shape, decoder, encoding_of, to_job
-from nearfar.dialects.reading import read_body, while_connected
-from nearfar.dialects.vectors import render_reply
 
 if TYPE_CHECKING:
     from litestar import Response
 
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Embedded
+    from nearfar.core.jobs import Embedded
+    from nearfar.dialects.kit.base import AnyRequest
 
 
 class Embedding(Struct, kw_only=True):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from nearfar.dialects import fleet_of, spent_ms
-from nearfar.errors import Overloaded
+from nearfar.core.errors import Overloaded
+from nearfar.dialects.kit.base import fleet_of, spent_ms
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.errors import NearfarError
-    from nearfar.types import Room
+    from nearfar.core.errors import NearfarError
+    from nearfar.core.types import Room
+    from nearfar.dialects.kit.base import AnyRequest
 
 _PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # a header's other characters, and line breaks most of all, are written %XX
 

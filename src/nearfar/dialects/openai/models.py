@@ -12,16 +12,16 @@ from litestar import Request, Response, get
 from litestar.params import FromPath
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects import fleet_of, json_response
-from nearfar.dialects.described import described, documented
+from nearfar.core.errors import InputError
+from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.description import described, documented
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
-from nearfar.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nearfar.serving.fleet import Fleet
-    from nearfar.types import ModelInfo, Task
+    from nearfar.core.types import ModelInfo, Task
+    from nearfar.serving.registry.fleet import Fleet
 
 _ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's words
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 import msgspec
 from msgspec import Struct
 
-from nearfar import errors
-from nearfar.dialects.described import AtLeastOne, documented
-from nearfar.dialects.reading import decode_json
-from nearfar.jobs import Ceiling, EmbedJob
-from nearfar.models.openai_tokens import vocabulary_of
+from nearfar.core import errors
+from nearfar.core.jobs import Ceiling, EmbedJob
+from nearfar.dialects.kit.description import AtLeastOne, documented
+from nearfar.dialects.kit.request import decode_json
+from nearfar.models.tokenization.openai_tokens import vocabulary_of
 
 if TYPE_CHECKING:
-    from nearfar.dialects.vectors import Encoding
-    from nearfar.types import TokenIds
+    from nearfar.core.types import TokenIds
+    from nearfar.dialects.kit.rendering import Encoding
 
 _MAX_INPUTS = 2048
 _CEILING = Ceiling(tokens_each=8192, tokens_together=300_000)

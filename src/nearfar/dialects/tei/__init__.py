@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearfar.dialects import Dialect, SharedRoute
+from nearfar.dialects.kit.base import Dialect, SharedRoute
 from nearfar.dialects.tei.described import RERANK, TOKENIZE
 from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.tei.health import health, welcome

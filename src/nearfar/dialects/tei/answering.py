@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from nearfar.dialects import encoded_response, fleet_of, report
-from nearfar.jobs import Timings, Usage
+from nearfar.core.jobs import Timings, Usage
+from nearfar.dialects.kit.base import encoded_response, fleet_of, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from litestar import Response
 
-    from nearfar.dialects import AnyRequest
-    from nearfar.types import TokenIds
+    from nearfar.core.types import TokenIds
+    from nearfar.dialects.kit.base import AnyRequest
 
 SUM_HEADERS = {
     "x-compute-type": "cpu or gpu",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.described import NOT_BLANK, AtLeastOne, NotBlank, documented, each
+from nearfar.dialects.kit.description import NOT_BLANK, AtLeastOne, NotBlank, documented, each
 
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}

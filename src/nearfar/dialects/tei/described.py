@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar.dialects.described import Described, RowsOfNumbers, described
+from nearfar.dialects.kit.description import Described, RowsOfNumbers, described
 from nearfar.dialects.tei.answering import HEADERS, SUM_HEADERS
 from nearfar.dialects.tei.bodies import (
     DecodeRequest,

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nearfar.dialects import service_of
+from nearfar.core.errors import EmptyInput
+from nearfar.core.jobs import EmbedJob, RepresentJob
+from nearfar.dialects.kit.base import service_of
+from nearfar.dialects.kit.rendering import numbers, numbers_each, put_together, render_reply
 from nearfar.dialects.tei.answering import Answered, count
 from nearfar.dialects.tei.bodies import Parameters, SparseValue
 from nearfar.dialects.tei.inputs import inputs_of, keep_of, overflow_of, refuse_many
-from nearfar.dialects.vectors import numbers, numbers_each, put_together, render_reply
-from nearfar.errors import EmptyInput
-from nearfar.jobs import EmbedJob, RepresentJob
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
+    from nearfar.core.jobs import Embedded, Represented, Scored
+    from nearfar.core.types import Output, TokenIds, Weights
+    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
-    from nearfar.jobs import Embedded, Represented, Scored
-    from nearfar.types import Output, TokenIds, Weights
 
 
 async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:

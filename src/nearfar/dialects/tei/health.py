@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response, route
 from msgspec import UNSET
 
-from nearfar.dialects import fleet_of, json_response
+from nearfar.dialects.kit.base import fleet_of, json_response
 from nearfar.dialects.tei.bodies import AboutServer, HealthReply, Welcome, WorkingModel
 from nearfar.dialects.tei.described import HEALTH, WELCOME
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.types import ModelInfo
+    from nearfar.core.types import ModelInfo
+    from nearfar.dialects.kit.base import AnyRequest
 
 _NAME = "nearfar"
 

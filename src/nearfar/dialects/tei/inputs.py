@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
-from nearfar.dialects.reading import MOST_INPUTS, decode_json
-from nearfar.errors import EmptyInput, InputError, TooMany
+from nearfar.core.errors import EmptyInput, InputError, TooMany
+from nearfar.dialects.kit.request import MOST_INPUTS, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import OnOverflow
-    from nearfar.types import Keep, TokenIds
+    from nearfar.core.settings import OnOverflow
+    from nearfar.core.types import Keep, TokenIds
 
 
 _T = TypeVar("_T")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from nearfar.dialects import fleet_of
-from nearfar.dialects.reading import decode_json
+from nearfar.core.errors import EmptyInput, InputError
+from nearfar.core.jobs import Usage
+from nearfar.dialects.kit.base import fleet_of
+from nearfar.dialects.kit.request import decode_json
 from nearfar.dialects.tei.answering import Answered
 from nearfar.dialects.tei.bodies import (
     EmbedAllRequest,
@@ -23,14 +25,12 @@ from nearfar.dialects.tei.bodies import (
 from nearfar.dialects.tei.embedding import embed, embed_all, embed_sparse, similarity
 from nearfar.dialects.tei.inputs import refuse_many
 from nearfar.dialects.tei.ranking import predict, rerank
-from nearfar.errors import EmptyInput, InputError
-from nearfar.jobs import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nearfar.dialects import AnyRequest
-    from nearfar.types import Task
+    from nearfar.core.types import Task
+    from nearfar.dialects.kit.base import AnyRequest
 
 _T = TypeVar("_T")
 _meant = msgspec.json.Decoder(Meant)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from nearfar.dialects import service_of
+from nearfar.core.errors import EmptyInput, InputError
+from nearfar.core.jobs import ClassifyJob, RankJob
+from nearfar.dialects.kit.base import service_of
 from nearfar.dialects.tei.answering import Answered, count
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, Rank
 from nearfar.dialects.tei.inputs import keep_of, overflow_of, refuse_many, sequences_of
-from nearfar.errors import EmptyInput, InputError
-from nearfar.jobs import ClassifyJob, RankJob
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
+    from nearfar.core.jobs import Classified
+    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.tei.bodies import PredictRequest, RerankRequest
-    from nearfar.jobs import Classified
 
 MOST_TEXTS = 10_000  # as many as Cohere takes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects.reading import read_body, read_request, while_connected
+from nearfar.dialects.kit.request import read_body, read_request, while_connected
 from nearfar.dialects.tei import embedding, ranking, tokens
 from nearfar.dialects.tei.answering import respond
 from nearfar.dialects.tei.bodies import (
@@ -35,7 +35,7 @@ from nearfar.dialects.tei.meant import answer_as_meant, answer_each
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from nearfar.dialects import AnyRequest
+    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.tei.answering import Answered
 
 _T = TypeVar("_T")

@@ -5,20 +5,20 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
-from nearfar.dialects import json_response, service_of
-from nearfar.dialects.reading import while_connected
+from nearfar.core.errors import EmptyInput, InputError
+from nearfar.core.jobs import DetokenizeJob, TokenizeJob
+from nearfar.dialects.kit.base import json_response, service_of
+from nearfar.dialects.kit.request import while_connected
 from nearfar.dialects.tei.bodies import Token
 from nearfar.dialects.tei.inputs import refuse_many
-from nearfar.errors import EmptyInput, InputError
-from nearfar.jobs import DetokenizeJob, TokenizeJob
 
 if TYPE_CHECKING:
     from litestar import Response
 
-    from nearfar.dialects import AnyRequest
+    from nearfar.core.jobs import Piece, TokenizedText
+    from nearfar.core.types import TokenIds
+    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.tei.bodies import DecodeRequest, TokenizeRequest
-    from nearfar.jobs import Piece, TokenizedText
-    from nearfar.types import TokenIds
 
 
 async def tokenize(request: AnyRequest, body: TokenizeRequest) -> Response[bytes]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects import Dialect, SharedRoute, encoded_response, json_response, report, service_of
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import numbers, put_together
+from nearfar.core.errors import EmptyInput, InputError
+from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
+from nearfar.dialects.kit.base import Dialect, SharedRoute, encoded_response, json_response, report, service_of
+from nearfar.dialects.kit.rendering import numbers, put_together
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.vllm.bodies import (
     Class,
     ClassifyReply,
@@ -34,12 +36,10 @@ from nearfar.dialects.vllm.bodies import (
 from nearfar.dialects.vllm.described import CLASSIFY, DETOKENIZE, POOLING, SCORE, TOKENIZE
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.vllm.rerank import RERANK, rerank
-from nearfar.errors import EmptyInput, InputError
-from nearfar.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 
 if TYPE_CHECKING:
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Classified, Scored, Usage
+    from nearfar.core.jobs import Classified, Scored, Usage
+    from nearfar.dialects.kit.base import AnyRequest
 
 
 _score = msgspec.json.Decoder(ScoreRequest)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from nearfar.dialects.described import RowsOfNumbers, documented
+from nearfar.dialects.kit.description import RowsOfNumbers, documented
 
 _SOME = documented(minItems=1)
 Texts = str | Annotated[list[str], _SOME]

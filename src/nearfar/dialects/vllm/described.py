@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nearfar.dialects.described import Described, described
+from nearfar.dialects.kit.description import Described, described
 from nearfar.dialects.vllm.bodies import (
     SCORE_SPELLINGS,
     ClassifyReply,

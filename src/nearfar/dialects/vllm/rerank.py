@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.described import NOT_BLANK, Described, documented
-from nearfar.dialects.reading import read_request, while_connected
+from nearfar.core.errors import InputError
+from nearfar.core.jobs import RankJob
+from nearfar.dialects.kit.base import json_response, report, service_of
+from nearfar.dialects.kit.description import NOT_BLANK, Described, documented
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.vllm.bodies import Tokens
-from nearfar.errors import InputError
-from nearfar.jobs import RankJob
 
 if TYPE_CHECKING:
     from litestar import Response
 
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Ranked
+    from nearfar.core.jobs import Ranked
+    from nearfar.dialects.kit.base import AnyRequest
 
 
 class Part(Struct, kw_only=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects import Dialect, SharedRoute
+from nearfar.dialects.kit.base import Dialect, SharedRoute
 from nearfar.dialects.voyage import embeddings, rerank
 from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply, render_error
 
 if TYPE_CHECKING:
-    from nearfar.types import Task
+    from nearfar.core.types import Task
 
 _EMBEDDERS = (
     "voyage-4-large",

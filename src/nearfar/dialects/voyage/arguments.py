@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar import errors
+from nearfar.core import errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -8,19 +8,28 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar import errors
-from nearfar.dialects import encoded_response, report, service_of
-from nearfar.dialects.described import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, Described, NotEmpty, documented, needing
-from nearfar.dialects.reading import read_request, while_connected
-from nearfar.dialects.vectors import Dtype, Encoding, render_dtype
+from nearfar.core import errors
+from nearfar.core.jobs import EmbedJob
+from nearfar.dialects.kit.base import encoded_response, report, service_of
+from nearfar.dialects.kit.description import (
+    BASE64,
+    NOT_EMPTY,
+    NUMBERS,
+    AtLeastOne,
+    Described,
+    NotEmpty,
+    documented,
+    needing,
+)
+from nearfar.dialects.kit.rendering import Dtype, Encoding, render_dtype
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.voyage.arguments import checked, named
-from nearfar.jobs import EmbedJob
 
 if TYPE_CHECKING:
-    from nearfar.config import OnOverflow
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Embedded
-    from nearfar.types import Keep, Role
+    from nearfar.core.jobs import Embedded
+    from nearfar.core.settings import OnOverflow
+    from nearfar.core.types import Keep, Role
+    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client
 _ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}  # the last is NVIDIA's

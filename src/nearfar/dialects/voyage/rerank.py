@@ -8,17 +8,17 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar import errors
-from nearfar.dialects import json_response, report, service_of
-from nearfar.dialects.described import NOT_EMPTY, AtLeastOne, Described, NotBlank, NotEmpty, documented, needing
-from nearfar.dialects.reading import read_request, while_connected
+from nearfar.core import errors
+from nearfar.core.jobs import RankJob
+from nearfar.dialects.kit.base import json_response, report, service_of
+from nearfar.dialects.kit.description import NOT_EMPTY, AtLeastOne, Described, NotBlank, NotEmpty, documented, needing
+from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.voyage.arguments import named
-from nearfar.jobs import RankJob
 
 if TYPE_CHECKING:
-    from nearfar.config import OnOverflow
-    from nearfar.dialects import AnyRequest
-    from nearfar.jobs import Ranked
+    from nearfar.core.jobs import Ranked
+    from nearfar.core.settings import OnOverflow
+    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_DOCUMENTS = 10_000  # Voyage's is 1,000; more breaks no client
 _ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncate", False: "error"}

@@ -12,8 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nearfar.config import Device
-    from nearfar.engines import Engine, EngineOrder
+    from nearfar.core.settings import Device
+    from nearfar.engines.base import Engine, EngineOrder
 
 _NEEDED = ("mlx", "mlx_embeddings")
 

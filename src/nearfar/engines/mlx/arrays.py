@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
-from nearfar.errors import CheckpointError
+from nearfar.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from nearfar.engines import EngineInfo, EngineOrder, RowsTooLarge
+from nearfar.core.errors import EngineUnavailable
+from nearfar.core.types import Representation
+from nearfar.engines.base import EngineInfo, EngineOrder, RowsTooLarge
+from nearfar.engines.common.oom import is_out_of_memory
+from nearfar.engines.common.padding import pad, rounded_length
+from nearfar.engines.common.precision import measure_loss
+from nearfar.engines.common.prefixes import find_groups
+from nearfar.engines.common.representations import comparable, own_states, refuse_blind, represent, stack
 from nearfar.engines.mlx.memory import bound_memory, in_parts, memory_in_use
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
-from nearfar.engines.padding import pad, rounded_length
-from nearfar.engines.precision import measure_loss
-from nearfar.engines.representing import comparable, own_states, refuse_blind, represent, stack
-from nearfar.engines.scarcity import is_out_of_memory
-from nearfar.engines.sharing import find_groups
-from nearfar.errors import EngineUnavailable
-from nearfar.models.row import Row
-from nearfar.types import Representation
+from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.config import Device, Dtype
-    from nearfar.engines.padding import Padded
-    from nearfar.types import FloatArray
+    from nearfar.core.settings import Device, Dtype
+    from nearfar.core.types import FloatArray
+    from nearfar.engines.common.padding import Padded
 
     _Forward = Callable[[Sequence[Row]], list[FloatArray]]
     _Put = Callable[[int, Sequence[Row], list[FloatArray]], None]

@@ -13,16 +13,16 @@ import mlx.core as mx
 from mlx import nn
 from msgspec import Struct
 
+from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.mlx import heads
 from nearfar.engines.mlx.attention import causal, fuse_attention, visible, within
 from nearfar.engines.mlx.decoders import build_gemma, build_llama, build_qwen2, build_qwen3, run_decoder
 from nearfar.engines.mlx.library import model_file
 from nearfar.engines.mlx.options import Config, arguments, only, period, theta
-from nearfar.errors import EngineUnavailable
-from nearfar.models.sparse import Sparse
+from nearfar.models.reading.sparse import Sparse
 
 if TYPE_CHECKING:
-    from nearfar.engines import EngineOrder
+    from nearfar.engines.base import EngineOrder
 
 
 class Family(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
-from nearfar.errors import EngineUnavailable
+from nearfar.core.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,7 +9,7 @@ import mlx.core as mx
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nearfar.models.row import Row
+    from nearfar.models.tokenization.row import Row
 
 # The least that a batch of long texts may take in attention, rows × length²: one text of 8,192 tokens. For lengths that
 # mlx has no fused kernel for, each head holds so many numbers. A guess.

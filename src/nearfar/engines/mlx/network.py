@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
+from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.mlx.decoders import Head
 from nearfar.engines.mlx.families import family_of
 from nearfar.engines.mlx.heads import JudgeHead
 from nearfar.engines.mlx.options import Unsupported
 from nearfar.engines.mlx.vectors import heads_of
 from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
-from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.engines import EngineOrder
+    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.common.padding import Padded
     from nearfar.engines.mlx.families import Family
     from nearfar.engines.mlx.options import Config
     from nearfar.engines.mlx.weights import Weights
-    from nearfar.engines.padding import Padded
-    from nearfar.models.recipe import Recipe
+    from nearfar.models.recipe.recipe import Recipe
 
 
 class Network(nn.Module):

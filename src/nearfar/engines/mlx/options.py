@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar.errors import EngineUnavailable
+from nearfar.core.errors import EngineUnavailable
 
 Config = dict[str, Any]
 

@@ -13,20 +13,20 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from msgspec import Struct
 
+from nearfar.core.errors import CheckpointError, ConfigError
+from nearfar.engines.common.precision import Loss, measure_loss
 from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
-from nearfar.engines.precision import Loss, measure_loss
-from nearfar.errors import CheckpointError, ConfigError
-from nearfar.models.configs import SENTENCE_FILES
-from nearfar.models.files import read_json_if_there
-from nearfar.models.prompts import FILE as PROMPTS_FILE
+from nearfar.models.files.config import SENTENCE_FILES
+from nearfar.models.files.json_files import read_json_if_there
+from nearfar.models.tokenization.prompts import FILE as PROMPTS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from nearfar.engines import EngineOrder
+    from nearfar.engines.base import EngineOrder
 
 _KEPT = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
 # What mlx has for each mode, the usual one first.

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx import nn
 
+from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.mlx.arrays import load_arrays
-from nearfar.errors import CheckpointError, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nearfar.models.modules import Dense, Pooling
-    from nearfar.models.multi_vector import MultiVector
-    from nearfar.models.recipe import Recipe
+    from nearfar.models.reading.modules import Dense, Pooling
+    from nearfar.models.recipe.multi_vector import MultiVector
+    from nearfar.models.recipe.recipe import Recipe
 
     Head = Callable[[mx.array, mx.array], mx.array]
 

@@ -14,10 +14,10 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from msgspec import Struct
 
+from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.mlx.arrays import load_arrays
-from nearfar.errors import CheckpointError, EngineUnavailable
-from nearfar.models.files import read_json
-from nearfar.models.weights import file_of
+from nearfar.models.files.json_files import read_json
+from nearfar.models.files.safetensors_headers import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container

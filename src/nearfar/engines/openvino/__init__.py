@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nearfar.config import Device
-    from nearfar.engines import Engine, EngineOrder
+    from nearfar.core.settings import Device
+    from nearfar.engines.base import Engine, EngineOrder
 
 _NEEDED = ("openvino", "torch", "transformers", "safetensors")
 _NVIDIA = Path("/dev/nvidiactl")

@@ -16,20 +16,20 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from nearfar.engines.module import Answer, load_transformer
+from nearfar.core.errors import EngineUnavailable
+from nearfar.engines.common.padding import pad
+from nearfar.engines.common.representations import comparable, stack
 from nearfar.engines.openvino.forward import HIDDEN
-from nearfar.engines.padding import pad
-from nearfar.engines.representing import comparable, stack
-from nearfar.errors import EngineUnavailable
+from nearfar.engines.transformer.module import Answer, load_transformer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import openvino
 
-    from nearfar.engines import EngineOrder
-    from nearfar.models.row import Row
-    from nearfar.types import FloatArray
+    from nearfar.core.types import FloatArray
+    from nearfar.engines.base import EngineOrder
+    from nearfar.models.tokenization.row import Row
 
 _ATTENTION = "nearfar_converted"
 

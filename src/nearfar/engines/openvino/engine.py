@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.config import usable_cores
-from nearfar.engines import EngineInfo, EngineOrder
+from nearfar.core.errors import EngineUnavailable
+from nearfar.core.settings import usable_cores
+from nearfar.engines.base import EngineInfo, EngineOrder
+from nearfar.engines.common.padding import by_length
+from nearfar.engines.common.precision import measure_loss
+from nearfar.engines.common.representations import comparable, own_states, refuse_blind, represent, stack
 from nearfar.engines.openvino.forward import Forward, computes
 from nearfar.engines.openvino.once import Once
 from nearfar.engines.openvino.store import Converted, forget, load_or_convert
-from nearfar.engines.padding import by_length
-from nearfar.engines.precision import measure_loss
-from nearfar.engines.representing import comparable, own_states, refuse_blind, represent, stack
-from nearfar.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import Dtype
-    from nearfar.engines.precision import Loss
-    from nearfar.models.row import Row
-    from nearfar.types import FloatArray, Representation
+    from nearfar.core.settings import Dtype
+    from nearfar.core.types import FloatArray, Representation
+    from nearfar.engines.common.precision import Loss
+    from nearfar.models.tokenization.row import Row
 
 _BATCH_TOKENS = 512  # padded, a stream
 # A forward of one short text takes as long as 11 tokens more in a large batch: the weights have to be read once.

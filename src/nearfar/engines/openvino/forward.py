@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
+from nearfar.engines.common.padding import pad
 from nearfar.engines.openvino.int8 import quantize_weights
-from nearfar.engines.padding import pad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.config import Dtype
-    from nearfar.models.recipe import Recipe
-    from nearfar.models.row import Row
-    from nearfar.types import FloatArray
+    from nearfar.core.settings import Dtype
+    from nearfar.core.types import FloatArray
+    from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.tokenization.row import Row
 
 HIDDEN = "nearfar_hidden"  # the operation of a converted model whose output are the last hidden states
 # How many batches run at once, each on its share of the cores: with two cores, two of one thread each beat one of two.

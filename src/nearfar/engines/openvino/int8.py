@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import openvino
     from openvino import Node
 
-    from nearfar.types import FloatArray
+    from nearfar.core.types import FloatArray
 
 _LEVELS = 255  # of an unsigned byte
 _SMALLEST = 4096  # weights; below that there is nothing to gain

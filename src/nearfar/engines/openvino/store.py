@@ -21,8 +21,8 @@ import numpy as np
 import openvino
 
 if TYPE_CHECKING:
-    from nearfar.engines import EngineOrder
-    from nearfar.types import FloatArray
+    from nearfar.core.types import FloatArray
+    from nearfar.engines.base import EngineOrder
 
 _LAYOUT = 3  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"

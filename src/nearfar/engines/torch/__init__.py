@@ -6,8 +6,8 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nearfar.config import Device
-    from nearfar.engines import Engine, EngineOrder
+    from nearfar.core.settings import Device
+    from nearfar.engines.base import Engine, EngineOrder
 
 
 class TorchKind:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from nearfar.errors import EngineUnavailable
+from nearfar.core.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from nearfar.config import Device
+    from nearfar.core.settings import Device
 
 # Read as this is imported, with torch: later threads find what set_num_threads was last told, by whichever engine.
 CORES = torch.get_num_threads()

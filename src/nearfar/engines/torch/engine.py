@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nearfar.engines import EngineInfo, EngineOrder
-from nearfar.engines.representing import represent
+from nearfar.core.types import Representation
+from nearfar.engines.base import EngineInfo, EngineOrder
+from nearfar.engines.common.representations import represent
 from nearfar.engines.torch.devices import MOST_PADDING, batch_tokens
-from nearfar.engines.torch.opening import open_checkpoint
-from nearfar.types import Representation
+from nearfar.engines.torch.loading import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.models.row import Row
-    from nearfar.types import FloatArray
+    from nearfar.core.types import FloatArray
+    from nearfar.models.tokenization.row import Row
 
 
 class TorchEngine:

@@ -16,16 +16,16 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from nearfar.engines.heads import Vectors
-from nearfar.engines.module import labelled
-from nearfar.engines.sharing import Group, find_groups
+from nearfar.engines.common.prefixes import Group, find_groups
 from nearfar.engines.torch.attention import Run, register
-from nearfar.models.row import Row
+from nearfar.engines.transformer.heads import Vectors
+from nearfar.engines.transformer.module import labelled
+from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.models.recipe import Recipe
+    from nearfar.models.recipe.recipe import Recipe
 
 Ids = npt.NDArray[np.int64]
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nearfar.engines.module import Answer
-from nearfar.engines.padding import by_length, pad, rounded_length
+from nearfar.engines.common.padding import by_length, pad, rounded_length
+from nearfar.engines.transformer.module import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.models.recipe import Recipe
-    from nearfar.models.row import Row
+    from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.tokenization.row import Row
 
 
 class PaddedModel:

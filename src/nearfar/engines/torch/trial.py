@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nearfar.engines.sharing import LEAST, alike
-from nearfar.models.row import Row
+from nearfar.engines.common.prefixes import LEAST, alike
+from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from nearfar.engines import EngineOrder
+    from nearfar.engines.base import EngineOrder
 
 _LONGEST = 32  # tokens: that much of a text shows whether two ways agree, and large models open soon
 _MADE_UP = (5, 9, 9, 2, 16, 32)  # lengths of rows where there are no probes

@@ -1,0 +1,1 @@
+"""Files that the command line prints: dashboard, alert rules, example settings."""

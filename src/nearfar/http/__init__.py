@@ -1,0 +1,1 @@
+"""The Litestar application around the dialects: authentication, access log, documentation."""

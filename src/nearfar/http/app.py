@@ -1,0 +1,118 @@
+"""Settings → a Litestar application. Builds and wires; opens nothing before its lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from litestar import Litestar, Request, Response
+from litestar.config.cors import CORSConfig
+
+from nearfar.core.errors import RequestError
+from nearfar.dialects.kit.base import dialect_of, installed_dialects
+from nearfar.dialects.kit.shared_routes import shared_router
+from nearfar.http.access_log import Access, Clock
+from nearfar.http.auth import KeyGuard
+from nearfar.http.drain import Drain
+from nearfar.http.hosts import host_guard
+from nearfar.http.keys import KeyRing
+from nearfar.http.openapi import Documentation
+from nearfar.http.tracing import Tracing
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.service import Service
+from nearfar.telemetry.events import Observers
+from nearfar.telemetry.metrics import Metrics
+from nearfar.telemetry.tei_metrics import TeiMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from nearfar.core.settings import Settings
+    from nearfar.core.types import Task
+    from nearfar.dialects.kit.base import Dialect
+    from nearfar.http.hosts import HostGuard
+
+    _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
+
+_EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after", "retry-after-ms")  # what pages may read
+
+
+def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
+    """Build the server. Its models open in the background once the lifespan has begun.
+
+    Without ``must_open``, one that can't be opened keeps nobody from the others.
+
+    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
+    ``documentation`` and ``started``, by the monotonic clock.
+    Raises ConfigError for a setting that needs a package that isn't installed, and for keys that can't be read.
+    """
+    dialects = installed_dialects()
+    vendor_names: dict[str, Task] = {}
+    for dialect in dialects:
+        vendor_names |= dialect.vendor_models
+    metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    tracing = Tracing(settings.otlp_endpoint, settings.trace_share) if settings.otlp_endpoint else None
+    observer = Observers(metrics, tracing) if tracing else metrics
+    fleet = Fleet(settings, vendor_names, observer, must_open=must_open)
+    drain = Drain()
+    ring = KeyRing(settings.api_key, settings.api_keys_file)
+    guard = KeyGuard(ring) if ring else None
+    hosts = host_guard(settings, asks_for_key=guard is not None)
+    checks = [check for check in (hosts, guard) if check]
+    app = Litestar(
+        route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
+        exception_handlers={Exception: _by_path(dialects, checks)},
+        middleware=[Clock(), *([tracing] if tracing else []), drain, *checks],
+        before_send=[Access(observer, tracing, drain).sign],
+        lifespan=[_lifespan],
+        request_max_body_size=settings.max_body_bytes,
+        cors_config=_cors(settings.cors_origins),
+        openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
+        logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
+    )
+    service = Service(fleet, observer, settings.deadline_s)
+    app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
+    app.state.tracing = tracing
+    app.state.started = time.monotonic()
+    app.state.documentation = Documentation(dialects, asks_for_key=guard is not None)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+    async with AsyncExitStack() as closing:  # whatever one of them raises, the others are closed
+        if app.state.tracing:
+            closing.push_async_callback(asyncio.to_thread, app.state.tracing.close)
+        closing.callback(app.state.metrics.close)
+        closing.callback(app.state.service.close)
+        closing.push_async_callback(app.state.fleet.close)
+        app.state.fleet.start()
+        yield
+
+
+def _by_path(dialects: Sequence[Dialect], checks: Sequence[HostGuard | KeyGuard]) -> _ErrorHandler:
+    """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for.
+
+    They have passed no middleware, so they are checked here: without a key nobody learns which routes there are.
+    """
+
+    def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+        try:
+            for check in checks:
+                check.check(request.scope)
+        except RequestError as refusal:
+            exc = refusal
+        dialect = dialect_of(request.scope["path"], dialects)
+        request.scope["state"]["dialect"] = dialect.name
+        return dialect.answer_error(request, exc)
+
+    return answer
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    """Let pages of these origins ask and read the answers; None, for no page at all, is the default."""
+    if not origins:
+        return None
+    return CORSConfig(allow_origins=[*origins], allow_methods=["GET", "POST"], expose_headers=[*_EXPOSED])

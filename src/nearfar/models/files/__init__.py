@@ -1,0 +1,1 @@
+"""One checkpoint file format each: JSON, safetensors headers, tokenizers, chat templates."""

@@ -1,0 +1,1 @@
+"""Model names to local folders: download, pinning, checksums, the built-in model."""

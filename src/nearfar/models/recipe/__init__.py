@@ -1,0 +1,1 @@
+"""What a checkpoint is, as structs. Reads no files."""

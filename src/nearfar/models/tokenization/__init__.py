@@ -1,0 +1,1 @@
+"""Texts and pairs to token ids, cut to the model's limit."""

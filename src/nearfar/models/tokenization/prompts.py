@@ -1,0 +1,119 @@
+"""What a model wants before its texts, where that is said, and which of it a caller means.
+
+By its name, by what the text is for, or by an instruction of the caller's own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from nearfar.core.errors import CheckpointError, InputError
+from nearfar.core.types import Role
+from nearfar.models.files.config import Prompts
+from nearfar.models.files.json_files import read_json_if_there
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from nearfar.models.reading.families import Known
+    from nearfar.models.recipe.recipe import Recipe
+
+FILE = "config_sentence_transformers.json"
+
+# The names under which checkpoints keep the prompt of each role. stella's are s2p_query and s2s_query, E5-Mistral's
+# web_search_query and sts_query, EmbeddingGemma's and Nomic's those of MTEB's kinds of tasks.
+_ROLES: dict[Role, tuple[str, ...]] = {
+    "query": ("query", "s2p_query", "web_search_query", "Retrieval-query", "search_query", "retrieval.query"),
+    "document": ("document", "passage", "corpus", "Retrieval-document", "search_document", "retrieval.passage"),
+    "classification": ("classification", "Classification"),
+    "clustering": ("clustering", "Clustering", "separation"),
+    "similarity": ("similarity", "STS", "s2s_query", "sts_query", "text-matching"),
+}
+_SEARCHING: tuple[Role, ...] = ("query", "document")
+# A prompt with a description of the task in it, which may be another one: Qwen3-Embedding, E5, GTE, stella; Gemma.
+_INSTRUCTED = re.compile(r"(Instruct: )(.+)(\nQuery: ?)|(task: )(.+)( \| query: )", re.DOTALL)
+
+
+class Said(NamedTuple):
+    """A model's prompts by their names, the one or the role that is put before any text, and what says so."""
+
+    prompts: dict[str, str]
+    default: str | None
+    source: str
+
+
+def prompts_of(folder: Path, known: Known | None) -> Said:
+    """Read the folder's prompts; where none of its files speaks of any, take those that the family is known by.
+
+    A file of an older version speaks of none. One that has a list, be it empty, has the last word.
+    """
+    file = folder / FILE
+    named = read_json_if_there(file, Prompts)
+    if named.default_prompt_name and named.default_prompt_name not in (named.prompts or {}):
+        raise CheckpointError(
+            f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts; add it, or take its "
+            "name away"
+        )
+    if named.prompts is None:
+        known_prompts = known.prompts if known else {}
+        return Said(known_prompts, None, f"as {known.source}, by its name" if known and known_prompts else "")
+    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
+    default = named.default_prompt_name if named.default_prompt_name in prompts else None
+    return Said(prompts, default, FILE if prompts else "")
+
+
+def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:
+    """Give the prompt called ``wanted``, or that of the role of this name; None where it is neither.
+
+    Where a model has no prompt for queries or for documents, theirs is the empty one: the default prompt is for texts
+    whose role isn't known. sentence-transformers 6.2 does the same, but knows no other names.
+    """
+    if wanted in prompts:
+        return prompts[wanted]
+    role = next((role for role in _ROLES if role == wanted), None)
+    if role is None:
+        return None
+    found = next((prompts[name] for name in _ROLES[role] if name in prompts), None)
+    return "" if found is None and role in _SEARCHING else found
+
+
+def names_of(prompts: Mapping[str, str]) -> list[str]:
+    """List what may be wanted of a model."""
+    return list(dict.fromkeys([*_SEARCHING, *prompts]))
+
+
+def choose_prompt(recipe: Recipe, named: str | None, role: Role | None, instruction: str | None = None) -> str:
+    """Give what is put before a text: the prompt called ``named``, else that of the role, else the model's default.
+
+    With an ``instruction``, that in the place of the model's own. Raises InputError for a name that is none of the
+    model's, and for an instruction to a model, or for a kind of text, that takes none.
+    """
+    if instruction is not None:
+        return _instruct(recipe, named or role or "query", instruction)
+    if not named and role and prompt_for(recipe.prompts, role) is None:
+        role = None  # a task that the model wasn't trained to be told
+    wanted = named or role or recipe.default_prompt
+    if not wanted:
+        return ""
+    prompt = prompt_for(recipe.prompts, wanted)
+    if prompt is None:
+        there = ", ".join(names_of(recipe.prompts))
+        raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {there}")
+    return prompt
+
+
+def _instruct(recipe: Recipe, wanted: str, instruction: str) -> str:
+    """Put the instruction where the prompt for queries has its own, as every such model's page does for all tasks."""
+    template = _INSTRUCTED.fullmatch(prompt_for(recipe.prompts, "query") or "")
+    if template is None:
+        raise InputError("this model takes no instruction; leave it out", "instruction")
+    if wanted not in get_args(Role) or wanted == "document":
+        raise InputError(
+            f"this model takes an instruction before queries, not before {wanted[:50]!r}; leave it out", "instruction"
+        )
+    if not instruction.strip():
+        raise InputError("instruction must not be empty or be only whitespace; leave it out", "instruction")
+    before, _, after = (part for part in template.groups() if part is not None)
+    return f"{before}{instruction}{after}"

@@ -1,0 +1,1 @@
+"""Processes: the supervisor, its worker, signals and certificates."""

@@ -1,0 +1,1 @@
+"""Jobs to token rows, and rows' results to answers."""

@@ -1,0 +1,1 @@
+"""Pure functions over vectors and logits: scores, pooling, quantization."""

@@ -1,0 +1,46 @@
+"""Hidden states → vectors, as engines pool them, but of any part of a text. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.core.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nearfar.core.types import FloatArray
+    from nearfar.models.reading.modules import Pooling
+
+
+def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:
+    """Make one row of the states (n, H) of a text, or of a part of it: (H · modes,)."""
+    pooled = np.concatenate([_POOL[mode](states) for mode in modes])
+    return pooled.astype(np.float32)
+
+
+def unit(vectors: FloatArray, what: str = "a vector's components") -> FloatArray:
+    """Make each of (B, D) a unit vector. Raises EngineFailed for one of zeros, which has no direction."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        raise EngineFailed(f"{what} are all zero")
+    made: FloatArray = vectors / lengths
+    return made
+
+
+def _weighted_mean(states: FloatArray) -> FloatArray:
+    weights = np.arange(1, len(states) + 1, dtype=np.float32)  # token i weighs i, counted from 1 (SGPT)
+    pooled: FloatArray = weights @ states / weights.sum()
+    return pooled
+
+
+_POOL: dict[Pooling, Callable[[FloatArray], FloatArray]] = {
+    "cls": lambda states: states[0],
+    "max": lambda states: states.max(axis=0),
+    "mean": lambda states: states.mean(axis=0),
+    "mean_sqrt_len_tokens": lambda states: states.sum(axis=0) / np.sqrt(np.float32(len(states))),
+    "weightedmean": _weighted_mean,
+    "lasttoken": lambda states: states[-1],
+}

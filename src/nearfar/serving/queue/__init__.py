@@ -1,0 +1,1 @@
+"""One model's queue: admission, scheduling, batching, forward passes, health."""

@@ -1,0 +1,132 @@
+"""Which model a request means. Knows names and tasks; whether the model is in memory is nothing to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from nearfar.core.errors import ConfigError, NotReady, UnknownModel, WrongTask
+from nearfar.models.tokenization.prompts import prompt_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nearfar.core.settings import ModelSettings
+    from nearfar.core.types import Task
+    from nearfar.serving.registry.slot import Slot
+
+_LOST_S = 60  # until an operator may have seen to it; clients don't wait any longer
+
+
+class Lost(NamedTuple):
+    """The names of a model that can't be served, and how many that can come before it in the settings."""
+
+    names: tuple[str, ...]
+    before: int
+
+
+class Names:
+    """The names of ``slots``, a list that its owner fills, and the vendors' names, which mean a task's default."""
+
+    def __init__(self, slots: Sequence[Slot], vendor_names: Mapping[str, Task]) -> None:
+        self._slots = slots
+        self._vendor_names = vendor_names
+        self._lost: list[Lost] = []
+
+    def lose(self, wanted: ModelSettings) -> None:
+        """Note that the next of the models can't be served, nor anybody else in its place."""
+        names = (wanted.name, wanted.name.rstrip("/").rpartition("/")[2], *wanted.aliases)
+        self._lost.append(Lost(names, len(self._slots)))
+
+    def own(self, name: str) -> Slot | None:
+        """Find a model by its name or an alias; a vendor's name is nobody's own, but of the model that has it.
+
+        Ollama's clients put ``:latest`` behind a name that has no tag, so that means the name alone, unless a model is
+        called just so.
+        """
+        bare = name.removesuffix(":latest")
+        return self._called(name) or self._called(bare) or self._published_as(bare)
+
+    def _called(self, name: str) -> Slot | None:
+        return next((slot for slot in self._slots if slot.goes_by(name)), None)
+
+    def _published_as(self, name: str) -> Slot | None:
+        """Find the model that a vendor sells by this name where it is served by its whole one, as OWNER/NAME.
+
+        Whoever asks for it would otherwise get the vectors of whichever model is the default.
+        """
+        if name not in self._vendor_names:
+            return None
+        named = ((slot, whole) for slot in self._slots for whole in (slot.name, *slot.info.aliases))
+        return next((slot for slot, whole in named if whole.rpartition("/")[2] == name), None)
+
+    def _vendors(self, name: str) -> Task | None:
+        """Give the task that a vendor's name stands for."""
+        return self._vendor_names.get(name) or self._vendor_names.get(name.removesuffix(":latest"))
+
+    def refuse_taken(self, *names: str) -> None:
+        """Raise ConfigError where a model goes by one of these names already."""
+        for name in names:
+            if self._called(name):
+                raise ConfigError(f"models: two of them are called {name!r}; rename a folder or an alias")
+
+    def meant(self, name: str | None, task: Task) -> tuple[Slot, str | None]:
+        """Find the model a request means, and the name of the prompt that came with the model's name.
+
+        Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
+        Raises UnknownModel or WrongTask, or NotReady for a model that was lost.
+        """
+        try:
+            return self.find(name, task), None
+        except UnknownModel:
+            start, _, prompt = (name or "").rpartition(":")
+            if not start:
+                raise
+            slot = self.find(start, task)
+            if prompt_for(slot.found.recipe.prompts, prompt) is None:
+                raise
+            return slot, prompt
+
+    def find(self, name: str | None, task: Task) -> Slot:
+        """Find a model by name, by alias, or as the default of the task. Raises as ``meant`` does."""
+        if name is not None and (found := self.own(name)):
+            if task not in found.info.tasks:
+                raise WrongTask(name, task)
+            return found
+        self._refuse_lost(name)
+        if name is not None and self._vendors(name) is None:
+            raise UnknownModel(name)
+        if name is not None and self._vendors(name) != task:
+            raise WrongTask(name, task)
+        return self._default(name, task)
+
+    def listed(self, name: str) -> Slot:
+        """Find the model that a caller only asks about. Raises as ``meant`` does."""
+        if found := self.own(name):
+            return found
+        self._refuse_lost(name)
+        if (task := self._vendors(name)) is None:
+            raise UnknownModel(name, listing=True)
+        return self._default(name, task)
+
+    def _default(self, name: str | None, task: Task) -> Slot:
+        """Take the first model made for the task, else the first that can do it."""
+        made_for = "score" if task in {"rank", "classify"} else "embed"
+        able = [slot for slot in self._slots if task in slot.info.tasks]
+        if not able and self._lost:
+            raise _lost_one(name or task)
+        if not able:
+            raise WrongTask(name or "the served model", task)
+        best = next((slot for slot in able if slot.found.recipe.task == made_for), able[0])
+        if any(lost.before <= self._slots.index(best) or best.found.recipe.task != made_for for lost in self._lost):
+            raise _lost_one(name or task)  # it may have been the default, and another model's vectors are no answer
+        return best
+
+    def _refuse_lost(self, name: str | None) -> None:
+        """Raise NotReady where the name is that of a model that was lost, alone or with a tag or a prompt behind it."""
+        for each in (name or "", (name or "").rpartition(":")[0]):
+            if any(each in lost.names for lost in self._lost):
+                raise _lost_one(each)
+
+
+def _lost_one(name: str) -> NotReady:
+    return NotReady(f"{name} can't be served just now; the server's log says why", retry_after_s=_LOST_S)

@@ -1,0 +1,1 @@
+"""Events, metrics, timings and log formatting. No HTTP."""

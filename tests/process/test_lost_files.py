@@ -1,0 +1,138 @@
+"""Models' files that go, or change, under a server that runs; a full disk; and a cache that two processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+from checkpoints import write_transformer
+from conftest import calling, running
+from restarts import status_of, until, worker_of
+from server_process import ServerProcess
+
+from nearfar import ModelSettings, Settings
+from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.models.hub.checkpoint import find_builtin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+EMBED = "/v1/embeddings"
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="OpenVINO isn't installed")
+
+
+def embed(model: str) -> dict[str, object]:
+    return {"model": model, "input": ["some words", "hello"]}
+
+
+def vectors(answer: httpx.Response) -> list[list[float]]:
+    return [item["embedding"] for item in answer.json()["data"]]
+
+
+async def test_a_folder_that_goes_takes_nothing_from_a_model_in_memory_and_a_reload_is_a_503(bert: Path) -> None:
+    models = (ModelSettings(name=str(bert), engine="torch"), ModelSettings(name=BUILTIN_MODEL, engine="fake"))
+
+    async with running(Settings(models=models, device="cpu")) as app, calling(app) as client:
+        before = await client.post(EMBED, json=embed("bert"))
+        shutil.rmtree(bert)
+        there = await client.post(EMBED, json=embed("bert"))
+        unloaded = await client.post("/admin/models/unload", json={"model": "bert"})
+        gone, other = await asyncio.gather(
+            client.post(EMBED, json=embed("bert")), client.post(EMBED, json=embed(BUILTIN_MODEL))
+        )
+        ready = await client.get("/health/ready")
+
+    assert before.json() == there.json()
+    assert [200, 503, 200, 200] == [each.status_code for each in (unloaded, gone, other, ready)]
+    assert "bert failed to load; the server's log says why" in gone.text
+    assert str(bert) not in gone.text
+    assert "retry-after" in gone.headers
+
+
+def test_weights_that_are_cut_under_a_running_model_cost_one_worker(tmp_path: Path, told: dict[str, object]) -> None:
+    """They are mapped, so the system ends whoever reads what is no longer there; the file itself is back by then."""
+    folder = tmp_path / "minilm"
+    shutil.copytree(find_builtin().folder, folder)
+    weights = folder / "model.safetensors"
+    with ServerProcess(str(folder), "--engine", "torch", "--device", "cpu", "--dtype", "float32") as server:
+        first = worker_of(server)
+        before = httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
+        shutil.copy(weights, tmp_path / "whole")
+        os.truncate(weights, 1000)
+        (tmp_path / "whole").replace(weights)
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
+        told["back after s"] = round(until(lambda: status_of(server) == 200), 2)
+        after = httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
+        second = worker_of(server)
+
+    assert first != second
+    np.testing.assert_allclose(vectors(before), vectors(after), atol=1e-5)  # another process may take other kernels
+    assert any(f"was ended by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the default", "another"])
+@pytest.mark.parametrize("broken", ["folder", "weights"])
+def test_a_model_that_is_gone_when_the_worker_dies_takes_no_other_with_it(
+    bert: Path, tmp_path: Path, first: bool, broken: str
+) -> None:
+    """And nobody gets another model's vectors for its: whoever means it, or may mean it, is told to come back."""
+    models = [f'{{ name = "{bert}", engine = "torch", device = "cpu" }}', f'{{ name = "{BUILTIN_MODEL}" }}']
+    settings = tmp_path / "nearfar.toml"
+    settings.write_text(f'engine = "fake"\nmodels = [{", ".join(models if first else reversed(models))}]\n')
+
+    def status(model: str) -> int:
+        answer = httpx.post(f"{server.url}{EMBED}", json=embed(model), timeout=60)
+        assert (answer.status_code == 503) == ("retry-after" in answer.headers)
+        return answer.status_code
+
+    with ServerProcess("--config", str(settings)) as server:
+        assert [200] * 3 == [status(name) for name in ("bert", BUILTIN_MODEL, "text-embedding-3-small")]
+        if broken == "folder":
+            shutil.rmtree(bert)
+        else:
+            next(bert.glob("*.safetensors")).write_bytes(b"")
+        os.kill(worker_of(server), signal.SIGKILL)
+        until(lambda: status_of(server) == 200)
+        after = [status(name) for name in ("bert", BUILTIN_MODEL, "text-embedding-3-small")]
+
+    assert [503, 200, 503 if first else 200] == after
+
+
+@needs_openvino
+def test_a_full_disk_keeps_a_conversion_from_being_kept_and_not_from_being_served(tmp_path: Path) -> None:
+    with ServerProcess("--engine", "openvino", NEARFAR_CACHE=str(tmp_path), limits="ulimit -f 2000") as server:
+        answer = httpx.post(f"{server.url}{EMBED}", json=embed(BUILTIN_MODEL), timeout=60)
+
+    assert 200 == answer.status_code
+    assert any("it will be converted at every start" in entry["message"] for entry in server.log)
+    assert [] == [*(tmp_path / "openvino").iterdir()]
+
+
+@needs_openvino
+def test_two_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "bert", "bert")
+    arguments = (str(folder), "--engine", "openvino", "--dtype", "float32")
+    servers = [ServerProcess(*arguments, NEARFAR_CACHE=str(tmp_path / "cache")) for _ in range(2)]
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(ServerProcess.__enter__, servers))
+    try:
+        answers = [httpx.post(f"{server.url}{EMBED}", json=embed("bert"), timeout=60) for server in servers]
+    finally:
+        for server in servers:
+            server.__exit__(None, None, None)
+
+    np.testing.assert_allclose(vectors(answers[0]), vectors(answers[1]), atol=1e-5)
+    assert 1 == len([*(tmp_path / "cache" / "openvino").iterdir()])
+    assert not [entry for server in servers for entry in server.log if entry.get("level") in {"error", "warning"}]

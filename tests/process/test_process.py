@@ -1,0 +1,184 @@
+"""The process as an operator knows it: starting, being told to stop under load, and refusing to start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from checkpoints import write_transformer
+from server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+IN_FLIGHT = 200
+DRAIN_S = 90  # a busy machine takes long; an idle one is done after 8
+ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
+    """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
+    with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+            texts = ["some words of a request in flight " * 12 + str(number) for number in range(2 * IN_FLIGHT)]
+            bodies = [
+                {"model": "text-embedding-3-small", "input": texts[at : at + 2]} for at in range(0, len(texts), 2)
+            ]
+            calls = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
+            await _until_queued(client, IN_FLIGHT)
+            server.process.send_signal(number)
+            refused = await _first_refusal(client)
+            answers = await asyncio.gather(*calls)
+            started = time.monotonic()
+            code = await asyncio.to_thread(server.wait)
+
+    assert [200] * IN_FLIGHT == [answer.status_code for answer in answers]
+    assert "1" == refused.headers["retry-after"]
+    assert "server_error" == refused.json()["error"]["type"]
+    assert 0 == code
+    assert time.monotonic() - started < DRAIN_S
+
+
+async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="0.5") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            body = {"model": "text-embedding-3-small", "input": ["hang", "hang"]}
+            call = asyncio.create_task(client.post("/v1/embeddings", json=body))
+            await _until_queued(client, 1, "nearfar_queue_tokens")
+            server.process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            code = await asyncio.to_thread(server.wait)
+            call.cancel()
+
+    assert -signal.SIGTERM == code
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)], ids=lambda sent: sent.name
+)
+async def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="600") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            body = {"model": "text-embedding-3-small", "input": ["hang"]}
+            call = asyncio.create_task(client.post("/v1/embeddings", json=body))
+            await _until_queued(client, 1, "nearfar_queue_tokens")
+            server.process.send_signal(first)
+            await asyncio.to_thread(server.until_said, "shutting down: 1 requests in flight, which may take 600 s")
+            started = time.monotonic()
+            server.process.send_signal(second)
+            code = await asyncio.to_thread(server.wait)
+            call.cancel()
+
+    assert -second == code
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_under_nohup_outlives_its_terminal() -> None:
+    with ServerProcess("--engine", "fake", ahead=["nohup"]) as server:
+        server.process.send_signal(signal.SIGHUP)
+        answer = httpx.get(f"{server.url}/health/ready")
+
+    assert 200 == answer.status_code
+
+
+def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+    with (
+        ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="0.5") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as half,
+    ):
+        half.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert 200 == httpx.get(f"{server.url}/health/ready").status_code
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        server.wait()
+
+    assert time.monotonic() - started < 10
+
+
+async def _until_queued(client: httpx.AsyncClient, requests: int, gauge: str = "nearfar_queue_rows") -> None:
+    """Wait until the server has read every request and finished none, or nearly."""
+    queued = 0.0
+    async with asyncio.timeout(30):
+        while queued < requests:  # two rows a request, so this many rows are at least half of the requests waiting
+            lines = (await client.get("/metrics")).text.splitlines()
+            queued = next((float(line.split()[-1]) for line in lines if line.startswith(gauge)), 0.0)
+
+
+async def _first_refusal(client: httpx.AsyncClient) -> httpx.Response:
+    while True:
+        answer = await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "late"})
+        if answer.status_code == 503:
+            return answer
+
+
+def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nearfar", "serve", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--host", "0.0.0.0"], "no API key is set"),  # noqa: S104 — it is refused
+        (["--port", "0"], "command line: port:"),
+        (["--dtype", "float8"], "command line: dtype:"),
+        (["--workers", "2"], "nearfar example nginx"),
+        (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
+    ],
+)
+def test_a_bad_option_ends_with_one_sentence_and_code_2(arguments: list[str], says: str) -> None:
+    ended = _start(*arguments)
+
+    assert 2 == ended.returncode
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no-such-model"], "neither a folder nor a Hugging Face name"),
+        (["--offline", "someone/some-model"], "not on this disk, and --offline forbids"),
+        (["--engine", "abacus"], "engine 'abacus' doesn't exist here"),
+        (["--device", ABSENT_DEVICE], f"torch sees no {ABSENT_DEVICE} device"),
+    ],
+)
+def test_a_model_that_cannot_be_opened_ends_with_one_sentence_and_code_1(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    with ServerProcess(*arguments, HF_HOME=str(tmp_path)) as server:
+        code = server.wait()
+
+    assert 1 == code
+    assert [True] == [says in entry["message"] for entry in server.log]
+
+
+def test_models_may_be_named_by_an_option_as_well(tmp_path: Path) -> None:
+    first, second = (write_transformer(tmp_path / name, "bert") for name in ("first", "second"))
+
+    with ServerProcess(str(first), "--model", str(second), "--engine", "fake") as server:
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+
+    assert ["first", "second"] == [model["id"] for model in listed]
+
+
+def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:
+    """By another server of ours, that is: granian would share the port with it."""
+    with ServerProcess("--engine", "fake", "--host", "localhost") as server:
+        ended = _start("--port", str(server.port), "--log-format", "human")
+
+    assert 1 == ended.returncode
+    assert [True] == [f"can't listen on 127.0.0.1:{server.port}: Address already in use" in ended.stderr.strip()]
+    assert 1 == len(ended.stderr.splitlines())

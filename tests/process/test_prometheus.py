@@ -1,0 +1,98 @@
+"""The dashboard and the alert rules in a real Prometheus that scrapes a real server, where Prometheus is installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+from restarts import BODY, until
+from server_process import ServerProcess, free_port
+
+from nearfar.cli.assets.monitoring import read_part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROMETHEUS = shutil.which("prometheus")
+pytestmark = pytest.mark.skipif(not PROMETHEUS, reason="prometheus isn't installed")
+
+VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$model": ".*"}
+EMPTY = {"nearfar_engine_memory_bytes"}  # of engines whose libraries tell
+
+
+@contextmanager
+def prometheus(folder: Path, server: ServerProcess) -> Iterator[str]:
+    """Run Prometheus, twice a second at the server; give its address."""
+    (folder / "alerts.yml").write_text(read_part("alerts"))
+    target = {"job_name": "nearfar", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
+    every = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+    settings = {"global": every, "rule_files": ["alerts.yml"], "scrape_configs": [target]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    port = free_port()
+    assert PROMETHEUS
+    command = [
+        PROMETHEUS,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+    with subprocess.Popen(command, cwd=folder) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            until(lambda: _answers(f"{url}/-/ready"), 30)
+            until(lambda: bool(_query(url, "up == 1")), 30)
+            yield url
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _use(server: ServerProcess) -> None:
+    """Let everything happen that is counted, but for failed loads."""
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for text in ("one", "word " * 300, "boom"):
+            client.post("/v1/embeddings", json={**BODY, "input": text})
+        [model] = client.get("/v1/models").json()["data"]
+        client.post("/admin/models/unload", json={"model": model["id"]})
+        client.post("/v1/embeddings", json=BODY)
+
+
+def _query(url: str, expression: str) -> list[Any]:
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}).json()
+    assert "success" == answer["status"], answer
+    found: list[Any] = answer["data"]["result"]
+    return found
+
+
+def test_every_panel_has_data_and_every_alert_is_evaluated(tmp_path: Path) -> None:
+    panels = json.loads(read_part("dashboard"))["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+    with ServerProcess("--engine", "fake") as server, prometheus(tmp_path, server) as url:
+        for _ in range(8):
+            _use(server)
+            time.sleep(0.5)
+        empty = [expression for expression in expressions if not _query(url, expression)]
+        groups = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"]
+
+    assert [] == [expression for expression in empty if not any(name in expression for name in EMPTY)]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {"ok"} == {rule["health"] for rule in rules}
+    assert len(expressions) > len(empty) + 20

@@ -1,0 +1,96 @@
+"""Serving https, with a certificate that openssl makes for the test."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import httpx2
+import pytest
+from openai import OpenAI
+from server_process import ServerProcess, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("openssl"), reason="openssl, which makes certificates, isn't installed"
+)
+
+
+def make_certificate(folder: Path, *more: str) -> tuple[str, str]:
+    """Make a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    files = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=nearfar"]
+    options = [*(more or ["-nodes"]), "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
+    subprocess.run([*command, *options], check=True, capture_output=True, timeout=60)
+    return files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def server(files: tuple[str, str]) -> Iterator[ServerProcess]:
+    with ServerProcess("--engine", "fake", "--tls-cert", files[0], "--tls-key", files[1]) as server:
+        yield server
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_a_client_that_verifies_the_certificate_is_answered(
+    server: ServerProcess, files: tuple[str, str], version: ssl.TLSVersion
+) -> None:
+    trust = ssl.create_default_context(cafile=files[0])
+    trust.minimum_version = trust.maximum_version = version
+    with httpx2.Client(verify=trust) as http:
+        client = OpenAI(base_url=f"{server.url}/v1", api_key="unused", http_client=http)
+
+        reply = client.embeddings.create(model="text-embedding-3-small", input="hello")
+
+    assert 384 == len(reply.data[0].embedding)
+    assert any(entry["message"].startswith(f"serving on {server.url} ") for entry in server.log)
+
+
+def test_a_client_that_does_not_know_the_certificate_hangs_up(server: ServerProcess) -> None:
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{server.url}/health")
+
+
+def test_plain_http_is_not_answered(server: ServerProcess) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{server.port}/health")
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "says"),
+    [
+        ("cert.pem", "nowhere.pem", "tls_key: {}/nowhere.pem can't be read (No such file or directory)"),
+        ("nowhere.pem", "key.pem", "tls_cert: {}/nowhere.pem can't be read (No such file or directory)"),
+        ("key.pem", "cert.pem", "aren't a certificate and its key, in PEM and without a password"),
+        ("cert.pem", "locked/key.pem", "aren't a certificate and its key, in PEM and without a password"),
+        ("cert.pem", "other/key.pem", "aren't a certificate and its key, in PEM and without a password"),
+        ("cert.pem", None, "tls_cert and tls_key: one without the other is of no use"),
+    ],
+)
+def test_files_that_cannot_serve_end_the_start_with_one_sentence(
+    cert: str, key: str | None, says: str, tmp_path: Path
+) -> None:
+    make_certificate(tmp_path)
+    for name, more in (("locked", ["-passout", "pass:secret"]), ("other", [])):
+        (tmp_path / name).mkdir()
+        make_certificate(tmp_path / name, *more)
+    options = ["--tls-cert", str(tmp_path / cert), *(["--tls-key", str(tmp_path / key)] if key else [])]
+    command = [sys.executable, "-m", "nearfar", "serve", "--port", str(free_port()), "--log-format", "human", *options]
+
+    ended = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 1 == ended.returncode
+    assert says.format(tmp_path) in ended.stderr
+    assert 1 == len(ended.stderr.splitlines())

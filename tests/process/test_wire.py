@@ -1,0 +1,224 @@
+"""What isn't HTTP as it should be, or comes slowly: a real server, and bytes sent to it as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import statistics
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECEIVE_S = 2.0
+BODY = json.dumps({"model": "text-embedding-3-small", "input": "a"}).encode()
+SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+TE = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[ServerProcess]:
+    with ServerProcess("--engine", "fake", NEARFAR_RECEIVE_S=str(RECEIVE_S)) as server:
+        yield server
+
+
+def post(headers: bytes, body: bytes = b"") -> bytes:
+    return b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n" + body
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=3 * RECEIVE_S)
+
+
+def answers_to(server: ServerProcess, sent: bytes) -> list[bytes]:
+    """Send bytes and read until the server closes; give each answer's status."""
+    with connect(server) as connection:
+        got = b""
+        try:
+            connection.sendall(sent)
+            while more := connection.recv(65536):
+                got += more
+        except ConnectionError:  # closed with something of ours unread
+            pass
+    return re.findall(rb"HTTP/1\.[01] (\d{3})", got)
+
+
+# Where two readers could disagree on where the request ends: one answer, then the connection is closed.
+AMBIGUOUS = {
+    "a length and chunks": (b"200", post(TE + b"Content-Length: %d\r\n" % len(CHUNKED + SMUGGLED), CHUNKED + SMUGGLED)),
+    "chunks and a short length": (b"200", post(b"Content-Length: 4\r\n" + TE, CHUNKED + SMUGGLED)),
+    "an unknown coding": (b"400", post(b"Transfer-Encoding: xchunked\r\n", CHUNKED + SMUGGLED)),
+    "a coding after chunks": (b"400", post(b"Transfer-Encoding: chunked, identity\r\n", CHUNKED + SMUGGLED)),
+    "a coding after chunks, apart": (b"400", post(TE + b"Transfer-Encoding: x\r\n", CHUNKED + SMUGGLED)),
+    "identity": (b"400", post(b"Transfer-Encoding: identity\r\n" + LENGTH, BODY + SMUGGLED)),
+    "a space before the colon": (b"400", post(b"Transfer-Encoding : chunked\r\n" + LENGTH, BODY + SMUGGLED)),
+    "a space before the name": (b"400", post(b" Transfer-Encoding: chunked\r\n" + LENGTH, BODY + SMUGGLED)),
+    "a vertical tab": (b"400", post(b"Transfer-Encoding:\x0bchunked\r\n", CHUNKED + SMUGGLED)),
+    "chunks in HTTP/1.0": (b"400", post(TE, CHUNKED + SMUGGLED).replace(b"/1.1", b"/1.0", 1)),
+    "two lengths": (b"400", post(LENGTH + b"Content-Length: 4\r\n", BODY + SMUGGLED)),
+    "a list of lengths": (b"400", post(LENGTH.replace(b"\r", b", 4\r"), BODY + SMUGGLED)),
+    "a length with a sign": (b"400", post(LENGTH.replace(b": ", b": +"), BODY + SMUGGLED)),
+    "a length below zero": (b"400", post(b"Content-Length: -1\r\n", BODY + SMUGGLED)),
+    "a length in hex": (b"400", post(b"Content-Length: 0x2e\r\n", BODY + SMUGGLED)),
+    "a length past counting": (b"400", post(b"Content-Length: " + b"9" * 30 + b"\r\n", BODY + SMUGGLED)),
+    "a folded header": (b"400", post(b"X-A: b\r\n c\r\n" + LENGTH, BODY + SMUGGLED)),
+    "a folded coding": (b"400", post(b"Transfer-Encoding:\r\n chunked\r\n", CHUNKED + SMUGGLED)),
+    "a bare CR": (b"400", post(b"X-A: b\rTransfer-Encoding: chunked\r\n" + LENGTH, BODY + SMUGGLED)),
+    "a NUL": (b"400", post(b"X-A: b\0c\r\n" + LENGTH, BODY + SMUGGLED)),
+    "no protocol": (b"400", b"GET /health/live\r\n\r\n"),
+    "another protocol": (b"400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 10),
+    "a chunk below zero": (b"499", post(TE, b"-1\r\n" + BODY + SMUGGLED)),
+    "a chunk with 0x": (b"499", post(TE, b"0x" + CHUNKED + SMUGGLED)),
+    "a chunk past counting": (b"499", post(TE, b"f" * 17 + b"\r\n" + BODY + SMUGGLED)),
+    "a chunk that goes on": (b"499", post(TE, CHUNKED.replace(b"\r\n0", b"XX0") + SMUGGLED)),
+    "chunks by bare LF": (b"499", post(TE, CHUNKED.replace(b"\r\n", b"\n") + SMUGGLED)),
+    "LF in a chunk's extension": (b"499", post(TE, CHUNKED.replace(b"\r\n", b";a\nb\r\n", 1) + SMUGGLED)),
+    "an endless extension": (b"499", post(TE, CHUNKED.replace(b"\r\n", b";" + b"a" * 100_000 + b"\r\n", 1))),
+}
+
+
+@pytest.mark.parametrize("probe", AMBIGUOUS)
+def test_a_request_that_ends_in_two_places_never_hides_another(probe: str, wire: ServerProcess) -> None:
+    expected, sent = AMBIGUOUS[probe]
+
+    assert [expected] == answers_to(wire, sent)
+
+
+# Where all agree: what follows is a request of its own, and answered as such.
+PLAIN = {
+    "a tab": post(b"Transfer-Encoding:\tchunked\r\n", CHUNKED + SMUGGLED),
+    "chunks, said twice": post(TE + TE, CHUNKED + SMUGGLED),
+    "another coding before chunks": post(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKED + SMUGGLED),
+    "the same length twice": post(LENGTH + LENGTH, BODY + SMUGGLED),
+    "a body that no route reads": b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+    + LENGTH
+    + b"\r\n"
+    + BODY
+    + SMUGGLED,
+}
+
+
+@pytest.mark.parametrize("probe", PLAIN)
+def test_a_second_request_is_one_only_where_the_first_has_ended(probe: str, wire: ServerProcess) -> None:
+    answers = answers_to(wire, PLAIN[probe])
+
+    assert [b"200", b"404"] == answers
+
+
+@pytest.mark.parametrize(
+    ("expected", "headers"),
+    [
+        (b"200", b"".join(b"x-%d: a\r\n" % at for at in range(98))),
+        (b"431", b"".join(b"x-%d: a\r\n" % at for at in range(100))),
+        (b"200", b"x: " + b"a" * 200_000 + b"\r\n"),
+        (b"431", b"x: " + b"a" * 2_000_000 + b"\r\n"),
+    ],
+)
+def test_a_head_has_at_most_100_headers_and_about_400_kilobytes(
+    expected: bytes, headers: bytes, wire: ServerProcess
+) -> None:
+    sent = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + headers + b"\r\n"
+
+    assert [expected] == answers_to(wire, sent)
+
+
+def test_a_path_has_at_most_64_kilobytes(wire: ServerProcess) -> None:
+    assert [b"414"] == answers_to(wire, b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("expected", "sent"),
+    [([], b"POST /v1/embeddings HTTP/1.1\r\nHost: loc"), ([b"408"], post(b"Content-Length: 100\r\n", b"{"))],
+    ids=["head", "body"],
+)
+def test_who_never_ends_a_request_is_hung_up_on(expected: list[bytes], sent: bytes, wire: ServerProcess) -> None:
+    started = time.monotonic()
+
+    answers = answers_to(wire, sent)
+
+    assert expected == answers
+    assert RECEIVE_S * 0.9 < time.monotonic() - started < RECEIVE_S * 2
+
+
+def test_who_sends_too_much_is_told_so_and_can_go_on(wire: ServerProcess) -> None:
+    """Though the answer is certain after the head: a connection that ends under who is sending tells them nothing."""
+    much = b"[" * 30_000_000
+    for _ in range(5):
+        with connect(wire) as connection:
+            connection.sendall(post(b"Content-Length: %d\r\n" % len(much), much))
+            connection.sendall(post(LENGTH + b"Connection: close\r\n", BODY))
+            got = b""
+            while more := connection.recv(65536):
+                got += more
+        assert [b"413", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3})", got)
+
+
+def test_who_asks_before_sending_too_much_is_told_at_once(wire: ServerProcess) -> None:
+    began = time.monotonic()
+
+    with connect(wire) as connection:
+        connection.sendall(post(b"Content-Length: 30000000\r\nExpect: 100-continue\r\n"))
+        got = connection.recv(65536)
+
+    assert got.startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - began < 1.5
+
+
+def test_dripping_a_body_does_not_win_time(wire: ServerProcess) -> None:
+    started = time.monotonic()
+    with connect(wire) as connection:
+        connection.sendall(post(b"Content-Length: 100000\r\n"))
+        connection.settimeout(0.05)
+        got = b""
+        while not got and time.monotonic() - started < RECEIVE_S * 2:
+            connection.sendall(b" ")
+            try:
+                got = connection.recv(1000)
+            except TimeoutError:
+                continue
+
+    assert got.startswith(b"HTTP/1.1 408")
+
+
+def _p99_ms(client: httpx.Client) -> float:
+    """Measure 200 requests, one after the other."""
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        assert 200 == client.post("/v1/embeddings", content=BODY).status_code
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.quantiles(times, n=100)[98]
+
+
+def test_200_slow_senders_leave_the_others_their_pace() -> None:
+    """Half of them don't end their heads, half their bodies. The middle of five rounds counts: machines have moods."""
+    with ServerProcess("--engine", "fake") as server, httpx.Client(base_url=server.url, timeout=10) as client:
+        alone, beside = [], []
+        for _ in range(5):
+            alone.append(_p99_ms(client))
+            with ExitStack() as slow:
+                for at in range(200):
+                    connection = slow.enter_context(connect(server))
+                    connection.sendall(post(b"Content-Length: 1000\r\n", b"{") if at % 2 else post(b"x: a")[:-2])
+                beside.append(_p99_ms(client))
+
+    assert statistics.median(beside) <= 2 * statistics.median(alone)
+
+
+@pytest.mark.parametrize("given", [b"a\r\nset-cookie: x=1", b"a\nset-cookie: x=1", b"a\x00b", b"<script>", b"a b"])
+def test_a_callers_request_id_adds_no_header(given: bytes, wire: ServerProcess) -> None:
+    with connect(wire) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nx-request-id: " + given + b"\r\n\r\n")
+        got = connection.recv(65536)
+
+    assert b"set-cookie" not in got
+    assert not got.startswith(b"HTTP/1.1 200") or re.search(rb"\r\nx-request-id: [\w.-]{1,128}\r\n", got)

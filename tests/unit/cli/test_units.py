@@ -1,0 +1,185 @@
+"""Units as systemd and launchd read them, without either running."""
+
+from __future__ import annotations
+
+import plistlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from nearfar.cli.units import launchd, systemd
+from nearfar.cli.units.environment import read_variables, write_variables
+from nearfar.cli.units.order import UnitOrder
+from nearfar.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+KEY = 'sk-$HOME`id`"quoted"\\\'%n'
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment["PATH"] = "/usr/bin:/bin"
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def ordered(folder: Path, **changes: Any) -> UnitOrder:
+    order = UnitOrder(
+        name="nearfar",
+        python=Path(sys.executable),
+        config=None,
+        environment=folder / "nearfar.env",
+        drain_s=30,
+        uid=501,
+        root=folder / "root",
+        home=folder / "home",
+        user_config=folder / "home/.config",
+    )
+    return msgspec.structs.replace(order, **changes)
+
+
+CONFIG = {"config": Path('/srv/100 %/$HOME/it\'s "mine".toml')}
+SYSTEM = {"system": True}
+RUN_AS = {"system": True, "run_as": "daemon"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, f"ExecStart={sys.executable} -m nearfar serve --log-format json"),
+        ({}, "WantedBy=default.target"),
+        ({}, "Restart=always"),
+        ({}, "ExecReload=/bin/kill -HUP $MAINPID"),
+        ({}, "KillSignal=SIGTERM"),
+        ({}, "NoNewPrivileges=yes"),
+        ({}, "LimitNOFILE=65536"),
+        ({}, "TimeoutStopSec=45"),
+        ({}, "ProtectSystem=full"),
+        ({"drain_s": 600.0}, "TimeoutStopSec=615"),
+        (CONFIG, r"WorkingDirectory=/srv/100 %%/$HOME"),
+        (SYSTEM, "WantedBy=multi-user.target"),
+        (SYSTEM, "DynamicUser=yes"),
+        (SYSTEM, "ProtectSystem=strict"),
+        (SYSTEM, "CacheDirectory=nearfar"),
+        (SYSTEM, "Environment=NEARFAR_CACHE=/var/cache/nearfar/converted"),
+        (RUN_AS, "User=daemon"),
+    ],
+)
+def test_a_systemd_unit_says(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
+    assert line in systemd.render(ordered(tmp_path, **changes)).splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
+@pytest.mark.parametrize("changes", [{}, CONFIG, SYSTEM, RUN_AS, {"name": "second.one"}], ids=str)
+def test_systemd_finds_no_fault_with_a_unit(changes: dict[str, Any], tmp_path: Path) -> None:
+    order = ordered(tmp_path, **changes)
+    unit = tmp_path / f"{order.name}.service"
+    unit.write_text(systemd.render(order))
+    mode = [] if order.system else ["--user"]
+
+    ended = run("systemd-analyze", "verify", *mode, str(unit), XDG_RUNTIME_DIR=str(tmp_path))
+
+    assert (0, "") == (ended.returncode, ended.stdout + ended.stderr)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
+def test_systemd_finds_fault_with_a_line_that_it_does_not_know(tmp_path: Path) -> None:
+    """Without this, the test above could pass by a command that looks at nothing."""
+    unit = tmp_path / "nearfar.service"
+    unit.write_text(systemd.render(ordered(tmp_path)).replace("UMask=", "UMaks="))
+
+    ended = run("systemd-analyze", "verify", str(unit))
+
+    assert "UMaks" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "value"),
+    [
+        ({}, "Label", "nearfar"),
+        ({}, "KeepAlive", True),
+        ({}, "ExitTimeOut", 45),
+        ({}, "SoftResourceLimits", {"NumberOfFiles": 65536}),
+        (CONFIG, "WorkingDirectory", "/srv/100 %/$HOME"),
+        (RUN_AS, "UserName", "daemon"),
+    ],
+)
+def test_a_property_list_comes_back_as_it_was_meant(
+    changes: dict[str, Any], key: str, value: object, tmp_path: Path
+) -> None:
+    unit = plistlib.loads(launchd.render(ordered(tmp_path, **changes)).encode())
+
+    assert value == unit[key]
+
+
+def test_launchd_runs_the_command_with_the_variables_of_the_file(tmp_path: Path) -> None:
+    """The command line is run as launchd would, with a program in nearfar's place."""
+    order = ordered(tmp_path, **CONFIG)
+    write_variables(order.environment, {"NEARFAR_API_KEY": KEY})
+    arguments = plistlib.loads(launchd.render(order).encode())["ProgramArguments"]
+    arguments[5:7] = ["-c", "import os, sys; print(os.environ['NEARFAR_API_KEY'], *sys.argv[1:], sep='\\n')"]
+
+    ended = run(*arguments)
+
+    assert [KEY, "serve", "--config", str(CONFIG["config"]), "--log-format", "json"] == ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_units_go_where_their_manager_looks(tmp_path: Path, *, system: bool) -> None:
+    order = ordered(tmp_path, system=system)
+
+    found = [str(way.unit_file(order).relative_to(tmp_path)) for way in (systemd, launchd)]
+
+    assert found == (
+        ["root/etc/systemd/system/nearfar.service", "root/Library/LaunchDaemons/nearfar.plist"]
+        if system
+        else ["home/.config/systemd/user/nearfar.service", "home/Library/LaunchAgents/nearfar.plist"]
+    )
+
+
+def test_variables_come_back_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "nearfar.env"
+
+    write_variables(file, {"NEARFAR_API_KEY": KEY, "NEARFAR_PORT": "9001"})
+
+    assert {"NEARFAR_API_KEY": KEY, "NEARFAR_PORT": "9001"} == read_variables(file)
+    assert 0o600 == file.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ("A=b", {"A": "b"}),
+        ("A='b c'", {"A": "b c"}),
+        ('  A="b \\"c\\""  ', {"A": 'b "c"'}),
+        ("A=", {"A": ""}),
+        ("# A=b", {}),
+        ("", {}),
+    ],
+)
+def test_a_line_that_somebody_wrote_is_read_as_systemd_reads_it(
+    line: str, variables: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "nearfar.env"
+    file.touch(mode=0o600)
+    file.write_text(line)
+
+    assert variables == read_variables(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "says"),
+    [("export A=b\n", 0o600, 'line 1 is not NAME="value"'), ("A=b\n", 0o640, "others may read it")],
+)
+def test_a_file_of_variables_that_cannot_be_used_is_refused(text: str, mode: int, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "nearfar.env"
+    file.write_text(text)
+    file.chmod(mode)
+
+    with pytest.raises(ConfigError, match=says):
+        read_variables(file)

@@ -1,0 +1,85 @@
+"""On every route that takes a body, an explicit null and a field that nobody knows change nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import msgspec
+import pytest
+from conftest import calling
+
+from nearfar.dialects.kit.base import installed_dialects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from litestar import Litestar
+
+    from nearfar.dialects.kit.description import Described
+
+pytestmark = pytest.mark.anyio
+
+# What differs from answer to answer by itself: ids, times, and how long something took.
+_VOLATILE = {"id", "created", "created_at", "timestamp", "processing_time", "uptime", "state", "requests"}
+_WITHOUT_BODY = {"/v1/check-api-key", "/v1/v1/check-api-key"}
+
+
+def _posts() -> Iterator[tuple[str, str, Described]]:
+    """Give every POST: its dialect, its path, and what is said of it."""
+    for dialect in installed_dialects():
+        for handler in dialect.handlers:
+            if "POST" in handler.http_methods:
+                yield from ((dialect.name, path, handler.opt["described"]) for path in sorted(handler.paths))
+        yield from ((dialect.name, route.path, route.described) for route in dialect.shared)
+
+
+POSTS = [(name, path, about) for name, path, about in _posts() if path not in _WITHOUT_BODY]
+
+
+@pytest.mark.parametrize(
+    ("path", "about"), [post[1:] for post in POSTS], ids=[f"{name} {path}" for name, path, _ in POSTS]
+)
+async def test_nulls_and_unknown_fields_count_as_absent(path: str, about: Described, every_kind: Litestar) -> None:
+    said: Any = about.example
+    optional = _optional(about.body, said)
+
+    async with calling(every_kind) as client:
+        plain = await client.post(path, json=said)
+        nulled = await client.post(path, json=_with(said, dict.fromkeys(optional)))
+        unknown = await client.post(path, json=_with(said, {"no_such_field": {"a": [1]}, "metadata": None}))
+
+    assert plain.status_code in {200, 501}, plain.text  # what Ollama does and this server doesn't is told as such
+    assert _settled(plain.json()) == _settled(nulled.json())
+    assert _settled(plain.json()) == _settled(unknown.json())
+
+
+def _with(said: Any, more: dict[str, Any]) -> Any:
+    return [_with(one, more) for one in said] if isinstance(said, list) else {**more, **said}
+
+
+def _optional(body: Any, said: Any) -> list[str]:
+    """Name the fields that the example leaves out and the body may leave out."""
+    if get_origin(body) is Annotated:
+        return _optional(get_args(body)[0], said)
+    if get_origin(body) is list:
+        return _optional(get_args(body)[0], said[0])
+    if isinstance(body, tuple):
+        return _optional(next(kind for kind in body if _takes(kind, said)), said)
+    fields = msgspec.structs.fields(body)
+    return [field.encode_name for field in fields if not field.required and field.encode_name not in said]
+
+
+def _takes(kind: Any, said: Any) -> bool:
+    return all(field.encode_name in said for field in msgspec.structs.fields(kind) if field.required)
+
+
+def _settled(answer: Any) -> Any:
+    """Leave out what differs by itself."""
+    if isinstance(answer, dict):
+        return {key: _settled(value) for key, value in answer.items() if key not in _VOLATILE and not _is_time(key)}
+    return [_settled(item) for item in answer] if isinstance(answer, list) else answer
+
+
+def _is_time(key: str) -> bool:
+    return re.search(r"duration|_ms$|_at$", key) is not None

@@ -1,0 +1,77 @@
+"""Where several dialects have one path, the body tells whose a request is, errors and all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from litestar import Litestar, Response
+from litestar.datastructures import State
+
+from nearfar import Settings
+from nearfar.core.errors import InputError, NearfarError
+from nearfar.dialects.kit.base import Dialect, ErrorRow, SharedRoute, json_response
+from nearfar.dialects.kit.description import Described
+from nearfar.dialects.kit.shared_routes import shared_router
+
+if TYPE_CHECKING:
+    from nearfar.dialects.kit.base import AnyRequest
+
+pytestmark = pytest.mark.anyio
+
+
+def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
+    """Make a dialect that answers with its name, and refuses in it whatever says so."""
+
+    async def answer(request: AnyRequest) -> Response[bytes]:
+        if b"wrong" in await request.body():
+            raise InputError("wrong")
+        if b"odd" in await request.body():
+            raise ZeroDivisionError
+        return json_response(name)
+
+    def render(error: NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001
+        return f"{name} says {sentence}"
+
+    errors: dict[type[NearfarError], ErrorRow] = {NearfarError: ErrorRow(418)}
+    return Dialect(
+        name=name,
+        handlers=[],
+        errors=errors,
+        render_error=render,
+        prefixes=(prefix,),
+        shared=[
+            SharedRoute(
+                path="/shared", fields=(field,), turn=turn, answer=answer, described=Described(summary="Answers")
+            )
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "answer"),
+    [
+        ('{"one": 1}', 200, "first"),
+        ('{"two": [{"one": 1}]}', 200, "second"),
+        ('{"two": "wrong"}', 418, "second says wrong"),
+        ('{"one": "wrong"}', 418, "first says wrong"),
+        ('{"one": 1, "two": 2}', 200, "second"),  # it is asked first
+        ('{"neither": 1}', 200, "second"),  # the path is the second's
+        ("[1]", 200, "second"),
+        ("not json", 200, "second"),
+        (
+            '{"one": "odd"}',
+            418,
+            "first says the server failed on this request; its log says why under this request's id",
+        ),
+    ],
+)
+async def test_a_field_of_the_body_tells_whose_a_request_is(body: str, status: int, answer: str) -> None:
+    dialects = [speaking("first", "one", "/", turn=1), speaking("second", "two", "/shared")]
+    state = State({"settings": Settings()})
+    app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None, state=state)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
+        found = await client.post("/shared", content=body)
+
+    assert (status, answer) == (found.status_code, found.json())

@@ -1,0 +1,115 @@
+"""What is noted of requests: which dialect's they were, how long each part took, and no more labels than there are."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import calling, running
+from prometheus_client.parser import text_string_to_metric_families
+
+from nearfar import Settings
+
+if TYPE_CHECKING:
+    import httpx
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+SENT: list[tuple[str, str, dict[str, Any] | None, str, int]] = [
+    ("POST", "/v1/embeddings", {"model": "m", "input": "one"}, "openai", 404),
+    ("POST", "/v1/embeddings", {"model": MODEL, "input": "one"}, "openai", 200),
+    ("POST", "/v2/embed", {"model": "m", "input_type": "search_query", "texts": ["one"]}, "cohere", 404),
+    ("POST", "/embed", {"inputs": "one"}, "tei", 200),
+    ("POST", "/tokenize", {"inputs": "one"}, "tei", 200),
+    ("POST", "/tokenize", {"model": MODEL, "prompt": "one"}, "vllm", 200),
+    ("POST", "/api/embed", {"model": MODEL, "input": "one"}, "ollama", 200),
+    ("GET", "/v1/nothing", None, "openai", 404),
+    ("GET", "/health/live", None, "native", 200),
+    ("DELETE", "/v2/embed", None, "cohere", 405),
+]
+
+
+async def counted(client: httpx.AsyncClient) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Give the samples of each name, with their labels."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families((await client.get("/metrics")).text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+async def test_requests_are_counted_by_their_dialect() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        for method, path, body, _, _ in SENT:
+            await client.request(method, path, json=body)
+        found = await counted(client)
+
+    expected: dict[tuple[str, str], int] = {}
+    for *_, dialect, status in SENT:
+        expected[dialect, str(status)] = expected.get((dialect, str(status)), 0) + 1
+    got: dict[tuple[str, str], float] = {}
+    for labels, value in found["nearfar_request_seconds_count"]:
+        key = labels["dialect"], labels["status"]
+        got[key] = got.get(key, 0) + value
+    assert expected == got
+
+
+async def test_the_parts_of_a_job_are_timed_by_model_and_failures_are_counted_by_kind() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        for text in ("one", "two", "boom"):
+            await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": text})
+        found = await counted(client)
+
+    of = {"model": MODEL, "task": "embed"}
+    for part in ("tokenise", "queue", "run"):
+        assert [(of, 2.0)] == found[f"nearfar_{part}_seconds_count"]
+    assert [({"dialect": "openai"}, 2.0)] == found["nearfar_render_seconds_count"]
+    assert [({"task": "embed", "failure": "EngineFailed"}, 1.0)] == found["nearfar_jobs_failed_total"]
+    assert [({"model": MODEL}, 1.0)] == found["nearfar_batches_failed_total"]
+
+
+async def test_the_share_of_padding_is_that_of_the_batch() -> None:
+    """Rows of 3 and of 12 tokens, with the special ones, are padded to 24, of which 9 are padding."""
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        before = await counted(client)
+        await client.post("/v1/embeddings", json={"model": MODEL, "input": ["one", "one " * 10]})
+        found = await counted(client)
+
+    assert "nearfar_batch_padding_share_sum" not in before
+    assert [({"model": MODEL}, 9 / 24)] == found["nearfar_batch_padding_share_sum"]
+    assert [({"model": MODEL}, 15.0)] == found["nearfar_batch_tokens_sum"]
+
+
+async def test_metrics_hold_no_word_of_a_caller() -> None:
+    """Each would be a series of its own, and told to whoever may read the metrics."""
+    headers = {"authorization": "Bearer sk-private", "x-request-id": "private", "user-agent": "private"}
+    sent: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a private sentence", "user": "private"}),
+        ("/v1/embeddings", {"model": "private", "input": "one"}),
+        ("/v1/embeddings?private=1", {"model": "text-embedding-3-small", "input": "a private boom"}),
+        ("/v1/models/private", {}),
+        ("/private", {}),
+    ]
+
+    async with running(Settings(engine="fake", api_key="sk-private")) as app, calling(app) as client:
+        statuses = [(await client.post(path, json=body, headers=headers)).status_code for path, body in sent]
+        wrong = await client.get("/metrics", headers={"authorization": "Bearer sk-wrongprivate"})
+        text = (await client.get("/metrics", headers=headers)).text
+
+    assert [200, 404, 500, 405, 404] == statuses
+    assert 401 == wrong.status_code
+    assert "nearfar_jobs_failed_total" in text
+    assert "private" not in text
+
+
+async def test_a_line_of_the_log_names_the_key_and_does_not_show_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Settings(engine="fake", api_key="sk-private")) as app, calling(app) as client:
+        with caplog.at_level(logging.DEBUG):
+            for key in ("sk-private", "sk-wrongprivate"):
+                await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+
+    ours = [record.__dict__["fields"] for record in caplog.records if record.name == "nearfar.http.access_log"]
+    assert [(200, "default"), (401, None)] == [(fields["status"], fields.get("key")) for fields in ours]
+    assert "private" not in str([record.__dict__ for record in caplog.records])

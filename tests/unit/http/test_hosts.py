@@ -1,0 +1,135 @@
+"""A server without a key, on one's own machine, answers that machine's programs and no stranger's web page."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import calling, running
+
+from nearfar import Settings
+from nearfar.dialects.kit.base import installed_dialects
+
+if TYPE_CHECKING:
+    import httpx
+
+pytestmark = pytest.mark.anyio
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 — nothing binds here
+BODY = {"model": "text-embedding-3-small", "input": "hello"}
+OURS = (
+    *("127.0.0.1:9000", "127.0.0.1", "localhost", "LOCALHOST:9000", "localhost.", "[::1]:9000", "nearfar.localhost"),
+    *("host.docker.internal:9000", "mac.local:9000", "192.168.1.5:9000", f"{socket.gethostname()}:9000"),
+)
+STRANGE = (
+    *("evil.example", "evil.example:9000", "localhost.evil.example", "127.0.0.1.evil.example", "localhostevil.example"),
+    *("evil.example#localhost", "local", "xlocalhost", "127.0.0.1@evil.example", "", "a\xff"),
+)
+
+
+async def status_of(settings: Settings, headers: dict[str, str], path: str = "/v1/embeddings") -> int:
+    sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    async with running(settings) as app, calling(app) as client:
+        return (await client.post(path, json=BODY, headers=sent)).status_code
+
+
+@pytest.mark.parametrize("host", OURS)
+async def test_this_machines_names_and_addresses_are_answered(faked: httpx.AsyncClient, host: str) -> None:
+    answer = await faked.post("/v1/embeddings", json=BODY, headers={"host": host})
+
+    assert 200 == answer.status_code
+
+
+@pytest.mark.parametrize("host", STRANGE)
+async def test_a_name_that_a_stranger_may_have_pointed_here_is_refused(faked: httpx.AsyncClient, host: str) -> None:
+    """DNS rebinding: the page's own name, resolved to 127.0.0.1 the second time, keeps it in the Host header."""
+    answer = await faked.post("/v1/embeddings", json=BODY, headers=[(b"host", host.encode("latin-1"))])
+
+    assert 403 == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("expected", "host", "settings"),
+    [
+        (200, "evil.example", Settings(engine="fake", host=EVERYWHERE, no_auth=True)),
+        (401, "evil.example", Settings(engine="fake", api_key="a-key")),
+        (401, "evil.example", Settings(engine="fake", api_key="a-key", host=EVERYWHERE)),
+        (200, "evil.example", Settings(engine="fake", allowed_hosts=("*",))),
+        (200, "Embed.Example:9000", Settings(engine="fake", allowed_hosts=("embed.example",))),
+        (200, "a.b.example", Settings(engine="fake", allowed_hosts=("*.b.example",))),
+        (403, "b.example", Settings(engine="fake", allowed_hosts=("*.b.example",))),
+        (403, "ab.example", Settings(engine="fake", allowed_hosts=("*.b.example",))),
+        (200, "127.0.0.1:9000", Settings(engine="fake", allowed_hosts=("embed.example",))),
+        (403, "evil.example", Settings(engine="fake", host=EVERYWHERE, no_auth=True, allowed_hosts=("a.example",))),
+        (403, "evil.example", Settings(engine="fake", host=EVERYWHERE, api_key="a-key", allowed_hosts=("a.example",))),
+    ],
+)
+async def test_who_listens_to_others_or_asks_for_a_key_answers_any_host_unless_some_are_listed(
+    expected: int, host: str, settings: Settings
+) -> None:
+    assert expected == await status_of(settings, {"host": host})
+
+
+@pytest.mark.parametrize(
+    ("expected", "origin"),
+    [
+        (403, "https://evil.example"),
+        (403, "http://6.6.6.6"),
+        (403, "http://localhost.evil.example"),
+        (403, "null"),
+        (403, ""),
+        (200, "http://127.0.0.1:9000"),
+        (200, "http://localhost:3000"),
+        (200, "http://[::1]:3000"),
+        (200, "app://obsidian.md"),
+        (200, "chrome-extension://abcdef"),
+        (200, "https://app.example"),
+        (403, "https://app.example:8443"),
+    ],
+)
+async def test_a_strangers_page_may_not_even_send(expected: int, origin: str) -> None:
+    """It couldn't read the answer anyway, but what it sends would run, and could unload a model."""
+    settings = Settings(engine="fake", cors_origins=("https://app.example",))
+    headers = {"host": "127.0.0.1:9000", "origin": origin, "content-type": "text/plain"}
+
+    assert expected == await status_of(settings, headers)
+
+
+@pytest.mark.parametrize("path", [*sorted({route for d in installed_dialects() for route in d.prefixes}), "/nowhere"])
+async def test_the_refusal_has_the_shape_of_whoever_was_asked_and_the_way_out(
+    faked: httpx.AsyncClient, path: str
+) -> None:
+    answer = await faked.post(path, headers={"host": "evil.example"})
+    health = await faked.get("/health/live", headers={"host": "evil.example"})
+
+    assert 403 == answer.status_code
+    assert "'evil.example' is no name of this server; add it to allowed_hosts" in answer.text
+    assert 200 == health.status_code
+
+
+def preflight(origin: str) -> dict[str, str]:
+    return {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type, x-stainless-lang",
+    }
+
+
+@pytest.mark.parametrize("origins", [(), ("https://app.example",), ("*",)])
+@pytest.mark.parametrize("origin", ["https://app.example", "https://evil.example"])
+async def test_only_pages_that_are_listed_may_read_answers(origins: tuple[str, ...], origin: str) -> None:
+    settings = Settings(engine="fake", api_key="a-key", cors_origins=origins)
+    may = bool({origin, "*"} & {*origins})
+
+    async with running(settings) as app, calling(app) as client:
+        asked = await client.options("/v1/embeddings", headers=preflight(origin))
+        headers: dict[str, Any] = {"origin": origin, "authorization": "Bearer a-key"}
+        sent = await client.post("/v1/embeddings", json=BODY, headers=headers)
+
+    assert may == (asked.headers.get("access-control-allow-origin") in {origin, "*"})
+    assert may == (sent.headers.get("access-control-allow-origin") in {origin, "*"})
+    assert may == asked.is_success
+    if may:
+        assert "authorization" in asked.headers["access-control-allow-headers"].lower()
+        assert "x-request-id" in sent.headers["access-control-expose-headers"]

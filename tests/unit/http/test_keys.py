@@ -1,0 +1,211 @@
+"""Keys: several, named, known by their hashes, each for what it is for; the file of them may change meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import calling, running
+
+from nearfar import Settings
+from nearfar.core.errors import ConfigError
+from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.http.keys import KeyRing, make_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+EMBED = ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a cat"})
+RERANK = ("/v1/rerank", {"query": "cat", "documents": ["a cat"]})
+UNLOAD = ("/admin/models/unload", {"model": BUILTIN_MODEL})
+
+
+def entry(name: str, key: str, more: str = "") -> str:
+    return f'[[keys]]\nname = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n{more}\n'
+
+
+def lay(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+def test_a_made_key_is_found_by_its_entry_which_does_not_hold_it(file: Path) -> None:
+    key, made = make_key("app", ("embed",))
+    file.write_text(made)
+
+    found = KeyRing(None, file).find(key.encode())
+
+    assert found
+    assert ("app", ("embed",)) == (found.entry.name, found.entry.scopes)
+    assert key not in made
+    assert 256 <= 8 * len(key.removeprefix("nf-")) * 3 / 4
+
+
+def test_the_setting_and_the_file_are_both_good_and_nothing_else_is(file: Path) -> None:
+    file.write_text(entry("one", "k1") + entry("two", "k2"))
+    ring = KeyRing("own", file)
+
+    names = [found and found.entry.name for found in map(ring.find, (b"own", b"k1", b"k2", b"k3", b""))]
+
+    assert ["default", "one", "two", None, None] == names
+
+
+def test_a_changed_file_counts_within_a_second_and_limits_stay_as_spent(file: Path) -> None:
+    clock = Clock()
+    file.write_text(entry("one", "k1", "max_concurrent = 1"))
+    ring = KeyRing(None, file, clock)
+    first = ring.find(b"k1")
+
+    file.write_text(entry("one", "k1", "max_concurrent = 1") + entry("new", "k2"))
+    before = ring.find(b"k2")
+    clock.now += 1.1
+    after = ring.find(b"k2")
+
+    assert before is None
+    assert after
+    assert first is ring.find(b"k1")
+
+
+def test_a_key_taken_out_is_no_longer_good(file: Path) -> None:
+    clock = Clock()
+    file.write_text(entry("one", "k1") + entry("two", "k2"))
+    ring = KeyRing(None, file, clock)
+
+    file.write_text(entry("two", "k2"))
+    clock.now += 1.1
+
+    assert ring.find(b"k1") is None
+    assert ring.find(b"k2")
+
+
+@pytest.mark.parametrize("broken", ["[[keys", '[[keys]]\nname = "one"', "", None])
+def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
+    file: Path, broken: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    file.write_text(entry("one", "k1"))
+    ring = KeyRing(None, file, clock)
+
+    if broken is None:
+        file.unlink()
+    else:
+        file.write_text(broken)
+    clock.now += 1.1
+
+    with caplog.at_level(logging.ERROR):
+        assert ring.find(b"k1")
+    assert "the keys stay as they were" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "keys"),
+        ('[[keys]]\nname = "a"\nsha256 = "short"', "sha256"),
+        ('[[keys]]\nname = "a b"\nsha256 = "' + "0" * 64 + '"', "name"),
+        (entry("a", "k", 'scopes = ["fly"]'), "scopes"),
+        (entry("a", "k", "color = 1"), "color"),
+        (entry("a", "k1") + entry("a", "k2"), "two keys are called 'a'"),
+    ],
+)
+def test_a_file_that_is_wrong_at_the_start_is_refused_with_its_place(file: Path, text: str, says: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(ConfigError, match=says) as refused:
+        KeyRing(None, file)
+    assert str(file) in str(refused.value)
+
+
+async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
+    lay(
+        file,
+        entry("e", "k-e", 'scopes = ["embed"]')
+        + entry("r", "k-r", 'scopes = ["rerank"]')
+        + entry("a", "k-a", 'scopes = ["admin"]')
+        + entry("usual", "k-u"),
+    )
+    table = {"k-e": (200, 403, 403), "k-r": (403, 200, 403), "k-u": (200, 200, 403), "k-a": (403, 403, 200)}
+
+    async with running(Settings(engine="fake", api_keys=str(file))) as app, calling(app) as client:
+        found = {
+            key: tuple([(await client.post(path, json=body, headers=bearer(key))).status_code for path, body in asked])
+            for key, asked in ((key, (EMBED, RERANK, UNLOAD)) for key in table)
+        }
+        refused = await client.post(*RERANK[:1], json=RERANK[1], headers=bearer("k-e"))
+
+    assert table == found
+    assert "the key 'e' is not for rerank; its scopes say what it is for" == refused.json()["message"]
+
+
+async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(file: Path) -> None:
+    lay(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
+
+    async with running(Settings(engine="fake", api_keys=str(file))) as app, calling(app) as client:
+        first = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
+        second = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
+        other = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-f"))
+
+    assert (200, 429, 200) == (first.status_code, second.status_code, other.status_code)
+    assert "rate_limit_exceeded" == second.json()["error"]["code"]
+    assert 0 < int(second.headers["retry-after"]) <= 60
+
+
+async def test_a_public_bind_may_rest_on_a_file_of_keys(file: Path) -> None:
+    key, made = make_key("app")
+    lay(file, made)
+
+    async with running(Settings(engine="fake", api_keys=str(file), host="0.0.0.0")) as app, calling(app) as client:  # noqa: S104
+        without = await client.get("/info")
+        within = await client.get("/info", headers=bearer(key))
+
+    assert (401, 200) == (without.status_code, within.status_code)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-nearfar-priority": "5"}, 200),
+        ({"x-nearfar-priority": "1000"}, 400),
+        ({"x-nearfar-priority": "high"}, 400),
+        ({"x-nearfar-timeout-s": "30"}, 200),
+        ({"x-nearfar-timeout-s": "0"}, 400),
+        ({"x-nearfar-timeout-s": "nan"}, 400),
+    ],
+)
+async def test_what_headers_say_of_urgency_and_patience_is_checked(headers: dict[str, str], status: int) -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        answer = await client.post(EMBED[0], json=EMBED[1], headers=headers)
+
+    assert status == answer.status_code, answer.text
+
+
+async def test_a_caller_may_wait_less_long_than_the_server_lets_them_and_their_work_is_dropped() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        engine.gate.clear()
+        answer = await client.post(EMBED[0], json=EMBED[1], headers={"x-nearfar-timeout-s": "0.05"})
+        left = app.state.fleet.depths()[0].rows
+        engine.gate.set()
+
+    assert 504 == answer.status_code
+    assert 0 == left

@@ -1,0 +1,224 @@
+"""The OpenAPI document is whole and true: what it says may be sent is answered, and as it says."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from checkpoints import write_transformer
+from conftest import calling, running
+from openapi_document import DOCUMENT, OPERATIONS, address, examples, faults, resolved
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from small_models import write_colbert, write_splade
+
+from nearfar import ModelSettings, Settings
+from nearfar.dialects.kit.base import installed_dialects
+from nearfar.http.openapi.page import page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+pytestmark = pytest.mark.anyio
+
+DIALECTS = {dialect.name: dialect for dialect in installed_dialects()}
+REQUESTS = [
+    pytest.param(path, method, body, id=f"{method} {path} {name}")
+    for path, method in OPERATIONS
+    for name, body in [*examples(DOCUMENT["paths"][path][method].get("requestBody", {"content": {"": {}}})["content"])]
+    or [("", None)]
+]
+
+
+@pytest.fixture(scope="session")
+async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """Call a server with a model for every task, run by the real engine."""
+    folder = tmp_path_factory.mktemp("models")
+    write_colbert(folder / "colbert", "bert")
+    write_splade(folder / "splade" / "splade", "bert")
+    write_transformer(folder / "classifier", "bert", labels=2)
+    paths = (folder / "colbert", folder / "splade" / "splade", folder / "classifier")
+    models = (
+        ModelSettings(name="sentence-transformers/all-MiniLM-L6-v2"),
+        *(ModelSettings(name=str(path)) for path in paths),
+    )
+    async with running(Settings(models=models, engine="torch", device="cpu")) as app, calling(app) as client:
+        yield client
+
+
+async def test_the_document_is_legal_openapi() -> None:
+    assert [] == [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()]
+
+
+async def test_every_route_is_in_the_document() -> None:
+    async with running(Settings(engine="fake")) as app:
+        routes = {
+            (re.sub(r":\w+\}", "}", route.path), method.lower())
+            for route in app.routes
+            for method in getattr(route, "methods", ())
+            if method != "OPTIONS"  # Litestar's own answer to every path
+        }
+
+    assert set(OPERATIONS) == routes
+
+
+async def test_every_operation_shows_what_to_send_and_what_comes_back() -> None:
+    bare = [
+        (method, path, part)
+        for path, method in OPERATIONS
+        for part, content in _contents(DOCUMENT["paths"][path][method])
+        if "application/json" in content and not [*examples(content)] and not path.endswith("openapi.json")
+    ]
+
+    assert [] == bare
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+async def test_examples_have_the_shape_that_stands_beside_them(path: str, method: str) -> None:
+    for part, content in _contents(DOCUMENT["paths"][path][method]):
+        for name, value in examples(content):
+            found = faults(content["application/json"]["schema"], value, is_ours=part == "answer")
+
+            assert [] == found, f"{part}, {name}"
+
+
+@pytest.mark.parametrize(("path", "method", "body"), REQUESTS)
+async def test_what_the_document_shows_is_answered_as_it_says(
+    path: str, method: str, body: object, everything: httpx.AsyncClient
+) -> None:
+    operation = DOCUMENT["paths"][path][method]
+    told = operation["responses"]["200"]
+
+    response = await everything.request(method, address(path, operation), json=body)
+
+    assert 200 == response.status_code, response.text
+    headers = {name for name in response.headers if name not in {"content-type", "content-length"}}
+    required = {name for name, header in told["headers"].items() if resolved(header)["required"]}
+    assert required <= headers <= {*told["headers"]}
+    for media_type, content in told.get("content", {}).items():
+        assert media_type == response.headers["content-type"].partition(";")[0]
+        assert media_type != "application/json" or [] == faults(content["schema"], response.json())
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_errors_have_the_shape_that_their_dialect_says(name: str) -> None:
+    dialect = DIALECTS[name]
+    schema = {"$ref": f"#/components/schemas/{name}.{dialect.error_reply.__name__}"}
+
+    for kind, row in dialect.errors.items():
+        error = kind.__new__(kind)
+        vars(error).update(param="input", listing=False)  # what some dialects look for
+        said = msgspec.json.decode(msgspec.json.encode(dialect.render_error(error, row, "a sentence")))
+
+        assert [] == faults(schema, said), kind.__name__
+
+
+REFUSALS = [
+    ("/v1/embeddings", {"model": "nobody", "input": "a"}, 404),
+    ("/v2/rerank", {"model": "nobody", "query": "a", "documents": ["a"]}, 404),
+    ("/v1/embeddings", {"model": "builtin"}, 400),
+    ("/v2/embed", {"model": "builtin", "texts": ["a"]}, 400),
+    ("/similarity", {"inputs": "a"}, 422),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400),
+    ("/score", {"text_1": "a"}, 400),
+    ("/represent", {"input": []}, 400),
+    ("/tokenize", {"inputs": 1}, 422),
+    ("/tokenize", {"prompt": 1}, 400),
+    ("/admin/models/load", {"model": "nobody"}, 404),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), REFUSALS)
+async def test_refusals_are_told_of(path: str, body: dict[str, Any], status: int, faked: httpx.AsyncClient) -> None:
+    told = DOCUMENT["paths"][path]["post"]["responses"]
+
+    response = await faked.post(path, json=body)
+
+    assert status == response.status_code
+    assert [] == faults(told[str(status)]["content"]["application/json"]["schema"], response.json())
+
+
+async def test_the_document_and_its_page_ask_for_no_key_but_tell_of_it() -> None:
+    async with running(Settings(engine="fake", api_key="sk-1")) as app, calling(app) as client:
+        found = [await client.get(path) for path in ("/openapi.json", "/api-doc/openapi.json", "/docs", "/redoc")]
+        refused = await client.get("/info")
+
+    assert [200] * 4 == [response.status_code for response in found]
+    document = found[0].json()
+    assert document == found[1].json() == json.loads(json.dumps(DOCUMENT))
+    assert ([{"bearer": []}], []) == (document["security"], document["paths"]["/docs"]["get"]["security"])
+    assert 401 == refused.status_code
+    assert "authorization: Bearer" in found[2].text
+
+
+async def test_without_a_key_none_is_told_of(faked: httpx.AsyncClient) -> None:
+    document = (await faked.get("/openapi.json")).json()
+    shown = (await faked.get("/docs")).text
+
+    assert {} in document["security"]
+    assert not [path for path, ops in document["paths"].items() for op in ops.values() if "401" in op["responses"]]
+    assert "authorization: Bearer" not in shown
+
+
+class _Seen(HTMLParser):
+    """Notes the elements, and whatever a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.fetched: list[str | None] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.fetched += [value for name, value in attrs if name in {"src", "srcset", "data"} or name.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+async def test_the_page_shows_every_operation_and_needs_nothing_else(faked: httpx.AsyncClient) -> None:
+    response = await faked.get("/docs")
+    seen = _Seen()
+    seen.feed(response.text)
+
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'; style-src 'sha256-" in policy
+    assert not seen.tags & {"script", "link", "iframe", "img", "object"}
+    assert [] == seen.fetched
+    for path, method in OPERATIONS:
+        assert method == "head" or f"{method.upper()} {path}" in seen.text
+    assert "curl http://nearfar.localhost/v2/rerank" in seen.text
+
+
+def test_whatever_the_document_says_is_text_on_the_page() -> None:
+    evil = "<script>alert(1)</script>"
+    document = {**DOCUMENT, "info": {**DOCUMENT["info"], "description": evil}}
+
+    shown = page(document, f"http://h/{evil}")
+
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;alert(1)") > 1
+
+
+def test_two_types_of_one_name_are_not_taken_for_each_other() -> None:
+    from nearfar.http.openapi.schemas import Schemas
+
+    one = msgspec.defstruct("Same", [("a", int)])
+    other = msgspec.defstruct("Same", [("b", int)])
+    schemas = Schemas()
+    schemas.of(one, DIALECTS["native"])
+
+    with pytest.raises(ValueError, match="two types called Same"):
+        schemas.of(other, DIALECTS["native"])
+
+
+def _contents(operation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """List what is sent and what comes back."""
+    sent = [("request", operation["requestBody"]["content"])] if "requestBody" in operation else []
+    return [*sent, ("answer", operation["responses"]["200"].get("content", {}))]

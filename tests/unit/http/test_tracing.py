@@ -1,0 +1,192 @@
+"""Traces, received by a collector's endpoint of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import calling, running, until
+from nearfar_fakes import SECRET
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from nearfar import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+pytestmark = pytest.mark.anyio
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+OPENAI = "/v1/embeddings"
+
+
+class Collector(HTTPServer):
+    """Keeps the spans that are sent to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received = ExportTraceServiceRequest()
+
+    @property
+    def spans(self) -> list[Span]:
+        """List what was received."""
+        return [span for each in self.received.resource_spans for part in each.scope_spans for span in part.spans]
+
+    def settings(self, **more: Any) -> Settings:
+        """Build settings that send traces here."""
+        return Settings(engine="fake", otlp_endpoint=f"http://127.0.0.1:{self.server_port}", **more)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        assert "/v1/traces" == self.path
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["content-encoding"] == "gzip":
+            body = gzip.decompress(body)
+        self.server.received.MergeFromString(body)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        yield collector
+        collector.shutdown()
+        thread.join()
+
+
+def body_of(text: str) -> dict[str, str]:
+    return {"model": "text-embedding-3-small", "input": text}
+
+
+def attributes(span: Span) -> dict[str, str | int]:
+    return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
+
+
+async def test_a_request_and_its_parts_are_spans_of_the_callers_trace(collector: Collector) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "x-request-id": "mine"}
+
+    async with running(collector.settings()) as app, calling(app) as client:
+        answer = await client.post(OPENAI, json=body_of("one two"), headers=headers)
+        await client.get("/health/live")
+
+    [request] = [span for span in collector.spans if span.name == f"POST {OPENAI}"]
+    parts = {span.name: span for span in collector.spans if span.parent_span_id == request.span_id}
+    assert (TRACE, CALLER) == (request.trace_id.hex(), request.parent_span_id.hex())
+    assert {"tokenise", "queue", "run", "render"} == set(parts)
+    assert {TRACE} == {span.trace_id.hex() for span in parts.values()}
+    assert len(collector.spans) == 6  # those, and the batch
+    order = [parts[name].start_time_unix_nano for name in ("tokenise", "queue", "run", "render")]
+    assert sorted(order) == order
+    expected = {
+        "http.request.method": "POST",
+        "http.route": OPENAI,
+        "http.response.status_code": 200,
+        "nearfar.dialect": "openai",
+        "nearfar.request_id": "mine",
+        "nearfar.model": "sentence-transformers/all-MiniLM-L6-v2",
+        "nearfar.task": "embed",
+        "nearfar.inputs": 1,
+        "nearfar.rows": 1,
+        "nearfar.tokens": 4,
+        "nearfar.cut": 0,
+    }
+    assert expected == attributes(request)
+    assert f"00-{TRACE}-{request.span_id.hex()}-01" == answer.headers["traceresponse"]
+
+
+async def test_one_batch_is_linked_to_the_requests_it_served_and_they_to_it(collector: Collector) -> None:
+    async with running(collector.settings()) as app, calling(app) as client:
+        engine = app.state.fleet.models()[0].lane._engine
+        ran = len(engine.batches)
+        engine.gate.clear()
+        first = asyncio.create_task(client.post(OPENAI, json=body_of("first")))
+        await until(lambda: len(engine.batches) == ran + 1)
+        others = [asyncio.create_task(client.post(OPENAI, json=body_of(text))) for text in ("one", "two", "three")]
+        await until(lambda: app.state.fleet.depths()[0].rows == 3)
+        engine.gate.set()
+        await asyncio.gather(first, *others)
+
+    requests = {span.span_id for span in collector.spans if span.name == f"POST {OPENAI}"}
+    alone, together = sorted(
+        (span for span in collector.spans if span.name == "batch"), key=lambda span: len(span.links)
+    )
+    assert (1, 3) == (len(alone.links), len(together.links))
+    assert requests == {link.span_id for batch in (alone, together) for link in batch.links}
+    assert {"nearfar.rows": 3, "nearfar.requests": 3}.items() <= attributes(together).items()
+    back = [[link.span_id for link in span.links] for span in collector.spans if span.name == "run"]
+    assert sorted([[alone.span_id], *[[together.span_id]] * 3]) == sorted(back)
+
+
+async def test_spans_hold_no_text_and_no_key_whatever_goes_wrong(collector: Collector) -> None:
+    right, wrong = {"authorization": "Bearer sk-private"}, {"authorization": "Bearer sk-wrongprivate"}
+
+    async with running(collector.settings(api_key="sk-private")) as app, calling(app) as client:
+        answers = [
+            await client.post(f"{OPENAI}?key=sk-private", json=body_of("a private sentence"), headers=right),
+            await client.post(OPENAI, json=body_of("a private boom"), headers=right),
+            await client.post(OPENAI, json={"model": "m", "input": {"private": 1}}, headers=right),
+            await client.post(OPENAI, json=body_of("a private sentence"), headers=wrong),
+        ]
+
+    requests = [attributes(span) for span in collector.spans if span.name == f"POST {OPENAI}"]
+    assert [200, 500, 400, 401] == [answer.status_code for answer in answers]
+    assert [200, 500, 400, 401] == [each["http.response.status_code"] for each in requests]
+    assert "EngineFailed" == requests[1]["error.type"]
+    assert "private" not in str(collector.spans)
+    assert SECRET not in str(collector.spans)
+
+
+async def test_a_batch_that_failed_says_so(collector: Collector) -> None:
+    async with running(collector.settings()) as app, calling(app) as client:
+        await client.post(OPENAI, json=body_of("boom"))
+
+    failed = {span.name for span in collector.spans if span.status.code == span.status.STATUS_CODE_ERROR}
+    assert {"batch", f"POST {OPENAI}"} == failed
+
+
+async def test_only_requests_whose_callers_trace_them_are_traced_where_no_others_should(collector: Collector) -> None:
+    ours = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
+    theirs = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
+
+    async with running(collector.settings(trace_share=0.0)) as app, calling(app) as client:
+        answers = [await client.post(OPENAI, json=body_of("one"), headers=given) for given in ({}, theirs, ours)]
+
+    assert [0, 0, 1] == [int(answer.headers["traceresponse"][-2:], 16) & 1 for answer in answers]
+    assert 1 == len([span for span in collector.spans if span.name.startswith("POST")])
+    assert 1 == len([span for span in collector.spans if span.name == "batch"])
+
+
+@pytest.mark.parametrize(
+    ("given", "logged"),
+    [(f"00-{TRACE}-{CALLER}-00", TRACE), ("00-nonsense", None), (None, None)],
+    ids=["theirs", "nonsense", "none"],
+)
+async def test_the_log_has_the_callers_trace_even_where_we_send_none(
+    given: str | None, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        with caplog.at_level(logging.INFO, "nearfar.http.access_log"):
+            answer = await client.post(
+                OPENAI, json=body_of("one"), headers={"traceparent": given} if given is not None else {}
+            )
+
+    [record] = [record for record in caplog.records if record.name == "nearfar.http.access_log"]
+    assert logged == record.__dict__["fields"].get("trace_id")
+    assert "traceresponse" not in answer.headers

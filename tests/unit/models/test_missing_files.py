@@ -1,0 +1,238 @@
+"""Folders that lack what their authors published: run as if it were there, or refused. What is there is followed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import lay, write_transformer
+
+from nearfar.core.errors import CheckpointError
+from nearfar.models.reading.families import KNOWN, known_by
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.text_encoder import Tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nearfar.models.recipe.recipe import Recipe
+
+# A name of each family's, in the order of the registry.
+NAMES = (
+    "bge-m3",
+    "bge-small-en-v1.5",
+    "bge-large-zh-v1.5",
+    "bge-base-fa",
+    "e5-mistral-7b-instruct",
+    "multilingual-e5-large-instruct",
+    "multilingual-e5-small",
+    "Qwen3-Embedding-0.6B",
+    "gte-Qwen2-1.5B-instruct",
+    "gte-base-en-v1.5",
+    "gte-multilingual-base",
+    "gte-modernbert-base",
+    "gte-small",
+    "snowflake-arctic-embed-l-v2.0",
+    "snowflake-arctic-embed-m-v1.5",
+    "mxbai-embed-large-v1",
+    "nomic-embed-text-v1.5",
+    "modernbert-embed-base",
+    "all-MiniLM-L6-v2",
+    "all-mpnet-base-v2",
+    "all-MiniLM-L12-v2",
+    "paraphrase-multilingual-mpnet-base-v2",
+    "paraphrase-MiniLM-L6-v2",
+    "LaBSE",
+    "embeddinggemma-300m",
+    "jina-embeddings-v3",
+    "stella_en_400M_v5",
+    "granite-embedding-english-r2",
+)
+OPTIONAL = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+)
+POSITIONS = 512
+
+
+def step(kind: str, path: str = "") -> dict[str, str]:
+    return {"name": kind, "path": path, "type": f"sentence_transformers.models.{kind}"}
+
+
+def published(name: str) -> dict[str, object]:
+    """Give the files of a model as its authors published it, but for its numbers."""
+    known = known_by(name)
+    assert known
+    decodes = known.pooling == "lasttoken"
+    modules = [step("Transformer"), step("Pooling", "1_Pooling")]
+    files: dict[str, object] = {
+        "config.json": {
+            "architectures": ["Qwen2Model" if decodes else "BertModel"],
+            "model_type": "qwen2" if decodes else "bert",
+            "hidden_size": 8,
+            "max_position_embeddings": POSITIONS,
+        }
+        | ({"is_causal": False} if known.looks_ahead else {}),
+        "model.safetensors": b"",
+        "1_Pooling/config.json": {"word_embedding_dimension": 8, "pooling_mode": known.pooling},
+        "config_sentence_transformers.json": {"prompts": known.prompts},
+        "sentence_bert_config.json": {"max_seq_length": known.max_tokens or POSITIONS, "do_lower_case": False},
+        "tokenizer_config.json": {"model_max_length": POSITIONS},
+        "special_tokens_map.json": {"pad_token": "[PAD]"},
+    }
+    if known.has_more:
+        modules.append(step("Dense", "2_Dense"))
+        files |= {"2_Dense/config.json": {"in_features": 8, "out_features": 4}, "2_Dense/model.safetensors": b""}
+    if known.normalize:
+        modules.append(step("Normalize", "3_Normalize"))
+    return files | {"modules.json": modules}
+
+
+def numbers(recipe: Recipe) -> tuple[object, ...]:
+    """Give all of a recipe that changes a vector."""
+    return (
+        recipe.pooling,
+        recipe.normalize,
+        [(dense.in_features, dense.out_features) for dense in recipe.dense],
+        recipe.prompts,
+        recipe.default_prompt,
+        recipe.max_tokens,
+    )
+
+
+def test_the_names_are_one_of_each_family() -> None:
+    assert [known.source for known in KNOWN] == [known.source for name in NAMES if (known := known_by(name))]
+
+
+@pytest.mark.parametrize("missing", [None, *OPTIONAL])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(
+    name: str, missing: str | None, tmp_path: Path
+) -> None:
+    """Converters leave files out, now these and now those; a model's vectors must not depend on it."""
+    files = published(name)
+    expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
+    lacking = lay(tmp_path / "lacking", {file: content for file, content in files.items() if file != missing})
+
+    try:
+        recipe = read_recipe(lacking, name=name)
+    except CheckpointError as error:
+        refused = str(error)
+    else:
+        refused = ""
+        assert expected == numbers(recipe)
+
+    known = known_by(name)
+    assert known
+    needed = missing in {"modules.json", "1_Pooling/config.json"} or (missing or "").startswith("2_Dense")
+    assert bool(refused) == (known.has_more and needed)
+    assert not refused or "download" in refused
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bare_folder_is_run_as_the_published_one(name: str, tmp_path: Path) -> None:
+    """Only the transformer and its tokenizer: what a conversion to another format often leaves."""
+    files = published(name)
+    known = known_by(name)
+    assert known
+    expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
+    bare = lay(tmp_path / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
+
+    if known.has_more:
+        with pytest.raises(CheckpointError, match=r"has more layers than its pooling; download"):
+            read_recipe(bare, name=name)
+    else:
+        recipe = read_recipe(bare, name=name)
+        assert expected == numbers(recipe)
+        assert (f"as {known.source}, by its name" if known.prompts else "") == recipe.prompts_source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_contradicts_its_name_is_followed(name: str, tmp_path: Path) -> None:
+    known = known_by(name)
+    assert known
+    files = published(name) | {
+        "modules.json": [step("Transformer"), step("Pooling", "1_Pooling")]
+        + ([] if known.normalize else [step("Normalize", "2_Normalize")]),
+        "1_Pooling/config.json": {"pooling_mode": "max"},
+        "config_sentence_transformers.json": {"prompts": {"query": "Q: ", "web": "W: "}, "default_prompt_name": "web"},
+        "sentence_bert_config.json": {"max_seq_length": 99},
+    }
+
+    recipe = read_recipe(lay(tmp_path / "own", files), name=name)
+
+    own: tuple[object, ...] = (("max",), not known.normalize, [], {"query": "Q: ", "web": "W: "}, "web", 99)
+    assert own == numbers(recipe)
+    sources = ("1_Pooling/config.json", "config_sentence_transformers.json")
+    assert sources == (recipe.pooling_source, recipe.prompts_source)
+
+
+@pytest.mark.parametrize("name", ["bge-small-en-v1.5", "somebody-s"])
+def test_the_pooling_s_own_file_counts_where_modules_json_is_missing(name: str, tmp_path: Path) -> None:
+    """sentence-transformers would pool by the mean without a word."""
+    files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
+    lay(tmp_path, files | {"1_Pooling/config.json": {"pooling_mode": "max"}})
+
+    recipe = read_recipe(tmp_path, name=name)
+
+    assert (("max",), "1_Pooling/config.json; the folder has no modules.json") == (
+        recipe.pooling,
+        recipe.pooling_source,
+    )
+
+
+@pytest.mark.parametrize("more", ["2_Dense", "2_Dense_1024", "1_SpladePooling", "2_LayerNorm"])
+def test_a_step_that_nobody_says_the_place_of_is_refused(more: str, tmp_path: Path) -> None:
+    files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
+    lay(tmp_path, files | {f"{more}/config.json": {}})
+
+    with pytest.raises(CheckpointError, match=rf"has no modules.json to say when its {more} runs; download"):
+        read_recipe(tmp_path, name="somebody-s")
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "qwen3", "llama"])
+@pytest.mark.parametrize("missing", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_text_has_the_same_ids_without_the_tokenizer_s_lesser_files(
+    missing: str, family: str, tmp_path: Path
+) -> None:
+    folder = write_transformer(tmp_path / "model", family)
+    lay(folder, {"special_tokens_map.json": {"pad_token": "[PAD]"}})
+    texts = ["the quick brown fox", "Straße, naß", ""]
+    expected = Tokens(folder, read_recipe(folder)).encode(texts)
+
+    (folder / missing).unlink()
+
+    assert expected == Tokens(folder, read_recipe(folder)).encode(texts)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "expected"), [({}, 256), ({"model_max_length": 128}, 128), ({"model_max_length": 512}, 256)]
+)
+def test_the_smaller_of_two_limits_counts_where_the_folder_states_none(
+    tokenizer: dict[str, object], expected: int, tmp_path: Path
+) -> None:
+    files = {name: published("all-MiniLM-L6-v2")[name] for name in ("config.json", "model.safetensors")}
+    lay(tmp_path, files | {"tokenizer_config.json": tokenizer})
+
+    assert expected == read_recipe(tmp_path, name="all-MiniLM-L6-v2").max_tokens
+
+
+def test_a_file_that_leaves_the_limit_to_the_tokenizer_is_followed(tmp_path: Path) -> None:
+    files = published("all-MiniLM-L6-v2") | {"sentence_bert_config.json": {"max_seq_length": None}}
+
+    assert POSITIONS == read_recipe(lay(tmp_path, files), name="all-MiniLM-L6-v2").max_tokens
+
+
+def test_a_family_s_limit_is_not_for_what_was_tuned_further(tmp_path: Path) -> None:
+    files = published("all-MiniLM-L6-v2")
+    config = {"_name_or_path": "sentence-transformers/all-MiniLM-L6-v2", "max_position_embeddings": POSITIONS}
+    plain = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 8}
+    lay(tmp_path, {"config.json": plain | config, "model.safetensors": files["model.safetensors"]})
+
+    assert POSITIONS == read_recipe(tmp_path, name="me/tuned").max_tokens

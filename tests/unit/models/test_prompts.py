@@ -1,0 +1,172 @@
+"""What stands before a text: a prompt by its name, by what the text is for, or with the caller's own instruction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+from checkpoints import lay
+
+from nearfar.core.errors import CheckpointError, InputError
+from nearfar.core.types import Role
+from nearfar.models.reading.families import KNOWN
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.prompts import choose_prompt, prompt_for, prompts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nearfar.models.reading.families import Known
+
+FILE = "config_sentence_transformers.json"
+WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+QWEN = {"query": f"Instruct: {WEB_SEARCH}\nQuery:"}
+E5 = {"query": f"Instruct: {WEB_SEARCH}\nQuery: "}
+STELLA = {
+    "s2p_query": f"Instruct: {WEB_SEARCH}.\nQuery: ",
+    "s2s_query": "Instruct: Retrieve semantically similar text.\nQuery: ",
+}
+GEMMA = {
+    "query": "task: search result | query: ",
+    "document": "title: none | text: ",
+    "Classification": "task: classification | query: ",
+    "Clustering": "task: clustering | query: ",
+    "STS": "task: sentence similarity | query: ",
+}
+
+
+def recipe_of(prompts: dict[str, str], default: str | None = None) -> Recipe:
+    return Recipe(
+        architecture="BertModel",
+        model_type="bert",
+        task="embed",
+        max_tokens=64,
+        hidden_size=8,
+        prompts=prompts,
+        default_prompt=default,
+    )
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("role", "expected"),
+        [
+            ("query", "task: search result | query: "),
+            ("document", "title: none | text: "),
+            ("classification", "task: classification | query: "),
+            ("clustering", "task: clustering | query: "),
+            ("similarity", "task: sentence similarity | query: "),
+        ],
+    )
+    def test_a_role_finds_its_prompt_under_the_name_that_the_checkpoint_gives_it(
+        self, role: Role, expected: str
+    ) -> None:
+        assert expected == choose_prompt(recipe_of(GEMMA), None, role)
+
+    def test_stella_and_e5_mistral_have_names_of_their_own_for_queries(self) -> None:
+        assert STELLA["s2p_query"] == choose_prompt(recipe_of(STELLA), None, "query")
+        assert STELLA["s2s_query"] == choose_prompt(recipe_of(STELLA), None, "similarity")
+        assert "W" == choose_prompt(recipe_of({"web_search_query": "W"}), None, "query")
+
+    @pytest.mark.parametrize("role", ["classification", "clustering", "similarity"])
+    @pytest.mark.parametrize(("default", "expected"), [("query", "Q: "), (None, "")])
+    def test_a_task_that_a_model_knows_nothing_of_gets_the_default_prompt(
+        self, role: Role, default: str | None, expected: str
+    ) -> None:
+        assert expected == choose_prompt(recipe_of({"query": "Q: "}, default), None, role)
+
+    @pytest.mark.parametrize("role", ["query", "document"])
+    def test_but_a_query_or_a_document_never_does(self, role: Role) -> None:
+        assert "" == choose_prompt(recipe_of({"web": "W: "}, "web"), None, role)
+
+    def test_a_name_that_is_none_of_the_model_s_is_refused_with_those_it_has(self) -> None:
+        with pytest.raises(InputError, match=r"no prompt 'clustering'; there are: query, document$"):
+            choose_prompt(recipe_of({"query": "Q: "}), "clustering", None)
+
+    def test_a_name_goes_before_a_role(self) -> None:
+        assert "title: none | text: " == choose_prompt(recipe_of(GEMMA), "document", "query")
+
+    @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.source)
+    def test_no_family_has_a_prompt_under_another_name_than_a_role_s(self, known: Known) -> None:
+        """Else nobody who says only what a text is for would get it."""
+        assert set(known.prompts) <= set(get_args(Role))
+        assert all(prompt == prompt_for(known.prompts, name) for name, prompt in known.prompts.items())
+
+
+class TestInstructions:
+    @pytest.mark.parametrize(
+        ("prompts", "expected"),
+        [
+            (QWEN, "Instruct: Find the law.\nQuery:"),
+            (E5, "Instruct: Find the law.\nQuery: "),
+            (STELLA, "Instruct: Find the law.\nQuery: "),
+            (GEMMA, "task: Find the law. | query: "),
+        ],
+        ids=["Qwen3-Embedding", "E5", "stella", "EmbeddingGemma"],
+    )
+    @pytest.mark.parametrize("role", [None, "query", "classification", "clustering", "similarity"])
+    def test_the_caller_s_own_stands_where_the_model_s_does(
+        self, prompts: dict[str, str], expected: str, role: Role | None
+    ) -> None:
+        assert expected == choose_prompt(recipe_of(prompts), None, role, "Find the law.")
+
+    def test_it_may_have_lines_and_braces(self) -> None:
+        assert "Instruct: {a}\n\\1 b\nQuery:" == choose_prompt(recipe_of(QWEN), "query", None, "{a}\n\\1 b")
+
+    @pytest.mark.parametrize(
+        "prompts", [{}, {"query": "query: ", "document": "passage: "}, {"query": "Instruct: x"}, {"web": QWEN["query"]}]
+    )
+    def test_a_model_that_takes_none_refuses_it(self, prompts: dict[str, str]) -> None:
+        with pytest.raises(InputError, match="takes no instruction; leave it out") as refused:
+            choose_prompt(recipe_of(prompts), None, "query", "Find the law.")
+
+        assert "instruction" == refused.value.param
+
+    @pytest.mark.parametrize(("named", "role"), [(None, "document"), ("document", None), ("s2s_query", "query")])
+    def test_documents_and_texts_with_a_prompt_by_name_take_none(self, named: str | None, role: Role | None) -> None:
+        with pytest.raises(InputError, match="before queries, not before"):
+            choose_prompt(recipe_of(STELLA), named, role, "Find the law.")
+
+    @pytest.mark.parametrize("instruction", ["", " ", "\n"])
+    def test_an_empty_one_is_refused(self, instruction: str) -> None:
+        with pytest.raises(InputError, match="must not be empty"):
+            choose_prompt(recipe_of(QWEN), None, "query", instruction)
+
+
+class TestSaid:
+    """Who says the prompts: the folder's own file as soon as it has a list, else the family."""
+
+    known = next(known for known in KNOWN if known.source == "BAAI/bge-large-en-v1.5")
+
+    @pytest.mark.parametrize(
+        "files", [{}, {FILE: {"__version__": {"sentence_transformers": "2.2.2"}}}, {FILE: {"prompts": None}}], ids=str
+    )
+    def test_a_folder_that_says_nothing_has_its_family_s(self, files: dict[str, object], tmp_path: Path) -> None:
+        """BAAI's own files are of a version that knew no prompts."""
+        said = prompts_of(lay(tmp_path, files), self.known)
+
+        assert (self.known.prompts, None, "as BAAI/bge-large-en-v1.5, by its name") == said
+
+    @pytest.mark.parametrize(
+        ("file", "prompts", "default", "source"),
+        [
+            ({"prompts": {"query": "Q: "}}, {"query": "Q: "}, None, FILE),
+            ({"prompts": {"query": "Q: "}, "default_prompt_name": "query"}, {"query": "Q: "}, "query", FILE),
+            ({"prompts": {}}, {}, None, ""),
+            ({"prompts": {"query": "", "document": ""}}, {}, None, ""),
+        ],
+        ids=str,
+    )
+    def test_a_list_of_the_folder_s_own_has_the_last_word(
+        self, file: object, prompts: dict[str, str], default: str | None, source: str, tmp_path: Path
+    ) -> None:
+        said = prompts_of(lay(tmp_path, {FILE: file}), self.known)
+
+        assert (prompts, default, source) == said
+
+    def test_a_default_that_is_not_there_is_refused_even_where_nothing_is(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=rf"{FILE}: the default prompt 'web' isn't among .*; add it"):
+            prompts_of(lay(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
+
+    def test_where_nobody_says_anything_there_is_no_source(self, tmp_path: Path) -> None:
+        assert ({}, None, "") == prompts_of(tmp_path, None)

@@ -1,0 +1,301 @@
+"""What can't be run as it was trained is refused in one sentence: the file, what is wrong, and the way out.
+
+Only JSON is read here, so the weights are empty files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import lay, write_steps, write_transformer
+
+from nearfar.core.errors import CheckpointError
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.reading.refusals import refuse_lost_end
+from nearfar.models.tokenization.text_encoder import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+BERT: dict[str, object] = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "hidden_size": 768,
+    "max_position_embeddings": 512,
+}
+QWEN2 = BERT | {"architectures": ["Qwen2Model"], "model_type": "qwen2"}
+NOMIC: dict[str, object] = {  # as nomic-embed-text-v1.5 has it, but for what changes nothing
+    "architectures": ["NomicBertModel"],
+    "model_type": "nomic_bert",
+    "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"},
+    "n_positions": 8192,
+    "activation_function": "swiglu",
+    "causal": False,
+    "layer_norm_epsilon": 1e-12,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "n_embd": 768,
+    "n_head": 12,
+    "n_inner": 3072,
+    "n_layer": 12,
+    "parallel_block": False,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "use_rms_norm": False,
+}
+JINA_V2 = {"auto_map": {"AutoConfig": "x", "AutoModel": "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel"}}
+JINA_V3 = {
+    "model_type": "xlm-roberta",
+    "position_embedding_type": "rotary",
+    "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"},
+}
+NO_MODEL = "has no config.json, so it isn't a transformers or sentence-transformers model"
+CUSTOM = [{"path": "", "type": "custom_st.Transformer"}]
+
+
+def plain(config: object = BERT, **files: object) -> dict[str, object]:
+    return {CONFIG: config, WEIGHTS: b"", **files}
+
+
+# What the folder has → its name, how the sentence starts after the folder's path, and the way out.
+REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
+    "jina v2": (
+        "jina-embeddings-v2-base-en",
+        plain(BERT | JINA_V2 | {"position_embedding_type": "alibi"}),
+        "/config.json: asks for code of the model's own (jinaai/jina-bert-implementation--modeling_bert.JinaBertModel)",
+        "serve a model that transformers has code for, or take auto_map out if its own bert is known to give the same",
+    ),
+    "jina v3": (
+        "jina-embeddings-v3",
+        plain(BERT | JINA_V3),
+        "/config.json: asks for code of the model's own",
+        "serve jinaai/jina-embeddings-v3-hf, the same model for transformers' own code",
+    ),
+    "gte-multilingual": (
+        "gte-multilingual-base",
+        plain(BERT | {"model_type": "new", "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"}}),
+        "/config.json: asks for code of the model's own (Alibaba-NLP/new-impl--modeling.NewModel), which is never run",
+        "serve alibaba-nlp-community/gte-multilingual-base, the same model",
+    ),
+    "gte-Qwen2, whose code sees the whole text": (
+        "gte-Qwen2-7B-instruct",
+        plain(QWEN2 | {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}),
+        "/config.json: asks for code of the model's own (modeling_qwen.Qwen2Model)",
+        "take auto_map out if its own qwen2 is known to give the same numbers",
+    ),
+    "gte-Qwen2 without its code": (
+        "gte-Qwen2-7B-instruct",
+        plain(QWEN2),
+        "/config.json: Alibaba-NLP/gte-Qwen2-7B-instruct sees the whole text at once, which the file doesn't say",
+        'put "is_causal": false into it',
+    ),
+    "a reranker with code of its own": (
+        "reranker",
+        plain(BERT | {"auto_map": {"AutoModelForSequenceClassification": "modeling.Mine"}}),
+        "/config.json: asks for code of the model's own (modeling.Mine)",
+        "serve a model that transformers has code for",
+    ),
+    "steps with code of their own": (
+        "custom",
+        plain(**{"modules.json": CUSTOM}),
+        "/modules.json: custom_st.Transformer is code of the model's own, which is never run",
+        "serve a version made of sentence-transformers' own steps",
+    ),
+    "Nomic's mixture of experts": (
+        "nomic-embed-text-v2-moe",
+        plain(NOMIC | {"moe_every_n_layers": 2, "num_experts": 8, "activation_function": "gelu"}),
+        "/config.json: a mixture of experts, for which transformers' nomic_bert has no code",
+        "serve nomic-ai/nomic-embed-text-v1.5",
+    ),
+    "an encoder with a decoder": (
+        "sentence-t5-base",
+        plain(BERT | {"model_type": "t5", "is_encoder_decoder": True}),
+        "/config.json: t5 is an encoder with a decoder, which isn't supported",
+        "take a model that is only one of the two",
+    ),
+    "alibi": (
+        "someone-s",
+        plain(BERT | {"position_embedding_type": "alibi"}),
+        "/config.json: position_embedding_type = alibi isn't supported",
+        "take another model",
+    ),
+    "an adapter alone": (
+        "lora",
+        {"adapter_config.json": {"base_model_name_or_path": "Qwen/Qwen3-0.6B"}, "adapter_model.safetensors": b""},
+        "/adapter_config.json: the folder is only an adapter",
+        "merge it into Qwen/Qwen3-0.6B with peft",
+    ),
+    "an adapter of nobody knows what": (
+        "lora",
+        {"adapter_config.json": {"base_model_name_or_path": None}},
+        "/adapter_config.json: the folder is only an adapter",
+        "merge it into its base model with peft",
+    ),
+    "an adapter beside the model": (
+        "lora",
+        plain(**{"adapter_config.json": {}}),
+        "/adapter_config.json: an adapter, without which the model gives other numbers",
+        "merge the one that is wanted into the weights with peft",
+    ),
+    "jina v3's adapters, one a task": (
+        "jina-embeddings-v3-hf",
+        plain(
+            BERT | {"model_type": "jina_embeddings_v3"},
+            **{"retrieval_query/adapter_config.json": {}, "classification/adapter_config.json": {}},
+        ),
+        "/classification/adapter_config.json: an adapter, without which the model gives other numbers",
+        "or take the adapters away to serve the model without any",
+    ),
+    "only pickled weights": (
+        "old",
+        {CONFIG: BERT, "pytorch_model.bin": b""},
+        ": has only pickled weights, which can run code",
+        "write them anew: nearfar unpickle",
+    ),
+    "no weights": ("none", {CONFIG: BERT}, ": has no *.safetensors", "download the model again with its weights"),
+    "weights for llama.cpp": (
+        "bge-m3-GGUF",
+        {CONFIG: BERT, "bge-m3-Q4_K_M.gguf": b""},
+        ": has weights only for GGUF",
+        "take the original with its *.safetensors",
+    ),
+    "weights for ONNX Runtime": (
+        "all-MiniLM-L6-v2",
+        {CONFIG: BERT, "onnx/model.onnx": b""},
+        ": has weights only for ONNX",
+        "take the original with its *.safetensors",
+    ),
+    "nothing but GGUF": (
+        "bge-m3-GGUF",
+        {"bge-m3-Q4_K_M.gguf": b""},
+        f": {NO_MODEL}, but one for GGUF",
+        "take the original with its *.safetensors",
+    ),
+    "models in folders": (
+        "models",
+        {f"{name}/{file}": content for name in ("b", "a", "c", "d") for file, content in plain().items()},
+        f": {NO_MODEL}",
+        "name one of the models in it: a, b, c …",
+    ),
+    "a hub's cache": (
+        "models--BAAI--bge-m3",
+        {f"snapshots/5617a9f/{file}": content for file, content in plain().items()},
+        f": {NO_MODEL}",
+        "name one of the models in it: snapshots/5617a9f",
+    ),
+    "an empty folder": ("empty", {}, f": {NO_MODEL}", "name the folder that has one, or a model on the hub"),
+    "a config that is no JSON": (
+        "broken",
+        plain(b"<!doctype html>"),
+        "/config.json: is damaged or not what it should be: ",
+        "download the model again, or mend the file",
+    ),
+    "a pooling that isn't there": (
+        "someone-s",
+        plain(
+            **{
+                "modules.json": [
+                    {"path": "", "type": "sentence_transformers.models.Transformer"},
+                    {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                ]
+            }
+        ),
+        "/1_Pooling/config.json: can't be read (No such file or directory)",
+        "download the model again",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_names_the_file_and_the_way_out_in_one_sentence(case: str, tmp_path: Path) -> None:
+    name, files, start, way_out = REFUSALS[case]
+    folder = lay(tmp_path / name, files)
+    folder.mkdir(exist_ok=True)
+
+    with pytest.raises(CheckpointError) as refused:
+        read_recipe(folder)
+
+    said = str(refused.value)
+    assert said.startswith(f"{folder}{start}")
+    assert f"; {way_out}" in said or way_out in said.rpartition("; ")[2]
+    assert "\n" not in said
+    assert not said.endswith(".")
+
+
+@pytest.mark.parametrize("option", [*NOMIC][4:])
+def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refused(
+    option: str, tmp_path: Path
+) -> None:
+    """Its class reads other names, and would go on with its own values: those of nomic-embed-text-v1.5."""
+    read_recipe(lay(tmp_path / "nomic-embed-text-v1.5", plain(NOMIC)))
+    folder = lay(tmp_path / "other", plain(NOMIC | {option: 7}))
+
+    with pytest.raises(CheckpointError, match=rf"other/config.json: {option} = 7 isn't what .*; serve a version saved"):
+        read_recipe(folder)
+
+
+def test_but_not_where_transformers_own_name_says_the_same(tmp_path: Path) -> None:
+    sizes = {"n_layer": 2, "num_hidden_layers": 2, "rotary_emb_base": 7, "rope_parameters": {"rope_theta": 7}}
+
+    assert "nomic_bert" == read_recipe(lay(tmp_path, plain(NOMIC | sizes))).model_type
+
+
+@pytest.mark.parametrize("kind", ["nomic_bert", "gte", "eurobert", "jina_embeddings_v3", "modernbert", "llama_bidirec"])
+def test_code_that_transformers_has_taken_over_is_no_obstacle(kind: str, tmp_path: Path) -> None:
+    config = BERT | {"model_type": kind, "auto_map": {"AutoModel": "modeling.Theirs"}}
+
+    assert kind == read_recipe(lay(tmp_path, plain(config))).model_type
+
+
+def test_gte_qwen2_runs_where_its_config_says_that_it_sees_the_whole_text(tmp_path: Path) -> None:
+    recipe = read_recipe(lay(tmp_path, plain(QWEN2 | {"is_causal": False})), name="gte-Qwen2-1.5B-instruct")
+
+    assert ("lasttoken",) == recipe.pooling
+
+
+class TestLostEnd:
+    """E5-Mistral's vector is that of an end token that transformers 5 no longer puts."""
+
+    @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
+    def test_a_tokenizer_that_puts_no_end_where_it_is_asked_to_is_refused(self, family: str, tmp_path: Path) -> None:
+        folder = self._asking(tmp_path, family)
+        recipe = read_recipe(folder)
+
+        with pytest.raises(CheckpointError, match=r"tokenizer_config.json: add_eos_token asks .*; add it to the post_"):
+            refuse_lost_end(folder, recipe, Tokens(folder, recipe))
+
+    @pytest.mark.parametrize("family", ["qwen3", "bert"])
+    def test_one_that_does_or_need_not_is_not(self, family: str, tmp_path: Path) -> None:
+        folder = self._asking(tmp_path, family)
+        recipe = read_recipe(folder)
+
+        refuse_lost_end(folder, recipe, Tokens(folder, recipe))
+
+    def test_nor_is_one_whose_vector_is_another_token_s(self, tmp_path: Path) -> None:
+        folder = self._asking(tmp_path, "llama")
+        write_steps(folder, "mean")
+        recipe = read_recipe(folder)
+
+        refuse_lost_end(folder, recipe, Tokens(folder, recipe))
+
+    @pytest.mark.parametrize("asked", [None, False])
+    def test_nor_is_one_that_isn_t_asked(self, asked: bool | None, tmp_path: Path) -> None:
+        folder = self._asking(tmp_path, "llama", asked=asked)
+        recipe = read_recipe(folder)
+
+        refuse_lost_end(folder, recipe, Tokens(folder, recipe))
+
+    def _asking(self, tmp_path: Path, family: str, *, asked: bool | None = True) -> Path:
+        folder = write_transformer(tmp_path / "model", family)
+        said = json.loads((folder / "tokenizer_config.json").read_text())
+        return lay(folder, {"tokenizer_config.json": said | {"add_eos_token": asked}})

@@ -1,0 +1,175 @@
+"""Rerankers of sentence-transformers that are language models: the pair is put as their chat template puts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from checkpoints import lay
+from llm_reranker_models import (
+    DOCUMENTS,
+    GENERATES,
+    INSTRUCTION,
+    LIMIT,
+    LOGIT_SCORE,
+    PLAIN_CHAT,
+    QUERY,
+    open_judge,
+    write_judge,
+)
+from texts import varied_texts
+
+from nearfar.core.errors import CheckpointError, InputError
+from nearfar.models.reading.reader import read_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_PART = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first%s }}'
+# As published ones are: an instruction with a default, and a part only where an answer is asked for.
+CHATS = {
+    "with an instruction": (
+        "<|im_start|>system\n"
+        + _PART % ("system", ' | default("Retrieve what answers")')
+        + "<|im_end|>\n<|im_start|>user\n"
+        + _PART % ("query", "")
+        + "\n"
+        + _PART % ("document", "")
+        + "<|im_end|>\n{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+    ),
+    "in turns": (
+        "{% for message in messages %}{% set role = 'system' if message.role == 'query' else 'user' %}"
+        "<|im_start|>{{ role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    ),
+    "with an end of line behind the document": PLAIN_CHAT,
+}
+
+TOKENIZER = {"tokenizer_class": "TokenizersBackend", "pad_token": "<pad>", "padding_side": "left"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    def write(chat: str | None, place: str = "chat_template.jinja", **score: object) -> Path:
+        folder = write_judge(tmp_path, "qwen3")
+        files: dict[str, object] = {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301} | score}
+        if chat is not None:
+            files[place] = (
+                chat if place.endswith("jinja") else {"model_max_length": LIMIT, "chat_template": chat} | TOKENIZER
+            )
+        return lay(folder, LOGIT_SCORE | files)
+
+    return write
+
+
+def by_sentence_transformers(folder: Path, instruction: str | None = None) -> Any:
+    from sentence_transformers import CrossEncoder
+    from torch.nn import Identity
+
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True, activation_fn=Identity())
+    return model.predict([(QUERY, document) for document in DOCUMENTS], prompt=instruction, show_progress_bar=False)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_scores_are_sentence_transformers(chat: str, folder: Callable[..., Path]) -> None:
+    """In whole texts, in which an end of line may be one token with what stands before it; cut or not."""
+    made = folder(CHATS[chat])
+
+    scores = open_judge(made, "torch").scores(DOCUMENTS)
+
+    np.testing.assert_allclose(scores, by_sentence_transformers(made), rtol=0, atol=1e-4)
+    assert np.std(scores) > 0.1
+
+
+def test_an_instruction_is_the_system_s_message(folder: Callable[..., Path]) -> None:
+    made = folder(CHATS["with an instruction"])
+    opened = open_judge(made, "torch")
+
+    scores = opened.scores(DOCUMENTS, INSTRUCTION)
+
+    np.testing.assert_allclose(scores, by_sentence_transformers(made, INSTRUCTION), rtol=0, atol=1e-4)
+    assert np.abs(scores - opened.scores(DOCUMENTS)).max() > 1e-2
+
+
+def test_a_default_prompt_is_the_instruction_of_who_gives_none(folder: Callable[..., Path]) -> None:
+    made = folder(CHATS["with an instruction"])
+    told = {"prompts": {"mine": "Find opposites"}, "default_prompt_name": "mine"}
+    lay(made, {"config_sentence_transformers.json": {"model_type": "CrossEncoder"} | told})
+    opened = open_judge(made, "torch")
+
+    np.testing.assert_allclose(opened.scores(DOCUMENTS), by_sentence_transformers(made), rtol=0, atol=1e-4)
+    assert opened.rows(DOCUMENTS, "Find opposites") == opened.rows(DOCUMENTS)
+
+
+def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callable[..., Path]) -> None:
+    opened = open_judge(folder(PLAIN_CHAT), None)
+
+    with pytest.raises(InputError, match="this model takes no instruction"):
+        opened.rows(DOCUMENTS, INSTRUCTION)
+
+
+def test_the_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
+    made = folder(PLAIN_CHAT, "tokenizer_config.json", false_token_id=None)
+
+    scores = open_judge(made, "torch").scores(DOCUMENTS)
+
+    np.testing.assert_allclose(scores, by_sentence_transformers(made), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("chat", "why"),
+    [
+        (None, "it has no chat template"),
+        ("{{ messages[-1].content }}", "doesn't put a query and a document as they are, once each"),
+        (PLAIN_CHAT.replace("| first", "| first | trim"), "doesn't put a query and a document as they are, once each"),
+        (PLAIN_CHAT + PLAIN_CHAT, "doesn't put a query and a document as they are, once each"),
+        ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}", "puts the document before the query"),
+        (PLAIN_CHAT + "{query}", "itself holds {query}"),
+        ("{{ raise_exception('no') }}", "can't be rendered with a pair"),
+        ("{% for %}", "can't be rendered with a pair"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "can't be rendered with a pair"),
+    ],
+)
+def test_a_template_that_does_something_else_is_refused(
+    chat: str | None, why: str, folder: Callable[..., Path]
+) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        read_recipe(folder(chat))
+
+    assert why in str(refused.value)
+    assert str(refused.value).endswith("add the chat_template.jinja with which sentence-transformers runs it")
+
+
+def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder: Callable[..., Path]) -> None:
+    """Qwen3-Reranker's own template is that of a chat."""
+    made = folder("{% for m in messages %}{{ m.role | upper }}{% endfor %}")
+
+    known = open_judge(made, None, "Qwen/Qwen3-Reranker-0.6B")
+
+    rows = open_judge(write_judge(made.parent, "qwen3-reranker"), None).rows(varied_texts(5))
+    assert rows == known.rows(varied_texts(5))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"processing_kwargs": {"text": {"max_length": 5}}}, "processing_kwargs text isn't supported"),
+        ({"processing_kwargs": {"chat_template": {"max_length": 5}}}, "processing_kwargs max_length isn't supported"),
+        ({"modality_config": {"message": {"format": "structured"}}}, "the format structured aren't supported"),
+    ],
+)
+def test_options_that_are_not_known_are_refused(
+    changed: dict[str, object], said: str, folder: Callable[..., Path]
+) -> None:
+    made = lay(folder(PLAIN_CHAT), {"sentence_bert_config.json": GENERATES | changed})
+
+    with pytest.raises(CheckpointError, match=said):
+        read_recipe(made)
+
+
+def test_another_score_is_refused(folder: Callable[..., Path]) -> None:
+    made = lay(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
+
+    with pytest.raises(CheckpointError, match="none of: Identity, Sigmoid"):
+        read_recipe(made)

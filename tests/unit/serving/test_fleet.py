@@ -1,0 +1,440 @@
+"""Several models in one process: whose name means whom, and what each may be asked for."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from checkpoints import lay, write_transformer
+from conftest import calling, running
+from nearfar_fakes import FakeKind, vector_of
+from sentence_transformers import CrossEncoder
+
+from nearfar import ModelSettings, Settings
+from nearfar.core.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.core.jobs import EmbedJob
+from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.engines.base import Choice, EngineOrder
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.admission import QueueLimits
+from nearfar.serving.queue.lane import Lane, LaneLimits
+from nearfar.serving.registry.description import SCORE_OF_PAIRS, SCORE_OF_VECTORS
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.opening import Opener
+from nearfar.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+    from nearfar.core.settings import Device
+    from nearfar.engines.base import Engine
+
+pytestmark = pytest.mark.anyio
+
+QUERY = "the quick brown fox"
+DOCUMENTS = ["jumps over the lazy dog", "a question? an answer!", "numbers 0 1 2", "jumps over the lazy dog"]
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_transformer(tmp_path_factory.mktemp("models") / "reranker", "bert", labels=1)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    # As BERT's own tokenizers say it; transformers' generic one leaves the types out otherwise.
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
+
+
+@pytest.fixture
+def prompted(tmp_path: Path) -> Path:
+    """Make a model that wants a prompt before queries, another before documents, and the latter by default."""
+    folder = write_transformer(tmp_path / "prompted", "bert")
+    prompts = {"query": "a query, ", "document": "a document; "}
+    return lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": "document"}})
+
+
+@pytest.fixture(scope="module")
+async def several(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    plain = write_transformer(tmp_path_factory.mktemp("models") / "plain", "bert")
+    models = (
+        ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=("mini",)),
+        ModelSettings(name=str(plain), engine="fake"),
+        ModelSettings(name=str(reranker), engine="torch"),
+    )
+    async with running(Settings(models=models, device="cpu")) as app, calling(app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def only(folder: Path, *, on_overflow: str = "truncate") -> AsyncIterator[httpx.AsyncClient]:
+    model = ModelSettings(
+        name=str(folder), engine="fake", on_overflow="error" if on_overflow == "error" else "truncate"
+    )
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        yield client
+
+
+async def test_a_vendor_s_name_means_its_model_where_that_is_served(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "v3", "bert")
+    models = (
+        ModelSettings(name=BUILTIN_MODEL),
+        ModelSettings(name=str(folder), aliases=("jinaai/jina-embeddings-v3",)),
+    )
+    async with running(Settings(models=models, engine="fake")) as app, calling(app) as client:
+        answered = {
+            name: (await client.post("/v1/embeddings", json={"model": name, "input": "fox"})).json()["model"]
+            for name in ("jina-embeddings-v3", "jina-embeddings-v3:latest", "jina-embeddings-v4", BUILTIN_MODEL)
+        }
+        told, default = [
+            (await client.get(f"/v1/models/{name}")).json()["int8_range"] for name in ("jina-embeddings-v3", "voyage-3")
+        ]
+        unknown = await client.post("/v1/embeddings", json={"model": "v-3", "input": "fox"})
+
+    assert ["v3", "v3", BUILTIN_MODEL, BUILTIN_MODEL] == list(answered.values())
+    assert told != default
+    assert 404 == unknown.status_code
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ("text-embedding-3-small", BUILTIN_MODEL),
+        ("mini", BUILTIN_MODEL),
+        (BUILTIN_MODEL, BUILTIN_MODEL),
+        ("plain", "plain"),
+    ],
+)
+async def test_an_embedding_model_goes_by_its_name_alias_or_as_the_default(
+    several: httpx.AsyncClient, asked: str, served: str
+) -> None:
+    answer = await several.post("/v1/embeddings", json={"model": asked, "input": "hello"})
+
+    assert served == answer.json()["model"]
+
+
+async def test_the_reranker_is_the_default_for_ranking_and_an_embedding_model_ranks_when_named(
+    several: httpx.AsyncClient,
+) -> None:
+    body = {"query": QUERY, "documents": DOCUMENTS}
+
+    default = await several.post("/v2/rerank", json={"model": "rerank-v3.5", **body})
+    unnamed = await several.post("/v1/rerank", json=body)
+    named = await several.post("/v2/rerank", json={"model": "mini", **body})
+
+    assert default.json()["results"] == unnamed.json()["results"]
+    assert default.json()["results"] != named.json()["results"]
+
+
+async def test_a_cross_encoder_scores_as_sentence_transformers_does(several: httpx.AsyncClient, reranker: Path) -> None:
+    expected = CrossEncoder(str(reranker), device="cpu", local_files_only=True).predict(
+        [(QUERY, document) for document in DOCUMENTS], show_progress_bar=False
+    )
+
+    answer = await several.post("/v2/rerank", json={"model": "reranker", "query": QUERY, "documents": DOCUMENTS})
+
+    found = {result["index"]: result["relevance_score"] for result in answer.json()["results"]}
+    np.testing.assert_allclose(expected, [found[index] for index in range(4)], atol=1e-5)
+    assert sorted(range(4), key=lambda index: (-expected[index], index)) == list(found)
+
+
+async def test_a_cross_encoder_cannot_embed(several: httpx.AsyncClient) -> None:
+    answer = await several.post("/v1/embeddings", json={"model": "reranker", "input": "hello"})
+
+    assert 403 == answer.status_code
+    assert "not allowed to generate embeddings" in answer.json()["error"]["message"]
+
+
+async def test_info_says_what_each_model_is_and_how_it_scores(several: httpx.AsyncClient) -> None:
+    models = (await several.get("/info")).json()["models"]
+
+    assert [SCORE_OF_VECTORS, SCORE_OF_VECTORS, SCORE_OF_PAIRS] == [model["score"] for model in models]
+    assert [["embed", "rank"], ["embed", "rank"], ["rank", "classify"]] == [model["tasks"] for model in models]
+    assert ["torch", "fake", "torch"] == [model["engine"] for model in models]
+    assert ["1_Pooling/config.json", "default for encoders; the folder has no modules.json", ""] == [
+        model["pooling_source"] for model in models
+    ]
+
+
+async def test_every_model_and_alias_is_listed(several: httpx.AsyncClient) -> None:
+    listed = (await several.get("/v1/models")).json()["data"]
+
+    assert [BUILTIN_MODEL, "mini", "plain", "reranker"] == [model["id"] for model in listed]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "document"),
+    [
+        ({"query": "a query, ", "document": "a document; "}, "document", "a query, ", "a document; "),
+        ({"query": "a query, "}, "query", "a query, ", ""),
+        ({"query": "a query, ", "document": ""}, "query", "a query, ", ""),
+        ({"query": "a query, ", "passage": "numbers "}, None, "a query, ", "numbers "),
+        ({"web": "a question? "}, "web", "", ""),
+    ],
+)
+async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_the_default(
+    prompted: Path, prompts: dict[str, str], default: str | None, query: str, document: str
+) -> None:
+    folder = prompted
+    lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": default}})
+    model = ModelSettings(name=str(folder), engine="fake")
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        body = {"model": "prompted", "query": "fox", "documents": ["dog"]}
+        await client.post("/v2/rerank", json=body)
+        await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
+        (served,) = app.state.fleet.models()
+        _, ranked, embedded = served.lane._engine.batches  # the probe first
+
+    expected = served.tokens.encode([query + "fox", document + "dog"])
+    assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
+    assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
+
+
+PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? ", "latest": "the latest, "}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "prompt"),
+    [
+        ("prompted", None, "a question? "),
+        ("prompted", "query", "a query, "),
+        ("prompted", "document", "a document; "),
+        ("prompted", "", ""),
+        ("prompted:query", None, "a query, "),
+        ("prompted:document", "query", "a document; "),
+        ("prompted:passage", None, "a document; "),
+        ("prompted:web", "", "a question? "),
+        ("text-embedding-3-small:query", None, "a query, "),
+        ("with:colon", None, "a question? "),
+        ("with:colon:query", None, "a query, "),
+        ("prompted:latest", None, "a question? "),
+        ("with:colon:latest", None, "a question? "),
+        ("prompted:latest:query", None, "a query, "),
+        ("text-embedding-3-small:latest", None, "a question? "),
+    ],
+)
+async def test_a_name_or_a_setting_chooses_the_prompt(
+    name: str, setting: str | None, prompt: str, prompted: Path
+) -> None:
+    lay(prompted, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
+    model = ModelSettings(name=str(prompted), engine="fake", prompt=setting, aliases=("with:colon",))
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        answer = await client.post("/v1/embeddings", json={"model": name, "input": "dog"})
+        (served,) = app.state.fleet.models()
+        _, embedded = served.lane._engine.batches  # the probe first
+
+    assert "prompted" == answer.json()["model"]
+    assert served.tokens.encode([prompt + "dog"]) == embedded
+
+
+@pytest.mark.parametrize("name", ["prompted:other", "other:query", "prompted:", ":query", "prompted:query:query"])
+async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: str, prompted: Path) -> None:
+    async with only(prompted) as client:
+        answer = await client.post("/v1/embeddings", json={"model": name, "input": "dog"})
+
+    assert 404 == answer.status_code
+    assert "model_not_found" == answer.json()["error"]["code"]
+
+
+async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_it_has(prompted: Path) -> None:
+    settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompt="web"),))
+    fleet = Fleet(settings, {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=r"prompted has no prompt 'web'; there are: query, document$"):
+        await fleet.opened()
+    await fleet.close()
+
+
+async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_says_so(prompted: Path) -> None:
+    """Even of a name that they leave out; the default goes with its prompt."""
+    model = ModelSettings(name=str(prompted), engine="fake", prompts={"query": "numbers "})
+
+    async with running(Settings(models=(model,))) as app, calling(app) as client:
+        await client.post("/v2/rerank", json={"model": "prompted", "query": "fox", "documents": ["dog"]})
+        await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
+        (told,) = (await client.get("/info")).json()["models"]
+        (served,) = app.state.fleet.models()
+        _, ranked, embedded = served.lane._engine.batches  # the probe first
+
+    expected = served.tokens.encode(["numbers fox", "dog"])
+    assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
+    assert served.tokens.encode(["dog"]) == embedded
+    assert ({"query": "numbers "}, None, "settings") == (
+        told["prompts"],
+        told["default_prompt"],
+        told["prompts_source"],
+    )
+
+
+async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
+    settings = Settings(models=(ModelSettings(name=str(reranker), engine="fake", prompts={"query": "Q: "}),))
+    fleet = Fleet(settings, {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=r"reranker takes pairs as they are; take its prompts out"):
+        await fleet.opened()
+    await fleet.close()
+
+
+async def test_info_says_where_prompts_come_from(several: httpx.AsyncClient, prompted: Path) -> None:
+    async with only(prompted) as client:
+        (told,) = (await client.get("/info")).json()["models"]
+    models = (await several.get("/info")).json()["models"]
+
+    assert told["prompts_source"] == "config_sentence_transformers.json"
+    assert ["", "", ""] == [model["prompts_source"] for model in models]
+
+
+async def test_an_instruction_of_the_caller_s_stands_in_the_model_s_own_prompt(prompted: Path) -> None:
+    prompts = {"query": "Instruct: a question\nQuery: "}
+    model = ModelSettings(name=str(prompted), engine="fake", prompts=prompts)
+
+    async with running(Settings(models=(model,))) as app:
+        job = EmbedJob(model="prompted", inputs=("dog",), role="query", instruction="the quick fox")
+        await app.state.service.embed(job)
+        (served,) = app.state.fleet.models()
+        _, embedded = served.lane._engine.batches  # the probe first
+
+    assert served.tokens.encode(["Instruct: the quick fox\nQuery: dog"]) == embedded
+
+
+async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:
+    body = {"model": "mini", "query": QUERY, "documents": ["same"] * 30 + [QUERY]}
+
+    answer = await several.post("/v2/rerank", json=body)
+
+    assert [30, *range(30)] == [result["index"] for result in answer.json()["results"]]
+
+
+async def test_max_tokens_per_document_cuts_documents_and_not_the_query(several: httpx.AsyncClient) -> None:
+    body = {"model": "reranker", "query": QUERY, "documents": ["jumps over the lazy dog", "jumps over"]}
+
+    whole = await several.post("/v2/rerank", json=body)
+    cut = await several.post("/v2/rerank", json={**body, "max_tokens_per_doc": 2})
+
+    assert "0" == whole.headers["x-nearfar-truncated-tokens"]
+    assert int(cut.headers["x-nearfar-truncated-tokens"]) > 0
+    first, second = cut.json()["results"]
+    assert first["relevance_score"] == pytest.approx(second["relevance_score"], abs=1e-6)
+
+
+async def test_text_over_the_limit_is_an_error_where_the_operator_says_so(prompted: Path) -> None:
+    async with only(prompted, on_overflow="error") as client:
+        embedded = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "fox " * 100]})
+        body = {"model": "prompted", "query": "fox", "documents": ["fox " * 100]}
+        ranked = await client.post("/v2/rerank", json=body)
+
+    assert 400 == embedded.status_code
+    assert "Invalid 'input[1]': maximum input length is" in embedded.json()["error"]["message"]
+    assert 200 == ranked.status_code  # rerankers always cut
+
+
+async def test_a_vector_is_the_engines_own_row(prompted: Path) -> None:
+    """The fake makes its vector from the ids, so they must be those of the text with its prompt and special tokens."""
+    async with running(Settings(models=(ModelSettings(name=str(prompted), engine="fake"),))) as app:
+        async with calling(app) as client:
+            answer = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "dog"]})
+        (served,) = app.state.fleet.models()
+
+    rows = served.tokens.encode(["fox", "dog"], "a document; ")
+    expected = [vector_of(row.ids, 32) for row in rows]
+    np.testing.assert_allclose(expected, [item["embedding"] for item in answer.json()["data"]], atol=1e-7)
+
+
+async def test_a_model_answers_to_the_name_it_was_asked_for_by(prompted: Path) -> None:
+    async with only(prompted) as client:
+        by_path = await client.post("/v1/embeddings", json={"model": str(prompted), "input": "fox"})
+        listed = await client.get("/v1/models")
+
+    assert "prompted" == by_path.json()["model"]
+    assert str(prompted) not in listed.text
+
+
+@pytest.mark.parametrize("twice", ["name", "alias"])
+async def test_two_models_of_one_name_are_refused(prompted: Path, twice: str) -> None:
+    other = (
+        ModelSettings(name=str(prompted))
+        if twice == "name"
+        else ModelSettings(name=BUILTIN_MODEL, aliases=("prompted",))
+    )
+    settings = Settings(models=(ModelSettings(name=str(prompted)), other), engine="fake")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="two of them are called 'prompted'")):
+        async with running(settings):
+            pass
+
+
+async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "damaged", "bert")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged/model.safetensors: is cut short")):
+        async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
+            pass
+
+
+async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_engine(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "mistral", "mistral")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    lay(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
+
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token asks")):
+        async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):
+            pass
+
+
+ODD = EngineOrder(
+    folder=Path(),
+    recipe=Recipe(architecture="Odd", model_type="bert", task="embed", max_tokens=9, hidden_size=8, pooling=("cls",)),
+    device="cpu",
+    dtype="auto",
+    probes=[Row([1], None, 1, 0)],
+)
+
+
+class Refusing:
+    """An engine kind that can run here, but none of the checkpoints."""
+
+    rank = 1
+
+    def obstacle(self, device: Device) -> str | None:  # noqa: ARG002
+        return None
+
+    def open(self, order: EngineOrder) -> Engine:
+        raise EngineUnavailable(f"can't run {order.recipe.architecture}")
+
+
+@pytest.mark.parametrize("refusing", [1, 2])
+async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
+    refusing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    opener = Opener(Settings(), Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
+    refusals = [Choice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
+    last = Choice(name="fake", kind=FakeKind(), reason="next")
+
+    engine, reason = await opener.open_engine(lane, [*refusals, last], ODD)
+    await lane.close()
+
+    assert "fake" == engine.info.name
+    assert [f"not engine refusing{number}: can't run Odd" for number in range(refusing)] == caplog.messages
+    assert reason.startswith("not refusing0: can't run Odd; ")
+    assert reason.endswith("next")
+
+
+async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
+    opener = Opener(Settings(), Metrics(list))
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
+
+    with pytest.raises(EngineUnavailable, match="can't run Odd"):
+        await opener.open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)
+    await lane.close()

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import until
+from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
+
+from nearfar.core.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.admission import QueueLimits
+from nearfar.serving.queue.lane import Lane, LaneLimits
+from nearfar.telemetry.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from typing import Any, Literal
+
+    from nearfar.core.types import FloatArray
+    from nearfar.telemetry.events import BatchRecord, CloseReason, JobRecord, LoadRecord, RequestRecord
+
+pytestmark = pytest.mark.anyio
+
+DIM = 8
+
+
+class Watcher:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[BatchRecord] = []
+
+    def batch_done(self, record: BatchRecord) -> None:
+        self.batches.append(record)
+
+    def request_done(self, record: RequestRecord) -> None: ...
+
+    def job_done(self, record: JobRecord) -> None: ...
+
+    def tokens_counted(self, model: str, tokens: int, truncated: int) -> None: ...
+
+    def model_loaded(self, record: LoadRecord) -> None: ...
+
+    def model_closed(self, model: str, reason: CloseReason) -> None: ...
+
+
+class Set:
+    """A lane with its fake engine, opened, and the probe forgotten."""
+
+    def __init__(self, lane: Lane, engine: FakeEngine, watcher: Watcher) -> None:
+        self.lane = lane
+        self.engine = engine
+        self.watcher = watcher
+
+
+@asynccontextmanager
+async def open_lane(
+    *, batch_tokens: int = 64, queue_tokens: int = 10_000, task: Literal["embed", "score"] = "embed"
+) -> AsyncIterator[Set]:
+    engine, watcher = FakeEngine(DIM), Watcher()
+    lane = Lane(
+        "fake",
+        task,
+        LaneLimits(batch_tokens=batch_tokens, queue=QueueLimits(tokens=queue_tokens, requests=100)),
+        watcher,
+    )
+    await lane.open(lambda: engine, row(1))
+    engine.batches.clear()
+    try:
+        yield Set(lane, engine, watcher)
+    finally:
+        engine.gate.set()
+        await lane.close()
+
+
+def row(*ids: int) -> Row:
+    return Row(list(ids), None, len(ids), 0)
+
+
+async def test_each_row_gets_its_own_answer_in_its_own_place() -> None:
+    rows = [row(*range(1, 2 + index % 7), 100 + index) for index in range(50)]
+
+    async with open_lane() as lane:
+        vectors = await lane.lane.submit(rows)
+
+    np.testing.assert_array_equal(np.stack([vector_of(one.ids, DIM) for one in rows]), vectors)
+
+
+async def test_a_cross_encoder_gives_one_logit_a_row() -> None:
+    async with open_lane(task="score") as lane:
+        logits = await lane.lane.submit([row(1), row(1, 2, 3)])
+
+    assert [1.0, 3.0] == logits.tolist()
+
+
+async def test_what_waits_when_the_engine_frees_up_runs_together() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        others = [asyncio.create_task(lane.lane.submit([row(2, index)])) for index in range(20)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await asyncio.gather(first, *others)
+
+    assert [1, 20] == [len(batch) for batch in lane.engine.batches]
+    assert [1, 20] == [record.requests for record in lane.watcher.batches]
+
+
+async def test_no_batch_goes_over_the_budget() -> None:
+    rows = [row(*range(1, 1 + length)) for length in (3, 30, 4, 29, 90, 5)]
+
+    async with open_lane(batch_tokens=64) as lane:
+        await lane.lane.submit(rows)
+
+    sizes = [[len(one.ids) for one in batch] for batch in lane.engine.batches]
+    assert sorted([[3, 4, 5], [29, 30], [90]]) == sorted(sorted(batch) for batch in sizes)
+
+
+async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
+    long_rows = [row(*([7] * 30), index) for index in range(100)]  # too long to share a batch with it
+
+    async with open_lane(batch_tokens=40) as lane:
+        lane.engine.gate.clear()
+        bulk = asyncio.create_task(lane.lane.submit(long_rows))
+        await until(lambda: len(lane.engine.batches) == 1)
+        single = asyncio.create_task(lane.lane.submit([row(1, 2)]))
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await single
+        ran_before = len(lane.engine.batches)
+        await bulk
+
+    assert ran_before <= 4
+    assert len(lane.engine.batches) >= 50
+
+
+class Parallel(FakeEngine):
+    """Runs two batches at once, and holds each until ``gate`` opens."""
+
+    def __init__(self) -> None:
+        super().__init__(DIM)
+        self.info = msgspec.structs.replace(self.info, parallel=2)
+
+
+async def test_an_engine_that_runs_two_batches_at_once_is_given_two() -> None:
+    engine, watcher = Parallel(), Watcher()
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=10_000, requests=100)), watcher)
+    await lane.open(lambda: engine, row(1))
+    engine.batches.clear()
+    engine.threads.clear()
+    rows = [row(1, number) for number in range(20)]
+
+    engine.gate.clear()
+    running = asyncio.create_task(lane.submit(rows))
+    await until(lambda: len(engine.batches) == 2)
+    engine.gate.set()
+    vectors = await running
+    await lane.close()
+
+    assert [10, 10] == [len(batch) for batch in engine.batches]  # shared among both
+    assert 2 <= len(engine.threads) <= 3  # two that ran, and the one that closed
+    assert engine.closed
+    np.testing.assert_array_equal(np.stack([vector_of(one.ids, DIM) for one in rows]), vectors)
+
+
+async def test_identical_rows_of_several_requests_reach_the_engine_once() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(9)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        others = [asyncio.create_task(lane.lane.submit([row(1, 2)])) for _ in range(5)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        answers = await asyncio.gather(first, *others)
+
+    assert [1, 1] == [len(batch) for batch in lane.engine.batches]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(vector_of([1, 2], DIM), answer[0])
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "company", "bulk"),
+    [(0.0, True, 64), (1.0, False, 64), (1.0, True, 8), (1000.0, True, 20), (1e6, True, 64)],
+    ids=["not yet measured", "alone", "slow", "20 ms", "fast"],
+)
+async def test_bulk_batches_are_short_while_small_requests_come(tokens_per_s: float, company: bool, bulk: int) -> None:
+    async with open_lane(batch_tokens=64) as lane:
+        lane.lane._pace.tokens_per_s = 0.0
+        if company:
+            await lane.lane.submit([row(1)])
+        lane.lane._pace.tokens_per_s = tokens_per_s
+
+        budget = lane.lane._budget()
+
+    assert (64, bulk, 1) == (budget.full, budget.bulk, budget.idle)
+
+
+async def test_everything_touches_the_engine_on_one_thread() -> None:
+    async with open_lane() as lane:
+        await asyncio.gather(*(lane.lane.submit([row(index)]) for index in range(1, 9)))
+
+    assert lane.engine.closed
+    assert len(lane.engine.threads) == 1
+    assert next(iter(lane.engine.threads)).startswith("lane-fake")
+
+
+@pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW, QUIT])
+async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault: int) -> None:
+    async with open_lane() as lane, asyncio.timeout(1):
+        with pytest.raises(EngineFailed) as caught:
+            await lane.lane.submit([row(1, fault)])
+        after = await lane.lane.submit([row(5)])
+
+    assert SECRET not in str(caught.value)
+    np.testing.assert_array_equal(vector_of([5], DIM), after[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [
+        (NAN, EngineFailed, "gave no finite, non-zero answer for text 1"),
+        (BOOM, EngineFailed, "the engine failed on text 1"),
+        (FEW, EngineFailed, "the engine failed on text 1"),
+        (QUIT, EngineFailed, "the engine failed on text 1"),
+        (GIANT, OutOfMemory, "text 1 has 2 tokens, for which the model's device doesn't have the memory"),
+    ],
+)
+async def test_a_row_that_has_no_answer_fails_its_own_caller_only(
+    fault: int, error: type[ServingError], says: str
+) -> None:
+    async with open_lane() as lane, asyncio.timeout(1):
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        calls = [asyncio.create_task(lane.lane.submit([row(2, 4), row(2, word)])) for word in (fault, 3)]
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        _, broken, whole = await asyncio.gather(first, *calls, return_exceptions=True)
+
+    assert isinstance(broken, error)
+    assert says in str(broken)
+    assert SECRET not in str(broken)
+    assert isinstance(whole, np.ndarray)
+
+
+async def test_a_cancelled_request_never_reaches_the_engine() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(1)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        leaving = asyncio.create_task(lane.lane.submit([row(2, index) for index in range(30)]))
+        staying = asyncio.create_task(lane.lane.submit([row(3)]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        lane.engine.gate.set()
+        await asyncio.gather(first, staying)
+
+    assert [[[1]], [[3]]] == [[one.ids for one in batch] for batch in lane.engine.batches]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async with open_lane(queue_tokens=10) as lane:
+        lane.engine.gate.clear()
+        running = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, 5)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        fits = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4)]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await lane.lane.submit([row(1, 2)])
+        depth = lane.lane.depth()
+        lane.engine.gate.set()
+        await asyncio.gather(running, fits)
+
+    assert caught.value.retry_after_s is not None
+    assert 1 <= caught.value.retry_after_s <= 60
+    assert (1, 9) == (depth.rows, depth.tokens)
+    assert (0, 0) == (lane.lane.depth().rows, lane.lane.depth().tokens)
+
+
+async def test_one_huge_request_does_not_shut_the_others_out() -> None:
+    async with open_lane(queue_tokens=10) as lane:
+        lane.engine.gate.clear()
+        huge = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, index) for index in range(20)]))
+        await until(lambda: len(lane.engine.batches) == 1)
+        small = asyncio.create_task(lane.lane.submit([row(1, 2)]))
+        await asyncio.sleep(0)
+        lane.engine.gate.set()
+        await asyncio.gather(huge, small)
+
+    assert (1, DIM) == small.result().shape
+    assert (20, DIM) == huge.result().shape
+
+
+async def test_nothing_submitted_is_an_error_and_not_a_wait() -> None:
+    async with open_lane() as lane:
+        with pytest.raises(ValueError, match="no rows"):
+            await lane.lane.submit([])
+
+
+class Bad(FakeEngine):
+    """Misbehaves in ways that no id can ask for."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        super().__init__(DIM)
+        self._answer = answer
+        self.opened = False
+
+    def embed(self, batch: Sequence[Row]) -> FloatArray:
+        if not self.opened:
+            self.opened = True
+            return super().embed(batch)
+        answer: FloatArray = self._answer()
+        return answer
+
+    def close(self) -> None:
+        raise RuntimeError("can't close")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: next(iter(())),
+        lambda: np.array([["a"] * DIM], dtype=object),
+        lambda: None,
+        lambda: np.ones((1, DIM + 1)),
+    ],
+    ids=["StopIteration", "objects", "nothing", "too wide"],
+)
+async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_closes(answer: Callable[[], Any]) -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
+    await lane.open(lambda: Bad(answer), row(1))
+
+    async with asyncio.timeout(1):
+        for _ in range(2):
+            with pytest.raises(EngineFailed):
+                await lane.submit([row(1)])
+        await lane.close()
+
+
+async def test_an_engine_that_cannot_be_opened_is_told_whatever_it_raises() -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
+
+    async with asyncio.timeout(1):
+        with pytest.raises(InternalFault):
+            await lane.open(lambda: next(iter(())), row(1))
+        await lane.close()
+
+
+async def test_a_request_larger_than_the_queue_runs_when_it_is_alone() -> None:
+    async with open_lane(queue_tokens=3) as lane:
+        vectors = await lane.lane.submit([row(1, 2, 3, 4), row(5, 6, 7, 8)])
+
+    assert (2, DIM) == vectors.shape
+
+
+async def test_closing_answers_everyone_who_still_waits() -> None:
+    async with open_lane() as lane:
+        lane.engine.gate.clear()
+        calls = [asyncio.create_task(lane.lane.submit([row(index)])) for index in range(1, 4)]
+        await until(lambda: len(lane.engine.batches) == 1)
+        closing = asyncio.create_task(lane.lane.close())
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        lane.engine.gate.set()
+        await closing
+        with pytest.raises(NotReady):
+            await lane.lane.submit([row(1)])
+
+    assert [NotReady] * 3 == [type(answer) for answer in answers]
+
+
+async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
+    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
+
+    with pytest.raises(EngineFailed):
+        await lane.open(lambda: FakeEngine(DIM), row(NAN))
+    await lane.close()
+
+
+async def test_a_job_s_times_are_parts_of_the_whole() -> None:
+    began = time.perf_counter()
+    async with open_lane() as there:
+        watch = Stopwatch()
+        await there.lane.submit([row(1), row(2)], watch=watch)
+
+        found = watch.timings()
+
+    assert 0 < found.total_s < time.perf_counter() - began
+    assert min(found.tokenise_s, found.queue_s, found.run_s) > 0
+    assert found.tokenise_s + found.queue_s + found.run_s <= found.total_s
+
+
+async def test_every_batch_of_a_job_counts_and_the_wait_is_that_for_the_first() -> None:
+    async with open_lane(batch_tokens=4) as there:
+        watch = Stopwatch()
+        await there.lane.submit([row(*range(1, 5)), row(*range(2, 6)), row(*range(3, 7))], watch=watch)
+
+        found, batches = watch.timings(), there.watcher.batches
+
+    assert 3 == len(batches)
+    assert sum(batch.run_s for batch in batches) <= found.run_s
+    assert found.queue_s + found.run_s <= found.total_s
+
+
+async def test_a_watch_that_nobody_used_has_only_been_tokenising() -> None:
+    found = Stopwatch().timings()
+
+    assert (0, 0) == (found.queue_s, found.run_s)
+    assert found.tokenise_s == found.total_s

@@ -1,0 +1,757 @@
+"""Models come and go: on demand, within a budget, and never under the hands of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from checkpoints import write_transformer
+from conftest import calling, until
+from nearfar_fakes import FakeEngine, GatedKind
+from prometheus_client.parser import text_string_to_metric_families
+
+from nearfar import ModelSettings, Settings, create_app
+from nearfar.core.errors import CheckpointError, ConfigError, NotReady
+from nearfar.engines.base import Choice
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    import httpx
+    from litestar import Litestar
+
+    from nearfar.serving.registry.slot import Slot
+
+pytestmark = pytest.mark.anyio
+
+OPENAI = "/v1/embeddings"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write four models of one size, called a to d."""
+    at = tmp_path_factory.mktemp("models")
+    return {name: write_transformer(at / name, "bert") for name in "abcd"}
+
+
+@pytest.fixture(scope="module")
+def size(folders: dict[str, Path]) -> int:
+    """Give the bytes of any of them."""
+    return (folders["a"] / "model.safetensors").stat().st_size
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Several:
+    """A running application, and the kind of engine behind each of its models."""
+
+    def __init__(self, app: Litestar, client: httpx.AsyncClient, kinds: dict[str, GatedKind]) -> None:
+        self.app = app
+        self.client = client
+        self.kinds = kinds
+        self.fleet: Fleet = app.state.fleet
+
+    def slot(self, name: str) -> Slot:
+        return next(slot for slot in self.fleet._slots if slot.goes_by(name))
+
+    def engine(self, name: str) -> FakeEngine:
+        return self.kinds[name].engines[-1]
+
+    def states(self) -> str:
+        """Give the names of the models that are loaded."""
+        return "".join(state.name for state in self.fleet.states() if state.state == "loaded")
+
+    def most_there(self) -> int:
+        """Count the engines that were open at once."""
+        return max(kind.most_there for kind in self.kinds.values())
+
+    def is_in(self, name: str, state: str) -> Callable[[], bool]:
+        return lambda: self.slot(name).state == state
+
+    async def ask(self, name: str, text: str = "fox") -> httpx.Response:
+        return await self.client.post(OPENAI, json={"model": name, "input": text})
+
+    async def ask_all(self, names: str) -> list[int]:
+        return [(await self.ask(name)).status_code for name in names]
+
+    def asking(self, name: str, text: str = "fox") -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(self.ask(name, text))
+
+    async def order(self, what: str, name: str) -> httpx.Response:
+        return await self.client.post(f"/admin/models/{what}", json={"model": name})
+
+    @asynccontextmanager
+    async def in_use(self, name: str) -> AsyncIterator[None]:
+        """Keep a request to the model from ending, and see that it ends well."""
+        engine = self.engine(name)
+        engine.gate.clear()
+        before = len(engine.batches)
+        asking = self.asking(name, "slow")
+        await until(lambda: len(engine.batches) > before)
+        try:
+            yield
+        finally:
+            engine.gate.set()
+        answer = await asking
+        assert (200, name) == (answer.status_code, answer.json()["model"])
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        text = (await self.client.get("/metrics")).text
+        return {
+            (sample.name.removeprefix("nearfar_model_"), *(sample.labels[label] for label in sorted(sample.labels))): (
+                sample.value
+            )
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("nearfar_model_")
+        }
+
+
+@asynccontextmanager
+async def serving(
+    folders: dict[str, Path], names: str, clock: Clock | None = None, *, pinned: str = "", **settings: Any
+) -> AsyncIterator[Several]:
+    """Serve the models of these one-letter names, none of them loaded yet, each with a gated engine of its own."""
+    models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in names)
+    app = create_app(Settings(models=models, engine="fake", load="demand", **settings))
+    fleet: Fleet = app.state.fleet
+    if clock:
+        fleet._clock = fleet._loader._clock = clock
+    there: list[FakeEngine] = []
+    kinds = {name: GatedKind(there) for name in names}
+    async with asyncio.timeout(60), app.lifespan(), calling(app) as client:
+        await fleet.opened()
+        for slot in fleet._slots:
+            choices = [Choice(name="fake", kind=kinds[slot.name], reason="asked for")]
+            slot.found = msgspec.structs.replace(slot.found, choices=choices)
+        yield Several(app, client, kinds)
+        for kind in kinds.values():
+            kind.gate.set()
+    assert all(engine.closed for engine in there)
+
+
+async def test_a_model_on_demand_is_listed_before_it_is_there_and_opens_with_its_first_request(
+    folders: dict[str, Path], size: int
+) -> None:
+    async with serving(folders, "ab") as several:
+        listed = (await several.client.get("/v1/models")).json()["data"]
+        one = await several.client.get("/v1/models/b")
+        before = (await several.client.get("/info")).json()["models"]
+        ready = await several.client.get("/health/ready")
+        answer = await several.ask("b")
+        after = (await several.client.get("/info")).json()["models"]
+
+    assert ["a", "b"] == [model["id"] for model in listed]
+    assert [200, 200, 200] == [one.status_code, ready.status_code, answer.status_code]
+    assert [("a", "unloaded"), ("b", "unloaded")] == [(model["name"], model["state"]) for model in before]
+    assert ["unloaded", "loaded"] == [model["state"] for model in after]
+    assert ["not loaded yet", "asked for"] == [model["dtype_reason"] for model in after]
+    assert all(0.9 * size < model["bytes"] <= size for model in before)  # the file has a header as well
+
+
+async def test_what_can_be_told_without_a_model_is_told_without_loading_it(folders: dict[str, Path]) -> None:
+    async with serving(folders, "ab") as several:
+        unknown = await several.ask("nobody")
+        no_prompt = await several.ask("a:web")
+        asked = [
+            await several.client.get("/v1/models/text-embedding-3-small"),
+            await several.client.get("/v1/models/x"),
+        ]
+
+        assert "" == several.states()
+
+    assert [404, 404] == [unknown.status_code, no_prompt.status_code]
+    assert [200, 404] == [answer.status_code for answer in asked]
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [("ab", "ab"), ("abc", "bc"), ("abac", "ac"), ("abca", "ac"), ("abcabc", "bc"), ("abcd", "cd"), ("abbbac", "ac")],
+)
+async def test_the_model_that_was_used_least_recently_makes_room(
+    asked: str, there: str, folders: dict[str, Path], size: int
+) -> None:
+    async with serving(folders, "abcd", memory_budget=2 * size) as several:
+        statuses = await several.ask_all(asked)
+
+        assert there == several.states()
+        assert 2 == several.most_there()
+
+    assert [200] * len(asked) == statuses
+
+
+async def test_a_pinned_model_stays(folders: dict[str, Path], size: int) -> None:
+    async with serving(folders, "abc", pinned="a", memory_budget=2 * size) as several:
+        await several.ask_all("abcbcb")
+
+        assert "ab" == several.states()
+        assert 1 == len(several.kinds["a"].orders)
+
+
+async def test_a_model_in_use_is_closed_only_after_its_request_was_answered(
+    folders: dict[str, Path], size: int
+) -> None:
+    async with serving(folders, "ab", memory_budget=size) as several:
+        await several.ask("a")
+        async with several.in_use("a"):
+            waiting = several.asking("b")
+            await until(several.is_in("a", "unloading"))  # after a second; the request still runs
+            assert not several.engine("a").closed
+        answer = await waiting
+
+        assert several.kinds["a"].engines[0].closed
+        assert "b" == several.states()
+
+    assert (200, "b") == (answer.status_code, answer.json()["model"])
+
+
+async def test_a_model_that_is_always_in_use_gives_way_and_comes_back(folders: dict[str, Path], size: int) -> None:
+    """New requests for it wait meanwhile: if each overlapped with the next, the other would never get its turn."""
+    async with serving(folders, "ab", memory_budget=size) as several:
+        await several.ask("a")
+        async with several.in_use("a"):
+            other = several.asking("b")
+            await until(several.is_in("a", "unloading"))
+            late = several.asking("a", "late")
+            await until(lambda: several.slot("a").waiting == 1)
+        answers = [await other, await late]
+
+        assert ["b", "a"] == [answer.json()["model"] for answer in answers]
+        assert 2 == len(several.kinds["a"].orders)
+        assert "a" == several.states()
+
+
+async def test_an_idle_model_is_closed_rather_than_one_in_use(folders: dict[str, Path], size: int) -> None:
+    async with serving(folders, "abc", memory_budget=2 * size) as several:
+        await several.ask_all("ab")
+        async with several.in_use("a"):
+            await several.ask("b")  # more recently than the other one
+            answer = await several.ask("c")
+
+            assert "ac" == several.states()
+
+    assert 200 == answer.status_code
+
+
+async def test_no_model_is_closed_for_a_caller_who_has_left(folders: dict[str, Path], size: int) -> None:
+    async with serving(folders, "ab", memory_budget=size) as several:
+        await several.ask("a")
+        async with several.in_use("a"):
+            waiting = several.asking("b")
+            await until(several.is_in("a", "unloading"))
+            waiting.cancel()
+            await until(several.is_in("a", "loaded"))
+
+        assert (await several.metrics()).get(("evictions_total", "a", "memory")) is None
+        assert not several.kinds["b"].orders
+
+
+async def test_a_wait_for_room_ends_at_the_deadline_with_a_time_to_come_back(
+    folders: dict[str, Path], size: int
+) -> None:
+    async with serving(folders, "ab", memory_budget=size, deadline_s=0.2) as several:
+        await several.ask("a")
+        async with several.fleet.lease("a", "embed"):
+            late = await several.ask("b")
+
+        assert "a" == several.states()
+
+    assert 503 == late.status_code
+    assert "1" == late.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("pinned", "share", "says"),
+    [
+        ("", 0.5, r"^memory_budget: a needs [\d,]+ bytes in auto precision, and the budget is [\d,]+; raise it,"),
+        ("ab", 1.5, r"^memory_budget: a needs [\d,]+ bytes beside the pinned models in auto"),
+        ("b", 1.5, r"^memory_budget: a needs [\d,]+ bytes beside the pinned models in auto"),
+    ],
+)
+async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
+    pinned: str, share: float, says: str, folders: dict[str, Path], size: int
+) -> None:
+    models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in "ab")
+    fleet = Fleet(Settings(models=models, engine="fake", memory_budget=int(share * size)), {}, Metrics(list))
+    fleet.start()
+
+    with pytest.raises(ConfigError, match=says):
+        await asyncio.wait_for(fleet.opened(), 30)
+    await fleet.close()
+
+
+async def test_at_the_start_every_model_is_opened_once_whatever_the_budget(folders: dict[str, Path], size: int) -> None:
+    """So that a damaged one is found at the start, and not by its first caller."""
+    models = tuple(ModelSettings(name=str(folders[name])) for name in "abc")
+    app = create_app(Settings(models=models, engine="fake", memory_budget=2 * size))
+
+    async with app.lifespan(), calling(app) as client:
+        await app.state.fleet.opened()
+        ready = await client.get("/health/ready")
+        states = [state.state for state in app.state.fleet.states()]
+        again = await client.post(OPENAI, json={"model": "text-embedding-3-small", "input": "fox"})
+
+    assert ["unloaded", "loaded", "loaded"] == states
+    assert [200, 200] == [ready.status_code, again.status_code]
+    assert "a" == again.json()["model"]
+
+
+async def test_a_vendors_name_loads_the_default_model_that_was_closed(folders: dict[str, Path], size: int) -> None:
+    async with serving(folders, "ab", memory_budget=size) as several:
+        answers = [await several.ask(name) for name in ("text-embedding-3-small", "b", "text-embedding-3-small")]
+
+    assert ["a", "b", "a"] == [answer.json()["model"] for answer in answers]
+
+
+async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: dict[str, Path]) -> None:
+    clock = Clock()
+    async with serving(folders, "abcd", clock, pinned="c", idle_s=60) as several:
+        await several.ask_all("abc")
+        clock.now_s += 40
+        await several.ask("b")
+        early = await several.fleet._loader.close_idle()
+        there = several.states()
+        clock.now_s += 20
+        due = await several.fleet._loader.close_idle()
+
+        assert ("abc", 20) == (there, early)
+        assert [None, 40, None, None] == [state.closes_in_s for state in several.fleet.states()]
+        assert ("bc", 40) == (several.states(), due)
+        assert (await several.metrics())["evictions_total", "a", "idle"] == 1
+        assert 200 == (await several.ask("a")).status_code
+
+
+async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[str, Path]) -> None:
+    clock = Clock()
+    async with serving(folders, "a", clock, idle_s=60) as several:
+        await several.ask("a")
+        async with several.in_use("a"):
+            clock.now_s += 1000
+            due = await several.fleet._loader.close_idle()
+        clock.now_s += 59
+        after = await several.fleet._loader.close_idle()
+
+        assert (60, 1) == (due, after)
+        assert "a" == several.states()
+
+
+async def test_the_server_itself_closes_idle_models(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a", idle_s=0.01) as several:
+        await several.ask("a")
+        await until(several.is_in("a", "unloaded"))
+
+        assert 200 == (await several.ask("a")).status_code
+        assert 200 == (await several.client.get("/health/ready")).status_code
+
+
+async def test_one_load_serves_everybody_who_waits(folders: dict[str, Path]) -> None:
+    async with serving(folders, "ab") as several:
+        several.kinds["a"].gate.clear()
+        waiting = [several.asking("a", f"text {number}") for number in range(20)]
+        await until(lambda: several.slot("a").waiting == 20)
+        state = several.slot("a").state
+        several.kinds["a"].gate.set()
+        answers = await asyncio.gather(*waiting)
+
+        assert "loading" == state
+        assert 1 == len(several.kinds["a"].orders)
+        assert 0 == several.slot("a").describe(0).requests
+
+    assert [200] * 20 == [answer.status_code for answer in answers]
+
+
+async def test_a_load_keeps_no_other_model_from_answering(folders: dict[str, Path]) -> None:
+    async with serving(folders, "ab") as several:
+        await several.ask("b")
+        several.kinds["a"].gate.clear()
+        waiting = several.asking("a")
+        await until(lambda: bool(several.kinds["a"].orders))
+        answer = await several.ask("b")
+        several.kinds["a"].gate.set()
+        await waiting
+
+    assert 200 == answer.status_code
+
+
+async def test_a_caller_who_leaves_while_the_model_loads_takes_it_from_nobody(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a") as several:
+        several.kinds["a"].gate.clear()
+        leaving, staying = several.asking("a"), several.asking("a")
+        await until(lambda: several.slot("a").waiting == 2 and bool(several.kinds["a"].orders))
+        leaving.cancel()
+        await until(lambda: several.slot("a").waiting == 1)
+        several.kinds["a"].gate.set()
+        answer = await staying
+
+        assert 1 == len(several.kinds["a"].orders)
+
+    assert 200 == answer.status_code
+
+
+async def test_a_load_that_has_begun_ends_even_when_everybody_has_left(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a") as several:
+        several.kinds["a"].gate.clear()
+        leaving = several.asking("a")
+        await until(lambda: bool(several.kinds["a"].orders))
+        leaving.cancel()
+        await until(lambda: several.slot("a").waiting == 0)
+        several.kinds["a"].gate.set()
+        await until(several.is_in("a", "loaded"))
+
+
+async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: dict[str, Path], size: int) -> None:
+    """It meets a load that is cancelled but hasn't heard of it yet: neither that nor an older failure is its own."""
+    async with serving(folders, "ab", Clock(), memory_budget=size) as several:
+        loader, a, b = several.fleet._loader, several.slot("a"), several.slot("b")
+        several.kinds["b"].failures = [RuntimeError()]
+        failed = await several.ask("b")
+        b.forgive()
+        await loader.hold(a)
+        leaving = asyncio.create_task(loader.hold(b))
+        await until(lambda: b.waiting == 1)
+        dying = b.loading
+        leaving.cancel()
+        await asyncio.sleep(0)
+        assert dying
+        assert (0, 1, False) == (b.waiting, dying.cancelling(), dying.done())
+        asyncio.get_running_loop().call_soon(loader.release, a)
+        state = await several.fleet.load("b")
+
+        assert dying.cancelled()
+        assert 2 == len(several.kinds["b"].orders)
+
+    assert (503, "loaded") == (failed.status_code, state.state)
+
+
+async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_there_is_told_when_to_come_back(
+    folders: dict[str, Path],
+) -> None:
+    """The time is what is left of what the last load took."""
+    clock = Clock()
+    async with serving(folders, "a", clock, while_loading="refuse") as several:
+        kind = several.kinds["a"]
+        kind.gate.clear()
+        first = await several.ask("a")
+        await until(lambda: len(kind.orders) == 1)
+        clock.now_s += 30
+        kind.gate.set()
+        await until(several.is_in("a", "loaded"))
+        loaded = await several.ask("a")
+        await several.order("unload", "a")
+        kind.gate.clear()
+        second = await several.ask("a")
+        await until(lambda: len(kind.orders) == 2)
+        clock.now_s += 18
+        third = await several.ask("a")
+        kind.gate.set()
+        await until(several.is_in("a", "loaded"))
+
+    assert [503, 200, 503, 503] == [answer.status_code for answer in (first, loaded, second, third)]
+    assert ["1", "30", "12"] == [answer.headers["retry-after"] for answer in (first, second, third)]
+
+
+@pytest.mark.parametrize(
+    "failure", [CheckpointError("a private path"), RuntimeError("a private path"), MemoryError(), StopIteration()]
+)
+async def test_a_load_that_fails_is_told_to_everybody_who_waits_and_a_later_one_may_succeed(
+    failure: Exception, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    async with serving(folders, "ab", clock) as several:
+        kind = several.kinds["a"]
+        await several.ask("b")
+        kind.gate.clear()
+        kind.failures = [failure]
+        waiting = [several.asking("a") for _ in range(5)]
+        await until(lambda: several.slot("a").waiting == 5)
+        kind.gate.set()
+        failed = await asyncio.gather(*waiting)
+        soon = await several.ask("a")
+        other = await several.ask("b")
+        ready = await several.client.get("/health/ready")
+        clock.now_s += 1
+        later = await several.ask("a")
+        counted = await several.metrics()
+
+    assert [503] * 6 == [answer.status_code for answer in (*failed, soon)]
+    assert ["1"] * 6 == [answer.headers["retry-after"] for answer in (*failed, soon)]
+    assert "private" not in "".join(answer.text for answer in failed)
+    assert [200, 200, 200] == [answer.status_code for answer in (other, ready, later)]
+    assert 1 == sum("can't load a" in message for message in caplog.messages)
+    assert [1, 1] == [counted["load_seconds_count", failed, "a"] for failed in ("true", "false")]
+
+
+async def test_the_pause_after_a_load_that_failed_grows_and_an_order_does_not_wait_for_it(
+    folders: dict[str, Path],
+) -> None:
+    clock = Clock()
+    async with serving(folders, "a", clock) as several:
+        several.kinds["a"].failures = [RuntimeError() for _ in range(9)]
+        pauses = []
+        for _ in range(8):
+            pauses.append(int((await several.ask("a")).headers["retry-after"]))
+            clock.now_s += pauses[-1]
+        clock.now_s -= 1
+        ordered = [await several.order("load", "a"), await several.order("load", "a")]
+
+    assert [1, 2, 4, 8, 16, 32, 60, 60] == pauses
+    assert [503, 200] == [answer.status_code for answer in ordered]
+
+
+async def test_a_model_that_fails_at_the_start_is_named_once_and_keeps_the_server_from_being_ready(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = write_transformer(tmp_path / "damaged", "bert")
+    (damaged / "tokenizer.json").write_text("{")
+    models = tuple(ModelSettings(name=str(folder)) for folder in (folders["a"], damaged))
+    app = create_app(Settings(models=models, engine="fake"))
+
+    async with app.lifespan(), calling(app) as client:
+        with pytest.raises(CheckpointError):
+            await app.state.fleet.opened()
+        ready = await client.get("/health/ready")
+
+    assert 503 == ready.status_code
+    assert 1 == sum("damaged" in record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+
+
+async def test_a_model_is_unloaded_once_its_request_has_ended_and_the_next_one_loads_it(
+    folders: dict[str, Path],
+) -> None:
+    async with serving(folders, "a") as several:
+        await several.order("load", "a")
+        async with several.in_use("a"):
+            unloading = asyncio.create_task(several.order("unload", "a"))
+            await until(several.is_in("a", "unloading"))
+            late = several.asking("a")
+            await until(lambda: several.slot("a").waiting == 1)
+            loading = several.slot("a").loading
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert loading is several.slot("a").loading  # one that waits, not one after another
+            assert not several.engine("a").closed
+        unloaded, after = await unloading, await late
+
+        assert [200, 200] == [unloaded.status_code, after.status_code]
+        assert [True, False] == [engine.closed for engine in several.kinds["a"].engines]
+        assert (await several.metrics())["evictions_total", "a", "asked"] == 1
+
+
+async def test_an_order_to_unload_that_is_withdrawn_leaves_the_model_in_place(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a") as several:
+        await several.ask("a")
+        async with several.in_use("a"):
+            unloading = asyncio.create_task(several.order("unload", "a"))
+            await until(several.is_in("a", "unloading"))
+            late = several.asking("a")
+            await until(lambda: several.slot("a").waiting == 1)
+            unloading.cancel()
+            await until(several.is_in("a", "loaded"))
+        answer = await late
+
+        assert 200 == answer.status_code
+        assert 1 == len(several.kinds["a"].orders)
+
+
+async def test_an_order_to_unload_waits_for_a_model_that_loads(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a") as several:
+        several.kinds["a"].gate.clear()
+        asking = several.asking("a")
+        await until(lambda: bool(several.kinds["a"].orders))
+        unloading = asyncio.create_task(several.order("unload", "a"))
+        await until(several.is_in("a", "loading"))
+        several.kinds["a"].gate.set()
+        answer, unloaded = await asking, await unloading
+
+    assert 200 == answer.status_code
+    assert "unloaded" == unloaded.json()["state"]
+
+
+async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(folders: dict[str, Path]) -> None:
+    """Whoever asked for the model has left by then, so that nobody but the load itself can tell how it ended."""
+    async with serving(folders, "a") as several:
+        several.kinds["a"].gate.clear()
+        several.kinds["a"].failures = [RuntimeError()]
+        asking = several.asking("a")
+        await until(lambda: bool(several.kinds["a"].orders))
+        asking.cancel()
+        await until(lambda: several.slot("a").waiting == 0)
+        unloading = asyncio.create_task(several.order("unload", "a"))
+        await until(lambda: bool(several.fleet._loader._changes._waiting))
+        several.kinds["a"].gate.set()
+        unloaded = await unloading
+
+    assert "unloaded" == unloaded.json()["state"]
+
+
+@pytest.mark.parametrize("then", ["comes back", "server ends"])
+async def test_a_model_that_is_half_closed_is_closed_though_whoever_asked_has_left(
+    then: str, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And only once, whoever else wants it closed."""
+    async with serving(folders, "a") as several:
+        await several.ask("a")
+        engine = several.engine("a")
+        engine.way_out.clear()
+        unloading = asyncio.create_task(several.order("unload", "a"))
+        await until(lambda: bool(several.fleet._loader._closing))
+        await asyncio.sleep(0)
+        unloading.cancel()
+        await asyncio.wait({unloading})
+        state = several.slot("a").state
+        later = several.asking("a") if then == "comes back" else asyncio.create_task(several.fleet.close())
+        await asyncio.sleep(0)
+        engine.way_out.set()
+        await later
+
+        assert "unloading" == state
+        assert engine.closed
+        assert [] == [record.exc_info for record in caplog.records if record.exc_info]
+        assert ("a" if then == "comes back" else "") == several.states()
+
+
+async def test_models_are_loaded_and_unloaded_by_order(folders: dict[str, Path]) -> None:
+    async with serving(folders, "ab", pinned="b") as several:
+        done = [
+            (await several.order(what, name)).json()
+            for what, name in [("load", "a"), ("load", "b"), ("load", "a"), ("unload", "b"), ("unload", "b")]
+        ]
+
+    assert [
+        ("a", "loaded", False),
+        ("b", "loaded", True),
+        ("a", "loaded", False),
+        ("b", "unloaded", True),
+        ("b", "unloaded", True),
+    ] == [(state["name"], state["state"], state["pin"]) for state in done]
+    assert {"name", "state", "bytes", "pin", "requests", "closes_in_s"} == done[0].keys()
+    assert {0} == {state["requests"] for state in done}
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "nobody"}, 404),
+        ({"model": "text-embedding-3-small"}, 404),
+        ({}, 400),
+        ({"model": 5}, 400),
+        ([], 400),
+    ],
+)
+async def test_an_order_that_names_no_model_of_ours_is_refused(
+    what: str, body: object, status: int, faked: httpx.AsyncClient
+) -> None:
+    answer = await faked.post(f"/admin/models/{what}", json=body)
+
+    assert status == answer.status_code
+    assert {"error", "message"} == answer.json().keys()
+
+
+async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(folders: dict[str, Path]) -> None:
+    """The automatic choice is measured, and might be another the next time; vectors that are stored would not fit."""
+    async with serving(folders, "a") as several:
+        slot = several.slot("a")
+        slot.found = msgspec.structs.replace(
+            slot.found, choices=[*slot.found.choices, Choice(name="other", kind=GatedKind(), reason="next")]
+        )
+        await several.ask("a")
+        created = several.fleet.infos()[0].created
+        await several.order("unload", "a")
+        await several.ask("a")
+
+        assert ["auto", "float32"] == [order.dtype for order in several.kinds["a"].orders]
+        assert ["fake"] == [choice.name for choice in slot.found.choices]
+        assert created == several.fleet.infos()[0].created
+
+
+async def test_shutting_down_while_a_model_loads_tells_who_waits(folders: dict[str, Path]) -> None:
+    async with serving(folders, "ab") as several:
+        several.kinds["a"].gate.clear()
+        waiting = [several.asking("a"), several.asking("b")]
+        await until(lambda: bool(several.kinds["a"].orders) and several.slot("b").waiting == 1)
+        await several.fleet.close()
+        answers = await asyncio.gather(*waiting)
+        still_opening = several.fleet.is_opening
+        several.kinds["a"].gate.set()
+        await until(lambda: not several.fleet.is_opening)
+        late = await several.ask("a")
+        several.engine("a").close()  # what no one was left to do
+
+        assert still_opening
+        assert not several.kinds["b"].orders
+
+    assert [503, 503, 503] == [answer.status_code for answer in (*answers, late)]
+
+
+async def test_loads_evictions_and_weights_are_counted(folders: dict[str, Path], size: int) -> None:
+    async with serving(folders, "abc", memory_budget=2 * size) as several:
+        await several.ask_all("abca")
+        counted = await several.metrics()
+        told = {state.name: state.bytes for state in several.fleet.states()}
+
+    assert {("evictions_total", "a", "memory"): 1, ("evictions_total", "b", "memory"): 1} == {
+        key: value for key, value in counted.items() if key[0] == "evictions_total"
+    }
+    assert {"a": 2, "b": 1, "c": 1} == {
+        key[-1]: value for key, value in counted.items() if key[0] == "load_seconds_count"
+    }
+    assert {"a": told["a"], "c": told["c"]} == {
+        key[-1]: value for key, value in counted.items() if key[0] == "weights_bytes"
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whoever_comes_and_goes_nothing_is_lost_and_the_budget_holds(
+    seed: int, folders: dict[str, Path], size: int
+) -> None:
+    """Callers who leave at any moment, loads that fail, orders to unload: afterwards every count is zero again."""
+    chance = random.Random(seed)  # noqa: S311 — only has to be different
+    async with serving(folders, "abcd", Clock(), memory_budget=2 * size) as several:
+        for kind in several.kinds.values():
+            kind.failures = [RuntimeError() for _ in range(chance.randrange(2))]
+        asked: list[tuple[str, asyncio.Task[httpx.Response]]] = []
+        for number in range(300):
+            name = chance.choice("abcd")
+            asked.append((name, several.asking(name, f"text {number}")))
+            for _ in range(chance.randrange(30)):
+                await asyncio.sleep(0)
+            if chance.random() < 0.2:
+                chance.choice(asked)[1].cancel()
+            if chance.random() < 0.05:
+                asked.append(("", asyncio.create_task(several.order("unload", name))))
+            if chance.random() < 0.1:
+                several.fleet._clock.now_s += 5  # type: ignore[attr-defined]  # the pause after a failure passes
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
+
+        assert {0} == {state.requests for state in several.fleet.states()}
+        assert 2 == several.most_there()
+        for (name, _), answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, asyncio.CancelledError):
+                assert not isinstance(answer, BaseException)
+                assert answer.status_code in {200, 503}
+                assert not name or answer.status_code == 503 or name == answer.json()["model"]
+
+
+async def test_a_load_refused_by_a_closed_server_is_said_to_be_so(folders: dict[str, Path]) -> None:
+    async with serving(folders, "a") as several:
+        await several.fleet.close()
+
+        with pytest.raises(NotReady, match="shutting down"):
+            await several.fleet.load("a")

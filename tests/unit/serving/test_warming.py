@@ -1,0 +1,71 @@
+"""Warming an engine up: which lengths it meets, and that nothing of it can end a start."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from nearfar_fakes import BOOM, FakeEngine
+
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.registry.warmup import rows_of_lengths, warmed
+
+EXAMPLE = Row([101, 7, 8, 102], [0, 0, 1, 1], 2, 0)
+
+
+def engine_that_plans(parallel: int = 1) -> FakeEngine:
+    engine = FakeEngine()
+    engine.info = msgspec.structs.replace(engine.info, plans=True, parallel=parallel)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "lengths"),
+    [
+        (8, [8]),
+        (16, [16]),
+        (100, [16, 32, 64, 100]),
+        (256, [16, 32, 64, 128, 256]),
+        (8192, [16, 32, 64, 128, 256, 512]),
+    ],
+)
+def test_lengths_double_up_to_the_models_limit(max_tokens: int, lengths: list[int]) -> None:
+    rows = rows_of_lengths(EXAMPLE, max_tokens)
+
+    assert lengths == [len(row.ids) for row in rows]
+    assert lengths == [len(row.type_ids or ()) for row in rows]
+    assert {101, 7, 8, 102} == {*rows[-1].ids}
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_every_batch_that_an_engine_runs_at_once_meets_every_length(parallel: int) -> None:
+    engine = engine_that_plans(parallel)
+
+    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64))
+
+    assert sorted([16, 32, 64] * parallel) == sorted(len(batch[0].ids) for batch in engine.batches)
+    assert parallel == 1 or all(name.startswith("warming") for name in engine.threads)
+
+
+def test_an_engine_that_plans_nothing_is_not_kept_waiting() -> None:
+    engine = FakeEngine()
+
+    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64))
+
+    assert [] == engine.batches
+
+
+def test_warming_ends_when_its_time_is_up() -> None:
+    engine = engine_that_plans()
+
+    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64), most_s=0)
+
+    assert [] == engine.batches
+
+
+def test_a_forward_that_fails_ends_the_warming_and_not_the_start() -> None:
+    engine = engine_that_plans()
+
+    given = warmed(engine, "embed", [Row([1, 2], None, 2, 0), Row([BOOM], None, 1, 0), Row([3], None, 1, 0)])
+
+    assert engine is given
+    assert [[1, 2], [BOOM]] == [batch[0].ids for batch in engine.batches]

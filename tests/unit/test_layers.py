@@ -1,0 +1,222 @@
+"""The layers: imports go down only; each library is imported in one place. Every rule lists all offenders."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nearfar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SRC = Path(__file__).parents[2] / "src" / "nearfar"
+
+# From bottom to top. A file may import from its own folder and from the rows above its own, never from below.
+FOLDERS = [
+    "core",
+    "models/recipe",
+    "models/files",
+    "models/hub",
+    "models/tokenization",
+    "models/reading",
+    "telemetry",
+    "engines/base",
+    "engines/selection",
+    "engines/common",
+    "engines/transformer",
+    "engines",  # torch, openvino and mlx, which never import each other
+    "serving/postprocess",
+    "serving/queue",
+    "serving/registry",
+    "serving/pipeline",
+    "serving",
+    "dialects/kit",
+    "dialects",  # the wire protocols, which never import each other
+    "http",
+    "process",
+    "cli",
+    "",
+]
+SIBLINGS = {"engines": ("mlx", "openvino", "torch"), "dialects": None}  # None: all folders but kit
+
+# library → the places that may import it; a library that isn't here may not be imported at all
+LIBRARIES = {
+    "click": ["cli/main", "cli/service"],
+    "granian": ["process"],
+    "httpx2": ["models/hub"],
+    "huggingface_hub": ["models/hub", "cli/check"],
+    "jinja2": ["models/files/chat_template"],
+    "litestar": ["dialects", "http", "process/worker"],
+    "mlx": ["engines/mlx"],
+    "mlx_embeddings": ["engines/mlx/library"],
+    "msgspec": [""],
+    "numpy": ["core/types", "engines", "serving"],
+    "openvino": ["engines/openvino"],
+    "opentelemetry": ["telemetry", "http/access_log", "http/tracing"],
+    "orjson": ["dialects/kit/rendering"],
+    "platformdirs": ["core/settings", "cli/service"],
+    "prometheus_client": ["telemetry/metrics", "dialects/native"],
+    "safetensors": ["engines/transformer"],
+    "tokenizers": ["models/files/tokenizer_json", "models/tokenization", "models/reading/colbert"],
+    "torch": ["engines/torch", "engines/transformer", "engines/openvino/conversion"],
+    "transformers": [
+        "engines/torch",
+        "engines/transformer",
+        "engines/openvino/conversion",
+        "models/files/tokenizer_json",
+    ],
+    "uvloop": ["cli/main"],
+    # of the standard library: no environment outside the settings, no asyncio below serving
+    "asyncio": ["telemetry/tei_metrics", "serving", "dialects", "http", "process", "cli/main"],
+    "os": ["core/settings", "cli/units/installing"],
+    "pickle": [],
+    "random": ["dialects/kit/base"],
+    "signal": ["process"],
+    "threading": [],
+}
+CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}
+
+
+# What still breaks a rule, to be emptied.
+PENDING_IMPORTS = [
+    "models/recipe/multi_vector imports models/reading/modules",
+    "models/recipe/recipe imports models/reading/llm_reranker",
+    "models/recipe/recipe imports models/reading/modules",
+    "models/recipe/recipe imports models/reading/sparse",
+    "models/tokenization/pair_prompt imports models/reading/llm_reranker",
+    "models/tokenization/prompts imports models/reading/families",
+]
+PENDING_FOLDERS = {
+    "dialects/tei": 11,
+    "engines/mlx": 13,
+    "models/reading": 10,
+    "models/tokenization": 10,
+    "serving/queue": 11,
+    "serving/registry": 10,
+}
+PENDING_NAMES = {"service", "description"}
+
+
+def _place(file: Path) -> str:
+    return file.relative_to(SRC).with_suffix("").as_posix().removesuffix("/__init__")
+
+
+FILES = {_place(file): ast.parse(file.read_text()) for file in sorted(SRC.rglob("*.py"))}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the full name of every module, or name in a module, that is imported anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _ours(tree: ast.AST) -> Iterator[str]:
+    """Yield the places of this package that a file imports; the package itself is ``""``."""
+    for name in _imports(tree):
+        if name.split(".")[0] == "nearfar":
+            place = name.removeprefix("nearfar").lstrip(".").replace(".", "/")
+            while place not in FILES and place:
+                place = place.rpartition("/")[0]
+            yield place
+
+
+def _floor(place: str) -> int:
+    matches = [folder for folder in FOLDERS if not folder or place == folder or place.startswith(f"{folder}/")]
+    return FOLDERS.index(max(matches, key=len))
+
+
+def _is_below(place: str, places: list[str]) -> bool:
+    return any(other in {"", place} or place.startswith(f"{other}/") for other in places)
+
+
+def test_imports_go_down_only() -> None:
+    public = {"", "__init__"}  # __version__ and the public names, which are imported when they are first used
+
+    offenders = [
+        f"{place} imports {other}"
+        for place, tree in FILES.items()
+        for other in _ours(tree)
+        if other not in public and _floor(other) > _floor(place)
+    ]
+
+    assert not {*offenders} - {*PENDING_IMPORTS}
+
+
+def test_siblings_never_import_each_other() -> None:
+    offenders = [
+        f"{place} imports {other}"
+        for place, tree in FILES.items()
+        for other in _ours(tree)
+        for parent, names in SIBLINGS.items()
+        if (own := _child(place, parent)) and (its := _child(other, parent)) and own != its
+        if (its in names if names else its != "kit")
+    ]
+
+    assert not offenders
+
+
+def _child(place: str, parent: str) -> str:
+    return place.removeprefix(f"{parent}/").split("/")[0] if place.startswith(f"{parent}/") else ""
+
+
+def test_each_library_is_imported_in_its_place() -> None:
+    offenders = [
+        f"{place} imports {library}"
+        for place, tree in FILES.items()
+        for library in {name.partition(".")[0] for name in _imports(tree)}
+        if library != "nearfar" and (library in CONFINED or library not in sys.stdlib_module_names)
+        if not _is_below(place, LIBRARIES.get(library, []))
+    ]
+
+    assert not offenders
+
+
+def test_the_environment_is_read_in_one_file() -> None:
+    offenders = [
+        place
+        for place, tree in FILES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    ]
+
+    assert {"core/settings"} == {*offenders}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    offenders = [
+        f"{place}: {node.name}"
+        for place, tree in FILES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if (node.end_lineno or 0) - node.lineno > 40
+    ]
+
+    assert not offenders
+
+
+def test_no_folder_has_more_than_nine_files() -> None:
+    rooms = Counter(place.rpartition("/")[0] for place in FILES if (SRC / f"{place}.py").exists())
+
+    assert not {room: count for room, count in rooms.items() if count > PENDING_FOLDERS.get(room, 9)}
+
+
+def test_no_file_name_occurs_twice_outside_dialects_and_engines() -> None:
+    names = Counter(
+        place.rpartition("/")[2]
+        for place in FILES
+        if ((SRC / f"{place}.py").exists() and not place.startswith(("dialects/", "engines/"))) or "/kit/" in place
+    )
+
+    assert not {name for name, count in names.items() if count > 1} - PENDING_NAMES
+
+
+def test_public_names_can_be_imported() -> None:
+    assert not [name for name in nearfar.__all__ if not hasattr(nearfar, name)]
