@@ -124,7 +124,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """
     cache = str(tmp_path_factory.mktemp("cache"))
     arguments = ("--engine", request.param, "--device", "cpu", "--dtype", "float32")
-    with ServerProcess(*arguments, NEARFAR_CACHE=cache) as server:
+    with ServerProcess(*arguments, NEARFAR_CACHE_DIR=cache) as server:
         yield server
 
 

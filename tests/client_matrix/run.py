@@ -41,7 +41,7 @@ def serving(key: str) -> Iterator[str]:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
-    settings = {"NEARFAR_API_KEY": key, "NEARFAR_CACHE": str(MADE / "cache")}
+    settings = {"NEARFAR_API_KEY": key, "NEARFAR_CACHE_DIR": str(MADE / "cache")}
     MADE.mkdir(exist_ok=True)
     with (MADE / "server.log").open("wb") as log:
         command = [sys.executable, "-m", "nearfar", "serve", "--port", str(port)]

@@ -15,7 +15,7 @@ from checkpoints import POSITIONS
 from conftest import until
 from mlx_models import DEVICE, TEXTS, Opened, open_mlx, order_of
 
-from nearfar.core.errors import NotReady
+from nearfar.core.errors import ModelNotReady
 from nearfar.engines.base import RowsTooLarge
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.memory import in_parts
@@ -209,5 +209,5 @@ class TestInItsLane:
             ends = await asyncio.gather(running, waiting, return_exceptions=True)
 
         assert still
-        assert all(isinstance(end, NotReady) for end in ends)
+        assert all(isinstance(end, ModelNotReady) for end in ends)
         assert not lane.is_open

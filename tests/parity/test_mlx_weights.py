@@ -13,7 +13,7 @@ from checkpoints import lay, write_steps, write_transformer
 from mlx_models import DEVICE, MIXED, Opened, by_torch, open_mlx, order_of, with_config, with_weights
 from safetensors.torch import load_file, save_file
 
-from nearfar.core.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.quantizing import Way, quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
@@ -158,14 +158,14 @@ class TestQuantized:
         ],
     )
     def test_a_way_that_there_is_not_is_refused(self, way: Way, says: str, bert: Path, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(SettingsError, match=says):
             quantize_folder(order_of(bert), tmp_path / "q", way)
         assert not (tmp_path / "q").exists()
 
     def test_what_is_there_or_quantised_already_is_refused(self, bert: Path, tmp_path: Path) -> None:
         order = order_of(bert)
 
-        with pytest.raises(ConfigError, match="is there already"):
+        with pytest.raises(SettingsError, match="is there already"):
             quantize_folder(order, bert, Way())
         with_config(bert, quantization={"bits": 4, "group_size": 32})
         with pytest.raises(CheckpointError, match="quantised already"):

@@ -59,7 +59,7 @@ def watched(tmp_path: Path) -> Watched:
     site.mkdir()
     log.touch()
     (site / "sitecustomize.py").write_text(SITECUSTOMIZE.format(log=str(log)))
-    environment = {"HOME": str(home), "PYTHONPATH": str(site), "NEARFAR_CACHE": str(tmp_path / "cache"), **NOT_CI}
+    environment = {"HOME": str(home), "PYTHONPATH": str(site), "NEARFAR_CACHE_DIR": str(tmp_path / "cache"), **NOT_CI}
     return Watched(home, log, environment)
 
 

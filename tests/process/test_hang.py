@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess("--engine", "fake", NEARFAR_FORWARD_LIMIT_S="0.5", NEARFAR_DRAIN_S="5") as server:
+    with ServerProcess("--engine", "fake", NEARFAR_FORWARD_TIMEOUT_S="0.5", NEARFAR_DRAIN_TIMEOUT_S="5") as server:
         yield server
 
 

@@ -111,7 +111,7 @@ def test_a_model_that_is_gone_when_the_worker_dies_takes_no_other_with_it(
 
 @needs_openvino
 def test_a_full_disk_keeps_a_conversion_from_being_kept_and_not_from_being_served(tmp_path: Path) -> None:
-    with ServerProcess("--engine", "openvino", NEARFAR_CACHE=str(tmp_path), limits="ulimit -f 2000") as server:
+    with ServerProcess("--engine", "openvino", NEARFAR_CACHE_DIR=str(tmp_path), limits="ulimit -f 2000") as server:
         answer = httpx.post(f"{server.url}{EMBED}", json=embed(BUILTIN_MODEL), timeout=60)
 
     assert 200 == answer.status_code
@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_a_conversion_from_being_kept_and_not_from_being_serve
 def test_two_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "bert", "bert")
     arguments = (str(folder), "--engine", "openvino", "--dtype", "float32")
-    servers = [ServerProcess(*arguments, NEARFAR_CACHE=str(tmp_path / "cache")) for _ in range(2)]
+    servers = [ServerProcess(*arguments, NEARFAR_CACHE_DIR=str(tmp_path / "cache")) for _ in range(2)]
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(ServerProcess.__enter__, servers))

@@ -28,7 +28,7 @@ ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
     """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
-    with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_S=str(DRAIN_S)) as server:
+    with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_TIMEOUT_S=str(DRAIN_S)) as server:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
             texts = ["some words of a request in flight " * 12 + str(number) for number in range(2 * IN_FLIGHT)]
@@ -51,7 +51,7 @@ async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> N
 
 
 async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending() -> None:
-    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="0.5") as server:
+    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="0.5") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             body = {"model": "text-embedding-3-small", "input": ["hang", "hang"]}
             call = asyncio.create_task(client.post("/v1/embeddings", json=body))
@@ -69,7 +69,7 @@ async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending()
     ("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)], ids=lambda sent: sent.name
 )
 async def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
-    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="600") as server:
+    with ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="600") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             body = {"model": "text-embedding-3-small", "input": ["hang"]}
             call = asyncio.create_task(client.post("/v1/embeddings", json=body))
@@ -95,7 +95,7 @@ def test_a_server_under_nohup_outlives_its_terminal() -> None:
 
 def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> None:
     with (
-        ServerProcess("--engine", "fake", NEARFAR_DRAIN_S="0.5") as server,
+        ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="0.5") as server,
         socket.create_connection(("127.0.0.1", server.port)) as half,
     ):
         half.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

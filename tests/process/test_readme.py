@@ -37,7 +37,7 @@ def test_the_settings_in_the_table_exist_and_have_these_defaults() -> None:
     assert {name.upper() for name in Settings.__struct_fields__} | {"CONFIG"} == variables
     assert ("127.0.0.1", 9000) == (Settings().host, Settings().port)
     assert 10_000_000 == Settings().max_body_bytes
-    assert (600_000, 300, 30) == (Settings().queue_tokens, Settings().deadline_s, Settings().drain_s)
+    assert (600_000, 300, 30) == (Settings().queue_tokens, Settings().request_timeout_s, Settings().drain_timeout_s)
 
 
 def test_the_toml_examples_are_accepted(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def server(files: tuple[str, str]) -> Iterator[ServerProcess]:
-    with ServerProcess("--engine", "fake", "--tls-cert", files[0], "--tls-key", files[1]) as server:
+    with ServerProcess("--engine", "fake", "--tls-cert-file", files[0], "--tls-key-file", files[1]) as server:
         yield server
 
 
@@ -71,12 +71,12 @@ def test_plain_http_is_not_answered(server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("cert", "key", "says"),
     [
-        ("cert.pem", "nowhere.pem", "tls_key: {}/nowhere.pem can't be read (No such file or directory)"),
-        ("nowhere.pem", "key.pem", "tls_cert: {}/nowhere.pem can't be read (No such file or directory)"),
+        ("cert.pem", "nowhere.pem", "tls_key_file: {}/nowhere.pem can't be read (No such file or directory)"),
+        ("nowhere.pem", "key.pem", "tls_cert_file: {}/nowhere.pem can't be read (No such file or directory)"),
         ("key.pem", "cert.pem", "aren't a certificate and its key, in PEM and without a password"),
         ("cert.pem", "locked/key.pem", "aren't a certificate and its key, in PEM and without a password"),
         ("cert.pem", "other/key.pem", "aren't a certificate and its key, in PEM and without a password"),
-        ("cert.pem", None, "tls_cert and tls_key: one without the other is of no use"),
+        ("cert.pem", None, "tls_cert_file and tls_key_file: one without the other is of no use"),
     ],
 )
 def test_files_that_cannot_serve_end_the_start_with_one_sentence(
@@ -86,7 +86,7 @@ def test_files_that_cannot_serve_end_the_start_with_one_sentence(
     for name, more in (("locked", ["-passout", "pass:secret"]), ("other", [])):
         (tmp_path / name).mkdir()
         make_certificate(tmp_path / name, *more)
-    options = ["--tls-cert", str(tmp_path / cert), *(["--tls-key", str(tmp_path / key)] if key else [])]
+    options = ["--tls-cert-file", str(tmp_path / cert), *(["--tls-key-file", str(tmp_path / key)] if key else [])]
     command = [sys.executable, "-m", "nearfar", "serve", "--port", str(free_port()), "--log-format", "human", *options]
 
     ended = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60, check=False)

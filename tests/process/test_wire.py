@@ -27,7 +27,7 @@ TE = b"Transfer-Encoding: chunked\r\n"
 
 @pytest.fixture(scope="module")
 def wire() -> Iterator[ServerProcess]:
-    with ServerProcess("--engine", "fake", NEARFAR_RECEIVE_S=str(RECEIVE_S)) as server:
+    with ServerProcess("--engine", "fake", NEARFAR_RECEIVE_TIMEOUT_S=str(RECEIVE_S)) as server:
         yield server
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inputs import RAW, SCALARS, VALUES, bytes_near, near, written
 from test_config import FIELDS
 
-from nearfar.core.errors import CheckpointError, ConfigError, SetupError
+from nearfar.core.errors import CheckpointError, SettingsError, SetupError
 from nearfar.core.settings import Settings, load_settings
 from nearfar.models.files.safetensors_headers import names_in
 from nearfar.models.files.tokenizer_json import open_tokenizer
@@ -59,7 +59,7 @@ def test_no_file_of_settings_makes_the_reader_fail(content: bytes | str, place: 
     file = place / "nearfar.toml"
     file.write_bytes(content if isinstance(content, bytes) else _BOMBS[content])
 
-    said = said_by(ConfigError, lambda: load_settings(file=file, environ={}))
+    said = said_by(SettingsError, lambda: load_settings(file=file, environ={}))
 
     assert not said or str(file) in said or said.startswith("host: ")
 
@@ -78,7 +78,7 @@ def test_no_file_of_settings_makes_the_reader_fail(content: bytes | str, place: 
 def test_no_environment_makes_the_reader_fail(environ: dict[str, str]) -> None:
     assume("NEARFAR_CONFIG" not in environ)
 
-    said = said_by(ConfigError, lambda: load_settings(environ=environ))
+    said = said_by(SettingsError, lambda: load_settings(environ=environ))
 
     assert not said or any(name in said for name in environ) or said.startswith("host: ")
 

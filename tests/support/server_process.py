@@ -36,7 +36,7 @@ class ServerProcess:
 
     def __init__(self, *arguments: str, ahead: Sequence[str] = (), limits: str = "", **environment: str) -> None:
         self.port = free_port()
-        self.url = f"{'https' if '--tls-cert' in arguments else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if '--tls-cert-file' in arguments else 'http'}://127.0.0.1:{self.port}"
         self.log: list[dict[str, Any]] = []
         self._command = [*ahead, sys.executable, "-m", "nearfar", "serve", "--port", str(self.port), *arguments]
         if limits:

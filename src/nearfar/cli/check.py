@@ -44,7 +44,7 @@ async def check_models(settings: Settings, say: Callable[[str], object]) -> bool
     settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, {}, metrics)
-    service = Service(fleet, metrics, settings.deadline_s)
+    service = Service(fleet, metrics, settings.request_timeout_s)
     fleet.start()
     try:
         await fleet.opened()

@@ -72,8 +72,8 @@ main.add_command(service)
 @click.option("--port", type=int, help="[default: 9000]")
 @click.option("--api-key", help="Key that callers must send. Prefer NEARFAR_API_KEY: a command line can be seen.")
 @click.option("--no-auth", is_flag=True, default=None, help="Serve other machines without a key.")
-@click.option("--tls-cert", metavar="FILE", help="Serve https with this certificate, in PEM; and its issuers'.")
-@click.option("--tls-key", metavar="FILE", help="The certificate's private key, in PEM.")
+@click.option("--tls-cert-file", metavar="FILE", help="Serve https with this certificate, in PEM; and its issuers'.")
+@click.option("--tls-key-file", metavar="FILE", help="The certificate's private key, in PEM.")
 @click.option(
     "--on-overflow", metavar="truncate|error", help="Text over a model's limit: cut it and say so, or refuse it."
 )
@@ -163,7 +163,7 @@ def unpickle(model: str, out: Path | None, file: Path | None, **said: Any) -> No
 
 @main.group()
 def keys() -> None:
-    """Make API keys for the file that the setting api_keys names."""
+    """Make API keys for the file that the setting api_keys_file names."""
 
 
 @keys.command(name="new")

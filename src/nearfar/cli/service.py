@@ -117,7 +117,7 @@ def _checked_order(manager: str, config: Path | None, **said: Any) -> tuple[Unit
         raise click.UsageError("launchd makes no user for a service, and root needn't be it; say --run-as USER")
     variables = read_variables(order.environment) if order.environment.exists() else our_variables()
     settings: Settings = load_settings({}, file=config, environ=variables)
-    return msgspec.structs.replace(order, drain_s=settings.drain_s), variables
+    return msgspec.structs.replace(order, drain_timeout_s=settings.drain_timeout_s), variables
 
 
 def _order(manager: str, *, name: str, system: bool, root: Path, **more: Any) -> UnitOrder:
@@ -127,7 +127,7 @@ def _order(manager: str, *, name: str, system: bool, root: Path, **more: Any) ->
         "python": Path(sys.executable),
         "config": None,
         "environment": (of_system if system else user_config_path("nearfar")) / f"{name}.env",
-        "drain_s": 0.0,
+        "drain_timeout_s": 0.0,
         "system": system,
         "uid": user_id(),
         "root": root,

@@ -5,35 +5,35 @@ NearfarError
 │   ├── InputError              a field of the request is wrong
 │   │   ├── MalformedBody       not JSON
 │   │   ├── BodyTooLarge        more bytes than the server reads
-│   │   ├── SlowBody            the body takes too long to arrive
-│   │   ├── NoModel             no model is named where the protocol wants one
+│   │   ├── BodyTimeout            the body takes too long to arrive
+│   │   ├── ModelRequired             no model is named where the protocol wants one
 │   │   ├── EmptyInput          nothing to embed or rank
-│   │   ├── TooMany             more items than the protocol allows
-│   │   ├── TooLong             one text has too many tokens
+│   │   ├── TooManyItems             more items than the protocol allows
+│   │   ├── TextTooLong             one text has too many tokens
 │   │   ├── TooManyTokens       all texts together have too many tokens
-│   │   ├── BadDimensions       a vector length the model can't give
-│   │   └── BadTokenIds         ids that no known vocabulary decodes
-│   ├── UnknownModel            no model of that name
+│   │   ├── InvalidDimensions       a vector length the model can't give
+│   │   └── InvalidTokenIds         ids that no known vocabulary decodes
+│   ├── ModelNotFound            no model of that name
 │   ├── WrongTask               the model does something else
-│   ├── UnknownPath             no such route
-│   ├── WrongMethod             the route exists, the method doesn't
-│   ├── MissingKey, WrongKey    the API key
+│   ├── PathNotFound             no such route
+│   ├── MethodNotAllowed             the route exists, the method doesn't
+│   ├── ApiKeyMissing, ApiKeyInvalid    the API key
 │   ├── Forbidden               the key is right, and not for this
-│   ├── WrongHost               a host, or a web page, that this server doesn't know
-│   └── CallerGone              the caller hung up before the answer
+│   ├── HostNotAllowed               a host, or a web page, that this server doesn't know
+│   └── ClientDisconnected              the caller hung up before the answer
 ├── ServingError                the caller can only try again
 │   ├── Overloaded              the queue is full
-│   ├── DeadlinePassed          it took too long
-│   ├── NotReady                a model is still loading, or failed to load
-│   ├── Draining                the server is shutting down
-│   ├── EngineFailed            the engine raised, or answered with something that is not an answer
-│   ├── OutOfMemory             a text that the device's memory can't hold by itself
-│   └── InternalFault           a bug of ours; the log has it
+│   ├── DeadlineExceeded          it took too long
+│   ├── ModelNotReady                a model is still loading, or failed to load
+│   ├── ShuttingDown                the server is shutting down
+│   ├── EngineError            the engine raised, or answered with something that is not an answer
+│   ├── DeviceOutOfMemory             a text that the device's memory can't hold by itself
+│   └── InternalError           a bug of ours; the log has it
 └── SetupError                  the operator can mend it; the server doesn't start
-    ├── ConfigError             an option
+    ├── SettingsError             an option
     ├── CheckpointError         a model's files
     ├── EngineUnavailable       an engine that can't run here
-    └── ServiceRefused          a service that can't be installed, removed or asked
+    └── ServiceManagerError          a service that can't be installed, removed or asked
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class BodyTooLarge(InputError):
     """The body has more bytes than the server agreed to read."""
 
 
-class SlowBody(InputError):
+class BodyTimeout(InputError):
     """The body didn't arrive in the time that the server waits for one."""
 
 
-class NoModel(InputError):
+class ModelRequired(InputError):
     """The request names no model, and its protocol has no default."""
 
 
@@ -80,7 +80,7 @@ class EmptyInput(InputError):
     """There is nothing to embed or rank."""
 
 
-class TooMany(InputError):
+class TooManyItems(InputError):
     """A list is longer than the protocol allows."""
 
     def __init__(self, param: str, count: int, limit: int) -> None:
@@ -89,7 +89,7 @@ class TooMany(InputError):
         self.limit = limit
 
 
-class TooLong(InputError):
+class TextTooLong(InputError):
     """One text has more tokens than the protocol, or the model under ``on_overflow = "error"``, takes."""
 
     def __init__(self, index: int, tokens: int, limit: int) -> None:
@@ -108,7 +108,7 @@ class TooManyTokens(InputError):
         self.limit = limit
 
 
-class BadDimensions(InputError):
+class InvalidDimensions(InputError):
     """The request asks for a vector length the model can't give."""
 
     def __init__(self, dimensions: int, limit: int) -> None:
@@ -117,11 +117,11 @@ class BadDimensions(InputError):
         self.limit = limit
 
 
-class BadTokenIds(InputError):
+class InvalidTokenIds(InputError):
     """Token ids that can't be turned back into text."""
 
 
-class UnknownModel(RequestError):
+class ModelNotFound(RequestError):
     """The request names a model that isn't served here; ``listing`` when it only asked about the model."""
 
     def __init__(self, model: str, *, listing: bool = False) -> None:
@@ -141,7 +141,7 @@ class WrongTask(RequestError):
         self.task = task
 
 
-class UnknownPath(RequestError):
+class PathNotFound(RequestError):
     """No route has this path."""
 
     def __init__(self, method: str, path: str) -> None:
@@ -150,7 +150,7 @@ class UnknownPath(RequestError):
         self.path = path
 
 
-class WrongMethod(RequestError):
+class MethodNotAllowed(RequestError):
     """The route exists but only for the ``allowed`` methods."""
 
     def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
@@ -158,11 +158,11 @@ class WrongMethod(RequestError):
         self.allowed = allowed
 
 
-class MissingKey(RequestError):
+class ApiKeyMissing(RequestError):
     """The server asks for an API key and the request has none."""
 
 
-class WrongKey(RequestError):
+class ApiKeyInvalid(RequestError):
     """The request's API key is not one the server knows. The key itself is never kept in the error."""
 
 
@@ -175,11 +175,11 @@ class Forbidden(RequestError):
         self.scope = scope
 
 
-class WrongHost(RequestError):
+class HostNotAllowed(RequestError):
     """The request names a host that isn't this server, or comes from a web page that may not ask it."""
 
 
-class CallerGone(RequestError):
+class ClientDisconnected(RequestError):
     """The caller closed the connection before the answer was ready; its queued work is dropped."""
 
 
@@ -199,27 +199,27 @@ class Overloaded(ServingError):
         self.room = room
 
 
-class DeadlinePassed(ServingError):
+class DeadlineExceeded(ServingError):
     """The answer took longer than the server's deadline for one request."""
 
 
-class NotReady(ServingError):
+class ModelNotReady(ServingError):
     """The model is still loading, or failed to load."""
 
 
-class Draining(ServingError):
+class ShuttingDown(ServingError):
     """The server is shutting down and takes no new work."""
 
 
-class EngineFailed(ServingError):
+class EngineError(ServingError):
     """The engine raised, or returned something that isn't an answer. The cause is chained and never sent."""
 
 
-class OutOfMemory(ServingError):
+class DeviceOutOfMemory(ServingError):
     """One of the request's texts needs more memory than the model's device has, even by itself."""
 
 
-class InternalFault(ServingError):
+class InternalError(ServingError):
     """Something that should not happen happened; the log has the traceback and the caller only this."""
 
 
@@ -227,7 +227,7 @@ class SetupError(NearfarError):
     """The server can't start as it is set up; the message is one sentence with the way out."""
 
 
-class ConfigError(SetupError):
+class SettingsError(SetupError):
     """An option is unknown or has a bad value. The message opens with where it was read."""
 
 
@@ -239,5 +239,5 @@ class EngineUnavailable(SetupError):
     """An engine isn't installed or can't run on this machine."""
 
 
-class ServiceRefused(SetupError):
+class ServiceManagerError(SetupError):
     """The system's service manager can't be told what it was to be told."""

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -17,10 +18,10 @@ import msgspec
 from msgspec import Meta, Struct
 from platformdirs import user_cache_path
 
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
@@ -43,6 +44,18 @@ _CHOICES: dict[str, object] = {
     "log_format": LogFormat,
     "load": Load,
     "while_loading": WhileLoading,
+}
+_RENAMED = {
+    "api_keys": "api_keys_file",
+    "cache": "cache_dir",
+    "deadline_s": "request_timeout_s",
+    "drain_s": "drain_timeout_s",
+    "forward_limit_s": "forward_timeout_s",
+    "idle_s": "idle_timeout_s",
+    "receive_s": "receive_timeout_s",
+    "tls_cert": "tls_cert_file",
+    "tls_key": "tls_key_file",
+    "trace_share": "trace_sample_ratio",
 }
 _LISTS = ("allowed_hosts", "cors_origins")  # by commas, in the environment
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -70,7 +83,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     prompt: str | None = None
     load: Load | None = None
     pin: bool = False
-    idle_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
     int8_range: Annotated[float, Meta(gt=0)] | None = None
     prompts: dict[str, str] | None = None
     task: ModelTask | None = None
@@ -86,43 +99,43 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 9000
     api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # what an Authorization header can carry
-    api_keys: str | None = None  # a file of them
+    api_keys_file: str | None = None  # a file of them
     no_auth: bool = False
     allowed_hosts: tuple[HostName, ...] = ()  # Host headers to answer; hosts.py says what none means
     cors_origins: tuple[Origin, ...] = ()  # web pages that may ask
-    tls_cert: str | None = None  # both, or neither: then http
-    tls_key: str | None = None
+    tls_cert_file: str | None = None  # both, or neither: then http
+    tls_key_file: str | None = None
     offline: bool = False
     hub_endpoint: str | None = None
-    cache: str | None = None  # None: this system's folder for caches
+    cache_dir: str | None = None  # None: this system's folder for caches
     threads: Positive | None = None  # None: all cores
     on_overflow: OnOverflow = "truncate"
     log_format: LogFormat = "auto"
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
-    trace_share: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests whose callers don't say whether to trace
+    trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests whose callers don't say whether to trace
     tei_metrics: bool = False  # text-embeddings-inference's names beside ours
     max_body_bytes: Positive = 10_000_000
-    receive_s: Seconds = 60.0  # for a request to arrive: its head, and then its body
+    receive_timeout_s: Seconds = 60.0  # for a request to arrive: its head, and then its body
     batch_tokens: Positive | None = None  # None: what the engine says suits its device
     queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
     queue_requests: Positive = 10_000
-    deadline_s: Seconds = 300.0
-    forward_limit_s: Seconds = 120.0  # a forward that takes longer hangs, and the worker is restarted
-    drain_s: Seconds = 30.0
+    request_timeout_s: Seconds = 300.0
+    forward_timeout_s: Seconds = 120.0  # a forward that takes longer hangs, and the worker is restarted
+    drain_timeout_s: Seconds = 30.0
     load: Load = "start"
     while_loading: WhileLoading = "wait"
     memory_budget: Size | None = None  # for the weights of all loaded models; None: no limit
-    idle_s: Seconds | None = None  # None: a model that nobody uses stays loaded
+    idle_timeout_s: Seconds | None = None  # None: a model that nobody uses stays loaded
 
     @property
-    def cache_folder(self) -> Path:
+    def cache_path(self) -> Path:
         """Give the folder for what can be made again, such as converted models."""
-        return Path(self.cache).expanduser() if self.cache else user_cache_path("nearfar")
+        return Path(self.cache_dir).expanduser() if self.cache_dir else user_cache_path("nearfar")
 
     @property
-    def api_keys_file(self) -> Path | None:
+    def api_keys_path(self) -> Path | None:
         """Give the file of keys."""
-        return Path(self.api_keys).expanduser() if self.api_keys else None
+        return Path(self.api_keys_file).expanduser() if self.api_keys_file else None
 
     @property
     def memory_budget_bytes(self) -> int | None:
@@ -148,7 +161,7 @@ def load_settings(
 ) -> Settings:
     """Merge the four places into one checked Settings.
 
-    ``argv`` holds only what was said on the command line. Raises ConfigError, naming the place and the
+    ``argv`` holds only what was said on the command line. Raises SettingsError, naming the place and the
     path inside it, for an unknown key, a bad value, an unreadable file, or an unguarded public bind.
     """
     environ = os.environ if environ is None else environ
@@ -174,9 +187,9 @@ def _read_toml(file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
+        raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # bad UTF-8 and numbers of 5,000 digits are ValueErrors
-        raise ConfigError(f"{file}: is not TOML: {error}") from error
+        raise SettingsError(f"{file}: is not TOML: {error}") from error
 
 
 def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> dict[str, object]:
@@ -184,7 +197,7 @@ def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> d
     try:
         whole = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(place, str(error))) from error
+        raise SettingsError(_explain(place, str(error))) from error
     return {name: getattr(whole, name) for name in values}
 
 
@@ -193,7 +206,8 @@ def _explain(place: str, message: str) -> str:
     message, _, path = message.partition(" - at `")
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
     if unknown := re.search(r"unknown field `(.+)`", message):
-        where, message = (f"{where}.{unknown[1]}" if where else unknown[1]), "unknown key"
+        known = (ModelSettings if where.startswith("models") else Settings).__struct_fields__
+        where, message = (f"{where}.{unknown[1]}" if where else unknown[1]), _unknown_key(unknown[1], known)
     choices = get_args(_CHOICES.get(where.rpartition(".")[2] or place.removeprefix("NEARFAR_").lower()))
     if choices:
         message += f"; one of: {', '.join(choices)}"
@@ -204,12 +218,19 @@ def _explain(place: str, message: str) -> str:
     return ": ".join(part for part in (place, where, message[:1].lower() + message[1:]) if part)
 
 
+def _unknown_key(key: str, known: Sequence[str], prefix: str = "") -> str:
+    """Return what to say about a key that no setting has: its new name, or the nearest one where one is near."""
+    near = [_RENAMED.get(key, ""), *get_close_matches(key, known, n=1, cutoff=0.6)]
+    name = next((name for name in near if name in known), "")
+    return f"unknown key; did you mean {prefix}{name.upper() if prefix else name}?" if name else "unknown key"
+
+
 def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
     values: dict[str, object] = {}
     for variable, text in ours.items():
         field = variable.removeprefix("NEARFAR_").lower()
         if field not in Settings.__struct_fields__:
-            raise ConfigError(f"{variable}: unknown key")
+            raise SettingsError(f"{variable}: {_unknown_key(field, Settings.__struct_fields__, 'NEARFAR_')}")
         value: object = text
         if field == "models":
             value = [{"name": name.strip()} for name in text.split(",") if name.strip()]
@@ -217,8 +238,8 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
             value = [part.strip() for part in text.split(",") if part.strip()]
         try:
             values |= _checked({field: value}, variable, strict=False)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(f"{variable}: {field}", variable, 1)) from error
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(f"{variable}: {field}", variable, 1)) from error
     return values
 
 
@@ -230,9 +251,9 @@ def _bytes_of(size: int | str) -> int:
 
 
 def _refuse_unguarded_bind(settings: Settings) -> None:
-    if settings.api_key or settings.api_keys or settings.no_auth or is_loopback(settings.host):
+    if settings.api_key or settings.api_keys_file or settings.no_auth or is_loopback(settings.host):
         return
-    raise ConfigError(
+    raise SettingsError(
         f"host: {settings.host} is reachable from other machines and no API key is set; "
         "set one (--api-key or NEARFAR_API_KEY), or say --no-auth to serve everyone"
     )

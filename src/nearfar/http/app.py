@@ -46,18 +46,18 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
 
     The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
     ``documentation`` and ``started``, by the monotonic clock.
-    Raises ConfigError for a setting that needs a package that isn't installed, and for keys that can't be read.
+    Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
     vendor_names: dict[str, Task] = {}
     for dialect in dialects:
         vendor_names |= dialect.vendor_models
     metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
-    tracing = Tracing(settings.otlp_endpoint, settings.trace_share) if settings.otlp_endpoint else None
+    tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
     observer = Observers(metrics, tracing) if tracing else metrics
     fleet = Fleet(settings, vendor_names, observer, must_open=must_open)
     drain = Drain()
-    ring = KeyRing(settings.api_key, settings.api_keys_file)
+    ring = KeyRing(settings.api_key, settings.api_keys_path)
     guard = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, asks_for_key=guard is not None)
     checks = [check for check in (hosts, guard) if check]
@@ -72,7 +72,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
     )
-    service = Service(fleet, observer, settings.deadline_s)
+    service = Service(fleet, observer, settings.request_timeout_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
     app.state.started = time.monotonic()

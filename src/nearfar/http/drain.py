@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from litestar.middleware import ASGIMiddleware
 
-from nearfar.core.errors import Draining
+from nearfar.core.errors import ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ class Drain(ASGIMiddleware):
         self._empty = asyncio.Event()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on. Raises Draining on the way down."""
+        """Pass the request on. Raises ShuttingDown on the way down."""
         self.refuse()
         self.in_flight += 1
         try:
@@ -45,9 +45,9 @@ class Drain(ASGIMiddleware):
                 self._empty.set()
 
     def refuse(self) -> None:
-        """Raise Draining when the server is on its way down."""
+        """Raise ShuttingDown when the server is on its way down."""
         if self.is_leaving and not self._is_followed:
-            raise Draining("the server is shutting down; try again shortly", retry_after_s=1)
+            raise ShuttingDown("the server is shutting down; try again shortly", retry_after_s=1)
 
     def hand_over(self) -> None:
         """Answer whatever comes still, and refuse nothing: another server takes who asks anew."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from litestar.middleware import ASGIMiddleware
 
-from nearfar.core.errors import WrongHost
+from nearfar.core.errors import HostNotAllowed
 from nearfar.core.settings import is_address, is_loopback
 
 if TYPE_CHECKING:
@@ -51,21 +51,23 @@ class HostGuard(ASGIMiddleware):
         self._origins = frozenset(origins)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on. Raises WrongHost."""
+        """Pass the request on. Raises HostNotAllowed."""
         self.check(scope)
         await next_app(scope, receive, send)
 
     def check(self, scope: Scope) -> None:
-        """Raise WrongHost for a request that a stranger's page may have sent."""
+        """Raise HostNotAllowed for a request that a stranger's page may have sent."""
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         stranger = next((host for host in hosts if not self._is_ours(_name_in(host))), None)
         if stranger is not None:
-            raise WrongHost(f"{stranger[:_LONGEST]!r} is no name of this server; add it to allowed_hosts, or set a key")
+            raise HostNotAllowed(
+                f"{stranger[:_LONGEST]!r} is no name of this server; add it to allowed_hosts, or set a key"
+            )
         here = {_name_in(host) for host in hosts}
         origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
         stranger = next((origin for origin in origins if not self._may_ask(origin, here)), None)
         if stranger is not None:
-            raise WrongHost(f"pages of {stranger[:_LONGEST]!r} may not ask this server; add it to cors_origins")
+            raise HostNotAllowed(f"pages of {stranger[:_LONGEST]!r} may not ask this server; add it to cors_origins")
 
     def _is_ours(self, name: str) -> bool:
         """Tell whether a host is a name of ours, or an address: what has been made to point here is always a name."""

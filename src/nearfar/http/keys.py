@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from nearfar.core.allowance import Allowance
 from nearfar.core.caller import EVERYTHING, Scope
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ class KeyRing:
         self._stamp = stamp
         try:
             entries = read_keys(self._file)
-        except ConfigError as error:
+        except SettingsError as error:
             _log.error("the keys stay as they were: %s", error)
             return
         self._keys = [*self._own, *self._kept(entries)]
@@ -101,19 +101,19 @@ class KeyRing:
 
 
 def read_keys(file: Path) -> tuple[KeyEntry, ...]:
-    """Read a file of keys. Raises ConfigError, with the place, for one that can't be read or has a name twice."""
+    """Read a file of keys. Raises SettingsError, with the place, for one that can't be read or has a name twice."""
     try:
         keys = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _File).keys
     except OSError as error:
-        raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
+        raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is not TOML: {error}") from error
+        raise SettingsError(f"{file}: is not TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise SettingsError(f"{file}: {error}") from error
     names = [entry.name for entry in keys]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise ConfigError(f"{file}: two keys are called {twice!r}")
+        raise SettingsError(f"{file}: two keys are called {twice!r}")
     return keys
 
 

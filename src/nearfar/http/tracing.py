@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio
 from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
@@ -42,7 +42,7 @@ class Tracing(ASGIMiddleware):
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         except ImportError as error:
-            raise ConfigError('otlp_endpoint: traces need more packages; pip install "nearfar[tracing]"') from error
+            raise SettingsError('otlp_endpoint: traces need more packages; pip install "nearfar[tracing]"') from error
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
         processor = BatchSpanProcessor(exporter)
         resource = Resource({"service.name": "nearfar"})

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
-from nearfar.core.errors import ConfigError, SetupError
+from nearfar.core.errors import SettingsError, SetupError
 from nearfar.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class _Worker:
             except OSError as error:
                 self.line.close()
                 why = f"no worker process can be started: {error.strerror}; see ulimit -u and -n"
-                raise ConfigError(why) from error
+                raise SettingsError(why) from error
         self._began = time.monotonic()
         self.was_told = False
         self.serves = False
@@ -148,7 +148,7 @@ class _Supervisor:
         _log.info("another worker starts, to take over with the settings and models that are there now")
         try:
             return self._begin("beside")
-        except ConfigError as error:
+        except SettingsError as error:
             _log.error("not renewed: %s", error)
             return None
 
@@ -234,7 +234,7 @@ def _on_terminal() -> bool:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Bind the host and the port, IPv4 first. Raises ConfigError where that can't be."""
+    """Bind the host and the port, IPv4 first. Raises SettingsError where that can't be."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         family, kind, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
@@ -248,7 +248,7 @@ def _listen(settings: Settings) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise ConfigError(f"can't listen on {settings.host}:{settings.port}: {reason}") from error
+        raise SettingsError(f"can't listen on {settings.host}:{settings.port}: {reason}") from error
     port.setblocking(False)  # noqa: FBT003 — socket's own signature
     return port
 

@@ -56,7 +56,7 @@ class _OnPort(Server):  # type: ignore[misc]  # granian tells no types of it
             interface=Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
-            http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_s * 1000)),
+            http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_timeout_s * 1000)),
             ssl_cert=files[0],
             ssl_key=files[1],
             ssl_protocol_min=SSLProtocols.tls12,
@@ -100,7 +100,7 @@ async def run_server(settings: Settings, port: int, line: int, start: Start) -> 
     if dying.done():
         _log.error("a model has stopped, and only another process can serve it again")
     if serving and not serving.done():
-        await _leave(server, app, settings.drain_s, orders)
+        await _leave(server, app, settings.drain_timeout_s, orders)
     closing = asyncio.create_task(_close(serving, life))
     await asyncio.wait((closing,), timeout=_FLUSH_S if dying.done() else _STOP_S)
     if dying.done() or not closing.done() or app.state.fleet.is_opening:
@@ -167,7 +167,7 @@ async def _open(app: Litestar, settings: Settings) -> bool:
         return False
     _settle()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "https" if settings.tls_cert else "http"
+    scheme = "https" if settings.tls_cert_file else "http"
     _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, settings.port)
     return True
 
@@ -184,22 +184,22 @@ def _settle() -> None:
     sys.setswitchinterval(0.001)
 
 
-async def _leave(server: Server, app: Litestar, deadline_s: float, orders: Orders) -> None:
+async def _leave(server: Server, app: Litestar, request_timeout_s: float, orders: Orders) -> None:
     """Stop granian: once what is in flight is answered, or at once, and then that, where another worker listens."""
     if orders.is_followed:
         app.state.drain.hand_over()
         await asyncio.sleep(_GOODBYE_S)
         server.stop()
-        await _drain(app, deadline_s, orders)
+        await _drain(app, request_timeout_s, orders)
     else:
-        await _drain(app, deadline_s, orders)
+        await _drain(app, request_timeout_s, orders)
         server.stop()
 
 
-async def _drain(app: Litestar, deadline_s: float, orders: Orders) -> None:
+async def _drain(app: Litestar, request_timeout_s: float, orders: Orders) -> None:
     """Let what is in flight finish. That nothing is left is news only where somebody told the server to stop."""
     drain = app.state.drain
-    if lost := await drain.begin(deadline_s, _tell_drain):
+    if lost := await drain.begin(request_timeout_s, _tell_drain):
         _log.warning("shutting down: %d requests didn't finish in time", lost)
     elif orders.stop.is_set():
         _log.info("shutting down: nothing is in flight")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nearfar.core.caller import ANYBODY, Caller
-from nearfar.core.errors import DeadlinePassed, NotReady, WrongTask
+from nearfar.core.errors import DeadlineExceeded, ModelNotReady, WrongTask
 from nearfar.serving.registry.fleet import Lease
 from nearfar.telemetry.events import JobRecord
 from nearfar.telemetry.stopwatch import Stopwatch
@@ -69,8 +69,8 @@ class Holding:
                 yield Lease(msgspec.structs.replace(model, watch=Stopwatch(), caller=self._caller), prompt)
         except TimeoutError as error:
             if is_there:
-                raise DeadlinePassed(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
-            raise NotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
+                raise DeadlineExceeded(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
+            raise ModelNotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
 
     @asynccontextmanager
     async def _first(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:

@@ -36,11 +36,11 @@ _BUCKETS: dict[str, tuple[float, ...]] = {
 _PREDICTS = {"rank", "classify"}
 _FAILURES: dict[type[BaseException], str] = {
     errors.RequestError: "validation",
-    errors.TooMany: "batch_size",
-    errors.BadTokenIds: "tokenization",
+    errors.TooManyItems: "batch_size",
+    errors.InvalidTokenIds: "tokenization",
     errors.WrongTask: "model_type",
     errors.Overloaded: "overloaded",
-    errors.CallerGone: "dropped",
+    errors.ClientDisconnected: "dropped",
     asyncio.CancelledError: "dropped",
     BaseException: "inference",
 }

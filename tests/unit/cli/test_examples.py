@@ -55,7 +55,7 @@ def test_in_production_whatever_was_let_in_is_answered_at_a_stop(tmp_path: Path)
 
     settings = load_settings({}, file=file, environ={})
 
-    assert settings.deadline_s <= settings.drain_s
+    assert settings.request_timeout_s <= settings.drain_timeout_s
 
 
 class Pair:

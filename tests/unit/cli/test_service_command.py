@@ -93,7 +93,7 @@ def test_installing_again_renews_the_unit_and_keeps_the_variables(desk: Desk) ->
     desk.service("install")
     desk.variables = {"NEARFAR_API_KEY": "sk-second"}
     config = desk.home / "nearfar.toml"
-    config.write_text("drain_s = 100\n")
+    config.write_text("drain_timeout_s = 100\n")
 
     code, output = desk.service("install", "--config", str(config))
 

@@ -15,7 +15,7 @@ import pytest
 from nearfar.cli.units import launchd, systemd
 from nearfar.cli.units.environment import read_variables, write_variables
 from nearfar.cli.units.order import UnitOrder
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,7 +34,7 @@ def ordered(folder: Path, **changes: Any) -> UnitOrder:
         python=Path(sys.executable),
         config=None,
         environment=folder / "nearfar.env",
-        drain_s=30,
+        drain_timeout_s=30,
         uid=501,
         root=folder / "root",
         home=folder / "home",
@@ -60,13 +60,13 @@ RUN_AS = {"system": True, "run_as": "daemon"}
         ({}, "LimitNOFILE=65536"),
         ({}, "TimeoutStopSec=45"),
         ({}, "ProtectSystem=full"),
-        ({"drain_s": 600.0}, "TimeoutStopSec=615"),
+        ({"drain_timeout_s": 600.0}, "TimeoutStopSec=615"),
         (CONFIG, r"WorkingDirectory=/srv/100 %%/$HOME"),
         (SYSTEM, "WantedBy=multi-user.target"),
         (SYSTEM, "DynamicUser=yes"),
         (SYSTEM, "ProtectSystem=strict"),
         (SYSTEM, "CacheDirectory=nearfar"),
-        (SYSTEM, "Environment=NEARFAR_CACHE=/var/cache/nearfar/converted"),
+        (SYSTEM, "Environment=NEARFAR_CACHE_DIR=/var/cache/nearfar/converted"),
         (RUN_AS, "User=daemon"),
     ],
 )
@@ -181,5 +181,5 @@ def test_a_file_of_variables_that_cannot_be_used_is_refused(text: str, mode: int
     file.write_text(text)
     file.chmod(mode)
 
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(SettingsError, match=says):
         read_variables(file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL, ModelSettings, Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FIELDS = {
     "host": ("127.0.0.2", 'host = "127.0.0.2"', "127.0.0.2"),
     "port": ("9001", "port = 9001", 9001),
     "api_key": (KEY, f'api_key = "{KEY}"', KEY),
-    "api_keys": ("keys.toml", 'api_keys = "keys.toml"', "keys.toml"),
+    "api_keys_file": ("keys.toml", 'api_keys_file = "keys.toml"', "keys.toml"),
     "no_auth": ("true", "no_auth = true", True),
     "allowed_hosts": (
         "a.test, *.b.test",
@@ -37,27 +37,27 @@ FIELDS = {
     "cors_origins": ("https://a.test", 'cors_origins = ["https://a.test"]', ("https://a.test",)),
     "offline": ("1", "offline = true", True),
     "hub_endpoint": ("http://hub.test", 'hub_endpoint = "http://hub.test"', "http://hub.test"),
-    "cache": ("a/cache", 'cache = "a/cache"', "a/cache"),
+    "cache_dir": ("a/cache", 'cache_dir = "a/cache"', "a/cache"),
     "threads": ("3", "threads = 3", 3),
     "on_overflow": ("error", 'on_overflow = "error"', "error"),
-    "tls_cert": ("cert.pem", 'tls_cert = "cert.pem"', "cert.pem"),
-    "tls_key": ("key.pem", 'tls_key = "key.pem"', "key.pem"),
+    "tls_cert_file": ("cert.pem", 'tls_cert_file = "cert.pem"', "cert.pem"),
+    "tls_key_file": ("key.pem", 'tls_key_file = "key.pem"', "key.pem"),
     "log_format": ("json", 'log_format = "json"', "json"),
     "otlp_endpoint": ("http://trace.test:4318", 'otlp_endpoint = "http://trace.test:4318"', "http://trace.test:4318"),
-    "trace_share": ("0.25", "trace_share = 0.25", 0.25),
+    "trace_sample_ratio": ("0.25", "trace_sample_ratio = 0.25", 0.25),
     "tei_metrics": ("true", "tei_metrics = true", True),
     "max_body_bytes": ("1000", "max_body_bytes = 1_000", 1000),
-    "receive_s": ("5", "receive_s = 5", 5.0),
+    "receive_timeout_s": ("5", "receive_timeout_s = 5", 5.0),
     "batch_tokens": ("64", "batch_tokens = 64", 64),
     "queue_tokens": ("128", "queue_tokens = 128", 128),
     "queue_requests": ("16", "queue_requests = 16", 16),
-    "deadline_s": ("0.5", "deadline_s = 0.5", 0.5),
-    "forward_limit_s": ("9", "forward_limit_s = 9", 9.0),
-    "drain_s": ("2", "drain_s = 2", 2.0),
+    "request_timeout_s": ("0.5", "request_timeout_s = 0.5", 0.5),
+    "forward_timeout_s": ("9", "forward_timeout_s = 9", 9.0),
+    "drain_timeout_s": ("2", "drain_timeout_s = 2", 2.0),
     "load": ("demand", 'load = "demand"', "demand"),
     "while_loading": ("refuse", 'while_loading = "refuse"', "refuse"),
     "memory_budget": ("8GB", 'memory_budget = "8GB"', "8GB"),
-    "idle_s": ("600", "idle_s = 600", 600.0),
+    "idle_timeout_s": ("600", "idle_timeout_s = 600", 600.0),
 }
 
 
@@ -159,7 +159,7 @@ def test_a_memory_budget_is_bytes_in_thousands_or_in_1024s(said: int | str | Non
 
 @pytest.mark.parametrize("said", ["much", "-1", "8 GB of it", "GB", "1e9", ""])
 def test_a_memory_budget_that_is_no_size_is_refused_with_one_that_is(said: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(environ={"NEARFAR_MEMORY_BUDGET": said})
 
     assert "NEARFAR_MEMORY_BUDGET: expected bytes, or a size such as 8GB or 500MiB" == str(refused.value)
@@ -174,7 +174,7 @@ def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
         dtype = "float16"
         max_tokens = 128
         load = "demand"
-        idle_s = 60
+        idle_timeout_s = 60
         pin = true
 
         [[models]]
@@ -195,7 +195,7 @@ def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
             dtype="float16",
             max_tokens=128,
             load="demand",
-            idle_s=60.0,
+            idle_timeout_s=60.0,
             pin=True,
         )
         == first
@@ -237,7 +237,7 @@ def test_a_flag_in_the_environment_is_true_false_1_or_0(expected: bool, text: st
 @pytest.mark.parametrize("text", ["yes", "on", "2", "", "tru"])
 def test_a_flag_in_the_environment_that_is_neither_is_refused(text: str) -> None:
     """A guess would either open the server or break the operator's script."""
-    with pytest.raises(ConfigError, match=r"^NEARFAR_NO_AUTH: expected `bool`"):
+    with pytest.raises(SettingsError, match=r"^NEARFAR_NO_AUTH: expected `bool`"):
         load_settings(environ={"NEARFAR_NO_AUTH": text})
 
 
@@ -251,7 +251,8 @@ def test_an_api_key_is_taken_as_it_is_written(text: str) -> None:
 @pytest.mark.parametrize(
     ("expected", "line"),
     [
-        ("prot: unknown key", "prot = 9000"),
+        ("prot: unknown key; did you mean port?", "prot = 9000"),
+        ("deadline_s: unknown key; did you mean request_timeout_s?", "deadline_s = 9"),
         ("server: unknown key", "[server]\nport = 9000"),
         ("NO_AUTH: unknown key", "NO_AUTH = true"),
         ("port: expected `int`, got `str`", 'port = "9000"'),
@@ -268,14 +269,17 @@ def test_an_api_key_is_taken_as_it_is_written(text: str) -> None:
         ("no_auth: expected `bool`, got `str`", 'no_auth = "false"'),
         ("max_body_bytes: expected `int` >= 1", "max_body_bytes = 0"),
         ("batch_tokens: expected `int` >= 1", "batch_tokens = -1"),
-        ("deadline_s: expected `float` > 0.0", "deadline_s = 0"),
-        ("deadline_s: expected `float` > 0.0", "deadline_s = nan"),
+        ("request_timeout_s: expected `float` > 0.0", "request_timeout_s = 0"),
+        ("request_timeout_s: expected `float` > 0.0", "request_timeout_s = nan"),
         ("models: expected `array` of length >= 1", "models = []"),
         ("models: expected `array`, got `object`", '[models]\nname = "a"'),
         ("models[0]: expected `object`, got `str`", 'models = ["a"]'),
         ("models[0]: object missing required field `name`", '[[models]]\naliases = ["b"]'),
         ("models[0].name: expected `str` of length >= 1", '[[models]]\nname = ""'),
-        ("models[1].dtpye: unknown key", '[[models]]\nname = "a"\n[[models]]\nname = "b"\ndtpye = "float16"'),
+        (
+            "models[1].dtpye: unknown key; did you mean dtype?",
+            '[[models]]\nname = "a"\n[[models]]\nname = "b"\ndtpye = "float16"',
+        ),
         ("models[1].dtype: invalid enum value 'f8'", '[[models]]\nname = "a"\n[[models]]\nname = "b"\ndtype = "f8"'),
         ("models[0].aliases: expected `array`, got `str`", '[[models]]\nname = "a"\naliases = "b"'),
         ("models[0].aliases[1]: expected `str`, got `int`", '[[models]]\nname = "a"\naliases = ["b", 1]'),
@@ -287,7 +291,7 @@ def test_a_bad_line_of_the_file_is_refused_with_the_file_and_the_path_in_it(
 ) -> None:
     toml.write_text(line)
 
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(file=toml, environ={})
 
     said = str(refused.value)
@@ -297,7 +301,8 @@ def test_a_bad_line_of_the_file_is_refused_with_the_file_and_the_path_in_it(
 @pytest.mark.parametrize(
     ("expected", "variable", "text"),
     [
-        ("unknown key", "NEARFAR_PROT", "9000"),
+        ("unknown key; did you mean NEARFAR_PORT?", "NEARFAR_PROT", "9000"),
+        ("unknown key; did you mean NEARFAR_CACHE_DIR?", "NEARFAR_CACHE", "9000"),
         ("unknown key", "NEARFAR_", "x"),
         ("unknown key", "NEARFAR_MODELS__0__NAME", "x"),
         ("expected `int`", "NEARFAR_PORT", "nine"),
@@ -305,12 +310,12 @@ def test_a_bad_line_of_the_file_is_refused_with_the_file_and_the_path_in_it(
         ("expected `int` >= 1", "NEARFAR_PORT", "0"),
         ("invalid enum value 'float8'", "NEARFAR_DTYPE", "float8"),
         ("expected `str` matching regex '^[!-~]+$'", "NEARFAR_API_KEY", ""),
-        ("expected `float` > 0.0", "NEARFAR_DEADLINE_S", "-1"),
+        ("expected `float` > 0.0", "NEARFAR_REQUEST_TIMEOUT_S", "-1"),
         ("expected `array` of length >= 1", "NEARFAR_MODELS", " , "),
     ],
 )
 def test_a_bad_variable_is_refused_by_its_name(expected: str, variable: str, text: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(environ={variable: text})
 
     said = str(refused.value)
@@ -320,14 +325,14 @@ def test_a_bad_variable_is_refused_by_its_name(expected: str, variable: str, tex
 @pytest.mark.parametrize(
     ("expected", "argv"),
     [
-        ("prot: unknown key", {"prot": 9000}),
+        ("prot: unknown key; did you mean port?", {"prot": 9000}),
         ("port: expected `int`, got `str`", {"port": "9000"}),
         ("device: invalid enum value 'tpu'; one of: auto, cpu, cuda, mps", {"device": "tpu"}),
         ("models[0].bad: unknown key", {"models": [{"name": "a", "bad": 1}]}),
     ],
 )
 def test_a_bad_option_is_refused_with_its_path(expected: str, argv: dict[str, object]) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(argv, environ={})
 
     assert f"command line: {expected}" == str(refused.value)
@@ -336,7 +341,7 @@ def test_a_bad_option_is_refused_with_its_path(expected: str, argv: dict[str, ob
 def test_a_bad_value_is_refused_even_where_a_higher_place_overrides_it(toml: Path) -> None:
     toml.write_text("port = 0")
 
-    with pytest.raises(ConfigError, match="port: expected `int` >= 1"):
+    with pytest.raises(SettingsError, match="port: expected `int` >= 1"):
         load_settings({"port": 9003}, file=toml, environ={})
 
 
@@ -363,14 +368,14 @@ def test_a_file_named_on_the_command_line_replaces_the_one_named_in_the_environm
 
 
 def test_a_missing_file_is_refused(toml: Path) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(environ={"NEARFAR_CONFIG": str(toml)})
 
     assert f"{toml}: can't be read (No such file or directory)" == str(refused.value)
 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings(file=tmp_path, environ={})
 
     assert f"{tmp_path}: can't be read (Is a directory)" == str(refused.value)
@@ -390,7 +395,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_toml_is_refused(content: bytes, toml: Path) -> None:
     toml.write_bytes(content)
 
-    with pytest.raises(ConfigError, match=f"^{re.escape(str(toml))}: is not TOML: "):
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(toml))}: is not TOML: "):
         load_settings(file=toml, environ={})
 
 
@@ -400,7 +405,7 @@ PUBLIC = ("0.0.0.0", "::", "192.168.1.5", "203.0.113.9", "2001:db8::1", "fe80::1
 
 @pytest.mark.parametrize("host", PUBLIC)
 def test_a_public_bind_without_a_key_is_refused(host: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(SettingsError) as refused:
         load_settings({"host": host}, environ={})
 
     assert f"host: {host} {UNGUARDED}" == str(refused.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nearfar.core.errors import CallerGone
+from nearfar.core.errors import ClientDisconnected
 from nearfar.dialects.kit.request import while_connected
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def test_who_leaves_has_their_work_dropped(*, breaks: bool) -> None:
         finally:
             dropped.set()
 
-    with pytest.raises(CallerGone):
+    with pytest.raises(ClientDisconnected):
         await while_connected(caller, work())
     assert dropped.is_set()
     task = asyncio.current_task()

@@ -30,7 +30,7 @@ def test_every_error_has_a_row_in_every_dialect(kind: type[errors.NearfarError],
     row = DIALECTS[name].errors[kind]
 
     # No device grows: a text that it can't hold is told in a status that clients don't send again for.
-    unasked = not issubclass(kind, (errors.RequestError, errors.OutOfMemory))
+    unasked = not issubclass(kind, (errors.RequestError, errors.DeviceOutOfMemory))
     lowest = 424 if name == "tei" else 429  # TEI's own word for a failed inference
     assert (lowest if unasked else 400) <= row.status
     assert row.status < (600 if unasked else 500)
@@ -45,8 +45,8 @@ def test_every_error_is_drawn_in_the_tree() -> None:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_causes_of_failures_are_never_phrased(name: str) -> None:
-    secret = errors.EngineFailed("an inner detail")
-    row = DIALECTS[name].errors[errors.EngineFailed]
+    secret = errors.EngineError("an inner detail")
+    row = DIALECTS[name].errors[errors.EngineError]
 
     sentence = row.phrase(secret) if row.phrase else ""
 

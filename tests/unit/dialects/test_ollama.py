@@ -53,7 +53,7 @@ async def test_a_model_that_was_asked_to_embed_stays_as_long_as_its_operator_wan
 
 
 async def test_a_model_goes_when_its_settings_say() -> None:
-    async with running(Settings(engine="fake", idle_s=600)) as app, calling(app) as client:
+    async with running(Settings(engine="fake", idle_timeout_s=600)) as app, calling(app) as client:
         asked_at = datetime.now(UTC)
         listing = await client.get("/api/ps")
 

@@ -129,7 +129,7 @@ REFUSALS = [
     ("/represent", {"input": "fox", "outputs": ["sparse"]}, 400, "WrongTask"),
     ("/represent", {"input": "fox", "outputs": ["dense", "sparse"]}, 400, "WrongTask"),
     ("/represent", {"input": []}, 400, "EmptyInput"),
-    ("/represent", {"input": "fox", "model": "nobody"}, 404, "UnknownModel"),
+    ("/represent", {"input": "fox", "model": "nobody"}, 404, "ModelNotFound"),
 ]
 
 

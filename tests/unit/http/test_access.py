@@ -66,7 +66,7 @@ async def test_the_parts_of_a_job_are_timed_by_model_and_failures_are_counted_by
     for part in ("tokenise", "queue", "run"):
         assert [(of, 2.0)] == found[f"nearfar_{part}_seconds_count"]
     assert [({"dialect": "openai"}, 2.0)] == found["nearfar_render_seconds_count"]
-    assert [({"task": "embed", "failure": "EngineFailed"}, 1.0)] == found["nearfar_jobs_failed_total"]
+    assert [({"task": "embed", "failure": "EngineError"}, 1.0)] == found["nearfar_jobs_failed_total"]
     assert [({"model": MODEL}, 1.0)] == found["nearfar_batches_failed_total"]
 
 

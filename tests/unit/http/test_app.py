@@ -274,7 +274,7 @@ async def test_a_drain_tells_again_and_again_how_many_are_in_flight_until_none_i
 
 
 async def test_a_request_over_its_deadline_is_answered_and_dropped() -> None:
-    async with running(Settings(engine="fake", deadline_s=0.05)) as app, calling(app) as client:
+    async with running(Settings(engine="fake", request_timeout_s=0.05)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
         late = await client.post(OPENAI, json=embed("slow"))

@@ -10,7 +10,7 @@ import pytest
 from conftest import calling, running
 
 from nearfar import Settings
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.http.keys import KeyRing, make_key
 
@@ -131,7 +131,7 @@ def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
 def test_a_file_that_is_wrong_at_the_start_is_refused_with_its_place(file: Path, text: str, says: str) -> None:
     file.write_text(text)
 
-    with pytest.raises(ConfigError, match=says) as refused:
+    with pytest.raises(SettingsError, match=says) as refused:
         KeyRing(None, file)
     assert str(file) in str(refused.value)
 
@@ -146,7 +146,7 @@ async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
     )
     table = {"k-e": (200, 403, 403), "k-r": (403, 200, 403), "k-u": (200, 200, 403), "k-a": (403, 403, 200)}
 
-    async with running(Settings(engine="fake", api_keys=str(file))) as app, calling(app) as client:
+    async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
         found = {
             key: tuple([(await client.post(path, json=body, headers=bearer(key))).status_code for path, body in asked])
             for key, asked in ((key, (EMBED, RERANK, UNLOAD)) for key in table)
@@ -160,7 +160,7 @@ async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
 async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(file: Path) -> None:
     lay(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
 
-    async with running(Settings(engine="fake", api_keys=str(file))) as app, calling(app) as client:
+    async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
         first = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
         second = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
         other = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-f"))
@@ -174,7 +174,7 @@ async def test_a_public_bind_may_rest_on_a_file_of_keys(file: Path) -> None:
     key, made = make_key("app")
     lay(file, made)
 
-    async with running(Settings(engine="fake", api_keys=str(file), host="0.0.0.0")) as app, calling(app) as client:  # noqa: S104
+    async with running(Settings(engine="fake", api_keys_file=str(file), host="0.0.0.0")) as app, calling(app) as client:  # noqa: S104
         without = await client.get("/info")
         within = await client.get("/info", headers=bearer(key))
 

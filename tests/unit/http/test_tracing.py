@@ -148,7 +148,7 @@ async def test_spans_hold_no_text_and_no_key_whatever_goes_wrong(collector: Coll
     requests = [attributes(span) for span in collector.spans if span.name == f"POST {OPENAI}"]
     assert [200, 500, 400, 401] == [answer.status_code for answer in answers]
     assert [200, 500, 400, 401] == [each["http.response.status_code"] for each in requests]
-    assert "EngineFailed" == requests[1]["error.type"]
+    assert "EngineError" == requests[1]["error.type"]
     assert "private" not in str(collector.spans)
     assert SECRET not in str(collector.spans)
 
@@ -165,7 +165,7 @@ async def test_only_requests_whose_callers_trace_them_are_traced_where_no_others
     ours = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
     theirs = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
 
-    async with running(collector.settings(trace_share=0.0)) as app, calling(app) as client:
+    async with running(collector.settings(trace_sample_ratio=0.0)) as app, calling(app) as client:
         answers = [await client.post(OPENAI, json=body_of("one"), headers=given) for given in ({}, theirs, ours)]
 
     assert [0, 0, 1] == [int(answer.headers["traceresponse"][-2:], 16) & 1 for answer in answers]

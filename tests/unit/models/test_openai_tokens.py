@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken import model as tiktoken_model
 
-from nearfar.core.errors import BadTokenIds
+from nearfar.core.errors import InvalidTokenIds
 from nearfar.models.tokenization.openai_tokens import _RANKS_SHA256, _SPECIALS, _table, decode, vocabulary_of
 
 VOCABULARIES = ("cl100k_base", "o200k_base")
@@ -183,20 +183,20 @@ class TestRefusals:
         ],
     )
     def test_a_number_that_is_no_id_is_refused(self, vocabulary: str, at: int) -> None:
-        with pytest.raises(BadTokenIds) as refused:
+        with pytest.raises(InvalidTokenIds) as refused:
             decode([9906, at, 9906], vocabulary)
 
         assert f"{at} is not a token id of {vocabulary}" == str(refused.value)
 
     def test_a_number_of_any_length_is_refused_in_a_short_sentence(self) -> None:
-        with pytest.raises(BadTokenIds) as refused:
+        with pytest.raises(InvalidTokenIds) as refused:
             decode([10**4000], "cl100k_base")
 
         assert f"1{'0' * 19} is not a token id of cl100k_base" == str(refused.value)
 
     @pytest.mark.parametrize("vocabulary", ["p50k_base", "p50k_edit", "r50k_base", "gpt2", "no_such_base"])
     def test_an_older_vocabulary_is_refused_with_the_way_out(self, vocabulary: str) -> None:
-        with pytest.raises(BadTokenIds) as refused:
+        with pytest.raises(InvalidTokenIds) as refused:
             decode([1, 2, 3], vocabulary)
 
         assert (

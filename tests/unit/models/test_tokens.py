@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from transformers import AutoTokenizer
 
-from nearfar.core.errors import BadTokenIds, CheckpointError
+from nearfar.core.errors import CheckpointError, InvalidTokenIds
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
@@ -258,7 +258,7 @@ class TestShowing:
 
     @pytest.mark.parametrize("unknown", [-1, 10**7, 2**32, 2**70])
     def test_an_id_outside_the_vocabulary_is_refused(self, unknown: int, case: Case) -> None:
-        with pytest.raises(BadTokenIds, match=f"token {unknown} is not in this model's vocabulary"):
+        with pytest.raises(InvalidTokenIds, match=f"token {unknown} is not in this model's vocabulary"):
             case.ours().decode([1, unknown])
 
 

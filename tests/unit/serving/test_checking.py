@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from nearfar.core.errors import EngineFailed
+from nearfar.core.errors import EngineError
 from nearfar.core.types import Representation, Weights
 from nearfar.engines.base import EngineInfo
 from nearfar.serving.queue.validation import checked
@@ -83,7 +83,7 @@ def test_only_the_outputs_of_the_model_must_be_there() -> None:
     ],
 )
 def test_another_shape_fails_the_batch(call: Any, given: Any, told: EngineInfo) -> None:
-    with pytest.raises(EngineFailed, match="due"):
+    with pytest.raises(EngineError, match="due"):
         checked(given, [2, 2], call, told)
 
 

@@ -15,7 +15,7 @@ from nearfar_fakes import FakeKind, vector_of
 from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
-from nearfar.core.errors import CheckpointError, ConfigError, EngineUnavailable
+from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
 from nearfar.core.jobs import EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.engines.base import Choice, EngineOrder
@@ -248,7 +248,7 @@ async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_i
     fleet = Fleet(settings, {}, Metrics(list))
     fleet.start()
 
-    with pytest.raises(ConfigError, match=r"prompted has no prompt 'web'; there are: query, document$"):
+    with pytest.raises(SettingsError, match=r"prompted has no prompt 'web'; there are: query, document$"):
         await fleet.opened()
     await fleet.close()
 
@@ -279,7 +279,7 @@ async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
     fleet = Fleet(settings, {}, Metrics(list))
     fleet.start()
 
-    with pytest.raises(ConfigError, match=r"reranker takes pairs as they are; take its prompts out"):
+    with pytest.raises(SettingsError, match=r"reranker takes pairs as they are; take its prompts out"):
         await fleet.opened()
     await fleet.close()
 
@@ -367,7 +367,7 @@ async def test_two_models_of_one_name_are_refused(prompted: Path, twice: str) ->
     )
     settings = Settings(models=(ModelSettings(name=str(prompted)), other), engine="fake")
 
-    with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="two of them are called 'prompted'")):
+    with pytest.RaisesGroup(pytest.RaisesExc(SettingsError, match="two of them are called 'prompted'")):
         async with running(settings):
             pass
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nearfar_fakes import BOOM, FakeEngine, vector_of
 
-from nearfar.core.errors import EngineFailed, OutOfMemory
+from nearfar.core.errors import DeviceOutOfMemory, EngineError
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.forward import Forward
 
@@ -56,7 +56,7 @@ def test_the_rows_that_an_engine_raises_for_fail_and_no_other(bad: list[int]) ->
     forward.run()
 
     assert bad == sorted(forward.failed)
-    assert {EngineFailed} == {failure.kind for failure in forward.failed.values()}
+    assert {EngineError} == {failure.kind for failure in forward.failed.values()}
     for at in set(range(64)) - set(bad):
         np.testing.assert_array_equal(vector_of(rows[at].ids, DIM), forward.results[at])
 
@@ -105,6 +105,6 @@ def test_a_batch_that_does_not_fit_is_halved_and_a_row_that_does_not_fit_alone_i
     forward = Forward(engine, "embed", rows)
     forward.run()
 
-    assert [(40, OutOfMemory)] == [(at, failure.kind) for at, failure in forward.failed.items()]
+    assert [(40, DeviceOutOfMemory)] == [(at, failure.kind) for at, failure in forward.failed.items()]
     assert 43 == len(forward.results)
     assert max(sum(len(row.ids) for row in batch) for batch in engine.batches) == 64

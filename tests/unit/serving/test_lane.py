@@ -11,7 +11,7 @@ import pytest
 from conftest import until
 from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
-from nearfar.core.errors import EngineFailed, InternalFault, NotReady, OutOfMemory, Overloaded, ServingError
+from nearfar.core.errors import DeviceOutOfMemory, EngineError, InternalError, ModelNotReady, Overloaded, ServingError
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneLimits
@@ -213,7 +213,7 @@ async def test_everything_touches_the_engine_on_one_thread() -> None:
 @pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW, QUIT])
 async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault: int) -> None:
     async with open_lane() as lane, asyncio.timeout(1):
-        with pytest.raises(EngineFailed) as caught:
+        with pytest.raises(EngineError) as caught:
             await lane.lane.submit([row(1, fault)])
         after = await lane.lane.submit([row(5)])
 
@@ -224,11 +224,11 @@ async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault
 @pytest.mark.parametrize(
     ("fault", "error", "says"),
     [
-        (NAN, EngineFailed, "gave no finite, non-zero answer for text 1"),
-        (BOOM, EngineFailed, "the engine failed on text 1"),
-        (FEW, EngineFailed, "the engine failed on text 1"),
-        (QUIT, EngineFailed, "the engine failed on text 1"),
-        (GIANT, OutOfMemory, "text 1 has 2 tokens, for which the model's device doesn't have the memory"),
+        (NAN, EngineError, "gave no finite, non-zero answer for text 1"),
+        (BOOM, EngineError, "the engine failed on text 1"),
+        (FEW, EngineError, "the engine failed on text 1"),
+        (QUIT, EngineError, "the engine failed on text 1"),
+        (GIANT, DeviceOutOfMemory, "text 1 has 2 tokens, for which the model's device doesn't have the memory"),
     ],
 )
 async def test_a_row_that_has_no_answer_fails_its_own_caller_only(
@@ -338,7 +338,7 @@ async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_clos
 
     async with asyncio.timeout(1):
         for _ in range(2):
-            with pytest.raises(EngineFailed):
+            with pytest.raises(EngineError):
                 await lane.submit([row(1)])
         await lane.close()
 
@@ -347,7 +347,7 @@ async def test_an_engine_that_cannot_be_opened_is_told_whatever_it_raises() -> N
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
 
     async with asyncio.timeout(1):
-        with pytest.raises(InternalFault):
+        with pytest.raises(InternalError):
             await lane.open(lambda: next(iter(())), row(1))
         await lane.close()
 
@@ -368,16 +368,16 @@ async def test_closing_answers_everyone_who_still_waits() -> None:
         answers = await asyncio.gather(*calls, return_exceptions=True)
         lane.engine.gate.set()
         await closing
-        with pytest.raises(NotReady):
+        with pytest.raises(ModelNotReady):
             await lane.lane.submit([row(1)])
 
-    assert [NotReady] * 3 == [type(answer) for answer in answers]
+    assert [ModelNotReady] * 3 == [type(answer) for answer in answers]
 
 
 async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
 
-    with pytest.raises(EngineFailed):
+    with pytest.raises(EngineError):
         await lane.open(lambda: FakeEngine(DIM), row(NAN))
     await lane.close()
 

@@ -15,7 +15,7 @@ from nearfar_fakes import FakeEngine, GatedKind
 from prometheus_client.parser import text_string_to_metric_families
 
 from nearfar import ModelSettings, Settings, create_app
-from nearfar.core.errors import CheckpointError, ConfigError, NotReady
+from nearfar.core.errors import CheckpointError, ModelNotReady, SettingsError
 from nearfar.engines.base import Choice
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.telemetry.metrics import Metrics
@@ -264,7 +264,7 @@ async def test_no_model_is_closed_for_a_caller_who_has_left(folders: dict[str, P
 async def test_a_wait_for_room_ends_at_the_deadline_with_a_time_to_come_back(
     folders: dict[str, Path], size: int
 ) -> None:
-    async with serving(folders, "ab", memory_budget=size, deadline_s=0.2) as several:
+    async with serving(folders, "ab", memory_budget=size, request_timeout_s=0.2) as several:
         await several.ask("a")
         async with several.fleet.lease("a", "embed"):
             late = await several.ask("b")
@@ -290,7 +290,7 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
     fleet = Fleet(Settings(models=models, engine="fake", memory_budget=int(share * size)), {}, Metrics(list))
     fleet.start()
 
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(SettingsError, match=says):
         await asyncio.wait_for(fleet.opened(), 30)
     await fleet.close()
 
@@ -320,7 +320,7 @@ async def test_a_vendors_name_loads_the_default_model_that_was_closed(folders: d
 
 async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: dict[str, Path]) -> None:
     clock = Clock()
-    async with serving(folders, "abcd", clock, pinned="c", idle_s=60) as several:
+    async with serving(folders, "abcd", clock, pinned="c", idle_timeout_s=60) as several:
         await several.ask_all("abc")
         clock.now_s += 40
         await several.ask("b")
@@ -338,7 +338,7 @@ async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: d
 
 async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[str, Path]) -> None:
     clock = Clock()
-    async with serving(folders, "a", clock, idle_s=60) as several:
+    async with serving(folders, "a", clock, idle_timeout_s=60) as several:
         await several.ask("a")
         async with several.in_use("a"):
             clock.now_s += 1000
@@ -351,7 +351,7 @@ async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[
 
 
 async def test_the_server_itself_closes_idle_models(folders: dict[str, Path]) -> None:
-    async with serving(folders, "a", idle_s=0.01) as several:
+    async with serving(folders, "a", idle_timeout_s=0.01) as several:
         await several.ask("a")
         await until(several.is_in("a", "unloaded"))
 
@@ -753,5 +753,5 @@ async def test_a_load_refused_by_a_closed_server_is_said_to_be_so(folders: dict[
     async with serving(folders, "a") as several:
         await several.fleet.close()
 
-        with pytest.raises(NotReady, match="shutting down"):
+        with pytest.raises(ModelNotReady, match="shutting down"):
             await several.fleet.load("a")

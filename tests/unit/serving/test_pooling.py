@@ -15,7 +15,7 @@ from conftest import running
 from transformers import AutoModel, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
-from nearfar.core.errors import BadTokenIds, EmptyInput, EngineFailed, InputError, TooLong, TooManyTokens
+from nearfar.core.errors import EmptyInput, EngineError, InputError, InvalidTokenIds, TextTooLong, TooManyTokens
 from nearfar.core.jobs import Ceiling, EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.engines.transformer.heads import Vectors
@@ -119,7 +119,7 @@ def test_pooling_is_that_of_the_engines(mode: Pooling) -> None:
 
 
 def test_a_vector_of_zeros_has_no_direction() -> None:
-    with pytest.raises(EngineFailed, match="a vector's components are all zero"):
+    with pytest.raises(EngineError, match="a vector's components are all zero"):
         unit(np.zeros((1, 3), dtype=np.float32))
 
 
@@ -208,7 +208,7 @@ async def test_chunks_that_are_too_long_together_are_refused_and_never_cut(overf
     async with serving(write(tmp_path / "model")) as service:
         with pytest.raises(TooManyTokens) as refused:
             await service.embed(job)
-        with pytest.raises(TooLong, match="text 1 has 3 tokens; at most 2"):
+        with pytest.raises(TextTooLong, match="text 1 has 3 tokens; at most 2"):
             await service.embed(msgspec.structs.replace(job, inputs=("x", "fox"), max_tokens=2))
         with pytest.raises(TooManyTokens, match="6 tokens together; at most 5"):
             await service.embed(msgspec.structs.replace(job, inputs=("fox", "fox"), ceiling=CEILING))
@@ -250,7 +250,7 @@ async def test_ids_of_the_models_own_vocabulary_are_the_text_they_stand_for(tmp_
     async with serving(folder) as service:
         text = await service.embed(EmbedJob(model=None, inputs=("the quick fox",)))
         found = await service.embed(EmbedJob(model=None, inputs=(ids, "the quick fox"), vocabulary=None))
-        with pytest.raises(BadTokenIds, match="99999 is not in this model's vocabulary"):
+        with pytest.raises(InvalidTokenIds, match="99999 is not in this model's vocabulary"):
             await service.embed(EmbedJob(model=None, inputs=((99999,),), vocabulary=None))
 
     assert tokenizer.cls_token_id == ids[0]
@@ -261,5 +261,5 @@ async def test_ids_of_the_models_own_vocabulary_are_the_text_they_stand_for(tmp_
 async def test_a_failure_among_hidden_states_is_no_answer() -> None:
     async with serving(engine="fake") as service:
         for wish in ({"normalize": False}, {"late_chunking": True}):
-            with pytest.raises(EngineFailed):
+            with pytest.raises(EngineError):
                 await service.embed(EmbedJob(model=None, inputs=("fine", "nan"), **wish))  # type: ignore[arg-type]  # a row of the table

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings
-from nearfar.core.errors import InputError, TooLong
+from nearfar.core.errors import InputError, TextTooLong
 from nearfar.core.jobs import RankJob
 from nearfar.models.tokenization.chunking import Chunking
 
@@ -140,9 +140,9 @@ async def test_a_document_that_is_too_long_may_be_refused_by_its_place(kind: str
     job = RankJob(model=None, query=QUERY, documents=(SHORT, text), on_overflow="error")
 
     async with serving(write(tmp_path, kind)) as service:
-        with pytest.raises(TooLong) as refused:
+        with pytest.raises(TextTooLong) as refused:
             await service.rank(job)
-        with pytest.raises(TooLong, match="text 1 has"):
+        with pytest.raises(TextTooLong, match="text 1 has"):
             await service.rank(replace(job, max_tokens_per_document=20))
         chunked = await service.rank(replace(job, max_chunks_per_document=50))
         fine = await service.rank(replace(job, documents=(SHORT,)))

@@ -12,7 +12,7 @@ from conftest import calling, running
 from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
-from nearfar.core.errors import EmptyInput, EngineFailed
+from nearfar.core.errors import EmptyInput, EngineError
 from nearfar.core.jobs import RankJob, ScoreJob
 from nearfar.core.settings import BUILTIN_MODEL
 
@@ -195,9 +195,9 @@ async def test_a_score_that_is_no_number_is_a_failure_and_never_an_answer(fault:
     async with running(Settings(engine="fake")) as app:
         service: Service = app.state.service
 
-        with pytest.raises(EngineFailed):
+        with pytest.raises(EngineError):
             await service.rank(RankJob(model=None, query="fine", documents=("fine", fault), raw_scores=raw))
-        with pytest.raises(EngineFailed):
+        with pytest.raises(EngineError):
             await service.score(ScoreJob(model=None, pairs=(("fine", "fine"), (fault, "fine")), raw_scores=raw))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,21 +29,21 @@ def write_variables(file: Path, variables: Mapping[str, str]) -> None:
 
 
 def read_variables(file: Path) -> dict[str, str]:
-    """Read the file; none has no variables. Raises ConfigError where others can read it, or can't be understood."""
+    """Read the file; none has no variables. Raises SettingsError where others can read it, or can't be understood."""
     try:
         mode, text = file.stat().st_mode, file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't be read ({error})") from error
+        raise SettingsError(f"{file}: can't be read ({error})") from error
     if mode & _OTHERS:
-        raise ConfigError(f"{file}: others may read it, and it is for keys; say: chmod 600 {file}")
+        raise SettingsError(f"{file}: others may read it, and it is for keys; say: chmod 600 {file}")
     variables: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith(("#", ";")):
             continue
         if not (found := _LINE.match(line)):
-            raise ConfigError(f'{file}: line {number} is not NAME="value"')
+            raise SettingsError(f'{file}: line {number} is not NAME="value"')
         name, double, single, bare = found.groups()
         variables[name] = re.sub(r'\\(["\\`$])', r"\1", double) if double is not None else single or bare or ""
     return variables

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nearfar.cli.units import launchd, systemd
 from nearfar.cli.units.environment import write_variables
 from nearfar.cli.units.order import MARK
-from nearfar.core.errors import ServiceRefused
+from nearfar.core.errors import ServiceManagerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ def install(
     """Write the unit and the file of variables, and start the service.
 
     The unit takes the place of one that we wrote before, and of anybody else's by ``force`` alone; a file of variables
-    that is there stays as it is. Raises ServiceRefused, before anything is written where that can be known.
+    that is there stays as it is. Raises ServiceManagerError, before anything is written where that can be known.
     """
     unit = way.unit_file(order)
     _refuse_foreign(unit, force=force)
@@ -49,7 +49,7 @@ def install(
             say(f"wrote    {order.environment}, for the service's NEARFAR_ variables; only its owner may read it")
         _write_whole(unit, way.render(order))
     except (OSError, LookupError) as error:
-        raise ServiceRefused(f"{error}{_wants_root(order)}") from error
+        raise ServiceManagerError(f"{error}{_wants_root(order)}") from error
     say(f"wrote    {unit}")
     for command in way.clear(order):
         _run(command, may_fail=True)
@@ -59,10 +59,13 @@ def install(
 
 
 def uninstall(order: UnitOrder, way: Way, say: Callable[[str], None], *, force: bool) -> None:
-    """Stop the service and take its unit away; the variables stay. Raises ServiceRefused for one that isn't ours."""
+    """Stop the service and take its unit away; the variables stay.
+
+    Raises ServiceManagerError for a unit that this command didn't write.
+    """
     unit = way.unit_file(order)
     if not unit.exists():
-        raise ServiceRefused(f"there is no {unit}, so no service to uninstall")
+        raise ServiceManagerError(f"there is no {unit}, so no service to uninstall")
     _refuse_foreign(unit, force=force)
     for command in way.stop(order):
         _run(command, may_fail=True)  # it may have been stopped by hand
@@ -70,7 +73,7 @@ def uninstall(order: UnitOrder, way: Way, say: Callable[[str], None], *, force: 
     try:
         unit.unlink()
     except OSError as error:
-        raise ServiceRefused(f"{error}{_wants_root(order)}") from error
+        raise ServiceManagerError(f"{error}{_wants_root(order)}") from error
     say(f"removed  {unit}")
     for command in way.forget(order):
         _run(command)
@@ -84,14 +87,14 @@ def show(command: Sequence[str]) -> int:
     try:
         return subprocess.run(command, check=False).returncode  # noqa: S603 — words of our own
     except FileNotFoundError as error:
-        raise ServiceRefused(f"{command[0]} isn't on this machine's PATH") from error
+        raise ServiceManagerError(f"{command[0]} isn't on this machine's PATH") from error
     except KeyboardInterrupt:  # the way to end a log that is followed
         return 0
 
 
 def _refuse_foreign(unit: Path, *, force: bool) -> None:
     if unit.exists() and not force and MARK not in unit.read_text(encoding="utf-8", errors="replace"):
-        raise ServiceRefused(f"{unit} was not written by nearfar; choose another --name, or say --force")
+        raise ServiceManagerError(f"{unit} was not written by nearfar; choose another --name, or say --force")
 
 
 def _refuse_unreachable(order: UnitOrder) -> None:
@@ -100,7 +103,7 @@ def _refuse_unreachable(order: UnitOrder) -> None:
         return
     for path in (order.python, order.python.resolve(), *([order.config] if order.config else [])):
         if closed := next((above for above in reversed(path.parents) if not above.stat().st_mode & stat.S_IXOTH), None):
-            raise ServiceRefused(
+            raise ServiceManagerError(
                 f"{path} is out of reach for a user made for the service, as only some may enter {closed}; "
                 "put it where all may, such as /opt or /etc, or say --run-as USER"
             )
@@ -125,12 +128,12 @@ def _run(command: Sequence[str], *, may_fail: bool = False) -> None:
     try:
         ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 — words of our own
     except FileNotFoundError as error:
-        raise ServiceRefused(
+        raise ServiceManagerError(
             f"{command[0]} isn't on this machine's PATH, so the unit is there but not started"
         ) from error
     if ended.returncode and not may_fail:
         reason = (ended.stderr or ended.stdout).strip().splitlines()
-        raise ServiceRefused(
+        raise ServiceManagerError(
             f"{' '.join(command)}: failed with {ended.returncode}{f': {reason[-1]}' if reason else ''}"
         )
 

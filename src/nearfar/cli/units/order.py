@@ -26,7 +26,7 @@ class UnitOrder(Struct, frozen=True, kw_only=True):
     python: Path
     config: Path | None
     environment: Path
-    drain_s: float
+    drain_timeout_s: float
     system: bool = False
     run_as: str | None = None
     uid: int
@@ -43,7 +43,7 @@ class UnitOrder(Struct, frozen=True, kw_only=True):
     @property
     def stop_s(self) -> int:
         """Give the seconds after which whoever asked the service to stop may end it by force."""
-        return round(self.drain_s + _ENDING_S)
+        return round(self.drain_timeout_s + _ENDING_S)
 
 
 class Way(Protocol):

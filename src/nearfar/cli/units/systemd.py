@@ -74,7 +74,7 @@ def _of_system(order: UnitOrder) -> list[str]:
     """Let a whole machine's service write to caches of its own and nowhere else, as a user that owns nothing more."""
     user = [f"User={order.run_as}"] if order.run_as else ["DynamicUser=yes"]
     cache = f"/var/cache/{order.name}"
-    homes = {"HF_HOME": f"{cache}/huggingface", "NEARFAR_CACHE": f"{cache}/converted", "HOME": cache}
+    homes = {"HF_HOME": f"{cache}/huggingface", "NEARFAR_CACHE_DIR": f"{cache}/converted", "HOME": cache}
     environment = [f"Environment={name}={folder}" for name, folder in homes.items()]
     return [*user, f"CacheDirectory={order.name}", *environment, *_HARDENING_OF_SYSTEM]
 

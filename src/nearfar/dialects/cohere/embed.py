@@ -172,7 +172,7 @@ def _texts(body: EmbedV1Request) -> list[str]:
     if not texts:
         raise errors.EmptyInput("one of texts, inputs and images must be given, and not be empty")
     if len(texts) > MAX_TEXTS:
-        raise errors.TooMany("texts", len(texts), MAX_TEXTS)
+        raise errors.TooManyItems("texts", len(texts), MAX_TEXTS)
     if "" in texts:
         raise errors.EmptyInput(f"inputs contains an element that is the empty string at index {texts.index('')}")
     return texts

@@ -49,9 +49,9 @@ def meta_example(version: str, **billed: int) -> dict[str, Any]:
 
 
 def named(model: str | None) -> str:
-    """Give the model's name where the protocol wants one. Raises NoModel."""
+    """Give the model's name where the protocol wants one. Raises ModelRequired."""
     if not model:
-        raise errors.NoModel("a model parameter is required for this endpoint.")
+        raise errors.ModelRequired("a model parameter is required for this endpoint.")
     return model
 
 

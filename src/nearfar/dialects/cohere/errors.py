@@ -14,7 +14,7 @@ def _invalid(error: errors.InputError) -> str:
     return f"invalid request: {error}"
 
 
-def _phrase_count(error: errors.TooMany) -> str:
+def _phrase_count(error: errors.TooManyItems) -> str:
     if error.param == "documents":
         what = "number of total max chunks (number of documents * max chunks per doc)"
         return f"invalid request: {what} must be less than {error.limit}"
@@ -27,24 +27,24 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: ErrorRow(400, phrase=_invalid),
     errors.MalformedBody: ErrorRow(400, phrase=lambda error: f"invalid json syntax: {error}"),
     errors.BodyTooLarge: ErrorRow(413, phrase=_invalid),
-    errors.SlowBody: ErrorRow(408, phrase=_invalid),
-    errors.NoModel: ErrorRow(400),
+    errors.BodyTimeout: ErrorRow(408, phrase=_invalid),
+    errors.ModelRequired: ErrorRow(400),
     errors.EmptyInput: ErrorRow(400, phrase=_invalid),
-    errors.TooMany: ErrorRow(400, phrase=_phrase_count),
-    errors.TooLong: ErrorRow(
+    errors.TooManyItems: ErrorRow(400, phrase=_phrase_count),
+    errors.TextTooLong: ErrorRow(
         400,
         phrase=lambda error: f"too many tokens: {error}. Use a shorter text, or let truncate be START or END.",
     ),
     errors.TooManyTokens: ErrorRow(400, phrase=lambda error: f"too many tokens: {error}"),
-    errors.BadDimensions: ErrorRow(
+    errors.InvalidDimensions: ErrorRow(
         400,
         phrase=lambda error: (
             f"invalid request: output_dimension must be from 1 to {error.limit} for this model - "
             f"received {error.dimensions}"
         ),
     ),
-    errors.BadTokenIds: ErrorRow(400, phrase=_invalid),
-    errors.UnknownModel: ErrorRow(
+    errors.InvalidTokenIds: ErrorRow(400, phrase=_invalid),
+    errors.ModelNotFound: ErrorRow(
         404,
         phrase=lambda error: (
             f"model '{error.model}' not found, make sure the correct model ID was used and that you "
@@ -52,21 +52,21 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.WrongTask: ErrorRow(400, phrase=lambda error: f"invalid request: {error}"),
-    errors.UnknownPath: ErrorRow(404, phrase=lambda _: "404 page not found"),
-    errors.WrongMethod: ErrorRow(405),
-    errors.MissingKey: ErrorRow(401, phrase=lambda _: "no api key supplied"),
-    errors.WrongKey: ErrorRow(401, phrase=lambda _: "invalid api token"),
+    errors.PathNotFound: ErrorRow(404, phrase=lambda _: "404 page not found"),
+    errors.MethodNotAllowed: ErrorRow(405),
+    errors.ApiKeyMissing: ErrorRow(401, phrase=lambda _: "no api key supplied"),
+    errors.ApiKeyInvalid: ErrorRow(401, phrase=lambda _: "invalid api token"),
     errors.Forbidden: ErrorRow(403),
-    errors.WrongHost: ErrorRow(403),
-    errors.CallerGone: ErrorRow(499),
+    errors.HostNotAllowed: ErrorRow(403),
+    errors.ClientDisconnected: ErrorRow(499),
     errors.ServingError: ErrorRow(500, phrase=lambda _: _FAILED),
     errors.Overloaded: ErrorRow(429),
-    errors.DeadlinePassed: ErrorRow(504),
-    errors.NotReady: ErrorRow(503),
-    errors.Draining: ErrorRow(503),
-    errors.OutOfMemory: ErrorRow(413),
-    errors.EngineFailed: ErrorRow(500, phrase=lambda _: _FAILED),
-    errors.InternalFault: ErrorRow(500, phrase=lambda _: _FAILED),
+    errors.DeadlineExceeded: ErrorRow(504),
+    errors.ModelNotReady: ErrorRow(503),
+    errors.ShuttingDown: ErrorRow(503),
+    errors.DeviceOutOfMemory: ErrorRow(413),
+    errors.EngineError: ErrorRow(500, phrase=lambda _: _FAILED),
+    errors.InternalError: ErrorRow(500, phrase=lambda _: _FAILED),
 }
 
 

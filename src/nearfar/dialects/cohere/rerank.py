@@ -134,7 +134,7 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def _refuse_chunks(chunks: int) -> None:
     if chunks >= MAX_CHUNKS:
-        raise errors.TooMany("documents", chunks, MAX_CHUNKS)
+        raise errors.TooManyItems("documents", chunks, MAX_CHUNKS)
 
 
 async def _answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nearfar.core.errors import Draining, NotReady, WrongTask
+from nearfar.core.errors import ModelNotReady, ShuttingDown, WrongTask
 from nearfar.dialects.embed_rerank.bodies import (
     SOME,
     EmbedReply,
@@ -135,7 +135,7 @@ EMBED_INFO = described(
     reply=ServiceInfo,
     reply_example=_told("EmbeddingService", "embed_texts", embedding_dimension=384),
     headers=_HEADERS,
-    raises=(NotReady, WrongTask),
+    raises=(ModelNotReady, WrongTask),
 )
 
 RERANK_INFO = described(
@@ -143,7 +143,7 @@ RERANK_INFO = described(
     reply=ServiceInfo,
     reply_example=_told("RerankingService", "rerank_passages", method="embedding_similarity"),
     headers=_HEADERS,
-    raises=(NotReady, WrongTask),
+    raises=(ModelNotReady, WrongTask),
 )
 
 HEALTH = described(
@@ -156,5 +156,5 @@ HEALTH = described(
         "timestamp": 1764000000.0,
     },
     headers=_HEADERS,
-    raises=(NotReady, Draining),
+    raises=(ModelNotReady, ShuttingDown),
 )

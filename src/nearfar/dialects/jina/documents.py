@@ -25,7 +25,7 @@ def text_of(said: Document) -> str:
 
 
 def named(model: str | None) -> str:
-    """Give the model's name. Raises NoModel."""
+    """Give the model's name. Raises ModelRequired."""
     if not model:
-        raise errors.NoModel("Field required: model", "model")
+        raise errors.ModelRequired("Field required: model", "model")
     return model

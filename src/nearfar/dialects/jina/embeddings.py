@@ -132,7 +132,7 @@ def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
     if not said:
         raise errors.EmptyInput("input must not be empty", "input")
     if len(said) > _MAX_INPUTS:
-        raise errors.TooMany("input", len(said), _MAX_INPUTS)
+        raise errors.TooManyItems("input", len(said), _MAX_INPUTS)
     return EmbedJob(
         model=named(body.model),
         inputs=tuple(text_of(one) for one in said),

@@ -22,13 +22,13 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: _WRONG,
     errors.MalformedBody: _WRONG,
     errors.BodyTooLarge: ErrorRow(413),
-    errors.SlowBody: ErrorRow(408),
-    errors.NoModel: _WRONG,
+    errors.BodyTimeout: ErrorRow(408),
+    errors.ModelRequired: _WRONG,
     errors.EmptyInput: _WRONG,
-    errors.TooMany: ErrorRow(
+    errors.TooManyItems: ErrorRow(
         422, phrase=lambda error: f"Validation error: each {error.param} list can contain at most {error.limit} items."
     ),
-    errors.TooLong: ErrorRow(
+    errors.TextTooLong: ErrorRow(
         400,
         code="INPUT_TOKEN_LIMIT_EXCEEDED",
         phrase=lambda error: (
@@ -37,15 +37,15 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.TooManyTokens: ErrorRow(400, code="INPUT_TOKEN_LIMIT_EXCEEDED"),
-    errors.BadDimensions: _WRONG,
-    errors.BadTokenIds: _WRONG,
-    errors.UnknownModel: ErrorRow(
+    errors.InvalidDimensions: _WRONG,
+    errors.InvalidTokenIds: _WRONG,
+    errors.ModelNotFound: ErrorRow(
         400, code="INPUT_MODEL_NOT_FOUND", phrase=lambda error: f"Model '{error.model}' not found."
     ),
     errors.WrongTask: ErrorRow(400, code="INPUT_MODEL_NOT_FOUND"),
-    errors.UnknownPath: ErrorRow(404, phrase=lambda _: "Not Found"),
-    errors.WrongMethod: ErrorRow(405, phrase=lambda _: "Method Not Allowed"),
-    errors.MissingKey: ErrorRow(
+    errors.PathNotFound: ErrorRow(404, phrase=lambda _: "Not Found"),
+    errors.MethodNotAllowed: ErrorRow(405, phrase=lambda _: "Method Not Allowed"),
+    errors.ApiKeyMissing: ErrorRow(
         401,
         code="AUTH_MISSING_API_KEY",
         phrase=lambda _: (
@@ -53,18 +53,18 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
             "'Authorization: Bearer <api-key>'."
         ),
     ),
-    errors.WrongKey: ErrorRow(401, code="AUTH_INVALID_API_KEY", phrase=lambda _: "Invalid API key."),
+    errors.ApiKeyInvalid: ErrorRow(401, code="AUTH_INVALID_API_KEY", phrase=lambda _: "Invalid API key."),
     errors.Forbidden: ErrorRow(403),
-    errors.WrongHost: ErrorRow(403),
-    errors.CallerGone: ErrorRow(499),
+    errors.HostNotAllowed: ErrorRow(403),
+    errors.ClientDisconnected: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, code="RATE_TOKEN_LIMIT_EXCEEDED"),
-    errors.DeadlinePassed: ErrorRow(504, code="SERVICE_TIMEOUT"),
-    errors.NotReady: _UNAVAILABLE,
-    errors.Draining: _UNAVAILABLE,
-    errors.OutOfMemory: ErrorRow(413),
-    errors.EngineFailed: _FAILED,
-    errors.InternalFault: _FAILED,
+    errors.DeadlineExceeded: ErrorRow(504, code="SERVICE_TIMEOUT"),
+    errors.ModelNotReady: _UNAVAILABLE,
+    errors.ShuttingDown: _UNAVAILABLE,
+    errors.DeviceOutOfMemory: ErrorRow(413),
+    errors.EngineError: _FAILED,
+    errors.InternalError: _FAILED,
 }
 
 

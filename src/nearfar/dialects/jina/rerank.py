@@ -99,7 +99,7 @@ def _job(body: JinaRerankRequest) -> RankJob:
     if body.return_embeddings:
         raise errors.InputError("return_embeddings: rerankers give no vectors here; ask /jina/v1/embeddings")
     if len(body.documents) > _MAX_DOCUMENTS:
-        raise errors.TooMany("documents", len(body.documents), _MAX_DOCUMENTS)
+        raise errors.TooManyItems("documents", len(body.documents), _MAX_DOCUMENTS)
     if body.max_doc_length is not None and body.max_doc_length < 1:
         raise errors.InputError(f"max_doc_length must be at least 1, not {body.max_doc_length}", "max_doc_length")
     return RankJob(

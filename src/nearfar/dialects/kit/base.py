@@ -24,15 +24,15 @@ from msgspec import Struct
 
 from nearfar.core.caller import ANYBODY
 from nearfar.core.errors import (
+    BodyTimeout,
     BodyTooLarge,
-    InternalFault,
+    InternalError,
     MalformedBody,
+    MethodNotAllowed,
     NearfarError,
+    PathNotFound,
     ServingError,
     SetupError,
-    SlowBody,
-    UnknownPath,
-    WrongMethod,
 )
 from nearfar.core.types import Task
 from nearfar.dialects.kit.caller_headers import caller_of
@@ -122,9 +122,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
         headers = self.error_headers(request, error)
         if isinstance(error, ServingError) and error.retry_after_s:
             headers |= _later(error.retry_after_s)
-        if isinstance(error, WrongMethod):
+        if isinstance(error, MethodNotAllowed):
             headers["allow"] = ", ".join(error.allowed)
-        if isinstance(error, SlowBody):
+        if isinstance(error, BodyTimeout):
             headers["connection"] = "close"  # else what is still to come would be waited for after all
         return json_response(self.render_error(error, row, sentence), row.status, headers)
 
@@ -132,9 +132,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
         """Turn whatever was raised into one of our errors; what nobody expected is logged here."""
         method, path = request.scope["method"][:20], request.scope["path"][:200]
         if isinstance(exc, NotFoundException):
-            return UnknownPath(method, path)
+            return PathNotFound(method, path)
         if isinstance(exc, MethodNotAllowedException):
-            return WrongMethod(method, path, self._methods(request.scope["path"]))
+            return MethodNotAllowed(method, path, self._methods(request.scope["path"]))
         if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
             limit = request.app.state.settings.max_body_bytes
             return BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
@@ -143,7 +143,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         if isinstance(exc, NearfarError) and not isinstance(exc, SetupError):
             return exc
         _log.error("request %s failed", request_id(request.scope), exc_info=exc)
-        return InternalFault("the server failed on this request; its log says why under this request's id")
+        return InternalError("the server failed on this request; its log says why under this request's id")
 
     def handlers_of(self, path: str) -> list[HTTPRouteHandler]:
         """List this dialect's own handlers of a path, whatever their methods."""

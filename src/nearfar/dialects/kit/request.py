@@ -10,7 +10,7 @@ import msgspec
 from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from nearfar.core.errors import CallerGone, InputError, MalformedBody, SlowBody
+from nearfar.core.errors import BodyTimeout, ClientDisconnected, InputError, MalformedBody
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,21 +37,21 @@ async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -
 async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decode the body.
 
-    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape, and SlowBody
+    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape, and BodyTimeout
     where it doesn't come.
     """
-    limit_s: float = request.app.state.settings.receive_s
+    limit_s: float = request.app.state.settings.receive_timeout_s
     try:
         async with asyncio.timeout(limit_s):
             body = await request.body()
     except TimeoutError as error:
-        raise SlowBody(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
+        raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     except RequestEntityTooLarge:
         if "expect" not in request.headers:  # who asks first whether to send needn't
             await _discard(request)
         raise
     except InternalServerException as error:  # Litestar's word for an upload that broke off
-        raise CallerGone("the caller closed the connection while sending") from error
+        raise ClientDisconnected("the caller closed the connection while sending") from error
     return decode_json(body, decoder)
 
 
@@ -83,7 +83,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
-    """Do the work for as long as the caller stays. Raises CallerGone, having cancelled it, when they leave."""
+    """Do the work for as long as the caller stays. Raises ClientDisconnected, having cancelled it, when they leave."""
     working = asyncio.current_task()
     gone = False
 
@@ -101,7 +101,7 @@ async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) ->
         return await work
     except asyncio.CancelledError:
         if gone and working and not working.uncancel():
-            raise CallerGone("the caller closed the connection") from None
+            raise ClientDisconnected("the caller closed the connection") from None
         raise
     finally:
         watching.cancel()

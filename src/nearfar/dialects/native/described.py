@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar.core.errors import BodyTooLarge, Draining, InputError, InternalFault, MalformedBody, NotReady, UnknownModel
+from nearfar.core.errors import (
+    BodyTooLarge,
+    InputError,
+    InternalError,
+    MalformedBody,
+    ModelNotFound,
+    ModelNotReady,
+    ShuttingDown,
+)
 from nearfar.core.types import ModelState
 from nearfar.dialects.kit.description import described
 from nearfar.dialects.native.bodies import (
@@ -74,11 +82,13 @@ _ORDER: dict[str, Any] = {
     "reply": ModelState,
     "example": {"model": _MODEL},
     "counts": False,
-    "raises": (InputError, MalformedBody, BodyTooLarge, UnknownModel, NotReady, Draining, InternalFault),
+    "raises": (InputError, MalformedBody, BodyTooLarge, ModelNotFound, ModelNotReady, ShuttingDown, InternalError),
 }
 
 LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"}, raises=())
-READY = described("Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(NotReady, Draining))
+READY = described(
+    "Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(ModelNotReady, ShuttingDown)
+)
 INFO = described(
     "What is served, and how",
     reply=(InfoReply, EarlyInfoReply),

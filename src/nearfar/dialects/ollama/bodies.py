@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.core.errors import NoModel
+from nearfar.core.errors import ModelRequired
 from nearfar.dialects.kit.description import NOT_EMPTY, NotBlank, Numbers, documented
 
 _NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
@@ -138,9 +138,9 @@ class StatusReply(Struct):
 
 
 def named(model: str | None) -> str:
-    """Give the model's name. Raises NoModel."""
+    """Give the model's name. Raises ModelRequired."""
     if not model:
-        raise NoModel("model is required")
+        raise ModelRequired("model is required")
     return model
 
 

@@ -12,7 +12,7 @@ import msgspec
 from litestar import Request, Response, get, post, route
 from msgspec import Struct
 
-from nearfar.core.errors import NotReady
+from nearfar.core.errors import ModelNotReady
 from nearfar.dialects.kit.base import fleet_of, json_response
 from nearfar.dialects.kit.description import described, needing_any
 from nearfar.dialects.kit.request import read_request
@@ -154,7 +154,7 @@ async def version() -> Response[bytes]:
         "The served models, as Ollama lists them",
         reply=TagsReply,
         reply_example={"models": [_LISTED]},
-        raises=(NotReady,),
+        raises=(ModelNotReady,),
     ),
 )
 async def tags(request: Request[Any, Any, Any]) -> Response[bytes]:

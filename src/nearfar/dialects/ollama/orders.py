@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.core.errors import InputError, UnknownModel
+from nearfar.core.errors import InputError, ModelNotFound
 from nearfar.dialects.kit.base import fleet_of, json_response
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.description import described, needing, needing_any
@@ -68,7 +68,7 @@ async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:
     name = named(body.model or body.name)
     try:
         fleet_of(request).describe(name)
-    except UnknownModel as error:
+    except ModelNotFound as error:
         raise InputError(f'model "{error.model}" is not served here; add it to the models of nearfar serve') from error
     return json_response(StatusReply("success"))
 

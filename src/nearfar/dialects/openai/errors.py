@@ -10,12 +10,12 @@ from nearfar.dialects.kit.base import ErrorRow
 _INVALID = "invalid_request_error"
 
 
-def _phrase_dimensions(error: errors.BadDimensions) -> str:
+def _phrase_dimensions(error: errors.InvalidDimensions) -> str:
     bound = f"less than or equal to {error.limit}" if error.dimensions > 0 else "greater than or equal to 1"
     return f"Invalid value for 'dimensions' = {error.dimensions}. Must be {bound}."
 
 
-def _phrase_model(error: errors.UnknownModel) -> str:
+def _phrase_model(error: errors.ModelNotFound) -> str:
     if error.listing:
         return f"The model '{error.model}' does not exist"
     return f"The model `{error.model}` does not exist or you do not have access to it."
@@ -29,13 +29,13 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         400, _INVALID, None, lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
     ),
     errors.BodyTooLarge: ErrorRow(413, _INVALID),
-    errors.SlowBody: ErrorRow(408, _INVALID),
-    errors.NoModel: ErrorRow(400, _INVALID),
+    errors.BodyTimeout: ErrorRow(408, _INVALID),
+    errors.ModelRequired: ErrorRow(400, _INVALID),
     errors.EmptyInput: ErrorRow(400, _INVALID),
-    errors.TooMany: ErrorRow(
+    errors.TooManyItems: ErrorRow(
         400, _INVALID, None, lambda error: f"Invalid '{error.param}': array length must be {error.limit} or less."
     ),
-    errors.TooLong: ErrorRow(
+    errors.TextTooLong: ErrorRow(
         400,
         _INVALID,
         None,
@@ -47,20 +47,20 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         "max_tokens_per_request",
         lambda error: f"Requested {error.tokens} tokens, max {error.limit} tokens per request",
     ),
-    errors.BadDimensions: ErrorRow(400, _INVALID, None, _phrase_dimensions),
-    errors.BadTokenIds: ErrorRow(400, _INVALID, None, lambda error: f"Invalid 'input': {error}."),
-    errors.UnknownModel: ErrorRow(404, _INVALID, "model_not_found", _phrase_model),
+    errors.InvalidDimensions: ErrorRow(400, _INVALID, None, _phrase_dimensions),
+    errors.InvalidTokenIds: ErrorRow(400, _INVALID, None, lambda error: f"Invalid 'input': {error}."),
+    errors.ModelNotFound: ErrorRow(404, _INVALID, "model_not_found", _phrase_model),
     errors.WrongTask: ErrorRow(
         403, _INVALID, None, lambda _: "You are not allowed to generate embeddings from this model"
     ),
-    errors.UnknownPath: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
-    errors.WrongMethod: ErrorRow(
+    errors.PathNotFound: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
+    errors.MethodNotAllowed: ErrorRow(
         405,
         _INVALID,
         "method_not_supported",
         lambda error: f"Only {' and '.join(error.allowed)} requests are accepted.",
     ),
-    errors.MissingKey: ErrorRow(
+    errors.ApiKeyMissing: ErrorRow(
         401,
         _INVALID,
         None,
@@ -69,25 +69,25 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
             "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
         ),
     ),
-    errors.WrongKey: ErrorRow(401, _INVALID, "invalid_api_key", lambda _: "Incorrect API key provided."),
+    errors.ApiKeyInvalid: ErrorRow(401, _INVALID, "invalid_api_key", lambda _: "Incorrect API key provided."),
     errors.Forbidden: ErrorRow(
         403,
         _INVALID,
         None,
         lambda error: f"You have insufficient permissions for this operation. Missing scopes: {error.scope}.",
     ),
-    errors.WrongHost: ErrorRow(403, _INVALID),
-    errors.CallerGone: ErrorRow(499, _INVALID),
+    errors.HostNotAllowed: ErrorRow(403, _INVALID),
+    errors.ClientDisconnected: ErrorRow(499, _INVALID),
     errors.ServingError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
     errors.Overloaded: ErrorRow(
         429, "requests", "rate_limit_exceeded", lambda error: f"Rate limit reached: {error}. Please try again later."
     ),
-    errors.DeadlinePassed: ErrorRow(504, "server_error"),
-    errors.NotReady: ErrorRow(503, "server_error"),
-    errors.Draining: ErrorRow(503, "server_error"),
-    errors.OutOfMemory: ErrorRow(413, _INVALID),  # not 5xx: clients would send it again, twice
-    errors.EngineFailed: ErrorRow(500, "server_error", None, lambda _: _SORRY),
-    errors.InternalFault: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+    errors.DeadlineExceeded: ErrorRow(504, "server_error"),
+    errors.ModelNotReady: ErrorRow(503, "server_error"),
+    errors.ShuttingDown: ErrorRow(503, "server_error"),
+    errors.DeviceOutOfMemory: ErrorRow(413, _INVALID),  # not 5xx: clients would send it again, twice
+    errors.EngineError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+    errors.InternalError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
 }
 
 
@@ -113,5 +113,5 @@ class ErrorReply(Struct):
 
 
 def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
-    param = "model" if isinstance(error, errors.UnknownModel) and error.listing else None
+    param = "model" if isinstance(error, errors.ModelNotFound) and error.listing else None
     return ErrorReply(Fault(sentence, row.kind, param, row.code), sentence, sentence)

@@ -59,7 +59,7 @@ def to_job(body: EmbeddingsRequest) -> EmbedJob:
     """Turn the body into a job. Raises an InputError in OpenAI's words, or a ValidationError for an odd ``input``."""
     said = _decode_input(bytes(body.input))
     if not body.model:
-        raise errors.NoModel("you must provide a model parameter")
+        raise errors.ModelRequired("you must provide a model parameter")
     return EmbedJob(
         model=body.model,
         inputs=_inputs(said),
@@ -77,7 +77,7 @@ def _decode_input(raw: bytes) -> _Input:
     """
     lists, texts = raw.count(b"[") - 1 if raw.startswith(b"[[") else 0, raw.count(b'","') // 2
     if max(lists, texts) > _MAX_INPUTS:
-        raise errors.TooMany("input", max(lists, texts), _MAX_INPUTS)
+        raise errors.TooManyItems("input", max(lists, texts), _MAX_INPUTS)
     try:
         return decode_json(raw, _input_decoder)
     except msgspec.ValidationError as error:
@@ -98,7 +98,7 @@ def _inputs(said: _Input) -> tuple[str | TokenIds, ...]:
     if kinds == {int}:
         return (cast("TokenIds", tuple(said)),)
     if len(said) > _MAX_INPUTS:
-        raise errors.TooMany("input", len(said), _MAX_INPUTS)
+        raise errors.TooManyItems("input", len(said), _MAX_INPUTS)
     return tuple(cast("list[str]", said)) if kinds == {str} else tuple(map(tuple, cast("list[list[int]]", said)))
 
 

@@ -27,15 +27,15 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         400, "Validation", phrase=lambda error: f"Failed to parse the request body: {error}"
     ),
     errors.BodyTooLarge: ErrorRow(413, "Validation"),
-    errors.SlowBody: ErrorRow(408, "Validation"),
-    errors.NoModel: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.BodyTimeout: ErrorRow(408, "Validation"),
+    errors.ModelRequired: ErrorRow(422, "Validation", phrase=_invalid),
     errors.EmptyInput: ErrorRow(400, "Empty"),
-    errors.TooMany: ErrorRow(
+    errors.TooManyItems: ErrorRow(
         422,
         "Validation",
         phrase=lambda error: f"batch size {error.count} > maximum allowed batch size {error.limit}",
     ),
-    errors.TooLong: ErrorRow(
+    errors.TextTooLong: ErrorRow(
         422,
         "Validation",
         phrase=lambda error: (
@@ -43,27 +43,27 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.TooManyTokens: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.BadDimensions: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.BadTokenIds: ErrorRow(422, "Tokenizer"),
-    errors.UnknownModel: ErrorRow(404, "Validation"),
+    errors.InvalidDimensions: ErrorRow(422, "Validation", phrase=_invalid),
+    errors.InvalidTokenIds: ErrorRow(422, "Tokenizer"),
+    errors.ModelNotFound: ErrorRow(404, "Validation"),
     errors.WrongTask: ErrorRow(
         422, "Validation", phrase=lambda error: f"model {error.model} is not {_MODELS.get(error.task, 'for that')}"
     ),
-    errors.UnknownPath: ErrorRow(404, "Validation"),
-    errors.WrongMethod: ErrorRow(405, "Validation"),
-    errors.MissingKey: ErrorRow(401, "Unauthorized"),
-    errors.WrongKey: ErrorRow(401, "Unauthorized"),
+    errors.PathNotFound: ErrorRow(404, "Validation"),
+    errors.MethodNotAllowed: ErrorRow(405, "Validation"),
+    errors.ApiKeyMissing: ErrorRow(401, "Unauthorized"),
+    errors.ApiKeyInvalid: ErrorRow(401, "Unauthorized"),
     errors.Forbidden: ErrorRow(403, "Unauthorized"),
-    errors.WrongHost: ErrorRow(403, "Unauthorized"),
-    errors.CallerGone: ErrorRow(499, "Validation"),
+    errors.HostNotAllowed: ErrorRow(403, "Unauthorized"),
+    errors.ClientDisconnected: ErrorRow(499, "Validation"),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429, "Overloaded", phrase=lambda _: "Model is overloaded"),
-    errors.DeadlinePassed: ErrorRow(504, "Backend"),
-    errors.NotReady: ErrorRow(503, "Unhealthy"),
-    errors.Draining: ErrorRow(503, "Unhealthy"),
-    errors.OutOfMemory: ErrorRow(413, "Validation"),
-    errors.EngineFailed: _FAILED,
-    errors.InternalFault: _FAILED,
+    errors.DeadlineExceeded: ErrorRow(504, "Backend"),
+    errors.ModelNotReady: ErrorRow(503, "Unhealthy"),
+    errors.ShuttingDown: ErrorRow(503, "Unhealthy"),
+    errors.DeviceOutOfMemory: ErrorRow(413, "Validation"),
+    errors.EngineError: _FAILED,
+    errors.InternalError: _FAILED,
 }
 
 

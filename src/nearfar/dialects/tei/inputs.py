@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
-from nearfar.core.errors import EmptyInput, InputError, TooMany
+from nearfar.core.errors import EmptyInput, InputError, TooManyItems
 from nearfar.dialects.kit.request import MOST_INPUTS, decode_json
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _decoded(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 def refuse_many(param: str, count: int, limit: int = MOST_INPUTS) -> None:
-    """Raise TooMany for a list that is longer than the limit. TEI's own is 32, over which its callers stumble."""
+    """Raise TooManyItems for a list that is longer than the limit. TEI's own is 32, over which its callers stumble."""
     if count > limit:
-        raise TooMany(param, count, limit)
+        raise TooManyItems(param, count, limit)
 
 
 def keep_of(direction: str | None) -> Keep:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def named(model: str | None) -> str:
-    """Give the model's name. Raises NoModel."""
+    """Give the model's name. Raises ModelRequired."""
     if not model:
-        raise errors.NoModel("Field required", "model")
+        raise errors.ModelRequired("Field required", "model")
     return model
 
 

@@ -130,7 +130,7 @@ def _job(body: VoyageEmbeddingsRequest) -> EmbedJob:
     if not texts or "" in texts:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "input")
     if len(texts) > _MAX_INPUTS:
-        raise errors.TooMany("input", len(texts), _MAX_INPUTS)
+        raise errors.TooManyItems("input", len(texts), _MAX_INPUTS)
     input_type = checked("input_type", body.input_type, _ROLES)
     on_overflow, keep = _overflow(body)
     return EmbedJob(

@@ -24,17 +24,17 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
     errors.InputError: _WRONG,
     errors.MalformedBody: _WRONG,
     errors.BodyTooLarge: ErrorRow(413),
-    errors.SlowBody: ErrorRow(408),
-    errors.NoModel: _WRONG,
+    errors.BodyTimeout: ErrorRow(408),
+    errors.ModelRequired: _WRONG,
     errors.EmptyInput: _WRONG,
-    errors.TooMany: ErrorRow(
+    errors.TooManyItems: ErrorRow(
         400,
         phrase=lambda error: (
             f"{_NOT_SPECIFIED} Error for argument '{error.param}': "
             f"the list has {error.count} items; at most {error.limit} are allowed"
         ),
     ),
-    errors.TooLong: ErrorRow(
+    errors.TextTooLong: ErrorRow(
         400,
         phrase=lambda error: (
             f"The example at index {error.index} in your batch has too many tokens and does not fit into the model's "
@@ -43,32 +43,32 @@ ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
         ),
     ),
     errors.TooManyTokens: ErrorRow(400),
-    errors.BadDimensions: ErrorRow(
+    errors.InvalidDimensions: ErrorRow(
         400,
         phrase=lambda error: (
             f"{_NOT_SPECIFIED} Error for argument 'output_dimension': "
             f"must be from 1 to {error.limit} for this model, not {error.dimensions}"
         ),
     ),
-    errors.BadTokenIds: _WRONG,
+    errors.InvalidTokenIds: _WRONG,
     # The vendor doesn't say 404 here, and its client has no class for that.
-    errors.UnknownModel: ErrorRow(400, phrase=lambda error: f"Model {error.model} is not supported."),
+    errors.ModelNotFound: ErrorRow(400, phrase=lambda error: f"Model {error.model} is not supported."),
     errors.WrongTask: ErrorRow(400),
-    errors.UnknownPath: ErrorRow(404, phrase=lambda _: "Not Found"),
-    errors.WrongMethod: ErrorRow(405, phrase=lambda _: "Method Not Allowed"),
-    errors.MissingKey: ErrorRow(401),
-    errors.WrongKey: ErrorRow(401, phrase=lambda _: "Provided API key is invalid."),
+    errors.PathNotFound: ErrorRow(404, phrase=lambda _: "Not Found"),
+    errors.MethodNotAllowed: ErrorRow(405, phrase=lambda _: "Method Not Allowed"),
+    errors.ApiKeyMissing: ErrorRow(401),
+    errors.ApiKeyInvalid: ErrorRow(401, phrase=lambda _: "Provided API key is invalid."),
     errors.Forbidden: ErrorRow(403),
-    errors.WrongHost: ErrorRow(403),
-    errors.CallerGone: ErrorRow(499),
+    errors.HostNotAllowed: ErrorRow(403),
+    errors.ClientDisconnected: ErrorRow(499),
     errors.ServingError: _FAILED,
     errors.Overloaded: ErrorRow(429),
-    errors.DeadlinePassed: ErrorRow(504),
-    errors.NotReady: ErrorRow(503),
-    errors.Draining: ErrorRow(503),
-    errors.OutOfMemory: ErrorRow(413),
-    errors.EngineFailed: _FAILED,
-    errors.InternalFault: _FAILED,
+    errors.DeadlineExceeded: ErrorRow(504),
+    errors.ModelNotReady: ErrorRow(503),
+    errors.ShuttingDown: ErrorRow(503),
+    errors.DeviceOutOfMemory: ErrorRow(413),
+    errors.EngineError: _FAILED,
+    errors.InternalError: _FAILED,
 }
 
 

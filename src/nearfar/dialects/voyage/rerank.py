@@ -104,7 +104,7 @@ def _job(body: VoyageRerankRequest) -> RankJob:
     if not body.documents or "" in body.documents:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "documents")
     if len(body.documents) > _MAX_DOCUMENTS:
-        raise errors.TooMany("documents", len(body.documents), _MAX_DOCUMENTS)
+        raise errors.TooManyItems("documents", len(body.documents), _MAX_DOCUMENTS)
     if body.top_k is not None and body.top_k < 1:
         raise errors.InputError(f"must be at least 1, not {body.top_k}", "top_k")
     return RankJob(

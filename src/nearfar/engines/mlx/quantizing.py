@@ -13,7 +13,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from msgspec import Struct
 
-from nearfar.core.errors import CheckpointError, ConfigError
+from nearfar.core.errors import CheckpointError, SettingsError
 from nearfar.engines.common.precision import Loss, measure_loss
 from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
@@ -50,10 +50,10 @@ class Way(Struct, frozen=True, kw_only=True):
     group_size: int | None = None
 
     def checked(self) -> dict[str, Any]:
-        """Give what mlx is told. Raises ConfigError for what the mode doesn't have."""
+        """Give what mlx is told. Raises SettingsError for what the mode doesn't have."""
         for what, said, there in (("bits", self.bits, _BITS), ("weights a group", self.group_size, _GROUPS)):
             if said is not None and said not in there[self.mode]:
-                raise ConfigError(
+                raise SettingsError(
                     f"{self.mode} has {' or '.join(map(str, sorted(there[self.mode])))} {what}, not {said}"
                 )
         bits, group_size = self.bits or _BITS[self.mode][0], self.group_size or _GROUPS[self.mode][0]
@@ -64,12 +64,12 @@ def quantize_folder(order: EngineOrder, target: Path, way: Way, name: str = "") 
     """Write the checkpoint to ``target``, a folder that isn't there yet, with its matrices quantised.
 
     What the Recipe took from the model's ``name`` is written down there, so that the folder may be called anything.
-    Raises ConfigError for a way that mlx doesn't have or a folder that is there, CheckpointError for a checkpoint that
-    is quantised already.
+    Raises SettingsError for a mode that mlx doesn't have or a folder that exists, CheckpointError for a checkpoint that
+    is quantized already.
     """
     told = way.checked()
     if target.exists():
-        raise ConfigError(f"{target} is there already; name another folder with --out")
+        raise SettingsError(f"{target} is there already; name another folder with --out")
     if read_quantization(order.folder):
         raise CheckpointError(f"{order.folder}: is quantised already; start from the original")
     answer = "embed" if order.recipe.task == "embed" else "score"
@@ -94,7 +94,7 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
 
     nn.quantize(network, **way, class_predicate=fits)
     if not any("scales" in module for _, module in network.named_modules()):
-        raise ConfigError(f"{order.folder}: none of its matrices can be parted into groups of {way['group_size']}")
+        raise SettingsError(f"{order.folder}: none of its matrices can be parted into groups of {way['group_size']}")
     arrays = {}
     for place, array in tree_flatten(network.parameters()):
         module, _, part = place.rpartition(".")

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-_KEYS = (errors.MissingKey, errors.WrongKey)
+_KEYS = (errors.ApiKeyMissing, errors.ApiKeyInvalid)
 # What no operation answers: the roots of the tree, a path or a method that isn't there, a caller who is gone, and a
 # stranger's web page.
 _NEVER = (
     errors.RequestError,
     errors.ServingError,
-    errors.UnknownPath,
-    errors.WrongMethod,
-    errors.CallerGone,
-    errors.WrongHost,
+    errors.PathNotFound,
+    errors.MethodNotAllowed,
+    errors.ClientDisconnected,
+    errors.HostNotAllowed,
 )
-_WITHOUT_A_BODY = (errors.NotReady, errors.Draining, errors.InternalFault)
+_WITHOUT_A_BODY = (errors.ModelNotReady, errors.ShuttingDown, errors.InternalError)
 _CUT = "x-nearfar-truncated-tokens"
 _LATER = {"429", "503", "504"}
 _HEADERS: Mapping[str, Json] = {
@@ -176,7 +176,7 @@ def _raised(told: Told, *, asks_for_key: bool) -> list[type[errors.NearfarError]
         return [*keys, *told.about.raises]
     if told.about.body is None:
         asked = [
-            *([errors.UnknownModel] if told.about.path else []),
+            *([errors.ModelNotFound] if told.about.path else []),
             *([errors.InputError] if told.about.query else []),
         ]
         return [*keys, *asked, *_WITHOUT_A_BODY]

@@ -14,7 +14,7 @@ import importlib.metadata
 from functools import cache
 from typing import TYPE_CHECKING
 
-from nearfar.core.errors import BadTokenIds, SetupError
+from nearfar.core.errors import InvalidTokenIds, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,12 +76,12 @@ def vocabulary_of(model: str) -> str:
 def decode(ids: Sequence[int], vocabulary: str) -> str:
     """Turn ids back into the text they were made from.
 
-    A chunk may start or end inside a character; those bytes become U+FFFD. Raises BadTokenIds for an id
+    A chunk may start or end inside a character; those bytes become U+FFFD. Raises InvalidTokenIds for an id
     outside the vocabulary, or for a vocabulary of which no rank file is shipped; SetupError when the file is damaged.
     """
     vocabulary = _SAME_RANKS.get(vocabulary, vocabulary)
     if vocabulary not in _RANKS_SHA256:
-        raise BadTokenIds(
+        raise InvalidTokenIds(
             f"token ids of the vocabulary {vocabulary} can't be decoded here; send the text instead "
             "(LangChain: check_embedding_ctx_length=False)"
         )
@@ -89,7 +89,7 @@ def decode(ids: Sequence[int], vocabulary: str) -> str:
     try:
         pieces = [table[i] if 0 <= i < len(table) else specials[i] for i in ids]
     except KeyError as error:
-        raise BadTokenIds(f"{str(error.args[0])[:20]} is not a token id of {vocabulary}") from None
+        raise InvalidTokenIds(f"{str(error.args[0])[:20]} is not a token id of {vocabulary}") from None
     return b"".join(pieces).decode("utf-8", errors="replace")
 
 

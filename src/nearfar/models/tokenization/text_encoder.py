@@ -117,7 +117,7 @@ class Tokens:
     def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
         """Turn ids of this vocabulary into text, special tokens by their names or left out.
 
-        Raises BadTokenIds for others'.
+        Raises InvalidTokenIds for others'.
         """
         return pieces.join(self._tokenizer, ids, special=special)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.core.errors import BadTokenIds
+from nearfar.core.errors import InvalidTokenIds
 from nearfar.core.jobs import Piece
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def split(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[Piece, ...
 
 
 def join(tokenizer: Tokenizer, ids: Sequence[int], *, special: bool) -> str:
-    """Turn ids into text, special tokens by their names or left out. Raises BadTokenIds for others' ids."""
+    """Turn ids into text, special tokens by their names or left out. Raises InvalidTokenIds for others' ids."""
     for found in ids:
         if found not in _IDS or tokenizer.id_to_token(found) is None:
-            raise BadTokenIds(f"token {found} is not in this model's vocabulary", "tokens")
+            raise InvalidTokenIds(f"token {found} is not in this model's vocabulary", "tokens")
     text: str = tokenizer.decode(list(ids), skip_special_tokens=not special)
     return text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.errors import BadDimensions, EmptyInput, InputError
+from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.pipeline.encoding import rows_of_chunks, rows_of_texts
 from nearfar.serving.postprocess.pooling import pool, unit
@@ -38,7 +38,7 @@ def refuse_unembeddable(recipe: Recipe, job: EmbedJob) -> None:
     if not job.inputs:
         raise EmptyInput("there is nothing to embed")
     if job.dimensions is not None and not 1 <= job.dimensions <= recipe.dim:
-        raise BadDimensions(job.dimensions, recipe.dim)
+        raise InvalidDimensions(job.dimensions, recipe.dim)
     layers = "this model has linear layers after pooling, which only run as a whole, up to its vectors"
     if job.late_chunking:
         if recipe.pooling != ("mean",):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nearfar.core.errors import EmptyInput, InputError, TooLong, TooManyTokens, WrongTask
+from nearfar.core.errors import EmptyInput, InputError, TextTooLong, TooManyTokens, WrongTask
 from nearfar.core.types import TASK_OF
 from nearfar.models.tokenization import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
@@ -41,7 +41,7 @@ def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[
         if not count:
             raise EmptyInput(f"text {index} has no token this model knows")
         if job.max_tokens is not None and count > job.max_tokens:
-            raise TooLong(index, count, job.max_tokens)
+            raise TextTooLong(index, count, job.max_tokens)
     if row.cut:
         raise TooManyTokens(row.content, row.content - row.cut)
     return row, spans
@@ -76,7 +76,7 @@ def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None
 def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
     for index, count in enumerate(counts):
         if count > ceiling.tokens_each:
-            raise TooLong(index, count, ceiling.tokens_each)
+            raise TextTooLong(index, count, ceiling.tokens_each)
     if sum(counts) > ceiling.tokens_together:
         raise TooManyTokens(sum(counts), ceiling.tokens_together)
 
@@ -91,7 +91,7 @@ def refuse_empty(rows: Sequence[Row]) -> None:
 def _refuse_cut(rows: Sequence[Row]) -> None:
     for index, row in enumerate(rows):
         if row.cut:
-            raise TooLong(index, row.content, row.content - row.cut)
+            raise TextTooLong(index, row.content, row.content - row.cut)
 
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.errors import EmptyInput, InputError, TooLong
+from nearfar.core.errors import EmptyInput, InputError, TextTooLong
 from nearfar.core.jobs import RankJob
 from nearfar.models.tokenization.chunking import Chunking
 from nearfar.models.tokenization.prompts import choose_prompt
@@ -129,7 +129,7 @@ def _chunked(model: Model, job: RankJob, whole: Sequence[Row], laid: Lay, room: 
     if job.on_overflow == "error":
         for index, (row, rows) in enumerate(zip(whole, each, strict=True)):
             if cut := sum(part.cut for part in rows):
-                raise TooLong(index, row.content, max(row.content - cut, 0))
+                raise TextTooLong(index, row.content, max(row.content - cut, 0))
     return each
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.core.errors import EngineFailed
+from nearfar.core.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:
 
 
 def unit(vectors: FloatArray, what: str = "a vector's components") -> FloatArray:
-    """Make each of (B, D) a unit vector. Raises EngineFailed for one of zeros, which has no direction."""
+    """Make each of (B, D) a unit vector. Raises EngineError for one of zeros, which has no direction."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not lengths.all():
-        raise EngineFailed(f"{what} are all zero")
+        raise EngineError(f"{what} are all zero")
     made: FloatArray = vectors / lengths
     return made
 

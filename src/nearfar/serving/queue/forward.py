@@ -12,7 +12,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from nearfar.core.errors import EngineFailed, OutOfMemory, ServingError
+from nearfar.core.errors import DeviceOutOfMemory, EngineError, ServingError
 from nearfar.engines.base import RowsTooLarge
 from nearfar.engines.common.oom import is_out_of_memory
 from nearfar.serving.queue.thread_boundary import contained
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 _WHY: dict[type[ServingError], str] = {
-    EngineFailed: "the model gave no finite, non-zero answer for text {text}",
-    OutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
+    EngineError: "the model gave no finite, non-zero answer for text {text}",
+    DeviceOutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
 }
 _RAISED = "the engine failed on text {text}"
 
@@ -42,7 +42,7 @@ class Failure(NamedTuple):
 
     def told(self, text: int, tokens: int) -> ServingError:
         """Make the error for the caller, who learns which of the texts it was, and nothing of what was raised."""
-        why = _RAISED if self.cause and self.kind is EngineFailed else _WHY[self.kind]
+        why = _RAISED if self.cause and self.kind is EngineError else _WHY[self.kind]
         error = self.kind(why.format(text=text, tokens=tokens))
         error.__cause__ = self.cause
         return error
@@ -72,7 +72,7 @@ class Forward:
 
     def _run(self, places: range) -> None:
         if self._failures >= self._most_failures:
-            self.failed |= dict.fromkeys(places, Failure(EngineFailed, self.raised))
+            self.failed |= dict.fromkeys(places, Failure(EngineError, self.raised))
             return
         failure: Exception | None = None
         try:
@@ -89,7 +89,7 @@ class Forward:
 
     def _halve(self, places: range, error: Exception) -> None:
         if len(places) == 1:
-            self.failed[places[0]] = Failure(OutOfMemory if is_out_of_memory(error) else EngineFailed, error)
+            self.failed[places[0]] = Failure(DeviceOutOfMemory if is_out_of_memory(error) else EngineError, error)
             return
         half = len(places) // 2
         self._run(places[:half])
@@ -106,8 +106,8 @@ class Forward:
             given, too_large = some.results, some.indices
         results, broken = checked(given, [len(row.ids) for row in rows], self._call, self._engine.info)
         self.results |= zip(places, results, strict=True)
-        self.failed |= {places[at]: Failure(EngineFailed) for at in broken}
-        self.failed |= {places[at]: Failure(OutOfMemory) for at in too_large}
+        self.failed |= {places[at]: Failure(EngineError) for at in broken}
+        self.failed |= {places[at]: Failure(DeviceOutOfMemory) for at in too_large}
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from nearfar.core.caller import ANYBODY, Caller
-from nearfar.core.errors import EngineFailed, NotReady, ServingError
+from nearfar.core.errors import EngineError, ModelNotReady, ServingError
 from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.batching import padded_tokens
 from nearfar.serving.queue.forward import Forward
@@ -91,7 +91,7 @@ class Lane:
         first = Forward(engine, self._call, [probe])
         await self._on_thread(first.run)
         if first.failed:
-            raise first.raised or EngineFailed(f"the first forward of {self._model} gave no answer")
+            raise first.raised or EngineError(f"the first forward of {self._model} gave no answer")
         self._idle = engine.info.parallel
         if self._idle > 1:
             self._threads = ThreadPoolExecutor(max_workers=self._idle, thread_name_prefix=f"lane-{self._model}")
@@ -154,11 +154,11 @@ class Lane:
     ) -> Results:
         """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) objects, in their order.
 
-        Raises Overloaded when the queue has no room, EngineFailed when the engine failed on any of the rows.
+        Raises Overloaded when the queue has no room, EngineError when the engine failed on any of the rows.
         Cancelling the call drops the rows that haven't run. ``watch`` is told when they came and when they ran.
         """
         if not self.is_open:
-            raise NotReady(f"{self._model} has stopped", retry_after_s=1)
+            raise ModelNotReady(f"{self._model} has stopped", retry_after_s=1)
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
         shares = self._engine is not None and self._engine.info.shares
@@ -191,7 +191,7 @@ class Lane:
             _log.error("the lane of %s has stopped: %s", self._model, error, exc_info=None if known else error)
             self._died.set()
             for place in batch:
-                place.ticket.fail(EngineFailed(f"the engine of {self._model} failed"))
+                place.ticket.fail(EngineError(f"the engine of {self._model} failed"))
             self._fail_all()
             raise
 
@@ -202,7 +202,7 @@ class Lane:
 
     def _fail_all(self) -> None:
         for ticket in self._round.clear():
-            ticket.fail(NotReady(f"{self._model} has stopped", retry_after_s=1))
+            ticket.fail(ModelNotReady(f"{self._model} has stopped", retry_after_s=1))
 
     async def _run(self, batch: list[Place]) -> None:
         """Run one batch and hand every row, or the failure, to its ticket. Identical rows are computed once."""
@@ -243,7 +243,7 @@ class Lane:
     async def _forward(self, rows: Sequence[Row], call: Call) -> Forward:
         """Let the rows through the engine, on a thread of the lane."""
         if self._engine is None:
-            raise EngineFailed(f"the engine of {self._model} is closed")
+            raise EngineError(f"the engine of {self._model} is closed")
         forward = Forward(self._engine, call, rows)
         running = asyncio.get_running_loop().run_in_executor(self._threads, contained, forward.run)
         tokens, longest = sum(len(row.ids) for row in rows), max(len(row.ids) for row in rows)

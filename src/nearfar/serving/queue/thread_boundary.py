@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from nearfar.core.errors import InternalFault
+from nearfar.core.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 def contained(call: Callable[[], _T]) -> _T:
-    """Call, and raise InternalFault for what would end the loop or hang its caller.
+    """Call, and raise InternalError for what would end the loop or hang its caller.
 
     A panic of Rust code and a SystemExit are no Exceptions and would end whoever awaits; a StopIteration can't be
     set on a future at all, so whoever awaits would wait for ever.
@@ -21,8 +21,8 @@ def contained(call: Callable[[], _T]) -> _T:
     try:
         return call()
     except StopIteration as error:
-        raise InternalFault("a call ended with StopIteration") from error
+        raise InternalError("a call ended with StopIteration") from error
     except Exception:
         raise
     except BaseException as error:
-        raise InternalFault(f"a call broke off with {type(error).__name__}") from error
+        raise InternalError(f"a call broke off with {type(error).__name__}") from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.core.errors import EngineFailed
+from nearfar.core.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def checked(given: Answers, lengths: Sequence[int], call: Call, info: EngineInfo) -> tuple[Answers, list[int]]:
     """Give the answers, and which of them are none.
 
-    Raises EngineFailed where they have another shape than those of rows of these lengths must have.
+    Raises EngineError where they have another shape than those of rows of these lengths must have.
     """
     count = len(lengths)
     if call in {"represent", "hidden"}:
         if len(given) != count:
-            raise EngineFailed(f"the engine gave {len(given)} texts where {count} were due")
+            raise EngineError(f"the engine gave {len(given)} texts where {count} were due")
         if call == "represent":
             return given, [at for at, one in enumerate(given) if _is_broken(one, info)]
         return given, [at for at, (states, n) in enumerate(zip(given, lengths, strict=True)) if _is_torn(states, n)]
@@ -32,7 +32,7 @@ def checked(given: Answers, lengths: Sequence[int], call: Call, info: EngineInfo
     labels = (info.labels,) if info.labels > 1 else ()
     expected = (count, info.dim) if call == "embed" else (count, *labels)
     if results.shape != expected:
-        raise EngineFailed(f"the engine gave {results.shape} where {expected} was due")
+        raise EngineError(f"the engine gave {results.shape} where {expected} was due")
     return results, _broken(results, may_be_zero=call == "score")
 
 

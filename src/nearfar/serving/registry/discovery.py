@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.errors import ConfigError
+from nearfar.core.errors import SettingsError
 from nearfar.core.settings import ModelSettings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Choice, EngineInfo, choose_engines, prefer_sharing
@@ -42,7 +42,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
     """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
     inherited = {
         name: getattr(wanted, name) or getattr(settings, name)
-        for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_s")
+        for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_timeout_s")
     }
     wanted = msgspec.structs.replace(wanted, **inherited)
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
@@ -65,7 +65,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
     weights = count_weights(checkpoint.folder, recipe)
     info = describe(checkpoint, recipe, unopened, wanted, weights)
     if wanted.task and wanted.task not in info.tasks:
-        raise ConfigError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
+        raise SettingsError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
     return Found(
         wanted=wanted,
         checkpoint=checkpoint,
@@ -79,7 +79,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
 def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
     """Let the operator's prompts take the place of all that the files or the family say."""
     if recipe.task == "score":
-        raise ConfigError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
+        raise SettingsError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
     default = recipe.default_prompt if recipe.default_prompt in prompts else None
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default, prompts_source="settings")
 
@@ -88,5 +88,5 @@ def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
     """Let the operator decide what is put before a text whose caller can't say what it is."""
     if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
         there = ", ".join(names_of(recipe.prompts))
-        raise ConfigError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
+        raise SettingsError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
     return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nearfar.core.errors import ConfigError, NotReady, ServingError, SetupError, UnknownModel, WrongTask
+from nearfar.core.errors import ModelNotFound, ModelNotReady, ServingError, SettingsError, SetupError, WrongTask
 from nearfar.serving.registry.discovery import find_model
 from nearfar.serving.registry.loader import Loader
 from nearfar.serving.registry.names import Names
@@ -113,25 +113,25 @@ class Fleet:
         ]
 
     def refuse_unready(self) -> None:
-        """Raise NotReady until every model that the start is for has opened, and where one gives no answers."""
+        """Raise ModelNotReady until every model that the start is for has opened, and where one gives no answers."""
         if self._opening is None or not self._opening.done():
-            raise NotReady("the model is still loading", retry_after_s=1)
+            raise ModelNotReady("the model is still loading", retry_after_s=1)
         if self._opening.cancelled() or self._opening.exception():
-            raise NotReady("the model failed to load; the server's log says why")
+            raise ModelNotReady("the model failed to load; the server's log says why")
         if not all(slot.model.lane.is_well() for slot in self._slots if slot.model and slot.state == "loaded"):
-            raise NotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
+            raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
     @asynccontextmanager
     async def lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
         """Hold the model that a request means for as long as the request needs it; load it where it isn't there.
 
-        Raises UnknownModel or WrongTask, and NotReady where the model can't be loaded, or may not be waited for.
+        Raises ModelNotFound or WrongTask, and ModelNotReady where the model can't be loaded, or may not be waited for.
         """
         await self._names_known()
         slot, prompt = self._names.meant(name, task)
         if self._settings.while_loading == "refuse" and slot.state != "loaded":
             self._loader.begin(slot)
-            raise NotReady(f"{slot.name} is still loading", retry_after_s=slot.load_takes_s(self._clock()))
+            raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.load_takes_s(self._clock()))
         model = await self._loader.hold(slot)
         try:
             yield Lease(model, prompt)
@@ -141,7 +141,7 @@ class Fleet:
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
         """List what the model that goes by this name can do; None for what any of them can.
 
-        Waits for the names to be known. Raises UnknownModel.
+        Waits for the names to be known. Raises ModelNotFound.
         """
         await self._names_known()
         if name is None:
@@ -150,13 +150,13 @@ class Fleet:
         return (names.own(name) or names.own(name.rpartition(":")[0]) or names.listed(name)).info.tasks
 
     def limits_of(self, name: str) -> Limits:
-        """Tell how much the model of this name takes. Raises UnknownModel."""
+        """Tell how much the model of this name takes. Raises ModelNotFound."""
         return self._names.listed(name).limits(self._settings)
 
     async def load(self, name: str) -> ModelState:
         """Load the model of this name or alias, however soon after a load that failed.
 
-        Raises UnknownModel, or NotReady where it can't be loaded; the log says why.
+        Raises ModelNotFound, or ModelNotReady where it can't be loaded; the log says why.
         """
         slot = await self._ordered(name)
         try:
@@ -164,17 +164,20 @@ class Fleet:
         except ServingError:
             raise
         except Exception as error:
-            raise NotReady(f"{slot.name} failed to load; the server's log says why") from error
+            raise ModelNotReady(f"{slot.name} failed to load; the server's log says why") from error
         return slot.describe(self._clock())
 
     async def unload(self, name: str) -> ModelState:
-        """Close the model of this name or alias once nobody uses it; the next request loads it. Raises UnknownModel."""
+        """Close the model of this name or alias once nobody uses it; the next request loads it.
+
+        Raises ModelNotFound.
+        """
         slot = await self._ordered(name)
         await self._loader.unload(slot)
         return slot.describe(self._clock())
 
     def describe(self, name: str) -> ModelInfo:
-        """Tell about the model of this name, alias or vendor's name. Raises UnknownModel or NotReady."""
+        """Tell about the model of this name, alias or vendor's name. Raises ModelNotFound or ModelNotReady."""
         self.refuse_unready()
         return self._names.listed(name).info
 
@@ -199,16 +202,16 @@ class Fleet:
         await self._names_known()
         if slot := self._names.own(name):
             return slot
-        raise UnknownModel(name)
+        raise ModelNotFound(name)
 
     async def _names_known(self) -> None:
         """Wait until every model's names are known: before that, any request could be taken for another's."""
         if self._finding is None or (not self._finding.done() and self._settings.while_loading == "refuse"):
-            raise NotReady("the model is still loading", retry_after_s=1)
+            raise ModelNotReady("the model is still loading", retry_after_s=1)
         if not self._finding.done():
             await asyncio.wait({self._finding})  # who leaves meanwhile doesn't cancel it
         if self._finding.cancelled() or self._finding.exception():
-            raise NotReady("the model failed to load; the server's log says why")
+            raise ModelNotReady("the model failed to load; the server's log says why")
 
     async def _find_all(self) -> None:
         try:
@@ -234,7 +237,7 @@ class Fleet:
         self._slots.append(Slot(found, self._clock()))
 
     def _refuse_too_large(self) -> None:
-        """Raise ConfigError for a model that could never be loaded, whatever else is closed."""
+        """Raise SettingsError for a model that could never be loaded, whatever else is closed."""
         budget = self._settings.memory_budget_bytes
         if budget is None:
             return
@@ -243,7 +246,7 @@ class Fleet:
             needed = sum(other.bytes for other in {*pinned, slot})
             if needed > budget:
                 beside = " beside the pinned models" if pinned - {slot} else ""
-                raise ConfigError(
+                raise SettingsError(
                     f"memory_budget: {slot.name} needs {needed:,} bytes{beside} in {slot.info.dtype} precision, and "
                     f"the budget is {budget:,}; raise it, or choose a smaller dtype"
                 )

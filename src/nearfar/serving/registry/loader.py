@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nearfar.core.errors import NotReady, SetupError
+from nearfar.core.errors import ModelNotReady, SetupError
 from nearfar.serving.registry.condition import Changes
 from nearfar.serving.registry.eviction import Held, choose_to_close
 from nearfar.telemetry.events import LoadRecord
@@ -56,8 +56,8 @@ class Loader:
     async def hold(self, slot: Slot) -> Model:
         """Lease the slot's model, loading it where it isn't there. ``release`` ends the lease.
 
-        One load serves everybody who waits; who leaves meanwhile takes it from nobody else. Raises NotReady where the
-        model can't be loaded.
+        One load serves everybody who waits; who leaves meanwhile takes it from nobody else. Raises ModelNotReady
+        where the model can't be loaded.
         """
         if model := slot.take(self._clock()):
             return model
@@ -74,13 +74,13 @@ class Loader:
             self._changes.tell()
 
     def begin(self, slot: Slot) -> asyncio.Task[None]:
-        """Begin to load the model, unless somebody has. Raises NotReady so soon after a load that failed."""
+        """Begin to load the model, unless somebody has. Raises ModelNotReady so soon after a load that failed."""
         if self._is_closed:
-            raise NotReady("the server is shutting down", retry_after_s=1)
+            raise ModelNotReady("the server is shutting down", retry_after_s=1)
         if slot.loading and slot.is_loading:
             return slot.loading
         if pause_s := slot.pause_s(self._clock()):
-            raise NotReady(f"{slot.name} failed to load; the server's log says why", retry_after_s=pause_s)
+            raise ModelNotReady(f"{slot.name} failed to load; the server's log says why", retry_after_s=pause_s)
         slot.failure = None  # of an earlier load; this one may end without any, when it is cancelled
         slot.loading = asyncio.create_task(self._load(slot), name=f"loading {slot.name}")
         slot.loading.add_done_callback(lambda _: self._changes.tell())  # only then is the slot's state another
@@ -105,13 +105,13 @@ class Loader:
         """Close the models that nobody has used for too long; give the seconds until the next is due."""
         due_s: list[float] = []
         for slot in self._slots:
-            idle_s = slot.found.wanted.idle_s
-            if idle_s is None or slot.pin:
+            idle_timeout_s = slot.found.wanted.idle_timeout_s
+            if idle_timeout_s is None or slot.pin:
                 continue
-            left_s = slot.last_used + idle_s - self._clock() if slot.is_idle else idle_s
+            left_s = slot.last_used + idle_timeout_s - self._clock() if slot.is_idle else idle_timeout_s
             if left_s <= 0:
                 await self._retire(slot, "idle")
-            due_s.append(left_s if left_s > 0 else idle_s)
+            due_s.append(left_s if left_s > 0 else idle_timeout_s)
         return min(due_s, default=None)
 
     async def close(self) -> None:

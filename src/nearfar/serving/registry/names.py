@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from nearfar.core.errors import ConfigError, NotReady, UnknownModel, WrongTask
+from nearfar.core.errors import ModelNotFound, ModelNotReady, SettingsError, WrongTask
 from nearfar.models.tokenization.prompts import prompt_for
 
 if TYPE_CHECKING:
@@ -64,20 +64,20 @@ class Names:
         return self._vendor_names.get(name) or self._vendor_names.get(name.removesuffix(":latest"))
 
     def refuse_taken(self, *names: str) -> None:
-        """Raise ConfigError where a model goes by one of these names already."""
+        """Raise SettingsError where a model goes by one of these names already."""
         for name in names:
             if self._called(name):
-                raise ConfigError(f"models: two of them are called {name!r}; rename a folder or an alias")
+                raise SettingsError(f"models: two of them are called {name!r}; rename a folder or an alias")
 
     def meant(self, name: str | None, task: Task) -> tuple[Slot, str | None]:
         """Find the model a request means, and the name of the prompt that came with the model's name.
 
         Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
-        Raises UnknownModel or WrongTask, or NotReady for a model that was lost.
+        Raises ModelNotFound or WrongTask, or ModelNotReady for a model that was lost.
         """
         try:
             return self.find(name, task), None
-        except UnknownModel:
+        except ModelNotFound:
             start, _, prompt = (name or "").rpartition(":")
             if not start:
                 raise
@@ -94,7 +94,7 @@ class Names:
             return found
         self._refuse_lost(name)
         if name is not None and self._vendors(name) is None:
-            raise UnknownModel(name)
+            raise ModelNotFound(name)
         if name is not None and self._vendors(name) != task:
             raise WrongTask(name, task)
         return self._default(name, task)
@@ -105,7 +105,7 @@ class Names:
             return found
         self._refuse_lost(name)
         if (task := self._vendors(name)) is None:
-            raise UnknownModel(name, listing=True)
+            raise ModelNotFound(name, listing=True)
         return self._default(name, task)
 
     def _default(self, name: str | None, task: Task) -> Slot:
@@ -122,11 +122,11 @@ class Names:
         return best
 
     def _refuse_lost(self, name: str | None) -> None:
-        """Raise NotReady where the name is that of a model that was lost, alone or with a tag or a prompt behind it."""
+        """Raise ModelNotReady for the name of a model that was lost, alone or with a tag or a prompt behind it."""
         for each in (name or "", (name or "").rpartition(":")[0]):
             if any(each in lost.names for lost in self._lost):
                 raise _lost_one(each)
 
 
-def _lost_one(name: str) -> NotReady:
-    return NotReady(f"{name} can't be served just now; the server's log says why", retry_after_s=_LOST_S)
+def _lost_one(name: str) -> ModelNotReady:
+    return ModelNotReady(f"{name} can't be served just now; the server's log says why", retry_after_s=_LOST_S)

@@ -96,13 +96,13 @@ class Opener:
             dtype=found.wanted.dtype or "auto",
             probes=tokens.probes(),
             revision=checkpoint.revision,
-            cache=settings.cache_folder,
+            cache=settings.cache_path,
             threads=settings.threads,
         )
         limits = LaneLimits(
             batch_tokens=settings.batch_tokens,
             queue=QueueLimits(tokens=settings.queue_tokens, requests=settings.queue_requests),
-            forward_s=settings.forward_limit_s,
+            forward_s=settings.forward_timeout_s,
         )
         lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer, self.died)
         try:

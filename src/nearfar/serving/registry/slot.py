@@ -148,10 +148,10 @@ class Slot:
 
     def closes_in_s(self, now: float) -> float | None:
         """Give the seconds until the model has been idle for too long; None where it stays, or isn't there."""
-        idle_s = self.found.wanted.idle_s
-        if idle_s is None or self.pin or self.state != "loaded":
+        idle_timeout_s = self.found.wanted.idle_timeout_s
+        if idle_timeout_s is None or self.pin or self.state != "loaded":
             return None
-        return max(self.last_used + idle_s - now, 0.0) if self.is_idle else idle_s
+        return max(self.last_used + idle_timeout_s - now, 0.0) if self.is_idle else idle_timeout_s
 
     def describe(self, now: float) -> ModelState:
         """Tell whether the model is there and who uses it."""
