@@ -70,6 +70,7 @@ LIBRARIES = {
         "models/files/tokenizer_json",
     ],
     "uvloop": ["cli/main"],
+    "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
     "asyncio": ["telemetry/tei_metrics", "serving", "dialects", "http", "process", "cli/main"],
     "os": ["core/settings", "cli/units/installing"],
