@@ -23,7 +23,7 @@ from tables import figure, table, write_json
 
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.engines.common.prefixes import costs
-from nearfar.models.reading.llm_reranker import Answer, Judge, Question
+from nearfar.models.recipe.llm_reranker import Answer, Judge, Question
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.batching import pack, plan

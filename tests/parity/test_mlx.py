@@ -19,8 +19,8 @@ from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import installed_engines
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.attention import within
-from nearfar.models.reading.modules import POOLINGS
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:

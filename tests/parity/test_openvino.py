@@ -22,8 +22,8 @@ from nearfar.engines.openvino import kind
 from nearfar.engines.openvino.forward import computes
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.hub.checkpoint import find_builtin
-from nearfar.models.reading.modules import POOLINGS
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import Tokens
 

@@ -23,8 +23,8 @@ from nearfar.engines.base import EngineOrder
 from nearfar.engines.torch import kind
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.hub.checkpoint import find_builtin
-from nearfar.models.reading.modules import POOLINGS
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import Tokens
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from nearfar.core.settings import Device, Dtype
     from nearfar.core.types import FloatArray
-    from nearfar.models.reading.modules import Pooling as Pooling_
+    from nearfar.models.recipe.dense import Pooling as Pooling_
     from nearfar.models.recipe.recipe import Recipe
 
 COSINE = 0.99999  # of a vector with the reference's, both in float32

@@ -20,8 +20,8 @@ from nearfar.engines.torch.padded import PaddedModel
 from nearfar.engines.torch.trial import gives, trial_rows
 from nearfar.engines.transformer.module import load_transformer
 from nearfar.models.hub.checkpoint import find_builtin
-from nearfar.models.reading.modules import POOLINGS
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import Tokens
 

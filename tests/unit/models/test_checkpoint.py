@@ -268,7 +268,7 @@ def find_builtin_in(*sites: Path) -> list[str]:
     """Ask a fresh interpreter, to which each site in turn is the first place where packages are."""
     program = (
         "import sys\n"
-        "from nearfar.models.checkpoint import find_builtin\n"
+        "from nearfar.models.hub.checkpoint import find_builtin\n"
         "for site in sys.argv[1:]:\n"
         "    sys.path.insert(0, site)\n"
         "    try: print(find_builtin().folder)\n"

@@ -9,9 +9,10 @@ from checkpoints import lay
 
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.types import Role
+from nearfar.models.reading.embedders import prompts_of
 from nearfar.models.reading.families import KNOWN
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.prompts import choose_prompt, prompt_for, prompts_of
+from nearfar.models.tokenization.prompts import choose_prompt, prompt_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import pytest
 from checkpoints import lay
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.reading.modules import POOLINGS
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import POOLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

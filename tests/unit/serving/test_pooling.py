@@ -19,7 +19,7 @@ from nearfar.core.errors import EmptyInput, EngineError, InputError, InvalidToke
 from nearfar.core.jobs import Ceiling, EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.engines.transformer.heads import Vectors
-from nearfar.models.reading.modules import POOLINGS
+from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.serving.pipeline import embedding
 from nearfar.serving.postprocess.pooling import pool, unit
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.core.types import FloatArray
-    from nearfar.models.reading.modules import Pooling
+    from nearfar.models.recipe.dense import Pooling
     from nearfar.serving.service import Service
 
 pytestmark = pytest.mark.anyio

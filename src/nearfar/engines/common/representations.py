@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from nearfar.core.types import FloatArray
     from nearfar.engines.base import EngineOrder
-    from nearfar.models.reading.sparse import Sparse
     from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.recipe.sparse import Sparse
     from nearfar.models.tokenization.row import Row
 
 _COMPARED_TOKENS = 32  # of a text: that many show what a precision costs

@@ -19,7 +19,7 @@ from nearfar.engines.mlx.attention import causal, fuse_attention, visible, withi
 from nearfar.engines.mlx.decoders import build_gemma, build_llama, build_qwen2, build_qwen3, run_decoder
 from nearfar.engines.mlx.library import model_file
 from nearfar.engines.mlx.options import Config, arguments, only, period, theta
-from nearfar.models.reading.sparse import Sparse
+from nearfar.models.recipe.sparse import Sparse
 
 if TYPE_CHECKING:
     from nearfar.engines.base import EngineOrder

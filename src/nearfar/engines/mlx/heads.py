@@ -14,8 +14,8 @@ from nearfar.engines.mlx.options import Unsupported
 from nearfar.engines.mlx.vectors import first_token, last_token, mean
 
 if TYPE_CHECKING:
-    from nearfar.models.reading.llm_reranker import Answer
-    from nearfar.models.reading.sparse import Sparse
+    from nearfar.models.recipe.llm_reranker import Answer
+    from nearfar.models.recipe.sparse import Sparse
 
 
 class BertHead(nn.Module):

@@ -18,9 +18,8 @@ from nearfar.engines.common.precision import Loss, measure_loss
 from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
-from nearfar.models.files.config import SENTENCE_FILES
+from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES
 from nearfar.models.files.json_files import read_json_if_there
-from nearfar.models.tokenization.prompts import FILE as PROMPTS_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from nearfar.engines.mlx.arrays import load_arrays
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nearfar.models.reading.modules import Dense, Pooling
+    from nearfar.models.recipe.dense import Dense, Pooling
     from nearfar.models.recipe.multi_vector import MultiVector
     from nearfar.models.recipe.recipe import Recipe
 

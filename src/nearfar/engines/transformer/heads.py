@@ -16,10 +16,10 @@ from nearfar.core.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nearfar.models.reading.modules import Dense, Pooling
-    from nearfar.models.reading.sparse import Sparse
+    from nearfar.models.recipe.dense import Dense, Pooling
     from nearfar.models.recipe.multi_vector import MultiVector
     from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.recipe.sparse import Sparse
 
 
 def heads_of(recipe: Recipe) -> nn.ModuleList:

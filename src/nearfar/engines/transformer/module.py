@@ -17,7 +17,7 @@ from nearfar.models.files.safetensors_headers import file_of
 
 if TYPE_CHECKING:
     from nearfar.engines.base import EngineOrder
-    from nearfar.models.reading.llm_reranker import Answer as Said
+    from nearfar.models.recipe.llm_reranker import Answer as Said
     from nearfar.models.recipe.recipe import Recipe
 
 

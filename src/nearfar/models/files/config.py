@@ -12,6 +12,8 @@ SENTENCE_FILES = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
+PROMPTS_FILE = "config_sentence_transformers.json"
+
 # What sentence-transformers takes from the transformer for a task.
 _OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
 

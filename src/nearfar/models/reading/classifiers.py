@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import Prompts
+from nearfar.models.files.config import PROMPTS_FILE, Prompts
 from nearfar.models.files.json_files import read_json_if_there
-from nearfar.models.reading.llm_reranker import find_question
-from nearfar.models.tokenization.prompts import FILE as PROMPTS_FILE
+from nearfar.models.reading.causal_rerankers import find_question
 
 if TYPE_CHECKING:
     from pathlib import Path

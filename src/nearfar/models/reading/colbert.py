@@ -14,12 +14,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
+from nearfar.models.files.config import PROMPTS_FILE
 from nearfar.models.files.json_files import read_json_if_there
 from nearfar.models.files.safetensors_headers import shapes_in
 from nearfar.models.files.tokenizer_json import open_tokenizer
-from nearfar.models.reading.modules import Dense, Module, Names, check_widths, inside, read_dense, refuse_other_vectors
+from nearfar.models.reading.modules import Module, Names, check_widths, inside, read_dense, refuse_other_vectors
+from nearfar.models.recipe.dense import Dense
 from nearfar.models.recipe.multi_vector import Expansion, MultiVector
-from nearfar.models.tokenization.prompts import FILE as PROMPTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

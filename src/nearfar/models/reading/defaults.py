@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.models.reading.families import Known
-    from nearfar.models.reading.modules import Pooling
+    from nearfar.models.recipe.dense import Pooling
 
 _AGAIN = "download the model again with all its files"
 _HARMLESS = {"Transformer", "Pooling", "Normalize"}

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import SENTENCE_FILES
+from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, Prompts
+from nearfar.models.files.json_files import read_json_if_there
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
 from nearfar.models.reading.defaults import usual_steps
 from nearfar.models.reading.families import known_by
 from nearfar.models.reading.modules import Pooled, read_modules, read_steps
-from nearfar.models.reading.sparse import read_m3, read_splade
-from nearfar.models.tokenization.prompts import prompts_of
+from nearfar.models.reading.splade import read_m3, read_splade
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.core.types import Task
     from nearfar.models.files.config import Config, Sentence
+    from nearfar.models.reading.families import Known
     from nearfar.models.recipe.recipe import Recipe
 
 # Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
@@ -43,6 +44,34 @@ _DECODERS = frozenset(
         "qwen3_moe",
     )
 )
+
+
+class Said(NamedTuple):
+    """A model's prompts by their names, the one or the role that is put before any text, and what says so."""
+
+    prompts: dict[str, str]
+    default: str | None
+    source: str
+
+
+def prompts_of(folder: Path, known: Known | None) -> Said:
+    """Read the folder's prompts; where none of its files speaks of any, take those that the family is known by.
+
+    A file of an older version speaks of none. One that has a list, be it empty, has the last word.
+    """
+    file = folder / PROMPTS_FILE
+    named = read_json_if_there(file, Prompts)
+    if named.default_prompt_name and named.default_prompt_name not in (named.prompts or {}):
+        raise CheckpointError(
+            f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts; add it, or take its "
+            "name away"
+        )
+    if named.prompts is None:
+        known_prompts = known.prompts if known else {}
+        return Said(known_prompts, None, f"as {known.source}, by its name" if known and known_prompts else "")
+    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
+    default = named.default_prompt_name if named.default_prompt_name in prompts else None
+    return Said(prompts, default, PROMPTS_FILE if prompts else "")
 
 
 def with_outputs(  # noqa: PLR0913 — all that is known of the folder

@@ -11,7 +11,7 @@ import re
 
 from msgspec import Struct
 
-from nearfar.models.reading.modules import Pooling
+from nearfar.models.recipe.dense import Pooling
 
 
 class Known(Struct, frozen=True, kw_only=True):

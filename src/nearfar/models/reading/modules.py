@@ -6,18 +6,19 @@ change every number without saying so.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_json_if_there
+from nearfar.models.recipe.dense import POOLINGS, Dense, Pooling
 
-Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-# In the order in which sentence-transformers joins the results of several modes.
-POOLINGS: tuple[Pooling, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
 _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -31,19 +32,6 @@ _LONGEST = 255  # bytes of a name, on every system
 
 # Whose steps are known; any other's are code of the model's own.
 MAKERS = ("sentence_transformers.", "pylate.models.Dense.")
-
-
-class Dense(Struct, frozen=True, kw_only=True):
-    """One linear layer: ``weight`` and ``bias`` in the safetensors ``file``, after ``linear.`` or not.
-
-    ``activation`` is the name of a class of torch.nn.
-    """
-
-    file: Path
-    in_features: int
-    out_features: int
-    bias: bool
-    activation: str = "Identity"
 
 
 class Steps(Struct, frozen=True, kw_only=True):

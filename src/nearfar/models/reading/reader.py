@@ -12,11 +12,11 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import SENTENCE_FILES, Config, Sentence, Tokenizer
 from nearfar.models.files.json_files import read_json, read_json_if_there
+from nearfar.models.reading.causal_rerankers import find_judge
 from nearfar.models.reading.classifiers import refuse_other_scores, with_labels
 from nearfar.models.reading.defaults import usual_limit
 from nearfar.models.reading.embedders import with_outputs
 from nearfar.models.reading.families import known_by
-from nearfar.models.reading.llm_reranker import find_judge
 from nearfar.models.reading.modules import score_folder
 from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unfit
 from nearfar.models.recipe.recipe import Recipe

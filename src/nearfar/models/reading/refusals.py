@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from nearfar.models.files.config import Config
     from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.text_encoder import Tokens
 
 # Families whose positions transformers takes for absolute, whatever config.json says: jina-embeddings-v2's aren't.
 _ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
@@ -110,22 +109,6 @@ def refuse_damaged(folder: Path, recipe: Recipe) -> None:
     """
     for file in [*files_of(folder), *(dense.file for dense in recipe.linears)]:
         names_in(file)
-
-
-def refuse_lost_end(folder: Path, recipe: Recipe, tokens: Tokens) -> None:
-    """Refuse a model whose vector is that of an end token which its tokenizer no longer puts.
-
-    transformers 5 goes by tokenizer.json alone, where earlier versions put the token that tokenizer_config.json asks
-    for: E5-Mistral and gte-Qwen2 were trained with those.
-    """
-    file = folder / "tokenizer_config.json"
-    if "lasttoken" not in recipe.pooling or read_json_if_there(file, dict[str, Any]).get("add_eos_token") is not True:
-        return
-    if len({row.ids[-1] for row in tokens.encode(["a", "b", "c", "1", "2"])}) > 1:
-        raise CheckpointError(
-            f"{file}: add_eos_token asks for a token after the text, whose vector is the model's, and tokenizer.json "
-            "puts none; add it to the post_processor there"
-        )
 
 
 def _refuse_remote_code(folder: Path, config: Config, name: str) -> None:

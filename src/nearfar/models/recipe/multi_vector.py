@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core.types import Role
-from nearfar.models.reading.modules import Dense
+from nearfar.models.recipe.dense import Dense
 
 
 class Expansion(Struct, frozen=True, kw_only=True):

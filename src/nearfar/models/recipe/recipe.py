@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from nearfar.models.reading.llm_reranker import Judge
-from nearfar.models.reading.modules import Dense, Pooling
-from nearfar.models.reading.sparse import Sparse
+from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.recipe.llm_reranker import Judge
 from nearfar.models.recipe.multi_vector import MultiVector
+from nearfar.models.recipe.sparse import Sparse
 
 if TYPE_CHECKING:
     from nearfar.core.types import Output

@@ -7,13 +7,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from nearfar.core.errors import InputError
-from nearfar.models.reading.llm_reranker import DOCUMENT, INSTRUCTION, QUERY
+from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY
 from nearfar.models.tokenization.chunking import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.models.reading.llm_reranker import Question
+    from nearfar.models.recipe.llm_reranker import Question
 
     Encode: TypeAlias = Callable[[list[str]], list[list[int]]]
 

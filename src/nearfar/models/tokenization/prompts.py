@@ -6,21 +6,15 @@ By its name, by what the text is for, or by an instruction of the caller's own.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, get_args
 
-from nearfar.core.errors import CheckpointError, InputError
+from nearfar.core.errors import InputError
 from nearfar.core.types import Role
-from nearfar.models.files.config import Prompts
-from nearfar.models.files.json_files import read_json_if_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from nearfar.models.reading.families import Known
     from nearfar.models.recipe.recipe import Recipe
-
-FILE = "config_sentence_transformers.json"
 
 # The names under which checkpoints keep the prompt of each role. stella's are s2p_query and s2s_query, E5-Mistral's
 # web_search_query and sts_query, EmbeddingGemma's and Nomic's those of MTEB's kinds of tasks.
@@ -34,34 +28,6 @@ _ROLES: dict[Role, tuple[str, ...]] = {
 _SEARCHING: tuple[Role, ...] = ("query", "document")
 # A prompt with a description of the task in it, which may be another one: Qwen3-Embedding, E5, GTE, stella; Gemma.
 _INSTRUCTED = re.compile(r"(Instruct: )(.+)(\nQuery: ?)|(task: )(.+)( \| query: )", re.DOTALL)
-
-
-class Said(NamedTuple):
-    """A model's prompts by their names, the one or the role that is put before any text, and what says so."""
-
-    prompts: dict[str, str]
-    default: str | None
-    source: str
-
-
-def prompts_of(folder: Path, known: Known | None) -> Said:
-    """Read the folder's prompts; where none of its files speaks of any, take those that the family is known by.
-
-    A file of an older version speaks of none. One that has a list, be it empty, has the last word.
-    """
-    file = folder / FILE
-    named = read_json_if_there(file, Prompts)
-    if named.default_prompt_name and named.default_prompt_name not in (named.prompts or {}):
-        raise CheckpointError(
-            f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts; add it, or take its "
-            "name away"
-        )
-    if named.prompts is None:
-        known_prompts = known.prompts if known else {}
-        return Said(known_prompts, None, f"as {known.source}, by its name" if known and known_prompts else "")
-    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
-    default = named.default_prompt_name if named.default_prompt_name in prompts else None
-    return Said(prompts, default, FILE if prompts else "")
 
 
 def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:

@@ -7,12 +7,13 @@ calls. Every method may be called from several threads at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.core.errors import CheckpointError, InputError
+from nearfar.models.files.json_files import read_json_if_there
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.tokenization import probes
 from nearfar.models.tokenization import token_spans as pieces
@@ -59,6 +60,7 @@ class Tokens:
         special = (self._judge or self._pair or self._single).size
         if recipe.max_tokens <= special:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
+        self._refuse_lost_end_token(folder, recipe)
 
     def probes(self) -> list[Row]:
         """Give rows of real text of the kind the engine will be given, the first of them small."""
@@ -221,3 +223,20 @@ class Tokens:
         if len(text) > _HEAD_CHARACTERS and len(encoded.ids) <= self.max_tokens:
             encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return encoded
+
+    def _refuse_lost_end_token(self, folder: Path, recipe: Recipe) -> None:
+        """Raise CheckpointError where the vector is the end token's and tokenizer.json no longer adds that token.
+
+        transformers 5 follows tokenizer.json alone; earlier versions added the token that tokenizer_config.json asks
+        for. E5-Mistral and gte-Qwen2 were trained with it.
+        """
+        file = folder / "tokenizer_config.json"
+        if "lasttoken" not in recipe.pooling:
+            return
+        if read_json_if_there(file, dict[str, Any]).get("add_eos_token") is not True:
+            return
+        if len({row.ids[-1] for row in self.encode(["a", "b", "c", "1", "2"])}) > 1:
+            raise CheckpointError(
+                f"{file}: add_eos_token is set, and the model's vector is that of this last token, but tokenizer.json "
+                "doesn't add it; add it to the post_processor there"
+            )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.core.types import FloatArray
-    from nearfar.models.reading.modules import Pooling
+    from nearfar.models.recipe.dense import Pooling
 
 
 def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:

@@ -15,7 +15,6 @@ from nearfar.core.errors import EngineUnavailable, Overloaded
 from nearfar.core.settings import Dtype, OnOverflow
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Choice, Engine, EngineOrder
-from nearfar.models.reading.refusals import refuse_lost_end
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.text_encoder import Tokens
 from nearfar.serving.queue.admission import QueueLimits
@@ -27,7 +26,6 @@ from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from nearfar.core.settings import Settings
     from nearfar.models.tokenization.row import Row
@@ -88,7 +86,7 @@ class Opener:
         """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await self.aside(lambda: _tokens(checkpoint.folder, recipe))
+        tokens = await self.aside(lambda: Tokens(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
@@ -172,12 +170,6 @@ def as_opened(found: Found, model: Model) -> Found:
             dtype_reason=info.dtype_reason if first.dtype_reason == UNKNOWN else first.dtype_reason,
         ),
     )
-
-
-def _tokens(folder: Path, recipe: Recipe) -> Tokens:
-    tokens = Tokens(folder, recipe)
-    refuse_lost_end(folder, recipe, tokens)
-    return tokens
 
 
 def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:

@@ -10,8 +10,10 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json_if_there
 from nearfar.models.files.safetensors_headers import shapes_in
 from nearfar.models.files.tokenizer_json import open_tokenizer
-from nearfar.models.reading.modules import Dense, Module, inside
+from nearfar.models.reading.modules import Module, inside
+from nearfar.models.recipe.dense import Dense
 from nearfar.models.recipe.multi_vector import MultiVector
+from nearfar.models.recipe.sparse import Sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,22 +22,6 @@ if TYPE_CHECKING:
     from nearfar.models.files.config import Config
 
 M3_HEADS = ("colbert_linear", "sparse_linear")
-
-
-class Sparse(Struct, frozen=True, kw_only=True):
-    """How a text's weights come about: (size,) of them, none below 0.
-
-    ``of`` the whole vocabulary: at each token a language model's head says how much every other is meant, and log(1 +
-    relu) of that is pooled over the text, taken ``twice`` by some (SPLADE). Of the text's own ``tokens``: a linear
-    ``head`` weighs each, those of ``skip_ids`` have none, and a token that comes again counts by its highest (BGE-M3).
-    """
-
-    of: Literal["vocabulary", "tokens"]
-    size: int
-    pooling: Literal["max", "sum"] = "max"
-    twice: bool = False
-    head: Dense | None = None
-    skip_ids: frozenset[int] = frozenset()
 
 
 class _SpladePooling(Struct):
