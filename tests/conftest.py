@@ -110,8 +110,10 @@ async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     write_colbert(folder / "colbert", "bert")
     write_splade(folder / "splade", "bert")
     write_transformer(folder / "classifier", "bert", labels=3)
-    names = (BUILTIN_MODEL, *(str(folder / name) for name in ("colbert", "splade", "classifier")))
-    models = tuple(ModelSettings(name=name, engine="torch") for name in names)
+    examples = ("jina-embeddings-v3", "jina-reranker-v2-base-multilingual")  # open models that the documentation names
+    built_in = ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=examples)
+    names = ("colbert", "splade", "classifier")
+    models = (built_in, *(ModelSettings(name=str(folder / name), engine="torch") for name in names))
     async with running(Settings(models=models, device="cpu", dtype="float32")) as app:
         yield app
 

@@ -16,6 +16,7 @@ from nearfar.models.hub.checkpoint import BUILTIN_NAMES, find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
 from nearfar.telemetry.metrics import Metrics
 
@@ -43,7 +44,7 @@ async def check_models(settings: Settings, say: Callable[[str], object]) -> bool
     models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
     settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
-    fleet = Fleet(settings, {}, metrics)
+    fleet = Fleet(settings, VendorNames({}, {}), metrics)
     service = Service(fleet, metrics, settings.request_timeout_s)
     fleet.start()
     try:

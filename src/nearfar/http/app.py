@@ -21,6 +21,7 @@ from nearfar.http.keys import KeyRing
 from nearfar.http.openapi import Documentation
 from nearfar.http.tracing import Tracing
 from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
 from nearfar.telemetry.events import Observers
 from nearfar.telemetry.metrics import Metrics
@@ -49,13 +50,15 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
-    vendor_names: dict[str, Task] = {}
+    defaults: dict[str, Task] = {}
+    open_models: dict[str, Sequence[str]] = {}
     for dialect in dialects:
-        vendor_names |= dialect.vendor_models
+        defaults |= dialect.vendor_models
+        open_models |= dialect.open_models
     metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
     observer = Observers(metrics, tracing) if tracing else metrics
-    fleet = Fleet(settings, vendor_names, observer, must_open=must_open)
+    fleet = Fleet(settings, VendorNames(defaults, open_models), observer, must_open=must_open)
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_path)
     guard = KeyGuard(ring) if ring else None

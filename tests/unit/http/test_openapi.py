@@ -43,8 +43,9 @@ async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     write_splade(folder / "splade" / "splade", "bert")
     write_transformer(folder / "classifier", "bert", labels=2)
     paths = (folder / "colbert", folder / "splade" / "splade", folder / "classifier")
+    named = ("jina-embeddings-v3", "jina-reranker-v2-base-multilingual")  # open models that the examples ask for
     models = (
-        ModelSettings(name="sentence-transformers/all-MiniLM-L6-v2"),
+        ModelSettings(name="sentence-transformers/all-MiniLM-L6-v2", aliases=named),
         *(ModelSettings(name=str(path)) for path in paths),
     )
     async with running(Settings(models=models, engine="torch", device="cpu")) as app, calling(app) as client:

@@ -25,6 +25,7 @@ from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneLimits
 from nearfar.serving.registry.description import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.registry.opening import Opener
 from nearfar.telemetry.metrics import Metrics
 
@@ -89,7 +90,7 @@ async def test_a_vendor_s_name_means_its_model_where_that_is_served(tmp_path: Pa
     async with running(Settings(models=models, engine="fake")) as app, calling(app) as client:
         answered = {
             name: (await client.post("/v1/embeddings", json={"model": name, "input": "fox"})).json()["model"]
-            for name in ("jina-embeddings-v3", "jina-embeddings-v3:latest", "jina-embeddings-v4", BUILTIN_MODEL)
+            for name in ("jina-embeddings-v3", "jina-embeddings-v3:latest", "voyage-3", BUILTIN_MODEL)
         }
         told, default = [
             (await client.get(f"/v1/models/{name}")).json()["int8_range"] for name in ("jina-embeddings-v3", "voyage-3")
@@ -245,7 +246,7 @@ async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: st
 
 async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_it_has(prompted: Path) -> None:
     settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompt="web"),))
-    fleet = Fleet(settings, {}, Metrics(list))
+    fleet = Fleet(settings, VendorNames({}, {}), Metrics(list))
     fleet.start()
 
     with pytest.raises(SettingsError, match=r"prompted has no prompt 'web'; there are: query, document$"):
@@ -276,7 +277,7 @@ async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_say
 
 async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
     settings = Settings(models=(ModelSettings(name=str(reranker), engine="fake", prompts={"query": "Q: "}),))
-    fleet = Fleet(settings, {}, Metrics(list))
+    fleet = Fleet(settings, VendorNames({}, {}), Metrics(list))
     fleet.start()
 
     with pytest.raises(SettingsError, match=r"reranker takes pairs as they are; take its prompts out"):

@@ -18,6 +18,7 @@ from nearfar import ModelSettings, Settings, create_app
 from nearfar.core.errors import CheckpointError, ModelNotReady, SettingsError
 from nearfar.engines.base import Choice
 from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.names import VendorNames
 from nearfar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -287,7 +288,9 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
     pinned: str, share: float, says: str, folders: dict[str, Path], size: int
 ) -> None:
     models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in "ab")
-    fleet = Fleet(Settings(models=models, engine="fake", memory_budget=int(share * size)), {}, Metrics(list))
+    fleet = Fleet(
+        Settings(models=models, engine="fake", memory_budget=int(share * size)), VendorNames({}, {}), Metrics(list)
+    )
     fleet.start()
 
     with pytest.raises(SettingsError, match=says):

@@ -41,6 +41,11 @@ _RERANKERS = (
     "jina-colbert-v1-en",
 )
 _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_EMBEDDERS, "embed"), **dict.fromkeys(_RERANKERS, "rank")}
+_CLOSED = {"jina-reranker-v1-base-en"}  # sold without public weights
+_OPEN_MODELS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_VENDOR_MODELS.keys() - _CLOSED, ()),
+    "jina-embeddings-v3": ("jina-embeddings-v3-hf",),  # the same weights for transformers' own code
+}
 
 dialect = Dialect(
     name="jina",
@@ -51,6 +56,7 @@ dialect = Dialect(
     about="Jina's embeddings and rerank: https://api.jina.ai/docs",
     prefixes=("/jina",),
     vendor_models=_VENDOR_MODELS,
+    open_models=_OPEN_MODELS,
     shared=[
         SharedRoute(path=path, fields=OWN_FIELDS, turn=1, answer=answer_embeddings, described=EMBEDDINGS)
         for path in ("/v1/embeddings", "/embeddings")

@@ -89,6 +89,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     ``render_error`` builds the body for an error, its row and the sentence, and ``error_headers`` gives the vendor's
     own headers for it. ``vendor_models`` are the vendor's own model names, which mean the default model of their task.
+    ``open_models`` are the vendor's names, in lower case, of models with public weights, each with the last parts of
+    that model's other names on the hub. Such a name means that model and no other.
     A path that no route has is answered by the dialect with the longest of ``prefixes`` that the path starts with.
     ``error_reply`` is the type of what ``render_error`` gives, and ``about`` says in a sentence what the dialect is,
     both for the OpenAPI document.
@@ -101,6 +103,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     error_headers: Callable[[AnyRequest, NearfarError], dict[str, str]] = _no_headers
     prefixes: tuple[str, ...]
     vendor_models: Mapping[str, Task] = {}
+    open_models: Mapping[str, Sequence[str]] = {}
     shared: Sequence[SharedRoute] = ()
     error_reply: Any = None
     about: str = ""

@@ -19,12 +19,12 @@ import msgspec
 from nearfar.core.errors import ModelNotFound, ModelNotReady, ServingError, SettingsError, SetupError, WrongTask
 from nearfar.serving.registry.discovery import find_model
 from nearfar.serving.registry.loader import Loader
-from nearfar.serving.registry.names import Names
+from nearfar.serving.registry.names import Names, VendorNames
 from nearfar.serving.registry.opening import Model, Opener
 from nearfar.serving.registry.slot import Limits, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from nearfar.core.settings import ModelSettings, Settings
     from nearfar.core.types import ModelInfo, ModelState, Room, Task
@@ -41,7 +41,7 @@ class Lease(NamedTuple):
 
 
 class Fleet:
-    """The served models. ``vendor_names`` are names that mean the default model of their task.
+    """The served models.
 
     Without ``must_open`` a model that can't be opened is logged, and the others are served, if there is one.
     """
@@ -49,7 +49,7 @@ class Fleet:
     def __init__(
         self,
         settings: Settings,
-        vendor_names: Mapping[str, Task],
+        vendor_names: VendorNames,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -168,7 +168,7 @@ class Fleet:
         return slot.describe(self._clock())
 
     async def unload(self, name: str) -> ModelState:
-        """Close the model of this name or alias once nobody uses it; the next request loads it.
+        """Unload a model by name or alias once no request uses it; the next request loads it again.
 
         Raises ModelNotFound.
         """

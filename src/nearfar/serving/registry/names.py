@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from nearfar.core.errors import ModelNotFound, ModelNotReady, SettingsError, WrongTask
+from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
+from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.models.tokenization.prompts import prompt_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from nearfar.core.settings import ModelSettings
     from nearfar.core.types import Task
     from nearfar.serving.registry.slot import Slot
 
 _LOST_S = 60  # until an operator may have seen to it; clients don't wait any longer
+
+
+class VendorNames(NamedTuple):
+    """The vendors' names of models.
+
+    ``defaults`` mean the default model of their task. ``open_models`` are names of models with public weights, each
+    with the last parts of that model's other names on the hub: such a name means that model only.
+    """
+
+    defaults: Mapping[str, Task]
+    open_models: Mapping[str, Sequence[str]]
 
 
 class Lost(NamedTuple):
@@ -25,11 +37,12 @@ class Lost(NamedTuple):
 
 
 class Names:
-    """The names of ``slots``, a list that its owner fills, and the vendors' names, which mean a task's default."""
+    """The names of ``slots``, a list that its owner fills, and the vendors' names."""
 
-    def __init__(self, slots: Sequence[Slot], vendor_names: Mapping[str, Task]) -> None:
+    def __init__(self, slots: Sequence[Slot], vendors: VendorNames) -> None:
         self._slots = slots
-        self._vendor_names = vendor_names
+        self._vendor_names = vendors.defaults
+        self._open_models = vendors.open_models
         self._lost: list[Lost] = []
 
     def lose(self, wanted: ModelSettings) -> None:
@@ -38,10 +51,10 @@ class Names:
         self._lost.append(Lost(names, len(self._slots)))
 
     def own(self, name: str) -> Slot | None:
-        """Find a model by its name or an alias; a vendor's name is nobody's own, but of the model that has it.
+        """Find a model by its name, an alias, the last part of either, or a vendor's name of this very model.
 
         Ollama's clients put ``:latest`` behind a name that has no tag, so that means the name alone, unless a model is
-        called just so.
+        called just so. Raises InputError for a name of several models, and ModelNotReady where one of them was lost.
         """
         bare = name.removesuffix(":latest")
         return self._called(name) or self._called(bare) or self._published_as(bare)
@@ -50,18 +63,31 @@ class Names:
         return next((slot for slot in self._slots if slot.goes_by(name)), None)
 
     def _published_as(self, name: str) -> Slot | None:
-        """Find the model that a vendor sells by this name where it is served by its whole one, as OWNER/NAME.
+        """Find the one model that is published under this name, with any owner and in any case."""
+        served = [(slot, [slot.name, *slot.info.aliases]) for slot in self._slots]
+        found = {slot: full for slot, names in served if (full := self._full_name(name, names))}
+        if len(found) > 1:
+            raise InputError(f"model {name[:200]!r} could be {' or '.join(found.values())}; use the full name", "model")
+        if found and self._is_lost(name):
+            raise _lost_one(name)
+        return next(iter(found), None)
 
-        Whoever asks for it would otherwise get the vectors of whichever model is the default.
-        """
-        if name not in self._vendor_names:
-            return None
-        named = ((slot, whole) for slot in self._slots for whole in (slot.name, *slot.info.aliases))
-        return next((slot for slot, whole in named if whole.rpartition("/")[2] == name), None)
+    def _full_name(self, asked: str, names: Iterable[str]) -> str | None:
+        """Return the first of a model's names that ``asked`` means, the whole name or its last part."""
+        meant = {name.lower() for name in (asked, *self._open_models.get(asked.lower(), ()))}
+        return next((name for name in names if meant & {name.lower(), name.lower().rpartition("/")[2]}), None)
 
     def _vendors(self, name: str) -> Task | None:
-        """Give the task that a vendor's name stands for."""
-        return self._vendor_names.get(name) or self._vendor_names.get(name.removesuffix(":latest"))
+        """Return the task whose default model a vendor's name means.
+
+        The name of an open model means a default only where the built-in model is all that is served, so that the
+        vendor's clients can be tried without a download.
+        """
+        bare = name.removesuffix(":latest")
+        is_built_in_alone = [slot.name for slot in self._slots] == [BUILTIN_MODEL] and not self._lost
+        if bare in self._open_models and not is_built_in_alone:
+            return None
+        return self._vendor_names.get(name) or self._vendor_names.get(bare)
 
     def refuse_taken(self, *names: str) -> None:
         """Raise SettingsError where a model goes by one of these names already."""
@@ -124,8 +150,11 @@ class Names:
     def _refuse_lost(self, name: str | None) -> None:
         """Raise ModelNotReady for the name of a model that was lost, alone or with a tag or a prompt behind it."""
         for each in (name or "", (name or "").rpartition(":")[0]):
-            if any(each in lost.names for lost in self._lost):
+            if each and self._is_lost(each):
                 raise _lost_one(each)
+
+    def _is_lost(self, name: str) -> bool:
+        return any(self._full_name(name, lost.names) for lost in self._lost)
 
 
 def _lost_one(name: str) -> ModelNotReady:
