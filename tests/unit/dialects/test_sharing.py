@@ -10,9 +10,10 @@ from litestar import Litestar, Response
 from litestar.datastructures import State
 
 from nearfar import Settings
-from nearfar.core.errors import InputError, NearfarError
-from nearfar.dialects.kit.base import Dialect, ErrorRow, SharedRoute, json_response
+from nearfar.core.errors import InputError, RequestError, ServingError
+from nearfar.dialects.kit.base import Dialect, SharedRoute, json_response
 from nearfar.dialects.kit.description import Described
+from nearfar.dialects.kit.errors import ErrorRow, WireError
 from nearfar.dialects.kit.shared_routes import shared_router
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
             raise ZeroDivisionError
         return json_response(name)
 
-    def render(error: NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001
-        return f"{name} says {sentence}"
+    def render(wire: WireError) -> object:
+        return f"{name} says {wire.message}"
 
-    errors: dict[type[NearfarError], ErrorRow] = {NearfarError: ErrorRow(418)}
     return Dialect(
         name=name,
         handlers=[],
-        errors=errors,
+        errors={RequestError: ErrorRow(418), ServingError: ErrorRow(418)},
         render_error=render,
         prefixes=(prefix,),
         shared=[

@@ -17,6 +17,7 @@ from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings
 from nearfar.dialects.kit.base import installed_dialects
+from nearfar.dialects.kit.errors import WireError, all_errors
 from nearfar.http.openapi.page import page
 
 if TYPE_CHECKING:
@@ -111,10 +112,11 @@ async def test_errors_have_the_shape_that_their_dialect_says(name: str) -> None:
     dialect = DIALECTS[name]
     schema = {"$ref": f"#/components/schemas/{name}.{dialect.error_reply.__name__}"}
 
-    for kind, row in dialect.errors.items():
+    for kind in all_errors():
         error = kind.__new__(kind)
         vars(error).update(param="input", listing=False)  # what some dialects look for
-        said = msgspec.json.decode(msgspec.json.encode(dialect.render_error(error, row, "a sentence")))
+        wire = WireError(error=error, status=400, kind="kind", code=None, message="a sentence")
+        said = msgspec.json.decode(msgspec.json.encode(dialect.render_error(wire)))
 
         assert [] == faults(schema, said), kind.__name__
 

@@ -37,6 +37,7 @@ from nearfar.core.errors import (
 from nearfar.core.types import Task
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.description import Described
+from nearfar.dialects.kit.errors import ErrorTable, WireError, wire_error
 
 if TYPE_CHECKING:
     from litestar.types import Scope
@@ -52,18 +53,6 @@ _log = logging.getLogger(__name__)
 GROUP = "nearfar.dialects"
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _ids = random.Random()  # noqa: S311 — ids needn't be secret, only different; asking the system for each takes 20 µs
-
-
-class ErrorRow(Struct, frozen=True):
-    """How a dialect says one class of error: status, its own ``kind`` and ``code``, and the sentence.
-
-    ``phrase`` takes the error and gives the sentence; None sends the error's own, which never holds a cause.
-    """
-
-    status: int
-    kind: str = ""
-    code: str | None = None
-    phrase: Callable[[Any], str] | None = None
 
 
 class SharedRoute(Struct, frozen=True, kw_only=True):
@@ -85,26 +74,24 @@ def _no_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:  # 
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
-    """One wire protocol.
-
-    ``render_error`` builds the body for an error, its row and the sentence, and ``error_headers`` gives the vendor's
-    own headers for it. ``vendor_models`` are the vendor's own model names, which mean the default model of their task.
-    ``open_models`` are the vendor's names, in lower case, of models with public weights, each with the last parts of
-    that model's other names on the hub. Such a name means that model and no other.
-    A path that no route has is answered by the dialect with the longest of ``prefixes`` that the path starts with.
-    ``error_reply`` is the type of what ``render_error`` gives, and ``about`` says in a sentence what the dialect is,
-    both for the OpenAPI document.
-    """
+    """One wire protocol."""
 
     name: str
     handlers: Sequence[HTTPRouteHandler]
-    errors: Mapping[type[NearfarError], ErrorRow]
-    render_error: Callable[[NearfarError, ErrorRow, str], object]
+    # A row for each class of errors that is reported otherwise than by default, and the body of an error.
+    errors: ErrorTable = {}
+    render_error: Callable[[WireError], object]
+    # The vendor's own headers of an error.
     error_headers: Callable[[AnyRequest, NearfarError], dict[str, str]] = _no_headers
+    # A path that no route has is answered by the dialect with the longest prefix that the path starts with.
     prefixes: tuple[str, ...]
+    # The vendor's own model names, which mean the default model of their task.
     vendor_models: Mapping[str, Task] = {}
+    # The vendor's names, in lower case, of models with public weights, each with the last parts of that model's other
+    # names on the hub. Such a name means that model and no other.
     open_models: Mapping[str, Sequence[str]] = {}
     shared: Sequence[SharedRoute] = ()
+    # For the OpenAPI document: the type that ``render_error`` returns, and a sentence about the dialect.
     error_reply: Any = None
     about: str = ""
 
@@ -120,8 +107,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     def answer_error(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Answer in this dialect's shape. Causes and tracebacks go to the log, never to the caller."""
         error = self._as_ours(request, exc)
-        row = next(self.errors[kind] for kind in type(error).__mro__ if kind in self.errors)
-        sentence = row.phrase(error) if row.phrase else str(error)
+        wire = wire_error(error, self.errors)
         headers = self.error_headers(request, error)
         if isinstance(error, ServingError) and error.retry_after_s:
             headers |= _later(error.retry_after_s)
@@ -129,7 +115,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
             headers["allow"] = ", ".join(error.allowed)
         if isinstance(error, BodyTimeout):
             headers["connection"] = "close"  # else what is still to come would be waited for after all
-        return json_response(self.render_error(error, row, sentence), row.status, headers)
+        return json_response(self.render_error(wire), wire.status, headers)
 
     def _as_ours(self, request: AnyRequest, exc: Exception) -> NearfarError:
         """Turn whatever was raised into one of our errors; what nobody expected is logged here."""

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from nearfar.core import errors
 from nearfar.core.jobs import RepresentJob
 from nearfar.core.types import Output
-from nearfar.dialects.kit.base import Dialect, ErrorRow, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.kit.base import Dialect, encoded_response, fleet_of, json_response, report, service_of
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import numbers, put_together
 from nearfar.dialects.kit.request import read_body, read_request, while_connected
@@ -33,6 +33,7 @@ from nearfar.dialects.native.info import info
 if TYPE_CHECKING:
     from nearfar.core.jobs import Represented
     from nearfar.core.types import Representation
+    from nearfar.dialects.kit.errors import WireError
 
 
 _represent = msgspec.json.Decoder(RepresentRequest)
@@ -166,47 +167,13 @@ async def _read_order(request: Request[Any, Any, Any]) -> str:
         raise errors.InputError(f'the body must be {{"model": "a name"}}: {error}') from error
 
 
-_STATUS: dict[type[errors.NearfarError], int] = {
-    errors.RequestError: 400,
-    errors.InputError: 400,
-    errors.MalformedBody: 400,
-    errors.BodyTooLarge: 413,
-    errors.BodyTimeout: 408,
-    errors.ModelRequired: 400,
-    errors.EmptyInput: 400,
-    errors.TooManyItems: 400,
-    errors.TextTooLong: 400,
-    errors.TooManyTokens: 400,
-    errors.InvalidDimensions: 400,
-    errors.InvalidTokenIds: 400,
-    errors.ModelNotFound: 404,
-    errors.WrongTask: 400,
-    errors.PathNotFound: 404,
-    errors.MethodNotAllowed: 405,
-    errors.ApiKeyMissing: 401,
-    errors.ApiKeyInvalid: 401,
-    errors.Forbidden: 403,
-    errors.HostNotAllowed: 403,
-    errors.ClientDisconnected: 499,
-    errors.ServingError: 500,
-    errors.Overloaded: 429,
-    errors.DeadlineExceeded: 504,
-    errors.ModelNotReady: 503,
-    errors.ShuttingDown: 503,
-    errors.DeviceOutOfMemory: 413,
-    errors.EngineError: 500,
-    errors.InternalError: 500,
-}
-
-
-def _render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    return ErrorReply(type(error).__name__, sentence)
+def _render_error(wire: WireError) -> object:
+    return ErrorReply(type(wire.error).__name__, wire.message)
 
 
 dialect = Dialect(
     name="native",
     handlers=[live, ready, info, metrics, openapi, docs, represent, load, unload],
-    errors={kind: ErrorRow(status) for kind, status in _STATUS.items()},
     render_error=_render_error,
     error_reply=ErrorReply,
     about="Our own: health, what is served, metrics, all that a model makes of texts, models by order.",

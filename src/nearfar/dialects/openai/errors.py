@@ -5,89 +5,64 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import ErrorRow
+from nearfar.dialects.kit.errors import ErrorRow, ErrorTable, WireError
 
-_INVALID = "invalid_request_error"
+_SERVER_ERROR = 500  # the lowest status
 
 
-def _phrase_dimensions(error: errors.InvalidDimensions) -> str:
+def _dimensions_message(error: errors.InvalidDimensions) -> str:
     bound = f"less than or equal to {error.limit}" if error.dimensions > 0 else "greater than or equal to 1"
     return f"Invalid value for 'dimensions' = {error.dimensions}. Must be {bound}."
 
 
-def _phrase_model(error: errors.ModelNotFound) -> str:
+def _model_message(error: errors.ModelNotFound) -> str:
     if error.listing:
         return f"The model '{error.model}' does not exist"
     return f"The model `{error.model}` does not exist or you do not have access to it."
 
 
-_SORRY = "The server had an error while processing your request. Sorry about that!"
-ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
-    errors.RequestError: ErrorRow(400, _INVALID),
-    errors.InputError: ErrorRow(400, _INVALID),
+ERRORS: ErrorTable = {
     errors.MalformedBody: ErrorRow(
-        400, _INVALID, None, lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
+        message=lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
     ),
-    errors.BodyTooLarge: ErrorRow(413, _INVALID),
-    errors.BodyTimeout: ErrorRow(408, _INVALID),
-    errors.ModelRequired: ErrorRow(400, _INVALID),
-    errors.EmptyInput: ErrorRow(400, _INVALID),
     errors.TooManyItems: ErrorRow(
-        400, _INVALID, None, lambda error: f"Invalid '{error.param}': array length must be {error.limit} or less."
+        message=lambda error: f"Invalid '{error.param}': array length must be {error.limit} or less."
     ),
     errors.TextTooLong: ErrorRow(
-        400,
-        _INVALID,
-        None,
-        lambda error: f"Invalid 'input[{error.index}]': maximum input length is {error.limit} tokens.",
+        message=lambda error: f"Invalid 'input[{error.index}]': maximum input length is {error.limit} tokens."
     ),
     errors.TooManyTokens: ErrorRow(
-        400,
-        "max_tokens_per_request",
-        "max_tokens_per_request",
-        lambda error: f"Requested {error.tokens} tokens, max {error.limit} tokens per request",
+        kind="max_tokens_per_request",
+        code="max_tokens_per_request",
+        message=lambda error: f"Requested {error.tokens} tokens, max {error.limit} tokens per request",
     ),
-    errors.InvalidDimensions: ErrorRow(400, _INVALID, None, _phrase_dimensions),
-    errors.InvalidTokenIds: ErrorRow(400, _INVALID, None, lambda error: f"Invalid 'input': {error}."),
-    errors.ModelNotFound: ErrorRow(404, _INVALID, "model_not_found", _phrase_model),
-    errors.WrongTask: ErrorRow(
-        403, _INVALID, None, lambda _: "You are not allowed to generate embeddings from this model"
-    ),
-    errors.PathNotFound: ErrorRow(404, _INVALID, None, lambda error: f"Invalid URL ({error.method} {error.path})"),
+    errors.InvalidDimensions: ErrorRow(message=_dimensions_message),
+    errors.InvalidTokenIds: ErrorRow(message=lambda error: f"Invalid 'input': {error}."),
+    errors.ModelNotFound: ErrorRow(code="model_not_found", message=_model_message),
+    errors.WrongTask: ErrorRow(403, message=lambda _: "You are not allowed to generate embeddings from this model"),
+    errors.PathNotFound: ErrorRow(message=lambda error: f"Invalid URL ({error.method} {error.path})"),
     errors.MethodNotAllowed: ErrorRow(
-        405,
-        _INVALID,
-        "method_not_supported",
-        lambda error: f"Only {' and '.join(error.allowed)} requests are accepted.",
+        code="method_not_supported",
+        message=lambda error: f"Only {' and '.join(error.allowed)} requests are accepted.",
     ),
     errors.ApiKeyMissing: ErrorRow(
-        401,
-        _INVALID,
-        None,
-        lambda _: (
+        message=lambda _: (
             "You didn't provide an API key. You need to provide your API key in an Authorization header "
             "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
-        ),
+        )
     ),
-    errors.ApiKeyInvalid: ErrorRow(401, _INVALID, "invalid_api_key", lambda _: "Incorrect API key provided."),
+    errors.ApiKeyInvalid: ErrorRow(code="invalid_api_key", message=lambda _: "Incorrect API key provided."),
     errors.Forbidden: ErrorRow(
-        403,
-        _INVALID,
-        None,
-        lambda error: f"You have insufficient permissions for this operation. Missing scopes: {error.scope}.",
+        message=lambda error: f"You have insufficient permissions for this operation. Missing scopes: {error.scope}."
     ),
-    errors.HostNotAllowed: ErrorRow(403, _INVALID),
-    errors.ClientDisconnected: ErrorRow(499, _INVALID),
-    errors.ServingError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
+    errors.ServingError: ErrorRow(
+        message=lambda _: "The server had an error while processing your request. Sorry about that!"
+    ),
     errors.Overloaded: ErrorRow(
-        429, "requests", "rate_limit_exceeded", lambda error: f"Rate limit reached: {error}. Please try again later."
+        kind="requests",
+        code="rate_limit_exceeded",
+        message=lambda error: f"Rate limit reached: {error}. Please try again later.",
     ),
-    errors.DeadlineExceeded: ErrorRow(504, "server_error"),
-    errors.ModelNotReady: ErrorRow(503, "server_error"),
-    errors.ShuttingDown: ErrorRow(503, "server_error"),
-    errors.DeviceOutOfMemory: ErrorRow(413, _INVALID),  # not 5xx: clients would send it again, twice
-    errors.EngineError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
-    errors.InternalError: ErrorRow(500, "server_error", None, lambda _: _SORRY),
 }
 
 
@@ -112,6 +87,8 @@ class ErrorReply(Struct):
     detail: str
 
 
-def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
-    param = "model" if isinstance(error, errors.ModelNotFound) and error.listing else None
-    return ErrorReply(Fault(sentence, row.kind, param, row.code), sentence, sentence)
+def render_error(wire: WireError) -> object:
+    """Return the body of an error."""
+    param = "model" if isinstance(wire.error, errors.ModelNotFound) and wire.error.listing else None
+    kind = wire.kind or ("server_error" if wire.status >= _SERVER_ERROR else "invalid_request_error")
+    return ErrorReply(Fault(wire.message, kind, param, wire.code), wire.message, wire.message)

@@ -5,12 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import ErrorRow
-
-
-def _invalid(error: errors.RequestError) -> str:
-    return f"Input validation error: {error}"
-
+from nearfar.dialects.kit.errors import ErrorRow, ErrorTable, WireError
 
 _MODELS = {
     "embed": "an embedding model",
@@ -19,51 +14,25 @@ _MODELS = {
     "classify": "a classifier model",
     "rank": "a re-ranker model",
 }
-_FAILED = ErrorRow(424, "Backend", phrase=lambda _: "Inference failed; the server's log says why")
-ERRORS: dict[type[errors.NearfarError], ErrorRow] = {
-    errors.RequestError: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.InputError: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.MalformedBody: ErrorRow(
-        400, "Validation", phrase=lambda error: f"Failed to parse the request body: {error}"
-    ),
-    errors.BodyTooLarge: ErrorRow(413, "Validation"),
-    errors.BodyTimeout: ErrorRow(408, "Validation"),
-    errors.ModelRequired: ErrorRow(422, "Validation", phrase=_invalid),
+_KINDS = {401: "Unauthorized", 403: "Unauthorized", 424: "Backend", 429: "Overloaded", 503: "Unhealthy", 504: "Backend"}
+ERRORS: ErrorTable = {
+    errors.RequestError: ErrorRow(422, message=lambda error: f"Input validation error: {error}"),
+    errors.MalformedBody: ErrorRow(400, message=lambda error: f"Failed to parse the request body: {error}"),
     errors.EmptyInput: ErrorRow(400, "Empty"),
     errors.TooManyItems: ErrorRow(
-        422,
-        "Validation",
-        phrase=lambda error: f"batch size {error.count} > maximum allowed batch size {error.limit}",
+        message=lambda error: f"batch size {error.count} > maximum allowed batch size {error.limit}"
     ),
     errors.TextTooLong: ErrorRow(
-        422,
-        "Validation",
-        phrase=lambda error: (
+        message=lambda error: (
             f"Input validation error: `inputs` must have at most {error.limit} tokens. Given: {error.tokens}"
-        ),
+        )
     ),
-    errors.TooManyTokens: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.InvalidDimensions: ErrorRow(422, "Validation", phrase=_invalid),
-    errors.InvalidTokenIds: ErrorRow(422, "Tokenizer"),
-    errors.ModelNotFound: ErrorRow(404, "Validation"),
+    errors.InvalidTokenIds: ErrorRow(kind="Tokenizer"),
     errors.WrongTask: ErrorRow(
-        422, "Validation", phrase=lambda error: f"model {error.model} is not {_MODELS.get(error.task, 'for that')}"
+        message=lambda error: f"model {error.model} is not {_MODELS.get(error.task, 'for that')}"
     ),
-    errors.PathNotFound: ErrorRow(404, "Validation"),
-    errors.MethodNotAllowed: ErrorRow(405, "Validation"),
-    errors.ApiKeyMissing: ErrorRow(401, "Unauthorized"),
-    errors.ApiKeyInvalid: ErrorRow(401, "Unauthorized"),
-    errors.Forbidden: ErrorRow(403, "Unauthorized"),
-    errors.HostNotAllowed: ErrorRow(403, "Unauthorized"),
-    errors.ClientDisconnected: ErrorRow(499, "Validation"),
-    errors.ServingError: _FAILED,
-    errors.Overloaded: ErrorRow(429, "Overloaded", phrase=lambda _: "Model is overloaded"),
-    errors.DeadlineExceeded: ErrorRow(504, "Backend"),
-    errors.ModelNotReady: ErrorRow(503, "Unhealthy"),
-    errors.ShuttingDown: ErrorRow(503, "Unhealthy"),
-    errors.DeviceOutOfMemory: ErrorRow(413, "Validation"),
-    errors.EngineError: _FAILED,
-    errors.InternalError: _FAILED,
+    errors.ServingError: ErrorRow(424, message=lambda _: "Inference failed; the server's log says why"),
+    errors.Overloaded: ErrorRow(message=lambda _: "Model is overloaded"),
 }
 
 
@@ -74,6 +43,6 @@ class ErrorReply(Struct):
     error_type: str
 
 
-def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:  # noqa: ARG001 — every dialect's signature
-    """Give the body of an error."""
-    return ErrorReply(sentence, row.kind)
+def render_error(wire: WireError) -> object:
+    """Return the body of an error."""
+    return ErrorReply(wire.message, wire.kind or _KINDS.get(wire.status, "Validation"))

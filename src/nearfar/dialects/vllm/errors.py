@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import ErrorRow
+from nearfar.dialects.kit.errors import ErrorRow, ErrorTable, WireError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_BAD, _FAILED = "BadRequestError", "InternalServerError"
-_KINDS: dict[type[errors.NearfarError], tuple[int, str]] = {
-    errors.RequestError: (400, _BAD),
-    errors.InputError: (400, _BAD),
-    errors.MalformedBody: (400, _BAD),
-    errors.BodyTooLarge: (413, _BAD),
-    errors.BodyTimeout: (408, _BAD),
-    errors.ModelRequired: (400, _BAD),
-    errors.EmptyInput: (400, _BAD),
-    errors.TooManyItems: (400, _BAD),
-    errors.TextTooLong: (400, _BAD),
-    errors.TooManyTokens: (400, _BAD),
-    errors.InvalidDimensions: (400, _BAD),
-    errors.InvalidTokenIds: (400, _BAD),
-    errors.WrongTask: (400, _BAD),
-    errors.ModelNotFound: (404, "NotFoundError"),
-    errors.PathNotFound: (404, "NotFoundError"),
-    errors.MethodNotAllowed: (405, _BAD),
-    errors.ApiKeyMissing: (401, "Unauthorized"),
-    errors.ApiKeyInvalid: (401, "Unauthorized"),
-    errors.Forbidden: (403, "Forbidden"),
-    errors.HostNotAllowed: (403, _BAD),
-    errors.ClientDisconnected: (499, _BAD),
-    errors.ServingError: (500, _FAILED),
-    errors.Overloaded: (429, "TooManyRequestsError"),
-    errors.DeadlineExceeded: (504, _FAILED),
-    errors.ModelNotReady: (503, "ServiceUnavailableError"),
-    errors.ShuttingDown: (503, "ServiceUnavailableError"),
-    errors.DeviceOutOfMemory: (413, _BAD),
-    errors.EngineError: (500, _FAILED),
-    errors.InternalError: (500, _FAILED),
+_KINDS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFoundError",
+    429: "TooManyRequestsError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+    504: "InternalServerError",
 }
-_PHRASES: dict[type[errors.NearfarError], Callable[[Any], str]] = {
-    errors.ModelNotFound: lambda error: f"The model `{error.model}` does not exist.",
-    errors.ServingError: lambda _: "Internal server error",
-    errors.EngineError: lambda _: "Internal server error",
-    errors.InternalError: lambda _: "Internal server error",
+_BAD_REQUEST = "BadRequestError"
+ERRORS: ErrorTable = {
+    errors.ModelNotFound: ErrorRow(message=lambda error: f"The model `{error.model}` does not exist."),
+    errors.HostNotAllowed: ErrorRow(kind=_BAD_REQUEST),
+    errors.ServingError: ErrorRow(message=lambda _: "Internal server error"),
 }
-ERRORS = {kind: ErrorRow(status, said, phrase=_PHRASES.get(kind)) for kind, (status, said) in _KINDS.items()}
 
 
 class Fault(Struct):
@@ -69,7 +40,8 @@ class ErrorReply(Struct):
     detail: str
 
 
-def render_error(error: errors.NearfarError, row: ErrorRow, sentence: str) -> object:
-    """Give the body of an error."""
-    param = error.param if isinstance(error, errors.InputError) else None
-    return ErrorReply(Fault(sentence, row.kind, param, row.status), sentence)
+def render_error(wire: WireError) -> object:
+    """Return the body of an error."""
+    param = wire.error.param if isinstance(wire.error, errors.InputError) else None
+    kind = wire.kind or _KINDS.get(wire.status, _BAD_REQUEST)
+    return ErrorReply(Fault(wire.message, kind, param, wire.status), wire.message)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from nearfar.core import errors
+from nearfar.dialects.kit.errors import all_errors, error_row
 from nearfar.http.openapi.operations import prose, told_by
 from nearfar.http.openapi.schemas import Schemas, any_of
 
@@ -155,7 +156,7 @@ def _refusals(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) -
     for told in claims:
         for kind in _raised(told, asks_for_key=asks_for_key):
             reason = re.split(r"\.|;", kind.__doc__ or "")[0] + "."
-            reasons.setdefault(str(told.dialect.errors[kind].status), []).append((reason, told.dialect))
+            reasons.setdefault(str(error_row(kind, told.dialect.errors).status), []).append((reason, told.dialect))
     has_body = claims[0].method != "head"
     return {
         status: {
@@ -180,7 +181,7 @@ def _raised(told: Told, *, asks_for_key: bool) -> list[type[errors.NearfarError]
             *([errors.InputError] if told.about.query else []),
         ]
         return [*keys, *asked, *_WITHOUT_A_BODY]
-    return [kind for kind in told.dialect.errors if kind not in (*_NEVER, *_KEYS) or kind in keys]
+    return [kind for kind in all_errors() if kind not in (*_NEVER, *_KEYS) or kind in keys]
 
 
 def _fault(dialects: Sequence[Dialect], schemas: Schemas) -> Json:
