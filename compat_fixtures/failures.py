@@ -178,13 +178,13 @@ _SAYS: dict[str, dict[str, tuple[int, Any]]] = {
     },
     "native": {
         "malformed_json": (400, "MalformedBody"),
-        "wrong_method": (405, "WrongMethod"),
-        "no_key": (401, "MissingKey"),
-        "wrong_key": (401, "WrongKey"),
+        "wrong_method": (405, "MethodNotAllowed"),
+        "no_key": (401, "ApiKeyMissing"),
+        "wrong_key": (401, "ApiKeyInvalid"),
         "body_too_large": (413, "BodyTooLarge"),
-        "unknown_model": (404, "UnknownModel"),
-        "engine_fails": (500, "EngineFailed"),
-        "out_of_memory": (413, "OutOfMemory"),
+        "unknown_model": (404, "ModelNotFound"),
+        "engine_fails": (500, "EngineError"),
+        "out_of_memory": (413, "DeviceOutOfMemory"),
     },
 }
 
