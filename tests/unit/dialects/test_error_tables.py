@@ -6,7 +6,7 @@ import pytest
 
 from nearfar.core import errors
 from nearfar.dialects.kit.base import installed_dialects
-from nearfar.dialects.kit.errors import DEFAULTS, ErrorRow, ErrorTable, all_errors, error_row, wire_error
+from nearfar.dialects.kit.error_responses import DEFAULTS, ErrorRow, ErrorTable, all_errors, error_row, wire_error
 
 DIALECTS = {dialect.name: dialect for dialect in installed_dialects()}
 

@@ -13,7 +13,7 @@ from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect, SharedRoute, json_response
 from nearfar.dialects.kit.description import Described
-from nearfar.dialects.kit.errors import ErrorRow, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, WireError
 from nearfar.dialects.kit.shared_routes import shared_router
 
 if TYPE_CHECKING:

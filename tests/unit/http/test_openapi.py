@@ -17,7 +17,7 @@ from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings
 from nearfar.dialects.kit.base import installed_dialects
-from nearfar.dialects.kit.errors import WireError, all_errors
+from nearfar.dialects.kit.error_responses import WireError, all_errors
 from nearfar.http.openapi.page import page
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import uuid
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.errors import ErrorRow, ErrorTable, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 
 
 def _invalid(error: errors.RequestError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
-from nearfar.dialects.kit.errors import ErrorRow, ErrorTable, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 
 _UNAVAILABLE = ErrorRow(code="SERVICE_UNAVAILABLE", message=lambda error: f"Service temporarily unavailable: {error}")
 ERRORS: ErrorTable = {

@@ -37,7 +37,7 @@ from nearfar.core.errors import (
 from nearfar.core.types import Task
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.description import Described
-from nearfar.dialects.kit.errors import ErrorTable, WireError, wire_error
+from nearfar.dialects.kit.error_responses import ErrorTable, WireError, wire_error
 
 if TYPE_CHECKING:
     from litestar.types import Scope

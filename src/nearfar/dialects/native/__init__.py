@@ -33,7 +33,7 @@ from nearfar.dialects.native.info import info
 if TYPE_CHECKING:
     from nearfar.core.jobs import Represented
     from nearfar.core.types import Representation
-    from nearfar.dialects.kit.errors import WireError
+    from nearfar.dialects.kit.error_responses import WireError
 
 
 _represent = msgspec.json.Decoder(RepresentRequest)

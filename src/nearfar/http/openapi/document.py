@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from nearfar.core import errors
-from nearfar.dialects.kit.errors import all_errors, error_row
+from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import prose, told_by
 from nearfar.http.openapi.schemas import Schemas, any_of
 
