@@ -12,7 +12,7 @@ import click
 import nearfar
 from nearfar.cli.assets.examples import NAMES, read_example
 from nearfar.cli.service import service
-from nearfar.core.caller import EVERYTHING
+from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import calm_openmp, load_settings
 from nearfar.process.supervisor import Start, supervise
@@ -168,7 +168,7 @@ def keys() -> None:
 
 @keys.command(name="new")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(EVERYTHING), help="[default: embed, rerank]")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(ALL_SCOPES), help="[default: embed, rerank]")
 def new_key(name: str, scopes: tuple[str, ...]) -> None:
     """Make a key called NAME: the key itself goes to the terminal, once, and its entry for the file after it."""
     from nearfar.http.keys import make_key

@@ -1,53 +1,101 @@
-"""Who asks: a name to share the engine by, what they may do and how much of it, how urgent it is, and until when."""
+"""The caller of a request: its name, scopes, rate limit, priority and timeout. No keys, no HTTP."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import time
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from nearfar.core.allowance import Allowance
-from nearfar.core.errors import Forbidden
+from nearfar.core.errors import Forbidden, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Scope = Literal["embed", "rerank", "admin"]
-EVERYTHING: tuple[Scope, ...] = ("embed", "rerank", "admin")
-MOST_TRIES = 2  # after these, OpenAI's clients give up as they come
-LEAST_URGENT = 999  # Cohere's scale: 0 is the most urgent
+ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")
+MAX_RETRIES = 2  # OpenAI's clients retry so often by default, then they give up
+LOWEST_PRIORITY = 999  # Cohere's scale: 0 is the most urgent
+_MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
+
+
+class RateLimit:
+    """Limits one caller's concurrent requests and tokens per minute; None is no limit. Used on the event loop only.
+
+    A token bucket: it refills evenly and holds a minute's worth. A request larger than that is admitted when the
+    bucket is full, and leaves a debt that later requests wait for.
+    """
+
+    def __init__(
+        self,
+        max_concurrent: int | None = None,
+        tokens_per_minute: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_concurrent = max_concurrent
+        self._tokens_per_minute = tokens_per_minute
+        self._clock = clock
+        self._running = 0
+        self._tokens_left = float(tokens_per_minute or 0)
+        self._refilled_at = clock()
+
+    def acquire(self) -> None:
+        """Count one more running request; ``release`` ends it. Raises Overloaded where too many run already."""
+        if self._max_concurrent is not None and self._running >= self._max_concurrent:
+            raise Overloaded(f"this key may have {self._max_concurrent} requests at once", retry_after_s=1)
+        self._running += 1
+
+    def release(self) -> None:
+        """Count one running request less."""
+        self._running -= 1
+
+    def spend(self, tokens: int) -> None:
+        """Take tokens out of the bucket. Raises Overloaded, with the time to retry after, where they aren't there."""
+        if self._tokens_per_minute is None:
+            return
+        now = self._clock()
+        refill = (now - self._refilled_at) * self._tokens_per_minute / 60
+        self._tokens_left, self._refilled_at = min(self._tokens_left + refill, self._tokens_per_minute), now
+        missing = min(tokens, self._tokens_per_minute) - self._tokens_left
+        if missing > 0:
+            wait_s = math.ceil(missing * 60 / self._tokens_per_minute)
+            message = f"this key may use {self._tokens_per_minute} tokens a minute"
+            raise Overloaded(message, retry_after_s=min(max(wait_s, 1), _MAX_RETRY_AFTER_S))
+        self._tokens_left -= tokens
+
+    def refund(self, tokens: int) -> None:
+        """Return tokens of a request that was refused later on."""
+        self._tokens_left += tokens
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Whoever sent a request. Callers of one ``name`` have one share of the engine between them.
-
-    ``priority`` goes from 0, the most urgent, to 999. ``deadline_s`` is how long they will wait, None for as long as
-    the server lets them. ``tries`` counts how often they have been refused this request, None where they don't say.
-    """
+    """The caller of a request. Callers of the same ``name`` share one fair share of the engine."""
 
     name: str = ""
-    scopes: tuple[Scope, ...] = EVERYTHING
-    allowance: Allowance = Allowance()
+    scopes: tuple[Scope, ...] = ALL_SCOPES
+    rate_limit: RateLimit = RateLimit()
+    # From 0, the most urgent, to 999.
     priority: int = 0
-    deadline_s: float | None = None
-    tries: int | None = None
+    # How long the caller waits for an answer; None: as long as the server allows.
+    timeout_s: float | None = None
+    # How often this request was refused before; None where the client doesn't send it.
+    retries: int | None = None
 
     @property
-    def is_new(self) -> bool:
-        """Tell whether they say that they haven't asked before."""
-        return self.tries == 0
+    def is_last_attempt(self) -> bool:
+        """Return whether most clients would give up after this attempt."""
+        return self.retries is not None and self.retries >= MAX_RETRIES
 
     @property
-    def is_at_last(self) -> bool:
-        """Tell whether they say that they have been refused so often that most clients would give up."""
-        return self.tries is not None and self.tries >= MOST_TRIES
+    def token_weight(self) -> float:
+        """Return the fair-queue cost of a token: 1 for the most urgent, 11 for the least, which so never starve."""
+        return 1.0 + min(self.priority, LOWEST_PRIORITY) / 100
 
-    @property
-    def weight(self) -> float:
-        """Give what a token counts for: from 1 up to 11 for the least urgent, who thereby never starve."""
-        return 1.0 + min(self.priority, LEAST_URGENT) / 100
-
-    def refuse_without(self, scope: Scope) -> None:
-        """Raise Forbidden where the caller may not do this."""
+    def require_scope(self, scope: Scope) -> None:
+        """Raise Forbidden where the caller doesn't have the scope."""
         if scope not in self.scopes:
             raise Forbidden(self.name, scope)
 
 
-ANYBODY = Caller()
+ANONYMOUS = Caller()

@@ -41,7 +41,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from nearfar.core.types import Room
+    from nearfar.core.types import QueueCapacity
 
 
 class NearfarError(Exception):
@@ -192,11 +192,11 @@ class ServingError(NearfarError):
 
 
 class Overloaded(ServingError):
-    """The model's queue is full, as ``room`` tells; None where it is something else that has no room."""
+    """A queue or a rate limit is full. ``capacity`` is that of the model's queue; None for any other limit."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None, room: Room | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, capacity: QueueCapacity | None = None) -> None:
         super().__init__(message, retry_after_s)
-        self.room = room
+        self.capacity = capacity
 
 
 class DeadlineExceeded(ServingError):

@@ -79,18 +79,14 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     created: int
 
 
-class Room(Struct, frozen=True, kw_only=True):
-    """How full a model's queue is: of ``limit`` tokens that may wait or run, ``free`` more may come now.
+class QueueCapacity(Struct, frozen=True, kw_only=True):
+    """How full one model's queue is. Tokens and requests count from their admission until they are answered."""
 
-    ``requests_limit`` and ``requests_free`` say the same of requests, whatever their size.
-    ``drain_s`` is how long it takes to empty at the pace of the last batches; None where it isn't empty and no batch
-    has run yet.
-    """
-
-    limit: int
-    free: int
+    tokens_limit: int
+    tokens_free: int
     requests_limit: int
     requests_free: int
+    # How long it takes to empty at the throughput of the last batches; None before the first batch has run.
     drain_s: float | None
 
 

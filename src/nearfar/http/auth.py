@@ -37,4 +37,4 @@ class KeyGuard(ASGIMiddleware):
         key = self._ring.find(presented.strip())
         if key is None:
             raise ApiKeyInvalid("the API key is none of those that this server was given")
-        scope["state"]["caller"] = Caller(name=key.entry.name, scopes=key.entry.scopes, allowance=key.allowance)
+        scope["state"]["caller"] = Caller(name=key.entry.name, scopes=key.entry.scopes, rate_limit=key.rate_limit)

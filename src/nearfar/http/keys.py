@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from nearfar.core.allowance import Allowance
-from nearfar.core.caller import EVERYTHING, Scope
+from nearfar.core.caller import ALL_SCOPES, RateLimit, Scope
 from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -49,14 +48,14 @@ class Key:
     def __init__(self, entry: KeyEntry) -> None:
         self.entry = entry
         self.digest = bytes.fromhex(entry.sha256)
-        self.allowance = Allowance(entry.max_concurrent, entry.tokens_per_minute)
+        self.rate_limit = RateLimit(entry.max_concurrent, entry.tokens_per_minute)
 
 
 class KeyRing:
     """All keys. ``file`` is read again when it changes; a broken one changes nothing, and the log says so."""
 
     def __init__(self, api_key: str | None, file: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
-        own = [KeyEntry(name="default", sha256=hash_of(api_key.encode()), scopes=EVERYTHING)] if api_key else []
+        own = [KeyEntry(name="default", sha256=hash_of(api_key.encode()), scopes=ALL_SCOPES)] if api_key else []
         self._own = [Key(entry) for entry in own]
         self._file = file
         self._clock = clock

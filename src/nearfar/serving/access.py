@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nearfar.core.caller import ANYBODY, Caller
+from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.errors import DeadlineExceeded, ModelNotReady, WrongTask
 from nearfar.serving.registry.fleet import Lease
 from nearfar.telemetry.events import JobRecord
@@ -29,7 +29,7 @@ ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
 class Holding:
     """Lends models to jobs. The wait for a model and the work with it share one deadline."""
 
-    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float, caller: Caller = ANYBODY) -> None:
+    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float, caller: Caller = ANONYMOUS) -> None:
         self._fleet = fleet
         self._observer = observer
         self._deadline_s = deadline_s
@@ -37,7 +37,7 @@ class Holding:
 
     def on_behalf_of(self, caller: Caller) -> Holding:
         """Give the same for one caller, who may wait no longer than the server lets anybody."""
-        deadline_s = min(self._deadline_s, caller.deadline_s or self._deadline_s)
+        deadline_s = min(self._deadline_s, caller.timeout_s or self._deadline_s)
         return Holding(self._fleet, self._observer, deadline_s, caller)
 
     def lease(self, name: str | None, tasks: Sequence[Task]) -> AbstractAsyncContextManager[Lease]:
@@ -50,10 +50,13 @@ class Holding:
         lease: Lease | None = None
         failure: type[BaseException] | None = None
         try:
-            self._caller.refuse_without("embed" if EMBEDDING.issuperset(tasks) else "rerank")
-            with self._caller.allowance.one_request():
+            self._caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
+            self._caller.rate_limit.acquire()
+            try:
                 async with self.lease(name, tasks) as lease:
                     yield lease
+            finally:
+                self._caller.rate_limit.release()
         except BaseException as error:
             failure = type(error)
             raise

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nearfar.core.caller import ANYBODY, Caller
+from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.errors import Overloaded
 from nearfar.serving.queue.admission import Admission, QueueLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NEW, BACK = Caller(tries=0), Caller(tries=1)
+NEW, BACK = Caller(retries=0), Caller(retries=1)
 
 
 class Clock:
@@ -45,7 +45,7 @@ def admission(clock: Clock, *, tokens: int = 1000, requests: int = 100, rate: fl
     return Admission("fake", QueueLimits(tokens=tokens, requests=requests), lambda: rate, clock)
 
 
-def refused_s(queue: Admission, tokens: int, caller: Caller = ANYBODY) -> float:
+def refused_s(queue: Admission, tokens: int, caller: Caller = ANONYMOUS) -> float:
     with pytest.raises(Overloaded) as caught, queue.admit(tokens, caller):
         pass
     assert caught.value.retry_after_s is not None
@@ -55,15 +55,15 @@ def refused_s(queue: Admission, tokens: int, caller: Caller = ANYBODY) -> float:
 def test_what_is_in_the_queue_is_counted_for_as_long_as_it_is_there(clock: Clock) -> None:
     queue = admission(clock)
 
-    with queue.admit(300, ANYBODY), queue.admit(900, ANYBODY):  # the second is charged half of the queue
-        room = queue.room()
+    with queue.admit(300, ANONYMOUS), queue.admit(900, ANONYMOUS):  # the second is charged half of the queue
+        capacity = queue.capacity()
 
     assert (1000, 200, 100, 98, 8.0) == (
-        room.limit,
-        room.free,
-        room.requests_limit,
-        room.requests_free,
-        room.drain_s,
+        capacity.tokens_limit,
+        capacity.tokens_free,
+        capacity.requests_limit,
+        capacity.requests_free,
+        capacity.drain_s,
     )
     assert (0, 0) == (queue.tokens, queue.requests)
 
@@ -71,15 +71,15 @@ def test_what_is_in_the_queue_is_counted_for_as_long_as_it_is_there(clock: Clock
 def test_requests_are_bounded_as_well(clock: Clock, held: ExitStack) -> None:
     queue = admission(clock, requests=2)
     for _ in range(2):
-        held.enter_context(queue.admit(1, ANYBODY))
+        held.enter_context(queue.admit(1, ANONYMOUS))
 
     assert 0.5 == refused_s(queue, 1)  # there is next to nothing to wait for
 
 
 def test_those_who_are_refused_come_back_one_after_the_other(clock: Clock, held: ExitStack) -> None:
     queue = admission(clock)
-    held.enter_context(queue.admit(500, ANYBODY))
-    held.enter_context(queue.admit(500, ANYBODY))
+    held.enter_context(queue.admit(500, ANONYMOUS))
+    held.enter_context(queue.admit(500, ANONYMOUS))
 
     assert [11.0, 12.0, 15.0] == [refused_s(queue, tokens) for tokens in (100, 100, 300)]
 
@@ -89,8 +89,8 @@ def test_those_who_are_refused_come_back_one_after_the_other(clock: Clock, held:
 
 def test_nobody_is_sent_away_for_longer_than_clients_wait(clock: Clock, held: ExitStack) -> None:
     queue = admission(clock, rate=10.0)
-    held.enter_context(queue.admit(500, ANYBODY))
-    held.enter_context(queue.admit(500, ANYBODY))
+    held.enter_context(queue.admit(500, ANONYMOUS))
+    held.enter_context(queue.admit(500, ANONYMOUS))
 
     times = [refused_s(queue, 100) for _ in range(20)]
 
@@ -102,20 +102,20 @@ def test_nobody_is_sent_away_for_longer_than_clients_wait(clock: Clock, held: Ex
 
 def test_before_a_batch_has_run_the_time_is_a_guess(clock: Clock, held: ExitStack) -> None:
     queue = admission(clock, rate=0.0)
-    held.enter_context(queue.admit(500, ANYBODY))
-    held.enter_context(queue.admit(500, ANYBODY))
+    held.enter_context(queue.admit(500, ANONYMOUS))
+    held.enter_context(queue.admit(500, ANONYMOUS))
 
-    assert queue.room().drain_s is None
+    assert queue.capacity().drain_s is None
     assert 1.0 == refused_s(queue, 1)
 
 
 def test_who_was_told_to_come_back_finds_room_before_newcomers(clock: Clock) -> None:
     queue = admission(clock)
-    with queue.admit(400, ANYBODY):
-        with queue.admit(500, ANYBODY):
+    with queue.admit(400, ANONYMOUS):
+        with queue.admit(500, ANONYMOUS):
             clock.now += refused_s(queue, 300, NEW)
         refused_s(queue, 200, NEW)  # half of the queue is kept
-        with queue.admit(300, BACK), queue.admit(200, ANYBODY):
+        with queue.admit(300, BACK), queue.admit(200, ANONYMOUS):
             assert 900 == queue.tokens
         clock.now += 60
         with queue.admit(500, NEW):  # nobody is expected: it is theirs
@@ -125,8 +125,8 @@ def test_who_was_told_to_come_back_finds_room_before_newcomers(clock: Clock) -> 
 def test_who_would_give_up_may_overfill_the_queue_by_half(clock: Clock, held: ExitStack) -> None:
     queue = admission(clock)
     for _ in range(2):
-        held.enter_context(queue.admit(500, ANYBODY))
-    last = Caller(tries=2)
+        held.enter_context(queue.admit(500, ANONYMOUS))
+    last = Caller(retries=2)
 
     refused_s(queue, 100, BACK)
     with queue.admit(400, last), queue.admit(100, last):
@@ -135,7 +135,7 @@ def test_who_would_give_up_may_overfill_the_queue_by_half(clock: Clock, held: Ex
 
 def test_those_who_do_not_come_back_keep_nobody_out_of_an_empty_queue(clock: Clock) -> None:
     queue = admission(clock)
-    with queue.admit(500, ANYBODY), queue.admit(500, ANYBODY):
+    with queue.admit(500, ANONYMOUS), queue.admit(500, ANONYMOUS):
         for _ in range(20):
             refused_s(queue, 100)
     clock.now += 10
@@ -155,21 +155,21 @@ def test_who_fills_the_queue_keeps_no_other_caller_out(clock: Clock, held: ExitS
         refused_s(queue, 200, little)  # half of the queue is its share
         with queue.admit(300, third):
             refused_s(queue, 50, third)  # and now a third
-            assert (1700, 0) == (queue.tokens, queue.room().free)
+            assert (1700, 0) == (queue.tokens, queue.capacity().tokens_free)
     assert 1000 == queue.tokens
 
 
 def test_texts_that_will_not_fit_are_refused_unread(clock: Clock) -> None:
     queue = admission(clock)
-    with queue.admit(500, ANYBODY), queue.admit(450, ANYBODY):
-        queue.refuse_hopeless(1_000_000, ANYBODY)  # how many tokens that is, nobody knows yet
+    with queue.admit(500, ANONYMOUS), queue.admit(450, ANONYMOUS):
+        queue.refuse_hopeless(1_000_000, ANONYMOUS)  # how many tokens that is, nobody knows yet
         queue.learn(400, 100)
-        queue.refuse_hopeless(200, ANYBODY)
+        queue.refuse_hopeless(200, ANONYMOUS)
         with pytest.raises(Overloaded):
-            queue.refuse_hopeless(300, ANYBODY)
+            queue.refuse_hopeless(300, ANONYMOUS)
         queue.learn(0, 3)  # an empty text tells nothing
 
-    queue.refuse_hopeless(1_000_000, ANYBODY)  # whatever its size, an empty queue takes it
+    queue.refuse_hopeless(1_000_000, ANONYMOUS)  # whatever its size, an empty queue takes it
 
 
 @pytest.mark.parametrize(("capacity", "times"), [(11, 2), (100, 2), (1000, 2), (11, 3), (100, 3)])
@@ -202,7 +202,7 @@ def test_clients_that_try_three_times_get_everything_through(
             continue
         stack = ExitStack()
         try:
-            stack.enter_context(queue.admit(cost, Caller(tries=tries)))
+            stack.enter_context(queue.admit(cost, Caller(retries=tries)))
         except Overloaded as error:
             wait_s = error.retry_after_s or 0
             assert 0 < wait_s <= 60

@@ -22,7 +22,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
-from nearfar.core.caller import ANYBODY
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -190,7 +190,7 @@ def service_of(request: AnyRequest, priority: int | None = None) -> Service:
     """Give the service for whoever asks; raises InputError as ``caller_of`` does."""
     service: Service = request.app.state.service
     caller = caller_of(request.scope, priority)
-    return service if caller is ANYBODY else service.on_behalf_of(caller)
+    return service if caller is ANONYMOUS else service.on_behalf_of(caller)
 
 
 def fleet_of(request: AnyRequest) -> Fleet:

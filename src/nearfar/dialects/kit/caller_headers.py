@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nearfar.core.caller import ANYBODY, LEAST_URGENT, Caller
+from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ def caller_of(scope: Scope, priority: int | None = None) -> Caller:
     Raises InputError for a header that isn't a number in its range.
     """
     state: dict[str, Any] = scope["state"]
-    caller: Caller = state.get("caller", ANYBODY)
+    caller: Caller = state.get("caller", ANONYMOUS)
     said = {name: value for name, value in scope["headers"] if name in {PRIORITY, TIMEOUT, TRIES}}
     if priority is None and PRIORITY in said:
-        priority = int(_number(said, PRIORITY, 0, LEAST_URGENT))
-    deadline_s = _number(said, TIMEOUT, 0.001, 86_400) if TIMEOUT in said else None
-    tries = int(said[TRIES]) if said.get(TRIES, b"").isdigit() and len(said[TRIES]) < _MOST_DIGITS else None
-    if priority is None and deadline_s is None and tries is None:
+        priority = int(_number(said, PRIORITY, 0, LOWEST_PRIORITY))
+    timeout_s = _number(said, TIMEOUT, 0.001, 86_400) if TIMEOUT in said else None
+    retries = int(said[TRIES]) if said.get(TRIES, b"").isdigit() and len(said[TRIES]) < _MOST_DIGITS else None
+    if priority is None and timeout_s is None and retries is None:
         return caller
-    return msgspec.structs.replace(caller, priority=priority or 0, deadline_s=deadline_s, tries=tries)
+    return msgspec.structs.replace(caller, priority=priority or 0, timeout_s=timeout_s, retries=retries)
 
 
 def _number(said: dict[bytes, bytes], name: bytes, least: float, most: float) -> float:

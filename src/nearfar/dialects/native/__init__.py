@@ -145,7 +145,7 @@ def _rendered(index: int, one: Representation, wanted: set[Output]) -> TextRepre
 )
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model now; answer once it is there."""
-    caller_of(request.scope).refuse_without("admin")
+    caller_of(request.scope).require_scope("admin")
     return json_response(await while_connected(request, fleet_of(request).load(await _read_order(request))))
 
 
@@ -156,7 +156,7 @@ async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
 )
 async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Close the model once the requests that use it have ended; answer then. The next request loads it again."""
-    caller_of(request.scope).refuse_without("admin")
+    caller_of(request.scope).require_scope("admin")
     return json_response(await while_connected(request, fleet_of(request).unload(await _read_order(request))))
 
 

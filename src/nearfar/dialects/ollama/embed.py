@@ -85,7 +85,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     model = named(body.model)
     texts = ([body.input] if body.input else []) if isinstance(body.input, str) else body.input or []
     if not texts and is_nothing(body.keep_alive):
-        caller_of(request.scope).refuse_without("admin")
+        caller_of(request.scope).require_scope("admin")
         await while_connected(request, fleet_of(request).unload(model))
         return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_CUT)
     dim, load_ns = await _prepare(request, model, "embed")

@@ -78,7 +78,7 @@ async def _close_or_refuse(request: AnyRequest, verb: str) -> Response[bytes]:
     model = named(body.model or body.name)
     if body.prompt or body.messages or not is_nothing(body.keep_alive):
         raise InputError(f'"{model[:200]}" does not support {verb}; {ONLY}')
-    caller_of(request.scope).refuse_without("admin")
+    caller_of(request.scope).require_scope("admin")
     await while_connected(request, fleet_of(request).unload(model))
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return json_response(UnloadReply(model=model, created_at=now))

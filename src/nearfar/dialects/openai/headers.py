@@ -1,4 +1,4 @@
-"""The headers that OpenAI's answers carry, of what is true here: the API's version, the time taken, the queue's room.
+"""The headers that OpenAI's answers carry, of what is true here: the API's version, time taken, queue capacity.
 
 The limits are those of the model's queue. There is nobody's organisation.
 """
@@ -13,7 +13,7 @@ from nearfar.dialects.kit.base import fleet_of, spent_ms
 
 if TYPE_CHECKING:
     from nearfar.core.errors import NearfarError
-    from nearfar.core.types import Room
+    from nearfar.core.types import QueueCapacity
     from nearfar.dialects.kit.base import AnyRequest
 
 _PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # a header's other characters, and line breaks most of all, are written %XX
@@ -45,25 +45,29 @@ def usual_headers(request: AnyRequest) -> dict[str, str]:
 
 def answer_headers(request: AnyRequest, model: str) -> dict[str, str]:
     """Give the headers of an answer that a model was asked for."""
-    return usual_headers(request) | {"openai-model": quote(model, safe=_PLAIN)} | _limits(fleet_of(request).room(model))
+    return (
+        usual_headers(request)
+        | {"openai-model": quote(model, safe=_PLAIN)}
+        | _limits(fleet_of(request).queue_capacity(model))
+    )
 
 
 def error_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:
     """Give the headers of a refusal; that of a full queue tells how full."""
-    return usual_headers(request) | _limits(error.room if isinstance(error, Overloaded) else None)
+    return usual_headers(request) | _limits(error.capacity if isinstance(error, Overloaded) else None)
 
 
-def _limits(room: Room | None) -> dict[str, str]:
-    if room is None:
+def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
+    if capacity is None:
         return {}
     headers = {
-        "x-ratelimit-limit-tokens": str(room.limit),
-        "x-ratelimit-remaining-tokens": str(room.free),
-        "x-ratelimit-limit-requests": str(room.requests_limit),
-        "x-ratelimit-remaining-requests": str(room.requests_free),
+        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
+        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
+        "x-ratelimit-limit-requests": str(capacity.requests_limit),
+        "x-ratelimit-remaining-requests": str(capacity.requests_free),
     }
-    if room.drain_s is not None:
-        reset = duration(room.drain_s)
+    if capacity.drain_s is not None:
+        reset = duration(capacity.drain_s)
         headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
     return headers
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from nearfar.core.errors import Overloaded
-from nearfar.core.types import Room
+from nearfar.core.types import QueueCapacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,12 +95,12 @@ class Admission:
             known, found = self._tokens_a_character, tokens / characters
             self._tokens_a_character = (1 - _NEW) * known + _NEW * found if known else found
 
-    def room(self) -> Room:
+    def capacity(self) -> QueueCapacity:
         """Tell how much more the queue takes, and how long it takes to empty."""
         rate = self._drained()
-        return Room(
-            limit=self.limits.tokens,
-            free=max(self.limits.tokens - self.tokens, 0),
+        return QueueCapacity(
+            tokens_limit=self.limits.tokens,
+            tokens_free=max(self.limits.tokens - self.tokens, 0),
             requests_limit=self.limits.requests,
             requests_free=max(self.limits.requests - self.requests, 0),
             drain_s=self.tokens / rate if rate else None if self.tokens else 0.0,
@@ -111,9 +111,9 @@ class Admission:
         return min(tokens, self.limits.tokens // 2)
 
     def _refuse_without_room(self, tokens: int, caller: Caller) -> None:
-        part = 0.5 if caller.is_new and self._expected() else _LAST if caller.is_at_last else 1.0
+        part = 0.5 if caller.retries == 0 and self._expected() else _LAST if caller.is_last_attempt else 1.0
         if not self._holds(tokens, part) and not (self._holds(tokens, 2.0) and self._is_owed(tokens, caller)):
-            raise Overloaded(f"the queue of {self._model} is full", self._appointment_s(tokens), self.room())
+            raise Overloaded(f"the queue of {self._model} is full", self._appointment_s(tokens), self.capacity())
 
     def _holds(self, tokens: int, part: float) -> bool:
         """Tell whether so many more tokens, and a request, make no more than this part of the limits."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from nearfar.core.caller import ANYBODY, Caller
+from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.errors import EngineError, ModelNotReady, ServingError
 from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.batching import padded_tokens
@@ -150,7 +150,7 @@ class Lane:
         rows: Sequence[Row],
         call: Call | None = None,
         watch: Stopwatch | None = None,
-        caller: Caller = ANYBODY,
+        caller: Caller = ANONYMOUS,
     ) -> Results:
         """Run the rows and give (B, D) vectors, (B,) or (B, labels) logits, or (B,) objects, in their order.
 

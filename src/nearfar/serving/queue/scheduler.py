@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.caller import ANYBODY, Caller
+from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.types import Representation
 from nearfar.engines.common.prefixes import costs
 from nearfar.serving.queue.batching import pack, plan
@@ -71,11 +71,11 @@ class Ticket:
         watch: Stopwatch | None = None,
         *,
         shares: bool = False,
-        caller: Caller = ANYBODY,
+        caller: Caller = ANONYMOUS,
     ) -> None:
         self.call = call
         self.caller = caller.name
-        self.weight = caller.weight
+        self.weight = caller.token_weight
         self.watch = watch or Stopwatch()
         self.watch.submitted()
         places: dict[int, list[int]] = {}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from nearfar.core.settings import ModelSettings, Settings
-    from nearfar.core.types import ModelInfo, ModelState, Room, Task
+    from nearfar.core.types import ModelInfo, ModelState, QueueCapacity, Task
     from nearfar.telemetry.events import Observer, QueueDepth
 
 _log = logging.getLogger(__name__)
@@ -188,10 +188,10 @@ class Fleet:
         except WrongTask:
             return None
 
-    def room(self, name: str) -> Room | None:
+    def queue_capacity(self, name: str) -> QueueCapacity | None:
         """Tell how full the queue is of the model with this name; None where it isn't in memory."""
         slot = self._names.own(name)
-        return slot.model.lane.admission.room() if slot and slot.model else None
+        return slot.model.lane.admission.capacity() if slot and slot.model else None
 
     @property
     def is_opening(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.caller import ANYBODY, Caller
+from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.errors import EngineUnavailable, Overloaded
 from nearfar.core.settings import Dtype, OnOverflow
 from nearfar.core.types import ModelInfo
@@ -48,7 +48,7 @@ class Model(Struct, frozen=True, kw_only=True):
     lane: Lane
     on_overflow: OnOverflow
     watch: Stopwatch = msgspec.field(default_factory=Stopwatch)
-    caller: Caller = ANYBODY
+    caller: Caller = ANONYMOUS
 
     async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
         """Let the lane run the rows, and the watch hear of it. Gives and raises what ``Lane.submit`` does.
@@ -56,11 +56,11 @@ class Model(Struct, frozen=True, kw_only=True):
         Raises Overloaded as well where the caller has used up what they may.
         """
         tokens = sum(len(row.ids) for row in rows)
-        self.caller.allowance.spend(tokens)
+        self.caller.rate_limit.spend(tokens)
         try:
             return await self.lane.submit(rows, call, self.watch, self.caller)
         except Overloaded:
-            self.caller.allowance.give_back(tokens)
+            self.caller.rate_limit.refund(tokens)
             raise
 
 
