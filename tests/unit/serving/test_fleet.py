@@ -388,7 +388,7 @@ async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_
     said = json.loads((folder / "tokenizer_config.json").read_text())
     lay(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
 
-    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token asks")):
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token is set")):
         async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):
             pass
 
