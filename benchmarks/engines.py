@@ -29,7 +29,7 @@ from workloads import texts
 from nearfar.core.errors import SetupError
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.batching import pack, plan
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     if obstacle := kind.obstacle("cpu"):
         return obstacle
     recipe = read_recipe(folder)
-    tokens = Tokens(folder, recipe)
-    probes = tokens.probes()
+    tokens = TextEncoder(folder, recipe)
+    probes = tokens.sample_rows()
     before, started = resident_mib(), time.perf_counter()
     try:
         engine = kind.open(
@@ -118,7 +118,7 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     return Contender(f"nearfar {name} {dtype}", f"{info.parallel} at once; {info.dtype_reason}", embed, opening, rate)
 
 
-def _rate(embed: Embed, tokens: Tokens) -> float:
+def _rate(embed: Embed, tokens: TextEncoder) -> float:
     """Give the tokens/s of a first try."""
     few = texts("S", 16)
     started = time.perf_counter()
@@ -237,7 +237,7 @@ def main() -> None:
         opened = "this processor has no bfloat16" if slow else open_engine(name, dtype, folder, RESULTS / "cache")
         print(f"{name} {dtype}: {opened if isinstance(opened, str) else opened.about}")
         contenders += [] if isinstance(opened, str) else [opened]
-    tokens = Tokens(folder, read_recipe(folder))
+    tokens = TextEncoder(folder, read_recipe(folder))
     lengths = {
         name: statistics.mean(len(row.ids) for row in tokens.encode(texts(name, COUNTS[name]))) for name in COUNTS
     }

@@ -23,7 +23,7 @@ from tables import figure, table, write_json
 
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.engines.common.prefixes import costs
-from nearfar.models.recipe.llm_reranker import Answer, Judge, Question
+from nearfar.models.recipe.llm_reranker import AnswerTokens, LlmReranker, PairPrompt
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.batching import pack, plan
@@ -65,7 +65,7 @@ def write_model(folder: Path, hidden: int, layers: int) -> Recipe:
     )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    judge = Judge(Question(texts=("{query}{document}",)), Answer(5, 6))
+    judge = LlmReranker(PairPrompt(segments=("{query}{document}",)), AnswerTokens(5, 6))
     return Recipe(
         architecture="Qwen3ForCausalLM",
         model_type="qwen3",
@@ -73,7 +73,7 @@ def write_model(folder: Path, hidden: int, layers: int) -> Recipe:
         max_tokens=4096,
         hidden_size=hidden,
         pad_token_id=0,
-        judge=judge,
+        llm_reranker=judge,
     )
 
 

@@ -19,7 +19,7 @@ from workloads import texts
 
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.batching import plan
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,7 +32,7 @@ def embed(folder: Path, chosen: list[str]) -> Array:
     """Give (N, D) vectors of the folder on MLX."""
     recipe = read_recipe(folder)
     engine = installed_engines()["mlx"].open(EngineOrder(folder=folder, recipe=recipe, device="auto", dtype="auto"))
-    rows = Tokens(folder, recipe).encode(chosen)
+    rows = TextEncoder(folder, recipe).encode(chosen)
     found = np.empty((len(rows), recipe.dim), dtype=np.float32)
     for group in plan([len(row.ids) for row in rows], engine.info.batch_tokens, engine.info.most_padding):
         found[group] = engine.embed([rows[at] for at in group])

@@ -18,7 +18,7 @@ from transformers import AutoModel
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +35,11 @@ TEXTS = [*varied_texts(30), "x", f"{HEAD} while", f"{HEAD} ? !", f"{HEAD} x", "t
 
 def open_folder(
     folder: Path, engine: str, dtype: Dtype = "float32", cache: Path | None = None
-) -> tuple[Engine, Tokens]:
+) -> tuple[Engine, TextEncoder]:
     recipe = read_recipe(folder)
-    tokens = Tokens(folder, recipe)
+    tokens = TextEncoder(folder, recipe)
     order = EngineOrder(
-        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.probes(), cache=cache, threads=2
+        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.sample_rows(), cache=cache, threads=2
     )
     return installed_engines()[engine].open(order), tokens
 

@@ -133,7 +133,7 @@ class TestWhichAreKnown:
     def test_another_kind_of_model_is_not_asked_whatever_its_name(self, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path / "bert-like-qwen3-reranker", "bert", labels=1)
 
-        assert read_recipe(folder).judge is None
+        assert read_recipe(folder).llm_reranker is None
 
     @pytest.mark.parametrize(("judge", "words"), [("qwen3-reranker", "yes and no"), ("bge-reranker-v2-gemma", "Yes")])
     def test_a_vocabulary_without_the_words_is_refused(self, judge: str, words: str, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ class TestTexts:
 
         assert question_of_the_page(folder, judge, QUERY, LONG) == row.ids
         assert len(row.ids) == tokens.max_tokens
-        assert row.cut > 0
+        assert row.truncated_tokens > 0
 
     @pytest.mark.parametrize("judge", JUDGES)
     def test_of_queries_are_kept_whole_up_to_half_of_the_room(self, judge: str, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ class TestTexts:
         fox = max(set(shorter.ids), key=shorter.ids.count)
         assert half - 3 <= longer.ids.count(fox) * word <= half + 3
         assert alone.ids.count(fox) * word >= 2 * half - 10
-        assert longer.cut > alone.cut > 0
+        assert longer.truncated_tokens > alone.truncated_tokens > 0
 
     @pytest.mark.parametrize("judge", JUDGES)
     def test_of_a_document_keep_to_its_own_limit(self, judge: str, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ class TestTexts:
 
         [empty] = tokens.encode_pairs("fox", [""], None)
         assert len(empty.ids) + 7 == len(cut.ids)
-        assert len(whole.ids) - len(cut.ids) == cut.cut
+        assert len(whole.ids) - len(cut.ids) == cut.truncated_tokens
 
     @pytest.mark.parametrize("judge", JUDGES)
     def test_an_instruction_without_end_is_refused(self, judge: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from nearfar.engines.base import RowsTooLarge
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.memory import in_parts
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneLimits
 from nearfar.telemetry.metrics import Metrics
@@ -166,7 +166,7 @@ class TestInItsLane:
         engine: Any = await lane.open(lambda: kind.open(order), order.probes[0])
         engine._network = slow = Slow(engine._network)
         try:
-            yield lane, Opened(folder, Tokens(folder, order.recipe), engine), slow
+            yield lane, Opened(folder, TextEncoder(folder, order.recipe), engine), slow
         finally:
             slow.go.set()
             await lane.close()

@@ -17,7 +17,7 @@ from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsErro
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.quantizing import Way, quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
-from nearfar.models.reading.families import known_by
+from nearfar.models.reading.families import find_family
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def known_prompts(name: str) -> dict[str, str]:
-    known = known_by(name)
+    known = find_family(name)
     assert known
     assert known.prompts
     return known.prompts

@@ -25,7 +25,7 @@ from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ RERANKERS = ("bert", "xlm-roberta", "roberta", "modernbert", "distilbert", "mpne
 
 
 class Opened(NamedTuple):
-    tokens: Tokens
+    tokens: TextEncoder
     engine: Engine
     torch: TorchEngine
 
@@ -52,13 +52,13 @@ class Opened(NamedTuple):
 
 def order_of(folder: Path, cache: Path | None = None, dtype: Dtype = "float32") -> EngineOrder:
     recipe = read_recipe(folder)
-    probes = Tokens(folder, recipe).probes()
+    probes = TextEncoder(folder, recipe).sample_rows()
     return EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache=cache)
 
 
 def open_both(folder: Path, cache: Path | None = None) -> Opened:
     order = order_of(folder, cache)
-    return Opened(Tokens(folder, order.recipe), kind.open(order), TorchEngine(order))
+    return Opened(TextEncoder(folder, order.recipe), kind.open(order), TorchEngine(order))
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,11 @@ from nearfar.engines.openvino.forward import computes
 from nearfar.engines.common.precision import measure_loss
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 found = find_builtin()
 recipe = read_recipe(found.folder)
-probes = Tokens(found.folder, recipe).probes()
+probes = TextEncoder(found.folder, recipe).sample_rows()
 order = EngineOrder(
     folder=found.folder, recipe=recipe, device="cpu", dtype="float32", probes=probes, cache=Path(sys.argv[1])
 )
@@ -284,7 +284,7 @@ class TestPrecision:
     def test_int8_says_what_it_costs(self) -> None:
         folder = find_builtin().folder
         engine = kind.open(order_of(folder, dtype="int8"))
-        rows = Tokens(folder, read_recipe(folder)).encode([text[:200] for text in TEXTS[:30]])
+        rows = TextEncoder(folder, read_recipe(folder)).encode([text[:200] for text in TEXTS[:30]])
         exact = kind.open(order_of(folder)).embed(rows)
 
         loss = measure_loss(exact, engine.embed(rows))

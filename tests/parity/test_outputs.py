@@ -19,7 +19,7 @@ from transformers import AutoModel
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,13 @@ class Here:
 
     def __init__(self, folder: Path, engine: str, cache: Path | None = None) -> None:
         self.recipe = read_recipe(folder)
-        self.tokens = Tokens(folder, self.recipe)
+        self.tokens = TextEncoder(folder, self.recipe)
         order = EngineOrder(
             folder=folder,
             recipe=self.recipe,
             device="cpu",
             dtype="float32",
-            probes=self.tokens.probes(),
+            probes=self.tokens.sample_rows(),
             cache=cache,
             threads=1,
         )

@@ -20,7 +20,7 @@ from nearfar.engines.torch.attention import Pattern, Run, _parts
 from nearfar.engines.torch.packing import lay as lay_out
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.scheduler import Budget, Round, Ticket
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ async def test_a_request_s_batches_hold_as_many_rows_as_its_head_leaves_room_for
 def test_a_judge_s_question_is_the_head(tmp_path: Path) -> None:
     """All that stands before the document, the query too."""
     opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), None)
-    tokens = Tokens(opened.order.folder, opened.order.recipe)
+    tokens = TextEncoder(opened.order.folder, opened.order.recipe)
     rows = tokens.encode_pairs(QUERY, ["x", "a", "fox"], None)
     [empty] = tokens.encode_pairs(QUERY, [""], None)
 

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,8 @@ def by_transformers(folder: Path, recipe: Recipe, rows: list[Row]) -> np.ndarray
 def works(folder: Path, engine: str) -> bool:
     """Tell whether the engine gives transformers' numbers; False where it refuses. Anything else fails the test."""
     recipe = read_recipe(folder)
-    tokens = Tokens(folder, recipe)
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.probes())
+    tokens = TextEncoder(folder, recipe)
+    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
     try:
         opened = installed_engines()[engine].open(order)
     except EngineUnavailable:
@@ -109,8 +109,8 @@ KINDS: dict[str, tuple[list[str], Callable[[Path, str], object]]] = {
 def runs(folder: Path, engine: str) -> bool:
     """Tell whether the engine opens the folder and answers."""
     recipe = read_recipe(folder)
-    tokens = Tokens(folder, recipe)
-    probes = tokens.probes()
+    tokens = TextEncoder(folder, recipe)
+    probes = tokens.sample_rows()
     order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=probes)
     try:
         opened = installed_engines()[engine].open(order)

@@ -26,7 +26,7 @@ from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ RERANKERS = ("bert", "xlm-roberta", "roberta", "modernbert", "distilbert", "mpne
 
 class Opened(NamedTuple):
     recipe: Recipe
-    tokens: Tokens
+    tokens: TextEncoder
     engine: TorchEngine
 
     def embed(self, texts: Sequence[str], prompt: str = "") -> FloatArray:
@@ -67,7 +67,7 @@ class Opened(NamedTuple):
 def open_folder(folder: Path, dtype: Dtype = "float32", device: Device = "cpu") -> Opened:
     recipe = read_recipe(folder)
     engine = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device=device, dtype=dtype))
-    return Opened(recipe, Tokens(folder, recipe), engine)
+    return Opened(recipe, TextEncoder(folder, recipe), engine)
 
 
 def cosines(ours: FloatArray, theirs: FloatArray) -> FloatArray:
@@ -90,7 +90,7 @@ def texts_around_the_limit(opened: Opened) -> list[str]:
     for at in range(1, 2 * limit):
         text = "".join("!?,;"[i % 4] for i in range(at))
         row = opened.tokens.encode([text])[0]
-        lengths[len(row.ids) + row.cut] = text
+        lengths[len(row.ids) + row.truncated_tokens] = text
     return [lengths[limit + over] for over in (-1, 0, 1, 9)]
 
 
@@ -359,8 +359,8 @@ class TestRerankers:
     def test_pairs_with_and_without_type_ids_share_a_batch(self, rerankers: Callable[[str], Path]) -> None:
         opened = open_folder(rerankers("bert"))
         (row,) = opened.tokens.encode_pairs(QUERY, ["the dog"], None)
-        untyped = Row(row.ids, None, row.content, row.cut)
-        zeros = Row(row.ids, [0] * len(row.ids), row.content, row.cut)
+        untyped = Row(row.ids, None, row.token_count, row.truncated_tokens)
+        zeros = Row(row.ids, [0] * len(row.ids), row.token_count, row.truncated_tokens)
 
         mixed = opened.engine.score([row, untyped])
 

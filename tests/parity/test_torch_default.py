@@ -12,7 +12,7 @@ from checkpoints import FAMILIES, write_transformer
 from nearfar.engines.base import EngineOrder
 from nearfar.engines.torch import kind
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def test_an_open_models_numbers_do_not_depend_on_torchs_default_precision(
 ) -> None:
     folder = write_transformer(tmp_path / "model", family, labels=labels)
     recipe = read_recipe(folder)
-    rows = Tokens(folder, recipe).probes()
+    rows = TextEncoder(folder, recipe).sample_rows()
     engine = kind.open(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=rows))
     run = engine.score if labels else engine.embed
     expected = run(rows)

@@ -23,7 +23,7 @@ from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +192,7 @@ class TestThreads:
         found = find_builtin().folder
         recipe = read_recipe(found)
         engine = TorchEngine(EngineOrder(folder=found, recipe=recipe, device="cpu", dtype="float32", threads=2))
-        probes = Tokens(found, recipe).probes()
+        probes = TextEncoder(found, recipe).sample_rows()
         batches = [probes[at:] + probes[:at] for at in range(len(probes))]
         expected = [engine.embed(batch) for batch in batches]
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from nearfar.engines.base import EngineOrder, installed_engines
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ _ADDED = ["?\n", "\n\n", "yes", "no", "Yes", "<bos>", "<|im_start|>", "<|im_end|
 
 class Opened(NamedTuple):
     order: EngineOrder
-    tokens: Tokens
+    tokens: TextEncoder
     engine: Engine | None
 
     def rows(self, documents: Sequence[str], instruction: str | None = None) -> list[Row]:
@@ -77,8 +77,8 @@ class Opened(NamedTuple):
 def open_judge(folder: Path, engine: str | None, name: str = "") -> Opened:
     """Open the folder on the engine called so, or only its files."""
     recipe = read_recipe(folder, name=name)
-    tokens = Tokens(folder, recipe)
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.probes())
+    tokens = TextEncoder(folder, recipe)
+    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
     return Opened(order, tokens, installed_engines()[engine].open(order) if engine else None)
 
 

@@ -15,7 +15,7 @@ from nearfar.engines.base import EngineOrder
 from nearfar.engines.mlx import kind
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ MIXED = [*TEXTS[:20], "x", "the fox", *TEXTS[25:60]]  # from one token to far mo
 
 class Opened(NamedTuple):
     folder: Path
-    tokens: Tokens
+    tokens: TextEncoder
     engine: MlxEngine
 
     def rows(self, texts: Sequence[str]) -> list[Row]:
@@ -48,14 +48,14 @@ class Opened(NamedTuple):
 
 def order_of(folder: Path, dtype: Dtype = "float32") -> EngineOrder:
     recipe = read_recipe(folder)
-    probes = Tokens(folder, recipe).probes()
+    probes = TextEncoder(folder, recipe).sample_rows()
     return EngineOrder(folder=folder, recipe=recipe, device=DEVICE, dtype=dtype, probes=probes)
 
 
 def open_mlx(folder: Path, dtype: Dtype = "float32") -> Opened:
     order = order_of(folder, dtype)
     engine: Any = kind.open(order)
-    return Opened(folder, Tokens(folder, order.recipe), engine)
+    return Opened(folder, TextEncoder(folder, order.recipe), engine)
 
 
 def by_torch(opened: Opened, rows: Sequence[Row]) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nearfar.engines.base import EngineOrder, choose_engines
 from nearfar.models.hub.checkpoint import Hub, find_checkpoint
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[
         recipe=recipe,
         device=settings.device,
         dtype="float32",
-        probes=Tokens(checkpoint.folder, recipe).probes(),
+        probes=TextEncoder(checkpoint.folder, recipe).sample_rows(),
     )
     chosen = Way(**way)
     kind = f"{chosen.checked()['bits']}bit" if chosen.mode == "affine" else chosen.mode

@@ -34,7 +34,7 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
     served; EngineUnavailable without torch.
     """
     choose_engines("torch", settings.device)
-    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline, pickles=True)
+    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline, include_pickles=True)
     checkpoint = find_checkpoint(settings.models[0].name, hub)
     source, target = checkpoint.folder, out or Path(f"{checkpoint.name.rpartition('/')[2]}-safetensors")
     files = [file for file in sorted(source.rglob("*")) if file.is_file()]

@@ -146,7 +146,7 @@ class Service:
             _refuse_showing(_size(texts))
             found = await self._tokenising.run(
                 _size(texts),
-                lambda: tuple(TokenizedText(text, model.tokens.pieces(text, special=job.special)) for text in texts),
+                lambda: tuple(TokenizedText(text, model.tokens.tokenize(text, special=job.special)) for text in texts),
             )
             return Tokenized(model=model.info.name, texts=found, max_tokens=model.info.max_tokens)
 
@@ -238,7 +238,7 @@ class Service:
         return found
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
-        each = tuple((len(row.ids), row.cut) for row in rows)
+        each = tuple((len(row.ids), row.truncated_tokens) for row in rows)
         usage = Usage(tokens=sum(read for read, _ in each), truncated_tokens=sum(cut for _, cut in each), each=each)
         self._observer.tokens_counted(model.info.name, usage.tokens, usage.truncated_tokens)
         return usage

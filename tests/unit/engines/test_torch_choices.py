@@ -24,7 +24,7 @@ from nearfar.engines.transformer.module import load_transformer
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ class TestDtype:
     def test_auto_on_this_machine_says_what_it_did_and_keeps_the_numbers(self) -> None:
         folder = find_builtin().folder
         recipe = read_recipe(folder)
-        probes = Tokens(folder, recipe).probes()
+        probes = TextEncoder(folder, recipe).sample_rows()
         exact = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32"))
 
         engine = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes))
@@ -99,7 +99,7 @@ class TestDtype:
         """
         folder = find_builtin().folder
         recipe = read_recipe(folder)
-        probes = Tokens(folder, recipe).probes()
+        probes = TextEncoder(folder, recipe).sample_rows()
         order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes)
         exact = TorchEngine(structs.replace(order, dtype="float32")).embed(probes)
         plain_s = {torch.float32: 9.0, torch.bfloat16: 0.2}

@@ -50,7 +50,7 @@ UNWANTED = {
 
 
 class StandIn:
-    """A hub of one model, whose branches can be moved, whose answers can be spoiled, and which keeps every request."""
+    """A hub of one model, whose branches can be moved, whose answers can be corrupt_files, and which keeps every request."""
 
     def __init__(self) -> None:
         self.refs = {"main": OLD, "v1": OLD, "refs/pr/1": NEW}
@@ -185,12 +185,12 @@ def stand_in() -> Iterator[StandIn]:
 
 @pytest.fixture
 def hub(stand_in: StandIn, tmp_path: Path) -> Hub:
-    return Hub(endpoint=stand_in.endpoint, cache=tmp_path / "cache")
+    return Hub(endpoint=stand_in.endpoint, cache_dir=tmp_path / "cache")
 
 
 @pytest.fixture
 def offline(hub: Hub) -> Hub:
-    return Hub(endpoint=hub.endpoint, cache=hub.cache, offline=True)
+    return Hub(endpoint=hub.endpoint, cache_dir=hub.cache_dir, offline=True)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -200,7 +200,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 class TestBuiltin:
     @pytest.mark.parametrize("name", BUILTIN_NAMES)
     def test_it_is_found_under_each_of_its_names_without_a_hub(self, name: str, tmp_path: Path) -> None:
-        found = find_checkpoint(name, Hub(endpoint="http://127.0.0.1:9", cache=tmp_path, offline=True))
+        found = find_checkpoint(name, Hub(endpoint="http://127.0.0.1:9", cache_dir=tmp_path, offline=True))
 
         assert find_builtin() == found
         assert (BUILTIN_NAMES[0], "builtin") == (found.name, found.source)
@@ -388,7 +388,7 @@ class TestDownload:
 
         first = find_checkpoint(REPO, hub)
         stand_in.refs["main"] = NEW
-        snapshot_download(REPO, cache_dir=hub.cache, endpoint=hub.endpoint)
+        snapshot_download(REPO, cache_dir=hub.cache_dir, endpoint=hub.endpoint)
 
         second = find_checkpoint(REPO, hub)
 
@@ -399,7 +399,7 @@ class TestDownload:
         served = find_checkpoint(REPO, hub)
         assert "pytorch_model.bin" not in stand_in.downloads()
 
-        found = find_checkpoint(REPO, Hub(endpoint=hub.endpoint, cache=hub.cache, pickles=True))
+        found = find_checkpoint(REPO, Hub(endpoint=hub.endpoint, cache_dir=hub.cache_dir, include_pickles=True))
 
         assert (found.folder / "pytorch_model.bin").is_file()
         assert served.revision == found.revision
@@ -467,7 +467,7 @@ class TestOffline:
     ) -> None:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(REPO, cache_dir=hub.cache, endpoint=hub.endpoint, allow_patterns=patterns)
+        snapshot_download(REPO, cache_dir=hub.cache_dir, endpoint=hub.endpoint, allow_patterns=patterns)
         stand_in.requests.clear()
 
         found = find_checkpoint(REPO, offline)
@@ -564,7 +564,7 @@ class TestFailure:
 from pathlib import Path
 from nearfar.models.hub.checkpoint import Hub, find_checkpoint
 try:
-    find_checkpoint({REPO!r}, Hub(endpoint={stand_in.endpoint!r}, cache=Path({str(hub.cache)!r})))
+    find_checkpoint({REPO!r}, Hub(endpoint={stand_in.endpoint!r}, cache_dir=Path({str(hub.cache_dir)!r})))
 except Exception as error:
     print(f"{{type(error).__name__}}: {{error}}")
 """

@@ -10,8 +10,8 @@ from checkpoints import CORPUS, Words, make_tokenizer
 from nearfar.core.types import Keep
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.chunking import Chunking, Room
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.chunking import Chunking, TokenBudget
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,40 +35,40 @@ WORDS = ["quick", "brown", "jumps", "over", "lazy", "while", "slow", "turtle", "
 
 
 @pytest.fixture(params=["builtin", *KINDS])
-def tokens(request: pytest.FixtureRequest, tmp_path: Path) -> Tokens:
+def tokens(request: pytest.FixtureRequest, tmp_path: Path) -> TextEncoder:
     if request.param == "builtin":
-        return Tokens(find_builtin().folder, RECIPE)
+        return TextEncoder(find_builtin().folder, RECIPE)
     make_tokenizer(request.param).save_pretrained(tmp_path)
-    return Tokens(tmp_path, RECIPE)
+    return TextEncoder(tmp_path, RECIPE)
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> Tokens:
+def words(tmp_path: Path) -> TextEncoder:
     make_tokenizer("pieces").save_pretrained(tmp_path)
-    return Tokens(tmp_path, RECIPE)
+    return TextEncoder(tmp_path, RECIPE)
 
 
-def room_of(tokens: Tokens, size: int) -> Room:
-    return tokens.room_after("")._replace(size=size)
+def room_of(tokens: TextEncoder, size: int) -> TokenBudget:
+    return tokens.budget_after_prompt("")._replace(max_tokens=size)
 
 
 @pytest.mark.parametrize("keep", KEEP)
 @pytest.mark.parametrize("size", [8, 9, 16])
-def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: Keep, tokens: Tokens) -> None:
+def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: Keep, tokens: TextEncoder) -> None:
     room = room_of(tokens, size)
 
     for text in TEXTS:
-        found = tokens.chunk(text, room, Chunking(most=1000, keep=keep))
+        found = tokens.chunk(text, room, Chunking(max_chunks=1000, keep=keep))
 
         assert text == "".join(found.texts)
-        assert 0 == found.cut
+        assert 0 == found.truncated_tokens
         assert all(room.count(piece) <= size for piece in found.texts)
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(keep: Keep, tokens: Tokens) -> None:
+def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(keep: Keep, tokens: TextEncoder) -> None:
     for text in TEXTS:
-        found = tokens.chunk(text, room_of(tokens, 1), Chunking(most=1000, keep=keep))
+        found = tokens.chunk(text, room_of(tokens, 1), Chunking(max_chunks=1000, keep=keep))
 
         assert text == "".join(found.texts)
         assert all(found.texts)
@@ -77,42 +77,42 @@ def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(kee
 @pytest.mark.parametrize(
     ("how", "expected", "cut"),
     [
-        (Chunking(most=2), ["quick brown", " jumps over"], 5),
-        (Chunking(most=2, keep="end"), [" slow turtle", " sleeps ."], 6),
-        (Chunking(most=9, limit=3), ["quick brown", " jumps"], 6),
-        (Chunking(most=9, limit=3, keep="end"), [" turtle", " sleeps ."], 7),
-        (Chunking(most=1, limit=1), ["quick"], 8),
+        (Chunking(max_chunks=2), ["quick brown", " jumps over"], 5),
+        (Chunking(max_chunks=2, keep="end"), [" slow turtle", " sleeps ."], 6),
+        (Chunking(max_chunks=9, max_tokens=3), ["quick brown", " jumps"], 6),
+        (Chunking(max_chunks=9, max_tokens=3, keep="end"), [" turtle", " sleeps ."], 7),
+        (Chunking(max_chunks=1, max_tokens=1), ["quick"], 8),
         (Chunking(keep="end"), [" sleeps ."], 8),
     ],
 )
-def test_a_piece_is_as_much_as_fits(how: Chunking, expected: list[str], cut: int, words: Tokens) -> None:
+def test_a_piece_is_as_much_as_fits(how: Chunking, expected: list[str], cut: int, words: TextEncoder) -> None:
     text = " ".join(WORDS) + (" ." if how.keep == "end" else "")
 
     found = words.chunk(text, room_of(words, 2), how)
 
     assert expected == found.texts
-    assert (len(text.split()), cut) == (found.content, found.cut)
+    assert (len(text.split()), cut) == (found.token_count, found.truncated_tokens)
 
 
-def test_a_piece_that_has_more_tokens_alone_ends_earlier(words: Tokens) -> None:
+def test_a_piece_that_has_more_tokens_alone_ends_earlier(words: TextEncoder) -> None:
     """The end of a word has other tokens at the start of a piece."""
     text = "sleeping " * 4
     room = room_of(words, 3)
 
-    found = words.chunk(text, room, Chunking(most=100))
+    found = words.chunk(text, room, Chunking(max_chunks=100))
 
     assert text == "".join(found.texts)
     assert max(map(room.count, found.texts)) <= 3
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_of_a_huge_text_no_more_is_read_than_needed(keep: Keep, words: Tokens) -> None:
+def test_of_a_huge_text_no_more_is_read_than_needed(keep: Keep, words: TextEncoder) -> None:
     text = "quick " * 100_000
 
-    some = words.chunk(text, room_of(words, 40), Chunking(most=10, keep=keep))
-    most = words.chunk(text, room_of(words, 40), Chunking(most=1000, keep=keep))
+    some = words.chunk(text, room_of(words, 40), Chunking(max_chunks=10, keep=keep))
+    most = words.chunk(text, room_of(words, 40), Chunking(max_chunks=1000, keep=keep))
 
     assert [10, 1000] == [len(some.texts), len(most.texts)]
     assert 10 * 40 == len("".join(some.texts).split())
-    assert some.content < most.content == 100_000
-    assert 60_000 == most.cut
+    assert some.token_count < most.token_count == 100_000
+    assert 60_000 == most.truncated_tokens

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import HIDDEN, lay, write_transformer
 
 from nearfar.core.errors import CheckpointError, InputError
-from nearfar.models.reading.families import KNOWN, Known, known_by
+from nearfar.models.reading.families import FAMILIES, FamilyDefaults, find_family
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
@@ -38,7 +38,7 @@ README = Path(__file__).parents[3] / "README.md"
     ],
 )
 def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
-    known = known_by(name)
+    known = find_family(name)
 
     assert known
     assert pooling == known.pooling
@@ -63,7 +63,7 @@ def test_names_that_converted_folders_go_by(name: str, pooling: str) -> None:
     ],
 )
 def test_what_stands_before_a_query(name: str, query: str) -> None:
-    known = known_by(name)
+    known = find_family(name)
 
     assert known
     assert query == known.prompts["query"]
@@ -87,7 +87,7 @@ def test_what_stands_before_a_query(name: str, query: str) -> None:
     ],
 )
 def test_what_stands_before_other_texts(name: str, role: str, prompt: str) -> None:
-    known = known_by(name)
+    known = find_family(name)
 
     assert known
     assert prompt == known.prompts[role]
@@ -108,7 +108,7 @@ def test_what_stands_before_other_texts(name: str, role: str, prompt: str) -> No
 def test_what_a_folder_without_sentence_transformers_files_would_lose(
     name: str, limit: int | None, normalize: bool
 ) -> None:
-    known = known_by(name)
+    known = find_family(name)
 
     assert known
     assert (limit, normalize) == (known.max_tokens, known.normalize)
@@ -163,7 +163,7 @@ def test_the_file_of_the_pooling_may_be_missing_where_the_family_is_known(tmp_pa
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "my-model", "cambridge-model", ""])
 def test_other_names_are_nobody_s(name: str) -> None:
-    assert known_by(name) is None
+    assert find_family(name) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_bare_folder_is_run_as_its_family_is_and_says_so(name: str, prompts: d
 
     recipe = read_recipe(folder, name=f"mlx-community/{name}")
 
-    known = known_by(name)
+    known = find_family(name)
     assert known
     assert (known.pooling,) == recipe.pooling
     assert f"as {known.source}, by its name; the folder has no modules.json" == recipe.pooling_source
@@ -229,7 +229,7 @@ def test_what_transformers_would_leave_out_without_a_word_is_refused(
         read_recipe(folder)
 
 
-def _takes_instructions(known: Known) -> bool:
+def _takes_instructions(known: FamilyDefaults) -> bool:
     recipe = Recipe(architecture="", model_type="", task="embed", max_tokens=64, hidden_size=8, prompts=known.prompts)
     try:
         return "Find the law." in choose_prompt(recipe, None, "query", "Find the law.")
@@ -240,7 +240,7 @@ def _takes_instructions(known: Known) -> bool:
 def test_the_readme_s_table_is_the_registry() -> None:
     words = {"cls": "first token", "mean": "mean", "lasttoken": "last token"}
     rows: dict[tuple[str, str, str], list[str]] = {}
-    for known in KNOWN:
+    for known in FAMILIES:
         instructed = "yes" if _takes_instructions(known) else "–"
         row = (words[known.pooling], ", ".join(known.prompts) or "–", instructed)
         rows.setdefault(row, []).append(known.source.rpartition("/")[2])

@@ -8,9 +8,9 @@ import pytest
 from checkpoints import lay, write_transformer
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.reading.families import KNOWN, known_by
+from nearfar.models.reading.families import FAMILIES, find_family
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def step(kind: str, path: str = "") -> dict[str, str]:
 
 def published(name: str) -> dict[str, object]:
     """Give the files of a model as its authors published it, but for its numbers."""
-    known = known_by(name)
+    known = find_family(name)
     assert known
     decodes = known.pooling == "lasttoken"
     modules = [step("Transformer"), step("Pooling", "1_Pooling")]
@@ -78,7 +78,7 @@ def published(name: str) -> dict[str, object]:
             "hidden_size": 8,
             "max_position_embeddings": POSITIONS,
         }
-        | ({"is_causal": False} if known.looks_ahead else {}),
+        | ({"is_causal": False} if known.bidirectional else {}),
         "model.safetensors": b"",
         "1_Pooling/config.json": {"word_embedding_dimension": 8, "pooling_mode": known.pooling},
         "config_sentence_transformers.json": {"prompts": known.prompts},
@@ -86,7 +86,7 @@ def published(name: str) -> dict[str, object]:
         "tokenizer_config.json": {"model_max_length": POSITIONS},
         "special_tokens_map.json": {"pad_token": "[PAD]"},
     }
-    if known.has_more:
+    if known.has_dense_layers:
         modules.append(step("Dense", "2_Dense"))
         files |= {"2_Dense/config.json": {"in_features": 8, "out_features": 4}, "2_Dense/model.safetensors": b""}
     if known.normalize:
@@ -107,7 +107,7 @@ def numbers(recipe: Recipe) -> tuple[object, ...]:
 
 
 def test_the_names_are_one_of_each_family() -> None:
-    assert [known.source for known in KNOWN] == [known.source for name in NAMES if (known := known_by(name))]
+    assert [known.source for known in FAMILIES] == [known.source for name in NAMES if (known := find_family(name))]
 
 
 @pytest.mark.parametrize("missing", [None, *OPTIONAL])
@@ -128,10 +128,10 @@ def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(
         refused = ""
         assert expected == numbers(recipe)
 
-    known = known_by(name)
+    known = find_family(name)
     assert known
     needed = missing in {"modules.json", "1_Pooling/config.json"} or (missing or "").startswith("2_Dense")
-    assert bool(refused) == (known.has_more and needed)
+    assert bool(refused) == (known.has_dense_layers and needed)
     assert not refused or "download" in refused
 
 
@@ -139,12 +139,12 @@ def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(
 def test_a_bare_folder_is_run_as_the_published_one(name: str, tmp_path: Path) -> None:
     """Only the transformer and its tokenizer: what a conversion to another format often leaves."""
     files = published(name)
-    known = known_by(name)
+    known = find_family(name)
     assert known
     expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
     bare = lay(tmp_path / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
 
-    if known.has_more:
+    if known.has_dense_layers:
         with pytest.raises(CheckpointError, match=r"has more layers than its pooling; download"):
             read_recipe(bare, name=name)
     else:
@@ -155,7 +155,7 @@ def test_a_bare_folder_is_run_as_the_published_one(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_that_contradicts_its_name_is_followed(name: str, tmp_path: Path) -> None:
-    known = known_by(name)
+    known = find_family(name)
     assert known
     files = published(name) | {
         "modules.json": [step("Transformer"), step("Pooling", "1_Pooling")]
@@ -204,11 +204,11 @@ def test_a_text_has_the_same_ids_without_the_tokenizer_s_lesser_files(
     folder = write_transformer(tmp_path / "model", family)
     lay(folder, {"special_tokens_map.json": {"pad_token": "[PAD]"}})
     texts = ["the quick brown fox", "Straße, naß", ""]
-    expected = Tokens(folder, read_recipe(folder)).encode(texts)
+    expected = TextEncoder(folder, read_recipe(folder)).encode(texts)
 
     (folder / missing).unlink()
 
-    assert expected == Tokens(folder, read_recipe(folder)).encode(texts)
+    assert expected == TextEncoder(folder, read_recipe(folder)).encode(texts)
 
 
 @pytest.mark.parametrize(

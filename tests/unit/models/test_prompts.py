@@ -9,15 +9,15 @@ from checkpoints import lay
 
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.types import Role
-from nearfar.models.reading.embedders import prompts_of
-from nearfar.models.reading.families import KNOWN
+from nearfar.models.reading.embedders import read_prompts
+from nearfar.models.reading.families import FAMILIES
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.prompts import choose_prompt, prompt_for
+from nearfar.models.tokenization.prompts import choose_prompt, find_prompt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nearfar.models.reading.families import Known
+    from nearfar.models.reading.families import FamilyDefaults
 
 FILE = "config_sentence_transformers.json"
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
@@ -87,11 +87,11 @@ class TestRoles:
     def test_a_name_goes_before_a_role(self) -> None:
         assert "title: none | text: " == choose_prompt(recipe_of(GEMMA), "document", "query")
 
-    @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.source)
-    def test_no_family_has_a_prompt_under_another_name_than_a_role_s(self, known: Known) -> None:
+    @pytest.mark.parametrize("known", FAMILIES, ids=lambda known: known.source)
+    def test_no_family_has_a_prompt_under_another_name_than_a_role_s(self, known: FamilyDefaults) -> None:
         """Else nobody who says only what a text is for would get it."""
         assert set(known.prompts) <= set(get_args(Role))
-        assert all(prompt == prompt_for(known.prompts, name) for name, prompt in known.prompts.items())
+        assert all(prompt == find_prompt(known.prompts, name) for name, prompt in known.prompts.items())
 
 
 class TestInstructions:
@@ -137,14 +137,14 @@ class TestInstructions:
 class TestSaid:
     """Who says the prompts: the folder's own file as soon as it has a list, else the family."""
 
-    known = next(known for known in KNOWN if known.source == "BAAI/bge-large-en-v1.5")
+    known = next(known for known in FAMILIES if known.source == "BAAI/bge-large-en-v1.5")
 
     @pytest.mark.parametrize(
         "files", [{}, {FILE: {"__version__": {"sentence_transformers": "2.2.2"}}}, {FILE: {"prompts": None}}], ids=str
     )
     def test_a_folder_that_says_nothing_has_its_family_s(self, files: dict[str, object], tmp_path: Path) -> None:
         """BAAI's own files are of a version that knew no prompts."""
-        said = prompts_of(lay(tmp_path, files), self.known)
+        said = read_prompts(lay(tmp_path, files), self.known)
 
         assert (self.known.prompts, None, "as BAAI/bge-large-en-v1.5, by its name") == said
 
@@ -161,13 +161,13 @@ class TestSaid:
     def test_a_list_of_the_folder_s_own_has_the_last_word(
         self, file: object, prompts: dict[str, str], default: str | None, source: str, tmp_path: Path
     ) -> None:
-        said = prompts_of(lay(tmp_path, {FILE: file}), self.known)
+        said = read_prompts(lay(tmp_path, {FILE: file}), self.known)
 
         assert (prompts, default, source) == said
 
     def test_a_default_that_is_not_there_is_refused_even_where_nothing_is(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=rf"{FILE}: the default prompt 'web' isn't among .*; add it"):
-            prompts_of(lay(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
+            read_prompts(lay(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
 
     def test_where_nobody_says_anything_there_is_no_source(self, tmp_path: Path) -> None:
-        assert ({}, None, "") == prompts_of(tmp_path, None)
+        assert ({}, None, "") == read_prompts(tmp_path, None)

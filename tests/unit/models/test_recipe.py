@@ -417,7 +417,7 @@ class TestReranker:
         recipe = read_recipe(tmp_path)
 
         assert labels == recipe.labels
-        assert not recipe.independent_labels
+        assert not recipe.multi_label
 
     @pytest.mark.parametrize(
         "said",
@@ -429,7 +429,7 @@ class TestReranker:
     def test_labels_may_be_independent_of_each_other(self, said: dict[str, object], tmp_path: Path) -> None:
         lay(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | said})
 
-        assert read_recipe(tmp_path).independent_labels
+        assert read_recipe(tmp_path).multi_label
 
     @pytest.mark.parametrize(
         "said",

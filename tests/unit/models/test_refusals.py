@@ -13,7 +13,7 @@ from checkpoints import lay, write_steps, write_transformer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.reading.reader import read_recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -273,28 +273,28 @@ class TestLostEnd:
         with pytest.raises(
             CheckpointError, match=r"tokenizer_config.json: add_eos_token is set.*; add it to the post_"
         ):
-            Tokens(folder, recipe)
+            TextEncoder(folder, recipe)
 
     @pytest.mark.parametrize("family", ["qwen3", "bert"])
     def test_one_that_does_or_need_not_is_not(self, family: str, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, family)
         recipe = read_recipe(folder)
 
-        Tokens(folder, recipe)
+        TextEncoder(folder, recipe)
 
     def test_nor_is_one_whose_vector_is_another_token_s(self, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, "llama")
         write_steps(folder, "mean")
         recipe = read_recipe(folder)
 
-        Tokens(folder, recipe)
+        TextEncoder(folder, recipe)
 
     @pytest.mark.parametrize("asked", [None, False])
     def test_nor_is_one_that_isn_t_asked(self, asked: bool | None, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, "llama", asked=asked)
         recipe = read_recipe(folder)
 
-        Tokens(folder, recipe)
+        TextEncoder(folder, recipe)
 
     def _asking(self, tmp_path: Path, family: str, *, asked: bool | None = True) -> Path:
         folder = write_transformer(tmp_path / "model", family)

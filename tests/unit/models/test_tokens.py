@@ -18,7 +18,7 @@ from nearfar.core.errors import CheckpointError, InvalidTokenIds
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,11 +50,11 @@ class Case:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.theirs: Any = AutoTokenizer.from_pretrained(folder)
-        self._ours: dict[tuple[str, int], Tokens] = {}
+        self._ours: dict[tuple[str, int], TextEncoder] = {}
 
-    def ours(self, task: Literal["embed", "score"] = "embed", max_tokens: int = 512) -> Tokens:
+    def ours(self, task: Literal["embed", "score"] = "embed", max_tokens: int = 512) -> TextEncoder:
         if (task, max_tokens) not in self._ours:
-            self._ours[task, max_tokens] = Tokens(self.folder, recipe(task, max_tokens))
+            self._ours[task, max_tokens] = TextEncoder(self.folder, recipe(task, max_tokens))
         return self._ours[task, max_tokens]
 
     def length(self, *texts: str, special: bool = True) -> int:
@@ -115,7 +115,7 @@ class TestSingle:
         (row,) = case.ours(max_tokens=limit).encode([text])
 
         assert expected == row.ids
-        assert max(0, over) == row.cut
+        assert max(0, over) == row.truncated_tokens
 
     @pytest.mark.parametrize("text", TEXTS)
     def test_content_and_cut_count_the_text_and_nothing_else(self, text: str, case: Case) -> None:
@@ -125,8 +125,8 @@ class TestSingle:
         (whole,) = case.ours().encode([text])
         (cut,) = case.ours(max_tokens=special + 1).encode([text])
 
-        assert (content, 0) == (whole.content, whole.cut)
-        assert (content, content - 1) == (cut.content, cut.cut)
+        assert (content, 0) == (whole.token_count, whole.truncated_tokens)
+        assert (content, content - 1) == (cut.token_count, cut.truncated_tokens)
 
     def test_many_texts_give_what_each_gives_alone(self, case: Case) -> None:
         tokens = case.ours(max_tokens=16)
@@ -156,7 +156,7 @@ class TestSingle:
     def test_a_prompt_counts_as_content(self, case: Case) -> None:
         (row,) = case.ours().encode(["the fox"], "Search: ")
 
-        assert case.length("Search: the fox", special=False) == row.content
+        assert case.length("Search: the fox", special=False) == row.token_count
 
     @pytest.mark.parametrize(("expected", "limit"), [(3, 3), (1, 1), (12, None), (12, 1000)])
     def test_a_smaller_limit_keeps_that_many_tokens_of_the_text(
@@ -167,7 +167,7 @@ class TestSingle:
 
         (row,) = case.ours(max_tokens=12 + special).encode([DOCUMENT], limit=limit)
 
-        assert (whole.content, whole.content - expected) == (row.content, row.cut)
+        assert (whole.token_count, whole.token_count - expected) == (row.token_count, row.truncated_tokens)
         assert expected + special == len(row.ids)
 
     def test_type_ids_are_left_to_the_model(self, case: Case) -> None:
@@ -187,7 +187,7 @@ class TestKeepingTheEnd:
         (row,) = case.ours(max_tokens=special + room).encode([text], keep="end")
 
         assert content[max(0, over) :] == bare(row, case)
-        assert (len(content), max(0, over)) == (row.content, row.cut)
+        assert (len(content), max(0, over)) == (row.token_count, row.truncated_tokens)
 
     @pytest.mark.parametrize("limit", [4, 5, 8])
     def test_a_prompt_is_kept_whole_and_the_text_behind_it_cut(self, limit: int, case: Case) -> None:
@@ -229,21 +229,21 @@ class TestShowing:
     def test_pieces_are_the_ids_and_names_of_transformers(self, text: str, special: bool, case: Case) -> None:
         expected = case.theirs(text, add_special_tokens=special)["input_ids"]
 
-        pieces = case.ours(max_tokens=48).pieces(text, special=special)
+        pieces = case.ours(max_tokens=48).tokenize(text, special=special)
 
         assert expected == [piece.id for piece in pieces]
         assert case.theirs.convert_ids_to_tokens(expected) == [piece.token for piece in pieces]
 
     @pytest.mark.parametrize("text", TEXTS)
     def test_pieces_lie_in_the_text_one_after_another(self, text: str, case: Case) -> None:
-        pieces = case.ours().pieces(text, special=False)
+        pieces = case.ours().tokenize(text, special=False)
 
         starts = [piece.start for piece in pieces]
         assert sorted(starts) == starts
         assert all(0 <= piece.start <= piece.stop <= len(text) for piece in pieces)
 
     def test_a_special_token_is_one_only_where_the_tokenizer_put_it(self, case_of: Callable[[str], Case]) -> None:
-        pieces = case_of("builtin").ours().pieces("[SEP] fox", special=True)
+        pieces = case_of("builtin").ours().tokenize("[SEP] fox", special=True)
 
         assert [("[CLS]", True), ("[SEP]", False), ("fox", False), ("[SEP]", True)] == [
             (piece.token, piece.special) for piece in pieces
@@ -270,14 +270,14 @@ class TestHugeTexts:
         (huge,) = tokens.encode(["word " * 1_000_000])
 
         assert whole.ids == huge.ids
-        assert 20_000 == huge.content
+        assert 20_000 == huge.token_count
 
     def test_are_read_to_the_end_where_their_beginning_is_not_enough(self, case_of: Callable[[str], Case]) -> None:
         tokens = case_of("builtin").ours(max_tokens=48)
 
         (counted,) = tokens.encode(["word " * 30_000], enough=25_000)
 
-        assert 30_000 == counted.content
+        assert 30_000 == counted.token_count
 
 
 class TestPairs:
@@ -310,7 +310,7 @@ class TestPairs:
 
         assert expected["input_ids"] == row.ids
         assert (expected["token_type_ids"] if any(expected["token_type_ids"]) else None) == row.type_ids
-        assert max(0, over) == row.cut
+        assert max(0, over) == row.truncated_tokens
 
     def test_the_query_is_cut_only_past_half_of_the_room(self, pair_case: Case) -> None:
         query, document = DOCUMENT, "fox " * 40
@@ -324,14 +324,14 @@ class TestPairs:
 
         kept = [at for at in row.ids if at not in pair_case.theirs.all_special_ids]
         assert asked[:half] + answer[:half] == kept
-        assert len(asked) + len(answer) == row.content
-        assert len(asked) + len(answer) - 2 * half == row.cut
+        assert len(asked) + len(answer) == row.token_count
+        assert len(asked) + len(answer) - 2 * half == row.truncated_tokens
 
     def test_counts_are_of_both_texts_and_no_special_tokens(self, pair_case: Case) -> None:
         (row,) = pair_case.ours("score").encode_pairs(QUERY, [DOCUMENT], None)
 
         content = pair_case.length(QUERY, special=False) + pair_case.length(DOCUMENT, special=False)
-        assert (content, 0) == (row.content, row.cut)
+        assert (content, 0) == (row.token_count, row.truncated_tokens)
 
     def test_a_bound_on_documents_cuts_each_and_not_the_query(self, pair_case: Case) -> None:
         expected = pair_case.theirs.decode(pair_case.theirs(DOCUMENT, add_special_tokens=False)["input_ids"][:3])
@@ -339,7 +339,10 @@ class TestPairs:
         rows = pair_case.ours("score").encode_pairs(QUERY, [DOCUMENT, expected], 3)
 
         assert rows[0].ids == rows[1].ids
-        assert (pair_case.length(DOCUMENT, special=False) - 3, 0) == (rows[0].cut, rows[1].cut)
+        assert (pair_case.length(DOCUMENT, special=False) - 3, 0) == (
+            rows[0].truncated_tokens,
+            rows[1].truncated_tokens,
+        )
 
     def test_many_documents_give_what_each_gives_alone(self, pair_case: Case) -> None:
         tokens = pair_case.ours("score", 24)
@@ -427,9 +430,9 @@ class TestAnyText:
         assert len(call.texts) == len(rows)
         for text, row in zip(call.texts, rows, strict=True):
             assert len(row.ids) <= call.max_tokens
-            assert row.content - row.cut == len(row.ids) - special
-            assert row.content - row.cut <= (call.limit or call.max_tokens)
-            assert case.length(call.prompt + text, special=False) == row.content
+            assert row.token_count - row.truncated_tokens == len(row.ids) - special
+            assert row.token_count - row.truncated_tokens <= (call.limit or call.max_tokens)
+            assert case.length(call.prompt + text, special=False) == row.token_count
 
     @settings(max_examples=200, deadline=None)
     @given(call=PAIR_CALLS)
@@ -440,9 +443,9 @@ class TestAnyText:
         (row,) = case.ours("score", call.max_tokens).encode_pairs(call.query, [call.document], call.limit)
 
         assert len(row.ids) <= call.max_tokens
-        assert row.content - row.cut == len(row.ids) - special
+        assert row.token_count - row.truncated_tokens == len(row.ids) - special
         content = case.length(call.query, special=False) + case.length(call.document, special=False)
-        assert content == row.content
+        assert content == row.token_count
         assert row.type_ids is None or len(row.ids) == len(row.type_ids)
 
 
@@ -453,7 +456,7 @@ class TestOpening:
         texts = [text for text in TEXTS if "[CLS]" not in text]  # special tokens are looked for before lower-casing
         expected = [case.theirs(text.lower())["input_ids"] for text in texts]
 
-        rows = Tokens(case.folder, replace(recipe(max_tokens=512), lower_case=True)).encode(texts)
+        rows = TextEncoder(case.folder, replace(recipe(max_tokens=512), lower_case=True)).encode(texts)
 
         assert expected == [row.ids for row in rows]
 
@@ -464,7 +467,7 @@ class TestOpening:
         inner.enable_padding(length=300)
         inner.save(str(tmp_path / "tokenizer.json"))
 
-        (row,) = Tokens(tmp_path, recipe()).encode([DOCUMENT])
+        (row,) = TextEncoder(tmp_path, recipe()).encode([DOCUMENT])
 
         assert expected == row.ids
 
@@ -478,7 +481,7 @@ class TestOpening:
         lay(tmp_path, files)
         expected = [AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] for text in ("The foxs", *TEXTS)]
 
-        rows = Tokens(tmp_path, recipe(max_tokens=512)).encode(["The foxs", *TEXTS])
+        rows = TextEncoder(tmp_path, recipe(max_tokens=512)).encode(["The foxs", *TEXTS])
 
         assert [2, words.index("the"), words.index("fox"), words.index("##s"), 3] == rows[0].ids
         assert expected == [row.ids for row in rows]
@@ -502,7 +505,7 @@ class TestOpening:
         text = "Quick fox über mañana"
         expected = AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
 
-        (row,) = Tokens(tmp_path, recipe()).encode([text])
+        (row,) = TextEncoder(tmp_path, recipe()).encode([text])
 
         assert expected == row.ids
 
@@ -511,7 +514,7 @@ class TestOpening:
         lay(tmp_path, {"tokenizer.json": content})
 
         with pytest.raises(CheckpointError) as refused:
-            Tokens(tmp_path, recipe())
+            TextEncoder(tmp_path, recipe())
 
         assert str(refused.value).startswith(f"{tmp_path / 'tokenizer.json'}: is damaged: ")
 
@@ -521,7 +524,7 @@ class TestOpening:
         lay(tmp_path, {"config.json": {"model_type": model_type}} if model_type else {})
 
         with pytest.raises(CheckpointError) as refused:
-            Tokens(tmp_path, recipe())
+            TextEncoder(tmp_path, recipe())
 
         assert str(refused.value).startswith(f"{tmp_path}: has no tokenizer that can be read: ")
 
@@ -535,10 +538,10 @@ class TestOpening:
         folder = case_of(kind).folder
 
         with pytest.raises(CheckpointError) as refused:
-            Tokens(folder, recipe(task, least - 1))
+            TextEncoder(folder, recipe(task, least - 1))
 
         assert f"{folder}: a limit of {least - 1} tokens leaves no room for text" == str(refused.value)
-        assert Tokens(folder, recipe(task, least)).max_tokens == least
+        assert TextEncoder(folder, recipe(task, least)).max_tokens == least
 
     def test_a_tokenizer_that_knows_no_words_at_all_is_refused(self, tmp_path: Path) -> None:
         from tokenizers import Tokenizer, models
@@ -546,4 +549,4 @@ class TestOpening:
         Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
 
         with pytest.raises(CheckpointError, match=r"tokenizer\.json: its special tokens are not simply put around"):
-            Tokens(tmp_path, recipe())
+            TextEncoder(tmp_path, recipe())

@@ -11,7 +11,7 @@ from checkpoints import lay, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.safetensors_headers import file_of, names_in
+from nearfar.models.files.safetensors_headers import find_tensor_file, tensor_names
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 
@@ -180,18 +180,18 @@ def test_a_link_to_a_file_that_is_gone_is_refused(folder: Path) -> None:
 def test_the_file_an_array_comes_from_is_found_with_or_without_a_prefix(folder: Path) -> None:
     first, second = in_shards(folder)
 
-    inner = names_in(first)[0].partition(".")[2]
+    inner = tensor_names(first)[0].partition(".")[2]
 
-    assert first == file_of(folder, names_in(first)[0])
-    assert first == file_of(folder, inner)
-    assert second == file_of(folder, f"bert.{names_in(second)[0]}")
-    assert folder == file_of(folder, "no.such.array")
+    assert first == find_tensor_file(folder, tensor_names(first)[0])
+    assert first == find_tensor_file(folder, inner)
+    assert second == find_tensor_file(folder, f"bert.{tensor_names(second)[0]}")
+    assert folder == find_tensor_file(folder, "no.such.array")
 
 
 def test_a_header_may_tell_of_itself(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / WEIGHTS, {"format": "pt"})
 
-    assert ["a"] == names_in(tmp_path / WEIGHTS)
+    assert ["a"] == tensor_names(tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "..", "", "a\0b", "ä" * 128])

@@ -104,14 +104,14 @@ async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
 
     async with serving(write(tmp_path, "judge")) as service:
         async with service._holding.lease(None, ("rank",)) as (model, _):
-            room = model.tokens.room_beside(QUERY, None)
-            pieces = model.tokens.chunk(text, room, Chunking(most=50)).texts
+            room = model.tokens.budget_beside_query(QUERY, None)
+            pieces = model.tokens.chunk(text, room, Chunking(max_chunks=50)).texts
             rows = model.tokens.encode_pairs(QUERY, pieces, None)
         each = await score(service, *pieces)
         [chunked] = await score(service, text, max_chunks_per_document=50)
 
     assert text == "".join(pieces)
-    assert all(row.cut == 0 and len(row.ids) > LIMIT - 3 for row in rows[:-1])
+    assert all(row.truncated_tokens == 0 and len(row.ids) > LIMIT - 3 for row in rows[:-1])
     assert max(each) == pytest.approx(chunked, abs=1e-4)
 
 

@@ -126,8 +126,8 @@ async def test_only_what_is_asked_of_the_engine_in_the_same_way_shares_a_batch()
 async def test_rows_of_the_same_ids_are_told_apart_by_what_sees_them_and_what_counts() -> None:
     """A query may be made of the same tokens as a document, and its vectors are others."""
     plain = Row([1, 2, 3], None, 3, 0)
-    longer = Row([1, 2, 3], None, 2, 0, unseen=1)
-    fewer = Row([1, 2, 3], None, 3, 0, kept=[0, 2])
+    longer = Row([1, 2, 3], None, 2, 0, unattended=1)
+    fewer = Row([1, 2, 3], None, 3, 0, vector_positions=[0, 2])
     ticket = Ticket([plain, longer, fewer, Row([1, 2, 3], None, 3, 0)], asyncio.get_running_loop().create_future())
 
     groups = distinct([Place(ticket, at) for at in range(4)])

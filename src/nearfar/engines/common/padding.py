@@ -39,8 +39,8 @@ def pad(batch: Sequence[Row], padding_id: int, length: int = 0) -> Padded:
         flat = chain.from_iterable(row.type_ids or [0] * len(row.ids) for row in batch)
         types[taken] = np.fromiter(flat, np.int64, count)
     seen = taken
-    if any(row.unseen for row in batch):
-        seen = np.arange(taken.shape[1]) < (lengths - [row.unseen for row in batch])[:, None]
+    if any(row.unattended for row in batch):
+        seen = np.arange(taken.shape[1]) < (lengths - [row.unattended for row in batch])[:, None]
     return Padded(ids=ids, mask=seen.astype(np.int64), types=types)
 
 

@@ -53,14 +53,14 @@ def _one(row: Row, own: dict[str, FloatArray], recipe: Recipe) -> Representation
 
 def _kept(row: Row, tokens: FloatArray) -> FloatArray:
     """Take the vectors (n, M) that count out of (T, M)."""
-    at = slice(len(row.ids)) if row.kept is None else row.kept
+    at = slice(len(row.ids)) if row.vector_positions is None else row.vector_positions
     kept: FloatArray = tokens[at].copy()
     return kept
 
 
 def _weights(row: Row, weights: FloatArray, how: Sparse) -> Weights:
     """Gather (V,), or (T,) of the row's own tokens, of which the same one may come several times."""
-    if how.of == "tokens":
+    if how.method == "lexical":
         counted = [at for at, found in enumerate(row.ids) if found not in how.skip_ids]
         ids, which = np.unique(np.array([row.ids[at] for at in counted], dtype=np.int32), return_inverse=True)
         values = np.zeros(len(ids), dtype=np.float32)

@@ -220,7 +220,7 @@ def _computed(answers: list[mx.array]) -> list[FloatArray]:
 
 def _after(row: Row, head: int) -> Row:
     """Leave out a row's head; nothing that shares one knows types."""
-    return Row(row.ids[head:], None, row.content, row.cut)
+    return Row(row.ids[head:], None, row.token_count, row.truncated_tokens)
 
 
 def _device(asked: Device) -> str:

@@ -50,7 +50,7 @@ def family_of(order: EngineOrder) -> Family:
     """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
     recipe = order.recipe
     kind = "reranker" if recipe.task == "score" else "model"
-    if recipe.sparse and recipe.sparse.of == "vocabulary":
+    if recipe.sparse and recipe.sparse.method == "splade":
         kind = "SPLADE model"
     able = {
         name: one

@@ -14,7 +14,7 @@ from nearfar.engines.mlx.options import Unsupported
 from nearfar.engines.mlx.vectors import first_token, last_token, mean
 
 if TYPE_CHECKING:
-    from nearfar.models.recipe.llm_reranker import Answer
+    from nearfar.models.recipe.llm_reranker import AnswerTokens
     from nearfar.models.recipe.sparse import Sparse
 
 
@@ -76,7 +76,7 @@ class LastTokenHead(nn.Module):
 class JudgeHead(nn.Module):
     """A language model's, of which two rows of the vocabulary count: the logit of yes, less that of no."""
 
-    def __init__(self, config: dict[str, Any], answer: Answer) -> None:
+    def __init__(self, config: dict[str, Any], answer: AnswerTokens) -> None:
         super().__init__()
         if not config.get("tie_word_embeddings"):
             self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
@@ -118,7 +118,7 @@ class BertWords(nn.Module):
         self.cls.predictions.transform = _Layer(size, size)
         self.cls.predictions.transform.LayerNorm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
         self.cls.predictions.bias = mx.zeros(config["vocab_size"])
-        self._twice = how.twice
+        self._twice = how.log_twice
         self._sum = how.pooling == "sum"
 
     def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:

@@ -36,13 +36,13 @@ class Network(nn.Module):
         self.shares = family.shares and (not recipe.outputs or recipe.pooling == ("lasttoken",))
         self.trunk = family.build(config)
         self._heads = heads_of(recipe)
-        self._speaks = recipe.speaks or (recipe.sparse is not None and recipe.sparse.of == "vocabulary")
+        self._speaks = recipe.uses_lm_head or (recipe.sparse is not None and recipe.sparse.method == "splade")
         self._words = family.words
-        if recipe.judge and recipe.judge.answer:
-            self.head = JudgeHead(config, recipe.judge.answer)
+        if recipe.llm_reranker and recipe.llm_reranker.answer_tokens:
+            self.head = JudgeHead(config, recipe.llm_reranker.answer_tokens)
         elif recipe.task == "score" and family.head:
             self.head = family.head(config, max(len(recipe.labels), 1))
-        elif recipe.sparse and recipe.sparse.of == "vocabulary" and family.speaker:
+        elif recipe.sparse and recipe.sparse.method == "splade" and family.speaker:
             self.head = family.speaker(config, recipe.sparse)
 
     def __call__(self, padded: Padded, head: Sequence[int] = ()) -> list[mx.array]:

@@ -19,7 +19,7 @@ from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
 from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES
-from nearfar.models.files.json_files import read_json_if_there
+from nearfar.models.files.json_files import read_optional_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +122,7 @@ def _name(order: EngineOrder, target: Path, name: str) -> None:
         pooling = {"word_embedding_dimension": recipe.hidden_size, "pooling_mode": list(recipe.pooling)}
         files["1_Pooling/config.json"] = pooling
     if recipe.task == "embed":
-        said = read_json_if_there(target / PROMPTS_FILE, dict[str, object])
+        said = read_optional_json(target / PROMPTS_FILE, dict[str, object])
         if said.get("prompts") is None:
             files[PROMPTS_FILE] = said | {"prompts": recipe.prompts, "default_prompt_name": recipe.default_prompt}
         if not any((target / file).is_file() for file in SENTENCE_FILES):

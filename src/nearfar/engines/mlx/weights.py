@@ -17,7 +17,7 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.mlx.arrays import load_arrays
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors_headers import file_of
+from nearfar.models.files.safetensors_headers import find_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -160,8 +160,8 @@ def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Pa
     damaged = next((name for name, value in saved if _is_float(value) and not mx.isfinite(value).all().item()), None)
     if damaged:
         raise CheckpointError(
-            f"{file_of(folder, weights.names[damaged])}: the weights are damaged: {damaged} holds numbers that aren't "
-            "finite; download the model again"
+            f"{find_tensor_file(folder, weights.names[damaged])}: the weights are damaged: {damaged} holds numbers "
+            "that aren't finite; download the model again"
         )
 
 

@@ -96,7 +96,7 @@ def _ingredients(order: EngineOrder) -> bytes:
             "libraries": [version(name) for name in _LIBRARIES],
             "checkpoint": order.revision or stamps,
             "recipe": [recipe.task, recipe.pooling, recipe.normalize, recipe.pad_token_id, recipe.type_ids],
-            "answer": recipe.judge and recipe.judge.answer,
+            "answer": recipe.llm_reranker and recipe.llm_reranker.answer_tokens,
             "heads": [str(head) for head in (recipe.dense, recipe.multi_vector, recipe.sparse)],
             "probes": [row.ids for row in order.probes],
         }

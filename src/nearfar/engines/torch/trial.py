@@ -57,7 +57,12 @@ def _ids(row: Row) -> list[int]:
 def _cut(row: Row, most: int, left_out: int) -> Row:
     """Take ``most`` ids behind those ``left_out``."""
     end = left_out + most
-    return Row(row.ids[left_out:end], row.type_ids[left_out:end] if row.type_ids else None, row.content, row.cut)
+    return Row(
+        row.ids[left_out:end],
+        row.type_ids[left_out:end] if row.type_ids else None,
+        row.token_count,
+        row.truncated_tokens,
+    )
 
 
 def gives(expected: Tensor, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row], dtype: torch.dtype) -> bool:

@@ -29,7 +29,7 @@ def heads_of(recipe: Recipe) -> nn.ModuleList:
         heads.append(TokenVectors(recipe.multi_vector))
     if recipe.sparse:
         heads.append(
-            _VocabularyWeights(recipe.sparse) if recipe.sparse.of == "vocabulary" else _TokenWeights(recipe.sparse)
+            _VocabularyWeights(recipe.sparse) if recipe.sparse.method == "splade" else _TokenWeights(recipe.sparse)
         )
     return nn.ModuleList(heads)
 
@@ -77,7 +77,7 @@ class _VocabularyWeights(nn.Module):
 
     def __init__(self, how: Sparse) -> None:
         super().__init__()
-        self._twice = how.twice
+        self._twice = how.log_twice
         self._sum = how.pooling == "sum"
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:

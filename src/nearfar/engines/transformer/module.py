@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.transformer.heads import heads_of
-from nearfar.models.files.safetensors_headers import file_of
+from nearfar.models.files.safetensors_headers import find_tensor_file
 
 if TYPE_CHECKING:
     from nearfar.engines.base import EngineOrder
-    from nearfar.models.recipe.llm_reranker import Answer as Said
+    from nearfar.models.recipe.llm_reranker import AnswerTokens
     from nearfar.models.recipe.recipe import Recipe
 
 
@@ -28,7 +28,7 @@ class Answer(nn.Module):
         super().__init__()
         self._transformer = transformer
         self._heads = heads_of(recipe)
-        self._speaks = recipe.sparse is not None and recipe.sparse.of == "vocabulary"
+        self._speaks = recipe.sparse is not None and recipe.sparse.method == "splade"
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -91,8 +91,8 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
             f"{order.folder}: can't be loaded: {_first_sentence(error)}; download the model again, or serve another"
         ) from error
     _refuse_unfit(order, model, report)
-    if order.recipe.judge and order.recipe.judge.answer:
-        model = _as_classifier(order, model, order.recipe.judge.answer)
+    if order.recipe.llm_reranker and order.recipe.llm_reranker.answer_tokens:
+        model = _as_classifier(order, model, order.recipe.llm_reranker.answer_tokens)
     if order.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
@@ -109,9 +109,9 @@ def _class_for(recipe: Recipe) -> Any:
         AutoModelForSequenceClassification,
     )
 
-    if recipe.speaks:
+    if recipe.uses_lm_head:
         return AutoModelForCausalLM
-    if recipe.sparse and recipe.sparse.of == "vocabulary":
+    if recipe.sparse and recipe.sparse.method == "splade":
         return AutoModelForMaskedLM
     return AutoModel if recipe.task == "embed" else AutoModelForSequenceClassification
 
@@ -119,7 +119,7 @@ def _class_for(recipe: Recipe) -> Any:
 class _Compared(nn.Module):
     """Gives the logit of yes, less that of no where there is one, as the language model's own head would."""
 
-    def __init__(self, head: nn.Linear, said: Said, softcap: float | None) -> None:
+    def __init__(self, head: nn.Linear, said: AnswerTokens, softcap: float | None) -> None:
         super().__init__()
         words = [said.yes] if said.no is None else [said.yes, said.no]
         self._softcap = softcap
@@ -140,7 +140,7 @@ class _Compared(nn.Module):
         return logits if logits.shape[-1] == 1 else logits[..., :1] - logits[..., 1:]
 
 
-def _as_classifier(order: EngineOrder, model: Any, said: Said) -> Any:
+def _as_classifier(order: EngineOrder, model: Any, said: AnswerTokens) -> Any:
     """Make a classifier of a language model: only the logits that are compared are computed, of a row's last token.
 
     Raises EngineUnavailable where the model does something to its logits that isn't known here.
@@ -183,8 +183,8 @@ def _refuse_unfit(order: EngineOrder, model: Any, report: dict[str, Any]) -> Non
     damaged = next((name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()), None)
     if damaged:
         raise CheckpointError(
-            f"{file_of(order.folder, damaged)}: the weights are damaged: {damaged} holds numbers that aren't finite; "
-            "download the model again"
+            f"{find_tensor_file(order.folder, damaged)}: the weights are damaged: {damaged} holds numbers that "
+            "aren't finite; download the model again"
         )
     absent = sorted(key for key in report["missing_keys"] if not (order.recipe.task == "embed" and "pooler." in key))
     if absent:

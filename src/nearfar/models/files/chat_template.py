@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import Sentence
-from nearfar.models.files.json_files import read_json_if_there
+from nearfar.models.files.config import SentenceConfig
+from nearfar.models.files.json_files import read_optional_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _MARK = " Xq{}zX "
 
 
-class NoPair(Exception):
+class NoPairTemplate(Exception):
     """The folder has no template that puts a query and a document somewhere; the text says why."""
 
 
-class Chat(Struct, frozen=True):
+class RenderedTemplate(Struct, frozen=True):
     """A rendered template: ``plain``, and ``told`` with a place for an instruction, None where it has none."""
 
     plain: str
@@ -48,15 +48,15 @@ class _Prompts(Struct):
     default_prompt_name: str | None = None
 
 
-def read_chat(folder: Path, query: str, document: str, instruction: str) -> Chat:
+def render_pair(folder: Path, query: str, document: str, instruction: str) -> RenderedTemplate:
     """Render the template with a pair and put the three given places where its parts stand.
 
-    Raises NoPair where there is none that has both, CheckpointError for options that aren't known.
+    Raises NoPairTemplate where there is none that has both, CheckpointError for options that aren't known.
     """
-    tokens = read_json_if_there(folder / "tokenizer_config.json", _Templates)
+    tokens = read_optional_json(folder / "tokenizer_config.json", _Templates)
     source = _source(folder, tokens)
     options = _options(folder) | {"bos_token": _text(tokens.bos_token), "eos_token": _text(tokens.eos_token)}
-    named = read_json_if_there(folder / "config_sentence_transformers.json", _Prompts)
+    named = read_optional_json(folder / "config_sentence_transformers.json", _Prompts)
     default = named.prompts.get(named.default_prompt_name or "")
     pair = [{"role": role, "content": _MARK.format(role)} for role in ("query", "document")]
     places = {_MARK.format("query"): query, _MARK.format("document"): document, _MARK.format("system"): instruction}
@@ -65,20 +65,20 @@ def read_chat(folder: Path, query: str, document: str, instruction: str) -> Chat
     try:
         system = [{"role": "system", "content": _MARK.format("system")}]
         told = _put(_render(source, [*system, *pair], options), places)
-    except NoPair:
-        return Chat(plain, None)
-    return Chat(plain, told if told.count(instruction) == 1 else None)
+    except NoPairTemplate:
+        return RenderedTemplate(plain, None)
+    return RenderedTemplate(plain, told if told.count(instruction) == 1 else None)
 
 
 def _put(rendered: str, places: Mapping[str, str]) -> str:
-    """Put the places instead of the marks. Raises NoPair unless query and document are there, once, in this order."""
+    """Replace the marks by the placeholders. Raises NoPairTemplate unless query and document appear once, in order."""
     query, document, _ = places
     if any(rendered.count(mark) != 1 for mark in (query, document)):
-        raise NoPair("its chat template doesn't put a query and a document as they are, once each")
+        raise NoPairTemplate("its chat template doesn't put a query and a document as they are, once each")
     if rendered.index(query) > rendered.index(document):
-        raise NoPair("its chat template puts the document before the query")
+        raise NoPairTemplate("its chat template puts the document before the query")
     if any(place in rendered for place in places.values()):
-        raise NoPair(f"its chat template itself holds {' or '.join(places.values())}")
+        raise NoPairTemplate(f"its chat template itself holds {' or '.join(places.values())}")
     for mark, place in places.items():
         rendered = rendered.replace(mark, place)
     return rendered
@@ -92,7 +92,7 @@ def _source(folder: Path, tokens: _Templates) -> str:
     if isinstance(named, list):
         named = next((one.get("template") for one in named if one.get("name") == "default"), None)
     if not named:
-        raise NoPair("it has no chat template")
+        raise NoPairTemplate("it has no chat template")
     return named
 
 
@@ -103,7 +103,7 @@ def _text(token: str | dict[str, Any] | None) -> str:
 def _options(folder: Path) -> dict[str, bool]:
     """Read what sentence-transformers tells the template. Raises CheckpointError for what it tells others."""
     file = folder / "sentence_bert_config.json"
-    sentence = read_json_if_there(file, Sentence)
+    sentence = read_optional_json(file, SentenceConfig)
     how = sentence.modality_config.get("message", {}).get("format", "flat")
     if how != "flat":
         raise CheckpointError(f"{file}: messages in the format {how} aren't supported")
@@ -116,7 +116,7 @@ def _options(folder: Path) -> dict[str, bool]:
 
 
 def _render(source: str, messages: list[dict[str, str]], options: Mapping[str, object]) -> str:
-    """Render as transformers' apply_chat_template does. Raises NoPair for a template that can't be."""
+    """Render as transformers' apply_chat_template does. Raises NoPairTemplate for a template that can't be."""
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -128,4 +128,4 @@ def _render(source: str, messages: list[dict[str, str]], options: Mapping[str, o
     try:
         return environment.from_string(source).render(messages=messages, **options)
     except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise NoPair(f"its chat template can't be rendered with a pair ({error})") from error
+        raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error

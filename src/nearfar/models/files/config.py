@@ -18,7 +18,7 @@ PROMPTS_FILE = "config_sentence_transformers.json"
 _OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
 
 
-class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
+class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
 
     model_type: str
@@ -53,7 +53,7 @@ class Config(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
         return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
 
 
-class Sentence(Struct):
+class SentenceConfig(Struct):
     """sentence_bert_config.json. Only its first two options are honoured; the others may be at their defaults."""
 
     max_seq_length: int | None = None
@@ -74,14 +74,14 @@ class Sentence(Struct):
         return "processing_kwargs" if self.processing_kwargs else None
 
 
-class Tokenizer(Struct):
+class TokenizerConfig(Struct):
     """tokenizer_config.json."""
 
     model_max_length: float | None = None
     model_input_names: list[str] | None = None
 
 
-class Prompts(Struct):
+class PromptsConfig(Struct):
     """config_sentence_transformers.json."""
 
     activation_fn: str | None = None

@@ -31,6 +31,6 @@ def read_json(file: Path, kind: type[_T]) -> _T:
         ) from error
 
 
-def read_json_if_there(file: Path, kind: type[_T]) -> _T:
+def read_optional_json(file: Path, kind: type[_T]) -> _T:
     """Decode the file as ``kind``, or give ``kind()``, its defaults, where there is no such file."""
     return read_json(file, kind) if file.is_file() else kind()

@@ -34,26 +34,26 @@ _BITS |= dict.fromkeys(("U16", "I16", "F16", "BF16"), 16) | dict.fromkeys(("U32"
 _BITS |= dict.fromkeys(("U64", "I64", "F64", "C64"), 64)
 
 
-def names_in(file: Path) -> list[str]:
+def tensor_names(file: Path) -> list[str]:
     """List the arrays of a file. Raises CheckpointError where the file isn't whole."""
-    return [*shapes_in(file)]
+    return [*tensor_shapes(file)]
 
 
-def shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Give the shape of each array by its name. Raises CheckpointError where the file isn't whole."""
     arrays = {name: told for name, told in _read_header(file).items() if name != "__metadata__"}
     return {name: tuple(told["shape"]) for name, told in arrays.items()}
 
 
-def file_of(folder: Path, name: str) -> Path:
+def find_tensor_file(folder: Path, name: str) -> Path:
     """Give the file that the array comes from, by the end of its name: a prefix may have been taken off.
 
     The folder where no file has one of that name.
     """
     endings = (name, name.partition(".")[2])
     for ending in filter(None, endings):
-        for file in files_of(folder):
-            if any(found == ending or found.endswith(f".{ending}") for found in names_in(file)):
+        for file in weight_files(folder):
+            if any(found == ending or found.endswith(f".{ending}") for found in tensor_names(file)):
                 return file
     return folder
 
@@ -111,7 +111,7 @@ def _contradiction(header: dict[str, Any]) -> str:
     return ""
 
 
-def files_of(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """List the files that transformers would load: others may lie there in another precision, or half downloaded.
 
     Raises CheckpointError where one is absent that the index names, or that the files' own names count.

@@ -13,7 +13,7 @@ from msgspec import Struct
 from tokenizers import Tokenizer
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import MOST, read_json, read_json_if_there
+from nearfar.models.files.json_files import MOST, read_json, read_optional_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _contradicted(folder: Path) -> bool:
-    stated = read_json_if_there(folder / "tokenizer_config.json", dict[str, Any])
+    stated = read_optional_json(folder / "tokenizer_config.json", dict[str, Any])
     asked = {name: stated[option] for option, name in _OPTIONS.items() if stated.get(option) is not None}
     if not asked:
         return False

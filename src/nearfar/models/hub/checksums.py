@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PART = 2**20  # bytes
 
 
-def spoiled(folder: Path) -> Iterator[Path]:
+def corrupt_files(folder: Path) -> Iterator[Path]:
     """List the files of a snapshot whose content isn't what its name in the cache says."""
     for file in sorted(folder.rglob("*")):
         content = file.resolve()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.chat_template import NoPair, read_chat
+from nearfar.models.files.chat_template import NoPairTemplate, render_pair
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
-from nearfar.models.reading.modules import score_folder
-from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, Answer, Judge, Question
+from nearfar.models.reading.modules import find_logit_score
+from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, AnswerTokens, LlmReranker, PairPrompt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ class _Known(Struct, frozen=True, kw_only=True):
 
     model_type: str
     pattern: str
-    question: Question
+    question: PairPrompt
     yes: str
     no: str | None
     source: str
@@ -81,7 +81,9 @@ KNOWN = (
     _Known(
         model_type="qwen3",
         pattern="qwen3-reranker",
-        question=Question(texts=tuple(text.replace(INSTRUCTION, _WEB_SEARCH) for text in _QWEN3), told=_QWEN3),
+        question=PairPrompt(
+            segments=tuple(text.replace(INSTRUCTION, _WEB_SEARCH) for text in _QWEN3), segments_with_instruction=_QWEN3
+        ),
         yes="yes",
         no="no",
         source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
@@ -89,7 +91,10 @@ KNOWN = (
     _Known(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
-        question=Question(texts=_MXBAI, told=(_MXBAI[0], "instruction: {instruction}\nquery: {query}", *_MXBAI[2:])),
+        question=PairPrompt(
+            segments=_MXBAI,
+            segments_with_instruction=(_MXBAI[0], "instruction: {instruction}\nquery: {query}", *_MXBAI[2:]),
+        ),
         yes="1",
         no="0",
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
@@ -97,7 +102,7 @@ KNOWN = (
     _Known(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
-        question=Question(texts=_GEMMA, told=(*_GEMMA[:-1], INSTRUCTION)),
+        question=PairPrompt(segments=_GEMMA, segments_with_instruction=(*_GEMMA[:-1], INSTRUCTION)),
         yes="Yes",
         no=None,
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
@@ -105,28 +110,28 @@ KNOWN = (
 )
 
 
-def find_judge(folder: Path, model_type: str, *names: str) -> Judge | None:
+def read_llm_reranker(folder: Path, model_type: str, *names: str) -> LlmReranker | None:
     """Read what a language model is asked and how it answers; None for one that isn't a reranker.
 
     Raises CheckpointError for a reranker whose question isn't known, or whose tokenizer lacks the words.
     """
     known = _known(model_type, *names)
-    score = score_folder(folder)
+    score = find_logit_score(folder)
     if score:
         said = read_json(score / "config.json", _LogitScore)
         if said.module_input_name != "causal_logits":
             raise CheckpointError(f"{score / 'config.json'}: works on {said.module_input_name}, not on the logits")
-        return Judge(_read_question(folder, known), Answer(said.true_token_id, said.false_token_id))
+        return LlmReranker(_read_question(folder, known), AnswerTokens(said.true_token_id, said.false_token_id))
     if not known:
         return None
     words = [known.yes] if known.no is None else [known.yes, known.no]
-    return Judge(known.question, Answer(*_tokens(folder, words)))
+    return LlmReranker(known.question, AnswerTokens(*_tokens(folder, words)))
 
 
-def find_question(model_type: str, *names: str) -> Judge | None:
+def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
     """Tell what a classifier that was made of a language model is asked: the same as before, if it is known."""
     known = _known(model_type, *names)
-    return Judge(known.question) if known else None
+    return LlmReranker(known.question) if known else None
 
 
 def _known(model_type: str, *names: str) -> _Known | None:
@@ -140,18 +145,18 @@ def _known(model_type: str, *names: str) -> _Known | None:
     )
 
 
-def _read_question(folder: Path, known: _Known | None) -> Question:
+def _read_question(folder: Path, known: _Known | None) -> PairPrompt:
     """Take the question from the folder's chat template; where that has no place for a pair, as the family's is."""
     try:
-        chat = read_chat(folder, QUERY, DOCUMENT, INSTRUCTION)
-    except NoPair as error:
+        chat = render_pair(folder, QUERY, DOCUMENT, INSTRUCTION)
+    except NoPairTemplate as error:
         if known:
             return known.question
         raise CheckpointError(
             f"{folder}: a reranker that is a language model, and how a pair is put to it isn't known: {error}; "
             "add the chat_template.jinja with which sentence-transformers runs it"
         ) from error
-    return Question(texts=(chat.plain,), told=None if chat.told is None else (chat.told,))
+    return PairPrompt(segments=(chat.plain,), segments_with_instruction=None if chat.told is None else (chat.told,))
 
 
 def _tokens(folder: Path, words: list[str]) -> list[int]:

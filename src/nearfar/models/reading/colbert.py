@@ -15,12 +15,12 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
 from nearfar.models.files.config import PROMPTS_FILE
-from nearfar.models.files.json_files import read_json_if_there
-from nearfar.models.files.safetensors_headers import shapes_in
+from nearfar.models.files.json_files import read_optional_json
+from nearfar.models.files.safetensors_headers import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import Module, Names, check_widths, inside, read_dense, refuse_other_vectors
 from nearfar.models.recipe.dense import Dense
-from nearfar.models.recipe.multi_vector import Expansion, MultiVector
+from nearfar.models.recipe.multi_vector import MultiVector, QueryExpansion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from nearfar.models.files.config import Config
+    from nearfar.models.files.config import ModelConfig
 
 _TOKENS = "token_embeddings"  # what sentence-transformers calls them
 _LENGTH = 32  # of a query with all that is put after it: the paper's
@@ -96,14 +96,14 @@ class _Stanford(Struct):
     attend_to_mask_tokens: bool = False
 
 
-def is_multi_vector(folder: Path, config: Config, modules: Sequence[Module] | None) -> bool:
+def is_multi_vector(folder: Path, config: ModelConfig, modules: Sequence[Module] | None) -> bool:
     """Tell whether the folder has a model of this kind."""
     kinds = [module.kind for module in modules or ()]
-    said = read_json_if_there(folder / PROMPTS_FILE, _Said).model_type
+    said = read_optional_json(folder / PROMPTS_FILE, _Said).model_type
     return "MultiVectorMask" in kinds or said == "ColBERT" or "HF_ColBERT" in (config.architectures or ())
 
 
-def read_multi_vector(folder: Path, config: Config, hidden_size: int, modules: Sequence[Module] | None) -> Found:
+def read_multi_vector(folder: Path, config: ModelConfig, hidden_size: int, modules: Sequence[Module] | None) -> Found:
     """Read how the model gives its vectors. Raises CheckpointError for what can't be honoured."""
     found = _read(folder, hidden_size, modules)
     longer = found.multi_vector.expansion
@@ -117,23 +117,23 @@ def _read(folder: Path, hidden_size: int, modules: Sequence[Module] | None) -> F
     if modules is None:
         return _stanford(folder, hidden_size)
     dense = _dense(folder, hidden_size, modules)
-    said = read_json_if_there(folder / PROMPTS_FILE, _Said)
+    said = read_optional_json(folder / PROMPTS_FILE, _Said)
     if said.model_type == "ColBERT":
         return _pylate(folder, dense, said)
     kinds = [module.kind for module in modules]
     masks = [inside(folder, module.path) for module in modules if module.kind == "MultiVectorMask"]
-    mask = read_json_if_there(masks[0] / "config.json", _Mask) if masks else _Mask()
+    mask = read_optional_json(masks[0] / "config.json", _Mask) if masks else _Mask()
     if mask.keep_only_token_ids:
         raise CheckpointError(f"{folder / 'modules.json'}: keep_only_token_ids, which is for images, isn't supported")
-    knobs = read_json_if_there(folder / "sentence_bert_config.json", _Knobs)
+    knobs = read_optional_json(folder / "sentence_bert_config.json", _Knobs)
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
     tokenizer = open_tokenizer(folder)
     return Found(
         multi_vector=MultiVector(
             dense=dense,
             normalize="Normalize" in kinds,
-            query_tokens=knobs.query_length,
-            document_tokens=knobs.document_length,
+            max_query_tokens=knobs.query_length,
+            max_document_tokens=knobs.document_length,
             expansion=_expansion(folder, tokenizer, knobs.query_expansion or None),
             skip_ids=_ids(tokenizer, mask.skiplist_words),
             skip_roles=msgspec.convert([task for task in tasks if task in {"query", "document"}], tuple[Role, ...]),
@@ -155,8 +155,8 @@ def _pylate(folder: Path, dense: tuple[Dense, ...], said: _Said) -> Found:
     multi_vector = MultiVector(
         dense=dense,
         normalize=True,
-        document_tokens=said.document_length,
-        query_tokens=None if said.expansion() else said.query_length,
+        max_document_tokens=said.document_length,
+        max_query_tokens=None if said.expansion() else said.query_length,
         expansion=_expansion(folder, tokenizer, said.expansion()),
         skip_ids=_ids(tokenizer, words),
         skip_roles=("document",),
@@ -167,9 +167,9 @@ def _pylate(folder: Path, dense: tuple[Dense, ...], said: _Said) -> Found:
 
 def _stanford(folder: Path, hidden_size: int) -> Found:
     """Stanford keeps the projection among the transformer's weights."""
-    said = read_json_if_there(folder / "artifact.metadata", _Stanford)
+    said = read_optional_json(folder / "artifact.metadata", _Stanford)
     weights = folder / "model.safetensors"
-    shape = shapes_in(weights).get("linear.weight")
+    shape = tensor_shapes(weights).get("linear.weight")
     if shape is None or len(shape) != 2 or shape[1] != hidden_size:  # noqa: PLR2004 — a matrix
         raise CheckpointError(f"{weights}: has no linear.weight that takes {hidden_size} values, as an HF_ColBERT must")
     dense = Dense(file=weights, in_features=hidden_size, out_features=shape[0], bias=False)
@@ -179,7 +179,7 @@ def _stanford(folder: Path, hidden_size: int) -> Found:
     multi_vector = MultiVector(
         dense=(dense,),
         normalize=True,
-        document_tokens=said.doc_maxlen,
+        max_document_tokens=said.doc_maxlen,
         expansion=_expansion(folder, tokenizer, expansion),
         skip_ids=_ids(tokenizer, string.punctuation if said.mask_punctuation else ()),
         skip_roles=("document",),
@@ -204,18 +204,18 @@ def _dense(folder: Path, hidden_size: int, modules: Sequence[Module]) -> tuple[D
     for module in modules:
         if module.kind == "Normalize":
             file = inside(folder, module.path) / "config.json"
-            refuse_other_vectors(file, read_json_if_there(file, Names), _TOKENS)
+            refuse_other_vectors(file, read_optional_json(file, Names), _TOKENS)
     dense = tuple(read_dense(inside(folder, module.path), _TOKENS) for module in layers)
     check_widths(dense, hidden_size)
     return dense
 
 
-def _expansion(folder: Path, tokenizer: Tokenizer, said: _Expansion | None) -> Expansion | None:
+def _expansion(folder: Path, tokenizer: Tokenizer, said: _Expansion | None) -> QueryExpansion | None:
     """Find the token: the one that is named, else the mask's, else the one at a text's end."""
     if said is None:
         return None
     file = folder / "tokenizer_config.json"
-    special = read_json_if_there(file, _Specials)
+    special = read_optional_json(file, _Specials)
     if special.padding_side == "left":
         raise CheckpointError(
             f"{file}: padding_side = left puts what makes queries longer before them, which isn't supported; turn "
@@ -224,7 +224,9 @@ def _expansion(folder: Path, tokenizer: Tokenizer, said: _Expansion | None) -> E
     token_id = tokenizer.token_to_id(said.token) if said.token else _special(special, tokenizer)
     if token_id is None:
         raise CheckpointError(f"{folder}: queries are to be made longer, and its tokenizer has no token for that")
-    return Expansion(token_id=token_id, length=said.length, exact=said.strategy == "fixed", attended=said.attend)
+    return QueryExpansion(
+        token_id=token_id, length=said.length, truncate=said.strategy == "fixed", attended=said.attend
+    )
 
 
 class _Specials(Struct):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, Prompts
-from nearfar.models.files.json_files import read_json_if_there
+from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, PromptsConfig
+from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
-from nearfar.models.reading.defaults import usual_steps
-from nearfar.models.reading.families import known_by
+from nearfar.models.reading.defaults import default_steps
+from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import Pooled, read_modules, read_steps
 from nearfar.models.reading.splade import read_m3, read_splade
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nearfar.core.types import Task
-    from nearfar.models.files.config import Config, Sentence
-    from nearfar.models.reading.families import Known
+    from nearfar.models.files.config import ModelConfig, SentenceConfig
+    from nearfar.models.reading.families import FamilyDefaults
     from nearfar.models.recipe.recipe import Recipe
 
 # Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
@@ -54,13 +54,13 @@ class Said(NamedTuple):
     source: str
 
 
-def prompts_of(folder: Path, known: Known | None) -> Said:
+def read_prompts(folder: Path, known: FamilyDefaults | None) -> Said:
     """Read the folder's prompts; where none of its files speaks of any, take those that the family is known by.
 
     A file of an older version speaks of none. One that has a list, be it empty, has the last word.
     """
     file = folder / PROMPTS_FILE
-    named = read_json_if_there(file, Prompts)
+    named = read_optional_json(file, PromptsConfig)
     if named.default_prompt_name and named.default_prompt_name not in (named.prompts or {}):
         raise CheckpointError(
             f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts; add it, or take its "
@@ -74,8 +74,14 @@ def prompts_of(folder: Path, known: Known | None) -> Said:
     return Said(prompts, default, PROMPTS_FILE if prompts else "")
 
 
-def with_outputs(  # noqa: PLR0913 — all that is known of the folder
-    folder: Path, config: Config, recipe: Recipe, sentence: Sentence, *, names: tuple[str, str], task: Task | None
+def read_embedder(  # noqa: PLR0913 — all that is known of the folder
+    folder: Path,
+    config: ModelConfig,
+    recipe: Recipe,
+    sentence: SentenceConfig,
+    *,
+    names: tuple[str, str],
+    task: Task | None,
 ) -> Recipe:
     """Add the outputs, the prompts, and how each of them is known.
 
@@ -92,7 +98,7 @@ def with_outputs(  # noqa: PLR0913 — all that is known of the folder
             prompts_source=found.source if found.prompts else "",
         )
     # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
-    said = prompts_of(folder, known_by(names[0]))
+    said = read_prompts(folder, find_family(names[0]))
     recipe = msgspec.structs.replace(
         recipe, prompts=said.prompts, default_prompt=said.default, prompts_source=said.source
     )
@@ -109,14 +115,14 @@ def with_outputs(  # noqa: PLR0913 — all that is known of the folder
     return _pooled(folder, config, recipe, names)
 
 
-def _pooled(folder: Path, config: Config, recipe: Recipe, names: tuple[str, str]) -> Recipe:
+def _pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, str]) -> Recipe:
     """Add the pooling and what follows it, and BGE-M3's other heads where they are."""
     decodes = config.model_type in _DECODERS
-    known = known_by(*names)
-    if known and known.pooling != "lasttoken" and not known.has_more and decodes:
+    known = find_family(*names)
+    if known and known.pooling != "lasttoken" and not known.has_dense_layers and decodes:
         known = None  # a family's later, larger members: bge-en-icl is no BERT
-    usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_more else None
-    steps = read_steps(folder, recipe.hidden_size, usual) or usual_steps(
+    usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_dense_layers else None
+    steps = read_steps(folder, recipe.hidden_size, usual) or default_steps(
         folder, recipe.hidden_size, known, decodes=decodes
     )
     multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)

@@ -14,24 +14,25 @@ from msgspec import Struct
 from nearfar.models.recipe.dense import Pooling
 
 
-class Known(Struct, frozen=True, kw_only=True):
-    """One family: the pattern its names have, its pooling, its prompts, and the page that says so.
+class FamilyDefaults(Struct, frozen=True, kw_only=True):
+    """What a family's models do where their folder doesn't state it."""
 
-    ``max_tokens`` is there where the model's own sentence_bert_config.json says less than its positions would allow.
-    ``has_more`` tells of Dense layers after the pooling: a folder that doesn't name them can't be run. ``looks_ahead``
-    tells of decoders trained to see the whole text. ``instead`` is the same model for transformers' own code, where the
-    page's needs code of its own.
-    """
-
+    # A regular expression, searched in the lowercased name.
     pattern: str
     pooling: Pooling
+    # Prefixes by role.
     prompts: dict[str, str] = {}
+    # The Hugging Face repository that states all of this.
     source: str
+    # The limit of its sentence_bert_config.json, where that is below what its positions allow.
     max_tokens: int | None = None
     normalize: bool = True
-    has_more: bool = False
-    looks_ahead: bool = False
-    instead: str = ""
+    # Whether Dense layers follow pooling; a folder that doesn't describe them can't be run.
+    has_dense_layers: bool = False
+    # Whether it is a decoder that was trained without a causal mask.
+    bidirectional: bool = False
+    # The same model for transformers' own code, where ``source`` needs remote code.
+    native_checkpoint: str = ""
 
 
 _WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
@@ -48,53 +49,61 @@ _SEARCH = {"query": "search_query: ", "document": "search_document: "}
 _BGE = {"query": "Represent this sentence for searching relevant passages: "}
 _BGE_ZH = {"query": "为这个句子生成表示以用于检索相关文章："}  # noqa: RUF001 — the colon is theirs
 
-KNOWN = (
+FAMILIES = (
     # BAAI: the first token; instructions for queries of the English and Chinese ones, none for bge-m3.
-    Known(pattern="bge-m3", pooling="cls", source="BAAI/bge-m3"),
-    Known(pattern=r"bge-(small|base|large)-en", pooling="cls", prompts=_BGE, source="BAAI/bge-large-en-v1.5"),
-    Known(pattern=r"bge-(small|base|large)-zh", pooling="cls", prompts=_BGE_ZH, source="BAAI/bge-large-zh-v1.5"),
-    Known(pattern=r"\bbge-", pooling="cls", source="BAAI/bge-base-en-v1.5"),
+    FamilyDefaults(pattern="bge-m3", pooling="cls", source="BAAI/bge-m3"),
+    FamilyDefaults(pattern=r"bge-(small|base|large)-en", pooling="cls", prompts=_BGE, source="BAAI/bge-large-en-v1.5"),
+    FamilyDefaults(
+        pattern=r"bge-(small|base|large)-zh", pooling="cls", prompts=_BGE_ZH, source="BAAI/bge-large-zh-v1.5"
+    ),
+    FamilyDefaults(pattern=r"\bbge-", pooling="cls", source="BAAI/bge-base-en-v1.5"),
     # E5: the mean, except for the decoder.
-    Known(pattern=r"e5-mistral", pooling="lasttoken", prompts=_INSTRUCT, source="intfloat/e5-mistral-7b-instruct"),
-    Known(
+    FamilyDefaults(
+        pattern=r"e5-mistral", pooling="lasttoken", prompts=_INSTRUCT, source="intfloat/e5-mistral-7b-instruct"
+    ),
+    FamilyDefaults(
         pattern="multilingual-e5-large-instruct",
         pooling="mean",
         prompts=_INSTRUCT,
         source="intfloat/multilingual-e5-large-instruct",
     ),
-    Known(pattern="e5-(small|base|large)(?!.*instruct)", pooling="mean", prompts=_E5, source="intfloat/e5-large-v2"),
-    Known(
+    FamilyDefaults(
+        pattern="e5-(small|base|large)(?!.*instruct)", pooling="mean", prompts=_E5, source="intfloat/e5-large-v2"
+    ),
+    FamilyDefaults(
         pattern="qwen3-embedding",
         pooling="lasttoken",
         prompts={"query": f"Instruct: {_WEB_SEARCH}\nQuery:"},  # no space at the end, unlike E5's
         source="Qwen/Qwen3-Embedding-0.6B",
     ),
     # GTE
-    Known(
+    FamilyDefaults(
         pattern=r"gte-qwen[12]",
         pooling="lasttoken",
         prompts=_INSTRUCT,
         source="Alibaba-NLP/gte-Qwen2-7B-instruct",
-        looks_ahead=True,
+        bidirectional=True,
     ),
-    Known(pattern=r"gte-(small|base|large)-(zh|en-v1)", pooling="cls", source="Alibaba-NLP/gte-large-en-v1.5"),
-    Known(
+    FamilyDefaults(pattern=r"gte-(small|base|large)-(zh|en-v1)", pooling="cls", source="Alibaba-NLP/gte-large-en-v1.5"),
+    FamilyDefaults(
         pattern="gte-multilingual",
         pooling="cls",
         source="Alibaba-NLP/gte-multilingual-base",
-        instead="alibaba-nlp-community/gte-multilingual-base",
+        native_checkpoint="alibaba-nlp-community/gte-multilingual-base",
     ),
-    Known(pattern="gte-modernbert", pooling="cls", source="Alibaba-NLP/gte-modernbert-base"),
-    Known(pattern=r"gte-(small|base|large)\b", pooling="mean", source="thenlper/gte-large"),
+    FamilyDefaults(pattern="gte-modernbert", pooling="cls", source="Alibaba-NLP/gte-modernbert-base"),
+    FamilyDefaults(pattern=r"gte-(small|base|large)\b", pooling="mean", source="thenlper/gte-large"),
     # Snowflake and those that ask as bge does
-    Known(
+    FamilyDefaults(
         pattern="snowflake-arctic-embed-.*v2",
         pooling="cls",
         prompts={"query": "query: "},
         source="Snowflake/snowflake-arctic-embed-l-v2.0",
     ),
-    Known(pattern="snowflake-arctic-embed", pooling="cls", prompts=_BGE, source="Snowflake/snowflake-arctic-embed-l"),
-    Known(
+    FamilyDefaults(
+        pattern="snowflake-arctic-embed", pooling="cls", prompts=_BGE, source="Snowflake/snowflake-arctic-embed-l"
+    ),
+    FamilyDefaults(
         pattern="mxbai-embed-(large|2d)",
         pooling="cls",
         prompts=_BGE,
@@ -102,7 +111,7 @@ KNOWN = (
         normalize=False,
     ),
     # Nomic: a prefix a task
-    Known(
+    FamilyDefaults(
         pattern="nomic-embed-text",
         pooling="mean",
         prompts=_SEARCH
@@ -113,27 +122,37 @@ KNOWN = (
         },
         source="nomic-ai/nomic-embed-text-v1.5",
     ),
-    Known(pattern="modernbert-embed", pooling="mean", prompts=_SEARCH, source="nomic-ai/modernbert-embed-base"),
+    FamilyDefaults(
+        pattern="modernbert-embed", pooling="mean", prompts=_SEARCH, source="nomic-ai/modernbert-embed-base"
+    ),
     # sentence-transformers' own
-    Known(pattern="all-minilm-l6", pooling="mean", source="sentence-transformers/all-MiniLM-L6-v2", max_tokens=256),
-    Known(pattern="all-mpnet", pooling="mean", source="sentence-transformers/all-mpnet-base-v2", max_tokens=384),
-    Known(pattern="all-(minilm|distilroberta)", pooling="mean", source="sentence-transformers/all-MiniLM-L12-v2"),
-    Known(
+    FamilyDefaults(
+        pattern="all-minilm-l6", pooling="mean", source="sentence-transformers/all-MiniLM-L6-v2", max_tokens=256
+    ),
+    FamilyDefaults(
+        pattern="all-mpnet", pooling="mean", source="sentence-transformers/all-mpnet-base-v2", max_tokens=384
+    ),
+    FamilyDefaults(
+        pattern="all-(minilm|distilroberta)", pooling="mean", source="sentence-transformers/all-MiniLM-L12-v2"
+    ),
+    FamilyDefaults(
         pattern="paraphrase-multilingual-(minilm|mpnet)",
         pooling="mean",
         source="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         max_tokens=128,
         normalize=False,
     ),
-    Known(
+    FamilyDefaults(
         pattern="paraphrase-",
         pooling="mean",
         source="sentence-transformers/paraphrase-MiniLM-L6-v2",
         normalize=False,
     ),
-    Known(pattern="labse", pooling="cls", source="sentence-transformers/LaBSE", max_tokens=256, has_more=True),
+    FamilyDefaults(
+        pattern="labse", pooling="cls", source="sentence-transformers/LaBSE", max_tokens=256, has_dense_layers=True
+    ),
     # Google: a task description in every prompt
-    Known(
+    FamilyDefaults(
         pattern="embedding-?gemma-300m",
         pooling="mean",
         prompts={
@@ -144,29 +163,29 @@ KNOWN = (
             "similarity": "task: sentence similarity | query: ",
         },
         source="google/embeddinggemma-300m",
-        has_more=True,
+        has_dense_layers=True,
     ),
     # Without a task: each of its five adapters gives other vectors, and asks for another prompt.
-    Known(
+    FamilyDefaults(
         pattern="jina-embeddings-v3",
         pooling="mean",
         source="jinaai/jina-embeddings-v3",
         max_tokens=8192,
-        instead="jinaai/jina-embeddings-v3-hf",
+        native_checkpoint="jinaai/jina-embeddings-v3-hf",
     ),
     # Its Dense layers lie in a folder a width, of which modules.json names one.
-    Known(
+    FamilyDefaults(
         pattern=r"stella_en_.*_v5",
         pooling="mean",
         prompts=_INSTRUCT | {"similarity": "Instruct: Retrieve semantically similar text.\nQuery: "},
         source="NovaSearch/stella_en_400M_v5",
         max_tokens=512,
-        has_more=True,
+        has_dense_layers=True,
     ),
-    Known(pattern="granite-embedding", pooling="cls", source="ibm-granite/granite-embedding-english-r2"),
+    FamilyDefaults(pattern="granite-embedding", pooling="cls", source="ibm-granite/granite-embedding-english-r2"),
 )
 
 
-def known_by(*names: str) -> Known | None:
+def find_family(*names: str) -> FamilyDefaults | None:
     """Find the family that one of the names belongs to, the most telling name first."""
-    return next((known for name in names for known in KNOWN if re.search(known.pattern, name.lower())), None)
+    return next((known for name in names for known in FAMILIES if re.search(known.pattern, name.lower())), None)

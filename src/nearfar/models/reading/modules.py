@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import read_json, read_json_if_there
+from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.recipe.dense import POOLINGS, Dense, Pooling
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
     )
     if kinds[-1] == "Normalize":
         config = folders[-1] / "config.json"
-        refuse_other_vectors(config, read_json_if_there(config, Names), "sentence_embedding")
+        refuse_other_vectors(config, read_optional_json(config, Names), "sentence_embedding")
     check_widths(dense, hidden_size * len(pooling))
     return Steps(
         pooling=pooling,
@@ -117,7 +117,7 @@ def read_steps(folder: Path, hidden_size: int, usual: Pooled | None = None) -> S
     )
 
 
-def score_folder(folder: Path) -> Path | None:
+def find_logit_score(folder: Path) -> Path | None:
     """Give the folder of LogitScore's config where modules.json says that it follows the transformer."""
     modules = read_modules(folder) or []
     if [module.kind for module in modules] != ["Transformer", "LogitScore"]:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import SENTENCE_FILES, Config, Sentence, Tokenizer
-from nearfar.models.files.json_files import read_json, read_json_if_there
-from nearfar.models.reading.causal_rerankers import find_judge
-from nearfar.models.reading.classifiers import refuse_other_scores, with_labels
-from nearfar.models.reading.defaults import usual_limit
-from nearfar.models.reading.embedders import with_outputs
-from nearfar.models.reading.families import known_by
-from nearfar.models.reading.modules import score_folder
+from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.reading.causal_rerankers import read_llm_reranker
+from nearfar.models.reading.classifiers import read_classifier, refuse_other_scores
+from nearfar.models.reading.defaults import default_max_tokens
+from nearfar.models.reading.embedders import read_embedder
+from nearfar.models.reading.families import find_family
+from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unfit
 from nearfar.models.recipe.recipe import Recipe
 
@@ -56,13 +56,13 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     anything in the folder that can't be honoured.
     """
     refuse_no_model(folder)
-    config = read_json(folder / "config.json", Config)
+    config = read_json(folder / "config.json", ModelConfig)
     names = (name or folder.name, config.name or "")
     refuse_unfit(folder, config, names[0])
     refuse_pickles(folder)
     sentence = _read_sentence(folder)
-    tokenizer = read_json_if_there(folder / "tokenizer_config.json", Tokenizer)
-    stated = sentence.max_seq_length or usual_limit(folder, known_by(names[0]), tokenizer.model_max_length)
+    tokenizer = read_optional_json(folder / "tokenizer_config.json", TokenizerConfig)
+    stated = sentence.max_seq_length or default_max_tokens(folder, find_family(names[0]), tokenizer.model_max_length)
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
@@ -75,25 +75,25 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
         quantized=config.quantization is not None,
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
-        return with_labels(folder, config, recipe, names)
+        return read_classifier(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    judge = None if task == "embed" else find_judge(folder, config.model_type, *names)
+    judge = None if task == "embed" else read_llm_reranker(folder, config.model_type, *names)
     if judge:
         refuse_other_scores(folder, config, 1)
-        return msgspec.structs.replace(recipe, task="score", judge=judge)
-    return with_outputs(folder, config, recipe, sentence, names=names, task=task)
+        return msgspec.structs.replace(recipe, task="score", llm_reranker=judge)
+    return read_embedder(folder, config, recipe, sentence, names=names, task=task)
 
 
-def _read_sentence(folder: Path) -> Sentence:
+def _read_sentence(folder: Path) -> SentenceConfig:
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
-    sentence = read_json_if_there(file, Sentence)
-    if sentence.unusual and not score_folder(folder):  # a language model's options are read with its chat template
+    sentence = read_optional_json(file, SentenceConfig)
+    if sentence.unusual and not find_logit_score(folder):  # a language model's options are read with its chat template
         raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
     return sentence
 
 
-def _type_ids(config: Config, tokenizer: Tokenizer) -> bool:
+def _type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
     """Tell whether the model was built with types for the two texts of a pair, and its tokenizer gives them."""
     types = config.type_vocab_size
     if types is None:
@@ -101,7 +101,7 @@ def _type_ids(config: Config, tokenizer: Tokenizer) -> bool:
     return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
 
 
-def _max_tokens(folder: Path, config: Config, stated: float | None, asked: int | None) -> int:
+def _max_tokens(folder: Path, config: ModelConfig, stated: float | None, asked: int | None) -> int:
     """Take the limit as sentence-transformers does, special tokens included, but never past the positions."""
     limits = [float(stated)] if stated else []
     positions = config.max_position_embeddings or config.n_positions

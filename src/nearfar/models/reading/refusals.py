@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import read_json, read_json_if_there
-from nearfar.models.files.safetensors_headers import files_of, names_in
-from nearfar.models.reading.families import known_by
+from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.files.safetensors_headers import tensor_names, weight_files
+from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import MAKERS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nearfar.models.files.config import Config
+    from nearfar.models.files.config import ModelConfig
     from nearfar.models.recipe.recipe import Recipe
 
 # Families whose positions transformers takes for absolute, whatever config.json says: jina-embeddings-v2's aren't.
@@ -73,7 +73,7 @@ def refuse_no_model(folder: Path) -> None:
     raise CheckpointError(f"{folder}: {no_model}; name the folder that has one, or a model on the hub")
 
 
-def refuse_unfit(folder: Path, config: Config, name: str) -> None:
+def refuse_unfit(folder: Path, config: ModelConfig, name: str) -> None:
     """Refuse what config.json, or a file beside it, says that nothing here can run as it was trained."""
     _refuse_remote_code(folder, config, name)
     _refuse_foreign_steps(folder)
@@ -107,18 +107,18 @@ def refuse_damaged(folder: Path, recipe: Recipe) -> None:
 
     Raises CheckpointError, naming the very file.
     """
-    for file in [*files_of(folder), *(dense.file for dense in recipe.linears)]:
-        names_in(file)
+    for file in [*weight_files(folder), *(dense.file for dense in recipe.linear_layers)]:
+        tensor_names(file)
 
 
-def _refuse_remote_code(folder: Path, config: Config, name: str) -> None:
+def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:
     asked = next((str(code) for kind, code in (config.auto_map or {}).items() if kind.startswith("AutoModel")), None)
     if asked is None or config.model_type in _TAKEN_OVER:
         return
-    known = known_by(name, config.name or "")
+    known = find_family(name, config.name or "")
     way = (
-        f"serve {known.instead}, the same model for transformers' own code"
-        if known and known.instead
+        f"serve {known.native_checkpoint}, the same model for transformers' own code"
+        if known and known.native_checkpoint
         else "serve a model that transformers has code for, or take auto_map out if its own "
         f"{config.model_type} is known to give the same numbers"
     )
@@ -129,7 +129,7 @@ def _refuse_remote_code(folder: Path, config: Config, name: str) -> None:
 
 def _refuse_foreign_steps(folder: Path) -> None:
     file = folder / "modules.json"
-    steps = [str(step.get("type")) for step in read_json_if_there(file, list[dict[str, Any]])]
+    steps = [str(step.get("type")) for step in read_optional_json(file, list[dict[str, Any]])]
     foreign = next((step for step in steps if not step.startswith(MAKERS)), None)
     if foreign:
         raise CheckpointError(
@@ -164,7 +164,7 @@ def _refuse_other_nomic(file: Path) -> None:
             )
 
 
-def _refuse_ignored(file: Path, config: Config, name: str) -> None:
+def _refuse_ignored(file: Path, config: ModelConfig, name: str) -> None:
     """Refuse what the model was trained with and transformers 5 leaves out without a word, giving other numbers."""
     kind = config.model_type
     other = "take another model, as the numbers would be others without it"
@@ -174,8 +174,8 @@ def _refuse_ignored(file: Path, config: Config, name: str) -> None:
         )
     if config.use_bidirectional_attention and not kind.startswith(_LOOK_AHEAD):
         raise CheckpointError(f"{file}: use_bidirectional_attention isn't supported for {kind}; {other}")
-    known = known_by(name)
-    if known and known.looks_ahead and config.is_causal is not False:
+    known = find_family(name)
+    if known and known.bidirectional and config.is_causal is not False:
         raise CheckpointError(
             f"{file}: {known.source} sees the whole text at once, which the file doesn't say; put "
             '"is_causal": false into it'

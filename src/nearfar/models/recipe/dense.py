@@ -1,25 +1,24 @@
-"""One vector a text: the pooling modes and the linear layers that follow them."""
+"""One vector a text: pooling modes, and the linear layers that follow."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
+# In the order in which sentence-transformers concatenates several modes.
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-# In the order in which sentence-transformers joins the results of several modes.
-POOLINGS: tuple[Pooling, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 class Dense(Struct, frozen=True, kw_only=True):
-    """One linear layer: ``weight`` and ``bias`` in the safetensors ``file``, after ``linear.`` or not.
+    """One linear layer with an activation."""
 
-    ``activation`` is the name of a class of torch.nn.
-    """
-
+    # The safetensors file with ``weight`` and ``bias``, or ``linear.weight`` and ``linear.bias``.
     file: Path
     in_features: int
     out_features: int
     bias: bool
+    # The name of a class in torch.nn.
     activation: str = "Identity"

@@ -7,26 +7,28 @@ from msgspec import Struct
 DOCUMENT, QUERY, INSTRUCTION = "{document}", "{query}", "{instruction}"
 
 
-class Question(Struct, frozen=True, kw_only=True):
-    """How a pair is put: texts whose tokens are joined, each tokenised by itself, as merges across them would differ.
+class PairPrompt(Struct, frozen=True, kw_only=True):
+    """The prompt for a query and a document, as segments that are tokenized separately and then concatenated.
 
-    One has a place for ``{query}``, the same or a later one for ``{document}``. ``told`` are the texts for a caller
-    who gives an ``{instruction}``, None where the model takes none.
+    Tokenizing the joined text instead would merge tokens across the segments. One segment contains ``{query}``; the
+    same one, or a later one, contains ``{document}``.
     """
 
-    texts: tuple[str, ...]
-    told: tuple[str, ...] | None = None
+    segments: tuple[str, ...]
+    # The segments for a request with an instruction, which has ``{instruction}`` in one of them; None: not supported.
+    segments_with_instruction: tuple[str, ...] | None = None
 
 
-class Answer(Struct, frozen=True):
-    """The tokens that mean yes and no; without ``no`` the logit of ``yes`` alone is the score."""
+class AnswerTokens(Struct, frozen=True):
+    """The token ids of the answers. A score is logit(yes) less logit(no), or logit(yes) where there is no ``no``."""
 
     yes: int
     no: int | None = None
 
 
-class Judge(Struct, frozen=True):
-    """A question, and the answer's tokens; without those the model was made a classifier, whose head has the score."""
+class LlmReranker(Struct, frozen=True):
+    """A causal language model that scores pairs."""
 
-    question: Question
-    answer: Answer | None = None
+    prompt: PairPrompt
+    # None for a checkpoint that was converted to a sequence classifier: its head computes the score.
+    answer_tokens: AnswerTokens | None = None

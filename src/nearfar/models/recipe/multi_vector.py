@@ -1,4 +1,4 @@
-"""A vector for each token of a text, to be compared by MaxSim: what makes them of hidden states (ColBERT)."""
+"""One vector a token, compared by MaxSim (ColBERT): how they are computed from hidden states."""
 
 from __future__ import annotations
 
@@ -8,45 +8,47 @@ from nearfar.core.types import Role
 from nearfar.models.recipe.dense import Dense
 
 
-class Expansion(Struct, frozen=True, kw_only=True):
-    """Tokens put after a query until it has ``length``: their vectors count like those of its own.
-
-    No token looks at them unless ``attended``. ``exact``: a longer query is cut to that length.
-    """
+class QueryExpansion(Struct, frozen=True, kw_only=True):
+    """Padding of short queries with a token (usually [MASK]) whose vectors count like those of the query's own."""
 
     token_id: int
+    # Tokens of an expanded query, special tokens included.
     length: int
-    exact: bool
+    # Whether longer queries are cut to ``length``.
+    truncate: bool
+    # Whether other tokens attend to the added ones.
     attended: bool
 
 
 class MultiVector(Struct, frozen=True, kw_only=True):
-    """How hidden states become a text's vectors, (T, H) → (n, M).
+    """How hidden states (T, H) become a text's vectors (n, M)."""
 
-    ``dense`` are linear layers on each token. Tokens before ``first`` have no vector, nor have those of ``skip_ids`` in
-    texts of the roles ``skip_roles``. ``query_tokens`` and ``document_tokens`` are limits, special tokens included.
-    ``markers`` are prompts that are one token each. ``window`` is the family's, in tokens, where some of those that are
-    put after a short query would see nothing at all.
-    """
-
+    # Applied to each token's hidden state.
     dense: tuple[Dense, ...]
     normalize: bool
-    query_tokens: int | None = None
-    document_tokens: int | None = None
-    expansion: Expansion | None = None
+    # Limits per role, special tokens included; None means the model's own.
+    max_query_tokens: int | None = None
+    max_document_tokens: int | None = None
+    expansion: QueryExpansion | None = None
+    # Tokens without a vector: these ids in texts of these roles, and the first ones of every text.
     skip_ids: frozenset[int] = frozenset()
     skip_roles: tuple[Role, ...] = ()
+    skip_first: int = 0
+    # Prompts that are one token each, such as ``[Q] ``.
     markers: tuple[str, ...] = ()
-    first: int = 0
+    # The attention window in tokens, if it is so small that some expansion tokens would attend to nothing.
     window: int | None = None
 
-    def width(self, hidden_size: int) -> int:
-        """Give the length M of a vector."""
+    def dim(self, hidden_size: int) -> int:
+        """Return the length M of a vector."""
         return self.dense[-1].out_features if self.dense else hidden_size
 
-    def limit(self, role: Role) -> int | None:
-        """Give the limit of a text of this role."""
-        if role == "query" and self.expansion:
-            longest = max(self.query_tokens or 0, self.expansion.length)
-            return self.expansion.length if self.expansion.exact else longest if self.query_tokens else None
-        return self.query_tokens if role == "query" else self.document_tokens
+    def max_tokens(self, role: Role) -> int | None:
+        """Return the limit for texts of this role, special tokens included; None means the model's own."""
+        if role != "query":
+            return self.max_document_tokens
+        if self.expansion is None:
+            return self.max_query_tokens
+        if self.expansion.truncate:
+            return self.expansion.length
+        return max(self.max_query_tokens, self.expansion.length) if self.max_query_tokens else None

@@ -1,4 +1,4 @@
-"""How a checkpoint is to be run: everything between a text and its vector, or a pair and its score. Reads nothing."""
+"""How a checkpoint is run: everything between a text and its vector, or a pair and its score. Reads no files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.llm_reranker import Judge
+from nearfar.models.recipe.llm_reranker import LlmReranker
 from nearfar.models.recipe.multi_vector import MultiVector
 from nearfar.models.recipe.sparse import Sparse
 
@@ -16,61 +16,63 @@ if TYPE_CHECKING:
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
-    """How a checkpoint is to be run. The same on every engine.
+    """How a checkpoint is run, the same on every engine."""
 
-    ``task`` says whether texts are embedded, or they or pairs of them scored, a logit for each of the ``labels``; of
-    ``independent_labels`` each has a probability of its own, else all of them together sum to 1.
-    ``pooling`` has one mode, or several whose results are joined in order; it is empty where a text has no one vector.
-    ``multi_vector`` and ``sparse`` are there where it has, or has as well, one a token, or weights of the vocabulary.
-    ``max_tokens`` counts special tokens. ``prompts`` are prefixes by name; ``default_prompt`` names the one, or the
-    role whose one is put before a text whose caller chose none. ``type_ids`` says whether the second text of a pair is
-    marked as such. ``judge`` is there for a reranker that is a language model; ``quantized`` tells of weights in MLX's
-    own way.
-    """
-
+    # config.json's first of ``architectures``, and its ``model_type``.
     architecture: str
     model_type: str
+    # "score" covers rerankers (pairs) and classifiers (single texts).
     task: Literal["embed", "score"]
+    # Special tokens included.
     max_tokens: int
     hidden_size: int
+    # Several modes are concatenated; none means that a text has no single vector.
     pooling: tuple[Pooling, ...] = ()
+    # The file, or the family's page, that states it.
     pooling_source: str = ""
+    # Linear layers after pooling.
     dense: tuple[Dense, ...] = ()
     normalize: bool = False
+    # Prefixes by name. ``default_prompt`` is one of the names or a role; it applies where a request chooses none.
     prompts: dict[str, str] = {}
+    prompts_source: str = ""
     default_prompt: str | None = None
+    # Whether texts are lowercased before tokenization.
     lower_case: bool = False
     pad_token_id: int | None = None
+    # Whether token_type_ids mark the second text of a pair.
     type_ids: bool = False
+    # A classifier's labels, one logit each; ``multi_label`` means a sigmoid each in place of a softmax over all.
     labels: tuple[str, ...] = ()
-    independent_labels: bool = False
+    multi_label: bool = False
+    # The outputs beside, or instead of, the pooled vector.
     multi_vector: MultiVector | None = None
     sparse: Sparse | None = None
-    judge: Judge | None = None
+    llm_reranker: LlmReranker | None = None
+    # Whether the weights are stored quantized, in MLX's format.
     quantized: bool = False
-    prompts_source: str = ""
 
     @property
-    def speaks(self) -> bool:
-        """Tell whether a language model answers: yes or no, as the next token."""
-        return self.judge is not None and self.judge.answer is not None
+    def uses_lm_head(self) -> bool:
+        """Whether a score is computed from the logits of the next token."""
+        return self.llm_reranker is not None and self.llm_reranker.answer_tokens is not None
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Name what a text becomes, in the order in which engines give it; nothing for a classifier."""
-        there: dict[Output, object] = {"dense": self.pooling, "multi_vector": self.multi_vector, "sparse": self.sparse}
-        return tuple(output for output, how in there.items() if how)
+        """What a text becomes, in the order in which engines return it; empty for rerankers and classifiers."""
+        parts: dict[Output, object] = {"dense": self.pooling, "multi_vector": self.multi_vector, "sparse": self.sparse}
+        return tuple(output for output, part in parts.items() if part)
 
     @property
-    def linears(self) -> tuple[Dense, ...]:
-        """List the linear layers, whatever they are for, that have files of their own."""
+    def linear_layers(self) -> tuple[Dense, ...]:
+        """All linear layers that have files of their own, for pooled vectors, token vectors and sparse weights."""
         tokens = self.multi_vector.dense if self.multi_vector else ()
-        weigh = (self.sparse.head,) if self.sparse and self.sparse.head else ()
-        return (*self.dense, *tokens, *weigh)
+        head = (self.sparse.head,) if self.sparse and self.sparse.head else ()
+        return (*self.dense, *tokens, *head)
 
     @property
     def dim(self) -> int:
-        """Length of a text's one vector, after pooling and any Dense layers; 0 where it has none."""
+        """The length of a text's pooled vector, after any Dense layers; 0 where it has none."""
         if not self.pooling:
             return 0
         return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)

@@ -1,4 +1,4 @@
-"""Sparse weights of the vocabulary's tokens: SPLADE and BGE-M3."""
+"""Sparse embeddings over the vocabulary: SPLADE and BGE-M3's lexical weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from nearfar.models.recipe.dense import Dense
 
 
 class Sparse(Struct, frozen=True, kw_only=True):
-    """How a text's weights come about: (size,) of them, none below 0.
+    """How a text's sparse vector is computed: (size,), no value below 0.
 
-    ``of`` the whole vocabulary: at each token a language model's head says how much every other is meant, and log(1 +
-    relu) of that is pooled over the text, taken ``twice`` by some (SPLADE). Of the text's own ``tokens``: a linear
-    ``head`` weighs each, those of ``skip_ids`` have none, and a token that comes again counts by its highest (BGE-M3).
+    ``splade`` takes log(1 + relu(logits)) of the masked-language-model head, pooled over the tokens; it may weigh any
+    token of the vocabulary. ``lexical`` (BGE-M3) applies a linear layer to each token and keeps the largest value a
+    token id; it weighs the text's own tokens alone.
     """
 
-    of: Literal["vocabulary", "tokens"]
+    method: Literal["splade", "lexical"]
+    # The vocabulary's size.
     size: int
+    # For ``splade``: pooling over tokens, and whether the logarithm is applied twice (log1p_relu).
     pooling: Literal["max", "sum"] = "max"
-    twice: bool = False
+    log_twice: bool = False
+    # For ``lexical``: the linear layer (H → 1), and the tokens that have no weight.
     head: Dense | None = None
     skip_ids: frozenset[int] = frozenset()

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     Spans = Sequence[tuple[int, int]]  # where each token lies in its text, in characters
 
 
-class Room(NamedTuple):
+class TokenBudget(NamedTuple):
     """The place of a document: how many tokens it may have there, and how many a text would have."""
 
-    size: int
+    max_tokens: int
     count: Callable[[str], int]
 
 
 class Chunking(Struct, frozen=True, kw_only=True):
     """How much of a text is read: its first (or last) ``limit`` tokens, in at most so many pieces."""
 
-    most: int = 1
-    limit: int | None = None
+    max_chunks: int = 1
+    max_tokens: int | None = None
     keep: Keep = "start"
 
 
@@ -39,21 +39,23 @@ class Chunks(NamedTuple):
     """The pieces in the text's order, the tokens of all of it, and those of them that are in no piece."""
 
     texts: list[str]
-    content: int
-    cut: int
+    token_count: int
+    truncated_tokens: int
 
 
-def chunk(text: str, spans: Spans, room: Room, how: Chunking) -> Chunks:
+def chunk(text: str, spans: Spans, room: TokenBudget, how: Chunking) -> Chunks:
     """Cut the text, whose tokens lie at ``spans``, into pieces; from its end backwards to ``keep`` the end."""
     if not spans:
         return Chunks([text], 0, 0)
     count = len(spans)
     bounds = [0, *accumulate((stop for _, stop in spans[:-1]), max), len(text)]
-    size = max(min(room.size, how.limit or room.size), 1)
+    size = max(min(room.max_tokens, how.max_tokens or room.max_tokens), 1)
     late = how.keep == "end"
-    start, stop = (count - min(how.limit or count, count), count) if late else (0, min(how.limit or count, count))
+    start, stop = (
+        (count - min(how.max_tokens or count, count), count) if late else (0, min(how.max_tokens or count, count))
+    )
     texts: list[str] = []
-    while start < stop and len(texts) < how.most:
+    while start < stop and len(texts) < how.max_chunks:
         if late:
             at, end = _last(text, bounds, (start, stop), size, room), stop
             stop = at
@@ -61,11 +63,11 @@ def chunk(text: str, spans: Spans, room: Room, how: Chunking) -> Chunks:
             at, end = start, _first(text, bounds, (start, stop), size, room)
             start = end
         texts.append(text[bounds[at] : bounds[end]])
-    whole = how.limit or count
+    whole = how.max_tokens or count
     return Chunks(texts[::-1] if late else texts, count, (stop - start) + max(count - whole, 0))
 
 
-def _first(text: str, bounds: Sequence[int], window: tuple[int, int], size: int, room: Room) -> int:
+def _first(text: str, bounds: Sequence[int], window: tuple[int, int], size: int, room: TokenBudget) -> int:
     """Say at which token the first piece of the window ends."""
     start, stop = window
     end = min(start + size, stop)
@@ -79,7 +81,7 @@ def _first(text: str, bounds: Sequence[int], window: tuple[int, int], size: int,
     return end
 
 
-def _last(text: str, bounds: Sequence[int], window: tuple[int, int], size: int, room: Room) -> int:
+def _last(text: str, bounds: Sequence[int], window: tuple[int, int], size: int, room: TokenBudget) -> int:
     """Say at which token the last piece of the window starts."""
     start, stop = window
     at = max(stop - size, start)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from nearfar.core.errors import InputError
 from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY
-from nearfar.models.tokenization.chunking import Room
+from nearfar.models.tokenization.chunking import TokenBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nearfar.models.recipe.llm_reranker import Question
+    from nearfar.models.recipe.llm_reranker import PairPrompt
 
     Encode: TypeAlias = Callable[[list[str]], list[list[int]]]
 
@@ -28,14 +28,14 @@ class Put(NamedTuple):
     cut: int
 
 
-class Asking:
+class PairPromptEncoder:
     """Puts a question. ``encode`` gives texts' ids; ``begin`` the beginning of a text that has so many tokens."""
 
-    def __init__(self, question: Question, encode: Encode, begin: Callable[[str, int], str]) -> None:
-        self._told = question.told
+    def __init__(self, question: PairPrompt, encode: Encode, begin: Callable[[str, int], str]) -> None:
+        self._told = question.segments_with_instruction
         self._encode = encode
         self._begin = begin
-        self._untold = _Form(question.texts, "", encode)
+        self._untold = _Form(question.segments, "", encode)
         self.size = self._untold.size
 
     def ask(
@@ -59,12 +59,12 @@ class Asking:
             found.append(Put([*form.before, *body, *form.after], content, len(whole) - len(body)))
         return found
 
-    def room(self, query: str, most: int, instruction: str | None) -> Room:
+    def room(self, query: str, most: int, instruction: str | None) -> TokenBudget:
         """Tell what ``ask`` has for a document that is too long."""
         form = self._form(instruction, most)
         [base] = form.bodies([(query, "")])
         room = most - form.size
-        return Room(
+        return TokenBudget(
             max(room // 2, room - (len(base) - form.empty)),
             lambda text: len(form.bodies([(query, text)])[0]) - len(base),
         )

@@ -30,7 +30,7 @@ _SEARCHING: tuple[Role, ...] = ("query", "document")
 _INSTRUCTED = re.compile(r"(Instruct: )(.+)(\nQuery: ?)|(task: )(.+)( \| query: )", re.DOTALL)
 
 
-def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:
+def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
     """Give the prompt called ``wanted``, or that of the role of this name; None where it is neither.
 
     Where a model has no prompt for queries or for documents, theirs is the empty one: the default prompt is for texts
@@ -45,7 +45,7 @@ def prompt_for(prompts: Mapping[str, str], wanted: str) -> str | None:
     return "" if found is None and role in _SEARCHING else found
 
 
-def names_of(prompts: Mapping[str, str]) -> list[str]:
+def prompt_names(prompts: Mapping[str, str]) -> list[str]:
     """List what may be wanted of a model."""
     return list(dict.fromkeys([*_SEARCHING, *prompts]))
 
@@ -58,21 +58,21 @@ def choose_prompt(recipe: Recipe, named: str | None, role: Role | None, instruct
     """
     if instruction is not None:
         return _instruct(recipe, named or role or "query", instruction)
-    if not named and role and prompt_for(recipe.prompts, role) is None:
+    if not named and role and find_prompt(recipe.prompts, role) is None:
         role = None  # a task that the model wasn't trained to be told
     wanted = named or role or recipe.default_prompt
     if not wanted:
         return ""
-    prompt = prompt_for(recipe.prompts, wanted)
+    prompt = find_prompt(recipe.prompts, wanted)
     if prompt is None:
-        there = ", ".join(names_of(recipe.prompts))
+        there = ", ".join(prompt_names(recipe.prompts))
         raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {there}")
     return prompt
 
 
 def _instruct(recipe: Recipe, wanted: str, instruction: str) -> str:
     """Put the instruction where the prompt for queries has its own, as every such model's page does for all tasks."""
-    template = _INSTRUCTED.fullmatch(prompt_for(recipe.prompts, "query") or "")
+    template = _INSTRUCTED.fullmatch(find_prompt(recipe.prompts, "query") or "")
     if template is None:
         raise InputError("this model takes no instruction; leave it out", "instruction")
     if wanted not in get_args(Role) or wanted == "document":

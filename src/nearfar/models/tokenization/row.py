@@ -1,4 +1,4 @@
-"""One input of an engine. Knows no tokenizer."""
+"""One row of an engine's batch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from msgspec import Struct
 
 
 class Row(Struct, frozen=True):
-    """One input of an engine: ``ids`` with special tokens, ``type_ids`` of the same length or None for all zeros.
+    """One text, or pair of texts, as token ids: one row of an engine's batch."""
 
-    ``content`` counts the tokens of the text, and of its prompt, before anything was cut; ``cut`` those that were cut
-    off; neither counts special tokens. No token looks at the last ``unseen``. ``kept`` are the places of the tokens
-    whose own vectors count, None for all.
-    """
-
+    # Token ids, special tokens included.
     ids: list[int]
+    # As long as ``ids``; None means 0 everywhere.
     type_ids: list[int] | None
-    content: int
-    cut: int
-    unseen: int = 0
-    kept: list[int] | None = None
+    # Tokens of the text (and its prompt) before truncation, without special tokens.
+    token_count: int
+    # How many of those were cut off.
+    truncated_tokens: int
+    # How many of the last tokens no token attends to.
+    unattended: int = 0
+    # Positions of the tokens whose vectors are returned; None means all.
+    vector_positions: list[int] | None = None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 
-class Template:
+class TextTemplate:
     """The special tokens around a text, learned from one that was encoded with and without them."""
 
     def __init__(self, wrapped: Encoding, bare: Encoding) -> None:

@@ -13,15 +13,15 @@ from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.core.errors import CheckpointError, InputError
-from nearfar.models.files.json_files import read_json_if_there
+from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.tokenization import probes
 from nearfar.models.tokenization import token_spans as pieces
-from nearfar.models.tokenization.chunking import Room, chunk
-from nearfar.models.tokenization.pair_prompt import Asking
+from nearfar.models.tokenization.chunking import TokenBudget, chunk
+from nearfar.models.tokenization.pair_prompt import PairPromptEncoder
 from nearfar.models.tokenization.row import Row
-from nearfar.models.tokenization.special_tokens import PairTemplate, Template
-from nearfar.models.tokenization.token_markers import know_markers, mark
+from nearfar.models.tokenization.special_tokens import PairTemplate, TextTemplate
+from nearfar.models.tokenization.token_markers import mark, register_markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _HEAD_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
 
 
-class Tokens:
+class TextEncoder:
     """The tokenizer of one checkpoint, with the checkpoint's limit and special tokens."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
@@ -51,10 +51,12 @@ class Tokens:
             self._tokenizer.normalizer = Normalizers(steps)
         self._multi_vector = recipe.multi_vector
         if recipe.multi_vector:
-            know_markers(self._tokenizer, recipe.multi_vector)
+            register_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
-        self._single = Template(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
-        self._judge = Asking(recipe.judge.question, self._ids_of, self._begin) if recipe.judge else None
+        self._single = TextTemplate(self._tokenizer.encode("a"), self._tokenizer.encode("a", add_special_tokens=False))
+        self._judge = (
+            PairPromptEncoder(recipe.llm_reranker.prompt, self._ids_of, self._begin) if recipe.llm_reranker else None
+        )
         pair = self._tokenizer.encode("a", "a") if recipe.task == "score" and not self._judge else None
         self._pair = PairTemplate(pair, with_types=recipe.type_ids) if pair else None
         special = (self._judge or self._pair or self._single).size
@@ -62,7 +64,7 @@ class Tokens:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
         self._refuse_lost_end_token(folder, recipe)
 
-    def probes(self) -> list[Row]:
+    def sample_rows(self) -> list[Row]:
         """Give rows of real text of the kind the engine will be given, the first of them small."""
         pairs = self._pair or self._judge
         return self.encode_pairs(probes.QUERY, probes.TEXTS, None) if pairs else self.encode(probes.TEXTS)
@@ -97,7 +99,7 @@ class Tokens:
             rows[text] = mark(row, how, role) if how else row
         return [rows[text] for text in texts]
 
-    def encode_together(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
+    def encode_concatenated(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
         """Lay all texts' ids one after another between the special tokens, the prompt before the first.
 
         Say from which place to which each text's own lie. Nothing is cut: the row's ``cut`` says how many are too many.
@@ -112,7 +114,7 @@ class Tokens:
         content = len(ids) - len(self._single.prefix)
         return Row([*ids, *self._single.suffix], None, content, max(content - self._room("document"), 0)), spans
 
-    def pieces(self, text: str, *, special: bool) -> tuple[Piece, ...]:
+    def tokenize(self, text: str, *, special: bool) -> tuple[Piece, ...]:
         """Give a text's tokens one by one, uncut, and where in the text each lies."""
         return pieces.split(self._tokenizer, text, special=special)
 
@@ -143,25 +145,25 @@ class Tokens:
             raise InputError("this model takes no instruction; leave it out", "instruction")
         return self._pairs(query, distinct, documents, max_tokens_per_document)
 
-    def room_after(self, prompt: str) -> Room:
+    def budget_after_prompt(self, prompt: str) -> TokenBudget:
         """Tell what ``encode`` has for a document that is too long."""
         own = len(self._ids_of([prompt])[0])
-        return Room(self._room("document") - own, lambda text: len(self._ids_of([prompt + text])[0]) - own)
+        return TokenBudget(self._room("document") - own, lambda text: len(self._ids_of([prompt + text])[0]) - own)
 
-    def room_beside(self, query: str, instruction: str | None) -> Room:
+    def budget_beside_query(self, query: str, instruction: str | None) -> TokenBudget:
         """Tell what ``encode_pairs`` has for a document that is too long."""
         if self._judge:
             return self._judge.room(query, self.max_tokens, instruction)
         room = self.max_tokens - (self._pair or self._single).size
         asked = len(self._ids_of([query])[0])
-        return Room(max(room // 2, room - asked), lambda text: len(self._ids_of([text])[0]))
+        return TokenBudget(max(room // 2, room - asked), lambda text: len(self._ids_of([text])[0]))
 
-    def chunk(self, text: str, room: Room, how: Chunking) -> Chunks:
+    def chunk(self, text: str, room: TokenBudget, how: Chunking) -> Chunks:
         """Cut a text that is too long for its place into pieces; of a huge one no more is read than may be in them."""
         late = how.keep == "end"
         read = text[-_HEAD_CHARACTERS:] if late else text[:_HEAD_CHARACTERS]
         spans = self._tokenizer.encode(read, add_special_tokens=False).offsets
-        if len(read) < len(text) and len(spans) <= min(room.size * how.most, how.limit or len(spans)):
+        if len(read) < len(text) and len(spans) <= min(room.max_tokens * how.max_chunks, how.max_tokens or len(spans)):
             read = text
             spans = self._tokenizer.encode(read, add_special_tokens=False).offsets
         return chunk(read, spans, room, how)
@@ -169,7 +171,7 @@ class Tokens:
     def _room(self, role: Role) -> int:
         """Count the tokens that a text and its prompt may have; where tokens have vectors it depends on the role."""
         how = self._multi_vector
-        most = min(self.max_tokens, (how and how.limit(role)) or self.max_tokens)
+        most = min(self.max_tokens, (how and how.max_tokens(role)) or self.max_tokens)
         return max(most - self._single.size, 0)
 
     def _pairs(
@@ -233,7 +235,7 @@ class Tokens:
         file = folder / "tokenizer_config.json"
         if "lasttoken" not in recipe.pooling:
             return
-        if read_json_if_there(file, dict[str, Any]).get("add_eos_token") is not True:
+        if read_optional_json(file, dict[str, Any]).get("add_eos_token") is not True:
             return
         if len({row.ids[-1] for row in self.encode(["a", "b", "c", "1", "2"])}) > 1:
             raise CheckpointError(

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 def mark(row: Row, how: MultiVector, role: Role) -> Row:
     """Make the row of a text of this role longer where it should be, and note which of its tokens count."""
-    ids, unseen = row.ids, 0
+    ids, unattended = row.ids, 0
     if role == "query" and how.expansion and len(ids) < how.expansion.length:
         more = how.expansion.length - len(ids)
         ids = [*ids, *([how.expansion.token_id] * more)]
-        unseen = 0 if how.expansion.attended else more
+        unattended = 0 if how.expansion.attended else more
     skipped = how.skip_ids if role in how.skip_roles else frozenset[int]()
-    kept = None
-    if how.first or not skipped.isdisjoint(ids):
-        kept = [at for at, found in enumerate(ids) if at >= how.first and found not in skipped]
-    return msgspec.structs.replace(row, ids=ids, unseen=unseen, kept=kept)
+    positions = None
+    if how.skip_first or not skipped.isdisjoint(ids):
+        positions = [at for at, found in enumerate(ids) if at >= how.skip_first and found not in skipped]
+    return msgspec.structs.replace(row, ids=ids, unattended=unattended, vector_positions=positions)
 
 
-def know_markers(tokenizer: Tokenizer, how: MultiVector) -> None:
+def register_markers(tokenizer: Tokenizer, how: MultiVector) -> None:
     """Let the tokenizer take a marker for one token where its vocabulary has it, with its space or without."""
     for marker in how.markers:
         words = (marker, *marker.split(maxsplit=1)[:1])

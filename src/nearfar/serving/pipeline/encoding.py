@@ -28,13 +28,13 @@ def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
         raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
     enough = job.ceiling.tokens_each if job.ceiling else None
     rows = model.tokens.encode(texts, prompt, job.max_tokens, enough=enough, keep=job.keep)
-    _refuse_many(job, [row.content for row in rows])
+    _refuse_many(job, [row.token_count for row in rows])
     return _kept(rows, job.on_overflow or model.on_overflow)
 
 
 def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
     """Lay all of the job's inputs in one row, and say where each lies in it. What is too long is refused, never cut."""
-    row, spans = model.tokens.encode_together(_texts(model, job), prompt)
+    row, spans = model.tokens.encode_concatenated(_texts(model, job), prompt)
     counts = [stop - start for start, stop in spans]
     _refuse_many(job, counts)
     for index, count in enumerate(counts):
@@ -42,8 +42,8 @@ def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[
             raise EmptyInput(f"text {index} has no token this model knows")
         if job.max_tokens is not None and count > job.max_tokens:
             raise TextTooLong(index, count, job.max_tokens)
-    if row.cut:
-        raise TooManyTokens(row.content, row.content - row.cut)
+    if row.truncated_tokens:
+        raise TooManyTokens(row.token_count, row.token_count - row.truncated_tokens)
     return row, spans
 
 
@@ -90,8 +90,8 @@ def refuse_empty(rows: Sequence[Row]) -> None:
 
 def _refuse_cut(rows: Sequence[Row]) -> None:
     for index, row in enumerate(rows):
-        if row.cut:
-            raise TextTooLong(index, row.content, row.content - row.cut)
+        if row.truncated_tokens:
+            raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)
 
 
 def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
@@ -123,11 +123,13 @@ def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
 def _pair(model: Model, first: str, second: str, keep: Keep) -> Row:
     """Put two texts together; of a second one that is too long the end is left where that is to be kept."""
     [row] = model.tokens.encode_pairs(first, [second], None)
-    if keep == "start" or not row.cut:
+    if keep == "start" or not row.truncated_tokens:
         return row
-    left = model.tokens.chunk(second, model.tokens.room_beside(first, None), Chunking(keep=keep))
+    left = model.tokens.chunk(second, model.tokens.budget_beside_query(first, None), Chunking(keep=keep))
     [shorter] = model.tokens.encode_pairs(first, left.texts, None)
-    return msgspec.structs.replace(shorter, content=row.content, cut=shorter.cut + left.cut)
+    return msgspec.structs.replace(
+        shorter, token_count=row.token_count, truncated_tokens=shorter.truncated_tokens + left.truncated_tokens
+    )
 
 
 def _kept(rows: list[Row], on_overflow: OnOverflow) -> list[Row]:

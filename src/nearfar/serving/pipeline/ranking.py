@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nearfar.core.jobs import ScoreJob
     from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.chunking import Room
+    from nearfar.models.tokenization.chunking import TokenBudget
     from nearfar.serving.postprocess.scores import Scores
     from nearfar.serving.queue.scheduler import Results
     from nearfar.serving.registry.opening import Model
@@ -80,11 +80,11 @@ def _pairs(model: Model, job: RankJob) -> Laid:
         return model.tokens.encode_pairs(job.query, documents, limit, job.instruction)
 
     whole = laid(job.documents, job.max_tokens_per_document)
-    each = _chunked(model, job, whole, laid, lambda: model.tokens.room_beside(job.query, job.instruction))
+    each = _chunked(model, job, whole, laid, lambda: model.tokens.budget_beside_query(job.query, job.instruction))
     return Laid(
         rows=[row for rows in each for row in rows],
         chunks=[len(rows) for rows in each],
-        tokens=[row.content for row in whole],
+        tokens=[row.token_count for row in whole],
     )
 
 
@@ -92,44 +92,52 @@ def _query_and_documents(model: Model, job: RankJob) -> Laid:
     """Put the query first and the documents after it, each with the prompt of its role."""
     query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
     [query] = model.tokens.encode([job.query], query_prompt, role="query")
-    if job.on_overflow == "error" and query.cut:
-        raise InputError(f"the query has {query.content} tokens; at most {query.content - query.cut} fit", "query")
+    if job.on_overflow == "error" and query.truncated_tokens:
+        raise InputError(
+            f"the query has {query.token_count} tokens; at most {query.token_count - query.truncated_tokens} fit",
+            "query",
+        )
     prompt = choose_prompt(model.recipe, None, "document")
 
     def laid(documents: Sequence[str], limit: int | None) -> list[Row]:
         return model.tokens.encode(documents, prompt, limit)
 
     whole = laid(job.documents, job.max_tokens_per_document)
-    each = _chunked(model, job, whole, laid, lambda: model.tokens.room_after(prompt))
+    each = _chunked(model, job, whole, laid, lambda: model.tokens.budget_after_prompt(prompt))
     documents = [row for rows in each for row in rows]
     refuse_empty([query, *documents])
     return Laid(
         rows=[query, *documents],
         chunks=[len(rows) for rows in each],
-        tokens=[query.content + row.content for row in whole],
+        tokens=[query.token_count + row.token_count for row in whole],
     )
 
 
-def _chunked(model: Model, job: RankJob, whole: Sequence[Row], laid: Lay, room: Callable[[], Room]) -> list[list[Row]]:
+def _chunked(
+    model: Model, job: RankJob, whole: Sequence[Row], laid: Lay, room: Callable[[], TokenBudget]
+) -> list[list[Row]]:
     """Give each document's rows: the one that it has, or those of its chunks where it is cut and chunks are wanted.
 
     What is in none of the chunks counts as cut from the last. Equal documents have the same rows.
     """
-    over = dict.fromkeys(text for text, row in zip(job.documents, whole, strict=True) if row.cut)
-    how = Chunking(most=job.max_chunks_per_document or 1, limit=job.max_tokens_per_document, keep=job.keep)
+    over = dict.fromkeys(text for text, row in zip(job.documents, whole, strict=True) if row.truncated_tokens)
+    how = Chunking(max_chunks=job.max_chunks_per_document or 1, max_tokens=job.max_tokens_per_document, keep=job.keep)
     found: dict[str, list[Row]] = {}
-    if over and (how.most > 1 or how.keep == "end"):
+    if over and (how.max_chunks > 1 or how.keep == "end"):
         place = room()
         chunks = {text: model.tokens.chunk(text, place, how) for text in over}
         made = iter(laid([piece for one in chunks.values() for piece in one.texts], None))
         for text, one in chunks.items():
             *parts, last = [next(made) for _ in one.texts]
-            found[text] = [*parts, msgspec.structs.replace(last, cut=last.cut + one.cut)]
+            found[text] = [
+                *parts,
+                msgspec.structs.replace(last, truncated_tokens=last.truncated_tokens + one.truncated_tokens),
+            ]
     each = [found.get(text, [row]) for text, row in zip(job.documents, whole, strict=True)]
     if job.on_overflow == "error":
         for index, (row, rows) in enumerate(zip(whole, each, strict=True)):
-            if cut := sum(part.cut for part in rows):
-                raise TextTooLong(index, row.content, max(row.content - cut, 0))
+            if cut := sum(part.truncated_tokens for part in rows):
+                raise TextTooLong(index, row.token_count, max(row.token_count - cut, 0))
     return each
 
 

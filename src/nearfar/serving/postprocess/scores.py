@@ -24,7 +24,7 @@ def sigmoid(logits: FloatArray) -> npt.NDArray[Any]:
 
 def probabilities(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
     """Map the logits (B,) or (B, L) of a classifier's labels to [0, 1], together or each for itself."""
-    if recipe.independent_labels or logits.ndim == 1:
+    if recipe.multi_label or logits.ndim == 1:
         return sigmoid(logits)
     raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: npt.NDArray[Any] = raised / raised.sum(axis=1, keepdims=True)

@@ -193,7 +193,7 @@ def distinct(places: Sequence[Place]) -> list[list[Place]]:
     found: dict[object, list[Place]] = {}
     for place in places:
         row = place.row
-        types, kept = (None if of is None else tuple(of) for of in (row.type_ids, row.kept))
-        key = (tuple(row.ids), types, row.unseen, kept)
+        types, kept = (None if of is None else tuple(of) for of in (row.type_ids, row.vector_positions))
+        key = (tuple(row.ids), types, row.unattended, kept)
         found.setdefault(key, []).append(place)
     return list(found.values())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nearfar.core.settings import ModelSettings
     from nearfar.core.types import Output, Task
     from nearfar.engines.base import EngineInfo
-    from nearfar.models.files.weight_sizes import Weights
+    from nearfar.models.files.weight_sizes import WeightSizes
     from nearfar.models.hub.checkpoint import Checkpoint
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.serving.queue.scheduler import Call
@@ -33,7 +33,7 @@ def usual_call(recipe: Recipe) -> Call:
 def _tasks(recipe: Recipe) -> tuple[Task, ...]:
     """List what the model may be asked for."""
     if recipe.task == "score":
-        if recipe.judge:
+        if recipe.llm_reranker:
             return ("rank",)
         return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
     return (*(TASK_OF[output] for output in recipe.outputs), "rank")
@@ -48,7 +48,7 @@ def _score(recipe: Recipe) -> str:
 
 
 def describe(
-    checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings, weights: Weights
+    checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings, weights: WeightSizes
 ) -> ModelInfo:
     """Say all that is true of a model on this engine."""
     return ModelInfo(
@@ -63,7 +63,7 @@ def describe(
         dtype=engine.dtype,
         dtype_reason=engine.dtype_reason,
         dim=recipe.dim,
-        token_dim=recipe.multi_vector.width(recipe.hidden_size) if recipe.multi_vector else 0,
+        token_dim=recipe.multi_vector.dim(recipe.hidden_size) if recipe.multi_vector else 0,
         vocabulary=recipe.sparse.size if recipe.sparse else 0,
         labels=recipe.labels,
         max_tokens=recipe.max_tokens,
@@ -76,7 +76,7 @@ def describe(
         score=_score(recipe),
         score_is_probability=recipe.task == "score",
         int8_range=_int8_range(recipe, wanted.int8_range),
-        parameters=None if weights.quantized else weights.numbers,
+        parameters=None if weights.quantized else weights.parameters,
         file_bytes=weights.file_bytes,
         created=int(time.time()),
     )

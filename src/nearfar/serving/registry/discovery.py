@@ -11,11 +11,11 @@ from nearfar.core.errors import SettingsError
 from nearfar.core.settings import ModelSettings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Choice, EngineInfo, choose_engines, prefer_sharing
-from nearfar.models.files.weight_sizes import Weights, count_weights
+from nearfar.models.files.weight_sizes import WeightSizes, read_weight_sizes
 from nearfar.models.hub.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.prompts import names_of, prompt_for
+from nearfar.models.tokenization.prompts import find_prompt, prompt_names
 from nearfar.serving.registry.description import describe
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Found(Struct, frozen=True, kw_only=True):
     checkpoint: Checkpoint
     recipe: Recipe
     choices: list[Choice]
-    weights: Weights
+    weights: WeightSizes
     info: ModelInfo
 
 
@@ -62,7 +62,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         dtype_reason=UNKNOWN,
     )
     choices = choose_engines(engine, device)
-    weights = count_weights(checkpoint.folder, recipe)
+    weights = read_weight_sizes(checkpoint.folder, recipe)
     info = describe(checkpoint, recipe, unopened, wanted, weights)
     if wanted.task and wanted.task not in info.tasks:
         raise SettingsError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
@@ -70,7 +70,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         wanted=wanted,
         checkpoint=checkpoint,
         recipe=recipe,
-        choices=prefer_sharing(choices) if recipe.judge else choices,
+        choices=prefer_sharing(choices) if recipe.llm_reranker else choices,
         weights=weights,
         info=info,
     )
@@ -86,7 +86,7 @@ def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
 
 def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
     """Let the operator decide what is put before a text whose caller can't say what it is."""
-    if wanted.prompt and prompt_for(recipe.prompts, wanted.prompt) is None:
-        there = ", ".join(names_of(recipe.prompts))
+    if wanted.prompt and find_prompt(recipe.prompts, wanted.prompt) is None:
+        there = ", ".join(prompt_names(recipe.prompts))
         raise SettingsError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
     return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)

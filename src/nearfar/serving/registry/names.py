@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
 from nearfar.core.settings import BUILTIN_MODEL
-from nearfar.models.tokenization.prompts import prompt_for
+from nearfar.models.tokenization.prompts import find_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +108,7 @@ class Names:
             if not start:
                 raise
             slot = self.find(start, task)
-            if prompt_for(slot.found.recipe.prompts, prompt) is None:
+            if find_prompt(slot.found.recipe.prompts, prompt) is None:
                 raise
             return slot, prompt
 

@@ -16,7 +16,7 @@ from nearfar.core.settings import Dtype, OnOverflow
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Choice, Engine, EngineOrder
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.text_encoder import Tokens
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneLimits
 from nearfar.serving.registry.description import describe, usual_call
@@ -44,7 +44,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
     info: ModelInfo
     recipe: Recipe
-    tokens: Tokens
+    tokens: TextEncoder
     lane: Lane
     on_overflow: OnOverflow
     watch: Stopwatch = msgspec.field(default_factory=Stopwatch)
@@ -86,13 +86,13 @@ class Opener:
         """Open one model. Raises a SetupError when no engine can run it."""
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await self.aside(lambda: Tokens(checkpoint.folder, recipe))
+        tokens = await self.aside(lambda: TextEncoder(checkpoint.folder, recipe))
         order = EngineOrder(
             folder=checkpoint.folder,
             recipe=recipe,
             device=found.wanted.device or "auto",
             dtype=found.wanted.dtype or "auto",
-            probes=tokens.probes(),
+            probes=tokens.sample_rows(),
             revision=checkpoint.revision,
             cache=settings.cache_path,
             threads=settings.threads,

@@ -36,7 +36,7 @@ class Slot:
 
     def __init__(self, found: Found, now: float) -> None:
         self.found = found
-        self.bytes = found.weights.in_memory(found.info.dtype)
+        self.bytes = found.weights.bytes_in_memory(found.info.dtype)
         self.model: Model | None = None
         self.loading: asyncio.Task[None] | None = None
         self.is_opening = False
@@ -112,7 +112,7 @@ class Slot:
     def filled(self, model: Model, now: float) -> None:
         """Put the model in."""
         self.found = as_opened(self.found, model)
-        self.bytes = self.found.weights.in_memory(self.info.dtype)
+        self.bytes = self.found.weights.bytes_in_memory(self.info.dtype)
         self.model = model
         self.is_opening = False
         self.last_used = now
