@@ -50,7 +50,7 @@ UNWANTED = {
 
 
 class StandIn:
-    """A hub of one model, whose branches can be moved, whose answers can be corrupt_files, and which keeps every request."""
+    """A hub of one model, whose branches can be moved, whose answers can be damaged, and which keeps every request."""
 
     def __init__(self) -> None:
         self.refs = {"main": OLD, "v1": OLD, "refs/pr/1": NEW}
