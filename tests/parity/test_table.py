@@ -1,4 +1,4 @@
-"""README's table of what runs where is true: every cell is tried, against transformers, and no other is claimed."""
+"""The manual's table of what runs where is true: every cell is tried against transformers, and no other is claimed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from checkpoints import FAMILIES, MORE_FAMILIES, write_transformer
 from conftest import ENGINES
 from llm_reranker_models import JUDGES, write_judge
+from manual import tables
 from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.models.tokenization.row import Row
 
-README = Path(__file__).parents[2] / "README.md"
 ALL = sorted(FAMILIES | MORE_FAMILIES)
 TEXTS = ["the fox", "a question? an answer!", "x", "embeddings place a text among its neighbours", "word " * 60]
 
@@ -70,9 +70,7 @@ def works(folder: Path, engine: str) -> bool:
 
 def stated() -> dict[str, list[str]]:
     """Read the table: family → what each engine does with it."""
-    lines = README.read_text(encoding="utf-8").splitlines()
-    start = lines.index("| `model_type` | `torch` | `openvino` | `mlx` |") + 2
-    rows = [line.strip("| ").split(" | ") for line in lines[start : start + len(ALL)]]
+    rows = tables("models", "| `model_type` | `torch` | `openvino` | `mlx` |")
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
@@ -120,9 +118,7 @@ def runs(folder: Path, engine: str) -> bool:
 
 
 def kinds_stated() -> dict[str, list[str]]:
-    lines = README.read_text(encoding="utf-8").splitlines()
-    start = lines.index("| kind of model | `torch` | `openvino` | `mlx` |") + 2
-    rows = [line.strip("| ").split(" | ") for line in lines[start : start + len(KINDS)]]
+    rows = tables("models", "| kind of model | `torch` | `openvino` | `mlx` |")
     return {row[0].partition(",")[0]: row[1:] for row in rows}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import HIDDEN, lay, write_transformer
+from manual import tables
 
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.models.reading.families import FAMILIES, FamilyDefaults, find_family
@@ -14,8 +15,10 @@ from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
-README = Path(__file__).parents[3] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -237,19 +240,16 @@ def _takes_instructions(known: FamilyDefaults) -> bool:
         return False
 
 
-def test_the_readme_s_table_is_the_registry() -> None:
+def test_the_manual_s_table_is_the_registry() -> None:
     words = {"cls": "first token", "mean": "mean", "lasttoken": "last token"}
     rows: dict[tuple[str, str, str], list[str]] = {}
     for known in FAMILIES:
         instructed = "yes" if _takes_instructions(known) else "–"
         row = (words[known.pooling], ", ".join(known.prompts) or "–", instructed)
         rows.setdefault(row, []).append(known.source.rpartition("/")[2])
-    expected = [f"| {', '.join(names)} | {' | '.join(row)} |" for row, names in sorted(rows.items())]
+    expected = [[", ".join(names), *row] for row, names in sorted(rows.items())]
 
-    lines = README.read_text(encoding="utf-8").splitlines()
-    start = lines.index("| known by name, and what is named after it | pooled by | prompts for | takes instructions |")
-
-    assert expected == lines[start + 2 : start + 2 + len(expected)]
+    assert expected == tables("models", "| family, known by its name | pooling | prompts | takes instructions |")
 
 
 def test_the_folder_s_own_files_win(tmp_path: Path) -> None:
