@@ -27,7 +27,8 @@ from tables import figure, figure_in_spread, spread, table, write_json
 from workloads import texts
 
 from nearfar.core.errors import SetupError
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.batching import pack, plan
@@ -78,27 +79,27 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     kind = installed_engines().get(name)
     if kind is None:
         return "not registered"
-    if obstacle := kind.obstacle("cpu"):
-        return obstacle
+    if unavailable_reason := kind.unavailable_reason("cpu"):
+        return unavailable_reason
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
     probes = tokens.sample_rows()
     before, started = resident_mib(), time.perf_counter()
     try:
         engine = kind.open(
-            EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache=cache)
+            OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache_dir=cache)
         )
     except SetupError as error:
         return str(error)
     info = engine.info
     opening = {"load_s": time.perf_counter() - started, "batch_tokens": float(info.batch_tokens)}
-    pool = ThreadPoolExecutor(info.parallel) if info.parallel > 1 else None
+    pool = ThreadPoolExecutor(info.max_concurrent_batches) if info.max_concurrent_batches > 1 else None
 
     def embed(chosen: list[str], budget: int = info.batch_tokens) -> npt.NDArray[np.float32]:
         """Group the texts as the server's lane does, and run as many groups at once as the engine likes."""
         rows = tokens.encode(chosen)
         lengths = [len(row.ids) for row in rows]
-        padded = plan(lengths, budget, info.most_padding) if info.padded else []
+        padded = plan(lengths, budget, info.max_padding) if info.padded else []
         groups = padded or pack(lengths, budget)
         run = pool.map if pool else map
         found = np.empty((len(rows), info.dim), dtype=np.float32)
@@ -115,7 +116,9 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache: Path) -> Contender
     rate = _rate(embed, tokens)
     opening["best_batch_tokens"] = float(_best_budget(embed, rate))
     opening["memory_mib"] = resident_mib() - before
-    return Contender(f"nearfar {name} {dtype}", f"{info.parallel} at once; {info.dtype_reason}", embed, opening, rate)
+    return Contender(
+        f"nearfar {name} {dtype}", f"{info.max_concurrent_batches} at once; {info.dtype_reason}", embed, opening, rate
+    )
 
 
 def _rate(embed: Embed, tokens: TextEncoder) -> float:

@@ -21,8 +21,9 @@ import numpy as np
 from machine import describe, machine_facts
 from tables import figure, table, write_json
 
-from nearfar.engines.base import EngineOrder, installed_engines
-from nearfar.engines.common.prefixes import costs
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.prefixes import token_costs
+from nearfar.engines.selection import installed_engines
 from nearfar.models.recipe.llm_reranker import AnswerTokens, LlmReranker, PairPrompt
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
@@ -105,14 +106,14 @@ def in_batches(engine: Engine, rows: Sequence[Row], groups: Sequence[Sequence[in
 def ways(engine: Engine, rows: Sequence[Row], threads: int) -> dict[str, Callable[[], Scores]]:
     """Give the ways of scoring that the engine has."""
     lengths, most = [len(row.ids) for row in rows], engine.info.batch_tokens
-    padding = engine.info.most_padding
+    padding = engine.info.max_padding
     together = plan(lengths, most, padding) if engine.info.padded else pack(lengths, most)
     found = {
         "one by one": lambda: in_batches(engine, rows, [[at] for at in range(len(rows))], 1),
         "batches": lambda: _unshared(engine, lambda: in_batches(engine, rows, together, threads)),
     }
-    if engine.info.shares:
-        groups = pack(costs(rows), most)
+    if engine.info.shares_prefixes:
+        groups = pack(token_costs(rows), most)
         found["shared"] = lambda: in_batches(engine, rows, groups, threads)
         found["shared, one batch"] = lambda: in_batches(engine, rows, [range(len(rows))], 1)
     return found
@@ -123,11 +124,11 @@ def _unshared(engine: Engine, call: Callable[[], Scores]) -> Scores:
     run = getattr(engine, "_run", None)
     if run is None:
         return call()
-    run.shares = False
+    run.shares_prefixes = False
     try:
         return call()
     finally:
-        run.shares = engine.info.shares
+        run.shares_prefixes = engine.info.shares_prefixes
 
 
 def measure(engine: Engine, rows: Sequence[Row], rounds: int, clock: Clock, threads: int) -> dict[str, float]:
@@ -164,7 +165,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         recipe = write_model(Path(place), asked.hidden, asked.layers)
         for name in asked.engines:
-            order = EngineOrder(
+            request = OpenRequest(
                 folder=Path(place),
                 recipe=recipe,
                 device="cpu",
@@ -172,10 +173,12 @@ def main() -> None:
                 probes=make_rows(4, 12, 20, seed=1),
                 threads=None if asked.cores else 1,
             )
-            engine = installed_engines()[name].open(order)
+            engine = installed_engines()[name].open(request)
             for query, document in ((query, document) for query in asked.queries for document in asked.lengths):
                 pairs = make_rows(asked.documents, query, document)
-                found = measure(engine, pairs, asked.rounds, clock, engine.info.parallel if asked.cores else 1)
+                found = measure(
+                    engine, pairs, asked.rounds, clock, engine.info.max_concurrent_batches if asked.cores else 1
+                )
                 base = found["one by one"]
                 for way, seconds in found.items():
                     cells = [figure(seconds), figure(asked.documents / seconds), f"{base / seconds:.2f}"]

@@ -17,7 +17,8 @@ from reference import reference_vectors
 from tables import table, write_json
 from workloads import texts
 
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.batching import plan
@@ -31,10 +32,10 @@ Array = npt.NDArray[np.float32]
 def embed(folder: Path, chosen: list[str]) -> Array:
     """Give (N, D) vectors of the folder on MLX."""
     recipe = read_recipe(folder)
-    engine = installed_engines()["mlx"].open(EngineOrder(folder=folder, recipe=recipe, device="auto", dtype="auto"))
+    engine = installed_engines()["mlx"].open(OpenRequest(folder=folder, recipe=recipe, device="auto", dtype="auto"))
     rows = TextEncoder(folder, recipe).encode(chosen)
     found = np.empty((len(rows), recipe.dim), dtype=np.float32)
-    for group in plan([len(row.ids) for row in rows], engine.info.batch_tokens, engine.info.most_padding):
+    for group in plan([len(row.ids) for row in rows], engine.info.batch_tokens, engine.info.max_padding):
         found[group] = engine.embed([rows[at] for at in group])
         print(".", end="", flush=True)
     print(flush=True)

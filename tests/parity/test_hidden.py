@@ -15,7 +15,8 @@ from small_models import write_colbert, write_m3
 from texts import varied_texts
 from transformers import AutoModel
 
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -38,10 +39,10 @@ def open_folder(
 ) -> tuple[Engine, TextEncoder]:
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
-    order = EngineOrder(
-        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.sample_rows(), cache=cache, threads=2
+    request = OpenRequest(
+        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.sample_rows(), cache_dir=cache, threads=2
     )
-    return installed_engines()[engine].open(order), tokens
+    return installed_engines()[engine].open(request), tokens
 
 
 def by_transformers(folder: Path, rows: Sequence[Row]) -> list[FloatArray]:
@@ -65,10 +66,10 @@ def test_hidden_states_are_those_of_transformers(family: str, engine: str, tmp_p
     here, tokens = open_folder(folder, engine)
     rows = [row for row in tokens.encode(TEXTS) if row.ids]
 
-    found = here.hidden(rows)
+    found = here.hidden_states(rows)
 
     assert_same(by_transformers(folder, rows), found)
-    assert_same(found[:1], here.hidden(rows[:1]))
+    assert_same(found[:1], here.hidden_states(rows[:1]))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -77,7 +78,7 @@ def test_a_model_of_several_outputs_has_them_as_well(engine: str, tmp_path: Path
     here, tokens = open_folder(folder, engine)
     rows = tokens.encode(TEXTS)
 
-    found = here.hidden(rows)
+    found = here.hidden_states(rows)
 
     assert_same(by_transformers(folder, rows), found)
     np.testing.assert_allclose(here.embed(rows[:1])[0], found[0][0] / np.linalg.norm(found[0][0]), atol=1e-5)
@@ -88,7 +89,7 @@ def test_they_are_what_the_built_in_model_pools(engine: str, tmp_path: Path) -> 
     here, tokens = open_folder(find_builtin().folder, engine, cache=tmp_path)
     rows = tokens.encode(["a cat on the sofa", "stock prices fell", "x"])
 
-    found = here.hidden(rows)
+    found = here.hidden_states(rows)
 
     pooled = np.stack([states.mean(0) for states in found])
     np.testing.assert_allclose(here.embed(rows), pooled / np.linalg.norm(pooled, axis=1)[:, None], atol=1e-5)
@@ -103,7 +104,7 @@ def test_a_lower_precision_has_float32_states_that_are_near(dtype: Dtype, tmp_pa
     here, tokens = open_folder(find_builtin().folder, engine, dtype, tmp_path)
     rows = tokens.encode(["a cat on the sofa", "stock prices fell", "x"])
 
-    found = here.hidden(rows)
+    found = here.hidden_states(rows)
 
     for one, other in zip(by_transformers(find_builtin().folder, rows), found, strict=True):
         assert np.float32 == other.dtype
@@ -118,7 +119,7 @@ def test_a_model_that_pools_nothing_has_none(engine: str, tmp_path: Path) -> Non
     here, tokens = open_folder(tmp_path / "colbert", engine)
 
     with pytest.raises(TypeError, match="pools nothing"):
-        here.hidden(tokens.encode(["x"]))
+        here.hidden_states(tokens.encode(["x"]))
 
 
 @pytest.mark.skipif("openvino" not in ENGINES, reason="not installed")
@@ -130,9 +131,9 @@ class TestOpenVino:
         rows = tokens.encode(TEXTS)
         expected = by_transformers(folder, rows)
 
-        from_file = again.hidden(rows)
+        from_file = again.hidden_states(rows)
         shutil.rmtree(tmp_path / "cache")
-        anew = kept.hidden(rows)
+        anew = kept.hidden_states(rows)
 
         assert_same(expected, from_file)
         assert_same(expected, anew)
@@ -155,8 +156,8 @@ class TestOpenVino:
         here, tokens = open_folder(folder, "openvino", cache=tmp_path / "cache")
         rows = tokens.encode(TEXTS)
 
-        with ThreadPoolExecutor(here.info.parallel) as threads:
-            several = list(threads.map(here.hidden, [rows] * 6))
+        with ThreadPoolExecutor(here.info.max_concurrent_batches) as threads:
+            several = list(threads.map(here.hidden_states, [rows] * 6))
 
         for found in several:
             assert_same(by_transformers(folder, rows), found)

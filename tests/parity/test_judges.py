@@ -80,7 +80,7 @@ class TestScores:
         folder = write_judge(tmp_path, "qwen3-reranker", tied=tied)
         opened = open_judge(folder, "mlx")
 
-        made = quantize_folder(opened.order, tmp_path / "mine", Way(bits=8, group_size=32))
+        made = quantize_folder(opened.request, tmp_path / "mine", Way(bits=8, group_size=32))
         scores, again = (open_judge(tmp_path / "mine", "mlx").scores(DOCUMENTS) for _ in range(2))
 
         np.testing.assert_array_equal(scores, again)
@@ -116,7 +116,7 @@ class TestHeads:
         folder = write_judge(tmp_path, "minicpm3")
         lay(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301}})
         lay(folder, {"chat_template.jinja": PLAIN_CHAT})
-        order = open_judge(folder, None).order
+        order = open_judge(folder, None).request
 
         with pytest.raises(EngineUnavailable, match="MiniCPM3ForCausalLM scales its logits in a way not known here"):
             load_transformer(order, torch.float32)

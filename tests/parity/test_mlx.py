@@ -16,9 +16,9 @@ from mlx_models import MIXED, Opened, by_torch, open_mlx, order_of, with_config,
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.engines.base import installed_engines
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.attention import within
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.tokenization.row import Row
@@ -254,12 +254,12 @@ class TestRefusals:
     ) -> None:
         folder = write_transformer(tmp_path, family)
         config = json.loads((folder / "config.json").read_text())
-        order = order_of(folder)
+        request = order_of(folder)
         del config[option]
         lay(folder, {"config.json": config})
 
         with pytest.raises(EngineUnavailable, match=f"config.json: the MLX engine doesn't support .*{option}"):
-            kind.open(order)
+            kind.open(request)
 
     def test_a_file_that_is_no_safetensors(self, bert: Path) -> None:
         (bert / "model.safetensors").write_bytes(b"nothing of the kind")
@@ -284,14 +284,14 @@ class TestRefusals:
 class TestChoice:
     def test_it_is_registered_and_never_the_automatic_choice_off_apple_silicon(self) -> None:
         assert installed_engines()["mlx"] is kind
-        assert (kind.rank > 20) == (sys.platform == "darwin")
-        assert "it has no cuda, only cpu and mps" == kind.obstacle("cuda")
+        assert (kind.priority > 20) == (sys.platform == "darwin")
+        assert "it has no cuda, only cpu and mps" == kind.unavailable_reason("cuda")
 
     def test_it_is_first_on_apple_silicon(self) -> None:
         program = (
             "import sys, platform\n"
             "sys.platform = 'darwin'; platform.machine = lambda: 'arm64'\n"
-            "from nearfar.engines import choose_engines\n"
+            "from nearfar.engines.selection import choose_engines\n"
             "print([choice.name for choice in choose_engines('auto', 'auto')][:2])\n"
         )
 
@@ -303,11 +303,11 @@ class TestChoice:
         program = (
             "import sys\n"
             "from pathlib import Path\n"
-            "from nearfar.engines import EngineOrder\n"
+            "from nearfar.engines import OpenRequest\n"
             "from nearfar.engines.mlx import kind\n"
             "from nearfar.models.reading import read_recipe\n"
             "folder = Path(sys.argv[1])\n"
-            "kind.open(EngineOrder(folder=folder, recipe=read_recipe(folder), device='cpu', dtype='float32'))\n"
+            "kind.open(OpenRequest(folder=folder, recipe=read_recipe(folder), device='cpu', dtype='float32'))\n"
             "print({'torch', 'transformers', 'mlx_vlm', 'mlx_embeddings', 'mlx_lm'} & {*sys.modules})\n"
         )
 

@@ -42,7 +42,7 @@ class Full:
 
     def __init__(self, network: Any, rows: int, length: int = POSITIONS, says: str = METAL_SAYS) -> None:
         self.network, self.rows, self.length, self.says = network, rows, length, says
-        self.shares: bool = network.shares
+        self.shares_prefixes: bool = network.shares_prefixes
         self.seen: list[tuple[int, int]] = []
 
     def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
@@ -124,13 +124,13 @@ class TestMemory:
 GROWING = """
 import os, random, subprocess, sys
 from pathlib import Path
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.mlx import kind
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
 
 folder, device, dice = Path(sys.argv[1]), sys.argv[2], random.Random(5)
-engine = kind.open(EngineOrder(folder=folder, recipe=read_recipe(folder), device=device, dtype="float32"))
+engine = kind.open(OpenRequest(folder=folder, recipe=read_recipe(folder), device=device, dtype="float32"))
 for done in range(1, 2001):
     rows = [Row([dice.randrange(4, 90) for _ in range(dice.randint(1, 48))], None, 0, 0) for _ in range(4)]
     engine.embed(rows[: dice.randint(1, 4)])
@@ -144,7 +144,7 @@ class Slow:
 
     def __init__(self, network: Any) -> None:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
-        self.shares: bool = network.shares
+        self.shares_prefixes: bool = network.shares_prefixes
 
     def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
         self.running.set()
@@ -156,17 +156,17 @@ class Slow:
 class TestInItsLane:
     @asynccontextmanager
     async def in_lane(self, folder: Path) -> AsyncIterator[tuple[Lane, Opened, Slow]]:
-        order = order_of(folder)
+        request = order_of(folder)
         lane = Lane(
             "tiny",
             "embed",
             LaneLimits(batch_tokens=None, queue=QueueLimits(tokens=10_000, requests=100)),
             Metrics(list),
         )
-        engine: Any = await lane.open(lambda: kind.open(order), order.probes[0])
+        engine: Any = await lane.open(lambda: kind.open(request), request.probes[0])
         engine._network = slow = Slow(engine._network)
         try:
-            yield lane, Opened(folder, TextEncoder(folder, order.recipe), engine), slow
+            yield lane, Opened(folder, TextEncoder(folder, request.recipe), engine), slow
         finally:
             slow.go.set()
             await lane.close()

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from texts import varied_texts
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.precision import measure_loss
 from nearfar.engines.openvino import kind
 from nearfar.engines.openvino.forward import computes
+from nearfar.engines.selection import installed_engines
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
@@ -50,15 +51,15 @@ class Opened(NamedTuple):
         return self.tokens.encode_pairs(QUERY, texts, None)
 
 
-def order_of(folder: Path, cache: Path | None = None, dtype: Dtype = "float32") -> EngineOrder:
+def order_of(folder: Path, cache: Path | None = None, dtype: Dtype = "float32") -> OpenRequest:
     recipe = read_recipe(folder)
     probes = TextEncoder(folder, recipe).sample_rows()
-    return EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache=cache)
+    return OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache_dir=cache)
 
 
 def open_both(folder: Path, cache: Path | None = None) -> Opened:
-    order = order_of(folder, cache)
-    return Opened(TextEncoder(folder, order.recipe), kind.open(order), TorchEngine(order))
+    request = order_of(folder, cache)
+    return Opened(TextEncoder(folder, request.recipe), kind.open(request), TorchEngine(request))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ class TestNumbers:
         batches = [opened.rows(TEXTS[at : at + 7]) for at in range(0, 70, 7)]
         expected = [opened.engine.embed(batch) for batch in batches]
 
-        with ThreadPoolExecutor(opened.engine.info.parallel) as threads:
+        with ThreadPoolExecutor(opened.engine.info.max_concurrent_batches) as threads:
             found = list(threads.map(opened.engine.embed, batches * 5))
 
         for at, vectors in enumerate(found):
@@ -170,7 +171,7 @@ from pathlib import Path
 sought = []
 sys.addaudithook(lambda event, _: sought.append(event) if event in {"socket.connect", "socket.getaddrinfo"} else None)
 
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.openvino import kind
 from nearfar.engines.openvino.forward import computes
 from nearfar.engines.common.precision import measure_loss
@@ -181,10 +182,10 @@ from nearfar.models.tokenization.text_encoder import TextEncoder
 found = find_builtin()
 recipe = read_recipe(found.folder)
 probes = TextEncoder(found.folder, recipe).sample_rows()
-order = EngineOrder(
-    folder=found.folder, recipe=recipe, device="cpu", dtype="float32", probes=probes, cache=Path(sys.argv[1])
+request = OpenRequest(
+    folder=found.folder, recipe=recipe, device="cpu", dtype="float32", probes=probes, cache_dir=Path(sys.argv[1])
 )
-kind.open(order)
+kind.open(request)
 print(sorted({"torch", "transformers"} & sys.modules.keys()), sought)
 """
 
@@ -291,7 +292,7 @@ class TestPrecision:
 
         assert "int8" == engine.info.dtype
         assert re.fullmatch(
-            r"asked for; cosine to float32 min 0\.99\d+, mean 0\.99\d+ on 12 probes", engine.info.dtype_reason
+            r"requested; cosine to float32 min 0\.99\d+, mean 0\.99\d+ on 12 probes", engine.info.dtype_reason
         )
         assert 0.98 < loss.worst < 0.99999
         assert loss.mean > 0.995
@@ -300,8 +301,8 @@ class TestPrecision:
 class TestChoice:
     def test_it_is_registered_and_takes_no_other_device(self) -> None:
         assert installed_engines()["openvino"] is kind
-        assert kind.obstacle("cpu") is None
-        assert "it has no mps, only cpu" == kind.obstacle("mps")
+        assert kind.unavailable_reason("cpu") is None
+        assert "it has no mps, only cpu" == kind.unavailable_reason("mps")
 
     def test_a_checkpoint_that_torch_can_not_load_is_no_engine_s_fault(self, bert: Path, tmp_path: Path) -> None:
         shutil.copytree(bert, tmp_path / "bert")

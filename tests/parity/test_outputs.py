@@ -17,7 +17,8 @@ from texts import varied_texts
 from transformers import AutoModel
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
@@ -39,16 +40,16 @@ class Here:
     def __init__(self, folder: Path, engine: str, cache: Path | None = None) -> None:
         self.recipe = read_recipe(folder)
         self.tokens = TextEncoder(folder, self.recipe)
-        order = EngineOrder(
+        request = OpenRequest(
             folder=folder,
             recipe=self.recipe,
             device="cpu",
             dtype="float32",
             probes=self.tokens.sample_rows(),
-            cache=cache,
+            cache_dir=cache,
             threads=1,
         )
-        self.engine = installed_engines()[engine].open(order)
+        self.engine = installed_engines()[engine].open(request)
 
     def rows(self, texts: Sequence[str], role: Role = "document") -> list[Row]:
         return self.tokens.encode(texts, self.recipe.prompts.get(role, ""), role=role)

@@ -14,8 +14,9 @@ from conftest import ENGINES
 from llm_reranker_models import DOCUMENTS, JUDGES, QUERY, open_judge, write_judge
 from texts import varied_texts
 
-from nearfar.engines.base import EngineOrder, installed_engines
-from nearfar.engines.common.prefixes import LEAST, Group, costs, find_groups
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, PrefixGroup, group_by_prefix, token_costs
+from nearfar.engines.selection import installed_engines
 from nearfar.engines.torch.attention import Pattern, Run, _parts
 from nearfar.engines.torch.packing import lay as lay_out
 from nearfar.models.reading.reader import read_recipe
@@ -85,14 +86,14 @@ class TestNumbers:
         together = opened.engine.score(rows)
 
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
-        assert opened.engine.info.shares
-        [*heads, rest] = find_groups(rows)
-        assert len(heads) + (rest.head > 0) <= 3
+        assert opened.engine.info.shares_prefixes
+        [*heads, rest] = group_by_prefix(rows)
+        assert len(heads) + (rest.length > 0) <= 3
         if engine == "torch":
-            assert [sum(costs(rows))] == seen
+            assert [sum(token_costs(rows))] == seen
             assert seen[0] < 0.9 * sum(len(one.ids) for one in rows)
         else:
-            assert len(seen) <= 2 * len(find_groups(rows))
+            assert len(seen) <= 2 * len(group_by_prefix(rows))
             assert np.std(alone) > 0.1
 
     @pytest.mark.parametrize("engine", SHARING)
@@ -111,7 +112,7 @@ class TestNumbers:
         assert np.abs(together[16:18] - together[:2]).min() > 1e-3
         assert np.abs(together[:4] - together[4:8]).min() > 1e-3
 
-    @pytest.mark.parametrize("head", [LEAST, 30])
+    @pytest.mark.parametrize("head", [MIN_PREFIX_TOKENS, 30])
     @pytest.mark.parametrize("labels", [None, 1], ids=["embeds", "reranks"])
     @pytest.mark.parametrize(
         "family",
@@ -138,8 +139,8 @@ class TestNumbers:
             folder = write_transformer(tmp_path, family, labels=labels)
         except ValueError:
             pytest.skip("transformers has no such reranker")
-        order = EngineOrder(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
-        engine = installed_engines()["torch"].open(order)
+        request = OpenRequest(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
+        engine = installed_engines()["torch"].open(request)
         run = engine.embed if labels is None else engine.score
         rows = made_up(head, (1, 9, 9, 3, 16, 1))
 
@@ -148,7 +149,7 @@ class TestNumbers:
         alone = np.concatenate([run([one]) for one in rows])
         np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
         causal = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gpt2", "gemma3_text"}
-        assert engine.info.shares == (family in causal)
+        assert engine.info.shares_prefixes == (family in causal)
 
     def test_stay_where_more_than_the_last_token_counts(self, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path, "qwen3")
@@ -157,16 +158,16 @@ class TestNumbers:
             for at, (kind, path) in enumerate((("Transformer", ""), ("Pooling", "1_Pooling")))
         ]
         lay(folder, {"modules.json": modules, "1_Pooling/config.json": {"pooling_mode": "mean"}})
-        order = EngineOrder(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
+        request = OpenRequest(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
 
         for name in SHARING:
-            engine = installed_engines()[name].open(order)
+            engine = installed_engines()[name].open(request)
             rows = made_up(20, (4, 9, 12))
 
             together = engine.embed(rows)
 
             np.testing.assert_allclose(together, np.concatenate([engine.embed([one]) for one in rows]), atol=1e-5)
-            assert not engine.info.shares
+            assert not engine.info.shares_prefixes
 
     def test_stay_where_rows_are_too_many_to_be_attended_at_once(self, tmp_path: Path) -> None:
         opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), "torch")
@@ -195,9 +196,9 @@ class TestGroups:
     def test_are_rows_that_begin_alike(self) -> None:
         a, b = made_up(20, (3, 4)), made_up(30, (5, 1, 2), seed=1)
 
-        groups = find_groups([a[0], b[0], row(1, 2), b[1], a[1], b[2]])
+        groups = group_by_prefix([a[0], b[0], row(1, 2), b[1], a[1], b[2]])
 
-        assert sorted([(20, [0, 4]), (30, [1, 3, 5]), (0, [2])]) == sorted((g.head, sorted(g.rows)) for g in groups)
+        assert sorted([(20, [0, 4]), (30, [1, 3, 5]), (0, [2])]) == sorted((g.length, sorted(g.rows)) for g in groups)
 
     def test_save_as_much_as_they_can(self) -> None:
         """Two requests of one model share its question's beginning, and each has more in common with itself."""
@@ -205,33 +206,33 @@ class TestGroups:
         one, other = [*start, 50, *range(30)], [*start, 60, *range(30)]
         rows = [row(*head, number) for head in (one, other) for number in range(5)]
 
-        assert [(51, 5), (51, 5)] == [(group.head, len(group.rows)) for group in find_groups(rows)]
+        assert [(51, 5), (51, 5)] == [(group.length, len(group.rows)) for group in group_by_prefix(rows)]
 
         short = [row(*start, number) for number in range(10)]
-        assert [(20, 10)] == [(group.head, len(group.rows)) for group in find_groups(short)]
+        assert [(20, 10)] == [(group.length, len(group.rows)) for group in group_by_prefix(short)]
 
     def test_leave_each_row_a_token_of_its_own(self) -> None:
         [whole] = made_up(40, (0,))
         shorter = row(*whole.ids[:25])
 
-        assert [Group(head=24, rows=[1, 0])] == find_groups([whole, shorter])
-        assert [Group(head=39, rows=[0, 1])] == find_groups([whole, whole])
+        assert [PrefixGroup(length=24, rows=[1, 0])] == group_by_prefix([whole, shorter])
+        assert [PrefixGroup(length=39, rows=[0, 1])] == group_by_prefix([whole, whole])
 
     def test_share_nothing_where_it_is_little_or_typed(self) -> None:
-        little = made_up(LEAST - 1, (4, 4))
+        little = made_up(MIN_PREFIX_TOKENS - 1, (4, 4))
         typed = [msgspec.structs.replace(one, type_ids=[1] * len(one.ids)) for one in made_up(30, (4, 4))]
 
-        assert [Group(head=0, rows=[0, 1])] == find_groups(little)
-        assert [Group(head=0, rows=[0, 1])] == find_groups(typed)
-        assert [19, 19] == costs(little)
+        assert [PrefixGroup(length=0, rows=[0, 1])] == group_by_prefix(little)
+        assert [PrefixGroup(length=0, rows=[0, 1])] == group_by_prefix(typed)
+        assert [19, 19] == token_costs(little)
 
     def test_cost_their_head_once(self) -> None:
-        assert 20 + 5 + 6 + 7 == sum(costs(made_up(20, (5, 6, 7))))
+        assert 20 + 5 + 6 + 7 == sum(token_costs(made_up(20, (5, 6, 7))))
 
     def test_lie_behind_their_heads(self) -> None:
         rows = [row(1, 2, 3, 9), row(5), row(1, 2, 3, 7, 8), row(1, 2, 3, 6)]
 
-        layout = lay_out(rows, groups=[Group(head=3, rows=[0, 2, 3]), Group(head=0, rows=[1])])
+        layout = lay_out(rows, groups=[PrefixGroup(length=3, rows=[0, 2, 3]), PrefixGroup(length=0, rows=[1])])
 
         head = Run(0, 1, 3)
         assert [1, 2, 3, 9, 6, 7, 8, 5] == layout.ids.tolist()
@@ -254,7 +255,7 @@ async def test_a_request_s_batches_hold_as_many_rows_as_its_head_leaves_room_for
     waiting = [Round(), Round()]
     for shares, some in enumerate(waiting):
         some.add(Ticket(rows, asyncio.get_running_loop().create_future(), shares=bool(shares)))
-    budget = Budget(full=210, bulk=210, most_padding=None, idle=1)
+    budget = Budget(full=210, bulk=210, max_padding=None, idle=1)
 
     plain, shared = (len(some.next_batch(budget)) for some in waiting)
 
@@ -264,11 +265,11 @@ async def test_a_request_s_batches_hold_as_many_rows_as_its_head_leaves_room_for
 def test_a_judge_s_question_is_the_head(tmp_path: Path) -> None:
     """All that stands before the document, the query too."""
     opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), None)
-    tokens = TextEncoder(opened.order.folder, opened.order.recipe)
+    tokens = TextEncoder(opened.request.folder, opened.request.recipe)
     rows = tokens.encode_pairs(QUERY, ["x", "a", "fox"], None)
     [empty] = tokens.encode_pairs(QUERY, [""], None)
 
-    [group] = find_groups(rows)
+    [group] = group_by_prefix(rows)
 
     after = 20  # the tokens of the question's last text, and of the space before the document
-    assert len(empty.ids) - after <= group.head <= len(empty.ids)
+    assert len(empty.ids) - after <= group.length <= len(empty.ids)

@@ -17,7 +17,8 @@ from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
@@ -52,9 +53,9 @@ def works(folder: Path, engine: str) -> bool:
     """Tell whether the engine gives transformers' numbers; False where it refuses. Anything else fails the test."""
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
+    request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
     try:
-        opened = installed_engines()[engine].open(order)
+        opened = installed_engines()[engine].open(request)
     except EngineUnavailable:
         return False
     if recipe.task == "score":
@@ -109,9 +110,9 @@ def runs(folder: Path, engine: str) -> bool:
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
     probes = tokens.sample_rows()
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=probes)
+    request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=probes)
     try:
-        opened = installed_engines()[engine].open(order)
+        opened = installed_engines()[engine].open(request)
     except EngineUnavailable:
         return False
     return len(probes) == len(opened.represent(probes) if recipe.outputs else opened.score(probes))

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, T5Config, T5Model
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import kind
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.hub.checkpoint import find_builtin
@@ -66,7 +66,7 @@ class Opened(NamedTuple):
 
 def open_folder(folder: Path, dtype: Dtype = "float32", device: Device = "cpu") -> Opened:
     recipe = read_recipe(folder)
-    engine = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device=device, dtype=dtype))
+    engine = TorchEngine(OpenRequest(folder=folder, recipe=recipe, device=device, dtype=dtype))
     return Opened(recipe, TextEncoder(folder, recipe), engine)
 
 
@@ -386,11 +386,11 @@ class TestInfo:
 
     def test_the_kind_opens_the_engine(self, bare: Callable[[str], Path]) -> None:
         folder = bare("bert")
-        order = EngineOrder(folder=folder, recipe=read_recipe(folder), device="auto", dtype="float32")
+        request = OpenRequest(folder=folder, recipe=read_recipe(folder), device="auto", dtype="float32")
 
-        engine = kind.open(order)
+        engine = kind.open(request)
 
-        assert kind.obstacle("auto") is None
+        assert kind.unavailable_reason("auto") is None
         assert engine.info.name == "torch"
         engine.close()
 
@@ -487,7 +487,7 @@ class TestRefusals:
         recipe = read_recipe(tmp_path, 32)
 
         with pytest.raises(CheckpointError) as refused:
-            TorchEngine(EngineOrder(folder=tmp_path, recipe=recipe, device="cpu", dtype="float32"))
+            TorchEngine(OpenRequest(folder=tmp_path, recipe=recipe, device="cpu", dtype="float32"))
 
         expected = f"{tmp_path / 'config.json'}: t5 is an encoder with a decoder, which isn't supported; "
         assert str(refused.value).startswith(expected)

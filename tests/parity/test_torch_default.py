@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import FAMILIES, write_transformer
 
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import kind
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -35,7 +35,7 @@ def test_an_open_models_numbers_do_not_depend_on_torchs_default_precision(
     folder = write_transformer(tmp_path / "model", family, labels=labels)
     recipe = read_recipe(folder)
     rows = TextEncoder(folder, recipe).sample_rows()
-    engine = kind.open(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=rows))
+    engine = kind.open(OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=rows))
     run = engine.score if labels else engine.embed
     expected = run(rows)
 

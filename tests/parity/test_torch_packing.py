@@ -10,7 +10,7 @@ import pytest
 import torch
 from checkpoints import FAMILIES, POSITIONS, lay, write_transformer
 
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import linears
 from nearfar.engines.torch.attention import Pattern, Run
 from nearfar.engines.torch.engine import TorchEngine
@@ -53,8 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return write
 
 
-def order_for(folder: Path) -> EngineOrder:
-    return EngineOrder(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
+def order_for(folder: Path) -> OpenRequest:
+    return OpenRequest(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
 
 
 def make_rows(lengths: Sequence[int], *, typed: bool = False) -> list[Row]:
@@ -64,12 +64,12 @@ def make_rows(lengths: Sequence[int], *, typed: bool = False) -> list[Row]:
     return [Row(row, [int(at > len(row) // 2) for at in range(len(row))] if typed else None, 0, 0) for row in ids]
 
 
-def both_ways(order: EngineOrder, rows: Sequence[Row], multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def both_ways(request: OpenRequest, rows: Sequence[Row], multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the rows padded, then packed."""
-    model = load_transformer(order, torch.float32)
+    model = load_transformer(request, torch.float32)
     with torch.inference_mode():
-        padded = PaddedModel(model, order.recipe, "cpu")(rows)
-        return padded, PackedModel(model, order.recipe, multiple)(rows)
+        padded = PaddedModel(model, request.recipe, "cpu")(rows)
+        return padded, PackedModel(model, request.recipe, multiple)(rows)
 
 
 class TestPackedIsPadded:
@@ -106,11 +106,11 @@ class TestPackedIsPadded:
         ]
         pooling = {"word_embedding_dimension": 32, "pooling_mode": mode}
         lay(tmp_path, {"modules.json": modules, "1_Pooling/config.json": pooling})
-        order = order_for(tmp_path)
+        request = order_for(tmp_path)
 
-        padded, packed = both_ways(order, make_rows([3, 9, 9, 20]))
+        padded, packed = both_ways(request, make_rows([3, 9, 9, 20]))
 
-        assert (mode,) == order.recipe.pooling
+        assert (mode,) == request.recipe.pooling
         torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("labels", [None, 1])
@@ -120,15 +120,15 @@ class TestPackedIsPadded:
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4)
 
     def test_a_model_taken_over_and_given_back_pads_as_before(self, folder: Callable[..., Path]) -> None:
-        order = order_for(folder("bert", 1))
-        model = load_transformer(order, torch.float32)
+        request = order_for(folder("bert", 1))
+        model = load_transformer(request, torch.float32)
         rows = make_rows([5, 9, 3])
         with torch.inference_mode():
-            before = PaddedModel(model, order.recipe, "cpu")(rows)
+            before = PaddedModel(model, request.recipe, "cpu")(rows)
 
-            PackedModel(model, order.recipe).undo()
+            PackedModel(model, request.recipe).undo()
 
-            torch.testing.assert_close(PaddedModel(model, order.recipe, "cpu")(rows), before, rtol=0, atol=0)
+            torch.testing.assert_close(PaddedModel(model, request.recipe, "cpu")(rows), before, rtol=0, atol=0)
 
 
 class TestWhichArePacked:
@@ -142,9 +142,9 @@ class TestWhichArePacked:
         assert (family in UNPACKED) == info.padded
 
     def test_other_numbers_are_refused(self, folder: Callable[..., Path]) -> None:
-        order = order_for(folder("bert"))
-        rows = trial_rows(order, 40)
-        padded = PaddedModel(load_transformer(order, torch.float32), order.recipe, "cpu")
+        request = order_for(folder("bert"))
+        rows = trial_rows(request, 40)
+        padded = PaddedModel(load_transformer(request, torch.float32), request.recipe, "cpu")
         with torch.inference_mode():
             expected = padded(rows)
 
@@ -191,7 +191,7 @@ class TestThreads:
     def test_threads_that_call_at_once_get_the_numbers_of_one(self) -> None:
         found = find_builtin().folder
         recipe = read_recipe(found)
-        engine = TorchEngine(EngineOrder(folder=found, recipe=recipe, device="cpu", dtype="float32", threads=2))
+        engine = TorchEngine(OpenRequest(folder=found, recipe=recipe, device="cpu", dtype="float32", threads=2))
         probes = TextEncoder(found, recipe).sample_rows()
         batches = [probes[at:] + probes[:at] for at in range(len(probes))]
         expected = [engine.embed(batch) for batch in batches]
@@ -199,7 +199,7 @@ class TestThreads:
         with ThreadPoolExecutor(2) as pool:
             together = list(pool.map(engine.embed, batches))
 
-        assert (2, False) == (engine.info.parallel, engine.info.padded)
+        assert (2, False) == (engine.info.max_concurrent_batches, engine.info.padded)
         np.testing.assert_allclose(together, expected, rtol=0, atol=1e-6)
 
 
@@ -210,16 +210,16 @@ class TestLinears:
     def test_prepacked_layers_give_the_numbers_of_plain_ones(
         self, family: str, labels: int | None, folder: Callable[..., Path]
     ) -> None:
-        order = order_for(folder(family, labels))
-        model = load_transformer(order, torch.float32)
+        request = order_for(folder(family, labels))
+        model = load_transformer(request, torch.float32)
         rows = make_rows([5, 9, 9, 30])
         with torch.inference_mode():
-            expected = PaddedModel(model, order.recipe, "cpu")(rows)
+            expected = PaddedModel(model, request.recipe, "cpu")(rows)
 
             linears.prepack(model)
 
             assert not any(type(module) is torch.nn.Linear for module in model.modules())
-            found = PackedModel(model, order.recipe, 32)(rows)
+            found = PackedModel(model, request.recipe, 32)(rows)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

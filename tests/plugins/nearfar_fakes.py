@@ -1,7 +1,7 @@
-"""An engine that runs no model, entered through the same door as any stranger's.
+"""An engine plugin that runs no model, written with public names alone.
 
-Its vectors are made from the ids alone, so that a test can tell whose row it was given; some ids make it
-misbehave, so that one server can be asked for every kind of failure.
+Its vectors depend on the ids only, so that a test knows which row produced which vector; some ids make it fail, so that
+one server can show every kind of failure.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearfar.core.types import Representation
-from nearfar.engines.base import EngineInfo, RowsTooLarge
+from nearfar.engines import EngineInfo, Representation, RowsTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.core.settings import Device
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.base import Engine, EngineOrder
-    from nearfar.models.tokenization.row import Row
+    from nearfar.engines import Device, Engine, FloatArray, OpenRequest, Row
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
 BOOM, NAN, ZERO, FEW, QUIT, HANG, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 5016
-SECRET = "a path, a prompt and other things nobody should see"  # what the failing engine says
+SECRET = "a path, a prompt and other things that no client may see"  # the failing engine's message
 
 
 def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
-    """Make the (dim,) unit vector that the fake gives for these ids."""
+    """Return the (dim,) unit vector that the fake computes for these ids."""
     seed = zlib.crc32(np.array(ids, dtype=np.int64).tobytes())
     vector = np.random.default_rng(seed).standard_normal(dim).astype(np.float32)
     unit: FloatArray = vector / np.linalg.norm(vector)
@@ -37,15 +33,13 @@ def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
 
 
 class FakeEngine:
-    """Answers from the ids, keeps every batch it was given, and waits for ``gate`` before each.
+    """Computes vectors from the ids, records every batch, and waits for ``gate`` before each.
 
-    To close, it waits for ``way_out``. While ``broken``, it fails on everything.
+    ``close`` waits for ``way_out``. While ``broken``, every call fails.
     """
 
     def __init__(self, dim: int = 8) -> None:
-        self.info = EngineInfo(
-            name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024, most_padding=1024
-        )
+        self.info = EngineInfo(name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024, max_padding=1024)
         self.batches: list[list[Row]] = []
         self.threads: set[str] = set()
         self.gate = threading.Event()
@@ -79,8 +73,8 @@ class FakeEngine:
             represented = [Representation(dense=vector_of(row.ids, self.info.dim)) for row in batch]
             raise RowsTooLarge(represented, some.indices) from some
 
-    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
-        """Make each token's states of its id alone."""
+    def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
+        """Compute each token's state from its id alone."""
         self._note(batch)
         words = _misbehave(batch)
         states = [np.stack([vector_of([word], self.info.dim) for word in row.ids]) for row in batch]
@@ -91,7 +85,7 @@ class FakeEngine:
         return states[:-1] if FEW in words else states
 
     def memory(self) -> dict[str, int]:
-        """Tell what its library has in use, as an engine does whose library knows."""
+        """Return bytes in use by kind, as engines do that can measure it."""
         return {"active": 8 * self.info.dim}
 
     def close(self) -> None:
@@ -109,7 +103,7 @@ class FakeEngine:
 
 
 def _misbehave(batch: Sequence[Row]) -> set[int]:
-    """Do what a word in the batch asks for; give all words."""
+    """Fail in the way that a word of the batch requests; return all words."""
     words = {word for row in batch for word in row.ids}
     if BOOM in words:
         raise RuntimeError(SECRET)
@@ -121,38 +115,38 @@ def _misbehave(batch: Sequence[Row]) -> set[int]:
 
 
 class FakeKind:
-    """Never the automatic choice."""
+    """Opens the fake; never the automatic choice."""
 
-    rank = -1
+    priority = -1
 
-    def obstacle(self, device: Device) -> str | None:
+    def unavailable_reason(self, device: Device) -> str | None:
         return None if device in {"auto", "cpu"} else f"the fake has no {device}; use cpu"
 
-    def open(self, order: EngineOrder) -> Engine:
-        return FakeEngine(order.recipe.dim)
+    def open(self, request: OpenRequest) -> Engine:
+        return FakeEngine(request.recipe.dim)
 
 
 class GatedKind(FakeKind):
-    """Opens an engine when its own gate is open, fails as often as it was told to, and keeps what it was asked for.
+    """Opens an engine when ``gate`` is open, raises ``failures`` one by one first, and records every request.
 
-    ``there`` counts engines that are open, in several of these when they share one list.
+    ``there`` has all engines opened so far, by several of these where they share one list.
     """
 
     def __init__(self, there: list[FakeEngine] | None = None) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.failures: list[Exception] = []
-        self.orders: list[EngineOrder] = []
+        self.requests: list[OpenRequest] = []
         self.engines: list[FakeEngine] = []
         self.there = [] if there is None else there
         self.most_there = 0
 
-    def open(self, order: EngineOrder) -> Engine:
-        self.orders.append(order)
+    def open(self, request: OpenRequest) -> Engine:
+        self.requests.append(request)
         assert self.gate.wait(30)
         if self.failures:
             raise self.failures.pop(0)
-        engine = FakeEngine(order.recipe.dim)
+        engine = FakeEngine(request.recipe.dim)
         self.engines.append(engine)
         self.there.append(engine)
         self.most_there = max(self.most_there, sum(not other.closed for other in self.there))

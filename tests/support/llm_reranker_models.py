@@ -9,7 +9,8 @@ from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer
 from texts import varied_texts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from nearfar.engines.base import EngineOrder, installed_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
@@ -62,7 +63,7 @@ _ADDED = ["?\n", "\n\n", "yes", "no", "Yes", "<bos>", "<|im_start|>", "<|im_end|
 
 
 class Opened(NamedTuple):
-    order: EngineOrder
+    request: OpenRequest
     tokens: TextEncoder
     engine: Engine | None
 
@@ -78,8 +79,8 @@ def open_judge(folder: Path, engine: str | None, name: str = "") -> Opened:
     """Open the folder on the engine called so, or only its files."""
     recipe = read_recipe(folder, name=name)
     tokens = TextEncoder(folder, recipe)
-    order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
-    return Opened(order, tokens, installed_engines()[engine].open(order) if engine else None)
+    request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
+    return Opened(request, tokens, installed_engines()[engine].open(request) if engine else None)
 
 
 def write_judge(place: Path, judge: str, *, tied: bool = True) -> Path:

@@ -11,7 +11,7 @@ from checkpoints import lay
 from safetensors.torch import load_file, save_file
 from texts import varied_texts
 
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.mlx import kind
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.reading.reader import read_recipe
@@ -46,21 +46,21 @@ class Opened(NamedTuple):
         return self.tokens.encode_pairs(QUERY, texts, None)
 
 
-def order_of(folder: Path, dtype: Dtype = "float32") -> EngineOrder:
+def order_of(folder: Path, dtype: Dtype = "float32") -> OpenRequest:
     recipe = read_recipe(folder)
     probes = TextEncoder(folder, recipe).sample_rows()
-    return EngineOrder(folder=folder, recipe=recipe, device=DEVICE, dtype=dtype, probes=probes)
+    return OpenRequest(folder=folder, recipe=recipe, device=DEVICE, dtype=dtype, probes=probes)
 
 
 def open_mlx(folder: Path, dtype: Dtype = "float32") -> Opened:
-    order = order_of(folder, dtype)
-    engine: Any = kind.open(order)
-    return Opened(folder, TextEncoder(folder, order.recipe), engine)
+    request = order_of(folder, dtype)
+    engine: Any = kind.open(request)
+    return Opened(folder, TextEncoder(folder, request.recipe), engine)
 
 
 def by_torch(opened: Opened, rows: Sequence[Row]) -> FloatArray:
-    order = order_of(opened.folder)
-    engine = TorchEngine(msgspec.structs.replace(order, device="cpu"))
+    request = order_of(opened.folder)
+    engine = TorchEngine(msgspec.structs.replace(request, device="cpu"))
     return engine.embed(rows) if engine.info.dim else engine.score(rows)
 
 

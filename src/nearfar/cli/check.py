@@ -11,7 +11,7 @@ import msgspec
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
-from nearfar.engines.base import installed_engines
+from nearfar.engines.selection import installed_engines
 from nearfar.models.hub.checkpoint import BUILTIN_NAMES, find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
@@ -162,4 +162,4 @@ def _summary(folder: Path, name: str = "") -> str:
 def list_engines(device: Device) -> Iterator[str]:
     """Describe, a line each, the engines that are registered and what keeps one from running here."""
     for name, kind in sorted(installed_engines().items()):
-        yield f"engine {name}: {kind.obstacle(device) or 'can run here'}"
+        yield f"engine {name}: {kind.unavailable_reason(device) or 'can run here'}"

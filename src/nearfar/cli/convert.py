@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nearfar.engines.base import EngineOrder, choose_engines
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import choose_engines
 from nearfar.models.hub.checkpoint import Hub, find_checkpoint
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -30,7 +31,7 @@ def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
     checkpoint = find_checkpoint(settings.models[0].name, hub)
     recipe = read_recipe(checkpoint.folder, name=checkpoint.name)
-    order = EngineOrder(
+    request = OpenRequest(
         folder=checkpoint.folder,
         recipe=recipe,
         device=settings.device,
@@ -40,7 +41,7 @@ def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[
     chosen = Way(**way)
     kind = f"{chosen.checked()['bits']}bit" if chosen.mode == "affine" else chosen.mode
     target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{kind}")
-    made = quantize_folder(order, target, chosen, checkpoint.name)
+    made = quantize_folder(request, target, chosen, checkpoint.name)
     yield f"folder   {target}"
     yield f"size     {made.after / _MB:,.1f} MB of weights, {made.before / _MB:,.1f} MB before"
     yield f"exact    {made.loss}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.engines.base import choose_engines
+from nearfar.engines.selection import choose_engines
 from nearfar.models.hub.checkpoint import Hub, find_checkpoint
 from nearfar.models.reading.reader import read_recipe
 

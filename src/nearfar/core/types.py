@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    FloatArray: TypeAlias = npt.NDArray[np.float32]
-    IntArray: TypeAlias = npt.NDArray[np.int32]
+# Quoted, so that numpy is only imported where arrays are computed.
+FloatArray: TypeAlias = "npt.NDArray[np.float32]"
+IntArray: TypeAlias = "npt.NDArray[np.int32]"
 
 Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become

@@ -177,7 +177,7 @@ class Service:
                 raise EmptyInput("there is nothing to embed")
             prompt = choose_prompt(model.recipe, named or job.prompt, job.role)
             rows, states = await self._run(
-                model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "hidden"
+                model, _size(job.inputs), lambda: rows_to_represent(model, job, prompt), "hidden_states"
             )
             texts = tuple(Representation(multi_vector=of) for of in states)
             return Represented(

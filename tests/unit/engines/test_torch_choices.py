@@ -11,7 +11,7 @@ from checkpoints import write_transformer
 from msgspec import structs
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.engines.base import EngineOrder
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.padding import rounded_length
 from nearfar.engines.common.precision import Loss
 from nearfar.engines.torch import devices, kind
@@ -81,11 +81,11 @@ class TestDtype:
         folder = find_builtin().folder
         recipe = read_recipe(folder)
         probes = TextEncoder(folder, recipe).sample_rows()
-        exact = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="float32"))
+        exact = TorchEngine(OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32"))
 
-        engine = TorchEngine(EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes))
+        engine = TorchEngine(OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes))
 
-        assert ("asked for", "float32") == (exact.info.dtype_reason, exact.info.dtype)
+        assert ("requested", "float32") == (exact.info.dtype_reason, exact.info.dtype)
         told = ("times as fast as float32", "cosine to float32")  # it isn't faster; or it was tried, and what it costs
         assert any(words in engine.info.dtype_reason for words in told)
         cosines = np.sum(engine.embed(probes) * exact.embed(probes), axis=1)
@@ -100,12 +100,13 @@ class TestDtype:
         folder = find_builtin().folder
         recipe = read_recipe(folder)
         probes = TextEncoder(folder, recipe).sample_rows()
-        order = EngineOrder(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes)
-        exact = TorchEngine(structs.replace(order, dtype="float32")).embed(probes)
+        request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes)
+        exact = TorchEngine(structs.replace(request, dtype="float32")).embed(probes)
         plain_s = {torch.float32: 9.0, torch.bfloat16: 0.2}
 
         opened = open_checkpoint(
-            order, lambda _model, dtype: LinearTimes(plain_s[dtype], prepacked_s and prepacked_s * plain_s[dtype], 0.1)
+            request,
+            lambda _model, dtype: LinearTimes(plain_s[dtype], prepacked_s and prepacked_s * plain_s[dtype], 0.1),
         )
 
         with torch.inference_mode():
@@ -117,10 +118,10 @@ class TestDtype:
 
     def test_int8_is_refused_with_the_way_out(self, tmp_path: Path) -> None:
         write_transformer(tmp_path, "bert")
-        order = EngineOrder(folder=tmp_path, recipe=read_recipe(tmp_path), device="cpu", dtype="int8")
+        request = OpenRequest(folder=tmp_path, recipe=read_recipe(tmp_path), device="cpu", dtype="int8")
 
         with pytest.raises(EngineUnavailable) as refused:
-            kind.open(order)
+            kind.open(request)
 
         assert "engine 'torch' has no int8; take engine = \"openvino\" for it, or another dtype" == str(refused.value)
 
@@ -158,12 +159,12 @@ class TestDevices:
     ) -> None:
         """The part of the GPU's path that can be run on a processor."""
         write_transformer(tmp_path, family, labels=labels)
-        order = EngineOrder(folder=tmp_path, recipe=read_recipe(tmp_path), device="cpu", dtype="float32")
-        model = load_transformer(order, torch.float32)
+        request = OpenRequest(folder=tmp_path, recipe=read_recipe(tmp_path), device="cpu", dtype="float32")
+        model = load_transformer(request, torch.float32)
         rows = [Row([9, 8, 7, 6][:length] * 3, None, 0, 0) for length in (1, 3, 4)]
 
         with torch.inference_mode():
-            expected = PaddedModel(model, order.recipe, "cpu")(rows)
-            found = PaddedModel(model, order.recipe, "cpu", 16)(rows)
+            expected = PaddedModel(model, request.recipe, "cpu")(rows)
+            found = PaddedModel(model, request.recipe, "cpu", 16)(rows)
 
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -35,13 +35,13 @@ def test_every_row_is_in_one_group_and_only_a_lone_row_goes_over(lengths: list[i
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4096), st.integers(0, 200))
-def test_no_group_has_more_padding_than_allowed(lengths: list[int], budget: int, most_padding: int) -> None:
-    groups = plan(lengths, budget, most_padding)
+def test_no_group_has_more_padding_than_allowed(lengths: list[int], budget: int, max_padding: int) -> None:
+    groups = plan(lengths, budget, max_padding)
 
     assert sorted(range(len(lengths))) == sorted(index for group in groups for index in group)
     for group in groups:
         inside = [lengths[index] for index in group]
-        assert padded_tokens(inside) - sum(inside) <= most_padding
+        assert padded_tokens(inside) - sum(inside) <= max_padding
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4096))

@@ -79,7 +79,7 @@ def test_only_the_outputs_of_the_model_must_be_there() -> None:
         ("embed", np.ones((2, 3)), info()),
         ("score", np.ones(2), info(labels=3)),
         ("score", np.ones((2, 3)), info()),
-        ("hidden", [np.ones((2, 3))], info()),
+        ("hidden_states", [np.ones((2, 3))], info()),
     ],
 )
 def test_another_shape_fails_the_batch(call: Any, given: Any, told: EngineInfo) -> None:
@@ -108,6 +108,6 @@ def test_a_logit_may_be_0_and_a_vector_not() -> None:
 )
 def test_hidden_states_are_those_of_every_token(states: Any, is_answer: bool) -> None:
     """One token's may be all zeros, and a text's not."""
-    _, broken = checked([np.ones((1, 2)), states], [1, 2], "hidden", info())
+    _, broken = checked([np.ones((1, 2)), states], [1, 2], "hidden_states", info())
 
     assert ([] if is_answer else [1]) == broken

@@ -13,7 +13,7 @@ from nearfar.serving.queue.scheduler import Budget, Round, Ticket
 
 pytestmark = pytest.mark.anyio
 
-BUDGET = Budget(full=64, bulk=64, most_padding=0, idle=1)
+BUDGET = Budget(full=64, bulk=64, max_padding=0, idle=1)
 
 
 def ticket(caller: str, rows: int, length: int = 16, priority: int = 0) -> Ticket:

@@ -18,7 +18,8 @@ from nearfar import ModelSettings, Settings
 from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
 from nearfar.core.jobs import EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
-from nearfar.engines.base import Choice, EngineOrder
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import EngineChoice
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import QueueLimits
@@ -393,7 +394,7 @@ async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_
             pass
 
 
-ODD = EngineOrder(
+ODD = OpenRequest(
     folder=Path(),
     recipe=Recipe(architecture="Odd", model_type="bert", task="embed", max_tokens=9, hidden_size=8, pooling=("cls",)),
     device="cpu",
@@ -405,13 +406,13 @@ ODD = EngineOrder(
 class Refusing:
     """An engine kind that can run here, but none of the checkpoints."""
 
-    rank = 1
+    priority = 1
 
-    def obstacle(self, device: Device) -> str | None:  # noqa: ARG002
+    def unavailable_reason(self, device: Device) -> str | None:  # noqa: ARG002
         return None
 
-    def open(self, order: EngineOrder) -> Engine:
-        raise EngineUnavailable(f"can't run {order.recipe.architecture}")
+    def open(self, request: OpenRequest) -> Engine:
+        raise EngineUnavailable(f"can't run {request.recipe.architecture}")
 
 
 @pytest.mark.parametrize("refusing", [1, 2])
@@ -420,8 +421,8 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
 ) -> None:
     opener = Opener(Settings(), Metrics(list))
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
-    refusals = [Choice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
-    last = Choice(name="fake", kind=FakeKind(), reason="next")
+    refusals = [EngineChoice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
+    last = EngineChoice(name="fake", kind=FakeKind(), reason="next")
 
     engine, reason = await opener.open_engine(lane, [*refusals, last], ODD)
     await lane.close()
@@ -437,5 +438,5 @@ async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> N
     lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):
-        await opener.open_engine(lane, [Choice(name="refusing", kind=Refusing(), reason="asked for")], ODD)
+        await opener.open_engine(lane, [EngineChoice(name="refusing", kind=Refusing(), reason="requested")], ODD)
     await lane.close()

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.core.errors import CheckpointError, ModelNotReady, SettingsError
-from nearfar.engines.base import Choice
+from nearfar.engines.selection import EngineChoice
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.telemetry.metrics import Metrics
@@ -138,7 +138,7 @@ async def serving(
     async with asyncio.timeout(60), app.lifespan(), calling(app) as client:
         await fleet.opened()
         for slot in fleet._slots:
-            choices = [Choice(name="fake", kind=kinds[slot.name], reason="asked for")]
+            choices = [EngineChoice(name="fake", kind=kinds[slot.name], reason="requested")]
             slot.found = msgspec.structs.replace(slot.found, choices=choices)
         yield Several(app, client, kinds)
         for kind in kinds.values():
@@ -161,7 +161,7 @@ async def test_a_model_on_demand_is_listed_before_it_is_there_and_opens_with_its
     assert [200, 200, 200] == [one.status_code, ready.status_code, answer.status_code]
     assert [("a", "unloaded"), ("b", "unloaded")] == [(model["name"], model["state"]) for model in before]
     assert ["unloaded", "loaded"] == [model["state"] for model in after]
-    assert ["not loaded yet", "asked for"] == [model["dtype_reason"] for model in after]
+    assert ["not loaded yet", "requested"] == [model["dtype_reason"] for model in after]
     assert all(0.9 * size < model["bytes"] <= size for model in before)  # the file has a header as well
 
 
@@ -201,7 +201,7 @@ async def test_a_pinned_model_stays(folders: dict[str, Path], size: int) -> None
         await several.ask_all("abcbcb")
 
         assert "ab" == several.states()
-        assert 1 == len(several.kinds["a"].orders)
+        assert 1 == len(several.kinds["a"].requests)
 
 
 async def test_a_model_in_use_is_closed_only_after_its_request_was_answered(
@@ -233,7 +233,7 @@ async def test_a_model_that_is_always_in_use_gives_way_and_comes_back(folders: d
         answers = [await other, await late]
 
         assert ["b", "a"] == [answer.json()["model"] for answer in answers]
-        assert 2 == len(several.kinds["a"].orders)
+        assert 2 == len(several.kinds["a"].requests)
         assert "a" == several.states()
 
 
@@ -259,7 +259,7 @@ async def test_no_model_is_closed_for_a_caller_who_has_left(folders: dict[str, P
             await until(several.is_in("a", "loaded"))
 
         assert (await several.metrics()).get(("evictions_total", "a", "memory")) is None
-        assert not several.kinds["b"].orders
+        assert not several.kinds["b"].requests
 
 
 async def test_a_wait_for_room_ends_at_the_deadline_with_a_time_to_come_back(
@@ -372,7 +372,7 @@ async def test_one_load_serves_everybody_who_waits(folders: dict[str, Path]) -> 
         answers = await asyncio.gather(*waiting)
 
         assert "loading" == state
-        assert 1 == len(several.kinds["a"].orders)
+        assert 1 == len(several.kinds["a"].requests)
         assert 0 == several.slot("a").describe(0).requests
 
     assert [200] * 20 == [answer.status_code for answer in answers]
@@ -383,7 +383,7 @@ async def test_a_load_keeps_no_other_model_from_answering(folders: dict[str, Pat
         await several.ask("b")
         several.kinds["a"].gate.clear()
         waiting = several.asking("a")
-        await until(lambda: bool(several.kinds["a"].orders))
+        await until(lambda: bool(several.kinds["a"].requests))
         answer = await several.ask("b")
         several.kinds["a"].gate.set()
         await waiting
@@ -395,13 +395,13 @@ async def test_a_caller_who_leaves_while_the_model_loads_takes_it_from_nobody(fo
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         leaving, staying = several.asking("a"), several.asking("a")
-        await until(lambda: several.slot("a").waiting == 2 and bool(several.kinds["a"].orders))
+        await until(lambda: several.slot("a").waiting == 2 and bool(several.kinds["a"].requests))
         leaving.cancel()
         await until(lambda: several.slot("a").waiting == 1)
         several.kinds["a"].gate.set()
         answer = await staying
 
-        assert 1 == len(several.kinds["a"].orders)
+        assert 1 == len(several.kinds["a"].requests)
 
     assert 200 == answer.status_code
 
@@ -410,7 +410,7 @@ async def test_a_load_that_has_begun_ends_even_when_everybody_has_left(folders: 
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         leaving = several.asking("a")
-        await until(lambda: bool(several.kinds["a"].orders))
+        await until(lambda: bool(several.kinds["a"].requests))
         leaving.cancel()
         await until(lambda: several.slot("a").waiting == 0)
         several.kinds["a"].gate.set()
@@ -436,7 +436,7 @@ async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: di
         state = await several.fleet.load("b")
 
         assert dying.cancelled()
-        assert 2 == len(several.kinds["b"].orders)
+        assert 2 == len(several.kinds["b"].requests)
 
     assert (503, "loaded") == (failed.status_code, state.state)
 
@@ -450,7 +450,7 @@ async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_ther
         kind = several.kinds["a"]
         kind.gate.clear()
         first = await several.ask("a")
-        await until(lambda: len(kind.orders) == 1)
+        await until(lambda: len(kind.requests) == 1)
         clock.now_s += 30
         kind.gate.set()
         await until(several.is_in("a", "loaded"))
@@ -458,7 +458,7 @@ async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_ther
         await several.order("unload", "a")
         kind.gate.clear()
         second = await several.ask("a")
-        await until(lambda: len(kind.orders) == 2)
+        await until(lambda: len(kind.requests) == 2)
         clock.now_s += 18
         third = await several.ask("a")
         kind.gate.set()
@@ -568,14 +568,14 @@ async def test_an_order_to_unload_that_is_withdrawn_leaves_the_model_in_place(fo
         answer = await late
 
         assert 200 == answer.status_code
-        assert 1 == len(several.kinds["a"].orders)
+        assert 1 == len(several.kinds["a"].requests)
 
 
 async def test_an_order_to_unload_waits_for_a_model_that_loads(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         asking = several.asking("a")
-        await until(lambda: bool(several.kinds["a"].orders))
+        await until(lambda: bool(several.kinds["a"].requests))
         unloading = asyncio.create_task(several.order("unload", "a"))
         await until(several.is_in("a", "loading"))
         several.kinds["a"].gate.set()
@@ -591,7 +591,7 @@ async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(fol
         several.kinds["a"].gate.clear()
         several.kinds["a"].failures = [RuntimeError()]
         asking = several.asking("a")
-        await until(lambda: bool(several.kinds["a"].orders))
+        await until(lambda: bool(several.kinds["a"].requests))
         asking.cancel()
         await until(lambda: several.slot("a").waiting == 0)
         unloading = asyncio.create_task(several.order("unload", "a"))
@@ -671,14 +671,14 @@ async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(fold
     async with serving(folders, "a") as several:
         slot = several.slot("a")
         slot.found = msgspec.structs.replace(
-            slot.found, choices=[*slot.found.choices, Choice(name="other", kind=GatedKind(), reason="next")]
+            slot.found, choices=[*slot.found.choices, EngineChoice(name="other", kind=GatedKind(), reason="next")]
         )
         await several.ask("a")
         created = several.fleet.infos()[0].created
         await several.order("unload", "a")
         await several.ask("a")
 
-        assert ["auto", "float32"] == [order.dtype for order in several.kinds["a"].orders]
+        assert ["auto", "float32"] == [order.dtype for order in several.kinds["a"].requests]
         assert ["fake"] == [choice.name for choice in slot.found.choices]
         assert created == several.fleet.infos()[0].created
 
@@ -687,7 +687,7 @@ async def test_shutting_down_while_a_model_loads_tells_who_waits(folders: dict[s
     async with serving(folders, "ab") as several:
         several.kinds["a"].gate.clear()
         waiting = [several.asking("a"), several.asking("b")]
-        await until(lambda: bool(several.kinds["a"].orders) and several.slot("b").waiting == 1)
+        await until(lambda: bool(several.kinds["a"].requests) and several.slot("b").waiting == 1)
         await several.fleet.close()
         answers = await asyncio.gather(*waiting)
         still_opening = several.fleet.is_opening
@@ -697,7 +697,7 @@ async def test_shutting_down_while_a_model_loads_tells_who_waits(folders: dict[s
         several.engine("a").close()  # what no one was left to do
 
         assert still_opening
-        assert not several.kinds["b"].orders
+        assert not several.kinds["b"].requests
 
     assert [503, 503, 503] == [answer.status_code for answer in (*answers, late)]
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def budget(*, full: int = 64, bulk: int = 64, most_padding: int | None = 64, idle: int = 1) -> Budget:
-    return Budget(full=full, bulk=bulk, most_padding=most_padding, idle=idle)
+def budget(*, full: int = 64, bulk: int = 64, max_padding: int | None = 64, idle: int = 1) -> Budget:
+    return Budget(full=full, bulk=bulk, max_padding=max_padding, idle=idle)
 
 
 def row(length: int, first: int = 1) -> Row:
@@ -39,7 +39,7 @@ async def test_a_batch_has_rows_of_the_length_whose_turn_it_is_from_every_ticket
     for lengths in ((10, 40), (11, 50), (9, 12)):
         waiting.add(ticket(*lengths))
 
-    batches = [lengths_of(waiting.next_batch(budget(most_padding=8))) for _ in range(4)]
+    batches = [lengths_of(waiting.next_batch(budget(max_padding=8))) for _ in range(4)]
 
     assert [[9, 10, 11, 12], [50], [40], []] == batches
 
@@ -48,15 +48,15 @@ async def test_padding_is_bounded_by_what_another_batch_would_cost() -> None:
     waiting = Round()
     waiting.add(ticket(4, 4, 4, 10))
 
-    assert [4, 4, 4] == lengths_of(waiting.next_batch(budget(most_padding=12)))
-    assert [10] == lengths_of(waiting.next_batch(budget(most_padding=12)))
+    assert [4, 4, 4] == lengths_of(waiting.next_batch(budget(max_padding=12)))
+    assert [10] == lengths_of(waiting.next_batch(budget(max_padding=12)))
 
 
 async def test_where_padding_costs_nothing_only_the_tokens_count() -> None:
     waiting = Round()
     waiting.add(ticket(2, 30, 3, 29, 40))
 
-    assert [2, 3, 29, 30] == lengths_of(waiting.next_batch(budget(most_padding=None)))
+    assert [2, 3, 29, 30] == lengths_of(waiting.next_batch(budget(max_padding=None)))
 
 
 async def test_what_waits_is_shared_among_idle_streams() -> None:
@@ -107,7 +107,7 @@ async def test_nobody_waits_longer_than_a_round() -> None:
     for one in tickets:
         waiting.add(one)
 
-    turns = [waiting.next_batch(budget(full=64, bulk=64, most_padding=0)) for _ in range(10)]
+    turns = [waiting.next_batch(budget(full=64, bulk=64, max_padding=0)) for _ in range(10)]
 
     assert set(map(id, tickets)) == {id(place.ticket) for places in turns for place in places}
 
@@ -137,7 +137,7 @@ async def test_rows_of_the_same_ids_are_told_apart_by_what_sees_them_and_what_co
 
 async def test_hidden_states_of_rows_of_unlike_lengths_answer_together() -> None:
     same, other = row(3), row(2, 2)
-    asked = Ticket([same, other, same], asyncio.get_running_loop().create_future(), "hidden")
+    asked = Ticket([same, other, same], asyncio.get_running_loop().create_future(), "hidden_states")
     waiting = Round()
     waiting.add(asked)
 

@@ -1,7 +1,6 @@
-"""Rows that begin with the same ids, found among a batch's: a decoder need compute such a head only once.
+"""Rows of a batch that begin with the same ids: a decoder needs to compute such a prefix only once.
 
-A token of a causal model sees none that come after it, so what it computes for a head is the same in every row. Pure:
-ids in, groups out.
+A token of a causal model attends to none after it, so its hidden state in a common prefix is the same in every row.
 """
 
 from __future__ import annotations
@@ -17,59 +16,60 @@ if TYPE_CHECKING:
 
     from nearfar.models.tokenization.row import Row
 
-LEAST = 16  # tokens: a shorter head costs as much to be laid apart as to be computed again; a guess
-_TRIED = 16  # lengths of heads that are weighed against each other
+MIN_PREFIX_TOKENS = 16  # splitting off a shorter prefix costs as much as computing it again; a guess
+_MAX_CANDIDATES = 16  # prefix lengths that are compared
 
 
-class Group(Struct, frozen=True, kw_only=True):
-    """Rows, by their index, whose first ``head`` ids are the same; each has more than those. 0 where none are."""
+class PrefixGroup(Struct, frozen=True, kw_only=True):
+    """The indices of rows whose first ``length`` ids are the same; each row is longer. 0: nothing in common."""
 
-    head: int
+    length: int
     rows: list[int]
 
 
-def find_groups(rows: Sequence[Row]) -> list[Group]:
-    """Part the rows so that as many tokens as can be found are shared; every index appears once.
+def group_by_prefix(rows: Sequence[Row]) -> list[PrefixGroup]:
+    """Split the rows into groups that save as many tokens as can be found; every index occurs once.
 
-    Rows that are alike lie side by side once sorted. Each length of head is tried as the least that keeps neighbours
-    together, the commonest lengths first, and the one that saves most is taken. Rows with types share nothing.
+    Sorting puts rows with a common prefix next to each other. Each prefix length is tried as the least that keeps
+    neighbors together, the most frequent lengths first, and the one that saves most is used. Rows with type ids share
+    nothing.
     """
     order = sorted(range(len(rows)), key=lambda at: rows[at].ids)
-    same = [alike(rows[a], rows[b]) for a, b in pairwise(order)]
-    tried = [length for length, _ in Counter(same).most_common() if length >= LEAST][:_TRIED]
-    ways = [_split(order, same, least) for least in tried]
-    best = max(ways, key=_saved, default=[])
-    alone = sorted(set(order).difference(*(group.rows for group in best)))
-    return [*best, Group(head=0, rows=alone)] if alone else best
+    common = [common_prefix_length(rows[a], rows[b]) for a, b in pairwise(order)]
+    candidates = [length for length, _ in Counter(common).most_common() if length >= MIN_PREFIX_TOKENS]
+    splits = [_split(order, common, least) for least in candidates[:_MAX_CANDIDATES]]
+    best = max(splits, key=_saved_tokens, default=[])
+    rest = sorted(set(order).difference(*(group.rows for group in best)))
+    return [*best, PrefixGroup(length=0, rows=rest)] if rest else best
 
 
-def costs(rows: Sequence[Row]) -> list[int]:
-    """Give the tokens that each row adds to a batch that has them all: a head counts for the first of its rows."""
-    found = [len(row.ids) for row in rows]
-    for group in find_groups(rows):
+def token_costs(rows: Sequence[Row]) -> list[int]:
+    """Return the tokens that each row adds to a batch of all of them: a prefix counts for the first of its rows."""
+    costs = [len(row.ids) for row in rows]
+    for group in group_by_prefix(rows):
         for index in group.rows[1:]:
-            found[index] -= group.head
-    return found
+            costs[index] -= group.length
+    return costs
 
 
-def _split(order: Sequence[int], same: Sequence[int], least: int) -> list[Group]:
-    """Give the groups of neighbours that are alike in ``least`` ids or more."""
-    groups: list[Group] = []
+def _split(order: Sequence[int], common: Sequence[int], least: int) -> list[PrefixGroup]:
+    """Return the groups of neighbors that have ``least`` ids or more in common."""
+    groups: list[PrefixGroup] = []
     start = 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or same[end - 1] < least:
+        if end == len(order) or common[end - 1] < least:
             if end - start > 1:
-                groups.append(Group(head=min(same[start : end - 1]), rows=list(order[start:end])))
+                groups.append(PrefixGroup(length=min(common[start : end - 1]), rows=list(order[start:end])))
             start = end
     return groups
 
 
-def _saved(groups: Sequence[Group]) -> int:
-    return sum(group.head * (len(group.rows) - 1) for group in groups)
+def _saved_tokens(groups: Sequence[PrefixGroup]) -> int:
+    return sum(group.length * (len(group.rows) - 1) for group in groups)
 
 
-def alike(one: Row, other: Row) -> int:
-    """Count the first ids that are the same in both, so that either has one left; by halves, as slices compare fast."""
+def common_prefix_length(one: Row, other: Row) -> int:
+    """Count the first ids that are the same in both, such that both have one left, by bisection."""
     if one.type_ids or other.type_ids:
         return 0
     a, b = one.ids, other.ids

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.core.types import FloatArray
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.models.recipe.sparse import Sparse
     from nearfar.models.tokenization.row import Row
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _COMPARED_TOKENS = 32  # of a text: that many show what a precision costs
 
 
-def refuse_blind(order: EngineOrder) -> None:
+def refuse_blind(request: OpenRequest) -> None:
     """Raise EngineUnavailable where tokens put after a query may see nothing: only torch makes 0 of that."""
-    how = order.recipe.multi_vector
+    how = request.recipe.multi_vector
     if how and how.window:
         raise EngineUnavailable(
-            f"{order.folder}: a window of {how.window} tokens leaves some of those put after a query nothing to see; "
+            f"{request.folder}: a window of {how.window} tokens leaves some of those put after a query nothing to see; "
             "use --engine torch"
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, EngineOrder
+    from nearfar.engines.base import Engine, OpenRequest
 
 _NEEDED = ("mlx", "mlx_embeddings")
 
@@ -21,11 +21,11 @@ _NEEDED = ("mlx", "mlx_embeddings")
 class MlxKind:
     """Finds out, without importing mlx, whether the engine can run, and opens it."""
 
-    shares = True
+    shares_prefixes = True
     # First on Apple Silicon. Elsewhere it runs ten times slower than Torch, so it is never taken by itself.
-    rank = 30 if sys.platform == "darwin" and platform.machine() == "arm64" else -1
+    priority = 30 if sys.platform == "darwin" and platform.machine() == "arm64" else -1
 
-    def obstacle(self, device: Device) -> str | None:
+    def unavailable_reason(self, device: Device) -> str | None:
         """Look for the packages; whether there is a GPU shows when the engine opens."""
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
@@ -34,11 +34,11 @@ class MlxKind:
             return "it has no cuda, only cpu and mps"
         return None
 
-    def open(self, order: EngineOrder) -> Engine:
+    def open(self, request: OpenRequest) -> Engine:
         """Load the checkpoint."""
         from nearfar.engines.mlx.engine import MlxEngine  # imports mlx, and a transformer's file
 
-        return MlxEngine(order)
+        return MlxEngine(request)
 
 
 kind = MlxKind()

@@ -9,11 +9,11 @@ import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.types import Representation
-from nearfar.engines.base import EngineInfo, EngineOrder, RowsTooLarge
+from nearfar.engines.base import EngineInfo, OpenRequest, RowsTooLarge
 from nearfar.engines.common.oom import is_out_of_memory
 from nearfar.engines.common.padding import pad, rounded_length
 from nearfar.engines.common.precision import measure_loss
-from nearfar.engines.common.prefixes import find_groups
+from nearfar.engines.common.prefixes import group_by_prefix
 from nearfar.engines.common.representations import comparable, own_states, refuse_blind, represent, stack
 from nearfar.engines.mlx.memory import bound_memory, in_parts, memory_in_use
 from nearfar.engines.mlx.network import Network, load_network
@@ -42,25 +42,25 @@ class MlxEngine:
 
     _network: Network
 
-    def __init__(self, order: EngineOrder) -> None:
-        refuse_blind(order)
-        self._recipe = order.recipe
-        self._device = _device(order.device)
+    def __init__(self, request: OpenRequest) -> None:
+        refuse_blind(request)
+        self._recipe = request.recipe
+        self._device = _device(request.device)
         self._stream = mx.gpu if self._device == "mps" else mx.cpu
         bound_memory()
         with mx.stream(self._stream):
-            dtype, reason = self._open(order)
+            dtype, reason = self._open(request)
         self.info = EngineInfo(
             name="mlx",
             device=self._device,
             dtype=dtype,
             dtype_reason=reason,
-            dim=order.recipe.dim,
-            labels=max(len(order.recipe.labels), 1),
-            outputs=order.recipe.outputs,
+            dim=request.recipe.dim,
+            labels=max(len(request.recipe.labels), 1),
+            outputs=request.recipe.outputs,
             batch_tokens=_BATCH_TOKENS[self._device],
-            most_padding=_MOST_PADDING[self._device],
-            shares=self._network.shares,
+            max_padding=_MOST_PADDING[self._device],
+            shares_prefixes=self._network.shares_prefixes,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
@@ -83,7 +83,7 @@ class MlxEngine:
             raise RowsTooLarge(results, too_large)
         return results
 
-    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+    def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Give each row's last hidden states (n, H) float32."""
         if not self._recipe.pooling:
             raise TypeError("this checkpoint pools nothing")
@@ -148,13 +148,13 @@ class MlxEngine:
         self._fill(run, start + half, rows[half:], too_large)
 
     def _forward(self, rows: Sequence[Row]) -> list[FloatArray]:
-        if not self._network.shares:
+        if not self._network.shares_prefixes:
             return self._padded(rows)
         parts = []
-        groups = find_groups(rows)
+        groups = group_by_prefix(rows)
         for group in groups:
-            own = [rows[at] if not group.head else _after(rows[at], group.head) for at in group.rows]
-            parts.append(self._padded(own, rows[group.rows[0]].ids[: group.head])[0])
+            own = [rows[at] if not group.length else _after(rows[at], group.length) for at in group.rows]
+            parts.append(self._padded(own, rows[group.rows[0]].ids[: group.length])[0])
         found = np.concatenate(parts)
         found[np.concatenate([group.rows for group in groups])] = found.copy()
         return [found]
@@ -178,39 +178,39 @@ class MlxEngine:
         self._run(batch, lambda _, rows, outputs: parts.append(comparable(outputs, rows)))
         return stack(parts)
 
-    def _open(self, order: EngineOrder) -> tuple[str, str]:
+    def _open(self, request: OpenRequest) -> tuple[str, str]:
         """Load in the precision asked for, or the best that keeps the numbers; say which, and why."""
-        quantization = read_quantization(order.folder)
-        if order.dtype == "int8":
+        quantization = read_quantization(request.folder)
+        if request.dtype == "int8":
             raise EngineUnavailable("the MLX engine has no int8; quantise the model: nearfar convert MODEL --bits 8")
         if quantization:
             mode = quantization.get("mode", "affine")
             said = f"{quantization['bits']} bit {mode}"
-            self._load(order, None if order.dtype == "auto" else _DTYPES[order.dtype])
-            return said, "as the weights were saved" if order.dtype == "auto" else f"computing in {order.dtype}"
-        if order.dtype != "auto":
-            self._load(order, _DTYPES[order.dtype])
-            return order.dtype, "asked for"
-        self._load(order, mx.float32)
+            self._load(request, None if request.dtype == "auto" else _DTYPES[request.dtype])
+            return said, "as the weights were saved" if request.dtype == "auto" else f"computing in {request.dtype}"
+        if request.dtype != "auto":
+            self._load(request, _DTYPES[request.dtype])
+            return request.dtype, "requested"
+        self._load(request, mx.float32)
         if self._device == "cpu":
             return "float32", "auto: half precision is slower on a processor"
-        if not order.probes:
+        if not request.probes:
             return "float32", "auto: nothing to compare another precision on"
-        exact = self._compared(order.probes)
+        exact = self._compared(request.probes)
         losses = []
         for dtype in ("float16", "bfloat16"):
-            self._load(order, _DTYPES[dtype])
-            loss = measure_loss(exact, self._compared(order.probes))
+            self._load(request, _DTYPES[dtype])
+            loss = measure_loss(exact, self._compared(request.probes))
             if loss.is_small:
                 return dtype, f"auto: {loss}"
             losses.append(f"{dtype}: {loss}")
-        self._load(order, mx.float32)
+        self._load(request, mx.float32)
         return "float32", f"auto: half precision would lose too much: {'; '.join(losses)}"
 
-    def _load(self, order: EngineOrder, dtype: mx.Dtype | None) -> None:
+    def _load(self, request: OpenRequest, dtype: mx.Dtype | None) -> None:
         if hasattr(self, "_network"):
             del self._network  # never two copies of a large model
-        self._network = load_network(order, dtype)[0]
+        self._network = load_network(request, dtype)[0]
 
 
 def _computed(answers: list[mx.array]) -> list[FloatArray]:

@@ -22,7 +22,7 @@ from nearfar.engines.mlx.options import Config, arguments, only, period, theta
 from nearfar.models.recipe.sparse import Sparse
 
 if TYPE_CHECKING:
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
 
 
 class Family(Struct, frozen=True, kw_only=True):
@@ -32,8 +32,8 @@ class Family(Struct, frozen=True, kw_only=True):
     types (B, T) or None, and gives hidden states (B, T, H); None for a mask means that nothing is padding. ``head``
     makes, for a number of labels, what turns hidden states and mask into logits, None where no such classifiers are
     known; ``speaker`` what turns them and the table of ``words`` into a sparse vector. ``adapt`` turns an array, given
-    with its name, to how mlx wants it. ``shares`` says that ``run`` also takes heads that rows share, and ``masks``
-    that it keeps every token from seeing what the mask leaves out, not only padding behind the text.
+    with its name, to how mlx wants it. ``shares_prefixes``: ``run`` also takes heads that rows share. ``masks``:
+    it keeps every token from seeing what the mask leaves out, not only padding behind the text.
     """
 
     build: Callable[[Config], nn.Module]
@@ -42,13 +42,13 @@ class Family(Struct, frozen=True, kw_only=True):
     speaker: Callable[[Config, Sparse], nn.Module] | None = None
     words: Callable[[nn.Module], nn.Module] = lambda trunk: trunk.embed_tokens
     adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
-    shares: bool = False
+    shares_prefixes: bool = False
     masks: bool = False
 
 
-def family_of(order: EngineOrder) -> Family:
+def family_of(request: OpenRequest) -> Family:
     """Find the checkpoint's family. Raises EngineUnavailable, with those there are, where MLX doesn't have it."""
-    recipe = order.recipe
+    recipe = request.recipe
     kind = "reranker" if recipe.task == "score" else "model"
     if recipe.sparse and recipe.sparse.method == "splade":
         kind = "SPLADE model"
@@ -177,7 +177,7 @@ def _run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: m
 
 
 def _decoder(build: Callable[[Config], nn.Module]) -> Family:
-    return Family(build=build, run=run_decoder, head=heads.LastTokenHead, shares=True)
+    return Family(build=build, run=run_decoder, head=heads.LastTokenHead, shares_prefixes=True)
 
 
 FAMILIES: dict[str, Family] = {

@@ -18,7 +18,7 @@ from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_c
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
     from nearfar.engines.common.padding import Padded
     from nearfar.engines.mlx.families import Family
     from nearfar.engines.mlx.options import Config
@@ -33,7 +33,7 @@ class Network(nn.Module):
         super().__init__()
         self._run = family.run
         # Whatever looks at more of a row than its last token would miss the head.
-        self.shares = family.shares and (not recipe.outputs or recipe.pooling == ("lasttoken",))
+        self.shares_prefixes = family.shares_prefixes and (not recipe.outputs or recipe.pooling == ("lasttoken",))
         self.trunk = family.build(config)
         self._heads = heads_of(recipe)
         self._speaks = recipe.uses_lm_head or (recipe.sparse is not None and recipe.sparse.method == "splade")
@@ -48,7 +48,7 @@ class Network(nn.Module):
     def __call__(self, padded: Padded, head: Sequence[int] = ()) -> list[mx.array]:
         """Turn ids (B, T), padded on the right, into logits, or what the recipe's outputs name, not yet computed.
 
-        Where ``shares``, the ids of all rows may go on from those of a ``head``.
+        Where ``shares_prefixes``, the ids of all rows may go on from those of a ``head``.
         """
         ids, mask, types = _arrays(padded)
         kept = {"heads": [Head() for _ in self.trunk.layers]} if head else {}
@@ -72,27 +72,27 @@ def _arrays(padded: Padded) -> tuple[mx.array, mx.array, mx.array | None]:
     return mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types
 
 
-def load_network(order: EngineOrder, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
+def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
     """Load the folder in ``dtype`` (None: as saved), on the current stream; give its arrays and their names as well.
 
     Raises EngineUnavailable for what only another engine can run, CheckpointError for files that none can.
     """
-    family = family_of(order)
+    family = family_of(request)
     try:
-        network = Network(family, read_config(order.folder), order.recipe)
+        network = Network(family, read_config(request.folder), request.recipe)
     except Unsupported as error:
-        raise EngineUnavailable(f"{order.folder}/{error}") from error
+        raise EngineUnavailable(f"{request.folder}/{error}") from error
     except (KeyError, TypeError, ValueError) as error:  # an option that the transformer's file wants and isn't there
-        raise EngineUnavailable(f"{order.folder}/{Unsupported(f'what it says ({error!r})')}") from error
-    weights = load_weights(order.folder, network, family.adapt, _projections(order))
-    if quantization := read_quantization(order.folder):
+        raise EngineUnavailable(f"{request.folder}/{Unsupported(f'what it says ({error!r})')}") from error
+    weights = load_weights(request.folder, network, family.adapt, _projections(request))
+    if quantization := read_quantization(request.folder):
         quantize_like(network, weights, quantization)
-    put(network, weights, dtype, order.folder)
+    put(network, weights, dtype, request.folder)
     return network, weights
 
 
-def _projections(order: EngineOrder) -> list[str]:
+def _projections(request: OpenRequest) -> list[str]:
     """Name the projection of tokens where it is kept among the transformer's weights, as Stanford's ColBERT does."""
-    how = order.recipe.multi_vector
-    inside = how is not None and any(dense.file == order.folder / "model.safetensors" for dense in how.dense)
+    how = request.recipe.multi_vector
+    inside = how is not None and any(dense.file == request.folder / "model.safetensors" for dense in how.dense)
     return ["linear.weight"] if inside else []

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
 
 _KEPT = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
 # What mlx has for each mode, the usual one first.
@@ -59,7 +59,7 @@ class Way(Struct, frozen=True, kw_only=True):
         return {"group_size": group_size, "bits": bits, "mode": self.mode}
 
 
-def quantize_folder(order: EngineOrder, target: Path, way: Way, name: str = "") -> Quantized:
+def quantize_folder(request: OpenRequest, target: Path, way: Way, name: str = "") -> Quantized:
     """Write the checkpoint to ``target``, a folder that isn't there yet, with its matrices quantised.
 
     What the Recipe took from the model's ``name`` is written down there, so that the folder may be called anything.
@@ -69,22 +69,22 @@ def quantize_folder(order: EngineOrder, target: Path, way: Way, name: str = "") 
     told = way.checked()
     if target.exists():
         raise SettingsError(f"{target} is there already; name another folder with --out")
-    if read_quantization(order.folder):
-        raise CheckpointError(f"{order.folder}: is quantised already; start from the original")
-    answer = "embed" if order.recipe.task == "embed" else "score"
-    exact = getattr(MlxEngine(order), answer)(order.probes)
+    if read_quantization(request.folder):
+        raise CheckpointError(f"{request.folder}: is quantised already; start from the original")
+    answer = "embed" if request.recipe.task == "embed" else "score"
+    exact = getattr(MlxEngine(request), answer)(request.probes)
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    _write(order, unfinished, told)
-    _name(order, unfinished, name)
+    _write(request, unfinished, told)
+    _name(request, unfinished, name)
     unfinished.rename(target)
-    found = getattr(MlxEngine(msgspec.structs.replace(order, folder=target, dtype="auto")), answer)(order.probes)
-    return Quantized(before=_size(order.folder), after=_size(target), loss=measure_loss(exact, found))
+    found = getattr(MlxEngine(msgspec.structs.replace(request, folder=target, dtype="auto")), answer)(request.probes)
+    return Quantized(before=_size(request.folder), after=_size(target), loss=measure_loss(exact, found))
 
 
-def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
-    network, weights = load_network(order, None)
+def _write(request: OpenRequest, target: Path, way: dict[str, Any]) -> None:
+    network, weights = load_network(request, None)
 
     def fits(path: str, module: nn.Module) -> bool:
         """Leave out what mlx can't quantise, and a classifier's few rows, which would save nothing."""
@@ -93,7 +93,7 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
 
     nn.quantize(network, **way, class_predicate=fits)
     if not any("scales" in module for _, module in network.named_modules()):
-        raise SettingsError(f"{order.folder}: none of its matrices can be parted into groups of {way['group_size']}")
+        raise SettingsError(f"{request.folder}: none of its matrices can be parted into groups of {way['group_size']}")
     arrays = {}
     for place, array in tree_flatten(network.parameters()):
         module, _, part = place.rpartition(".")
@@ -101,17 +101,17 @@ def _write(order: EngineOrder, target: Path, way: dict[str, Any]) -> None:
         arrays[name] = array
     mx.eval(arrays)
     mx.save_safetensors(str(target / "model.safetensors"), arrays, metadata={"format": "mlx"})
-    for entry in order.folder.iterdir():
+    for entry in request.folder.iterdir():
         if _KEPT.fullmatch(entry.name) and not entry.name.endswith(".safetensors.index.json"):
             (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
-    config = read_config(order.folder) | {"quantization": way, "quantization_config": way}
+    config = read_config(request.folder) | {"quantization": way, "quantization_config": way}
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _name(order: EngineOrder, target: Path, name: str) -> None:
+def _name(request: OpenRequest, target: Path, name: str) -> None:
     """Write down what another folder's name wouldn't tell: the model's own, its pooling, its prompts and its limit."""
-    recipe = order.recipe
-    files: dict[str, object] = {"config.json": read_config(target) | {"_name_or_path": name or order.folder.name}}
+    recipe = request.recipe
+    files: dict[str, object] = {"config.json": read_config(target) | {"_name_or_path": name or request.folder.name}}
     if recipe.task == "embed" and not (target / "modules.json").exists():
         kinds = ["Transformer", "Pooling", *(["Normalize"] if recipe.normalize else [])]
         paths = ("", "1_Pooling", "2_Normalize")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, EngineOrder
+    from nearfar.engines.base import Engine, OpenRequest
 
 _NEEDED = ("openvino", "torch", "transformers", "safetensors")
 _NVIDIA = Path("/dev/nvidiactl")
@@ -38,9 +38,9 @@ class OpenVinoKind:
     """Finds out, without importing openvino, whether the engine can run, and opens it."""
 
     # OpenVINO runs on ARM as well, but nobody has measured it there against Torch.
-    rank = 20 if platform.machine() in {"x86_64", "AMD64"} else 5
+    priority = 20 if platform.machine() in {"x86_64", "AMD64"} else 5
 
-    def obstacle(self, device: Device) -> str | None:
+    def unavailable_reason(self, device: Device) -> str | None:
         """Look for the packages and for a GPU, which only Torch uses."""
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
@@ -51,11 +51,11 @@ class OpenVinoKind:
             return "there is an NVIDIA GPU, which it can't use; to keep to the processor, say --device cpu"
         return None
 
-    def open(self, order: EngineOrder) -> Engine:
+    def open(self, request: OpenRequest) -> Engine:
         """Load the checkpoint, converting it first where the cache doesn't have it."""
         from nearfar.engines.openvino.engine import OpenVinoEngine  # imports openvino, 0.2 s
 
-        return OpenVinoEngine(order)
+        return OpenVinoEngine(request)
 
 
 kind = OpenVinoKind()

@@ -28,36 +28,36 @@ if TYPE_CHECKING:
     import openvino
 
     from nearfar.core.types import FloatArray
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
     from nearfar.models.tokenization.row import Row
 
 _ATTENTION = "nearfar_converted"
 
 
-def convert(order: EngineOrder) -> tuple[openvino.Model, FloatArray]:
+def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray]:
     """Convert the checkpoint in float32; give the model and torch's own answers to the probes, to hold it against.
 
     Raises CheckpointError for files that torch can't load, EngineUnavailable for an architecture that can't be
     converted.
     """
-    transformer: Any = load_transformer(order, torch.float32)
+    transformer: Any = load_transformer(request, torch.float32)
     if transformer.config._attn_implementation == "sdpa":  # noqa: SLF001 — nothing public tells
         AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
         AttentionMaskInterface.register(_ATTENTION, _mask)
         transformer.set_attn_implementation(_ATTENTION)
-    answer = Answer(transformer, order.recipe)
-    traced = _WithHidden(answer) if order.recipe.pooling else answer
-    example = _example(order)
+    answer = Answer(transformer, request.recipe)
+    traced = _WithHidden(answer) if request.recipe.pooling else answer
+    example = _example(request)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes for good
             model = _trace(traced, example)
-            if order.recipe.pooling:
+            if request.recipe.pooling:
                 _mark_hidden(model)
-            exact = [_exact(answer(**_tensors([row], order)), row, order) for row in order.probes]
+            exact = [_exact(answer(**_tensors([row], request)), row, request) for row in request.probes]
     except Exception as error:  # torch, transformers and openvino each raise their own
         raise EngineUnavailable(
-            f"{order.folder}: OpenVINO can't convert {order.recipe.architecture} ({type(error).__name__}); "
+            f"{request.folder}: OpenVINO can't convert {request.recipe.architecture} ({type(error).__name__}); "
             "use --engine torch"
         ) from error
     return model, stack(exact)
@@ -83,9 +83,9 @@ def _mark_hidden(model: openvino.Model) -> None:
     model.remove_result(result)
 
 
-def _exact(answer: torch.Tensor | tuple[torch.Tensor, ...], row: Row, order: EngineOrder) -> FloatArray:
+def _exact(answer: torch.Tensor | tuple[torch.Tensor, ...], row: Row, request: OpenRequest) -> FloatArray:
     arrays = [output.numpy() for output in (answer if isinstance(answer, tuple) else (answer,))]
-    return comparable(arrays, [row]) if order.recipe.outputs else arrays[0]
+    return comparable(arrays, [row]) if request.recipe.outputs else arrays[0]
 
 
 def _mask(*args: Any, **options: Any) -> torch.Tensor:
@@ -100,19 +100,19 @@ def _mask(*args: Any, **options: Any) -> torch.Tensor:
     return seen | (~seen.any(-1, keepdim=True) & (at[:, None] == at[None, :]))
 
 
-def _example(order: EngineOrder) -> dict[str, torch.Tensor]:
+def _example(request: OpenRequest) -> dict[str, torch.Tensor]:
     """Give two rows of unlike length, so that nothing is taken for constant."""
     inputs = {
         "input_ids": torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]]),
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
     }
-    if order.recipe.type_ids and order.recipe.task == "score":
+    if request.recipe.type_ids and request.recipe.task == "score":
         inputs["token_type_ids"] = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 0, 0]])
     return inputs
 
 
-def _tensors(rows: Sequence[Row], order: EngineOrder) -> dict[str, torch.Tensor]:
-    padded = pad(rows, order.recipe.pad_token_id or 0)
+def _tensors(rows: Sequence[Row], request: OpenRequest) -> dict[str, torch.Tensor]:
+    padded = pad(rows, request.recipe.pad_token_id or 0)
     named = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
     return {name: torch.from_numpy(values) for name, values in named.items() if values is not None}
 

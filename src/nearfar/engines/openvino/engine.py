@@ -8,7 +8,7 @@ import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.settings import usable_cores
-from nearfar.engines.base import EngineInfo, EngineOrder
+from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import by_length
 from nearfar.engines.common.precision import measure_loss
 from nearfar.engines.common.representations import comparable, own_states, refuse_blind, represent, stack
@@ -32,32 +32,32 @@ _MOST_PADDING = 32
 class OpenVinoEngine:
     """Runs a compiled model, as many batches at once as it has streams."""
 
-    def __init__(self, order: EngineOrder) -> None:
-        self._recipe = order.recipe
-        self._order = order
+    def __init__(self, request: OpenRequest) -> None:
+        self._recipe = request.recipe
+        self._order = request
         self._hidden = Once(self._compile_hidden)
-        self._threads = order.threads or usable_cores()
-        refuse_blind(order)
-        converted = load_or_convert(order)
+        self._threads = request.threads or usable_cores()
+        refuse_blind(request)
+        converted = load_or_convert(request)
         try:
-            dtype, reason = self._open(order, converted)
+            dtype, reason = self._open(request, converted)
         except (RuntimeError, _Unlike):  # openvino's word for a file that it can't read; numbers that aren't torch's
             if not converted.folder:
                 raise
             forget(converted)
-            dtype, reason = self._open(order, load_or_convert(order))
+            dtype, reason = self._open(request, load_or_convert(request))
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
             dtype=dtype,
             dtype_reason=reason,
-            dim=order.recipe.dim,
-            labels=max(len(order.recipe.labels), 1),
-            outputs=order.recipe.outputs,
+            dim=request.recipe.dim,
+            labels=max(len(request.recipe.labels), 1),
+            outputs=request.recipe.outputs,
             batch_tokens=_BATCH_TOKENS,
-            most_padding=_MOST_PADDING,
-            parallel=self._forward.streams,
-            plans=True,
+            max_padding=_MOST_PADDING,
+            max_concurrent_batches=self._forward.streams,
+            compiles_per_shape=True,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         """Give all that each row becomes, from one forward."""
         return represent(batch, self._forward.outputs(batch), self._recipe)
 
-    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+    def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Give each row's last hidden states (n, H) float32, by a model that is compiled when they are first wanted."""
         if not self._recipe.pooling:
             raise TypeError("this checkpoint pools nothing")
@@ -93,30 +93,30 @@ class OpenVinoEngine:
         converted = load_or_convert(self._order)  # the model itself isn't kept: most never need it again
         return Forward(converted.model, self._dtype, self._recipe, self._threads, hidden=True)
 
-    def _open(self, order: EngineOrder, converted: Converted) -> tuple[str, str]:
+    def _open(self, request: OpenRequest, converted: Converted) -> tuple[str, str]:
         """Compile in the precision asked for, or the best that keeps the numbers; say which, and why."""
-        if order.dtype != "auto":
-            if order.dtype != "int8" and not computes(order.dtype):
-                raise EngineUnavailable(f"this processor doesn't compute in {order.dtype}; use --dtype float32")
-            return order.dtype, f"asked for; {self._compile(order, converted, order.dtype)}"
+        if request.dtype != "auto":
+            if request.dtype != "int8" and not computes(request.dtype):
+                raise EngineUnavailable(f"this processor doesn't compute in {request.dtype}; use --dtype float32")
+            return request.dtype, f"requested; {self._compile(request, converted, request.dtype)}"
         reason = "auto: this processor doesn't compute in bfloat16"
         if computes("bfloat16"):
-            loss = self._compile(order, converted, "bfloat16")
+            loss = self._compile(request, converted, "bfloat16")
             if loss.is_small:
                 return "bfloat16", f"auto: {loss}"
             reason = f"auto: bfloat16 would lose too much: {loss}"
-        self._compile(order, converted, "float32")
+        self._compile(request, converted, "float32")
         return "float32", reason
 
-    def _compile(self, order: EngineOrder, converted: Converted, dtype: Dtype) -> Loss:
+    def _compile(self, request: OpenRequest, converted: Converted, dtype: Dtype) -> Loss:
         self._dtype = dtype
-        self._forward = Forward(converted.model, dtype, order.recipe, self._threads)
-        short, rest = order.probes[: len(order.probes) // 2], order.probes[len(order.probes) // 2 :]
+        self._forward = Forward(converted.model, dtype, request.recipe, self._threads)
+        short, rest = request.probes[: len(request.probes) // 2], request.probes[len(request.probes) // 2 :]
         parts = [short, *([probe] for probe in rest)]  # the short ones together, so that padding is tried too
         loss = measure_loss(converted.exact, stack([self._compared(part) for part in parts]))
         if dtype == "float32" and not loss.is_rounding:
             raise _Unlike(
-                f"{order.folder}: OpenVINO's numbers for {order.recipe.architecture} aren't torch's: {loss}; "
+                f"{request.folder}: OpenVINO's numbers for {request.recipe.architecture} aren't torch's: {loss}; "
                 "use --engine torch"
             )
         return loss

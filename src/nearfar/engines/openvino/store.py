@@ -22,7 +22,7 @@ import openvino
 
 if TYPE_CHECKING:
     from nearfar.core.types import FloatArray
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
 
 _LAYOUT = 3  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"
@@ -46,23 +46,23 @@ class Converted:
         return self.model.parent if isinstance(self.model, Path) else None
 
 
-def load_or_convert(order: EngineOrder) -> Converted:
+def load_or_convert(request: OpenRequest) -> Converted:
     """Take the model from the cache, or convert the checkpoint and put it there.
 
     Raises CheckpointError and EngineUnavailable as ``conversion.convert`` does.
     """
-    folder = _folder(order)
+    folder = _folder(request)
     if folder and (kept := _load(folder)):
         return kept
     from nearfar.engines.openvino.conversion import convert  # imports torch and transformers, 4 s
 
-    _log.info("converting %s for OpenVINO, once", order.folder.name)
-    model, exact = convert(order)
+    _log.info("converting %s for OpenVINO, once", request.folder.name)
+    model, exact = convert(request)
     if folder:
         try:
             _save(folder, model, exact)
         except OSError as error:
-            _log.warning("%s can't be kept (%s): it will be converted at every start", order.folder.name, error)
+            _log.warning("%s can't be kept (%s): it will be converted at every start", request.folder.name, error)
         else:
             return Converted(model=folder / _MODEL, exact=exact)
     return Converted(model=model, exact=exact)
@@ -75,30 +75,30 @@ def forget(kept: Converted) -> None:
         shutil.rmtree(kept.folder, ignore_errors=True)
 
 
-def _folder(order: EngineOrder) -> Path | None:
-    if order.cache is None:
+def _folder(request: OpenRequest) -> Path | None:
+    if request.cache_dir is None:
         return None
-    return order.cache / "openvino" / f"{_source(order)}-{_digest(_ingredients(order))[:16]}"
+    return request.cache_dir / "openvino" / f"{_source(request)}-{_digest(_ingredients(request))[:16]}"
 
 
-def _source(order: EngineOrder) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', order.folder.name)[:48]}-{_digest(str(order.folder).encode())[:8]}"
+def _source(request: OpenRequest) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', request.folder.name)[:48]}-{_digest(str(request.folder).encode())[:8]}"
 
 
-def _ingredients(order: EngineOrder) -> bytes:
+def _ingredients(request: OpenRequest) -> bytes:
     """Write down all that the numbers depend on: the files, the recipe, the libraries, the probes."""
-    recipe = order.recipe
-    files = sorted(path for path in order.folder.rglob("*") if path.suffix in {".json", ".safetensors"})
+    recipe = request.recipe
+    files = sorted(path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"})
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return msgspec.json.encode(
         {
             "layout": _LAYOUT,
             "libraries": [version(name) for name in _LIBRARIES],
-            "checkpoint": order.revision or stamps,
+            "checkpoint": request.revision or stamps,
             "recipe": [recipe.task, recipe.pooling, recipe.normalize, recipe.pad_token_id, recipe.type_ids],
             "answer": recipe.llm_reranker and recipe.llm_reranker.answer_tokens,
             "heads": [str(head) for head in (recipe.dense, recipe.multi_vector, recipe.sparse)],
-            "probes": [row.ids for row in order.probes],
+            "probes": [row.ids for row in request.probes],
         }
     )
 

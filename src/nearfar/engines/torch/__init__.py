@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, EngineOrder
+    from nearfar.engines.base import Engine, OpenRequest
 
 
 class TorchKind:
     """Finds out, without importing torch, whether the engine can run, and opens it."""
 
-    rank = 10
-    shares = True
+    priority = 10
+    shares_prefixes = True
 
-    def obstacle(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
+    def unavailable_reason(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
         """Look for the packages; a missing device shows when the engine opens."""
         missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
         if missing:
             return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"'
         return None
 
-    def open(self, order: EngineOrder) -> Engine:
+    def open(self, request: OpenRequest) -> Engine:
         """Load the checkpoint."""
         from nearfar.engines.torch.engine import TorchEngine  # imports torch, 1 to 2 s
 
-        return TorchEngine(order)
+        return TorchEngine(request)
 
 
 kind = TorchKind()

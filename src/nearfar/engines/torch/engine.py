@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nearfar.core.types import Representation
-from nearfar.engines.base import EngineInfo, EngineOrder
+from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.representations import represent
 from nearfar.engines.torch.devices import MOST_PADDING, batch_tokens
 from nearfar.engines.torch.loading import open_checkpoint
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 class TorchEngine:
     """Runs a checkpoint's own torch modules."""
 
-    def __init__(self, order: EngineOrder) -> None:
-        opened = open_checkpoint(order)
+    def __init__(self, request: OpenRequest) -> None:
+        opened = open_checkpoint(request)
         self._run = opened.run
         self._outputs = opened.outputs
         self._hidden = opened.hidden
-        self._recipe = order.recipe
+        self._recipe = request.recipe
         self._threads = opened.share.threads
         self._device = opened.device
         self.info = EngineInfo(
             name="torch",
             device=opened.device,
             dtype=opened.choice.dtype,
-            dim=order.recipe.dim,
-            labels=max(len(order.recipe.labels), 1),
-            outputs=order.recipe.outputs,
+            dim=request.recipe.dim,
+            labels=max(len(request.recipe.labels), 1),
+            outputs=request.recipe.outputs,
             batch_tokens=batch_tokens(opened.device, packed=opened.packed),
             padded=not opened.packed,
-            most_padding=MOST_PADDING[opened.device],
-            parallel=opened.share.parallel,
+            max_padding=MOST_PADDING[opened.device],
+            max_concurrent_batches=opened.share.parallel,
             dtype_reason=opened.choice.reason,
-            shares=opened.shares,
+            shares_prefixes=opened.shares_prefixes,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
@@ -66,7 +66,7 @@ class TorchEngine:
             found = [output.float().cpu().numpy() for output in self._outputs(batch)]
         return represent(batch, found, self._recipe)
 
-    def hidden(self, batch: Sequence[Row]) -> list[FloatArray]:
+    def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Give each row's last hidden states (n, H) float32."""
         if not self._recipe.pooling:
             raise TypeError("this checkpoint pools nothing")

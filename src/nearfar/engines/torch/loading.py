@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nearfar.core.types import FloatArray
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
     from nearfar.engines.common.precision import Loss
     from nearfar.engines.torch.precision_choice import Name
     from nearfar.models.tokenization.row import Row
@@ -43,7 +43,7 @@ Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 class Opened(NamedTuple):
     """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more.
 
-    ``hidden`` gives each row's last hidden states. ``shares`` tells of beginnings that rows share.
+    ``hidden`` gives each row's last hidden states. ``shares_prefixes`` tells of beginnings that rows share.
     """
 
     run: Forward
@@ -53,90 +53,92 @@ class Opened(NamedTuple):
     choice: DtypeChoice
     packed: bool
     share: Share
-    shares: bool = False
+    shares_prefixes: bool = False
 
 
-def open_checkpoint(order: EngineOrder, measure: Measure = time_linears) -> Opened:
+def open_checkpoint(request: OpenRequest, measure: Measure = time_linears) -> Opened:
     """Load the checkpoint and settle how it is run, by what ``measure`` finds on one core.
 
     Raises SetupError for files or a device it can't work with.
     """
-    device = find_device(order.device)
-    cores = order.threads or CORES
+    device = find_device(request.device)
+    cores = request.threads or CORES
     torch.set_num_threads(cores)
-    model, choice = _load(order, device, measure)
+    model, choice = _load(request, device, measure)
     if device != "cpu":
-        padded = PaddedModel(model, order.recipe, device, LENGTH_STEP[device])
+        padded = PaddedModel(model, request.recipe, device, LENGTH_STEP[device])
         return _padded(padded, device, choice, Share(1, cores))
     dtype = getattr(torch, choice.dtype)
     times = _on_one_core(measure, model, dtype)
-    if order.recipe.task == "embed" and order.recipe.outputs != ("dense",):
-        return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
-    rows = trial_rows(order, model.config.vocab_size)
-    expected = _exactly(model, order, rows)
+    if request.recipe.task == "embed" and request.recipe.outputs != ("dense",):
+        return _padded(PaddedModel(model, request.recipe, device), device, choice, share(cores, times.text_s))
+    rows = trial_rows(request, model.config.vocab_size)
+    expected = _exactly(model, request, rows)
     if times.swap:
         prepack(model)
-        if not gives(expected, PaddedModel(model, order.recipe, device), rows, dtype):
-            model = load_transformer(order, dtype)
-    packed = PackedModel(model, order.recipe, _KERNEL_ROWS if times.swap or dtype != torch.float32 else 1)
+        if not gives(expected, PaddedModel(model, request.recipe, device), rows, dtype):
+            model = load_transformer(request, dtype)
+    packed = PackedModel(model, request.recipe, _KERNEL_ROWS if times.swap or dtype != torch.float32 else 1)
     fits = gives(expected, packed, rows, dtype)
     if not fits:
         packed.undo()
-        return _padded(PaddedModel(model, order.recipe, device), device, choice, share(cores, times.text_s))
-    packed.shares = _may_share(packed, order, rows, dtype)
+        return _padded(PaddedModel(model, request.recipe, device), device, choice, share(cores, times.text_s))
+    packed.shares_prefixes = _may_share(packed, request, rows, dtype)
     cores_of = share(cores, times.text_s)
-    return Opened(packed, None, packed.hidden, device, choice, packed=True, share=cores_of, shares=packed.shares)
+    return Opened(
+        packed, None, packed.hidden, device, choice, packed=True, share=cores_of, shares_prefixes=packed.shares_prefixes
+    )
 
 
 def _padded(padded: PaddedModel, device: str, choice: DtypeChoice, share: Share) -> Opened:
     return Opened(padded, padded.outputs, padded.hidden, device, choice, packed=False, share=share)
 
 
-def _load(order: EngineOrder, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
+def _load(request: OpenRequest, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
     """Load in the precision asked for; or in float32, to find out what a lower one loses."""
-    if order.dtype == "int8":
+    if request.dtype == "int8":
         raise EngineUnavailable("engine 'torch' has no int8; take engine = \"openvino\" for it, or another dtype")
-    if order.dtype != "auto":
-        return load_transformer(order, getattr(torch, order.dtype)), DtypeChoice(order.dtype, "asked for")
-    loaded: dict[str, Any] = {"float32": load_transformer(order, torch.float32)}
+    if request.dtype != "auto":
+        return load_transformer(request, getattr(torch, request.dtype)), DtypeChoice(request.dtype, "requested")
+    loaded: dict[str, Any] = {"float32": load_transformer(request, torch.float32)}
     exact = None
 
     def answers(model: Any) -> FloatArray:
         with torch.inference_mode():
-            found = PaddedModel(model, order.recipe, device).outputs(order.probes)
+            found = PaddedModel(model, request.recipe, device).outputs(request.probes)
         arrays = [output.cpu().numpy() for output in found]
-        return comparable(arrays, order.probes) if order.recipe.outputs else arrays[0]
+        return comparable(arrays, request.probes) if request.recipe.outputs else arrays[0]
 
     def try_out(name: Name) -> Loss:
         nonlocal exact
         if exact is None:
             exact = answers(loaded["float32"])
         loaded.clear()  # never two copies of a large model
-        loaded[name] = load_transformer(order, getattr(torch, name))
+        loaded[name] = load_transformer(request, getattr(torch, name))
         return measure_loss(exact, answers(loaded[name]))
 
     def speed() -> float:
         exactly, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))
         return exactly.best / rounded.best
 
-    choice = choose_dtype(device, speed, has_probes=bool(order.probes), try_out=try_out)
-    return loaded.get(choice.dtype) or load_transformer(order, getattr(torch, choice.dtype)), choice
+    choice = choose_dtype(device, speed, has_probes=bool(request.probes), try_out=try_out)
+    return loaded.get(choice.dtype) or load_transformer(request, getattr(torch, choice.dtype)), choice
 
 
-def _may_share(packed: PackedModel, order: EngineOrder, rows: Sequence[Row], dtype: torch.dtype) -> bool:
+def _may_share(packed: PackedModel, request: OpenRequest, rows: Sequence[Row], dtype: torch.dtype) -> bool:
     """Tell whether beginnings that rows have in common may be computed once: whether the numbers stay as they are."""
-    alike = sharing_rows(rows, order.recipe.max_tokens) if packed.can_share else []
+    alike = sharing_rows(rows, request.recipe.max_tokens) if packed.can_share else []
     if not alike:
         return False
     with torch.inference_mode():
         expected = packed(alike)
-    packed.shares = True
+    packed.shares_prefixes = True
     return gives(expected, packed, alike, dtype)
 
 
-def _exactly(model: Any, order: EngineOrder, rows: Sequence[Row], device: str = "cpu") -> Tensor:
+def _exactly(model: Any, request: OpenRequest, rows: Sequence[Row], device: str = "cpu") -> Tensor:
     with torch.inference_mode():
-        return PaddedModel(model, order.recipe, device)(rows)
+        return PaddedModel(model, request.recipe, device)(rows)
 
 
 def _on_one_core(measure: Measure, model: Any, dtype: torch.dtype) -> LinearTimes:

@@ -16,7 +16,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from nearfar.engines.common.prefixes import Group, find_groups
+from nearfar.engines.common.prefixes import PrefixGroup, group_by_prefix
 from nearfar.engines.torch.attention import Run, register
 from nearfar.engines.transformer.heads import Vectors
 from nearfar.engines.transformer.module import labelled
@@ -44,29 +44,29 @@ class Layout(Struct, frozen=True, kw_only=True):
     order: list[int]
 
 
-def lay(batch: Sequence[Row], offset_after: int | None = None, groups: Sequence[Group] = ()) -> Layout:
+def lay(batch: Sequence[Row], offset_after: int | None = None, groups: Sequence[PrefixGroup] = ()) -> Layout:
     """Lay the rows out, those of a group behind their common head; without ``groups`` each row is whole.
 
     ``offset_after`` is the padding id of a family that counts positions from there (RoBERTa).
     """
-    groups = groups or [Group(head=0, rows=list(range(len(batch))))]
+    groups = groups or [PrefixGroup(length=0, rows=list(range(len(batch))))]
     heads: list[Run] = []
     for group in groups:
-        if group.head:
-            heads.append(Run(heads[-1].tokens.stop if heads else 0, 1, group.head))
+        if group.length:
+            heads.append(Run(heads[-1].tokens.stop if heads else 0, 1, group.length))
     runs: list[Run] = []
     order: list[int] = []
-    laid = [(batch[group.rows[0]], 0, group.head) for group in groups if group.head]  # (row, from, to)
+    laid = [(batch[group.rows[0]], 0, group.length) for group in groups if group.length]  # (row, from, to)
     end = heads[-1].tokens.stop if heads else 0
     shared = iter(heads)
     for group in groups:
-        head = next(shared) if group.head else None
+        head = next(shared) if group.length else None
         rows = sorted(group.rows, key=lambda at: len(batch[at].ids))
-        for length, run in groupby(len(batch[at].ids) - group.head for at in rows):
+        for length, run in groupby(len(batch[at].ids) - group.length for at in rows):
             runs.append(Run(end, len(list(run)), length, head))
             end = runs[-1].tokens.stop
         order += rows
-        laid += [(batch[at], group.head, len(batch[at].ids)) for at in rows]
+        laid += [(batch[at], group.length, len(batch[at].ids)) for at in rows]
     return _flat(laid, offset_after, heads, runs, order)
 
 
@@ -117,7 +117,7 @@ class PackedModel:
     """Runs a transformer, and the pooling or the classifier after it, on batches laid end to end.
 
     Takes the model over: ``undo`` gives it back as it was. Counts of tokens are rounded up to a ``multiple``. With
-    ``shares`` set, which is only right for causal models, heads that rows have in common are computed once.
+    ``shares_prefixes`` set, which is only right for causal models, heads that rows have in common are computed once.
     """
 
     def __init__(self, model: Any, recipe: Recipe, multiple: int = 1) -> None:
@@ -129,7 +129,7 @@ class PackedModel:
         embeddings: Any = getattr(self._base, "embeddings", None)
         from_ids = hasattr(embeddings, "create_position_ids_from_input_ids")  # the RoBERTa family has it
         self._offset_after: int | None = embeddings.padding_idx if from_ids else None
-        self.shares = False
+        self.shares_prefixes = False
         # Whatever looks at more of a row than its last token would miss the head.
         self.can_share = not from_ids and recipe.pooling in {(), ("lasttoken",)}
         self._base.set_attn_implementation(register())
@@ -144,10 +144,10 @@ class PackedModel:
 
     def __call__(self, batch: Sequence[Row]) -> Tensor:
         """Give vectors (B, D) or logits (B,)."""
-        groups = find_groups(batch) if self.shares else []
+        groups = group_by_prefix(batch) if self.shares_prefixes else []
         filler = self._filler(batch, groups)
         if filler and groups:
-            groups.append(Group(head=0, rows=list(range(len(batch), len(batch) + len(filler)))))
+            groups.append(PrefixGroup(length=0, rows=list(range(len(batch), len(batch) + len(filler)))))
         layout = lay([*batch, *filler], self._offset_after, groups)
         hidden = self._transform(layout)
         if self._vectors:
@@ -183,9 +183,9 @@ class PackedModel:
         hidden: Tensor = found.last_hidden_state[0]
         return hidden
 
-    def _filler(self, batch: Sequence[Row], groups: Sequence[Group]) -> list[Row]:
+    def _filler(self, batch: Sequence[Row], groups: Sequence[PrefixGroup]) -> list[Row]:
         """Make the rows, of a token each, that bring the tokens up to a multiple; nobody gets their answers."""
-        spared = sum(group.head * (len(group.rows) - 1) for group in groups)
+        spared = sum(group.length * (len(group.rows) - 1) for group in groups)
         missing = (spared - sum(len(row.ids) for row in batch)) % self._multiple
         return [Row([0], None, 0, 0)] * missing
 

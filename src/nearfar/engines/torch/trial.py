@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nearfar.engines.common.prefixes import LEAST, alike
+from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, common_prefix_length
 from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
 
 _LONGEST = 32  # tokens: that much of a text shows whether two ways agree, and large models open soon
 _MADE_UP = (5, 9, 9, 2, 16, 32)  # lengths of rows where there are no probes
@@ -23,30 +23,30 @@ _MADE_UP = (5, 9, 9, 2, 16, 32)  # lengths of rows where there are no probes
 _APART = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def trial_rows(order: EngineOrder, vocabulary: int) -> list[Row]:
+def trial_rows(request: OpenRequest, vocabulary: int) -> list[Row]:
     """Give the beginnings of the probes, or where there are none, rows of seeded ids.
 
     Where all probes begin alike, as a question about a document does, most of that is left out: rows must differ.
     """
-    most = min(_LONGEST, order.recipe.max_tokens)
-    if order.probes:
-        same = alike(min(order.probes, key=_ids), max(order.probes, key=_ids))
-        return [_cut(row, most, max(same - most // 2, 0)) for row in order.probes]
+    most = min(_LONGEST, request.recipe.max_tokens)
+    if request.probes:
+        same = common_prefix_length(min(request.probes, key=_ids), max(request.probes, key=_ids))
+        return [_cut(row, most, max(same - most // 2, 0)) for row in request.probes]
     numbers = np.random.default_rng(20)
     rows = []
     for length in (min(length, most) for length in _MADE_UP):
         ids = numbers.integers(vocabulary, size=length).tolist()
-        types = [0] * (length // 2) + [1] * (length - length // 2) if order.recipe.type_ids else None
+        types = [0] * (length // 2) + [1] * (length - length // 2) if request.recipe.type_ids else None
         rows.append(Row(ids, types, length, 0))
     return rows
 
 
 def sharing_rows(rows: Sequence[Row], most: int) -> list[Row]:
     """Make rows of those that begin alike and then differ, of ``most`` tokens; none where they would hold too few."""
-    own = min(most - LEAST, LEAST)
+    own = min(most - MIN_PREFIX_TOKENS, MIN_PREFIX_TOKENS)
     if own < 1:
         return []
-    head = (rows[0].ids * LEAST)[:LEAST]
+    head = (rows[0].ids * MIN_PREFIX_TOKENS)[:MIN_PREFIX_TOKENS]
     return [Row([*head, *row.ids[-own:]], None, 0, 0) for row in rows]
 
 

@@ -16,7 +16,7 @@ from nearfar.engines.transformer.heads import heads_of
 from nearfar.models.files.safetensors_headers import find_tensor_file
 
 if TYPE_CHECKING:
-    from nearfar.engines.base import EngineOrder
+    from nearfar.engines.base import OpenRequest
     from nearfar.models.recipe.llm_reranker import AnswerTokens
     from nearfar.models.recipe.recipe import Recipe
 
@@ -59,26 +59,26 @@ def labelled(logits: Tensor) -> Tensor:
     return logits[:, 0].float() if logits.shape[1] == 1 else logits.float()
 
 
-def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> nn.Module:
+def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
     """Load the transformer, refusing weights that are absent: transformers would make them up at random.
 
     ``options`` go to ``from_pretrained``. Raises CheckpointError for files that can't be loaded or are damaged.
     """
-    if order.recipe.quantized:
-        raise EngineUnavailable(f"{order.folder}: its weights are quantised for MLX; use --engine mlx")
+    if request.recipe.quantized:
+        raise EngineUnavailable(f"{request.folder}: its weights are quantised for MLX; use --engine mlx")
     from transformers import CONFIG_MAPPING
     from transformers.utils import logging
 
-    if order.recipe.model_type not in CONFIG_MAPPING:
+    if request.recipe.model_type not in CONFIG_MAPPING:
         raise CheckpointError(
-            f"{order.folder / 'config.json'}: the installed transformers has no code for the model_type "
-            f"{order.recipe.model_type[:50]!r}; update it, or serve another model"
+            f"{request.folder / 'config.json'}: the installed transformers has no code for the model_type "
+            f"{request.recipe.model_type[:50]!r}; update it, or serve another model"
         )
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would break into the log
     try:
-        model, report = _class_for(order.recipe).from_pretrained(
-            order.folder,
+        model, report = _class_for(request.recipe).from_pretrained(
+            request.folder,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
@@ -88,12 +88,12 @@ def load_transformer(order: EngineOrder, dtype: torch.dtype, **options: Any) -> 
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise CheckpointError(
-            f"{order.folder}: can't be loaded: {_first_sentence(error)}; download the model again, or serve another"
+            f"{request.folder}: can't be loaded: {_first_sentence(error)}; download the model again, or serve another"
         ) from error
-    _refuse_unfit(order, model, report)
-    if order.recipe.llm_reranker and order.recipe.llm_reranker.answer_tokens:
-        model = _as_classifier(order, model, order.recipe.llm_reranker.answer_tokens)
-    if order.recipe.pad_token_id is None:
+    _refuse_unfit(request, model, report)
+    if request.recipe.llm_reranker and request.recipe.llm_reranker.answer_tokens:
+        model = _as_classifier(request, model, request.recipe.llm_reranker.answer_tokens)
+    if request.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # no token has it, so a classifier takes a row's last one
     model.config.use_cache = False  # keys and values of past tokens: nothing here generates
     loaded: nn.Module = model.eval()
@@ -140,7 +140,7 @@ class _Compared(nn.Module):
         return logits if logits.shape[-1] == 1 else logits[..., :1] - logits[..., 1:]
 
 
-def _as_classifier(order: EngineOrder, model: Any, said: AnswerTokens) -> Any:
+def _as_classifier(request: OpenRequest, model: Any, said: AnswerTokens) -> Any:
     """Make a classifier of a language model: only the logits that are compared are computed, of a row's last token.
 
     Raises EngineUnavailable where the model does something to its logits that isn't known here.
@@ -150,14 +150,14 @@ def _as_classifier(order: EngineOrder, model: Any, said: AnswerTokens) -> Any:
     head = model.get_output_embeddings()
     most = max(said.yes, said.no or 0)
     if most >= head.weight.shape[0]:
-        raise CheckpointError(f"{order.folder}: the answer is token {most}, and there are {head.weight.shape[0]}")
+        raise CheckpointError(f"{request.folder}: the answer is token {most}, and there are {head.weight.shape[0]}")
     model.config.num_labels = 1
     try:
         with torch.device("meta"):  # no memory, no numbers: everything is put in place below
             classifier: Any = AutoModelForSequenceClassification.from_config(model.config)
     except ValueError as error:
         raise EngineUnavailable(
-            f"{order.folder}: transformers makes no classifier of {order.recipe.model_type}, so it can't be a reranker"
+            f"{request.folder}: transformers has no classifier for {request.recipe.model_type}, so it can't rerank"
         ) from error
     setattr(classifier, classifier.base_model_prefix, model.base_model)
     classifier.score = _Compared(head, said, getattr(model.config, "final_logit_softcapping", None))
@@ -169,27 +169,27 @@ def _as_classifier(order: EngineOrder, model: Any, said: AnswerTokens) -> Any:
     apart = 1e-4 if head.weight.dtype == torch.float32 else 0.05  # half precision rounds each logit, and the row
     if (found - expected).abs() > apart * logits.abs().max().clamp(min=1):
         raise EngineUnavailable(
-            f"{order.folder}: {order.recipe.architecture} scales its logits in a way not known here"
+            f"{request.folder}: {request.recipe.architecture} scales its logits in a way not known here"
         )
     return classifier
 
 
-def _refuse_unfit(order: EngineOrder, model: Any, report: dict[str, Any]) -> None:
+def _refuse_unfit(request: OpenRequest, model: Any, report: dict[str, Any]) -> None:
     if model.config.is_encoder_decoder:
         raise CheckpointError(
-            f"{order.folder / 'config.json'}: {order.recipe.model_type} is an encoder with a decoder, which isn't "
+            f"{request.folder / 'config.json'}: {request.recipe.model_type} is an encoder with a decoder, which isn't "
             "supported; take a model that is only one of the two"
         )
     damaged = next((name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()), None)
     if damaged:
         raise CheckpointError(
-            f"{find_tensor_file(order.folder, damaged)}: the weights are damaged: {damaged} holds numbers that "
+            f"{find_tensor_file(request.folder, damaged)}: the weights are damaged: {damaged} holds numbers that "
             "aren't finite; download the model again"
         )
-    absent = sorted(key for key in report["missing_keys"] if not (order.recipe.task == "embed" and "pooler." in key))
+    absent = sorted(key for key in report["missing_keys"] if not (request.recipe.task == "embed" and "pooler." in key))
     if absent:
         raise CheckpointError(
-            f"{order.folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs; take a "
+            f"{request.folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs; take a "
             "folder that has them"
         )
 

@@ -62,7 +62,7 @@ async def embed(model: Model, job: EmbedJob, laid: Laid) -> FloatArray:
     """Give (B, D) vectors as the job wants them."""
     recipe = model.recipe
     if laid.spans:
-        [states] = await model.submit(laid.rows, "hidden")
+        [states] = await model.submit(laid.rows, "hidden_states")
         vectors = await asyncio.to_thread(_of_spans, states, laid.spans)
     elif _wants_raw(recipe, job):
         vectors = await _raw(model, laid.rows)
@@ -99,7 +99,7 @@ async def _raw(model: Model, rows: Sequence[Row]) -> FloatArray:
     distinct = {id(row): row for row in rows}
     found: list[FloatArray] = []
     for part in _parts([*distinct.values()]):
-        states = await model.submit(part, "hidden")
+        states = await model.submit(part, "hidden_states")
         found += await asyncio.to_thread(lambda: [pool(one, model.recipe.pooling) for one in states])  # noqa: B023 — awaited here
     vectors = dict(zip(distinct, found, strict=True))
     return np.stack([vectors[id(row)] for row in rows])

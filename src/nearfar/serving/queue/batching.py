@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def plan(lengths: Sequence[int], budget_tokens: int, most_padding: int | None = None) -> list[list[int]]:
+def plan(lengths: Sequence[int], budget_tokens: int, max_padding: int | None = None) -> list[list[int]]:
     """Group indices so that no group's padded area, rows × longest, goes over the budget.
 
-    Rows of similar length share a group, with at most ``most_padding`` tokens of padding in it (None: any amount); a
+    Rows of similar length share a group, with at most ``max_padding`` tokens of padding in it (None: any amount); a
     row that is over the budget by itself gets a group of its own. Groups come shortest first; every index appears
     exactly once.
     """
@@ -20,7 +20,7 @@ def plan(lengths: Sequence[int], budget_tokens: int, most_padding: int | None = 
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         length = max(lengths[index], 1)
         area = (len(groups[-1]) + 1) * length if groups else 0
-        if groups and area <= budget_tokens and (most_padding is None or area - tokens - length <= most_padding):
+        if groups and area <= budget_tokens and (max_padding is None or area - tokens - length <= max_padding):
             groups[-1].append(index)
             tokens += length
         else:

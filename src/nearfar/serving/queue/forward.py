@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.core.types import FloatArray, Representation
-    from nearfar.engines.base import Answers, Engine
+    from nearfar.engines.base import Engine, EngineOutput
     from nearfar.models.tokenization.row import Row
     from nearfar.serving.queue.scheduler import Call
 
@@ -101,7 +101,7 @@ class Forward:
         too_large: Sequence[int] = ()
         self.calls += 1
         try:
-            given: Answers = contained(lambda: getattr(self._engine, self._call)(rows))
+            given: EngineOutput = contained(lambda: getattr(self._engine, self._call)(rows))
         except RowsTooLarge as some:
             given, too_large = some.results, some.indices
         results, broken = checked(given, [len(row.ids) for row in rows], self._call, self._engine.info)

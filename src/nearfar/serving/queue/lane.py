@@ -87,12 +87,12 @@ class Lane:
         self._engine = engine = await self._on_thread(open_engine)
         self._probe = probe
         self.batch_tokens = self.batch_tokens or engine.info.batch_tokens
-        self._most_padding = engine.info.most_padding if engine.info.padded else None
+        self._most_padding = engine.info.max_padding if engine.info.padded else None
         first = Forward(engine, self._call, [probe])
         await self._on_thread(first.run)
         if first.failed:
             raise first.raised or EngineError(f"the first forward of {self._model} gave no answer")
-        self._idle = engine.info.parallel
+        self._idle = engine.info.max_concurrent_batches
         if self._idle > 1:
             self._threads = ThreadPoolExecutor(max_workers=self._idle, thread_name_prefix=f"lane-{self._model}")
         self._workers = [
@@ -161,7 +161,7 @@ class Lane:
             raise ModelNotReady(f"{self._model} has stopped", retry_after_s=1)
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
-        shares = self._engine is not None and self._engine.info.shares
+        shares = self._engine is not None and self._engine.info.shares_prefixes
         future = asyncio.get_running_loop().create_future()
         ticket = Ticket(rows, future, call or self._call, watch, shares=shares, caller=caller)
         busy = self.admission.requests > 0
@@ -198,7 +198,7 @@ class Lane:
     def _budget(self) -> Budget:
         full = self.batch_tokens
         bulk = self._pace.bulk_tokens(full)
-        return Budget(full=full, bulk=bulk, most_padding=self._most_padding, idle=max(self._idle, 1))
+        return Budget(full=full, bulk=bulk, max_padding=self._most_padding, idle=max(self._idle, 1))
 
     def _fail_all(self) -> None:
         for ticket in self._round.clear():

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.types import Representation
-from nearfar.engines.common.prefixes import costs
+from nearfar.engines.common.prefixes import token_costs
 from nearfar.serving.queue.batching import pack, plan
 from nearfar.serving.queue.fair_queue import Turns
 from nearfar.telemetry.stopwatch import Stopwatch
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
     Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
-Call = Literal["embed", "score", "represent", "hidden"]  # what is asked of the engine
+Call = Literal["embed", "score", "represent", "hidden_states"]  # what is asked of the engine
 _WINDOW_ROWS = 256  # how many waiting rows, and tickets, are looked at to fill a batch: a guess; it takes 0.1 ms
 
 
 class Budget(Struct, frozen=True, kw_only=True):
     """How much may run next, in tokens: ``full``, but ``bulk`` of a ticket that fills a batch by itself.
 
-    ``most_padding`` is how much a batch may have, None where padding costs nothing. ``idle`` is how many batches could
+    ``max_padding`` is how much a batch may have, None where padding costs nothing. ``idle`` is how many batches could
     start now: what waits is shared among them, so that all cores begin together.
     """
 
     full: int
     bulk: int
-    most_padding: int | None
+    max_padding: int | None
     idle: int
 
 
@@ -85,7 +85,7 @@ class Ticket:
         self._count = len(rows)
         self._results: Results | None = None
         self.rows = [rows[indices[0]] for indices in self._places]
-        self.lengths = costs(self.rows) if shares else [len(row.ids) for row in self.rows]
+        self.lengths = token_costs(self.rows) if shares else [len(row.ids) for row in self.rows]
         self.waiting = deque(range(len(self.rows)))
         self.waiting_tokens = sum(self.lengths)
         self._missing = len(self.rows)
@@ -108,7 +108,7 @@ class Ticket:
     def write(self, index: int, result: FloatArray | Representation) -> None:
         """Put a row's result wherever the request has that row; the last one resolves the future."""
         if self._results is None:
-            unlike = isinstance(result, Representation) or self.call == "hidden"  # in shape, from row to row
+            unlike = isinstance(result, Representation) or self.call == "hidden_states"  # in shape, from row to row
             shape, kind = ((), object) if unlike else (np.asarray(result).shape, np.float32)
             self._results = np.empty((self._count, *shape), dtype=kind)
         for place in self._places[index]:
@@ -184,7 +184,7 @@ def _fill(tickets: list[Ticket], limit: int, budget: Budget) -> list[Place]:
     lengths = [ticket.lengths[index] for ticket, index in window]
     if budget.idle > 1:
         limit = min(limit, -(-sum(lengths) // budget.idle))
-    groups = pack(lengths, limit) if budget.most_padding is None else plan(lengths, limit, budget.most_padding)
+    groups = pack(lengths, limit) if budget.max_padding is None else plan(lengths, limit, budget.max_padding)
     return [Place(*window[at]) for at in next(group for group in groups if 0 in group)]
 
 

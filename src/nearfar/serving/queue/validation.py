@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.core.types import FloatArray, Output, Representation
-    from nearfar.engines.base import Answers, EngineInfo
+    from nearfar.engines.base import EngineInfo, EngineOutput
     from nearfar.serving.queue.scheduler import Call
 
 
-def checked(given: Answers, lengths: Sequence[int], call: Call, info: EngineInfo) -> tuple[Answers, list[int]]:
+def checked(
+    given: EngineOutput, lengths: Sequence[int], call: Call, info: EngineInfo
+) -> tuple[EngineOutput, list[int]]:
     """Give the answers, and which of them are none.
 
     Raises EngineError where they have another shape than those of rows of these lengths must have.
     """
     count = len(lengths)
-    if call in {"represent", "hidden"}:
+    if call in {"represent", "hidden_states"}:
         if len(given) != count:
             raise EngineError(f"the engine gave {len(given)} texts where {count} were due")
         if call == "represent":

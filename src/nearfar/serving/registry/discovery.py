@@ -10,7 +10,8 @@ from msgspec import Struct
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import ModelSettings
 from nearfar.core.types import ModelInfo
-from nearfar.engines.base import Choice, EngineInfo, choose_engines, prefer_sharing
+from nearfar.engines.base import EngineInfo
+from nearfar.engines.selection import EngineChoice, choose_engines, prefer_prefix_sharing
 from nearfar.models.files.weight_sizes import WeightSizes, read_weight_sizes
 from nearfar.models.hub.checkpoint import Checkpoint, Hub, find_checkpoint
 from nearfar.models.reading.reader import read_recipe
@@ -33,7 +34,7 @@ class Found(Struct, frozen=True, kw_only=True):
     wanted: ModelSettings
     checkpoint: Checkpoint
     recipe: Recipe
-    choices: list[Choice]
+    choices: list[EngineChoice]
     weights: WeightSizes
     info: ModelInfo
 
@@ -70,7 +71,7 @@ def find_model(wanted: ModelSettings, settings: Settings) -> Found:
         wanted=wanted,
         checkpoint=checkpoint,
         recipe=recipe,
-        choices=prefer_sharing(choices) if recipe.llm_reranker else choices,
+        choices=prefer_prefix_sharing(choices) if recipe.llm_reranker else choices,
         weights=weights,
         info=info,
     )

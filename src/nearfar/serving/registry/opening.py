@@ -14,7 +14,7 @@ from nearfar.core.caller import ANONYMOUS, Caller
 from nearfar.core.errors import EngineUnavailable, Overloaded
 from nearfar.core.settings import Dtype, OnOverflow
 from nearfar.core.types import ModelInfo
-from nearfar.engines.base import Choice, Engine, EngineOrder
+from nearfar.engines.base import Engine, OpenRequest
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.core.settings import Settings
+    from nearfar.engines.selection import EngineChoice
     from nearfar.models.tokenization.row import Row
     from nearfar.serving.queue.scheduler import Call, Results
     from nearfar.telemetry.events import Observer
@@ -87,14 +88,14 @@ class Opener:
         started = time.perf_counter()
         settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
         tokens = await self.aside(lambda: TextEncoder(checkpoint.folder, recipe))
-        order = EngineOrder(
+        request = OpenRequest(
             folder=checkpoint.folder,
             recipe=recipe,
             device=found.wanted.device or "auto",
             dtype=found.wanted.dtype or "auto",
             probes=tokens.sample_rows(),
             revision=checkpoint.revision,
-            cache=settings.cache_path,
+            cache_dir=settings.cache_path,
             threads=settings.threads,
         )
         limits = LaneLimits(
@@ -104,7 +105,7 @@ class Opener:
         )
         lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer, self.died)
         try:
-            engine, reason = await self.open_engine(lane, found.choices, order)
+            engine, reason = await self.open_engine(lane, found.choices, request)
         except BaseException:
             await lane.close()
             raise
@@ -118,7 +119,7 @@ class Opener:
         _log_open(model.info, reason, time.perf_counter() - started)
         return model
 
-    async def open_engine(self, lane: Lane, choices: list[Choice], order: EngineOrder) -> tuple[Engine, str]:
+    async def open_engine(self, lane: Lane, choices: list[EngineChoice], request: OpenRequest) -> tuple[Engine, str]:
         """Open the first engine that takes this checkpoint, and say why it is that one.
 
         Raises EngineUnavailable where the last of them refuses it too.
@@ -127,19 +128,19 @@ class Opener:
         refusals = ""
         for choice in better:
             try:
-                return await self._open_one(lane, choice, order), choice.reason
+                return await self._open_one(lane, choice, request), choice.reason
             except EngineUnavailable as error:
                 _log.warning("not engine %s: %s", choice.name, error)
                 refusals += f"not {choice.name}: {error}; "
-        return await self._open_one(lane, last, order), refusals + last.reason
+        return await self._open_one(lane, last, request), refusals + last.reason
 
-    async def _open_one(self, lane: Lane, choice: Choice, order: EngineOrder) -> Engine:
-        call, longest = usual_call(order.recipe), max(order.probes, key=lambda row: len(row.ids))
+    async def _open_one(self, lane: Lane, choice: EngineChoice, request: OpenRequest) -> Engine:
+        call, longest = usual_call(request.recipe), max(request.probes, key=lambda row: len(row.ids))
 
         def open_warm() -> Engine:
-            return warmed(choice.kind.open(order), call, rows_of_lengths(longest, order.recipe.max_tokens))
+            return warmed(choice.kind.open(request), call, rows_of_lengths(longest, request.recipe.max_tokens))
 
-        return await lane.open(lambda: self._busy(open_warm), order.probes[0])
+        return await lane.open(lambda: self._busy(open_warm), request.probes[0])
 
     def _busy(self, call: Callable[[], _T]) -> _T:
         """Call, and let ``is_busy`` say so meanwhile: nothing can interrupt a thread."""

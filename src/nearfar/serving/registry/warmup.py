@@ -43,13 +43,13 @@ def warmed(engine: Engine, call: Call, rows: list[Row], most_s: float = _MOST_S)
                 _log.warning("no warm-up beyond %d tokens: %s", len(row.ids), error)
                 return
 
-    if not engine.info.plans:
+    if not engine.info.compiles_per_shape:
         return engine
-    if engine.info.parallel == 1:
+    if engine.info.max_concurrent_batches == 1:
         through(0)
         return engine
-    with ThreadPoolExecutor(engine.info.parallel, thread_name_prefix="warming") as threads:
-        list(threads.map(through, range(engine.info.parallel)))
+    with ThreadPoolExecutor(engine.info.max_concurrent_batches, thread_name_prefix="warming") as threads:
+        list(threads.map(through, range(engine.info.max_concurrent_batches)))
     return engine
 
 
