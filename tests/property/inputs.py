@@ -1,4 +1,4 @@
-"""What fuzz tests send: JSON of every kind, and documented examples with something in them changed."""
+"""What fuzz tests send: JSON of every kind, and json_schema examples with something in them changed."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from litestar import Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 
 from nearfar.core.errors import RequestError
-from nearfar.dialects.kit.base import dialect_of, installed_dialects
+from nearfar.dialects.kit.base import dialect_for_path, installed_dialects
 from nearfar.dialects.kit.shared_routes import shared_router
 from nearfar.http.access_log import Access, Clock
 from nearfar.http.auth import KeyGuard
@@ -107,9 +107,9 @@ def _by_path(dialects: Sequence[Dialect], checks: Sequence[HostGuard | KeyGuard]
                 check.check(request.scope)
         except RequestError as refusal:
             exc = refusal
-        dialect = dialect_of(request.scope["path"], dialects)
+        dialect = dialect_for_path(request.scope["path"], dialects)
         request.scope["state"]["dialect"] = dialect.name
-        return dialect.answer_error(request, exc)
+        return dialect.error_response(request, exc)
 
     return answer
 

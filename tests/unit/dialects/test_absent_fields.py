@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from litestar import Litestar
 
-    from nearfar.dialects.kit.description import Described
+    from nearfar.dialects.kit.route_docs import RouteDocs
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +25,13 @@ _VOLATILE = {"id", "created", "created_at", "timestamp", "processing_time", "upt
 _WITHOUT_BODY = {"/v1/check-api-key", "/v1/v1/check-api-key"}
 
 
-def _posts() -> Iterator[tuple[str, str, Described]]:
+def _posts() -> Iterator[tuple[str, str, RouteDocs]]:
     """Give every POST: its dialect, its path, and what is said of it."""
     for dialect in installed_dialects():
         for handler in dialect.handlers:
             if "POST" in handler.http_methods:
-                yield from ((dialect.name, path, handler.opt["described"]) for path in sorted(handler.paths))
-        yield from ((dialect.name, route.path, route.described) for route in dialect.shared)
+                yield from ((dialect.name, path, handler.opt["docs"]) for path in sorted(handler.paths))
+        yield from ((dialect.name, route.path, route.docs) for route in dialect.shared)
 
 
 POSTS = [(name, path, about) for name, path, about in _posts() if path not in _WITHOUT_BODY]
@@ -40,7 +40,7 @@ POSTS = [(name, path, about) for name, path, about in _posts() if path not in _W
 @pytest.mark.parametrize(
     ("path", "about"), [post[1:] for post in POSTS], ids=[f"{name} {path}" for name, path, _ in POSTS]
 )
-async def test_nulls_and_unknown_fields_count_as_absent(path: str, about: Described, every_kind: Litestar) -> None:
+async def test_nulls_and_unknown_fields_count_as_absent(path: str, about: RouteDocs, every_kind: Litestar) -> None:
     said: Any = about.example
     optional = _optional(about.body, said)
 

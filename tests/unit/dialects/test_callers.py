@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nearfar.core.errors import ClientDisconnected
-from nearfar.dialects.kit.request import while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ async def test_who_leaves_has_their_work_dropped(*, breaks: bool) -> None:
             dropped.set()
 
     with pytest.raises(ClientDisconnected):
-        await while_connected(caller, work())
+        await cancel_on_disconnect(caller, work())
     assert dropped.is_set()
     task = asyncio.current_task()
     assert task
@@ -55,14 +55,14 @@ async def test_who_stays_gets_the_answer_or_the_fault() -> None:
         return 7
 
     caller: Any = Caller()
-    assert 7 == await while_connected(caller, work(None))
+    assert 7 == await cancel_on_disconnect(caller, work(None))
     with pytest.raises(ValueError, match="a fault"):
-        await while_connected(caller, work(ValueError("a fault")))
+        await cancel_on_disconnect(caller, work(ValueError("a fault")))
 
 
 async def test_a_cancelled_request_stays_cancelled() -> None:
     caller: Any = Caller()
-    calling = asyncio.create_task(while_connected(caller, asyncio.sleep(30)))
+    calling = asyncio.create_task(cancel_on_disconnect(caller, asyncio.sleep(30)))
     await asyncio.sleep(0)
 
     calling.cancel()

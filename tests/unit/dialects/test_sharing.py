@@ -12,8 +12,8 @@ from litestar.datastructures import State
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect, SharedRoute, json_response
-from nearfar.dialects.kit.description import Described
 from nearfar.dialects.kit.error_responses import ErrorRow, WireError
+from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.kit.shared_routes import shared_router
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
+def speaking(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect:
     """Make a dialect that answers with its name, and refuses in it whatever says so."""
 
     async def answer(request: AnyRequest) -> Response[bytes]:
@@ -43,7 +43,11 @@ def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
         prefixes=(prefix,),
         shared=[
             SharedRoute(
-                path="/shared", fields=(field,), turn=turn, answer=answer, described=Described(summary="Answers")
+                path="/shared",
+                fields=(field,),
+                precedence=precedence,
+                handler=answer,
+                docs=RouteDocs(summary="Answers"),
             )
         ],
     )
@@ -68,7 +72,7 @@ def speaking(name: str, field: str, prefix: str, turn: int = 0) -> Dialect:
     ],
 )
 async def test_a_field_of_the_body_tells_whose_a_request_is(body: str, status: int, answer: str) -> None:
-    dialects = [speaking("first", "one", "/", turn=1), speaking("second", "two", "/shared")]
+    dialects = [speaking("first", "one", "/", precedence=1), speaking("second", "two", "/shared")]
     state = State({"settings": Settings()})
     app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None, state=state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:

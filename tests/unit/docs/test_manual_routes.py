@@ -31,7 +31,7 @@ HEADER = "| route | fields | notes |"
 NO_ANSWER = {"RequestError", "ServingError"}  # roots of the tree, that nothing raises
 
 
-def documented() -> dict[tuple[str, str, str], set[str]]:
+def json_schema() -> dict[tuple[str, str, str], set[str]]:
     """Return the fields by dialect, method and path."""
     found: dict[tuple[str, str, str], set[str]] = {}
     sections = re.split(r"^### (.+)\n", read("api").partition("## Shared paths")[0], flags=re.MULTILINE)[1:]
@@ -75,7 +75,7 @@ def properties(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def test_every_route_is_on_the_page_with_its_fields() -> None:
-    page, server = documented(), served()
+    page, server = json_schema(), served()
 
     assert server.keys() == page.keys()
     assert {} == {route: fields ^ page[route] for route, fields in server.items() if fields != page[route]}

@@ -21,7 +21,7 @@ HEADER = "| setting | option | default | what it does |"
 BUILTIN = "the built-in model"
 
 
-def documented(page: str = "configuration") -> dict[str, tuple[str, ...]]:
+def json_schema(page: str = "configuration") -> dict[str, tuple[str, ...]]:
     """Return option, default and description by the setting's name."""
     return {codes(name)[0]: tuple(rest) for name, *rest in tables(page, HEADER)}
 
@@ -45,7 +45,7 @@ def choices_of(struct: type, name: str) -> set[str]:
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
-    table = documented()
+    table = json_schema()
 
     assert fields.keys() == table.keys()
     assert BUILTIN == table["models"][1]
@@ -58,7 +58,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_choice_of_a_setting_is_named() -> None:
-    table = documented()
+    table = json_schema()
 
     missing = {
         name: choices - {*codes(" ".join(table[name])), *(code.strip('"') for code in codes(table[name][1]))}
@@ -78,13 +78,13 @@ def test_every_option_of_serve_is_in_the_table() -> None:
         if option.startswith("--")
     }
 
-    shown = {code for option, *_ in documented().values() for code in codes(option)}
+    shown = {code for option, *_ in json_schema().values() for code in codes(option)}
 
     assert options - {"--config", "--help"} == shown - {"MODEL…"}
 
 
 def test_readme_s_settings_are_ten_of_them_with_the_same_options_and_defaults() -> None:
-    readme, manual = documented("README"), documented()
+    readme, manual = json_schema("README"), json_schema()
 
     assert 10 == len(readme)
     assert {} == {name: cells for name, cells in readme.items() if cells[:2] != manual[name][:2]}

@@ -51,5 +51,5 @@ dialect = Dialect(
         *(f"/v1/{route}" for route in ("rerank", "embed", "tokenize", "detokenize", "check-api-key", "v1", "v2")),
     ),
     vendor_models=_VENDOR_MODELS,
-    shared=[SharedRoute(path="/v1/rerank", answer=rerank_v1, described=RERANK_V1)],
+    shared=[SharedRoute(path="/v1/rerank", handler=rerank_v1, docs=RERANK_V1)],
 )

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.dialects.cohere.envelope import LEAST_URGENT, Meta
-from nearfar.dialects.kit.description import (
+from nearfar.dialects.kit.rendering import EmbeddingType
+from nearfar.dialects.kit.route_docs import (
     BASE64,
     NOT_EMPTY,
     NUMBERS,
@@ -19,10 +20,9 @@ from nearfar.dialects.kit.description import (
     NotBlank,
     NotEmpty,
     Numbers,
-    documented,
-    needing,
+    json_schema,
+    requires,
 )
-from nearfar.dialects.kit.rendering import EmbeddingType
 
 MAX_TEXTS = 2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
 MAX_CHUNKS = 10_000
@@ -31,9 +31,9 @@ TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
 INPUT_TYPES = ["search_document", "search_query", "classification", "clustering"]
 TRUNCATE = ["NONE", "START", "END"]
 
-Priority = Annotated[int, documented(minimum=0, maximum=LEAST_URGENT)]
-Document = NotEmpty | Annotated[dict[str, Any], documented(minProperties=1)]
-Documents = Annotated[list[Document], documented(minItems=1, maxItems=MAX_CHUNKS - 1)]
+Priority = Annotated[int, json_schema(minimum=0, maximum=LEAST_URGENT)]
+Document = NotEmpty | Annotated[dict[str, Any], json_schema(minProperties=1)]
+Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=MAX_CHUNKS - 1)]
 
 
 class RerankV1Request(Struct, kw_only=True):
@@ -48,7 +48,7 @@ class RerankV1Request(Struct, kw_only=True):
     query: NotBlank
     documents: Documents
     top_n: AtLeastOne | None = None
-    rank_fields: Annotated[list[str], documented(minItems=1)] | None = None
+    rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
     return_documents: bool | None = None
     max_chunks_per_doc: AtLeastOne | None = None
     instruction: str | None = None
@@ -96,7 +96,7 @@ class RerankReply(Struct, kw_only=True):
     """
 
     id: str
-    object: Annotated[str, documented(const="list")] | UnsetType = UNSET
+    object: Annotated[str, json_schema(const="list")] | UnsetType = UNSET
     model: str
     results: list[Result]
     data: list[Result] | UnsetType = UNSET
@@ -107,22 +107,22 @@ class RerankReply(Struct, kw_only=True):
 class TextPart(Struct):
     """A part of an input. Cohere's may be images too, which no model here takes."""
 
-    type: Annotated[str, documented(const="text")]
+    type: Annotated[str, json_schema(const="text")]
     text: NotEmpty | None = None
 
 
-SomeText = needing(TextPart, text=NOT_EMPTY)
+SomeText = requires(TextPart, text=NOT_EMPTY)
 
 
 class Input(Struct):
     """One text in parts."""
 
-    content: Annotated[list[SomeText], documented(minItems=1)]  # type: ignore[valid-type]
+    content: Annotated[list[SomeText], json_schema(minItems=1)]  # type: ignore[valid-type]
 
 
-_COUNT = documented(minItems=1, maxItems=MAX_TEXTS)
+_COUNT = json_schema(minItems=1, maxItems=MAX_TEXTS)
 _LIST, _NONE = {"type": "array"}, {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]}
-ONE_OF = documented(
+ONE_OF = json_schema(
     anyOf=[
         {"required": ["texts"], "properties": {"texts": _LIST, "inputs": _NONE}},
         {"required": ["inputs"], "properties": {"inputs": _LIST, "texts": _NONE}},
@@ -139,10 +139,10 @@ class EmbedV1Request(Struct, kw_only=True):
     model: str | None = None
     texts: Annotated[list[NotEmpty], _COUNT] | None = None
     inputs: Annotated[list[Input], _COUNT] | None = None
-    images: Annotated[list[str], documented(maxItems=0)] | None = None
-    input_type: Annotated[str | None, documented(enum=[*INPUT_TYPES, None])] = None
-    embedding_types: list[Annotated[str, documented(enum=TYPES)]] | None = None
-    truncate: Annotated[str | None, documented(enum=[*TRUNCATE, None])] = None
+    images: Annotated[list[str], json_schema(maxItems=0)] | None = None
+    input_type: Annotated[str | None, json_schema(enum=[*INPUT_TYPES, None])] = None
+    embedding_types: list[Annotated[str, json_schema(enum=TYPES)]] | None = None
+    truncate: Annotated[str | None, json_schema(enum=[*TRUNCATE, None])] = None
     output_dimension: AtLeastOne | None = None
     max_tokens: AtLeastOne | None = None
     instruction: str | None = None
@@ -163,17 +163,17 @@ class EmbedReply(Struct, kw_only=True):
     """The body of an answer: in version 1 plain lists of numbers, or as always in version 2 those of each type."""
 
     id: str
-    embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], documented(properties=_BY_TYPE)]
+    embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], json_schema(properties=_BY_TYPE)]
     texts: list[str]
     meta: Meta
-    response_type: Annotated[str, documented(enum=["embeddings_floats", "embeddings_by_type"])]
+    response_type: Annotated[str, json_schema(enum=["embeddings_floats", "embeddings_by_type"])]
 
 
 class TokenizeRequest(Struct, kw_only=True):
     """The body of POST /v1/tokenize."""
 
     model: str | None = None
-    text: Annotated[str, documented(minLength=1, maxLength=MAX_SHOWN)]
+    text: Annotated[str, json_schema(minLength=1, maxLength=MAX_SHOWN)]
 
 
 class TokenizeReply(Struct):
@@ -188,7 +188,7 @@ class DetokenizeRequest(Struct, kw_only=True):
     """The body of POST /v1/detokenize."""
 
     model: str | None = None
-    tokens: Annotated[list[Annotated[int, documented(minimum=0)]], documented(minItems=1, maxItems=MAX_SHOWN)]
+    tokens: Annotated[list[Annotated[int, json_schema(minimum=0)]], json_schema(minItems=1, maxItems=MAX_SHOWN)]
 
 
 class DetokenizeReply(Struct):

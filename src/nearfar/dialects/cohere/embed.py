@@ -28,10 +28,10 @@ from nearfar.dialects.cohere.envelope import (
     named,
     refuse_priority,
 )
-from nearfar.dialects.kit.base import encoded_response, report, service_of
-from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
+from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
 from nearfar.dialects.kit.rendering import render_reply, render_types
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def _replied(version: str, embeddings: object) -> dict[str, object]:
     }
 
 
-_V1 = described(
+_V1 = route_docs(
     "Vectors of texts",
     body=Annotated[EmbedV1Request, ONE_OF],
     reply=EmbedReply,
@@ -78,9 +78,9 @@ _V1 = described(
     reply_example=_replied("1", [[0.1431, -0.0766, -0.0241]]),
     headers=ANSWER_HEADERS,
 )
-_V2 = described(
+_V2 = route_docs(
     "Vectors of texts, by type",
-    body=Annotated[needing(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), ONE_OF],
+    body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={
@@ -121,13 +121,13 @@ async def _answer(
     """Embed, and answer with these types, or with plain lists of floats for none."""
     texts = _texts(body)
     priority = body.priority if isinstance(body, EmbedV2Request) else None
-    done = await while_connected(request, service_of(request, priority).embed(_job(body, texts)))
+    done = await cancel_on_disconnect(request, service_of(request, priority).embed(_job(body, texts)))
 
     def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> EmbedReply:
         return _reply(done, embeddings, texts, version)
 
     encoded = await (render_types(done, kinds, reply) if kinds else render_reply(done.vectors, "float", reply))
-    headers = report(request, done.model, len(texts), done.usage, done.timings)
+    headers = record_usage(request, done.model, len(texts), done.usage, done.timings)
     headers |= answer_headers(request, sum(map(len, texts)), done.usage.tokens)
     return encoded_response(encoded, headers=headers)
 

@@ -9,9 +9,9 @@ from litestar import Request, Response, post
 from nearfar.dialects.cohere.bodies import KeyReply
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, usual_headers
 from nearfar.dialects.kit.base import json_response
-from nearfar.dialects.kit.description import described
+from nearfar.dialects.kit.route_docs import route_docs
 
-_CHECK = described("Whether the key is valid", reply=KeyReply, reply_example={"valid": True}, headers=USUAL_HEADERS)
+_CHECK = route_docs("Whether the key is valid", reply=KeyReply, reply_example={"valid": True}, headers=USUAL_HEADERS)
 
 
 @post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)

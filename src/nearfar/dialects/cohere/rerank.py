@@ -32,9 +32,9 @@ from nearfar.dialects.cohere.envelope import (
     named,
     refuse_priority,
 )
-from nearfar.dialects.kit.base import json_response, report, service_of
-from nearfar.dialects.kit.description import NOT_EMPTY, Described, needing
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def _replied(version: str, **more: object) -> dict[str, Any]:
     }
 
 
-RERANK_V1 = Described(
+RERANK_V1 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=RerankV1Request,
     reply=RerankReply,
@@ -81,9 +81,9 @@ RERANK_V1 = Described(
     reply_example=_replied("1", object="list", data=_RESULTS),
     headers=ANSWER_HEADERS,
 )
-_RERANK_V2 = Described(
+_RERANK_V2 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
-    body=needing(RerankV2Request, model=NOT_EMPTY),
+    body=requires(RerankV2Request, model=NOT_EMPTY),
     reply=RerankReply,
     example={"model": "rerank-v3.5", "query": _QUERY, "documents": _DOCUMENTS, "top_n": 2},
     reply_example=_replied("2"),
@@ -93,7 +93,7 @@ _v1 = msgspec.json.Decoder(RerankV1Request)
 _v2 = msgspec.json.Decoder(RerankV2Request)
 
 
-@post("/v1/v1/rerank", status_code=200, opt={"described": RERANK_V1})
+@post("/v1/v1/rerank", status_code=200, opt={"docs": RERANK_V1})
 async def rerank_v1_doubled(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await rerank_v1(request)
 
@@ -115,7 +115,7 @@ async def rerank_v1(request: AnyRequest) -> Response[bytes]:
     return await _answer(request, service_of(request), job, body.documents if body.return_documents else None)
 
 
-@post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"described": _RERANK_V2})
+@post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"docs": _RERANK_V2})
 async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _v2)
     model = named(body.model)
@@ -152,9 +152,9 @@ def _refuse_chunks(chunks: int) -> None:
 async def _answer(
     request: AnyRequest, service: Service, job: RankJob, echoed: list[Document] | None
 ) -> Response[bytes]:
-    done = await while_connected(request, service.rank(job))
+    done = await cancel_on_disconnect(request, service.rank(job))
     characters = len(job.query) + sum(map(len, job.documents))
-    headers = report(request, done.model, len(job.documents), done.usage, done.timings)
+    headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     headers |= answer_headers(request, characters, done.usage.tokens)
     return json_response(_reply(done, job, echoed), headers=headers)
 

@@ -18,24 +18,24 @@ from nearfar.dialects.cohere.bodies import (
 )
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, named, usual_headers
 from nearfar.dialects.kit.base import json_response, service_of
-from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import TokenizedText
 
-_TOKENIZE = described(
+_TOKENIZE = route_docs(
     "Tokens of a text, as the model reads it",
-    body=needing(TokenizeRequest, model=NOT_EMPTY),
+    body=requires(TokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=TokenizeReply,
     example={"model": "embed-v4.0", "text": "hello world"},
     reply_example={"tokens": [7592, 2088], "token_strings": ["hello", " world"], "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_DETOKENIZE = described(
+_DETOKENIZE = route_docs(
     "Text of tokens of the model's own vocabulary",
-    body=needing(DetokenizeRequest, model=NOT_EMPTY),
+    body=requires(DetokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=DetokenizeReply,
     example={"model": "embed-v4.0", "tokens": [7592, 2088]},
@@ -53,7 +53,7 @@ async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not 1 <= len(body.text) <= MAX_SHOWN:
         raise errors.InputError(f"text must have from 1 to {MAX_SHOWN} characters - received {len(body.text)}")
     job = TokenizeJob(model=model, texts=(body.text,), special=False)
-    (shown,) = (await while_connected(request, service_of(request).tokenize(job))).texts
+    (shown,) = (await cancel_on_disconnect(request, service_of(request).tokenize(job))).texts
     reply = TokenizeReply([piece.id for piece in shown.pieces], _strings(shown), Meta(ApiVersion("1")))
     return json_response(reply, headers=usual_headers(request))
 
@@ -65,7 +65,7 @@ async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not 1 <= len(body.tokens) <= MAX_SHOWN:
         raise errors.InputError(f"tokens must have from 1 to {MAX_SHOWN} items - received {len(body.tokens)}")
     job = DetokenizeJob(model=model, ids=tuple(body.tokens))
-    text = await while_connected(request, service_of(request).detokenize(job))
+    text = await cancel_on_disconnect(request, service_of(request).detokenize(job))
     return json_response(DetokenizeReply(text, Meta(ApiVersion("1"))), headers=usual_headers(request))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.kit.description import NOT_BLANK, AtLeastOne, NotBlank, Numbers, documented, each
+from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, Numbers, each_item, json_schema
 
 
 class EmbedRequest(Struct, kw_only=True):
@@ -17,7 +17,7 @@ class EmbedRequest(Struct, kw_only=True):
     leaves it to the model. ``model`` is ours: absent, it is the default one.
     """
 
-    texts: Annotated[list[NotBlank], documented(minItems=1)]
+    texts: Annotated[list[NotBlank], json_schema(minItems=1)]
     batch_size: int | None = None
     normalize: bool | None = None
     auto_truncate: bool | None = None
@@ -90,7 +90,7 @@ _WITH_TEXT: dict[str, Any] = {
     "properties": dict.fromkeys(_NAMES, _TEXT_OR_NOTHING),
     "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in _NAMES],
 }
-Passages = Annotated[list[str | DocumentObject], documented(minItems=1, **each(NOT_BLANK, _WITH_TEXT))]
+Passages = Annotated[list[str | DocumentObject], json_schema(minItems=1, **each_item(NOT_BLANK, _WITH_TEXT))]
 SOME: dict[str, Any] = {"type": "array", "minItems": 1}
 
 

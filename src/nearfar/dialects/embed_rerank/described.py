@@ -16,7 +16,7 @@ from nearfar.dialects.embed_rerank.bodies import (
     RerankRequest,
     ServiceInfo,
 )
-from nearfar.dialects.kit.description import described, documented, needing_any
+from nearfar.dialects.kit.route_docs import json_schema, requires_any, route_docs
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _HEADERS = {"x-process-time": "Seconds that the request took"}
@@ -25,7 +25,7 @@ _PASSAGES = ["Bananas are yellow.", "The cat sat on the mat."]
 _QUERY = "Where is the cat?"
 _WHEN = "2026-11-24T16:00:00.000000+00:00"
 
-EMBED = described(
+EMBED = route_docs(
     "Vectors of texts, as embed-rerank says it",
     body=EmbedRequest,
     reply=EmbedReply,
@@ -84,8 +84,8 @@ _RANKED: dict[str, Any] = {
     "num_passages": 1,
 }
 
-_REQUEST = needing_any(RerankRequest, {"passages": SOME}, {"documents": SOME})
-RERANK = described(
+_REQUEST = requires_any(RerankRequest, {"passages": SOME}, {"documents": SOME})
+RERANK = route_docs(
     "Passages sorted by how well they answer a query, as embed-rerank says it",
     body=_REQUEST,
     reply=RerankReply,
@@ -95,16 +95,16 @@ RERANK = described(
     headers=_HEADERS,
 )
 
-BATCH = described(
+BATCH = route_docs(
     "Several queries, each with passages of its own",
-    body=Annotated[list[_REQUEST], documented(minItems=1)],  # type: ignore[valid-type]
+    body=Annotated[list[_REQUEST], json_schema(minItems=1)],  # type: ignore[valid-type]
     reply=list[RerankReply],
     example=[{"query": _QUERY, "passages": _PASSAGES, "top_k": 1}],
     reply_example=[_RANKED],
     headers=_HEADERS,
 )
 
-OPENAI = described(
+OPENAI = route_docs(
     "Documents sorted by how well they answer a query, as embed-rerank says it to OpenAI's clients",
     body=OpenAIRerankRequest,
     reply=OpenAIRerankReply,
@@ -130,7 +130,7 @@ def _told(service: str, operation: str, **own: object) -> dict[str, Any]:
     }
 
 
-EMBED_INFO = described(
+EMBED_INFO = route_docs(
     "The model that embeds for requests that name none",
     reply=ServiceInfo,
     reply_example=_told("EmbeddingService", "embed_texts", embedding_dimension=384),
@@ -138,7 +138,7 @@ EMBED_INFO = described(
     raises=(ModelNotReady, WrongTask),
 )
 
-RERANK_INFO = described(
+RERANK_INFO = route_docs(
     "The model that ranks for requests that name none",
     reply=ServiceInfo,
     reply_example=_told("RerankingService", "rerank_passages", method="embedding_similarity"),
@@ -146,7 +146,7 @@ RERANK_INFO = described(
     raises=(ModelNotReady, WrongTask),
 )
 
-HEALTH = described(
+HEALTH = route_docs(
     "Whether the server is well, as embed-rerank tells OpenAI's clients",
     reply=HealthReply,
     reply_example={

@@ -26,8 +26,8 @@ from nearfar.dialects.embed_rerank.bodies import (
 )
 from nearfar.dialects.embed_rerank.described import BATCH, OPENAI, RERANK
 from nearfar.dialects.embed_rerank.info import method_of
-from nearfar.dialects.kit.base import json_response, report, service_of
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +46,8 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     began = time.perf_counter()
     body = await read_request(request, _rerank)
     job = _to_job(body)
-    reply, done = await while_connected(request, _answer(request, body, job))
-    headers = report(request, done.model, len(job.documents), done.usage, done.timings)
+    reply, done = await cancel_on_disconnect(request, _answer(request, body, job))
+    headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     return json_response(reply, headers=headers | _process_time(began))
 
 
@@ -60,13 +60,13 @@ async def batch(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise EmptyInput("the list of requests cannot be empty")
     jobs = [_to_job(body) for body in bodies]
     work = [_answer(request, body, job) for body, job in zip(bodies, jobs, strict=True)]
-    answers = await while_connected(request, _together(work))
+    answers = await cancel_on_disconnect(request, _together(work))
     usages = [done.usage for _, done in answers]
     both = Usage(
         tokens=sum(usage.tokens for usage in usages), truncated_tokens=sum(usage.truncated_tokens for usage in usages)
     )
     longest = max((done.timings for _, done in answers), key=lambda took: took.total_s)
-    headers = report(request, answers[0][1].model, sum(len(job.documents) for job in jobs), both, longest)
+    headers = record_usage(request, answers[0][1].model, sum(len(job.documents) for job in jobs), both, longest)
     return json_response([reply for reply, _ in answers], headers=headers | _process_time(began))
 
 
@@ -82,7 +82,7 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
         top_n=body.top_n if body.top_n and body.top_n > 0 else None,
         instruction=body.instruction or None,
     )
-    done = await while_connected(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job))
     reply = OpenAIRerankReply(
         data=[
             OpenAIRanked(
@@ -99,7 +99,7 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
         ),
     )
     return json_response(
-        reply, headers=report(request, done.model, len(texts), done.usage, done.timings) | _process_time(began)
+        reply, headers=record_usage(request, done.model, len(texts), done.usage, done.timings) | _process_time(began)
     )
 
 

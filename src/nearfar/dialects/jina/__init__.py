@@ -58,7 +58,7 @@ dialect = Dialect(
     vendor_models=_VENDOR_MODELS,
     open_models=_OPEN_MODELS,
     shared=[
-        SharedRoute(path=path, fields=OWN_FIELDS, turn=1, answer=answer_embeddings, described=EMBEDDINGS)
+        SharedRoute(path=path, fields=OWN_FIELDS, precedence=1, handler=answer_embeddings, docs=EMBEDDINGS)
         for path in ("/v1/embeddings", "/embeddings")
     ],
 )

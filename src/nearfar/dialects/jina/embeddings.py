@@ -11,10 +11,10 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.jina.documents import Document, named, text_of
-from nearfar.dialects.kit.base import encoded_response, report, service_of
-from nearfar.dialects.kit.description import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, Described, documented, needing
+from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Embedded
@@ -39,8 +39,8 @@ _TYPES: tuple[EmbeddingType, ...] = ("float", "base64", "binary", "ubinary")
 
 OWN_FIELDS = ("task", "late_chunking", "normalized", "embedding_type", "encoding_type")
 
-_Task = Annotated[str, documented(enum=list(_ROLES))]
-_Type = Annotated[str, documented(enum=list(_TYPES))]
+_Task = Annotated[str, json_schema(enum=list(_ROLES))]
+_Type = Annotated[str, json_schema(enum=list(_TYPES))]
 _VECTOR: dict[str, Any] = {"anyOf": [NUMBERS, BASE64]}
 
 
@@ -52,7 +52,7 @@ class JinaEmbeddingsRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    input: Document | Annotated[list[Document], documented(minItems=1, maxItems=_MAX_INPUTS)]
+    input: Document | Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_INPUTS)]
     task: _Task | None = None
     dimensions: AtLeastOne | None = None
     late_chunking: bool | None = None
@@ -61,7 +61,7 @@ class JinaEmbeddingsRequest(Struct, kw_only=True):
     embedding_type: _Type | list[_Type] | None = None
     encoding_type: _Type | list[_Type] | None = None
     encoding_format: _Type | None = None
-    return_multivector: Annotated[bool, documented(const=False)] | None = None
+    return_multivector: Annotated[bool, json_schema(const=False)] | None = None
 
 
 class JinaEmbedding(Struct, kw_only=True):
@@ -71,7 +71,7 @@ class JinaEmbedding(Struct, kw_only=True):
     index: int
     embedding: Annotated[
         msgspec.Raw,
-        documented(anyOf=[NUMBERS, BASE64, {"type": "object", "additionalProperties": _VECTOR}]),
+        json_schema(anyOf=[NUMBERS, BASE64, {"type": "object", "additionalProperties": _VECTOR}]),
     ]
 
 
@@ -91,9 +91,9 @@ class JinaEmbeddingsReply(Struct, kw_only=True):
     data: list[JinaEmbedding]
 
 
-EMBEDDINGS = Described(
+EMBEDDINGS = RouteDocs(
     summary="Vectors of texts for a task",
-    body=needing(JinaEmbeddingsRequest, model=NOT_EMPTY),
+    body=requires(JinaEmbeddingsRequest, model=NOT_EMPTY),
     reply=JinaEmbeddingsReply,
     example={"model": "jina-embeddings-v3", "task": "retrieval.passage", "input": ["a cat on the sofa", "a dog"]},
     reply_example={
@@ -110,7 +110,7 @@ EMBEDDINGS = Described(
 _decoder = msgspec.json.Decoder(JinaEmbeddingsRequest, strict=False)
 
 
-@post("/jina/v1/embeddings", status_code=200, opt={"described": EMBEDDINGS})
+@post("/jina/v1/embeddings", status_code=200, opt={"docs": EMBEDDINGS})
 async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await answer_embeddings(request)
 
@@ -118,9 +118,11 @@ async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def answer_embeddings(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job, kinds = _job(body), _types(body)
-    done = await while_connected(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job))
     encoded = await render_types(done, kinds, lambda rendered: _reply(done, rendered))
-    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
+    return encoded_response(
+        encoded, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
+    )
 
 
 def _job(body: JinaEmbeddingsRequest) -> EmbedJob:

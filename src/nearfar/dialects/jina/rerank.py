@@ -11,9 +11,9 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
 from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
-from nearfar.dialects.kit.base import json_response, report, service_of
-from nearfar.dialects.kit.description import NOT_BLANK, NOT_EMPTY, AtLeastOne, Described, documented, needing
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Ranked
@@ -31,13 +31,13 @@ class JinaRerankRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: Annotated[Document, documented(allOf=[_SAID])]
-    documents: Annotated[list[Document], documented(minItems=1, maxItems=_MAX_DOCUMENTS)]
+    query: Annotated[Document, json_schema(allOf=[_SAID])]
+    documents: Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_DOCUMENTS)]
     top_n: AtLeastOne | None = None
     return_documents: bool | None = None
     truncate: bool | None = None
     max_doc_length: AtLeastOne | None = None
-    return_embeddings: Annotated[bool, documented(const=False)] | None = None
+    return_embeddings: Annotated[bool, json_schema(const=False)] | None = None
 
 
 class JinaRerankResult(Struct, omit_defaults=True):
@@ -63,9 +63,9 @@ class JinaRerankReply(Struct, kw_only=True):
     results: list[JinaRerankResult]
 
 
-_RERANK = Described(
+_RERANK = RouteDocs(
     summary="Documents sorted by how well they answer a query",
-    body=needing(JinaRerankRequest, model=NOT_EMPTY),
+    body=requires(JinaRerankRequest, model=NOT_EMPTY),
     reply=JinaRerankReply,
     example={
         "model": "jina-reranker-v2-base-multilingual",
@@ -83,15 +83,15 @@ _RERANK = Described(
 _decoder = msgspec.json.Decoder(JinaRerankRequest, strict=False)  # as with embeddings
 
 
-@post("/jina/v1/rerank", status_code=200, opt={"described": _RERANK})
+@post("/jina/v1/rerank", status_code=200, opt={"docs": _RERANK})
 async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job = _job(body)
-    done = await while_connected(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job))
     # Told back unless asked not to: the vendor's default.
     echoed = job.documents if body.return_documents is not False else None
     return json_response(
-        _reply(done, echoed), headers=report(request, done.model, len(job.documents), done.usage, done.timings)
+        _reply(done, echoed), headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     )
 
 

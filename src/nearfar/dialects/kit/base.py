@@ -36,8 +36,8 @@ from nearfar.core.errors import (
 )
 from nearfar.core.types import Task
 from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.description import Described
 from nearfar.dialects.kit.error_responses import ErrorTable, WireError, wire_error
+from nearfar.dialects.kit.route_docs import RouteDocs
 
 if TYPE_CHECKING:
     from litestar.types import Scope
@@ -64,9 +64,9 @@ class SharedRoute(Struct, frozen=True, kw_only=True):
 
     path: str
     fields: tuple[str, ...] = ()
-    turn: int = 0
-    answer: Callable[[AnyRequest], Awaitable[Response[bytes]]]
-    described: Described
+    precedence: int = 0
+    handler: Callable[[AnyRequest], Awaitable[Response[bytes]]]
+    docs: RouteDocs
 
 
 def _no_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:  # noqa: ARG001 — as a dialect's own
@@ -100,11 +100,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
         return Router(
             "/",
             route_handlers=self.handlers,
-            exception_handlers={Exception: self.answer_error},
+            exception_handlers={Exception: self.error_response},
             opt={"dialect": self.name},
         )
 
-    def answer_error(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
+    def error_response(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Answer in this dialect's shape. Causes and tracebacks go to the log, never to the caller."""
         error = self._as_ours(request, exc)
         wire = wire_error(error, self.errors)
@@ -161,7 +161,7 @@ def installed_dialects() -> list[Dialect]:
     return [point.load() for point in entry_points(group=GROUP)]
 
 
-def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
     """Choose who answers for what no route took: who has a route of that path, else who has the longest prefix."""
     path = "/" + path.lstrip("/")  # OPTIONS * has a path of its own kind
     if owner := next((dialect for dialect in dialects if dialect.handlers_of(path)), None):
@@ -180,7 +180,7 @@ def request_id(scope: Scope) -> str:
     return said
 
 
-def spent_ms(request: AnyRequest) -> int | None:
+def elapsed_ms(request: AnyRequest) -> int | None:
     """Give the milliseconds since the request began; None for one that no route took."""
     began: float | None = request.scope["state"].get("began")
     return None if began is None else round((time.perf_counter() - began) * 1000)
@@ -208,7 +208,7 @@ def encoded_response(body: bytes, status: int = 200, headers: dict[str, str] | N
     return Response(body, status_code=status, headers=headers, media_type="application/json; charset=utf-8")
 
 
-def report(request: AnyRequest, model: str, rows: int, usage: Usage, timings: Timings | None) -> dict[str, str]:
+def record_usage(request: AnyRequest, model: str, rows: int, usage: Usage, timings: Timings | None) -> dict[str, str]:
     """Note for the log what was done, and give the headers that tell the caller."""
     state: dict[str, Any] = request.scope["state"]
     state["timings"] = timings

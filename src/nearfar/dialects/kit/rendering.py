@@ -33,7 +33,7 @@ async def render_reply(vectors: FloatArray, encoding: Encoding, reply: Callable[
 
     Large answers are rendered and put together off the event loop.
     """
-    return await put_together(vectors.size, lambda: reply(_render(vectors, encoding)))
+    return await encode_json(vectors.size, lambda: reply(_render(vectors, encoding)))
 
 
 async def render_types(
@@ -49,7 +49,7 @@ async def render_types(
             return _render(done.vectors, kind)
         return _numbers(quantize(done.vectors, kind, done.int8_range))
 
-    return await put_together(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
+    return await encode_json(done.vectors.size * len(kinds), lambda: reply({kind: rows(kind) for kind in kinds}))
 
 
 async def render_dtype(
@@ -66,10 +66,10 @@ async def render_dtype(
         quantized = quantize(done.vectors, dtype, done.int8_range)
         return _base64(quantized) if encoding == "base64" else _numbers(quantized)
 
-    return await put_together(done.vectors.size, lambda: reply(rows()))
+    return await encode_json(done.vectors.size, lambda: reply(rows()))
 
 
-async def put_together(size: int, body: Callable[[], object]) -> bytes:
+async def encode_json(size: int, body: Callable[[], object]) -> bytes:
     """Encode what ``body`` builds around so many numbers; off the event loop where they are many."""
 
     def encoded() -> bytes:

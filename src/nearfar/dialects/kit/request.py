@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 # Inputs of one request, where a protocol has no limit of its own that callers can live with.
-MOST_INPUTS = 2048
+MAX_INPUTS = 2048
 # Of a body that is too large: guesses.
 _MOST_DISCARDED = 100_000_000
 _DISCARD_S = 5.0
@@ -82,7 +82,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise MalformedBody("the body is nested too deeply") from error
 
 
-async def while_connected(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
+async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
     """Do the work for as long as the caller stays. Raises ClientDisconnected, having cancelled it, when they leave."""
     working = asyncio.current_task()
     gone = False

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Request, Response, Router, post
 
 from nearfar.core.errors import MalformedBody
-from nearfar.dialects.kit.base import dialect_of
+from nearfar.dialects.kit.base import dialect_for_path
 from nearfar.dialects.kit.request import read_body
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def shared_router(dialects: Sequence[Dialect]) -> Router:
 def _handler(
     path: str, claimed: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
 ) -> HTTPRouteHandler:
-    owner = dialect_of(path, dialects)
-    claimed = sorted(claimed, key=lambda claim: claim[1].turn)
+    owner = dialect_for_path(path, dialects)
+    claimed = sorted(claimed, key=lambda claim: claim[1].precedence)
     unclaimed = next((claim for claim in claimed if claim[0] is owner), claimed[0])
 
     @post(path, status_code=200)
@@ -46,9 +46,9 @@ def _handler(
         dialect, route = next((claim for claim in claimed if not fields.keys().isdisjoint(claim[1].fields)), unclaimed)
         request.scope["state"]["dialect"] = dialect.name
         try:
-            return await route.answer(request)
+            return await route.handler(request)
         except Exception as error:  # noqa: BLE001 — in the words of whoever was asked; what is unexpected is logged there
-            return dialect.answer_error(request, error)
+            return dialect.error_response(request, error)
 
     return answer
 

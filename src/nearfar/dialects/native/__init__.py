@@ -13,10 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from nearfar.core import errors
 from nearfar.core.jobs import RepresentJob
 from nearfar.core.types import Output
-from nearfar.dialects.kit.base import Dialect, encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.kit.base import Dialect, encoded_response, fleet_of, json_response, record_usage, service_of
 from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.rendering import numbers, put_together
-from nearfar.dialects.kit.request import read_body, read_request, while_connected
+from nearfar.dialects.kit.rendering import encode_json, numbers
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_body, read_request
 from nearfar.dialects.native.bodies import (
     ErrorReply,
     Health,
@@ -105,11 +105,11 @@ async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
         role=body.input_type,
         prompt=body.prompt_name,
     )
-    done = await while_connected(request, service_of(request).represent(job))
+    done = await cancel_on_disconnect(request, service_of(request).represent(job))
     wanted = set(body.outputs or get_args(Output))
     size = sum(_size(one) for one in done.texts)
-    encoded = await put_together(size, lambda: _represented(done, wanted))
-    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage, done.timings))
+    encoded = await encode_json(size, lambda: _represented(done, wanted))
+    return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
 
 
 def _size(one: Representation) -> int:
@@ -146,7 +146,7 @@ def _rendered(index: int, one: Representation, wanted: set[Output]) -> TextRepre
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model now; answer once it is there."""
     caller_of(request.scope).require_scope("admin")
-    return json_response(await while_connected(request, fleet_of(request).load(await _read_order(request))))
+    return json_response(await cancel_on_disconnect(request, fleet_of(request).load(await _read_order(request))))
 
 
 @post(
@@ -157,7 +157,7 @@ async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Close the model once the requests that use it have ended; answer then. The next request loads it again."""
     caller_of(request.scope).require_scope("admin")
-    return json_response(await while_connected(request, fleet_of(request).unload(await _read_order(request))))
+    return json_response(await cancel_on_disconnect(request, fleet_of(request).unload(await _read_order(request))))
 
 
 async def _read_order(request: Request[Any, Any, Any]) -> str:

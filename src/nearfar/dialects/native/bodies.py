@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.types import ModelInfo, ModelState, Output
-from nearfar.dialects.kit.description import Numbers, RowsOfNumbers, documented
-from nearfar.dialects.kit.request import MOST_INPUTS
+from nearfar.dialects.kit.request import MAX_INPUTS
+from nearfar.dialects.kit.route_docs import Numbers, RowsOfNumbers, json_schema
 from nearfar.serving.pipeline.tokenizer_pool import WORKERS
 
 
@@ -22,7 +22,7 @@ class ModelOrder(Struct, kw_only=True):
 class RepresentRequest(Struct, kw_only=True):
     """The body of POST /represent. ``outputs`` names what is wanted of all that the model makes; None for all."""
 
-    input: str | Annotated[list[str], documented(minItems=1)]
+    input: str | Annotated[list[str], json_schema(minItems=1)]
     model: str | None = None
     outputs: list[Output] | None = None
     input_type: Literal["query", "document"] | None = None
@@ -32,7 +32,7 @@ class RepresentRequest(Struct, kw_only=True):
 class Sparse(Struct):
     """The weights above 0 of a vector of ``size``, and where they stand."""
 
-    indices: Annotated[msgspec.Raw, documented(type="array", items={"type": "integer"})]
+    indices: Annotated[msgspec.Raw, json_schema(type="array", items={"type": "integer"})]
     values: Numbers
     size: int
 
@@ -111,7 +111,7 @@ class TheModel(Struct, kw_only=True):
     max_input_length: int
     max_batch_tokens: int | None
     max_batch_requests: None = None
-    max_client_batch_size: int = MOST_INPUTS
+    max_client_batch_size: int = MAX_INPUTS
     auto_truncate: bool
     tokenization_workers: int = WORKERS
     sha: None = None
@@ -123,7 +123,7 @@ class EarlyInfoReply(Struct, kw_only=True):
 
     name: str
     version: str
-    models: Annotated[list[ServedModel], documented(maxItems=0)]  # type: ignore[valid-type]
+    models: Annotated[list[ServedModel], json_schema(maxItems=0)]  # type: ignore[valid-type]
 
 
 class InfoReply(TheModel, kw_only=True):

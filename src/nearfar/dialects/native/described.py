@@ -14,7 +14,7 @@ from nearfar.core.errors import (
     ShuttingDown,
 )
 from nearfar.core.types import ModelState
-from nearfar.dialects.kit.description import described
+from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.native.bodies import (
     EarlyInfoReply,
     Health,
@@ -85,24 +85,24 @@ _ORDER: dict[str, Any] = {
     "raises": (InputError, MalformedBody, BodyTooLarge, ModelNotFound, ModelNotReady, ShuttingDown, InternalError),
 }
 
-LIVE = described("Whether the process runs", reply=Health, reply_example={"status": "live"}, raises=())
-READY = described(
+LIVE = route_docs("Whether the process runs", reply=Health, reply_example={"status": "live"}, raises=())
+READY = route_docs(
     "Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(ModelNotReady, ShuttingDown)
 )
-INFO = described(
+INFO = route_docs(
     "What is served, and how",
     reply=(InfoReply, EarlyInfoReply),
     reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_THE_MODEL},
 )
-OPENAPI = described("This document", reply=dict[str, Any], raises=())
-DOCS = described(
+OPENAPI = route_docs("This document", reply=dict[str, Any], raises=())
+DOCS = route_docs(
     "This document as a page",
     media_type="text/html",
     raises=(),
     headers={"content-security-policy": "Forbids everything but the page's own style"},
 )
-METRICS = described("Metrics for Prometheus", media_type="text/plain")
-REPRESENT = described(
+METRICS = route_docs("Metrics for Prometheus", media_type="text/plain")
+REPRESENT = route_docs(
     "All that a model makes of texts",
     body=RepresentRequest,
     reply=RepresentReply,
@@ -113,5 +113,5 @@ REPRESENT = described(
         "usage": {"tokens": 7, "truncated_tokens": 0},
     },
 )
-LOAD = described("Load a model", **_ORDER, reply_example=_STATE)
-UNLOAD = described("Close a model", **_ORDER, reply_example={**_STATE, "state": "unloaded"})
+LOAD = route_docs("Load a model", **_ORDER, reply_example=_STATE)
+UNLOAD = route_docs("Close a model", **_ORDER, reply_example={**_STATE, "state": "unloaded"})

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nearfar.core.errors import ModelRequired
-from nearfar.dialects.kit.description import NOT_EMPTY, NotBlank, Numbers, documented
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, json_schema
 
 _NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
 
@@ -72,7 +72,7 @@ class RerankRequest(Struct, kw_only=True):
 
     model: str | None = None
     query: NotBlank
-    documents: Annotated[list[str], documented(minItems=1)]
+    documents: Annotated[list[str], json_schema(minItems=1)]
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
     instruction: str | None = None
@@ -116,8 +116,8 @@ NAMED = ({"model": NOT_EMPTY}, {"name": NOT_EMPTY})
 class WorkRequest(ModelRequest, kw_only=True):
     """The body of POST /api/generate and /api/chat, as far as it can be an order to close the model."""
 
-    prompt: Annotated[str, documented(maxLength=0)] | None = None
-    messages: Annotated[list[Any], documented(maxItems=0)] | None = None
+    prompt: Annotated[str, json_schema(maxLength=0)] | None = None
+    messages: Annotated[list[Any], json_schema(maxItems=0)] | None = None
     keep_alive: KeepAlive | None = None
 
 

@@ -9,11 +9,11 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core.jobs import EmbedJob, RankJob
-from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, report, service_of
+from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, record_usage, service_of
 from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.description import NOT_EMPTY, described, needing
 from nearfar.dialects.kit.rendering import render_reply
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
 from nearfar.dialects.ollama.bodies import (
     Document,
     EmbeddingsReply,
@@ -38,9 +38,9 @@ _embed = msgspec.json.Decoder(EmbedRequest)
 _embeddings = msgspec.json.Decoder(EmbeddingsRequest)
 _rerank = msgspec.json.Decoder(RerankRequest)
 
-_EMBED = described(
+_EMBED = route_docs(
     "Vectors of texts, as Ollama says it",
-    body=needing(EmbedRequest, model=NOT_EMPTY),
+    body=requires(EmbedRequest, model=NOT_EMPTY),
     reply=EmbedReply,
     example={"model": "sentence-transformers/all-MiniLM-L6-v2", "input": ["a cat on the sofa"]},
     reply_example={
@@ -51,16 +51,16 @@ _EMBED = described(
         "prompt_eval_count": 7,
     },
 )
-_EMBEDDINGS = described(
+_EMBEDDINGS = route_docs(
     "The vector of one text, as older clients of Ollama ask for it",
-    body=needing(EmbeddingsRequest, model=NOT_EMPTY),
+    body=requires(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": "sentence-transformers/all-MiniLM-L6-v2", "prompt": "a cat on the sofa"},
     reply_example={"embedding": [0.1431, -0.0766, -0.0241]},
 )
-_RERANK = described(
+_RERANK = route_docs(
     "Documents sorted by how well they answer a query, beside Ollama's routes",
-    body=needing(RerankRequest, model=NOT_EMPTY),
+    body=requires(RerankRequest, model=NOT_EMPTY),
     reply=RerankReply,
     example={
         "model": "sentence-transformers/all-MiniLM-L6-v2",
@@ -86,7 +86,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     texts = ([body.input] if body.input else []) if isinstance(body.input, str) else body.input or []
     if not texts and is_nothing(body.keep_alive):
         caller_of(request.scope).require_scope("admin")
-        await while_connected(request, fleet_of(request).unload(model))
+        await cancel_on_disconnect(request, fleet_of(request).unload(model))
         return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_CUT)
     dim, load_ns = await _prepare(request, model, "embed")
     if not texts:  # this is how a model is loaded before it is needed
@@ -109,9 +109,9 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
             prompt_eval_count=done.usage.tokens,
         )
 
-    done = await while_connected(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, "float", lambda rendered: reply(done, rendered))
-    return encoded_response(encoded, headers=report(request, done.model, len(texts), done.usage, done.timings))
+    return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
 
 
 @post("/api/embeddings", status_code=200, opt=_EMBEDDINGS)
@@ -123,9 +123,9 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         await _prepare(request, model, "embed")
         return json_response({"embedding": []}, headers=_NOTHING_CUT)
     job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=(body.options or Options()).max_tokens)
-    done = await while_connected(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, "float", lambda rendered: EmbeddingsReply(rendered[0]))
-    return encoded_response(encoded, headers=report(request, done.model, 1, done.usage, done.timings))
+    return encoded_response(encoded, headers=record_usage(request, done.model, 1, done.usage, done.timings))
 
 
 @post("/api/rerank", status_code=200, opt=_RERANK)
@@ -141,7 +141,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
         top_n=body.top_n or None,
         instruction=body.instruction or None,
     )
-    done = await while_connected(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job))
     told = (lambda index: Document(body.documents[index])) if body.return_documents else (lambda _: msgspec.UNSET)
     reply = RerankReply(
         model=model,
@@ -150,11 +150,13 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
         load_duration=load_ns,
         prompt_eval_count=done.usage.tokens,
     )
-    return json_response(reply, headers=report(request, done.model, len(body.documents), done.usage, done.timings))
+    return json_response(
+        reply, headers=record_usage(request, done.model, len(body.documents), done.usage, done.timings)
+    )
 
 
 async def _prepare(request: AnyRequest, model: str, task: Task) -> tuple[int, int]:
     """Wait until the model is there; give the length of its vectors, and the nanoseconds that took."""
     began = time.perf_counter_ns()
-    info = await while_connected(request, service_of(request).prepare(model, task))
+    info = await cancel_on_disconnect(request, service_of(request).prepare(model, task))
     return info.dim, time.perf_counter_ns() - began

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from nearfar.core.errors import ModelNotReady
 from nearfar.dialects.kit.base import fleet_of, json_response
-from nearfar.dialects.kit.description import described, needing_any
 from nearfar.dialects.kit.request import read_request
+from nearfar.dialects.kit.route_docs import requires_any, route_docs
 from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, named
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ _show = msgspec.json.Decoder(ModelRequest)
     "/api/version",
     http_method=["GET", "HEAD"],
     status_code=200,
-    opt=described(
+    opt=route_docs(
         "The release of Ollama whose routes these are",
         reply=VersionReply,
         reply_example={"version": _SPOKEN, "server": "nearfar 0.1.0"},
@@ -150,7 +150,7 @@ async def version() -> Response[bytes]:
     "/api/tags",
     http_method=["GET", "HEAD"],
     status_code=200,
-    opt=described(
+    opt=route_docs(
         "The served models, as Ollama lists them",
         reply=TagsReply,
         reply_example={"models": [_LISTED]},
@@ -163,7 +163,7 @@ async def tags(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(TagsReply([_listed(info, name) for info in fleet.infos() for name in _names(info)]))
 
 
-@get("/api/ps", opt=described("The models in memory", reply=PsReply, reply_example={"models": [_RUNNING]}))
+@get("/api/ps", opt=route_docs("The models in memory", reply=PsReply, reply_example={"models": [_RUNNING]}))
 async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     both = zip(fleet.infos(), fleet.states(), strict=True)
@@ -173,9 +173,9 @@ async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post(
     "/api/show",
     status_code=200,
-    opt=described(
+    opt=route_docs(
         "What a model is",
-        body=needing_any(ModelRequest, *NAMED),
+        body=requires_any(ModelRequest, *NAMED),
         reply=ShowReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example=_SHOWN,

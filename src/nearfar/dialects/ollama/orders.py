@@ -15,8 +15,8 @@ from litestar import Request, Response, post
 from nearfar.core.errors import InputError, ModelNotFound
 from nearfar.dialects.kit.base import fleet_of, json_response
 from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.description import described, needing, needing_any
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import requires, requires_any, route_docs
 from nearfar.dialects.ollama.bodies import NAMED, ModelRequest, StatusReply, UnloadReply, WorkRequest, is_nothing, named
 from nearfar.dialects.ollama.errors import ONLY
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _work = msgspec.json.Decoder(WorkRequest)
 _model = msgspec.json.Decoder(ModelRequest)
 _CLOSE: dict[str, Any] = {
-    "body": needing_any(needing(WorkRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), *NAMED),
+    "body": requires_any(requires(WorkRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), *NAMED),
     "reply": UnloadReply,
     "example": {"model": "sentence-transformers/all-MiniLM-L6-v2", "keep_alive": 0},
     "reply_example": {
@@ -40,12 +40,12 @@ _CLOSE: dict[str, Any] = {
 }
 
 
-@post("/api/generate", status_code=200, opt=described("Close a model; nothing is generated here", **_CLOSE))
+@post("/api/generate", status_code=200, opt=route_docs("Close a model; nothing is generated here", **_CLOSE))
 async def generate(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await _close_or_refuse(request, "generate")
 
 
-@post("/api/chat", status_code=200, opt=described("Close a model; nobody chats here", **_CLOSE))
+@post("/api/chat", status_code=200, opt=route_docs("Close a model; nobody chats here", **_CLOSE))
 async def chat(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await _close_or_refuse(request, "chat")
 
@@ -53,9 +53,9 @@ async def chat(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post(
     "/api/pull",
     status_code=200,
-    opt=described(
+    opt=route_docs(
         "See that a model is served",
-        body=needing_any(ModelRequest, *NAMED),
+        body=requires_any(ModelRequest, *NAMED),
         reply=StatusReply,
         example={"model": "sentence-transformers/all-MiniLM-L6-v2"},
         reply_example={"status": "success"},
@@ -79,6 +79,6 @@ async def _close_or_refuse(request: AnyRequest, verb: str) -> Response[bytes]:
     if body.prompt or body.messages or not is_nothing(body.keep_alive):
         raise InputError(f'"{model[:200]}" does not support {verb}; {ONLY}')
     caller_of(request.scope).require_scope("admin")
-    await while_connected(request, fleet_of(request).unload(model))
+    await cancel_on_disconnect(request, fleet_of(request).unload(model))
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return json_response(UnloadReply(model=model, created_at=now))

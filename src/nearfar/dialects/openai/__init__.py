@@ -29,7 +29,6 @@ dialect = Dialect(
     prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
     vendor_models=_VENDOR_MODELS,
     shared=[
-        SharedRoute(path=path, answer=create_embeddings, described=EMBEDDINGS)
-        for path in ("/v1/embeddings", "/embeddings")
+        SharedRoute(path=path, handler=create_embeddings, docs=EMBEDDINGS) for path in ("/v1/embeddings", "/embeddings")
     ],
 )

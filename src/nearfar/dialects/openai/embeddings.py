@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Struct
 
-from nearfar.dialects.kit.base import encoded_response, report, service_of
-from nearfar.dialects.kit.description import NOT_EMPTY, Described, NumbersOrBase64, documented, needing
+from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
 from nearfar.dialects.kit.rendering import render_reply
-from nearfar.dialects.kit.request import read_body, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_body
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, NumbersOrBase64, RouteDocs, json_schema, requires
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.dialects.openai.request import EmbeddingsRequest, bad_shape, decoder, encoding_of, to_job
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Embedding(Struct, kw_only=True):
     """One vector: numbers, or base64 of little-endian float32 where that was asked for."""
 
-    object: Annotated[str, documented(const="embedding")] = "embedding"
+    object: Annotated[str, json_schema(const="embedding")] = "embedding"
     index: int
     embedding: NumbersOrBase64
 
@@ -39,15 +39,15 @@ class Tokens(Struct):
 class EmbeddingsReply(Struct, kw_only=True):
     """The body of an answer, in the order of the request."""
 
-    object: Annotated[str, documented(const="list")] = "list"
+    object: Annotated[str, json_schema(const="list")] = "list"
     data: list[Embedding]
     model: str
     usage: Tokens
 
 
-EMBEDDINGS = Described(
+EMBEDDINGS = RouteDocs(
     summary="Vectors of texts, or of token ids",
-    body=needing(EmbeddingsRequest, model=NOT_EMPTY),
+    body=requires(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": "text-embedding-3-small", "input": "a cat on the sofa"},
     examples={
@@ -71,9 +71,9 @@ async def create_embeddings(request: AnyRequest) -> Response[bytes]:
         job, encoding = to_job(body), encoding_of(body.encoding_format)
     except msgspec.ValidationError as error:
         raise bad_shape(error) from error
-    done = await while_connected(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job))
     encoded = await render_reply(done.vectors, encoding, lambda rendered: _reply(done, rendered))
-    headers = report(request, done.model, len(done.vectors), done.usage, done.timings) | answer_headers(
+    headers = record_usage(request, done.model, len(done.vectors), done.usage, done.timings) | answer_headers(
         request, done.model
     )
     return encoded_response(encoded, headers=headers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from nearfar.core.errors import Overloaded
-from nearfar.dialects.kit.base import fleet_of, spent_ms
+from nearfar.dialects.kit.base import elapsed_ms, fleet_of
 
 if TYPE_CHECKING:
     from nearfar.core.errors import NearfarError
@@ -38,7 +38,7 @@ ANSWER_HEADERS = {
 def usual_headers(request: AnyRequest) -> dict[str, str]:
     """Give the headers that every answer has."""
     headers = {"openai-version": "2020-10-01"}
-    if (spent := spent_ms(request)) is not None:
+    if (spent := elapsed_ms(request)) is not None:
         headers["openai-processing-ms"] = str(spent)
     return headers
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import InputError
 from nearfar.dialects.kit.base import fleet_of, json_response
-from nearfar.dialects.kit.description import described, documented
+from nearfar.dialects.kit.route_docs import json_schema, route_docs
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ModelReply(Struct, kw_only=True):
 class ModelsReply(Struct, kw_only=True, omit_defaults=True):
     """The body of GET /v1/models. Cohere's parameters apply to ``models``; ``data`` is always everything."""
 
-    object: Annotated[str, documented(const="list")]
+    object: Annotated[str, json_schema(const="list")]
     data: list[ModelReply]
     models: list[ModelReply]
     next_page_token: str | UnsetType = UNSET
@@ -74,7 +74,7 @@ _EXAMPLE = {
     "finetuned": False,
     "is_deprecated": False,
 }
-_LIST = described(
+_LIST = route_docs(
     "The served models, for clients of OpenAI and of Cohere",
     reply=ModelsReply,
     reply_example={"object": "list", "data": [_EXAMPLE], "models": [_EXAMPLE]},
@@ -95,7 +95,7 @@ _LIST = described(
     },
     headers=USUAL_HEADERS,
 )
-_GET = described(
+_GET = route_docs(
     "One served model",
     reply=ModelReply,
     reply_example=_EXAMPLE,

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ceiling, EmbedJob
-from nearfar.dialects.kit.description import AtLeastOne, documented
 from nearfar.dialects.kit.request import decode_json
+from nearfar.dialects.kit.route_docs import AtLeastOne, json_schema
 from nearfar.models.tokenization.openai_tokens import vocabulary_of
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class EmbeddingsRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    input: Annotated[msgspec.Raw, documented(**_INPUT)]
-    encoding_format: Annotated[str, documented(enum=["float", "base64"])] | None = None
+    input: Annotated[msgspec.Raw, json_schema(**_INPUT)]
+    encoding_format: Annotated[str, json_schema(enum=["float", "base64"])] | None = None
     dimensions: AtLeastOne | None = None
 
 

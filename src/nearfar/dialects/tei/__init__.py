@@ -28,7 +28,7 @@ dialect = Dialect(
     about="Text-embeddings-inference's: https://huggingface.github.io/text-embeddings-inference",
     prefixes=("/similarity", "/embed", "/predict", "/decode", "/invocations", "/vertex", "/ping"),
     shared=[
-        SharedRoute(path="/rerank", fields=("texts",), answer=rerank, described=RERANK),
-        SharedRoute(path="/tokenize", fields=("inputs",), answer=tokenize, described=TOKENIZE),
+        SharedRoute(path="/rerank", fields=("texts",), handler=rerank, docs=RERANK),
+        SharedRoute(path="/tokenize", fields=("inputs",), handler=tokenize, docs=TOKENIZE),
     ],
 )

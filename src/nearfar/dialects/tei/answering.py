@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from nearfar.core.jobs import Timings, Usage
-from nearfar.dialects.kit.base import encoded_response, fleet_of, report
+from nearfar.dialects.kit.base import encoded_response, fleet_of, record_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ def count(inputs: Iterable[str | TokenIds | tuple[str, str]]) -> int:
 
 def respond(request: AnyRequest, done: Answered) -> Response[bytes]:
     """Send an answer with what it took."""
-    headers = report(request, done.model, done.rows, done.usage, done.timings)
+    headers = record_usage(request, done.model, done.rows, done.usage, done.timings)
     device = next((info.device for info in fleet_of(request).infos() if info.name == done.model), "cpu")
     total = _ms(time.perf_counter() - request.scope["state"]["began"])
     headers |= {

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.kit.description import NOT_BLANK, AtLeastOne, NotBlank, documented, each
+from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, each_item, json_schema
 
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -36,11 +36,11 @@ _SEQUENCES: dict[str, Any] = {
     ],
 }
 _DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "description": "The side that is cut"}
-_SOME = documented(minItems=1)
+_SOME = json_schema(minItems=1)
 
-Direction = Annotated[str, documented(**_DIRECTIONS)]
-Inputs = Annotated[msgspec.Raw, documented(**_INPUTS)]
-Number = Annotated[msgspec.Raw, documented(type="number")]
+Direction = Annotated[str, json_schema(**_DIRECTIONS)]
+Inputs = Annotated[msgspec.Raw, json_schema(**_INPUTS)]
+Number = Annotated[msgspec.Raw, json_schema(type="number")]
 
 
 class EmbedAllRequest(Struct, kw_only=True):
@@ -76,7 +76,7 @@ class RerankRequest(Struct, kw_only=True):
 class LabelParameters(Struct, kw_only=True):
     """What Hugging Face's inference clients say about labels: how scores come about, and how many are wanted."""
 
-    function_to_apply: Annotated[str, documented(enum=["none"])] | None = None
+    function_to_apply: Annotated[str, json_schema(enum=["none"])] | None = None
     top_k: AtLeastOne | None = None
 
 
@@ -86,7 +86,7 @@ class PredictRequest(Struct, kw_only=True):
     ``parameters`` is what tells Hugging Face's clients from TEI's: they want a list around the labels of a single text.
     """
 
-    inputs: Annotated[msgspec.Raw, documented(**_SEQUENCES)]
+    inputs: Annotated[msgspec.Raw, json_schema(**_SEQUENCES)]
     truncate: bool | None = None
     truncation_direction: Direction | None = None
     raw_scores: bool | None = None
@@ -131,7 +131,7 @@ class DecodeRequest(Struct, kw_only=True):
 
     ids: Annotated[
         list[int | list[int]],
-        documented(anyOf=[_IDS, {"type": "array", "items": {**_IDS, "minItems": 0}, "minItems": 1}]),
+        json_schema(anyOf=[_IDS, {"type": "array", "items": {**_IDS, "minItems": 0}, "minItems": 1}]),
     ]
     skip_special_tokens: bool | None = None
     model: str | None = None
@@ -146,7 +146,7 @@ _MEANT: list[dict[str, Any]] = [
 class VertexRequest(Struct, kw_only=True):
     """The body of POST /vertex: bodies of requests to embed, to rerank or to classify."""
 
-    instances: Annotated[list[msgspec.Raw], documented(minItems=1, **each(*_MEANT))]
+    instances: Annotated[list[msgspec.Raw], json_schema(minItems=1, **each_item(*_MEANT))]
 
 
 class Meant(Struct, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar.dialects.kit.description import Described, RowsOfNumbers, described
+from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, route_docs
 from nearfar.dialects.tei.answering import HEADERS, SUM_HEADERS
 from nearfar.dialects.tei.bodies import (
     DecodeRequest,
@@ -26,7 +26,7 @@ from nearfar.dialects.tei.bodies import (
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-EMBED = described(
+EMBED = route_docs(
     "A vector for each text",
     body=EmbedRequest,
     reply=RowsOfNumbers,
@@ -46,7 +46,7 @@ EMBED = described(
     headers=HEADERS,
 )
 
-SIMILARITY = described(
+SIMILARITY = route_docs(
     "How alike texts are to one",
     body=SimilarityRequest,
     reply=list[float],
@@ -55,7 +55,7 @@ SIMILARITY = described(
     headers=HEADERS,
 )
 
-EMBED_ALL = described(
+EMBED_ALL = route_docs(
     "A vector for each token",
     body=EmbedAllRequest,
     reply=list[RowsOfNumbers],
@@ -64,7 +64,7 @@ EMBED_ALL = described(
     headers=HEADERS,
 )
 
-EMBED_SPARSE = described(
+EMBED_SPARSE = route_docs(
     "Weights of the vocabulary",
     body=EmbedAllRequest,
     reply=list[list[SparseValue]],
@@ -73,7 +73,7 @@ EMBED_SPARSE = described(
     headers=HEADERS,
 )
 
-PREDICT = described(
+PREDICT = route_docs(
     "Labels of texts, or of pairs",
     body=PredictRequest,
     reply=(list[Prediction], list[list[Prediction]]),
@@ -83,7 +83,7 @@ PREDICT = described(
     headers=HEADERS,
 )
 
-TOKENIZE = Described(
+TOKENIZE = RouteDocs(
     summary="Tokens of texts, as the model reads them",
     counts=False,
     body=TokenizeRequest,
@@ -99,7 +99,7 @@ TOKENIZE = Described(
     ],
 )
 
-RERANK = Described(
+RERANK = RouteDocs(
     summary="Texts sorted by how well they answer a query",
     body=RerankRequest,
     reply=list[Rank],
@@ -108,7 +108,7 @@ RERANK = Described(
     headers=HEADERS,
 )
 
-DECODE = described(
+DECODE = route_docs(
     "Texts of token ids",
     counts=False,
     body=DecodeRequest,
@@ -118,7 +118,7 @@ DECODE = described(
     reply_example=["hello"],
 )
 
-INVOKE = described(
+INVOKE = route_docs(
     "Whatever the body asks, and the model is for",
     body=(EmbedRequest, RerankRequest),
     reply=list[Any],
@@ -127,7 +127,7 @@ INVOKE = described(
     headers=HEADERS,
 )
 
-VERTEX = described(
+VERTEX = route_docs(
     "Several requests at once",
     body=VertexRequest,
     reply=VertexReply,
@@ -136,7 +136,7 @@ VERTEX = described(
     headers=SUM_HEADERS,
 )
 
-HEALTH = described(
+HEALTH = route_docs(
     "Whether models answer, and which",
     reply=HealthReply,
     reply_example={
@@ -155,7 +155,7 @@ HEALTH = described(
     },
 )
 
-WELCOME = described(
+WELCOME = route_docs(
     "Whether the process runs",
     reply=Welcome,
     reply_example={"message": "nearfar is running", "version": "0.1.0", "docs": "/docs"},

@@ -9,7 +9,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, RepresentJob
 from nearfar.dialects.kit.base import service_of
-from nearfar.dialects.kit.rendering import numbers, numbers_each, put_together, render_reply
+from nearfar.dialects.kit.rendering import encode_json, numbers, numbers_each, render_reply
 from nearfar.dialects.tei.answering import Answered, count
 from nearfar.dialects.tei.bodies import Parameters, SparseValue
 from nearfar.dialects.tei.inputs import inputs_of, keep_of, overflow_of, refuse_many
@@ -44,7 +44,7 @@ async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     inputs = inputs_of(body.inputs)
     done = await service_of(request).token_vectors(_job(body, inputs))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
-    encoded = await put_together(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
+    encoded = await encode_json(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
     return _answered(encoded, inputs, done)
 
 
@@ -54,7 +54,7 @@ async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     done = await service_of(request).represent(_job(body, inputs, "sparse"))
     weights = [one.sparse for one in done.texts if one.sparse is not None]
     size = 10 * sum(len(one.indices) for one in weights)  # objects take about ten times as long as bare numbers
-    encoded = await put_together(size, lambda: [_pairs(one) for one in weights])
+    encoded = await encode_json(size, lambda: [_pairs(one) for one in weights])
     return _answered(encoded, inputs, done)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError, TooManyItems
-from nearfar.dialects.kit.request import MOST_INPUTS, decode_json
+from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def _decoded(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise InputError(f"{error} - at `$.inputs`") from error
 
 
-def refuse_many(param: str, count: int, limit: int = MOST_INPUTS) -> None:
+def refuse_many(param: str, count: int, limit: int = MAX_INPUTS) -> None:
     """Raise TooManyItems for a list that is longer than the limit. TEI's own is 32, over which its callers stumble."""
     if count > limit:
         raise TooManyItems(param, count, limit)

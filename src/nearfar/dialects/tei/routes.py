@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from litestar import Request, Response, post
 
-from nearfar.dialects.kit.request import read_body, read_request, while_connected
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_body, read_request
 from nearfar.dialects.tei import embedding, ranking, tokens
 from nearfar.dialects.tei.answering import respond
 from nearfar.dialects.tei.bodies import (
@@ -56,7 +56,7 @@ async def _answer(
     work: Callable[[AnyRequest, _T], Coroutine[Any, Any, Answered]],
 ) -> Response[bytes]:
     body = await read_request(request, decoder)
-    return respond(request, await while_connected(request, work(request, body)))
+    return respond(request, await cancel_on_disconnect(request, work(request, body)))
 
 
 @post("/embed", status_code=200, opt=EMBED)
@@ -93,13 +93,13 @@ async def decode(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def invoke(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer what Hugging Face's clients and SageMaker send without a path: it is told by the body and the model."""
     raw = await read_body(request, _any)
-    return respond(request, await while_connected(request, answer_as_meant(request, bytes(raw))))
+    return respond(request, await cancel_on_disconnect(request, answer_as_meant(request, bytes(raw))))
 
 
 @post("/vertex", status_code=200, opt=VERTEX)
 async def vertex(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _vertex)
-    return respond(request, await while_connected(request, answer_each(request, body.instances)))
+    return respond(request, await cancel_on_disconnect(request, answer_each(request, body.instances)))
 
 
 async def rerank(request: AnyRequest) -> Response[bytes]:

@@ -11,9 +11,9 @@ from litestar import Request, Response, post
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
-from nearfar.dialects.kit.base import Dialect, SharedRoute, encoded_response, json_response, report, service_of
-from nearfar.dialects.kit.rendering import numbers, put_together
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import Dialect, SharedRoute, encoded_response, json_response, record_usage, service_of
+from nearfar.dialects.kit.rendering import encode_json, numbers
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.vllm.bodies import (
     Class,
     ClassifyReply,
@@ -65,8 +65,10 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
         max_tokens_per_document=body.max_tokens_per_doc or None,
         raw_scores=False in {body.use_activation, body.activation},
     )
-    done = await while_connected(request, service_of(request).score(job))
-    return json_response(_reply(done), headers=report(request, done.model, len(job.pairs), done.usage, done.timings))
+    done = await cancel_on_disconnect(request, service_of(request).score(job))
+    return json_response(
+        _reply(done), headers=record_usage(request, done.model, len(job.pairs), done.usage, done.timings)
+    )
 
 
 @post(
@@ -79,7 +81,7 @@ async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _classify)
     raw = bool(body.raw_scores) or False in {body.use_activation, body.activation}
     job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
-    done = await while_connected(request, service_of(request).classify(job))
+    done = await cancel_on_disconnect(request, service_of(request).classify(job))
     if body.raw_scores is not None:  # Infinity's client always says so, and vLLM's has no such word
         reply: LabelsReply | ClassifyReply = _labels(done)
     else:
@@ -90,7 +92,7 @@ async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
             data=_classes(done),
             usage=_counted(done.usage),
         )
-    return json_response(reply, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
+    return json_response(reply, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings))
 
 
 @post(
@@ -104,7 +106,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
     if body.task not in {None, "token_embed"}:
         raise InputError("task: only token_embed is known here; /v1/embeddings and /classify do the others")
     job = RepresentJob(model=body.model or None, inputs=_several(body.input), outputs=("multi_vector",))
-    done = await while_connected(request, service_of(request).represent(job))
+    done = await cancel_on_disconnect(request, service_of(request).represent(job))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
 
     def build() -> PoolingReply:
@@ -116,14 +118,14 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
             usage=_counted(done.usage),
         )
 
-    encoded = await put_together(sum(one.size for one in vectors), build)
-    return encoded_response(encoded, headers=report(request, done.model, len(vectors), done.usage, done.timings))
+    encoded = await encode_json(sum(one.size for one in vectors), build)
+    return encoded_response(encoded, headers=record_usage(request, done.model, len(vectors), done.usage, done.timings))
 
 
 async def tokenize(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _tokenize)
     job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
-    done = await while_connected(request, service_of(request).tokenize(job))
+    done = await cancel_on_disconnect(request, service_of(request).tokenize(job))
     pieces = done.texts[0].pieces
     names = [piece.token for piece in pieces] if body.return_token_strs else None
     return json_response(TokenizeReply(len(pieces), done.max_tokens, [piece.id for piece in pieces], names))
@@ -137,7 +139,7 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
 async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _detokenize)
     job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
-    return json_response(DetokenizeReply(await while_connected(request, service_of(request).detokenize(job))))
+    return json_response(DetokenizeReply(await cancel_on_disconnect(request, service_of(request).detokenize(job))))
 
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
@@ -213,12 +215,12 @@ dialect = Dialect(
     prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize", "/rerank"),
     shared=[
         # Last of those that share the path: what the others claim has fields that no client of vLLM or Infinity sends.
-        SharedRoute(path="/rerank", fields=("documents",), turn=3, answer=rerank, described=RERANK),
+        SharedRoute(path="/rerank", fields=("documents",), precedence=3, handler=rerank, docs=RERANK),
         SharedRoute(
             path="/tokenize",
             fields=("prompt",),
-            answer=tokenize,
-            described=TOKENIZE,
+            handler=tokenize,
+            docs=TOKENIZE,
         ),
     ],
 )

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from nearfar.dialects.kit.description import RowsOfNumbers, documented
+from nearfar.dialects.kit.route_docs import RowsOfNumbers, json_schema
 
-_SOME = documented(minItems=1)
+_SOME = json_schema(minItems=1)
 Texts = str | Annotated[list[str], _SOME]
-SomeTexts = Annotated[str, documented(minLength=1)] | Annotated[list[str], _SOME]
-TokenId = Annotated[int, documented(minimum=0)]
+SomeTexts = Annotated[str, json_schema(minLength=1)] | Annotated[list[str], _SOME]
+TokenId = Annotated[int, json_schema(minimum=0)]
 
 
 class ScoreRequest(Struct, kw_only=True):
@@ -31,7 +31,7 @@ class ScoreRequest(Struct, kw_only=True):
     use_activation: bool | None = None
     activation: bool | None = None
     max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    truncate_prompt_tokens: Annotated[int, documented(const=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
 
 
 def _pair(first: str, second: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _pair(first: str, second: str) -> dict[str, Any]:
     return {"required": [first, second], "properties": {first: side, second: side}}
 
 
-SCORE_SPELLINGS = documented(
+SCORE_SPELLINGS = json_schema(
     anyOf=[
         _pair("queries", "documents"),
         _pair("queries", "items"),
@@ -64,7 +64,7 @@ class PoolingRequest(Struct, kw_only=True):
 
     model: str | None = None
     input: SomeTexts
-    task: Annotated[str, documented(const="token_embed")] | None = None
+    task: Annotated[str, json_schema(const="token_embed")] | None = None
 
 
 class TokenizeRequest(Struct, kw_only=True):

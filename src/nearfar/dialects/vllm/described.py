@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nearfar.dialects.kit.description import Described, described
+from nearfar.dialects.kit.route_docs import RouteDocs, route_docs
 from nearfar.dialects.vllm.bodies import (
     SCORE_SPELLINGS,
     ClassifyReply,
@@ -34,7 +34,7 @@ def _listed(kind: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-SCORE = described(
+SCORE = route_docs(
     "How alike the texts of each pair are",
     body=Annotated[ScoreRequest, SCORE_SPELLINGS],
     reply=ScoreReply,
@@ -61,7 +61,7 @@ SCORE = described(
     },
 )
 
-CLASSIFY = described(
+CLASSIFY = route_docs(
     "The likeliest label of texts",
     body=ClassifyRequest,
     reply=(ClassifyReply, LabelsReply),
@@ -70,7 +70,7 @@ CLASSIFY = described(
     reply_example=_listed("classify", {"index": 0, "label": "positive", "probs": [0.06, 0.94], "num_classes": 2}),
 )
 
-POOLING = described(
+POOLING = route_docs(
     "A vector for each token",
     body=PoolingRequest,
     reply=PoolingReply,
@@ -80,7 +80,7 @@ POOLING = described(
     ),
 )
 
-DETOKENIZE = described(
+DETOKENIZE = route_docs(
     "The text that tokens stand for",
     counts=False,
     body=DetokenizeRequest,
@@ -89,7 +89,7 @@ DETOKENIZE = described(
     reply_example={"prompt": "a cat"},
 )
 
-TOKENIZE = Described(
+TOKENIZE = RouteDocs(
     summary="Tokens of a prompt, as the model reads it",
     counts=False,
     body=TokenizeRequest,

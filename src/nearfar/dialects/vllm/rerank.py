@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.base import json_response, report, service_of
-from nearfar.dialects.kit.description import NOT_BLANK, Described, documented
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
 from nearfar.dialects.vllm.bodies import Tokens
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class RerankRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: Annotated[str | Content, documented(allOf=[_SAID])]
-    documents: Annotated[list[str | Content] | Content, documented(allOf=[_LISTED])]
+    query: Annotated[str | Content, json_schema(allOf=[_SAID])]
+    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[_LISTED])]
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
     raw_scores: bool | None = None
     use_activation: bool | None = None
     activation: bool | None = None
     max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    truncate_prompt_tokens: Annotated[int, documented(const=-1)] | None = None
+    truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
     instruction: str | None = None
 
 
@@ -105,7 +105,7 @@ class RerankReply(Struct, kw_only=True):
 
 
 _rerank = msgspec.json.Decoder(RerankRequest)
-RERANK = Described(
+RERANK = RouteDocs(
     summary="Documents sorted by how well they answer a query, as vLLM and Infinity say it",
     body=RerankRequest,
     reply=RerankReply,
@@ -135,9 +135,9 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         raw_scores=bool(body.raw_scores) or False in {body.use_activation, body.activation},
         instruction=body.instruction or None,
     )
-    done = await while_connected(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job))
     return json_response(
-        _reply(done), headers=report(request, done.model, len(job.documents), done.usage, done.timings)
+        _reply(done), headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     )
 
 

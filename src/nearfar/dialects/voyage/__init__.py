@@ -48,9 +48,9 @@ dialect = Dialect(
             SharedRoute(
                 path=path,
                 fields=("input_type", "truncation", "output_dtype", "output_dimension"),
-                turn=2,
-                answer=embeddings.answer_shared,
-                described=embeddings.DESCRIBED,
+                precedence=2,
+                handler=embeddings.answer_shared,
+                docs=embeddings.DESCRIBED,
             )
             for path in ("/v1/embeddings", "/embeddings")
         ),
@@ -58,9 +58,9 @@ dialect = Dialect(
             SharedRoute(
                 path=path,
                 fields=("top_k", "truncation"),
-                turn=2,
-                answer=rerank.answer_shared,
-                described=rerank.DESCRIBED,
+                precedence=2,
+                handler=rerank.answer_shared,
+                docs=rerank.DESCRIBED,
             )
             for path in ("/v1/rerank", "/rerank")
         ),

@@ -10,19 +10,19 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
-from nearfar.dialects.kit.base import encoded_response, report, service_of
-from nearfar.dialects.kit.description import (
+from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.rendering import Dtype, Encoding, render_dtype
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import (
     BASE64,
     NOT_EMPTY,
     NUMBERS,
     AtLeastOne,
-    Described,
     NotEmpty,
-    documented,
-    needing,
+    RouteDocs,
+    json_schema,
+    requires,
 )
-from nearfar.dialects.kit.rendering import Dtype, Encoding, render_dtype
-from nearfar.dialects.kit.request import read_request, while_connected
 from nearfar.dialects.voyage.arguments import checked, named
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class VoyageEmbeddingsRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    input: NotEmpty | Annotated[list[NotEmpty], documented(minItems=1, maxItems=_MAX_INPUTS)]
-    input_type: Annotated[str, documented(enum=list(_ROLES))] | None = None
+    input: NotEmpty | Annotated[list[NotEmpty], json_schema(minItems=1, maxItems=_MAX_INPUTS)]
+    input_type: Annotated[str, json_schema(enum=list(_ROLES))] | None = None
     truncation: bool | None = None
     output_dimension: AtLeastOne | None = None
-    output_dtype: Annotated[str, documented(enum=list(_DTYPES))] | None = None
-    encoding_format: Annotated[str, documented(enum=list(_ENCODINGS))] | None = None
-    truncate: Annotated[str, documented(enum=[said for said in _TRUNCATE if said])] | bool | None = None
+    output_dtype: Annotated[str, json_schema(enum=list(_DTYPES))] | None = None
+    encoding_format: Annotated[str, json_schema(enum=list(_ENCODINGS))] | None = None
+    truncate: Annotated[str, json_schema(enum=[said for said in _TRUNCATE if said])] | bool | None = None
     dimensions: AtLeastOne | None = None
 
 
@@ -65,7 +65,7 @@ class VoyageEmbedding(Struct, kw_only=True):
 
     object: str = "embedding"
     embedding: Annotated[
-        msgspec.Raw, documented(anyOf=[NUMBERS, {**BASE64, "description": "the numbers' bytes, little-endian"}])
+        msgspec.Raw, json_schema(anyOf=[NUMBERS, {**BASE64, "description": "the numbers' bytes, little-endian"}])
     ]
     index: int
 
@@ -86,9 +86,9 @@ class VoyageEmbeddingsReply(Struct, kw_only=True):
     usage: VoyageUsage
 
 
-DESCRIBED = Described(
+DESCRIBED = RouteDocs(
     summary="Vectors of queries or documents, as floats, bytes or bits",
-    body=needing(VoyageEmbeddingsRequest, model=NOT_EMPTY),
+    body=requires(VoyageEmbeddingsRequest, model=NOT_EMPTY),
     reply=VoyageEmbeddingsReply,
     example={"model": "voyage-3.5", "input_type": "query", "input": ["Where is the cat?"], "output_dtype": "int8"},
     reply_example={
@@ -101,7 +101,7 @@ DESCRIBED = Described(
 _decoder = msgspec.json.Decoder(VoyageEmbeddingsRequest)
 
 
-@post("/voyage/v1/embeddings", status_code=200, opt={"described": DESCRIBED})
+@post("/voyage/v1/embeddings", status_code=200, opt={"docs": DESCRIBED})
 async def create(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await _answer(request)
 
@@ -116,13 +116,15 @@ async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[byte
     dtype = cast("Dtype", checked("output_dtype", body.output_dtype, _DTYPES) or "float")
     encoding = cast("Encoding", checked("encoding_format", body.encoding_format, _ENCODINGS) or "float")
     job = _job(body)
-    done = await while_connected(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job))
 
     def reply(rendered: list[msgspec.Raw]) -> VoyageEmbeddingsReply:
         return _reply(done, rendered, shared=shared)
 
     encoded = await render_dtype(done, dtype, encoding, reply)
-    return encoded_response(encoded, headers=report(request, done.model, len(job.inputs), done.usage, done.timings))
+    return encoded_response(
+        encoded, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
+    )
 
 
 def _job(body: VoyageEmbeddingsRequest) -> EmbedJob:

@@ -10,9 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.base import json_response, report, service_of
-from nearfar.dialects.kit.description import NOT_EMPTY, AtLeastOne, Described, NotBlank, NotEmpty, documented, needing
-from nearfar.dialects.kit.request import read_request, while_connected
+from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.dialects.voyage.arguments import named
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class VoyageRerankRequest(Struct, kw_only=True):
 
     model: str | None = None
     query: NotBlank
-    documents: Annotated[list[NotEmpty], documented(minItems=1, maxItems=_MAX_DOCUMENTS)]
+    documents: Annotated[list[NotEmpty], json_schema(minItems=1, maxItems=_MAX_DOCUMENTS)]
     top_k: AtLeastOne | None = None
     return_documents: bool | None = None
     truncation: bool | None = None
@@ -59,9 +59,9 @@ class VoyageRerankReply(Struct, kw_only=True):
     usage: VoyageRerankUsage
 
 
-DESCRIBED = Described(
+DESCRIBED = RouteDocs(
     summary="Documents sorted by how well they answer a query",
-    body=needing(VoyageRerankRequest, model=NOT_EMPTY),
+    body=requires(VoyageRerankRequest, model=NOT_EMPTY),
     reply=VoyageRerankReply,
     example={
         "model": "rerank-2.5",
@@ -80,7 +80,7 @@ DESCRIBED = Described(
 _decoder = msgspec.json.Decoder(VoyageRerankRequest)
 
 
-@post("/voyage/v1/rerank", status_code=200, opt={"described": DESCRIBED})
+@post("/voyage/v1/rerank", status_code=200, opt={"docs": DESCRIBED})
 async def create(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await _answer(request)
 
@@ -93,11 +93,11 @@ async def answer_shared(request: AnyRequest) -> Response[bytes]:
 async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job = _job(body)
-    done = await while_connected(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job))
     reply = _reply(done, job.documents if body.return_documents else None)
     if shared:
         reply.results = reply.data
-    return json_response(reply, headers=report(request, done.model, len(job.documents), done.usage, done.timings))
+    return json_response(reply, headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings))
 
 
 def _job(body: VoyageRerankRequest) -> RankJob:

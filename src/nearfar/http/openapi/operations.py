@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.description import Described
+from nearfar.dialects.kit.route_docs import RouteDocs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ class Told(Struct, frozen=True, kw_only=True):
     path: str
     method: str
     public: bool
-    about: Described
+    about: RouteDocs
     docstring: str
     fields: tuple[str, ...] = ()
 
 
 def told_by(dialects: Sequence[Dialect]) -> Iterator[Told]:
-    """List every operation. Raises KeyError for a handler that isn't described."""
+    """List every operation. Raises KeyError for a handler without route docs."""
     for dialect in dialects:
         for handler in dialect.handlers:
             opt = handler.opt
@@ -41,17 +41,17 @@ def told_by(dialects: Sequence[Dialect]) -> Iterator[Told]:
                         path=_PARAMETER.sub(r"{\1}", path),
                         method=method.lower(),
                         public=bool(opt.get("public")),
-                        about=opt["described"],
+                        about=opt["docs"],
                         docstring=prose(handler.fn.__doc__),
                     )
         for route in dialect.shared:
-            docstring = prose(route.answer.__doc__)
+            docstring = prose(route.handler.__doc__)
             yield Told(
                 dialect=dialect,
                 path=route.path,
                 method="post",
                 public=False,
-                about=route.described,
+                about=route.docs,
                 docstring=docstring,
                 fields=route.fields,
             )

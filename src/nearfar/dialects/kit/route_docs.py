@@ -1,7 +1,7 @@
 """What the OpenAPI document says of a route: the types of its bodies, and an example of each.
 
 Types are msgspec's. What a dialect enforces by itself, to refuse it in its vendor's words, msgspec must not enforce:
-``documented`` tells readers of it and no decoder.
+``json_schema`` tells readers of it and no decoder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import NearfarError
 
 
-class Described(Struct, frozen=True, kw_only=True):
+class RouteDocs(Struct, frozen=True, kw_only=True):
     """One route, for whoever reads about it.
 
     ``body`` and ``reply`` are types that msgspec can make a schema of; None for no body, and for an answer that isn't
@@ -39,32 +39,32 @@ class Described(Struct, frozen=True, kw_only=True):
     counts: bool = True
     raises: tuple[type[NearfarError], ...] | None = None
 
-    def __deepcopy__(self, _: object) -> Described:
+    def __deepcopy__(self, _: object) -> RouteDocs:
         """Litestar copies handlers deeply, and types with msgspec's Meta can't be copied."""
         return self
 
 
-def described(summary: str, **about: Any) -> dict[str, Any]:
+def route_docs(summary: str, **about: Any) -> dict[str, Any]:
     """Give what goes into a handler's ``opt``."""
-    return {"described": Described(summary=summary, **about)}
+    return {"docs": RouteDocs(summary=summary, **about)}
 
 
-def documented(**keywords: Any) -> Meta:
+def json_schema(**keywords: Any) -> Meta:
     """Add keywords to a type's schema, and nothing to what its decoder takes."""
     return Meta(extra_json_schema=keywords)
 
 
-def needing(kind: Any, **properties: dict[str, Any]) -> Any:
+def requires(kind: Any, **properties: dict[str, Any]) -> Any:
     """Say that a body must have these fields, of these schemas, though its decoder lets them be left out."""
-    return Annotated[kind, documented(required=list(properties), properties=properties)]
+    return Annotated[kind, json_schema(required=list(properties), properties=properties)]
 
 
-def needing_any(kind: Any, *choices: dict[str, dict[str, Any]]) -> Any:
+def requires_any(kind: Any, *choices: dict[str, dict[str, Any]]) -> Any:
     """Say that a body must have all fields of at least one of these choices."""
-    return Annotated[kind, documented(anyOf=[{"required": list(one), "properties": one} for one in choices])]
+    return Annotated[kind, json_schema(anyOf=[{"required": list(one), "properties": one} for one in choices])]
 
 
-def each(*kinds: dict[str, Any]) -> dict[str, Any]:
+def each_item(*kinds: dict[str, Any]) -> dict[str, Any]:
     """Say that each item of a list is of one of these schemas as well: what stands at a struct in a union is lost."""
     return {"allOf": [{"items": {"anyOf": list(kinds)}}]}
 
@@ -75,10 +75,10 @@ NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 BASE64: dict[str, Any] = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian"}
 
 # Parts of answers that are JSON already.
-Numbers = Annotated[msgspec.Raw, documented(**NUMBERS)]
-RowsOfNumbers = Annotated[msgspec.Raw, documented(type="array", items=NUMBERS)]
-NumbersOrBase64 = Annotated[msgspec.Raw, documented(anyOf=[NUMBERS, BASE64])]
+Numbers = Annotated[msgspec.Raw, json_schema(**NUMBERS)]
+RowsOfNumbers = Annotated[msgspec.Raw, json_schema(type="array", items=NUMBERS)]
+NumbersOrBase64 = Annotated[msgspec.Raw, json_schema(anyOf=[NUMBERS, BASE64])]
 
-NotEmpty = Annotated[str, documented(minLength=1)]
-NotBlank = Annotated[str, documented(pattern=r"\S")]
-AtLeastOne = Annotated[int, documented(minimum=1)]
+NotEmpty = Annotated[str, json_schema(minLength=1)]
+NotBlank = Annotated[str, json_schema(pattern=r"\S")]
+AtLeastOne = Annotated[int, json_schema(minimum=1)]
