@@ -12,7 +12,7 @@ from nearfar.http.openapi import Documentation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DOCUMENT: dict[str, Any] = Documentation(installed_dialects(), asks_for_key=True).content
+DOCUMENT: dict[str, Any] = Documentation(installed_dialects(), requires_key=True).content
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 
 

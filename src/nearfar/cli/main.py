@@ -171,7 +171,7 @@ def keys() -> None:
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(ALL_SCOPES), help="[default: embed, rerank]")
 def new_key(name: str, scopes: tuple[str, ...]) -> None:
     """Make a key called NAME: the key itself goes to the terminal, once, and its entry for the file after it."""
-    from nearfar.http.keys import make_key
+    from nearfar.http.auth import make_key
 
     key, entry = make_key(name, scopes)
     click.echo(f"# the key, shown this once: {key}", err=True)

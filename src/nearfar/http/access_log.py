@@ -56,7 +56,7 @@ class Access:
         if self._tracing:
             self._tracing.answered(scope, record)
         trace_id, trace = _trace(scope)
-        last = [(b"connection", b"close")] if self._drain.is_leaving and scope["http_version"].startswith("1") else []
+        last = [(b"connection", b"close")] if self._drain.is_draining and scope["http_version"].startswith("1") else []
         message["headers"] = [*message["headers"], (b"x-request-id", said.encode()), *trace, *last]
         _log.info("request", extra={"fields": _fields(scope, record, said, trace_id)})
 

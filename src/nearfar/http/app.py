@@ -14,10 +14,9 @@ from nearfar.core.errors import RequestError
 from nearfar.dialects.kit.base import dialect_for_path, installed_dialects
 from nearfar.dialects.kit.shared_routes import shared_router
 from nearfar.http.access_log import Access, Clock
-from nearfar.http.auth import KeyGuard
+from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
-from nearfar.http.keys import KeyRing
 from nearfar.http.openapi import Documentation
 from nearfar.http.tracing import Tracing
 from nearfar.serving.registry.fleet import Fleet
@@ -62,7 +61,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_path)
     guard = KeyGuard(ring) if ring else None
-    hosts = host_guard(settings, asks_for_key=guard is not None)
+    hosts = host_guard(settings, requires_key=guard is not None)
     checks = [check for check in (hosts, guard) if check]
     app = Litestar(
         route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
@@ -79,7 +78,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
     app.state.started = time.monotonic()
-    app.state.documentation = Documentation(dialects, asks_for_key=guard is not None)
+    app.state.documentation = Documentation(dialects, requires_key=guard is not None)
     return app
 
 

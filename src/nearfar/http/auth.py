@@ -1,40 +1,168 @@
-"""The door: everything asks for an API key but routes marked ``public``. Whose it was goes along with the request."""
+"""API keys: the file of them, which may change while the server runs, and the check of a request's key.
+
+Only keys' SHA-256 hashes are stored.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+import tomllib
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from litestar.middleware import ASGIMiddleware
+from msgspec import Meta, Struct
 
-from nearfar.core.caller import Caller
-from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing
+from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit, Scope
+from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from nearfar.http.keys import KeyRing
+    from litestar.types import ASGIApp, Receive, Send
+    from litestar.types import Scope as AsgiScope
+
+_CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
+_log = logging.getLogger(__name__)
+
+
+class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[keys]]`` table of the file.
+
+    Keys must be long and random, as ``nearfar keys new`` makes them: a plain hash doesn't protect a key that can be
+    guessed.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[\w.-]{1,64}$")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("embed", "rerank")
+    max_concurrent: Annotated[int, Meta(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
+
+
+class _KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
+    keys: Annotated[tuple[KeyEntry, ...], Meta(min_length=1)]
+
+
+class ApiKey:
+    """A known key, with what its callers have used of its limits."""
+
+    def __init__(self, entry: KeyEntry) -> None:
+        self.entry = entry
+        self.digest = bytes.fromhex(entry.sha256)
+        self.rate_limit = RateLimit(entry.max_concurrent, entry.tokens_per_minute)
+
+
+class KeyRing:
+    """All known keys: ``api_key``, with every scope, and those of ``file``.
+
+    The file is read again after a change. If it is invalid then, the keys stay as they are and the error is logged.
+    """
+
+    def __init__(self, api_key: str | None, file: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._single = [ApiKey(KeyEntry(name="default", sha256=_sha256(api_key), scopes=ALL_SCOPES))] if api_key else []
+        self._file = file
+        self._clock = clock
+        self._checked_at = clock()
+        self._stamp = _stamp(file) if file else None
+        self._keys = [*self._single, *(ApiKey(entry) for entry in read_keys(file))] if file else self._single
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def find(self, presented: bytes) -> ApiKey | None:
+        """Return the key, or None. Compares with every key, so that the time taken doesn't depend on which matches."""
+        self._reload_if_changed()
+        digest = hashlib.sha256(presented).digest()
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    def _reload_if_changed(self) -> None:
+        now = self._clock()
+        if self._file is None or now - self._checked_at < _CHECK_EVERY_S:
+            return
+        self._checked_at = now
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            entries = read_keys(self._file)
+        except SettingsError as error:
+            _log.error("API keys not reloaded, keeping the current ones: %s", error)
+            return
+        known = {key.entry: key for key in self._keys}  # an unchanged entry keeps its limits' counters
+        self._keys = [*self._single, *(known.get(entry) or ApiKey(entry) for entry in entries)]
+        _log.info("%d API keys loaded from %s", len(entries), self._file)
 
 
 class KeyGuard(ASGIMiddleware):
-    """Lets a request through that carries one of the keys as ``Authorization: Bearer KEY``."""
+    """Requires one of the keys as ``Authorization: Bearer KEY``, except on routes marked ``public``."""
 
     exclude_opt_key = "public"
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on. Raises ApiKeyMissing or ApiKeyInvalid."""
+    async def handle(self, scope: AsgiScope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Check the request and pass it on. Raises ApiKeyMissing or ApiKeyInvalid."""
         self.check(scope)
         await next_app(scope, receive, send)
 
-    def check(self, scope: Scope) -> None:
-        """Raise ApiKeyMissing or ApiKeyInvalid unless the request carries a key; note whose it is."""
+    def check(self, scope: AsgiScope) -> None:
+        """Store the key's caller in the request's state. Raises ApiKeyMissing or ApiKeyInvalid."""
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, presented = header.strip().partition(b" ")
         if scheme.lower() != b"bearer" or not presented.strip():
             raise ApiKeyMissing("no API key; send it as: Authorization: Bearer KEY")
         key = self._ring.find(presented.strip())
         if key is None:
-            raise ApiKeyInvalid("the API key is none of those that this server was given")
+            raise ApiKeyInvalid("the API key is not one of this server's keys")
         scope["state"]["caller"] = Caller(name=key.entry.name, scopes=key.entry.scopes, rate_limit=key.rate_limit)
+
+
+def read_keys(file: Path) -> tuple[KeyEntry, ...]:
+    """Read a file of keys. Raises SettingsError if it is unreadable or invalid, or if two keys have one name."""
+    try:
+        keys = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _KeysFile).keys
+    except OSError as error:
+        raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{file}: {error}") from error
+    names = [entry.name for entry in keys]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise SettingsError(f"{file}: two keys are named {repeated!r}")
+    return keys
+
+
+def make_key(name: str, scopes: Sequence[str] = ()) -> tuple[str, str]:
+    """Generate a key of 256 random bits. Returns it and its entry for the file, which contains only the hash."""
+    key = f"nf-{secrets.token_urlsafe(32)}"
+    lines = ["[[keys]]", f'name = "{name}"', f'sha256 = "{_sha256(key)}"']
+    if scopes:
+        lines.append(f"scopes = {msgspec.json.encode(scopes).decode()}")
+    return key, "\n".join(lines)
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Return what changes with the file, or None if there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size

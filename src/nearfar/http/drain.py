@@ -1,4 +1,4 @@
-"""Going without losing a request: those in flight finish, within a deadline. New ones are refused, or are the last."""
+"""Graceful shutdown: requests in flight finish within a timeout; new ones are refused, or end their connection."""
 
 from __future__ import annotations
 
@@ -16,54 +16,55 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp, Receive, Scope, Send
 
-_TELL_S = 3.0  # between two words of what is still in flight
+_PROGRESS_EVERY_S = 3.0
 
 
 class Drain(ASGIMiddleware):
-    """Counts the requests in flight, and refuses new ones once ``begin`` was called. One for the whole server.
-
-    ``is_leaving`` is set when no answer should be followed by another on its connection.
-    """
+    """Counts the requests in flight and refuses new ones after ``begin``. One for the whole server."""
 
     exclude_opt_key = "public"
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.is_leaving = False
-        self._is_followed = False
+        self.is_draining = False  # every answer then ends its connection
+        self._has_successor = False
         self._empty = asyncio.Event()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on. Raises ShuttingDown on the way down."""
-        self.refuse()
+        """Count the request and pass it on. Raises ShuttingDown during a shutdown."""
+        self.refuse_if_draining()
         self.in_flight += 1
         try:
             await next_app(scope, receive, send)
         finally:
             self.in_flight -= 1
-            if self.is_leaving and not self.in_flight:
+            if self.is_draining and not self.in_flight:
                 self._empty.set()
 
-    def refuse(self) -> None:
-        """Raise ShuttingDown when the server is on its way down."""
-        if self.is_leaving and not self._is_followed:
+    def refuse_if_draining(self) -> None:
+        """Raise ShuttingDown during a shutdown."""
+        if self.is_draining and not self._has_successor:
             raise ShuttingDown("the server is shutting down; try again shortly", retry_after_s=1)
 
     def hand_over(self) -> None:
-        """Answer whatever comes still, and refuse nothing: another server takes who asks anew."""
-        self.is_leaving = self._is_followed = True
+        """Close connections after their next answer, and refuse nothing: another worker accepts new connections."""
+        self.is_draining = self._has_successor = True
 
     async def begin(
-        self, deadline_s: float, tell: Callable[[int, float], None] = lambda *_: None, *, every_s: float = _TELL_S
+        self,
+        timeout_s: float,
+        on_progress: Callable[[int, float], None] = lambda *_: None,
+        *,
+        progress_every_s: float = _PROGRESS_EVERY_S,
     ) -> int:
-        """Refuse new requests and wait for those in flight; give the number still there at the deadline.
+        """Refuse new requests and wait for those in flight. Returns how many remain at the timeout.
 
-        ``tell`` hears how many there are and how many seconds they have left, at first and then every so often.
+        ``on_progress`` is called at once and then periodically, with the requests in flight and the seconds left.
         """
-        self.is_leaving = True
-        deadline = time.monotonic() + deadline_s
+        self.is_draining = True
+        deadline = time.monotonic() + timeout_s
         while self.in_flight and (left_s := deadline - time.monotonic()) > 0:
-            tell(self.in_flight, left_s)
+            on_progress(self.in_flight, left_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), min(every_s, left_s))
+                await asyncio.wait_for(self._empty.wait(), min(progress_every_s, left_s))
         return self.in_flight

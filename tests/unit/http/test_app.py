@@ -263,7 +263,9 @@ async def test_a_drain_tells_again_and_again_how_many_are_in_flight_until_none_i
         engine.gate.clear()
         slow = [asyncio.create_task(client.post(OPENAI, json=embed("slow"))) for _ in range(2)]
         await until(lambda: len(engine.batches) == 2)  # the probe, then ours
-        draining = asyncio.create_task(app.state.drain.begin(600, lambda *said: told.append(said), every_s=0.01))
+        draining = asyncio.create_task(
+            app.state.drain.begin(600, lambda *said: told.append(said), progress_every_s=0.01)
+        )
         await until(lambda: len(told) == 3)
         engine.gate.set()
         lost, *_ = await asyncio.gather(draining, *slow)

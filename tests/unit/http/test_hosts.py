@@ -104,7 +104,7 @@ async def test_the_refusal_has_the_shape_of_whoever_was_asked_and_the_way_out(
     health = await faked.get("/health/live", headers={"host": "evil.example"})
 
     assert 403 == answer.status_code
-    assert "'evil.example' is no name of this server; add it to allowed_hosts" in answer.text
+    assert "'evil.example' is not a name of this server; add it to allowed_hosts" in answer.text
     assert 200 == health.status_code
 
 

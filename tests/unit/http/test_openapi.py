@@ -18,7 +18,7 @@ from small_models import write_colbert, write_splade
 from nearfar import ModelSettings, Settings
 from nearfar.dialects.kit.base import installed_dialects
 from nearfar.dialects.kit.error_responses import WireError, all_errors
-from nearfar.http.openapi.page import page
+from nearfar.http.openapi.page import render_page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -203,21 +203,21 @@ def test_whatever_the_document_says_is_text_on_the_page() -> None:
     evil = "<script>alert(1)</script>"
     document = {**DOCUMENT, "info": {**DOCUMENT["info"], "description": evil}}
 
-    shown = page(document, f"http://h/{evil}")
+    shown = render_page(document, f"http://h/{evil}")
 
     assert "<script" not in shown
     assert shown.count("&lt;script&gt;alert(1)") > 1
 
 
 def test_two_types_of_one_name_are_not_taken_for_each_other() -> None:
-    from nearfar.http.openapi.schemas import Schemas
+    from nearfar.http.openapi.operations import Schemas
 
     one = msgspec.defstruct("Same", [("a", int)])
     other = msgspec.defstruct("Same", [("b", int)])
     schemas = Schemas()
     schemas.of(one, DIALECTS["native"])
 
-    with pytest.raises(ValueError, match="two types called Same"):
+    with pytest.raises(ValueError, match="two types named Same"):
         schemas.of(other, DIALECTS["native"])
 
 

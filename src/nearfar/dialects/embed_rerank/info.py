@@ -50,7 +50,7 @@ async def rerank_info(request: Request[Any, Any, Any]) -> Response[bytes]:
 @route("/v1/health", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 under the conditions of /health/ready."""
-    request.app.state.drain.refuse()
+    request.app.state.drain.refuse_if_draining()
     fleet_of(request).refuse_unready()
     info = next((info for info in fleet_of(request).infos() if "embed" in info.tasks), None)
     reply = HealthReply(

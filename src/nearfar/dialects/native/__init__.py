@@ -63,7 +63,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     And 503 again when a model's worker has died, or when one that was asked has given no answer for a while. One that
     was closed, or has never been asked for, changes nothing. It costs nothing: a model only runs for it while failing.
     """
-    request.app.state.drain.refuse()
+    request.app.state.drain.refuse_if_draining()
     fleet_of(request).refuse_unready()
     return json_response(Health("ready"))
 

@@ -23,7 +23,7 @@ _NAME = "nearfar"
 @route(["/health", "/ping"], http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 under the conditions of /health/ready, and tell who is at work."""
-    request.app.state.drain.refuse()
+    request.app.state.drain.refuse_if_draining()
     fleet_of(request).refuse_unready()
     return json_response(_health(request))
 

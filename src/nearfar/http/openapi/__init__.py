@@ -1,7 +1,7 @@
-"""What the server tells of its own routes: an OpenAPI document, and the same as a page.
+"""The server's OpenAPI document, as JSON and as an HTML page.
 
-Litestar makes such documents from handlers' signatures; here bodies are decoded by hand, paths are shared by several
-dialects, and errors differ by dialect, so that nearly all of it would have to be said to Litestar as well.
+Litestar can build such documents from handlers' signatures. It isn't used for that: here bodies are decoded by hand,
+several dialects share paths, and errors differ by dialect.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nearfar.http.openapi.document import document
-from nearfar.http.openapi.page import POLICY, page
+from nearfar.http.openapi.document import build_document
+from nearfar.http.openapi.page import POLICY, render_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 class Documentation:
-    """The document of one server. It is built when it is first asked for, and kept."""
+    """The document of one server, built at its first use."""
 
     policy = POLICY
 
-    def __init__(self, dialects: Sequence[Dialect], *, asks_for_key: bool) -> None:
+    def __init__(self, dialects: Sequence[Dialect], *, requires_key: bool) -> None:
         self._dialects = dialects
-        self._asks_for_key = asks_for_key
+        self._requires_key = requires_key
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """Give the document."""
-        return document(self._dialects, asks_for_key=self._asks_for_key)
+        """Return the document."""
+        return build_document(self._dialects, requires_key=self._requires_key)
 
     def json(self) -> bytes:
-        """Give it as JSON."""
+        """Return the document as JSON."""
         return msgspec.json.encode(self.content)
 
     def page(self, base_url: str) -> str:
-        """Give it as HTML; the calls that it shows go to ``base_url``."""
-        return page(self.content, base_url)
+        """Return the document as HTML, with example calls to ``base_url``."""
+        return render_page(self.content, base_url)

@@ -1,4 +1,4 @@
-"""Operations → one OpenAPI 3.1 document: parameters, bodies, answers, and what comes instead of them."""
+"""Operations → one OpenAPI 3.1 document: parameters, bodies, answers and errors."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.core import errors
 from nearfar.dialects.kit.error_responses import all_errors, error_row
-from nearfar.http.openapi.operations import prose, told_by
-from nearfar.http.openapi.schemas import Schemas, any_of
+from nearfar.http.openapi.operations import Schemas, any_of, list_operations, to_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nearfar.dialects.kit.base import Dialect
-    from nearfar.http.openapi.operations import Told
+    from nearfar.http.openapi.operations import Operation
 
     Json = dict[str, Any]
 
-_KEYS = (errors.ApiKeyMissing, errors.ApiKeyInvalid)
-# What no operation answers: the roots of the tree, a path or a method that isn't there, a caller who is gone, and a
-# stranger's web page.
-_NEVER = (
+_KEY_ERRORS = (errors.ApiKeyMissing, errors.ApiKeyInvalid)
+# Errors that no operation documents: base classes, a wrong path or method, and callers that don't read the document.
+_UNDOCUMENTED = (
     errors.RequestError,
     errors.ServingError,
     errors.PathNotFound,
@@ -31,45 +29,44 @@ _NEVER = (
     errors.HostNotAllowed,
 )
 _WITHOUT_A_BODY = (errors.ModelNotReady, errors.ShuttingDown, errors.InternalError)
-_CUT = "x-nearfar-truncated-tokens"
-_LATER = {"429", "503", "504"}
+_TRUNCATED = "x-nearfar-truncated-tokens"
+_WITH_RETRY_AFTER = {"429", "503", "504"}
 _HEADERS: Mapping[str, Json] = {
     "x-request-id": {
-        "description": "The request's id: the caller's own where it sent a plain one. The log has it.",
+        "description": "The request's id, as in the log: the caller's own if it was a plain token.",
         "required": True,
         "schema": {"type": "string"},
     },
-    _CUT: {
-        "description": "How many tokens were cut off over-long texts, at least.",
+    _TRUNCATED: {
+        "description": "The number of tokens that were truncated; of very long texts, the least it can be.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     },
     "retry-after": {
-        "description": "Seconds after which to try again.",
+        "description": "Seconds to wait before a retry.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "retry-after-ms": {
-        "description": "The same in milliseconds, where it is no whole number of seconds.",
+        "description": "The same in milliseconds, if it isn't a whole number of seconds.",
         "schema": {"type": "integer", "minimum": 1},
     },
 }
 _ABOUT = (
-    "Embeddings, reranking, classification and tokens by models on one's own machine, in the protocols of several "
-    "vendors. Requests and errors have the shape of the vendor whose path is called; where several have the same "
-    "path, the body's fields tell whose request it is. A field that isn't named is ignored unless its schema says "
-    "otherwise, and null means the same as absent."
+    "Embeddings, reranking, classification and tokenization by models on your own machine, in the protocols of several "
+    "vendors. Requests and errors have the shape of the vendor that the path belongs to. On a path of several vendors "
+    "the body's fields decide. Unknown fields are ignored unless the schema forbids them; null means absent."
 )
 
 
-def document(dialects: Sequence[Dialect], *, asks_for_key: bool) -> Json:
-    """Build the document of a server that speaks these dialects, and asks for a key or doesn't."""
+def build_document(dialects: Sequence[Dialect], *, requires_key: bool) -> Json:
+    """Build the document of a server with these dialects, which requires an API key or doesn't."""
     schemas = Schemas()
-    shared: dict[tuple[str, str], list[Told]] = {}
-    for told in told_by(dialects):
-        shared.setdefault((told.path, told.method), []).append(told)
+    by_route: dict[tuple[str, str], list[Operation]] = {}
+    for operation in list_operations(dialects):
+        by_route.setdefault((operation.path, operation.method), []).append(operation)
     paths: Json = {}
-    for (path, method), claims in sorted(shared.items()):
-        paths.setdefault(path, {})[method] = _operation(claims, schemas, asks_for_key=asks_for_key)
+    for (path, method), sharing in sorted(by_route.items()):
+        paths.setdefault(path, {})[method] = _describe(sharing, schemas, requires_key=requires_key)
     bearer: Json = {"bearer": []}
     return {
         "openapi": "3.1.0",
@@ -80,7 +77,7 @@ def document(dialects: Sequence[Dialect], *, asks_for_key: bool) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [bearer] if asks_for_key else [{}, bearer],
+        "security": [bearer] if requires_key else [{}, bearer],
         "tags": [{"name": dialect.name, "description": dialect.about} for dialect in dialects],
         "paths": paths,
         "components": {
@@ -91,115 +88,113 @@ def document(dialects: Sequence[Dialect], *, asks_for_key: bool) -> Json:
     }
 
 
-def _operation(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) -> Json:
-    first = claims[0]
-    descriptions = [told.docstring for told in claims if told.docstring]
-    operation: Json = {
+def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: bool) -> Json:
+    """Return the OpenAPI operation of one path and method, which several dialects may share."""
+    first = sharing[0]
+    descriptions = [operation.docstring for operation in sharing if operation.docstring]
+    described: Json = {
         "operationId": "_".join([first.method, *re.findall(r"\w+", first.path)]),
-        "tags": [told.dialect.name for told in claims],
+        "tags": [operation.dialect.name for operation in sharing],
         "summary": first.about.summary,
         **({"description": "\n\n".join(dict.fromkeys(descriptions))} if descriptions else {}),
         **({"parameters": parameters} if (parameters := _parameters(first)) else {}),
     }
-    if any(told.about.body for told in claims):
-        bodies = [_body(told, claims, schemas) for told in claims]
-        content = {"schema": any_of(bodies), "examples": _examples(claims, "request")}
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    operation["responses"] = {"200": _answer(claims, schemas), **_refusals(claims, schemas, asks_for_key=asks_for_key)}
-    return operation | ({"security": []} if first.public else {})
+    if any(operation.about.body for operation in sharing):
+        bodies = [_body(operation, sharing, schemas) for operation in sharing]
+        content = {"schema": any_of(bodies), "examples": _examples(sharing, "request")}
+        described["requestBody"] = {"required": True, "content": {"application/json": content}}
+    failures = _failures(sharing, schemas, requires_key=requires_key)
+    described["responses"] = {"200": _answer(sharing, schemas), **failures}
+    return described | ({"security": []} if first.public else {})
 
 
-def _body(told: Told, claims: Sequence[Told], schemas: Schemas) -> Json:
-    """Give the schema of a body: on a shared path, of one that is this dialect's by its fields."""
-    schema = schemas.of(told.about.body, told.dialect)
-    if len(claims) == 1 or not told.fields:
+def _body(operation: Operation, sharing: Sequence[Operation], schemas: Schemas) -> Json:
+    """Return the schema of a body; on a shared path it requires one of the dialect's own fields."""
+    schema = schemas.of(operation.about.body, operation.dialect)
+    if len(sharing) == 1 or not operation.fields:
         return schema
-    return {"allOf": [schema, {"anyOf": [{"required": [field]} for field in told.fields]}]}
+    return {"allOf": [schema, {"anyOf": [{"required": [field]} for field in operation.fields]}]}
 
 
-def _parameters(told: Told) -> list[Json]:
+def _parameters(operation: Operation) -> list[Json]:
+    about = operation.about
     in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": told.about.path[name]}
-        for name in re.findall(r"\{(\w+)\}", told.path)
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": about.path[name]}
+        for name in re.findall(r"\{(\w+)\}", operation.path)
     ]
-    return in_path + [{"name": name, "in": "query", "schema": schema} for name, schema in told.about.query.items()]
+    return in_path + [{"name": name, "in": "query", "schema": schema} for name, schema in about.query.items()]
 
 
-def _answer(claims: Sequence[Told], schemas: Schemas) -> Json:
-    first = claims[0].about
-    names = ["x-request-id", *([_CUT] if all(told.about.body and told.about.counts for told in claims) else [])]
-    answer: Json = {"description": first.summary, "headers": {**_named_headers(names), **_own_headers(claims)}}
-    if claims[0].method != "head":
-        replies = [schemas.of(told.about.reply, told.dialect) for told in claims if told.about.reply]
-        examples = _examples(claims, "reply")
+def _answer(sharing: Sequence[Operation], schemas: Schemas) -> Json:
+    first = sharing[0].about
+    counts_tokens = all(operation.about.body and operation.about.counts for operation in sharing)
+    headers = _header_references(["x-request-id", *([_TRUNCATED] if counts_tokens else [])])
+    answer: Json = {"description": first.summary, "headers": {**headers, **_own_headers(sharing)}}
+    if sharing[0].method != "head":
+        replies = [schemas.of(one.about.reply, one.dialect) for one in sharing if one.about.reply]
+        examples = _examples(sharing, "reply")
         content = {"schema": any_of(replies) if replies else {"type": "string"}}
         answer["content"] = {first.media_type: content | ({"examples": examples} if examples else {})}
     return answer
 
 
-def _own_headers(claims: Sequence[Told]) -> Json:
-    """Give what a dialect's answers have beside the usual; required unless another that shares the path lacks it."""
-    named = {name: text for told in claims for name, text in told.about.headers.items()}
+def _own_headers(sharing: Sequence[Operation]) -> Json:
+    """Return the dialects' additional headers; those that all dialects of the path send are required."""
+    texts = {name: text for operation in sharing for name, text in operation.about.headers.items()}
     return {
         name: {
             "description": text,
-            "required": all(name in told.about.headers for told in claims),
+            "required": all(name in operation.about.headers for operation in sharing),
             "schema": {"type": "string"},
         }
-        for name, text in named.items()
+        for name, text in texts.items()
     }
 
 
-def _refusals(claims: Sequence[Told], schemas: Schemas, *, asks_for_key: bool) -> Json:
-    """Give what may come instead of an answer, by status: why, and the shape of whichever dialect was asked."""
+def _failures(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: bool) -> Json:
+    """Return the error responses by status: the reasons, and the shapes of all dialects concerned."""
     reasons: dict[str, list[tuple[str, Dialect]]] = {}
-    for told in claims:
-        for kind in _raised(told, asks_for_key=asks_for_key):
+    for operation in sharing:
+        for kind in _errors_of(operation, requires_key=requires_key):
             reason = re.split(r"\.|;", kind.__doc__ or "")[0] + "."
-            reasons.setdefault(str(error_row(kind, told.dialect.errors).status), []).append((reason, told.dialect))
-    has_body = claims[0].method != "head"
-    return {
-        status: {
-            "description": prose(" ".join(dict.fromkeys(reason for reason, _ in found))),
-            "headers": _named_headers(
-                ["x-request-id", *(["retry-after", "retry-after-ms"] if status in _LATER else [])]
-            ),
-            **({"content": _fault([dialect for _, dialect in found], schemas)} if has_body else {}),
+            status = str(error_row(kind, operation.dialect.errors).status)
+            reasons.setdefault(status, []).append((reason, operation.dialect))
+    failures: Json = {}
+    for status, found in sorted(reasons.items()):
+        headers = ["x-request-id", *(["retry-after", "retry-after-ms"] if status in _WITH_RETRY_AFTER else [])]
+        failures[status] = {
+            "description": to_markdown(" ".join(dict.fromkeys(reason for reason, _ in found))),
+            "headers": _header_references(headers),
         }
-        for status, found in sorted(reasons.items())
-    }
+        if sharing[0].method != "head":
+            shape = any_of([schemas.of_errors(dialect) for _, dialect in found])
+            failures[status]["content"] = {"application/json": {"schema": shape}}
+    return failures
 
 
-def _raised(told: Told, *, asks_for_key: bool) -> list[type[errors.NearfarError]]:
-    """List what may go wrong in an operation."""
-    keys = _KEYS if asks_for_key and not told.public else ()
-    if told.about.raises is not None:
-        return [*keys, *told.about.raises]
-    if told.about.body is None:
-        asked = [
-            *([errors.ModelNotFound] if told.about.path else []),
-            *([errors.InputError] if told.about.query else []),
-        ]
-        return [*keys, *asked, *_WITHOUT_A_BODY]
-    return [kind for kind in all_errors() if kind not in (*_NEVER, *_KEYS) or kind in keys]
+def _errors_of(operation: Operation, *, requires_key: bool) -> list[type[errors.NearfarError]]:
+    about = operation.about
+    for_key = _KEY_ERRORS if requires_key and not operation.public else ()
+    if about.raises is not None:
+        return [*for_key, *about.raises]
+    if about.body is None:
+        for_path = [errors.ModelNotFound] if about.path else []
+        for_query = [errors.InputError] if about.query else []
+        return [*for_key, *for_path, *for_query, *_WITHOUT_A_BODY]
+    return [kind for kind in all_errors() if kind not in (*_UNDOCUMENTED, *_KEY_ERRORS) or kind in for_key]
 
 
-def _fault(dialects: Sequence[Dialect], schemas: Schemas) -> Json:
-    shapes = [schemas.of_errors(dialect) for dialect in dialects]
-    return {"application/json": {"schema": any_of(shapes)}}
-
-
-def _examples(claims: Sequence[Told], which: str) -> Json:
-    """Name the examples, by their dialect where a path has several."""
+def _examples(sharing: Sequence[Operation], which: str) -> Json:
+    """Return the examples by name; on a shared path the dialect's name is part of it."""
     found: Json = {}
-    for told in claims:
-        about, whose = told.about, told.dialect.name
-        given = {"example": about.example, **about.examples} if which == "request" else {"example": about.reply_example}
-        for name, value in given.items():
+    for operation in sharing:
+        about = operation.about
+        of_request = {"example": about.example, **about.examples}
+        for name, value in (of_request if which == "request" else {"example": about.reply_example}).items():
             if value is not None:
-                found[name if len(claims) == 1 else f"{whose}: {name}"] = {"value": value}
+                found[name if len(sharing) == 1 else f"{operation.dialect.name}: {name}"] = {"value": value}
     return found
 
 
-def _named_headers(names: Sequence[str]) -> Json:
+def _header_references(names: Sequence[str]) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,11 +1,12 @@
-"""Dialects → their operations, one by one, each with what it says of itself."""
+"""Dialects → operations, and the types of their bodies → JSON Schema."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.dialects.kit.base import Dialect
@@ -14,11 +15,13 @@ from nearfar.dialects.kit.route_docs import RouteDocs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PARAMETER = re.compile(r"\{(\w+):\w+\}")  # Litestar's spelling; OpenAPI's has no type
+    Json = dict[str, Any]
+
+_PARAMETER = re.compile(r"\{(\w+):\w+\}")  # Litestar's syntax; OpenAPI's has no type
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """One operation of one dialect. A path and method that several share have as many; ``fields`` tell them apart."""
+class Operation(Struct, frozen=True, kw_only=True):
+    """One operation of one dialect. Dialects that share a path and method have one each."""
 
     dialect: Dialect
     path: str
@@ -26,37 +29,72 @@ class Told(Struct, frozen=True, kw_only=True):
     public: bool
     about: RouteDocs
     docstring: str
+    # A body with any of these fields is for this dialect, on a path that several share.
     fields: tuple[str, ...] = ()
 
 
-def told_by(dialects: Sequence[Dialect]) -> Iterator[Told]:
-    """List every operation. Raises KeyError for a handler without route docs."""
+def list_operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
+    """Yield every operation. Raises KeyError for a handler without route docs."""
     for dialect in dialects:
         for handler in dialect.handlers:
-            opt = handler.opt
             for path in sorted(handler.paths):
                 for method in sorted(handler.http_methods):
-                    yield Told(
+                    yield Operation(
                         dialect=dialect,
                         path=_PARAMETER.sub(r"{\1}", path),
                         method=method.lower(),
-                        public=bool(opt.get("public")),
-                        about=opt["docs"],
-                        docstring=prose(handler.fn.__doc__),
+                        public=bool(handler.opt.get("public")),
+                        about=handler.opt["docs"],
+                        docstring=to_markdown(handler.fn.__doc__),
                     )
         for route in dialect.shared:
-            docstring = prose(route.handler.__doc__)
-            yield Told(
+            yield Operation(
                 dialect=dialect,
                 path=route.path,
                 method="post",
                 public=False,
                 about=route.docs,
-                docstring=docstring,
+                docstring=to_markdown(route.handler.__doc__),
                 fields=route.fields,
             )
 
 
-def prose(docstring: str | None) -> str:
-    """Turn a docstring into Markdown."""
+class Schemas:
+    """JSON Schemas of types, and the components they refer to, named after their dialect."""
+
+    def __init__(self) -> None:
+        self.components: Json = {}
+        self._errors: dict[str, Json] = {}
+
+    def of_errors(self, dialect: Dialect) -> Json:
+        """Return the schema of a dialect's errors."""
+        if dialect.name not in self._errors:
+            self._errors[dialect.name] = self.of(dialect.error_reply, dialect)
+        return self._errors[dialect.name]
+
+    def of(self, kind: Any, dialect: Dialect) -> Json:
+        """Return the schema of a type, or of a tuple of alternatives.
+
+        Raises ValueError for two types of one name in the same dialect.
+        """
+        if isinstance(kind, tuple):
+            return any_of([self.of(one, dialect) for one in kind])
+        template = f"#/components/schemas/{dialect.name}.{{name}}"
+        (schema,), components = msgspec.json.schema_components([kind], ref_template=template)
+        for name, component in components.items():
+            component["description"] = to_markdown(component.get("description"))
+            known = self.components.setdefault(f"{dialect.name}.{name}", component)
+            if known != component:
+                raise ValueError(f"{dialect.name} has two types named {name}")
+        return schema
+
+
+def any_of(schemas: Sequence[Json]) -> Json:
+    """Return a schema that accepts what any of these accepts."""
+    distinct = [schema for at, schema in enumerate(schemas) if schema not in schemas[:at]]
+    return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+
+
+def to_markdown(docstring: str | None) -> str:
+    """Convert a docstring to Markdown."""
     return inspect.cleandoc(docstring or "").replace("``", "`")

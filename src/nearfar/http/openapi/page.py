@@ -1,7 +1,6 @@
-"""The OpenAPI document → a page for people: every operation by dialect, its fields, its answers, a call to copy.
+"""The OpenAPI document → an HTML page: every operation by dialect, with its fields, its answers and a call to copy.
 
-It is made here, once a request, of nothing but elements and text: no script runs in it and nothing is fetched for it,
-so that it works on a machine without a network, and its policy can forbid everything but its own style.
+The page has no scripts and fetches nothing. It works offline, and its policy forbids everything but its own style.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def page(document: Json, base_url: str) -> str:
-    """Give the page; its calls go to ``base_url``."""
+def render_page(document: Json, base_url: str) -> str:
+    """Return the page, with example calls to ``base_url``."""
     info = document["info"]
     body = _element(
         "body",
         _element("h1", f"{info['title']} {info['version']}"),
         *_paragraphs(info["description"]),
-        _element("p", "As OpenAPI 3.1: ", _element("a", "openapi.json", href="openapi.json")),
-        *(part for tag in document["tags"] for part in _dialect(tag, document, base_url.rstrip("/"))),
+        _element("p", "OpenAPI 3.1: ", _element("a", "openapi.json", href="openapi.json")),
+        *(part for tag in document["tags"] for part in _section(tag, document, base_url.rstrip("/"))),
     )
     head = _element(
         "head",
@@ -63,70 +62,71 @@ def page(document: Json, base_url: str) -> str:
     return f"<!doctype html>\n{html}\n"
 
 
-def _dialect(tag: Json, document: Json, base_url: str) -> Iterator[Element]:
-    own = [
-        _Operation(document, path, method, told, base_url).element()
+def _section(tag: Json, document: Json, base_url: str) -> Iterator[Element]:
+    """Yield one dialect's part of the page."""
+    operations = [
+        _OperationHtml(document, path, method, operation, base_url).element()
         for path, methods in document["paths"].items()
-        for method, told in methods.items()
-        if tag["name"] in told["tags"] and method != "head"
+        for method, operation in methods.items()
+        if tag["name"] in operation["tags"] and method != "head"
     ]
-    if own:
+    if operations:
         yield _element("h2", tag["name"], id=tag["name"])
         yield from _paragraphs(tag["description"])
-        yield from own
+        yield from operations
 
 
-class _Operation:
-    """One operation of the document, as it is shown."""
+class _OperationHtml:
+    """One operation of the document as HTML."""
 
-    def __init__(self, document: Json, path: str, method: str, told: Json, base_url: str) -> None:
+    def __init__(self, document: Json, path: str, method: str, operation: Json, base_url: str) -> None:
         self._document = document
         self._path = path
         self._method = method.upper()
-        self._told = told
+        self._operation = operation
         self._base_url = base_url
 
     def element(self) -> Element:
-        told = self._told
-        answer = told["responses"]["200"]
+        operation = self._operation
+        answer = operation["responses"]["200"]
         return _element(
             "details",
-            _element("summary", _element("code", f"{self._method} {self._path}"), f" {told['summary']}"),
-            *_paragraphs(told.get("description", "")),
+            _element("summary", _element("code", f"{self._method} {self._path}"), f" {operation['summary']}"),
+            *_paragraphs(operation.get("description", "")),
             *self._call(),
-            *(self._fields("Request", told["requestBody"]["content"]) if "requestBody" in told else ()),
+            *(self._fields("Request", operation["requestBody"]["content"]) if "requestBody" in operation else ()),
             *(self._fields("Answer", answer["content"]) if "content" in answer else ()),
-            *self._refusals(),
+            *self._failures(),
         )
 
     def _call(self) -> Iterator[Element]:
-        """Show a call for each example."""
-        body = self._told.get("requestBody", {"content": {}})["content"].get("application/json", {})
+        """Yield a call for each example."""
+        body = self._operation.get("requestBody", {"content": {}})["content"].get("application/json", {})
         path = self._path
-        for parameter in self._told.get("parameters", ()):
+        for parameter in self._operation.get("parameters", ()):
             path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", "")))
         start = f"curl {shlex.quote(self._base_url + path)}"
-        if {} not in self._told.get("security", self._document["security"] or [{}]):
-            start += ' -H "authorization: Bearer $NEARFAR_API_KEY"' if self._told.get("security") != [] else ""
+        if {} not in self._operation.get("security", self._document["security"] or [{}]):
+            start += ' -H "authorization: Bearer $NEARFAR_API_KEY"' if self._operation.get("security") != [] else ""
         for name, example in body.get("examples", {"": None}).items():
             if name not in {"", "example"}:
                 yield _element("p", name)
-            said = "" if example is None else f" \\\n  --json {shlex.quote(_json(example['value']))}"
-            yield _element("pre", start + said)
+            body_option = "" if example is None else f" \\\n  --json {shlex.quote(_json(example['value']))}"
+            yield _element("pre", start + body_option)
 
     def _fields(self, title: str, content: Json) -> Iterator[Element]:
         yield _element("h4", title)
         for media_type, body in content.items():
             schema = body["schema"]
-            alternatives = schema.get("anyOf", [schema]) if len(self._told["tags"]) > 1 else [schema]
+            alternatives = schema.get("anyOf", [schema]) if len(self._operation["tags"]) > 1 else [schema]
             for alternative in alternatives:
                 yield from self._shape(alternative, media_type)
             if title == "Answer":
                 yield from (_element("pre", _json(example["value"])) for example in body.get("examples", {}).values())
 
     def _shape(self, schema: Json, media_type: str) -> Iterator[Element]:
-        """Show an object's fields as a table, and anything else in a line."""
-        if "allOf" in schema:  # the second part only tells whose a body is
+        """Yield an object's fields as a table, anything else as a line."""
+        if "allOf" in schema:  # the second part only decides between dialects
             schema = schema["allOf"][0]
         target = self._resolve(schema)
         if "properties" not in target:
@@ -145,13 +145,15 @@ class _Operation:
         ]
         yield _element("table", *rows)
 
-    def _refusals(self) -> Iterator[Element]:
-        found = {status: said for status, said in self._told["responses"].items() if status != "200"}
-        if found:
-            yield _element("h4", "Or else")
+    def _failures(self) -> Iterator[Element]:
+        failures = {status: failure for status, failure in self._operation["responses"].items() if status != "200"}
+        if failures:
+            yield _element("h4", "Errors")
             rows = [
-                _element("tr", _element("td", _element("code", status)), _element("td", *_marked(said["description"])))
-                for status, said in found.items()
+                _element(
+                    "tr", _element("td", _element("code", status)), _element("td", *_marked(failure["description"]))
+                )
+                for status, failure in failures.items()
             ]
             yield _element("table", *rows)
 
@@ -162,7 +164,7 @@ class _Operation:
         return found
 
     def _kind(self, schema: Json, depth: int = 0) -> str:
-        """Say in a few words what a value may be."""
+        """Return a short description of the values that a schema accepts."""
         if "enum" in schema or "const" in schema:
             return ", ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
         if "anyOf" in schema:
@@ -171,14 +173,14 @@ class _Operation:
         if "$ref" in schema:
             target = self._resolve(schema)
             fields = ", ".join(target.get("properties", ()))
-            return f"{{{fields}}}" if depth < 2 else "object"  # noqa: PLR2004 — deeper than that nobody reads
+            return f"{{{fields}}}" if depth < 2 else "object"  # noqa: PLR2004 — deeper nesting is unreadable
         if schema.get("type") == "array":
             return f"list of {self._kind(schema.get('items', {}), depth + 1)}{_bounds(schema)}"
         return f"{schema.get('type', 'anything')}{_bounds(schema)}"
 
 
 def _bounds(schema: Json) -> str:
-    """Say the limits that a schema has."""
+    """Return a short description of a schema's limits."""
     for least, most, unit in _LIMITS:
         low, high = schema.get(least), schema.get(most)
         if low is not None and high is not None:
@@ -191,16 +193,16 @@ def _bounds(schema: Json) -> str:
 
 
 def _element(tag: str, *parts: Part, **attributes: str) -> Element:
-    """Build an element of text and other elements. Everything in it is escaped when it is written."""
-    made = Element(tag, attributes)
+    """Build an element of text and other elements. ``tostring`` escapes all text."""
+    element = Element(tag, attributes)
     for part in parts:
         if isinstance(part, Element):
-            made.append(part)
-        elif len(made):
-            made[-1].tail = (made[-1].tail or "") + part
+            element.append(part)
+        elif len(element):
+            element[-1].tail = (element[-1].tail or "") + part
         else:
-            made.text = (made.text or "") + part
-    return made
+            element.text = (element.text or "") + part
+    return element
 
 
 def _paragraphs(text: str) -> Iterator[Element]:
@@ -208,7 +210,7 @@ def _paragraphs(text: str) -> Iterator[Element]:
 
 
 def _marked(text: str) -> Iterator[Part]:
-    """Read the two marks that descriptions have: `code`, and addresses."""
+    """Convert the only markup in descriptions, `code` and URLs, to elements."""
     for part in _MARKS.split(text):
         if part.startswith("`"):
             yield _element("code", part.strip("`"))

@@ -12,7 +12,7 @@ from conftest import calling, running
 from nearfar import Settings
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL
-from nearfar.http.keys import KeyRing, make_key
+from nearfar.http.auth import KeyRing, make_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
 
     with caplog.at_level(logging.ERROR):
         assert ring.find(b"k1")
-    assert "the keys stay as they were" in caplog.text
+    assert "keeping the current ones" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
         ('[[keys]]\nname = "a b"\nsha256 = "' + "0" * 64 + '"', "name"),
         (entry("a", "k", 'scopes = ["fly"]'), "scopes"),
         (entry("a", "k", "color = 1"), "color"),
-        (entry("a", "k1") + entry("a", "k2"), "two keys are called 'a'"),
+        (entry("a", "k1") + entry("a", "k2"), "two keys are named 'a'"),
     ],
 )
 def test_a_file_that_is_wrong_at_the_start_is_refused_with_its_place(file: Path, text: str, says: str) -> None:
