@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 from manual import EVERYTHING, ROOT, blocks, codes, read
-from nearfar.http.keys import read_keys
 
 from nearfar.cli.main import main
 from nearfar.core.settings import load_settings
+from nearfar.http.auth import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import click
 import msgspec
 from manual import EVERYTHING, codes, read, tables
-from nearfar.http.keys import KeyEntry
 
 from nearfar.cli.main import main
 from nearfar.core.settings import ModelSettings, Settings
+from nearfar.http.auth import KeyEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
