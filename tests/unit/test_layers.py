@@ -18,6 +18,7 @@ SRC = Path(__file__).parents[2] / "src" / "nearfar"
 # From bottom to top. A file may import from its own folder and from the rows above its own, never from below.
 FOLDERS = [
     "core",
+    "docs",
     "models/recipe",
     "models/files",
     "models/hub",
@@ -50,6 +51,7 @@ LIBRARIES = {
     "httpx2": ["models/hub"],
     "huggingface_hub": ["models/hub", "cli/check"],
     "jinja2": ["models/files/chat_template"],
+    "markdown_it": ["docs/html"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],
     "mlx_embeddings": ["engines/mlx/library"],

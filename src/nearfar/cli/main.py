@@ -15,6 +15,7 @@ from nearfar.cli.service import service
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import calm_openmp, load_settings
+from nearfar.docs import PAGES, read_page
 from nearfar.process.supervisor import Start, supervise
 
 if TYPE_CHECKING:
@@ -203,6 +204,16 @@ def monitoring(part: Part) -> None:
 def print_example(name: str) -> None:
     """Print settings for a desk or for a service, or nginx's for several servers, to start from."""
     click.echo(read_example(name), nl=False)
+
+
+@main.command()
+@click.argument("page", required=False, type=click.Choice(list(PAGES)))
+def docs(page: str | None) -> None:
+    """Show PAGE of the manual, or list the pages. A running server has them under /docs/manual."""
+    if page:
+        click.echo_via_pager(read_page(page))
+    else:
+        click.echo("\n".join(f"{name:<15}{about}" for name, about in PAGES.items()))
 
 
 def _settings(models: tuple[str, ...], file: Path | None, said: dict[str, object]) -> Settings:

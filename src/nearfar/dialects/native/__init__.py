@@ -17,6 +17,7 @@ from nearfar.dialects.kit.base import Dialect, encoded_response, fleet_of, json_
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import encode_json, numbers
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_body, read_request
+from nearfar.dialects.native import manual
 from nearfar.dialects.native.bodies import (
     ErrorReply,
     Health,
@@ -173,7 +174,7 @@ def _render_error(wire: WireError) -> object:
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, openapi, docs, represent, load, unload],
+    handlers=[live, ready, info, metrics, openapi, docs, *manual.handlers, represent, load, unload],
     render_error=_render_error,
     error_reply=ErrorReply,
     about="Our own: health, what is served, metrics, all that a model makes of texts, models by order.",

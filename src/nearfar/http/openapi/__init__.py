@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from nearfar.docs.html import POLICY
 from nearfar.http.openapi.document import build_document
-from nearfar.http.openapi.page import POLICY, render_page
+from nearfar.http.openapi.page import render_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,13 +5,13 @@ The page has no scripts and fetches nothing. It works offline, and its policy fo
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, tostring
+
+from nearfar.docs.html import html_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,47 +19,26 @@ if TYPE_CHECKING:
     Json = Mapping[str, Any]
     Part = Element | str
 
-_STYLE = """
-:root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 3rem; border-bottom: 1px solid #8886 }
-code, pre { font: .875rem/1.45 ui-monospace, monospace }
-pre { background: #8882; padding: .75rem; border-radius: .25rem; user-select: all }
-pre { white-space: pre-wrap; overflow-wrap: anywhere }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884 }
-details { margin: .5rem 0; padding: .25rem .75rem; border: 1px solid #8886; border-radius: .25rem }
-summary { cursor: pointer } summary code { font-weight: 600 }
-""".strip()
 _MARKS = re.compile(r"(`[^`]+`|https://[\w./-]+\w)")
 _LIMITS = (
     ("minimum", "maximum", ""),
     ("minItems", "maxItems", " items"),
     ("minLength", "maxLength", " characters"),
 )
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def render_page(document: Json, base_url: str) -> str:
     """Return the page, with example calls to ``base_url``."""
     info = document["info"]
     body = _element(
-        "body",
+        "main",
         _element("h1", f"{info['title']} {info['version']}"),
         *_paragraphs(info["description"]),
         _element("p", "OpenAPI 3.1: ", _element("a", "openapi.json", href="openapi.json")),
+        _element("p", "How to configure and run the server: ", _element("a", "manual", href="docs/manual")),
         *(part for tag in document["tags"] for part in _section(tag, document, base_url.rstrip("/"))),
     )
-    head = _element(
-        "head",
-        _element("meta", charset="utf-8"),
-        _element("meta", name="viewport", content="width=device-width"),
-        _element("title", info["title"]),
-        _element("style", _STYLE),
-    )
-    html = tostring(_element("html", head, body, lang="en"), encoding="unicode", method="html")
-    return f"<!doctype html>\n{html}\n"
+    return html_page(info["title"], tostring(body, encoding="unicode", method="html"))
 
 
 def _section(tag: Json, document: Json, base_url: str) -> Iterator[Element]:
