@@ -13,7 +13,7 @@ from answering import place, sample  # noqa: F401 — fixtures
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inputs import RAW, SCALARS, VALUES, bytes_near, near, written
-from test_config import FIELDS
+from settings_fields import FIELDS
 
 from nearfar.core.errors import CheckpointError, SettingsError, SetupError
 from nearfar.core.settings import Settings, load_settings

@@ -14,7 +14,7 @@ from nearfar.cli.assets.examples import NAMES, read_example
 from nearfar.cli.service import service
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
-from nearfar.core.settings import calm_openmp, load_settings
+from nearfar.core.settings import limit_openmp_spinning, load_settings
 from nearfar.docs import PAGES, read_page
 from nearfar.process.supervisor import Start, supervise
 
@@ -59,7 +59,7 @@ def main() -> None:
     Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file; the README lists
     these, and a few more.
     """
-    calm_openmp()
+    limit_openmp_spinning()
 
 
 main.add_command(service)
@@ -104,9 +104,9 @@ def serve(
         sys.exit(supervise(settings, [sys.executable, *itself, "--worker"], arguments))
     import uvloop
 
-    from nearfar.process.worker import run_server  # litestar and granian take 0.3 s that --help needn't wait for
+    from nearfar.process.worker import run_worker  # litestar and granian take 0.3 s that --help needn't wait for
 
-    sys.exit(uvloop.run(run_server(settings, *worker)))
+    sys.exit(uvloop.run(run_worker(settings, *worker)))
 
 
 @main.command()

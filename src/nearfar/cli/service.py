@@ -14,7 +14,7 @@ from nearfar.cli.units.environment import read_variables
 from nearfar.cli.units.installing import WAYS, install, show, uninstall, user_id
 from nearfar.cli.units.order import UnitOrder
 from nearfar.core.errors import NearfarError
-from nearfar.core.settings import load_settings, our_variables
+from nearfar.core.settings import load_settings, nearfar_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ def _checked_order(manager: str, config: Path | None, **said: Any) -> tuple[Unit
     order = _order(manager, config=config, **said)
     if order.system and manager == "launchd" and not order.run_as:
         raise click.UsageError("launchd makes no user for a service, and root needn't be it; say --run-as USER")
-    variables = read_variables(order.environment) if order.environment.exists() else our_variables()
+    variables = read_variables(order.environment) if order.environment.exists() else nearfar_variables()
     settings: Settings = load_settings({}, file=config, environ=variables)
     return msgspec.structs.replace(order, drain_timeout_s=settings.drain_timeout_s), variables
 

@@ -1,39 +1,40 @@
-"""What can go wrong, as one tree. Knows causes; knows no HTTP status and no dialect's wording.
+"""Every error this package raises, as one tree of causes. No HTTP status, no vendor's wording.
 
 NearfarError
-├── RequestError                the caller can mend it
-│   ├── InputError              a field of the request is wrong
-│   │   ├── MalformedBody       not JSON
-│   │   ├── BodyTooLarge        more bytes than the server reads
-│   │   ├── BodyTimeout            the body takes too long to arrive
-│   │   ├── ModelRequired             no model is named where the protocol wants one
-│   │   ├── EmptyInput          nothing to embed or rank
-│   │   ├── TooManyItems             more items than the protocol allows
+├── RequestError                    the client can fix it
+│   ├── InputError                  a field of the request is wrong
+│   │   ├── MalformedBody           the body isn't JSON
+│   │   ├── BodyTooLarge            more bytes than the server reads
+│   │   ├── BodyTimeout             the body arrives too slowly
+│   │   ├── ModelRequired           no model is named, and the protocol requires one
+│   │   ├── EmptyInput              nothing to embed or rank
+│   │   ├── TooManyItems            more items than the protocol allows
 │   │   ├── TextTooLong             one text has too many tokens
-│   │   ├── TooManyTokens       all texts together have too many tokens
-│   │   ├── InvalidDimensions       a vector length the model can't give
+│   │   ├── TooManyTokens           all texts together have too many tokens
+│   │   ├── InvalidDimensions       a vector length that the model can't return
 │   │   └── InvalidTokenIds         ids that no known vocabulary decodes
-│   ├── ModelNotFound            no model of that name
-│   ├── WrongTask               the model does something else
-│   ├── PathNotFound             no such route
-│   ├── MethodNotAllowed             the route exists, the method doesn't
-│   ├── ApiKeyMissing, ApiKeyInvalid    the API key
-│   ├── Forbidden               the key is right, and not for this
-│   ├── HostNotAllowed               a host, or a web page, that this server doesn't know
-│   └── ClientDisconnected              the caller hung up before the answer
-├── ServingError                the caller can only try again
-│   ├── Overloaded              the queue is full
-│   ├── DeadlineExceeded          it took too long
-│   ├── ModelNotReady                a model is still loading, or failed to load
+│   ├── ModelNotFound               no model has this name
+│   ├── WrongTask                   the model does something else
+│   ├── PathNotFound                no route has this path
+│   ├── MethodNotAllowed            the route exists, with another method
+│   ├── ApiKeyMissing               no API key
+│   ├── ApiKeyInvalid               an unknown API key
+│   ├── Forbidden                   the API key lacks the scope
+│   ├── HostNotAllowed              an unknown Host header or web page
+│   └── ClientDisconnected          the client closed the connection before the answer
+├── ServingError                    the client can only retry
+│   ├── Overloaded                  the queue is full
+│   ├── DeadlineExceeded            it took too long
+│   ├── ModelNotReady               a model is still loading, or failed to load
 │   ├── ShuttingDown                the server is shutting down
-│   ├── EngineError            the engine raised, or answered with something that is not an answer
-│   ├── DeviceOutOfMemory             a text that the device's memory can't hold by itself
-│   └── InternalError           a bug of ours; the log has it
-└── SetupError                  the operator can mend it; the server doesn't start
-    ├── SettingsError             an option
-    ├── CheckpointError         a model's files
-    ├── EngineUnavailable       an engine that can't run here
-    └── ServiceManagerError          a service that can't be installed, removed or asked
+│   ├── EngineError                 the engine raised, or returned an invalid result
+│   ├── DeviceOutOfMemory           one text alone needs more memory than the device has
+│   └── InternalError               a bug; the log has the traceback
+└── SetupError                      the operator can fix it; the server doesn't start
+    ├── SettingsError               a setting
+    ├── CheckpointError             a model's files
+    ├── EngineUnavailable           an engine that can't run here
+    └── ServiceManagerError         systemd or launchd
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ if TYPE_CHECKING:
 
 
 class NearfarError(Exception):
-    """Anything this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class RequestError(NearfarError):
-    """The request can't be answered as it stands; the caller can change it."""
+    """Raised if the request can't be answered as it is; the client can change it."""
 
 
 class InputError(RequestError):
-    """A field of the request is wrong. ``param`` names the field in the caller's own spelling."""
+    """Raised if a field of the request is wrong. ``param`` is the field, as the client spells it."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -61,27 +62,27 @@ class InputError(RequestError):
 
 
 class MalformedBody(InputError):
-    """The body isn't JSON: cut short, not UTF-8, or nested too deeply to be meant."""
+    """Raised if the body isn't JSON: cut short, not UTF-8, or nested too deeply."""
 
 
 class BodyTooLarge(InputError):
-    """The body has more bytes than the server agreed to read."""
+    """Raised if the body has more bytes than ``max_body_bytes``."""
 
 
 class BodyTimeout(InputError):
-    """The body didn't arrive in the time that the server waits for one."""
+    """Raised if the body doesn't arrive within ``receive_timeout_s``."""
 
 
 class ModelRequired(InputError):
-    """The request names no model, and its protocol has no default."""
+    """Raised if the request names no model, and its protocol has no default."""
 
 
 class EmptyInput(InputError):
-    """There is nothing to embed or rank."""
+    """Raised if there is nothing to embed or rank."""
 
 
 class TooManyItems(InputError):
-    """A list is longer than the protocol allows."""
+    """Raised if a list is longer than the protocol allows."""
 
     def __init__(self, param: str, count: int, limit: int) -> None:
         super().__init__(f"{param} has {count} items; at most {limit} are allowed", param)
@@ -90,7 +91,7 @@ class TooManyItems(InputError):
 
 
 class TextTooLong(InputError):
-    """One text has more tokens than the protocol, or the model under ``on_overflow = "error"``, takes."""
+    """Raised if a text has more tokens than the protocol or, with ``on_overflow = "error"``, the model takes."""
 
     def __init__(self, index: int, tokens: int, limit: int) -> None:
         super().__init__(f"text {index} has {tokens} tokens; at most {limit} are allowed")
@@ -100,7 +101,7 @@ class TextTooLong(InputError):
 
 
 class TooManyTokens(InputError):
-    """The texts of one request have more tokens together than the protocol takes."""
+    """Raised if all texts of a request together have more tokens than the protocol takes."""
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__(f"the texts have {tokens} tokens together; at most {limit} are allowed")
@@ -109,31 +110,32 @@ class TooManyTokens(InputError):
 
 
 class InvalidDimensions(InputError):
-    """The request asks for a vector length the model can't give."""
+    """Raised if the request asks for a vector length that the model can't return."""
 
     def __init__(self, dimensions: int, limit: int) -> None:
-        super().__init__(f"dimensions={dimensions} is outside 1 to {limit}, what this model can give", "dimensions")
+        reason = f"exceeds this model's {limit}" if dimensions > limit else "is less than 1"
+        super().__init__(f"dimensions={dimensions} {reason}", "dimensions")
         self.dimensions = dimensions
         self.limit = limit
 
 
 class InvalidTokenIds(InputError):
-    """Token ids that can't be turned back into text."""
+    """Raised if token ids can't be decoded into text."""
 
 
 class ModelNotFound(RequestError):
-    """The request names a model that isn't served here; ``listing`` when it only asked about the model."""
+    """Raised if no served model has the name. ``listing``: the request only asked for its description."""
 
     def __init__(self, model: str, *, listing: bool = False) -> None:
-        self.model = model[:200]  # it is told back to the caller, who may have sent a book
+        self.model = model[:200]  # the message repeats it, and it may be a book
         super().__init__(f"model {self.model!r} is not served here")
         self.listing = listing
 
 
 class WrongTask(RequestError):
-    """The model exists but does something else, such as ranking when asked to embed."""
+    """Raised if the model can't do the task, such as a reranker that is asked to embed."""
 
-    _WORDS: ClassVar = {"multi_vector": "give a vector for each token", "sparse": "give sparse weights"}
+    _WORDS: ClassVar = {"multi_vector": "return a vector for each token", "sparse": "return sparse vectors"}
 
     def __init__(self, model: str, task: str) -> None:
         super().__init__(f"model {model!r} can't {self._WORDS.get(task, task)}")
@@ -142,7 +144,7 @@ class WrongTask(RequestError):
 
 
 class PathNotFound(RequestError):
-    """No route has this path."""
+    """Raised if no route has the path."""
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"no such path: {method} {path}")
@@ -151,7 +153,7 @@ class PathNotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists but only for the ``allowed`` methods."""
+    """Raised if the route exists, but only for the ``allowed`` methods."""
 
     def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
         super().__init__(f"{method} is not allowed on {path}, only {', '.join(allowed)}")
@@ -159,32 +161,32 @@ class MethodNotAllowed(RequestError):
 
 
 class ApiKeyMissing(RequestError):
-    """The server asks for an API key and the request has none."""
+    """Raised if the server requires an API key and the request has none."""
 
 
 class ApiKeyInvalid(RequestError):
-    """The request's API key is not one the server knows. The key itself is never kept in the error."""
+    """Raised if the API key is unknown. The error doesn't contain the key."""
 
 
 class Forbidden(RequestError):
-    """The key is one that the server knows, but not for what was asked. ``name`` is what the operator calls it."""
+    """Raised if the API key lacks the ``scope`` that the route needs. ``name`` is the key's name, from its file."""
 
     def __init__(self, name: str, scope: str) -> None:
-        super().__init__(f"the key {name!r} is not for {scope}; its scopes say what it is for")
+        super().__init__(f"the key {name!r} has no scope {scope!r}")
         self.name = name
         self.scope = scope
 
 
 class HostNotAllowed(RequestError):
-    """The request names a host that isn't this server, or comes from a web page that may not ask it."""
+    """Raised if the Host header isn't in ``allowed_hosts``, or the web page's origin isn't in ``cors_origins``."""
 
 
 class ClientDisconnected(RequestError):
-    """The caller closed the connection before the answer was ready; its queued work is dropped."""
+    """Raised if the client closed the connection before the answer; its queued work is dropped."""
 
 
 class ServingError(NearfarError):
-    """The request is fine and the server couldn't answer it now. ``retry_after_s`` says when to try again."""
+    """Raised if a valid request can't be answered now. ``retry_after_s`` is when to retry, if known."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -192,7 +194,7 @@ class ServingError(NearfarError):
 
 
 class Overloaded(ServingError):
-    """A queue or a rate limit is full. ``capacity`` is that of the model's queue; None for any other limit."""
+    """Raised if a queue or a rate limit is full. ``capacity`` is that of the model's queue; None for any other limit."""
 
     def __init__(self, message: str, retry_after_s: float | None = None, capacity: QueueCapacity | None = None) -> None:
         super().__init__(message, retry_after_s)
@@ -200,44 +202,44 @@ class Overloaded(ServingError):
 
 
 class DeadlineExceeded(ServingError):
-    """The answer took longer than the server's deadline for one request."""
+    """Raised if the answer takes longer than ``request_timeout_s``."""
 
 
 class ModelNotReady(ServingError):
-    """The model is still loading, or failed to load."""
+    """Raised if the model is still loading, or failed to load."""
 
 
 class ShuttingDown(ServingError):
-    """The server is shutting down and takes no new work."""
+    """Raised if the server is shutting down and accepts no new requests."""
 
 
 class EngineError(ServingError):
-    """The engine raised, or returned something that isn't an answer. The cause is chained and never sent."""
+    """Raised if the engine raised, or returned an invalid result. The cause is chained, and never sent."""
 
 
 class DeviceOutOfMemory(ServingError):
-    """One of the request's texts needs more memory than the model's device has, even by itself."""
+    """Raised if a text needs more memory than the device has, even in a batch of one."""
 
 
 class InternalError(ServingError):
-    """Something that should not happen happened; the log has the traceback and the caller only this."""
+    """Raised if there is a bug. The log has the traceback; the client gets only this."""
 
 
 class SetupError(NearfarError):
-    """The server can't start as it is set up; the message is one sentence with the way out."""
+    """Raised if the server can't start. The message is one sentence, with what to change."""
 
 
 class SettingsError(SetupError):
-    """An option is unknown or has a bad value. The message opens with where it was read."""
+    """Raised if a setting is unknown or has an invalid value. The message begins with the place it was read from."""
 
 
 class CheckpointError(SetupError):
-    """A model's files are missing, damaged, or ask for something this version can't honour."""
+    """Raised if a model's files are missing or damaged, or need something that this version can't do."""
 
 
 class EngineUnavailable(SetupError):
-    """An engine isn't installed or can't run on this machine."""
+    """Raised if an engine isn't installed, or can't run on this machine."""
 
 
 class ServiceManagerError(SetupError):
-    """The system's service manager can't be told what it was to be told."""
+    """Raised if a command of systemd or launchd fails, or a unit can't be written."""

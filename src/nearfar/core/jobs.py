@@ -1,4 +1,4 @@
-"""The house's own words for a request and its answer. Knows no dialect, no engine and no HTTP."""
+"""Jobs and their results: what a request asks for and what it gets, in terms of no particular protocol."""
 
 from __future__ import annotations
 
@@ -10,54 +10,44 @@ from nearfar.core.settings import OnOverflow
 from nearfar.core.types import Keep, Output, Representation, Role, TokenIds
 
 if TYPE_CHECKING:
-    from nearfar.core.types import FloatArray  # noqa: TC004 — is there for type checkers only, and nothing encodes an answer
+    from nearfar.core.types import FloatArray  # noqa: TC004 — nothing decodes a result, so type checkers alone need it
 
 
 class Ceiling(Struct, frozen=True, kw_only=True):
-    """A protocol's own limits on tokens. Going over them is always an error, never a cut."""
+    """A protocol's limits on tokens. Exceeding one is always an error, never a truncation."""
 
     tokens_each: int
     tokens_together: int
 
 
 class EmbedJob(Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors.
+    """Texts to embed."""
 
-    ``model`` is a served name, an alias or a vendor's name; None means the default embedding model.
-    Token ids among ``inputs`` belong to ``vocabulary``, one of OpenAI's, or None for the model's own, and stand for the
-    text they decode to, of the model's own without special tokens.
-    ``prompt`` names one of the model's prompts, and ``role`` says what the texts are where the dialect knows.
-    ``max_tokens`` is the caller's own limit on each text. A text over that or the model's limit keeps its ``keep``, or
-    is refused if ``on_overflow`` says so; None leaves that to the model's setting. ``instruction`` is the caller's own,
-    for models that take one before queries. ``normalize`` asks for vectors of unit length, or for those that the model
-    has before it makes them so; None leaves that to the model. With ``late_chunking`` the inputs are parts of one text,
-    which is read whole, and each part's vector is the mean over its own tokens.
-    """
-
-    model: str | None
-    inputs: tuple[str | TokenIds, ...]
+    model: str | None  # a served name, an alias or a vendor's name; None: the default embedding model
+    inputs: tuple[str | TokenIds, ...]  # token ids stand for the text that they decode to
     dimensions: int | None = None
-    role: Role | None = None
-    prompt: str | None = None
-    vocabulary: str | None = "cl100k_base"
+    role: Role | None = None  # what the texts are for, if the protocol has that
+    prompt: str | None = None  # the name of one of the model's prompts
+    vocabulary: str | None = (
+        "cl100k_base"  # of the token ids: one of OpenAI's; None: the model's, without special tokens
+    )
     ceiling: Ceiling | None = None
-    max_tokens: int | None = None
-    keep: Keep = "start"
-    on_overflow: OnOverflow | None = None
-    instruction: str | None = None
-    normalize: bool | None = None
-    late_chunking: bool = False
+    max_tokens: int | None = None  # the client's limit on each text
+    keep: Keep = "start"  # of a text that exceeds the client's or the model's limit
+    on_overflow: OnOverflow | None = None  # None: the model's setting
+    instruction: str | None = None  # prepended to queries, by models that take one
+    normalize: bool | None = (
+        None  # True: unit length; False: as before the model's normalization; None: as the model does
+    )
+    late_chunking: bool = False  # the inputs are parts of one text, encoded as a whole; each vector is a part's mean
 
 
 class RepresentJob(Struct, frozen=True, kw_only=True):
-    """Texts of which all is wanted that the model makes of them; ``outputs`` name what must be among that.
-
-    Token ids among ``inputs`` are the model's own. ``keep`` and ``on_overflow`` as in EmbedJob.
-    """
+    """Texts of which to return every output of the model."""
 
     model: str | None
-    inputs: tuple[str | TokenIds, ...]
-    outputs: tuple[Output, ...] = ()
+    inputs: tuple[str | TokenIds, ...]  # token ids are the model's own
+    outputs: tuple[Output, ...] = ()  # outputs that the model must have
     role: Role | None = None
     prompt: str | None = None
     keep: Keep = "start"
@@ -65,114 +55,88 @@ class RepresentJob(Struct, frozen=True, kw_only=True):
 
 
 class ClassifyJob(Struct, frozen=True, kw_only=True):
-    """Texts, or pairs of texts, to label. Of an over-long pair it is the second text whose ``keep`` is kept."""
+    """Texts, or pairs of texts, to classify. Of a pair, only the second text is truncated."""
 
     model: str | None
     inputs: tuple[str | tuple[str, str], ...]
-    raw_scores: bool = False
+    raw_scores: bool = False  # logits instead of probabilities
     keep: Keep = "start"
     on_overflow: OnOverflow | None = None
 
 
 class RankJob(Struct, frozen=True, kw_only=True):
-    """A query and the documents to sort by how well they answer it.
-
-    ``raw_scores`` asks for the logit of a model that scores pairs, and the cosine of one that embeds. ``instruction``
-    says in a sentence what is looked for, to a model that can be told; None leaves that to the model.
-    ``max_tokens_per_document`` cuts documents to begin with. What is then too long for the model beside the query keeps
-    its ``keep``, or is refused if ``on_overflow`` says "error", as is what the caller's own limit cuts. With
-    ``max_chunks_per_document`` it is first split into up to so many chunks, which follow one another without overlap,
-    each as much as fits; the document's score is that of its best chunk.
-    """
+    """A query, and the documents to sort by relevance to it."""
 
     model: str | None
     query: str
     documents: tuple[str, ...]
     top_n: int | None = None
-    max_tokens_per_document: int | None = None
+    max_tokens_per_document: int | None = None  # truncates documents before anything else
+    # Split a document that doesn't fit with the query into up to so many chunks, without overlap. Its score is that of
+    # its best chunk. None: truncate it.
     max_chunks_per_document: int | None = None
     keep: Keep = "start"
-    on_overflow: OnOverflow | None = None
-    raw_scores: bool = False
-    instruction: str | None = None
+    on_overflow: OnOverflow | None = None  # "error" also refuses what max_tokens_per_document would truncate
+    raw_scores: bool = False  # logits of a cross-encoder, cosines of an embedding model
+    instruction: str | None = None  # what relevance means, for models that take one; None: the model's default
 
 
 class ScoreJob(Struct, frozen=True, kw_only=True):
-    """Pairs of a query and a document to compare, each by itself: nothing is sorted.
-
-    A model that embeds gives the cosine; ``raw_scores`` asks for the logit of one that scores pairs.
-    """
+    """Pairs of a query and a document to score, without sorting. An embedding model returns their cosine."""
 
     model: str | None
     pairs: tuple[tuple[str, str], ...]
     max_tokens_per_document: int | None = None
-    raw_scores: bool = False
+    raw_scores: bool = False  # logits of a cross-encoder
 
 
 class TokenizeJob(Struct, frozen=True, kw_only=True):
-    """Texts to show as the model reads them, with the special tokens around them or without.
+    """Texts to tokenize."""
 
-    None for ``model`` means the default embedding model, or else the default reranker.
-    """
-
-    model: str | None
+    model: str | None  # None: the default embedding model, or else the default reranker
     texts: tuple[str, ...]
-    special: bool
+    special: bool  # with special tokens
     prompt: str | None = None
 
 
 class DetokenizeJob(Struct, frozen=True, kw_only=True):
-    """Token ids of the model's own vocabulary to turn into text; ``model`` as in TokenizeJob.
+    """Token ids to decode."""
 
-    ``special`` shows the special tokens among them by their names, or leaves them out.
-    """
-
-    model: str | None
-    ids: TokenIds
-    special: bool = True
+    model: str | None  # as in TokenizeJob
+    ids: TokenIds  # of the model's vocabulary
+    special: bool = True  # write special tokens by their names; False leaves them out
 
 
 class Timings(Struct, frozen=True, kw_only=True):
-    """How long a job took, from when its model was there, in seconds.
+    """How long a job took, in seconds, from when its model was loaded."""
 
-    ``tokenise_s`` passed until its rows were in the queue, then ``queue_s`` until the first batch with some of them
-    began, and then ``run_s`` until the last one ended, with whatever the engine did for others in between.
-    ``taken_at`` is when that was told, by ``time.perf_counter``.
-    """
-
-    taken_at: float
+    taken_at: float  # time.perf_counter when this was measured
     total_s: float
-    tokenise_s: float
-    queue_s: float
-    run_s: float
+    tokenise_s: float  # until its rows were queued
+    queue_s: float  # from then until the first batch with one of its rows began
+    run_s: float  # from then until the last such batch ended, including batches of other jobs in between
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens as the model counted them. ``tokens`` went through the model; ``truncated_tokens`` were cut off before.
+    """Tokens as the model counts them."""
 
-    ``each`` says both of every row that went through, in their order: of a job that embeds, its texts.
-    """
-
-    tokens: int
-    truncated_tokens: int
-    each: tuple[tuple[int, int], ...] = ()
+    tokens: int  # that went through the model
+    truncated_tokens: int  # that were cut off before
+    each: tuple[tuple[int, int], ...] = ()  # both, for each row in order; a row of an EmbedJob is a text
 
 
 class Embedded(Struct, frozen=True, kw_only=True):
-    """The answer to an EmbedJob: ``vectors`` is (B, D) float32 and row i answers input i.
-
-    ``int8_range`` is the R by which vectors of this model and length are made into bytes; None where none is known.
-    """
+    """The result of an EmbedJob."""
 
     model: str
-    vectors: FloatArray
+    vectors: FloatArray  # (B, D) float32; row i is of input i
     usage: Usage
     timings: Timings
-    int8_range: float | None
+    int8_range: float | None  # R for int8 and uint8 vectors of this length; None if unknown
 
 
 class Represented(Struct, frozen=True, kw_only=True):
-    """The answer to a RepresentJob, in the order of its inputs."""
+    """The result of a RepresentJob, in the order of its inputs."""
 
     model: str
     texts: tuple[Representation, ...]
@@ -181,68 +145,63 @@ class Represented(Struct, frozen=True, kw_only=True):
 
 
 class Classified(Struct, frozen=True, kw_only=True):
-    """The answer to a ClassifyJob: ``scores`` is (B, labels), probabilities unless logits were asked for."""
+    """The result of a ClassifyJob."""
 
     model: str
     labels: tuple[str, ...]
-    scores: FloatArray
+    scores: FloatArray  # (B, labels) probabilities, or logits if the job has raw_scores
     usage: Usage
     timings: Timings
 
 
 class RankedDocument(Struct, frozen=True):
-    """One document's place: ``index`` into the job's documents, ``score`` in [0, 1] unless a raw one was asked for."""
+    """One document of a Ranked."""
 
-    index: int
-    score: float
+    index: int  # into the job's documents
+    score: float  # in [0, 1], unless the job has raw_scores
 
 
 class Ranked(Struct, frozen=True, kw_only=True):
-    """The answer to a RankJob, best first; equal scores keep the order of the request.
-
-    ``document_tokens`` are those of the query with each of the job's documents, in the job's order, before anything was
-    cut; a lower bound for texts of over 100,000 characters. ``usage`` counts every chunk that was read.
-    """
+    """The result of a RankJob."""
 
     model: str
-    results: tuple[RankedDocument, ...]
+    results: tuple[RankedDocument, ...]  # best first; equal scores keep the order of the request
+    # Tokens of the query with each document, in the job's order, before truncation; a lower bound for texts of over
+    # 100,000 characters.
     document_tokens: tuple[int, ...]
-    usage: Usage
+    usage: Usage  # of every chunk
     timings: Timings
 
 
 class Scored(Struct, frozen=True, kw_only=True):
-    """The answer to a ScoreJob: one score a pair, in the job's order."""
+    """The result of a ScoreJob."""
 
     model: str
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # one a pair, in the job's order
     usage: Usage
     timings: Timings
 
 
 class Piece(Struct, frozen=True):
-    """One token of a text: its id, its name in the vocabulary, and the characters it stands for.
-
-    A special token stands for none, and has ``start`` and ``stop`` at 0.
-    """
+    """One token of a text, and the characters ``text[start:stop]`` that it covers."""
 
     id: int
-    token: str
+    token: str  # as the vocabulary spells it
     special: bool
-    start: int
+    start: int  # 0, as is stop, for a special token
     stop: int
 
 
 class TokenizedText(Struct, frozen=True):
-    """A text, with its prompt, and its tokens in order."""
+    """A text, with its prompt before it, and its tokens in order."""
 
     text: str
     pieces: tuple[Piece, ...]
 
 
 class Tokenized(Struct, frozen=True, kw_only=True):
-    """The answer to a TokenizeJob. Nothing is cut; ``max_tokens`` is what the model would take."""
+    """The result of a TokenizeJob. Nothing is truncated."""
 
     model: str
     texts: tuple[TokenizedText, ...]
-    max_tokens: int
+    max_tokens: int  # that the model takes

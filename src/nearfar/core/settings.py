@@ -1,7 +1,7 @@
-"""The settings, from four places: defaults ← TOML file ← ``NEARFAR_*`` ← command line.
+"""The settings, merged from four places: defaults ← TOML file ← ``NEARFAR_*`` variables ← command line.
 
-The only module that reads the environment. Every value is checked where it was read, so that a
-complaint can name the place: ``NEARFAR_PORT: expected an integer``.
+The only module that reads the environment. Each place is checked separately, so that an error can name it:
+``NEARFAR_PORT: expected an integer``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CHOICES: dict[str, object] = {
     "load": Load,
     "while_loading": WhileLoading,
 }
-_RENAMED = {
+_RENAMED = {  # keys of earlier versions
     "api_keys": "api_keys_file",
     "cache": "cache_dir",
     "deadline_s": "request_timeout_s",
@@ -57,97 +57,89 @@ _RENAMED = {
     "tls_key": "tls_key_file",
     "trace_share": "trace_sample_ratio",
 }
-_LISTS = ("allowed_hosts", "cors_origins")  # by commas, in the environment
+_LISTS = ("allowed_hosts", "cors_origins")  # separated by commas in the environment
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model to serve. Fields left None take the server's own setting of that name.
+    """One model to serve. A field that is None takes the server's setting of the same name, if there is one."""
 
-    ``name`` is the built-in model, a folder, or a Hugging Face name, optionally with ``@revision``. ``prompt`` names
-    what is put before texts whose caller can't say what they are: ``query``, ``document``, one of the model's own
-    prompts, or the empty name for none; None leaves it to the model's files. ``task`` says what a model is for whose
-    files may be read in two ways, and refuses one that isn't for that. ``prompts`` take the place of those that
-    the files, or the family, know; ``query`` and ``document`` are the names that ranking looks for. A model with
-    ``pin`` stays in memory once it is there, unless it is told to go. ``int8_range`` is the R of int8 and uint8
-    vectors: components from -R to R are told apart. None takes what suits unit vectors of the model's length.
-    """
-
-    name: Annotated[str, Meta(min_length=1)]
+    name: Annotated[str, Meta(min_length=1)]  # the built-in model, a folder, or a Hugging Face name[@revision]
     aliases: tuple[str, ...] = ()
     engine: str | None = None
     device: Device | None = None
     dtype: Dtype | None = None
     on_overflow: OnOverflow | None = None
-    max_tokens: Positive | None = None
+    max_tokens: Positive | None = None  # lowers the model's own limit
+    # For texts without a role: query, document, one of the model's prompts, or "" for none. None: the files' default.
     prompt: str | None = None
     load: Load | None = None
-    pin: bool = False
+    pin: bool = False  # never evict it to load another
     idle_timeout_s: Seconds | None = None
-    int8_range: Annotated[float, Meta(gt=0)] | None = None
-    prompts: dict[str, str] | None = None
-    task: ModelTask | None = None
+    int8_range: Annotated[float, Meta(gt=0)] | None = None  # R of int8 vectors: -R to R map to bytes; None: by dim
+    prompts: dict[str, str] | None = None  # replace the files' prompts; ranking uses those named query and document
+    task: ModelTask | None = None  # for files that allow two; a model that can't do it is refused
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything an operator can decide. ``create_app`` takes one; nothing else configures the server."""
+    """All settings of a server. ``create_app`` takes one; nothing else configures it."""
 
     models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)] = (ModelSettings(name=BUILTIN_MODEL),)
-    engine: str = "auto"
+    engine: str = "auto"  # torch, openvino, mlx or a plugin's; auto: the best that runs here
     device: Device = "auto"
-    dtype: Dtype = "auto"
+    dtype: Dtype = "auto"  # auto: the fastest that keeps the model's precision
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 9000
-    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # what an Authorization header can carry
-    api_keys_file: str | None = None  # a file of them
-    no_auth: bool = False
-    allowed_hosts: tuple[HostName, ...] = ()  # Host headers to answer; hosts.py says what none means
-    cors_origins: tuple[Origin, ...] = ()  # web pages that may ask
-    tls_cert_file: str | None = None  # both, or neither: then http
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9000  # 0: any free one, which the log names
+    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # only what an Authorization header can carry
+    api_keys_file: str | None = None  # TOML file of keys with names, scopes and limits
+    no_auth: bool = False  # allows a public host without a key
+    allowed_hosts: tuple[HostName, ...] = ()  # Host headers to accept; see http/hosts.py for the default
+    cors_origins: tuple[Origin, ...] = ()  # web pages that may send requests
+    tls_cert_file: str | None = None  # PEM; set with tls_key_file, or neither for plain HTTP
     tls_key_file: str | None = None
-    offline: bool = False
-    hub_endpoint: str | None = None
-    cache_dir: str | None = None  # None: this system's folder for caches
-    threads: Positive | None = None  # None: all cores
-    on_overflow: OnOverflow = "truncate"
-    log_format: LogFormat = "auto"
-    otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None
-    trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests whose callers don't say whether to trace
-    tei_metrics: bool = False  # text-embeddings-inference's names beside ours
+    offline: bool = False  # never download anything
+    hub_endpoint: str | None = None  # a mirror of the Hugging Face Hub
+    cache_dir: str | None = None  # for converted models; None: the system's cache folder
+    threads: Positive | None = None  # CPU threads of the models; None: all cores
+    on_overflow: OnOverflow = "truncate"  # texts over a model's limit: truncate them, or answer with an error
+    log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere
+    otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None  # OpenTelemetry collector for traces
+    trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
+    tei_metrics: bool = False  # metrics by text-embeddings-inference's names as well
     max_body_bytes: Positive = 10_000_000
-    receive_timeout_s: Seconds = 60.0  # for a request to arrive: its head, and then its body
-    batch_tokens: Positive | None = None  # None: what the engine says suits its device
-    queue_tokens: Positive = 600_000  # two of OpenAI's largest requests
-    queue_requests: Positive = 10_000
-    request_timeout_s: Seconds = 300.0
-    forward_timeout_s: Seconds = 120.0  # a forward that takes longer hangs, and the worker is restarted
-    drain_timeout_s: Seconds = 30.0
-    load: Load = "start"
-    while_loading: WhileLoading = "wait"
+    receive_timeout_s: Seconds = 60.0  # for the headers of a request to arrive, and again for its body
+    batch_tokens: Positive | None = None  # None: the engine's default for its device
+    queue_tokens: Positive = 600_000  # that may wait for a model: two of OpenAI's largest requests
+    queue_requests: Positive = 10_000  # that may wait for a model
+    request_timeout_s: Seconds = 300.0  # from arrival to answer
+    forward_timeout_s: Seconds = 120.0  # of one forward pass; the worker is restarted if it takes longer
+    drain_timeout_s: Seconds = 30.0  # for requests in flight to finish when the server stops
+    load: Load = "start"  # load models at the start, or on demand
+    while_loading: WhileLoading = "wait"  # requests for a model that is loading: wait, or refuse with a 503
     memory_budget: Size | None = None  # for the weights of all loaded models; None: no limit
-    idle_timeout_s: Seconds | None = None  # None: a model that nobody uses stays loaded
+    idle_timeout_s: Seconds | None = None  # unload a model after that long without requests; None: never
 
     @property
     def cache_path(self) -> Path:
-        """Give the folder for what can be made again, such as converted models."""
+        """Return the folder for converted models and other files that can be made again."""
         return Path(self.cache_dir).expanduser() if self.cache_dir else user_cache_path("nearfar")
 
     @property
     def api_keys_path(self) -> Path | None:
-        """Give the file of keys."""
+        """Return the file of keys."""
         return Path(self.api_keys_file).expanduser() if self.api_keys_file else None
 
     @property
     def memory_budget_bytes(self) -> int | None:
-        """Give the budget in bytes."""
+        """Return the budget in bytes."""
         return None if self.memory_budget is None else _bytes_of(self.memory_budget)
 
     def __repr__(self) -> str:
-        """Show everything but the key, so that a log or a traceback can't leak it."""
+        """Return all fields but the key, so that logs and tracebacks can't leak it."""
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        """Give rich, which draws tracebacks where it is installed, the same fields as ``repr``."""
+        """Return the fields that rich prints in tracebacks: the same as ``repr``."""
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["api_key"] = "set" if self.api_key else None
         return list(shown.items())
@@ -159,10 +151,10 @@ def load_settings(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Merge the four places into one checked Settings.
+    """Merge the four places into one Settings.
 
-    ``argv`` holds only what was said on the command line. Raises SettingsError, naming the place and the
-    path inside it, for an unknown key, a bad value, an unreadable file, or an unguarded public bind.
+    ``argv`` has only the options that are on the command line. Raises SettingsError, with the place and the path inside
+    it, for an unknown key, an invalid value, an unreadable file, or a public host without a key.
     """
     environ = os.environ if environ is None else environ
     ours = {name: value for name, value in environ.items() if name.startswith("NEARFAR_")}
@@ -174,13 +166,18 @@ def load_settings(
     merged |= _from_environment(ours)
     merged |= _checked(dict(argv or {}), "command line")
     settings = msgspec.convert(merged, Settings)
-    _refuse_unguarded_bind(settings)
+    _require_key_for_public_host(settings)
     return settings
 
 
-def our_variables() -> dict[str, str]:
-    """Give the variables that set something, but for the one that names a file."""
+def nearfar_variables() -> dict[str, str]:
+    """Return the NEARFAR_ variables of the environment, except the one that names the TOML file."""
     return {name: text for name, text in os.environ.items() if name.startswith("NEARFAR_") and name != "NEARFAR_CONFIG"}
+
+
+def pop_notify_socket() -> str | None:
+    """Return the address that systemd wants state reports at, and hide it from child processes."""
+    return os.environ.pop("NOTIFY_SOCKET", None)
 
 
 def _read_toml(file: Path) -> dict[str, object]:
@@ -193,7 +190,7 @@ def _read_toml(file: Path) -> dict[str, object]:
 
 
 def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> dict[str, object]:
-    """Check one place's values on their own and return them, converted."""
+    """Validate the values of one place and return them, converted."""
     try:
         whole = msgspec.convert(values, Settings, strict=strict)
     except msgspec.ValidationError as error:
@@ -202,7 +199,7 @@ def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> d
 
 
 def _explain(place: str, message: str) -> str:
-    """Turn msgspec's wording into ours: ``FILE: models[0].dtype: invalid enum value 'x'``."""
+    """Rewrite msgspec's message: ``FILE: models[0].dtype: invalid enum value 'x'; one of: …``."""
     message, _, path = message.partition(" - at `")
     where = path.rstrip("`").removeprefix("$").removeprefix(".")
     if unknown := re.search(r"unknown field `(.+)`", message):
@@ -219,7 +216,7 @@ def _explain(place: str, message: str) -> str:
 
 
 def _unknown_key(key: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return what to say about a key that no setting has: its new name, or the nearest one where one is near."""
+    """Return the message for an unknown key, with its new name or the most similar key if there is one."""
     near = [_RENAMED.get(key, ""), *get_close_matches(key, known, n=1, cutoff=0.6)]
     name = next((name for name in near if name in known), "")
     return f"unknown key; did you mean {prefix}{name.upper() if prefix else name}?" if name else "unknown key"
@@ -244,28 +241,28 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
 
 
 def _bytes_of(size: int | str) -> int:
-    """Read a size: ``500``, ``8GB`` (thousands), ``8GiB`` (1024s)."""
+    """Parse a size: ``500``, ``8GB`` (10^9), ``8GiB`` (2^30)."""
     number, unit = re.findall(r"([\d.]+) ?(\w*)", str(size).lower())[0]
     base = 1024 if "i" in unit else 1000
     return int(float(number) * base ** " kmgt".index(unit[:1].replace("b", "") or " "))
 
 
-def _refuse_unguarded_bind(settings: Settings) -> None:
+def _require_key_for_public_host(settings: Settings) -> None:
     if settings.api_key or settings.api_keys_file or settings.no_auth or is_loopback(settings.host):
         return
     raise SettingsError(
         f"host: {settings.host} is reachable from other machines and no API key is set; "
-        "set one (--api-key or NEARFAR_API_KEY), or say --no-auth to serve everyone"
+        "set one (--api-key or NEARFAR_API_KEY), or use --no-auth to serve all clients"
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a server bound to ``host``."""
+    """Return whether only this machine can reach a server bound to ``host``."""
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_address(host: str) -> bool:
-    """Tell whether the host is a number instead of a name."""
+    """Return whether the host is an IP address instead of a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -274,14 +271,14 @@ def is_address(host: str) -> bool:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def calm_openmp() -> None:
-    """Let Torch's threads wait for each other for 2,000 turns and then sleep, unless the operator has said otherwise.
+def limit_openmp_spinning() -> None:
+    """Make OpenMP's threads sleep after 2,000 spins of waiting for each other, unless the variable is set already.
 
-    They would turn for 30 billion: beside a neighbour on one of two cores a forward then took 750 ms instead of 23 ms,
-    and with this nothing is lost when there is none. Must be called before torch is imported.
+    They spin 30 billion times by default. With another busy process on one of two cores, a forward pass then took
+    750 ms instead of 23 ms; without one, the limit costs nothing. Must run before torch is imported.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -1,4 +1,4 @@
-"""The house's own words for a request, an answer and a model. Knows no dialect, no engine and no HTTP."""
+"""Types that all layers share: tasks, outputs, vectors, and what is known of a served model."""
 
 from __future__ import annotations
 
@@ -15,69 +15,61 @@ FloatArray: TypeAlias = "npt.NDArray[np.float32]"
 IntArray: TypeAlias = "npt.NDArray[np.int32]"
 
 Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
-Output = Literal["dense", "multi_vector", "sparse"]  # what a text may become
+Output = Literal["dense", "multi_vector", "sparse"]  # what a model can make of a text
 TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
 TokenIds: TypeAlias = tuple[int, ...]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
-Keep = Literal["start", "end"]  # which part of an over-long text is kept
-# What a text is for. The last three are for models that were trained to be told; others take their default prompt.
+Keep = Literal["start", "end"]  # which part of a text is kept when it is truncated
+# What a text is for; it chooses the prompt. The last three exist for few models; others use their default prompt.
 Role = Literal["query", "document", "classification", "clustering", "similarity"]
 
 
 class Weights(Struct, frozen=True):
-    """A sparse vector of ``size``: its ``values`` (k,), all above 0, at the ascending ``indices`` (k,)."""
+    """A sparse vector: the non-zero components of a vector of ``size``."""
 
-    indices: IntArray
-    values: FloatArray
+    indices: IntArray  # (k,) ascending
+    values: FloatArray  # (k,) all above 0
     size: int
 
 
 class Representation(Struct, frozen=True, kw_only=True):
-    """What one text became: ``dense`` (D,), ``multi_vector`` (n, M), one row a token that counts, ``sparse``."""
+    """All outputs of a model for one text; None for those it doesn't have."""
 
-    dense: FloatArray | None = None
-    multi_vector: FloatArray | None = None
+    dense: FloatArray | None = None  # (D,)
+    multi_vector: FloatArray | None = None  # (n, M): a row for each token that the model scores
     sparse: Weights | None = None
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """All that is true of one served model; what ``/info`` shows.
-
-    ``dim`` is the length of a text's one vector, ``token_dim`` of those of its tokens, 0 where there are none.
-    ``vocabulary`` is the size of a sparse vector, ``labels`` are a classifier's. ``score`` says how a relevance score
-    comes about, and ``score_is_probability`` whether the model was trained to give it as one. ``int8_range`` is the R
-    by which vectors of ``dim`` components are made into bytes; None where there are none, or where they have no usual
-    length and the settings say no R. ``parameters`` counts the weights, None where they are stored quantised, and
-    ``file_bytes`` is what they take on the disk.
-    """
+    """Everything known about a served model; ``/info`` shows it."""
 
     name: str
     aliases: tuple[str, ...]
     tasks: tuple[Task, ...]
-    source: str
+    source: str  # where the files are from: builtin, a folder, or the hub
     revision: str | None
     architecture: str
     engine: str
     device: str
     dtype: str
     dtype_reason: str
-    dim: int
-    token_dim: int
-    vocabulary: int
-    labels: tuple[str, ...]
+    dim: int  # of a text's one vector; 0 without one
+    token_dim: int  # of each token's vector; 0 without them
+    vocabulary: int  # size of a sparse vector; 0 without one
+    labels: tuple[str, ...]  # of a classifier
     max_tokens: int
     pooling: str
-    pooling_source: str
+    pooling_source: str  # the file that names it, or the family's default
     normalized: bool
     prompts: dict[str, str]
     prompts_source: str
     default_prompt: str | None
-    score: str
-    score_is_probability: bool
-    int8_range: float | None
-    parameters: int | None
-    file_bytes: int
-    created: int
+    score: str  # how a relevance score is computed
+    score_is_probability: bool  # the model was trained to return it as one
+    int8_range: float | None  # R: components from -R to R map to bytes; None without vectors, or if R is unknown
+    parameters: int | None  # None if the weights are stored quantized
+    file_bytes: int  # size of the weights on disk
+    created: int  # Unix time, as in OpenAI's list of models
 
 
 class QueueCapacity(Struct, frozen=True, kw_only=True):
@@ -92,15 +84,11 @@ class QueueCapacity(Struct, frozen=True, kw_only=True):
 
 
 class ModelState(Struct, frozen=True, kw_only=True):
-    """Whether one served model is in memory.
-
-    ``bytes`` is what its weights take there, or would at most. ``requests`` counts those that hold it or wait for it.
-    ``closes_in_s`` says when it goes if nobody asks for it any more; None where it stays, or isn't there.
-    """
+    """Whether one served model is in memory."""
 
     name: str
     state: LoadState
-    bytes: int
+    bytes: int  # of its weights in memory, or the most they would take
     pin: bool
-    requests: int
-    closes_in_s: float | None
+    requests: int  # that use it or wait for it
+    closes_in_s: float | None  # until it is unloaded unless a request comes; None if it stays, or isn't loaded

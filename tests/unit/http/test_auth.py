@@ -154,7 +154,7 @@ async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
         refused = await client.post(*RERANK[:1], json=RERANK[1], headers=bearer("k-e"))
 
     assert table == found
-    assert "the key 'e' is not for rerank; its scopes say what it is for" == refused.json()["message"]
+    assert "the key 'e' has no scope 'rerank'" == refused.json()["message"]
 
 
 async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(file: Path) -> None:
