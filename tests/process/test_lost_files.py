@@ -1,4 +1,4 @@
-"""Models' files that go, or change, under a server that runs; a full disk; and a cache that two processes share."""
+"""Model files that are deleted or changed under a running server, and a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from checkpoints import write_transformer
 from conftest import calling, running
-from restarts import status_of, until, worker_of
 from server_process import ServerProcess
 
 from nearfar import ModelSettings, Settings
@@ -39,7 +38,7 @@ def vectors(answer: httpx.Response) -> list[list[float]]:
     return [item["embedding"] for item in answer.json()["data"]]
 
 
-async def test_a_folder_that_goes_takes_nothing_from_a_model_in_memory_and_a_reload_is_a_503(bert: Path) -> None:
+async def test_a_model_in_memory_survives_its_folder_and_loading_it_again_is_a_503(bert: Path) -> None:
     models = (ModelSettings(name=str(bert), engine="torch"), ModelSettings(name=BUILTIN_MODEL, engine="fake"))
 
     async with running(Settings(models=models, device="cpu")) as app, calling(app) as client:
@@ -59,34 +58,34 @@ async def test_a_folder_that_goes_takes_nothing_from_a_model_in_memory_and_a_rel
     assert "retry-after" in gone.headers
 
 
-def test_weights_that_are_cut_under_a_running_model_cost_one_worker(tmp_path: Path, told: dict[str, object]) -> None:
-    """They are mapped, so the system ends whoever reads what is no longer there; the file itself is back by then."""
+def test_truncated_weights_of_a_running_model_cost_one_worker(tmp_path: Path, told: dict[str, object]) -> None:
+    """They are memory-mapped, so reading the lost part is a SIGBUS. The file is whole again before the restart."""
     folder = tmp_path / "minilm"
     shutil.copytree(find_builtin().folder, folder)
     weights = folder / "model.safetensors"
     with ServerProcess(str(folder), "--engine", "torch", "--device", "cpu", "--dtype", "float32") as server:
-        first = worker_of(server)
+        first = server.workers()[0]
         before = httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
         shutil.copy(weights, tmp_path / "whole")
         os.truncate(weights, 1000)
         (tmp_path / "whole").replace(weights)
         with pytest.raises(httpx.TransportError):
             httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
-        told["back after s"] = round(until(lambda: status_of(server) == 200), 2)
+        told["ready again after s"] = round(server.wait_until_ready(), 2)
         after = httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
-        second = worker_of(server)
+        second = server.workers()[0]
 
     assert first != second
-    np.testing.assert_allclose(vectors(before), vectors(after), atol=1e-5)  # another process may take other kernels
-    assert any(f"was ended by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
+    np.testing.assert_allclose(vectors(before), vectors(after), atol=1e-5)  # another process may choose other kernels
+    assert any(f"was killed by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the default", "another"])
 @pytest.mark.parametrize("broken", ["folder", "weights"])
-def test_a_model_that_is_gone_when_the_worker_dies_takes_no_other_with_it(
+def test_a_model_that_is_gone_at_a_restart_does_not_affect_the_others(
     bert: Path, tmp_path: Path, first: bool, broken: str
 ) -> None:
-    """And nobody gets another model's vectors for its: whoever means it, or may mean it, is told to come back."""
+    """No other model answers in its place: requests for it, or for the default that it was, get a 503."""
     models = [f'{{ name = "{bert}", engine = "torch", device = "cpu" }}', f'{{ name = "{BUILTIN_MODEL}" }}']
     settings = tmp_path / "nearfar.toml"
     settings.write_text(f'engine = "fake"\nmodels = [{", ".join(models if first else reversed(models))}]\n')
@@ -102,15 +101,15 @@ def test_a_model_that_is_gone_when_the_worker_dies_takes_no_other_with_it(
             shutil.rmtree(bert)
         else:
             next(bert.glob("*.safetensors")).write_bytes(b"")
-        os.kill(worker_of(server), signal.SIGKILL)
-        until(lambda: status_of(server) == 200)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_until_ready()
         after = [status(name) for name in ("bert", BUILTIN_MODEL, "text-embedding-3-small")]
 
     assert [503, 200, 503 if first else 200] == after
 
 
 @needs_openvino
-def test_a_full_disk_keeps_a_conversion_from_being_kept_and_not_from_being_served(tmp_path: Path) -> None:
+def test_a_full_disk_prevents_caching_a_conversion_and_not_serving_it(tmp_path: Path) -> None:
     with ServerProcess("--engine", "openvino", NEARFAR_CACHE_DIR=str(tmp_path), limits="ulimit -f 2000") as server:
         answer = httpx.post(f"{server.url}{EMBED}", json=embed(BUILTIN_MODEL), timeout=60)
 

@@ -1,4 +1,4 @@
-"""The process as an operator knows it: starting, being told to stop under load, and refusing to start."""
+"""The process as an operator sees it: stopping under load, refusing to start, exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ABSENT_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> None:
-    """200 requests run or wait when the signal comes: each is answered, later ones get 503, and the exit code is 0."""
+    """200 requests run or wait at the signal. Each is answered, later ones get 503, and the exit code is 0."""
     with ServerProcess("--engine", "torch", "--device", "cpu", NEARFAR_DRAIN_TIMEOUT_S=str(DRAIN_S)) as server:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
@@ -50,7 +50,7 @@ async def test_a_signal_under_load_loses_no_request(number: signal.Signals) -> N
     assert time.monotonic() - started < DRAIN_S
 
 
-async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+async def test_a_hung_forward_does_not_keep_the_process_from_exiting() -> None:
     with ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="0.5") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             body = {"model": "text-embedding-3-small", "input": ["hang", "hang"]}
@@ -68,14 +68,14 @@ async def test_a_forward_that_never_ends_does_not_keep_the_process_from_ending()
 @pytest.mark.parametrize(
     ("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)], ids=lambda sent: sent.name
 )
-async def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
+async def test_a_second_signal_kills_the_process_at_once(first: signal.Signals, second: signal.Signals) -> None:
     with ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="600") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             body = {"model": "text-embedding-3-small", "input": ["hang"]}
             call = asyncio.create_task(client.post("/v1/embeddings", json=body))
             await _until_queued(client, 1, "nearfar_queue_tokens")
             server.process.send_signal(first)
-            await asyncio.to_thread(server.until_said, "shutting down: 1 requests in flight, which may take 600 s")
+            await asyncio.to_thread(server.until_logged, "shutting down: 1 requests in flight, which may take 600 s")
             started = time.monotonic()
             server.process.send_signal(second)
             code = await asyncio.to_thread(server.wait)
@@ -85,15 +85,15 @@ async def test_a_second_signal_ends_the_process_at_once(first: signal.Signals, s
     assert time.monotonic() - started < 10
 
 
-def test_a_server_under_nohup_outlives_its_terminal() -> None:
-    with ServerProcess("--engine", "fake", ahead=["nohup"]) as server:
+def test_a_server_under_nohup_survives_a_hangup() -> None:
+    with ServerProcess("--engine", "fake", prefix=["nohup"]) as server:
         server.process.send_signal(signal.SIGHUP)
         answer = httpx.get(f"{server.url}/health/ready")
 
     assert 200 == answer.status_code
 
 
-def test_an_upload_that_never_ends_does_not_keep_the_process_from_ending() -> None:
+def test_an_unfinished_upload_does_not_keep_the_process_from_exiting() -> None:
     with (
         ServerProcess("--engine", "fake", NEARFAR_DRAIN_TIMEOUT_S="0.5") as server,
         socket.create_connection(("127.0.0.1", server.port)) as half,
@@ -129,25 +129,25 @@ def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--host", "0.0.0.0"], "no API key is set"),  # noqa: S104 — it is refused
-        (["--port", "0"], "command line: port:"),
+        (["--port", "-1"], "command line: port:"),
         (["--dtype", "float8"], "command line: dtype:"),
         (["--workers", "2"], "nearfar example nginx"),
         (["--config", "nowhere.toml"], "nowhere.toml: can't be read"),
     ],
 )
-def test_a_bad_option_ends_with_one_sentence_and_code_2(arguments: list[str], says: str) -> None:
+def test_a_bad_option_is_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
     ended = _start(*arguments)
 
     assert 2 == ended.returncode
-    assert says in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["no-such-model"], "neither a folder nor a Hugging Face name"),
         (["--offline", "someone/some-model"], "not on this disk, and --offline forbids"),
@@ -155,17 +155,17 @@ def test_a_bad_option_ends_with_one_sentence_and_code_2(arguments: list[str], sa
         (["--device", ABSENT_DEVICE], f"torch sees no {ABSENT_DEVICE} device"),
     ],
 )
-def test_a_model_that_cannot_be_opened_ends_with_one_sentence_and_code_1(
-    arguments: list[str], says: str, tmp_path: Path
+def test_a_model_that_cannot_be_opened_is_one_log_line_and_exit_code_1(
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     with ServerProcess(*arguments, HF_HOME=str(tmp_path)) as server:
         code = server.wait()
 
     assert 1 == code
-    assert [True] == [says in entry["message"] for entry in server.log]
+    assert [True] == [message in entry["message"] for entry in server.log]
 
 
-def test_models_may_be_named_by_an_option_as_well(tmp_path: Path) -> None:
+def test_models_can_be_arguments_and_options(tmp_path: Path) -> None:
     first, second = (write_transformer(tmp_path / name, "bert") for name in ("first", "second"))
 
     with ServerProcess(str(first), "--model", str(second), "--engine", "fake") as server:
@@ -174,8 +174,8 @@ def test_models_may_be_named_by_an_option_as_well(tmp_path: Path) -> None:
     assert ["first", "second"] == [model["id"] for model in listed]
 
 
-def test_a_port_that_is_taken_ends_with_one_sentence_and_code_1() -> None:
-    """By another server of ours, that is: granian would share the port with it."""
+def test_a_taken_port_is_one_log_line_and_exit_code_1() -> None:
+    """Taken by another nearfar: granian by itself would share the port."""
     with ServerProcess("--engine", "fake", "--host", "localhost") as server:
         ended = _start("--port", str(server.port), "--log-format", "human")
 

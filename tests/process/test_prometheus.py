@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import yaml
-from restarts import BODY, until
-from server_process import ServerProcess, free_port
+from server_process import BODY, ServerProcess, free_port, until
 
 from nearfar.cli.assets.monitoring import read_part
 

@@ -12,7 +12,7 @@ import httpx
 import httpx2
 import pytest
 from openai import OpenAI
-from server_process import ServerProcess, free_port
+from server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def make_certificate(folder: Path, *more: str) -> tuple[str, str]:
-    """Make a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    """Make a self-signed certificate for 127.0.0.1 and its key."""
     files = str(folder / "cert.pem"), str(folder / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=nearfar"]
     options = [*(more or ["-nodes"]), "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
@@ -58,7 +58,7 @@ def test_a_client_that_verifies_the_certificate_is_answered(
     assert any(entry["message"].startswith(f"serving on {server.url} ") for entry in server.log)
 
 
-def test_a_client_that_does_not_know_the_certificate_hangs_up(server: ServerProcess) -> None:
+def test_a_client_that_does_not_trust_the_certificate_disconnects(server: ServerProcess) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{server.url}/health")
 
@@ -69,28 +69,28 @@ def test_plain_http_is_not_answered(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cert", "key", "says"),
+    ("cert", "key", "message"),
     [
         ("cert.pem", "nowhere.pem", "tls_key_file: {}/nowhere.pem can't be read (No such file or directory)"),
         ("nowhere.pem", "key.pem", "tls_cert_file: {}/nowhere.pem can't be read (No such file or directory)"),
-        ("key.pem", "cert.pem", "aren't a certificate and its key, in PEM and without a password"),
-        ("cert.pem", "locked/key.pem", "aren't a certificate and its key, in PEM and without a password"),
-        ("cert.pem", "other/key.pem", "aren't a certificate and its key, in PEM and without a password"),
-        ("cert.pem", None, "tls_cert_file and tls_key_file: one without the other is of no use"),
+        ("key.pem", "cert.pem", "are not a certificate and its private key, in PEM and without a password"),
+        ("cert.pem", "locked/key.pem", "are not a certificate and its private key, in PEM and without a password"),
+        ("cert.pem", "other/key.pem", "are not a certificate and its private key, in PEM and without a password"),
+        ("cert.pem", None, "tls_cert_file and tls_key_file: set both, or neither for plain HTTP"),
     ],
 )
-def test_files_that_cannot_serve_end_the_start_with_one_sentence(
-    cert: str, key: str | None, says: str, tmp_path: Path
+def test_unusable_certificate_files_are_one_log_line_and_exit_code_1(
+    cert: str, key: str | None, message: str, tmp_path: Path
 ) -> None:
     make_certificate(tmp_path)
     for name, more in (("locked", ["-passout", "pass:secret"]), ("other", [])):
         (tmp_path / name).mkdir()
         make_certificate(tmp_path / name, *more)
     options = ["--tls-cert-file", str(tmp_path / cert), *(["--tls-key-file", str(tmp_path / key)] if key else [])]
-    command = [sys.executable, "-m", "nearfar", "serve", "--port", str(free_port()), "--log-format", "human", *options]
+    command = [sys.executable, "-m", "nearfar", "serve", "--port", "0", "--log-format", "human", *options]
 
     ended = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60, check=False)
 
     assert 1 == ended.returncode
-    assert says.format(tmp_path) in ended.stderr
+    assert message.format(tmp_path) in ended.stderr
     assert 1 == len(ended.stderr.splitlines())

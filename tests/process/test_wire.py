@@ -1,4 +1,4 @@
-"""What isn't HTTP as it should be, or comes slowly: a real server, and bytes sent to it as they are."""
+"""Malformed and slow HTTP: raw bytes sent to a real server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def connect(server: ServerProcess) -> socket.socket:
 
 
 def answers_to(server: ServerProcess, sent: bytes) -> list[bytes]:
-    """Send bytes and read until the server closes; give each answer's status."""
+    """Send bytes and read until the server closes the connection. Return each answer's status."""
     with connect(server) as connection:
         got = b""
         try:
@@ -52,7 +52,7 @@ def answers_to(server: ServerProcess, sent: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1\.[01] (\d{3})", got)
 
 
-# Where two readers could disagree on where the request ends: one answer, then the connection is closed.
+# Where two HTTP parsers could disagree on where the request ends: one answer, then the connection is closed.
 AMBIGUOUS = {
     "a length and chunks": (b"200", post(TE + b"Content-Length: %d\r\n" % len(CHUNKED + SMUGGLED), CHUNKED + SMUGGLED)),
     "chunks and a short length": (b"200", post(b"Content-Length: 4\r\n" + TE, CHUNKED + SMUGGLED)),
@@ -87,16 +87,16 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("probe", AMBIGUOUS)
-def test_a_request_that_ends_in_two_places_never_hides_another(probe: str, wire: ServerProcess) -> None:
+def test_an_ambiguous_request_never_smuggles_another(probe: str, wire: ServerProcess) -> None:
     expected, sent = AMBIGUOUS[probe]
 
     assert [expected] == answers_to(wire, sent)
 
 
-# Where all agree: what follows is a request of its own, and answered as such.
+# Where all parsers agree: what follows is a request of its own, and answered.
 PLAIN = {
     "a tab": post(b"Transfer-Encoding:\tchunked\r\n", CHUNKED + SMUGGLED),
-    "chunks, said twice": post(TE + TE, CHUNKED + SMUGGLED),
+    "chunks, twice": post(TE + TE, CHUNKED + SMUGGLED),
     "another coding before chunks": post(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKED + SMUGGLED),
     "the same length twice": post(LENGTH + LENGTH, BODY + SMUGGLED),
     "a body that no route reads": b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
@@ -108,7 +108,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("probe", PLAIN)
-def test_a_second_request_is_one_only_where_the_first_has_ended(probe: str, wire: ServerProcess) -> None:
+def test_a_request_after_an_unambiguous_one_is_answered(probe: str, wire: ServerProcess) -> None:
     answers = answers_to(wire, PLAIN[probe])
 
     assert [b"200", b"404"] == answers
@@ -140,7 +140,9 @@ def test_a_path_has_at_most_64_kilobytes(wire: ServerProcess) -> None:
     [([], b"POST /v1/embeddings HTTP/1.1\r\nHost: loc"), ([b"408"], post(b"Content-Length: 100\r\n", b"{"))],
     ids=["head", "body"],
 )
-def test_who_never_ends_a_request_is_hung_up_on(expected: list[bytes], sent: bytes, wire: ServerProcess) -> None:
+def test_an_unfinished_request_is_closed_after_the_receive_timeout(
+    expected: list[bytes], sent: bytes, wire: ServerProcess
+) -> None:
     started = time.monotonic()
 
     answers = answers_to(wire, sent)
@@ -149,8 +151,8 @@ def test_who_never_ends_a_request_is_hung_up_on(expected: list[bytes], sent: byt
     assert RECEIVE_S * 0.9 < time.monotonic() - started < RECEIVE_S * 2
 
 
-def test_who_sends_too_much_is_told_so_and_can_go_on(wire: ServerProcess) -> None:
-    """Though the answer is certain after the head: a connection that ends under who is sending tells them nothing."""
+def test_a_body_too_large_is_a_413_and_the_connection_stays_usable(wire: ServerProcess) -> None:
+    """The body is read to its end: a client would not see the 413 if the connection closed while it sends."""
     much = b"[" * 30_000_000
     for _ in range(5):
         with connect(wire) as connection:
@@ -162,7 +164,7 @@ def test_who_sends_too_much_is_told_so_and_can_go_on(wire: ServerProcess) -> Non
         assert [b"413", b"200"] == re.findall(rb"HTTP/1\.1 (\d{3})", got)
 
 
-def test_who_asks_before_sending_too_much_is_told_at_once(wire: ServerProcess) -> None:
+def test_expect_100_continue_with_a_body_too_large_is_a_413_at_once(wire: ServerProcess) -> None:
     began = time.monotonic()
 
     with connect(wire) as connection:
@@ -173,7 +175,7 @@ def test_who_asks_before_sending_too_much_is_told_at_once(wire: ServerProcess) -
     assert time.monotonic() - began < 1.5
 
 
-def test_dripping_a_body_does_not_win_time(wire: ServerProcess) -> None:
+def test_a_body_sent_byte_by_byte_gets_no_extra_time(wire: ServerProcess) -> None:
     started = time.monotonic()
     with connect(wire) as connection:
         connection.sendall(post(b"Content-Length: 100000\r\n"))
@@ -190,7 +192,7 @@ def test_dripping_a_body_does_not_win_time(wire: ServerProcess) -> None:
 
 
 def _p99_ms(client: httpx.Client) -> float:
-    """Measure 200 requests, one after the other."""
+    """Return the p99 of 200 sequential requests."""
     times = []
     for _ in range(200):
         started = time.perf_counter()
@@ -199,8 +201,8 @@ def _p99_ms(client: httpx.Client) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def test_200_slow_senders_leave_the_others_their_pace() -> None:
-    """Half of them don't end their heads, half their bodies. The middle of five rounds counts: machines have moods."""
+def test_200_slow_senders_do_not_slow_down_other_clients() -> None:
+    """Half of them never finish their headers, half their bodies. The median of five rounds counts."""
     with ServerProcess("--engine", "fake") as server, httpx.Client(base_url=server.url, timeout=10) as client:
         alone, beside = [], []
         for _ in range(5):
@@ -215,7 +217,7 @@ def test_200_slow_senders_leave_the_others_their_pace() -> None:
 
 
 @pytest.mark.parametrize("given", [b"a\r\nset-cookie: x=1", b"a\nset-cookie: x=1", b"a\x00b", b"<script>", b"a b"])
-def test_a_callers_request_id_adds_no_header(given: bytes, wire: ServerProcess) -> None:
+def test_a_request_id_cannot_inject_a_header(given: bytes, wire: ServerProcess) -> None:
     with connect(wire) as connection:
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nx-request-id: " + given + b"\r\n\r\n")
         got = connection.recv(65536)

@@ -1,1 +1,1 @@
-"""Processes: the supervisor, its worker, signals and certificates."""
+"""Processes: a supervisor that owns the port, and the worker that serves on it."""

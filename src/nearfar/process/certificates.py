@@ -1,4 +1,4 @@
-"""The files of a TLS certificate, looked at before granian gets them: its own complaint is a traceback."""
+"""Check TLS certificates before granian reads them: it would answer a bad file with a traceback."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ if TYPE_CHECKING:
 
 
 def find_certificate(settings: Settings) -> tuple[Path, Path] | None:
-    """Give the files of the certificate and its key, or None for http.
+    """Return the files of the certificate and of its private key, or None for plain HTTP.
 
-    Raises SettingsError where they can't be used.
+    Raises SettingsError if only one is set, one can't be read, or they don't belong together.
     """
-    given, own = settings.tls_cert_file, settings.tls_key_file
-    if not given and not own:
+    cert, key = settings.tls_cert_file, settings.tls_key_file
+    if not cert and not key:
         return None
-    if not given or not own:
-        raise SettingsError(
-            "tls_cert_file and tls_key_file: one without the other is of no use; give both, or neither for http"
-        )
-    for option, file in (("tls_cert_file", given), ("tls_key_file", own)):
+    if not cert or not key:
+        raise SettingsError("tls_cert_file and tls_key_file: set both, or neither for plain HTTP")
+    for name, file in (("tls_cert_file", cert), ("tls_key_file", key)):
         try:
             Path(file).read_bytes()
         except OSError as error:
-            raise SettingsError(f"{option}: {file} can't be read ({error.strerror})") from error
+            raise SettingsError(f"{name}: {file} can't be read ({error.strerror})") from error
     try:
-        # Openssl would ask the terminal for a password; this is what a key under one is refused by.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(given, own, password=lambda: "")
+        # Without a password OpenSSL would prompt for one on the terminal; an empty one makes it refuse encrypted keys.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
     except (ssl.SSLError, ValueError) as error:
-        both = f"tls_cert_file and tls_key_file: {given} and {own}"
         raise SettingsError(
-            f"{both} aren't a certificate and its key, in PEM and without a password: {error}"
+            f"tls_cert_file and tls_key_file: {cert} and {key} are not a certificate and its private key, "
+            f"in PEM and without a password: {error}"
         ) from error
-    return Path(given), Path(own)
+    return Path(cert), Path(key)

@@ -1,4 +1,4 @@
-"""What a worker is told by signals and by its line to whoever started it, and what it tells over that."""
+"""The worker's reasons to stop: signals, and the end of its supervisor."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ import logging
 import signal
 import socket
 
-# How an operator, Ctrl-C, and whoever started another worker say stop.
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _log = logging.getLogger(__name__)
 
 
-class Orders:
-    """What this process is told: to ``stop``, by SIGTERM, Ctrl-C, or the end of the line to whoever started it.
+class StopSignals:
+    """Sets the event ``stop`` at SIGTERM, SIGINT or SIGHUP, or once the supervisor is gone.
 
-    ``is_followed`` where another worker serves already, which SIGHUP tells. After any other a second signal ends the
-    process at once, as it would without us.
+    SIGHUP means that another worker serves already; ``is_replaced`` is then True. After any other signal a second one
+    ends the process at once. ``supervisor`` is the file descriptor of the socket to the supervisor.
     """
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, supervisor: int) -> None:
         self.stop = asyncio.Event()
-        self.is_followed = False
-        self._line = line
+        self.is_replaced = False
+        self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
-        self._ours = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # by nohup
-        for number in self._ours:
-            self._loop.add_signal_handler(number, self._first, number)
-        self._loop.add_reader(line, self._cut)
+        self._handled = [
+            number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+        ]  # by nohup
+        for number in self._handled:
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        self._loop.add_reader(supervisor, self._on_supervisor_gone)
 
-    def tell_ready(self) -> None:
-        """Tell whoever started this process that the models are open."""
-        with contextlib.suppress(OSError), socket.socket(fileno=self._line) as line:  # a pipe, or gone: nobody listens
+    def report_ready(self) -> None:
+        """Report to the supervisor that the models are open."""
+        with contextlib.suppress(OSError), socket.socket(fileno=self._supervisor) as connection:  # it may be gone
             try:
-                line.send(b"!")
+                connection.send(b"!")
             finally:
-                line.detach()
+                connection.detach()
 
-    def _first(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         self.stop.set()
         if number == signal.SIGHUP:
-            self.is_followed = True
+            self.is_replaced = True
             return
-        for each in self._ours:
-            self._loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+        for handled in self._handled:
+            self._loop.remove_signal_handler(handled)
+            signal.signal(handled, signal.SIG_DFL)
 
-    def _cut(self) -> None:
-        self._loop.remove_reader(self._line)
-        _log.warning("the process that started this one is gone")
+    def _on_supervisor_gone(self) -> None:
+        self._loop.remove_reader(self._supervisor)
+        _log.warning("the supervisor process is gone; stopping")
         self.stop.set()

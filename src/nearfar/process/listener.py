@@ -1,0 +1,49 @@
+"""The listening socket, and how many files a process may have open."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+
+from nearfar.core.errors import SettingsError
+
+BACKLOG = 2048
+_WANTED_FILES = 65_536  # each connection is one; macOS starts a process with 256
+_FEW_FILES = 256
+
+_log = logging.getLogger(__name__)
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket, on IPv4 if the host has such an address. Port 0 takes any free one.
+
+    Raises SettingsError if the host is unknown or the port is taken.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise SettingsError(f"can't listen on {host}:{port}: {reason}") from error
+    listener.setblocking(False)  # noqa: FBT003 — socket's own signature
+    return listener
+
+
+def raise_file_limit() -> None:
+    """Raise the limit of open files as far as the system allows. Log a warning if it stays low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    if soft < _FEW_FILES:
+        _log.warning("only %d files may be open at once, and each connection needs one; see ulimit -Hn", soft)
