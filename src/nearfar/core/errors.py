@@ -194,7 +194,7 @@ class ServingError(NearfarError):
 
 
 class Overloaded(ServingError):
-    """Raised if a queue or a rate limit is full. ``capacity`` is that of the model's queue; None for any other limit."""
+    """Raised if a queue or a rate limit is full. ``capacity`` is that of the model's queue; None for other limits."""
 
     def __init__(self, message: str, retry_after_s: float | None = None, capacity: QueueCapacity | None = None) -> None:
         super().__init__(message, retry_after_s)

@@ -1,4 +1,4 @@
-"""What ``nearfar example`` prints is accepted by what it is for, and does what its comments say."""
+"""The examples of ``nearfar example`` are valid and do what their comments promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from click.testing import CliRunner
-from server_process import ServerProcess, free_port
+from server_process import BODY, ServerProcess, until
 
 from nearfar.cli.main import main
 from nearfar.core.settings import BUILTIN_MODEL, load_settings
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.anyio
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 with_nginx = pytest.mark.skipif(not NGINX, reason="nginx isn't installed")
-BODY = {"model": "text-embedding-3-small", "input": "hello"}
 
 
 def example(name: str) -> str:
@@ -39,7 +38,7 @@ def example(name: str) -> str:
     ("name", "load", "offline", "overflow"),
     [("development", "demand", False, "error"), ("production", "start", True, "truncate")],
 )
-def test_the_settings_are_accepted(name: str, load: str, overflow: str, tmp_path: Path, *, offline: bool) -> None:
+def test_the_settings_are_valid(name: str, load: str, overflow: str, tmp_path: Path, *, offline: bool) -> None:
     file = tmp_path / "nearfar.toml"
     file.write_text(example(name))
 
@@ -49,7 +48,7 @@ def test_the_settings_are_accepted(name: str, load: str, overflow: str, tmp_path
     assert (load, offline, overflow) == (settings.load, settings.offline, settings.on_overflow)
 
 
-def test_in_production_whatever_was_let_in_is_answered_at_a_stop(tmp_path: Path) -> None:
+def test_in_production_the_drain_outlasts_every_request(tmp_path: Path) -> None:
     file = tmp_path / "nearfar.toml"
     file.write_text(example("production"))
 
@@ -59,36 +58,42 @@ def test_in_production_whatever_was_let_in_is_answered_at_a_stop(tmp_path: Path)
 
 
 class Pair:
-    """Two servers, started by ``start``, and nginx's address."""
+    """Two servers, and nginx's socket."""
 
-    def __init__(self, stack: AsyncExitStack, ports: list[int], url: str) -> None:
+    def __init__(self, stack: AsyncExitStack, socket: Path) -> None:
         self._stack = stack
-        self._ports = ports
-        self.url = url
+        self._socket = socket
         self.servers: list[ServerProcess] = []
 
-    async def start(self, at: int) -> ServerProcess:
+    async def start(self, port: int = 0) -> ServerProcess:
         """Start a server and wait until it is ready."""
-        server = ServerProcess("--engine", "fake", "--port", str(self._ports[at]))
+        server = ServerProcess("--engine", "fake", port=port)
         await asyncio.to_thread(self._stack.enter_context, server)
         return server
+
+    def client(self) -> httpx.AsyncClient:
+        """Return a client that sends its requests to nginx."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=30)
 
 
 @asynccontextmanager
 async def behind_nginx() -> AsyncIterator[Pair]:
-    """Run the example as it is, but for its ports, and for what of it needs another user than the one who tests."""
-    front, *ports = (free_port() for _ in range(3))
-    text = example("nginx")
-    for written, port in (("listen 9000", front), ("127.0.0.1:9001", ports[0]), ("127.0.0.1:9002", ports[1])):
-        assert written in text
-        text = text.replace(written, f"{'listen ' * written.startswith('listen')}127.0.0.1:{port}")
-    with tempfile.TemporaryDirectory() as name:  # pytest's own can't be entered by the user that nginx turns into
-        process = start_nginx(Path(name), text)
+    """Run the example as it is, but for its addresses and for paths that the test's user can't write."""
+    async with AsyncExitStack() as stack:
+        # Not pytest's own folder: the user that nginx becomes can't enter it.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        pair = Pair(stack, folder / "front")
+        pair.servers = [await pair.start(), await pair.start()]
+        text = example("nginx")
+        ports = {f"127.0.0.1:{9001 + at}": f"127.0.0.1:{server.port}" for at, server in enumerate(pair.servers)}
+        for written, used in {"listen 9000": f"listen unix:{folder}/front", **ports}.items():
+            assert written in text
+            text = text.replace(written, used)
+        process = start_nginx(folder, text)
         try:
-            async with AsyncExitStack() as stack:
-                pair = Pair(stack, ports, f"http://127.0.0.1:{front}")
-                pair.servers = [await pair.start(at) for at in range(2)]
-                yield pair
+            await asyncio.to_thread(until, (folder / "front").exists)
+            yield pair
         finally:
             process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(process.wait, 20)
@@ -106,8 +111,8 @@ def start_nginx(folder: Path, text: str) -> subprocess.Popen[bytes]:
 
 
 @with_nginx
-async def test_nginx_passes_on_what_clients_and_servers_say() -> None:
-    async with behind_nginx() as pair, httpx.AsyncClient(base_url=pair.url, timeout=30) as client:
+async def test_nginx_forwards_request_ids_errors_and_hides_metrics() -> None:
+    async with behind_nginx() as pair, pair.client() as client:
         many = [await client.post("/v1/embeddings", json=BODY, headers={"x-request-id": f"id-{at}"}) for at in range(8)]
         own = await client.post("/v1/embeddings", json=BODY)
         wrong = await client.post("/v1/embeddings", json={"model": "nobody", "input": "hello"})
@@ -125,23 +130,23 @@ async def test_nginx_passes_on_what_clients_and_servers_say() -> None:
 
 @with_nginx
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-async def test_servers_restarted_in_turn_are_not_noticed(number: signal.Signals) -> None:
-    """Eight callers ask all the while, and each answer is one: even those of a server that is killed are asked anew."""
+async def test_restarting_the_servers_in_turn_loses_no_request(number: signal.Signals) -> None:
+    """Eight clients send all the while. nginx sends requests of a killed server to the other one."""
     answers: list[httpx.Response] = []
     done = asyncio.Event()
 
-    async def ask(client: httpx.AsyncClient) -> None:
+    async def send(client: httpx.AsyncClient) -> None:
         while not done.is_set():
             answers.append(await client.post("/v1/embeddings", json=BODY))
 
-    async with behind_nginx() as pair, httpx.AsyncClient(base_url=pair.url, timeout=30) as client:
-        callers = [asyncio.create_task(ask(client)) for _ in range(8)]
+    async with behind_nginx() as pair, pair.client() as client:
+        clients = [asyncio.create_task(send(client)) for _ in range(8)]
         for at in range(2):
             pair.servers[at].process.send_signal(number)
             await asyncio.to_thread(pair.servers[at].wait)
-            pair.servers[at] = await pair.start(at)
-            await asyncio.to_thread(pair.servers[at].until_said, "request")  # nginx has taken it back
+            pair.servers[at] = await pair.start(pair.servers[at].port)
+            await asyncio.to_thread(pair.servers[at].until_logged, "request")  # nginx has taken it back
         done.set()
-        await asyncio.gather(*callers)
+        await asyncio.gather(*clients)
 
     assert {200} == {answer.status_code for answer in answers}
