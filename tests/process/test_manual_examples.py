@@ -91,8 +91,7 @@ def test_the_log_line_has_the_fields_of_a_real_one(manual_server: ServerProcess)
     body = {"model": "rerank-v3.5", "query": "Where is the cat?", "documents": ["The cat sat.", "Rates rose."]}
 
     httpx.post(f"{manual_server.url}/v2/rerank", json=body, timeout=30).raise_for_status()
-    with manual_server._said:
-        assert manual_server._said.wait_for(lambda: "/v2/rerank" in paths(manual_server), 60)
+    manual_server.until_logged("/v2/rerank", "path")
 
     line = manual_server.log[paths(manual_server).index("/v2/rerank")]
     assert list(line) == list(json.loads(block.code))

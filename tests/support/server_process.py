@@ -40,13 +40,11 @@ class ServerProcess:
     ``port`` and ``url`` are known once the server serves.
     """
 
-    def __init__(
-        self, *arguments: str, prefix: Sequence[str] = (), limits: str = "", port: int = 0, **environment: str
-    ) -> None:
-        self.port = port
+    def __init__(self, *arguments: str, prefix: Sequence[str] = (), limits: str = "", **environment: str) -> None:
+        self.port = 0
         self.url = ""
         self.log: list[dict[str, Any]] = []
-        self._command = [*prefix, sys.executable, "-m", "nearfar", "serve", "--port", str(port), *arguments]
+        self._command = [*prefix, sys.executable, "-m", "nearfar", "serve", "--port", "0", *arguments]
         if limits:
             self._command = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *self._command]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
@@ -90,10 +88,14 @@ class ServerProcess:
         """Wait until the models are open. Return the seconds that took."""
         return until(lambda: self.status() == 200)
 
-    def until_logged(self, start: str) -> None:
-        """Wait for a log line that starts so."""
+    def until_logged(self, start: str, field: str = "message") -> None:
+        """Wait for a log line with a field that starts so."""
+
+        def is_logged() -> bool:
+            return any(entry.get(field, "").startswith(start) for entry in self.log)
+
         with self._logged:
-            assert self._logged.wait_for(lambda: any(entry["message"].startswith(start) for entry in self.log), 60)
+            assert self._logged.wait_for(is_logged, 60)
 
     def wait(self) -> int:
         """Wait for the process to end. Return its exit code."""

@@ -149,12 +149,12 @@ class _Supervisor:
         self._advance_reload()
         worker = self._current
         if worker.exit_code is not None:
-            if self._stop_signal is not None or worker.exit_code in _FINAL_CODES:
+            if self._is_stopping() or worker.exit_code in _FINAL_CODES:
                 return worker.exit_code
             if not self._may_restart(worker):
-                return 0 if self._stop_signal is not None else 1
+                return 0 if self._is_stopping() else 1
             self._current = self._start("restart")
-        if self._reload_requested and not self._replacement and self._stop_signal is None:
+        if self._reload_requested and not self._replacement and not self._is_stopping():
             self._begin_reload()
         return None
 
@@ -172,7 +172,7 @@ class _Supervisor:
         if replacement is None:
             return
         if replacement.exit_code is not None:
-            if self._stop_signal is None:
+            if not self._is_stopping():
                 _log.error("reload failed: the new worker %s; keeping the current one", replacement.end())
             self._replacement = None
         elif replacement.serves or current.exit_code is not None:
@@ -209,13 +209,16 @@ class _Supervisor:
         delay_s = self._first_delay_s * 2 ** (self._early_deaths - 2) if self._early_deaths > 1 else 0.0
         _log.error("the worker %s after %.1f s; restarting it in %g s", worker.end(), worker.lifetime_s, delay_s)
         until = time.monotonic() + delay_s
-        while self._stop_signal is None and time.monotonic() < until:
+        while not self._is_stopping() and time.monotonic() < until:
             time.sleep(0.05)  # in short steps: Python resumes a sleep that a signal interrupts
-        return self._stop_signal is None
+        return not self._is_stopping()
+
+    def _is_stopping(self) -> bool:
+        return self._stop_signal is not None
 
     def _report(self) -> None:
         """Report the current state to systemd."""
-        if self._stop_signal is not None:
+        if self._is_stopping():
             self._notifier.report("stopping", "shutting down: waiting for requests in flight")
         elif self._replacement:
             self._notifier.report("reloading", "reloading: a new worker is loading its models")

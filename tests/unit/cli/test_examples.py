@@ -67,7 +67,7 @@ class Pair:
 
     async def start(self, port: int = 0) -> ServerProcess:
         """Start a server and wait until it is ready."""
-        server = ServerProcess("--engine", "fake", port=port)
+        server = ServerProcess("--engine", "fake", "--port", str(port))
         await asyncio.to_thread(self._stack.enter_context, server)
         return server
 

@@ -12,6 +12,7 @@ from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL, ModelSettings, Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "0:0:0:0:0:0:0:1", "localhost")
@@ -71,7 +72,7 @@ BAD_VARIABLES = [
         for text in ("much", "-1", "8 GB of it", "GB", "1e9", "")
     ),
 ]
-BAD_OPTIONS = [
+BAD_OPTIONS: list[tuple[dict[str, object], str]] = [
     ({"prot": 9000}, "prot: unknown key; did you mean port?"),
     ({"port": "9000"}, "port: expected `int`, got `str`"),
     ({"device": "tpu"}, "device: invalid enum value 'tpu'; one of: auto, cpu, cuda, mps"),
@@ -113,10 +114,12 @@ def toml(tmp_path: Path) -> Path:
     return tmp_path / "nearfar.toml"
 
 
-def refusal(argv: dict[str, object] | None = None, *, file: Path | None = None, **environ: str) -> str:
+def refusal(
+    argv: Mapping[str, object] | None = None, *, file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> str:
     """Return the message of the SettingsError, or nothing if the settings are accepted."""
     try:
-        load_settings(argv, file=file, environ=environ)
+        load_settings(argv, file=file, environ=environ or {})
     except SettingsError as error:
         return str(error)
     return ""
@@ -230,7 +233,7 @@ def test_an_invalid_value_is_refused_with_its_place_and_path(toml: Path) -> None
         if not (found := refusal(file=toml)).startswith(f"{toml}: {expected}"):
             offenders.append((line, found))
     for variable, text, expected in BAD_VARIABLES:
-        if not (found := refusal(**{variable: text})).startswith(f"{variable}: {expected}"):
+        if not (found := refusal(environ={variable: text})).startswith(f"{variable}: {expected}"):
             offenders.append((f"{variable}={text}", found))
     for argv, expected in BAD_OPTIONS:
         if (found := refusal(argv)) != f"command line: {expected}":
@@ -255,7 +258,7 @@ def test_the_environment_can_name_the_file_and_the_command_line_replaces_it(toml
 
 
 def test_a_file_that_is_missing_or_not_toml_is_refused(toml: Path, tmp_path: Path) -> None:
-    missing = refusal(NEARFAR_CONFIG=str(toml))
+    missing = refusal(environ={"NEARFAR_CONFIG": str(toml)})
     folder = refusal(file=tmp_path)
     offenders = []
     for content in NOT_TOML:
