@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request, Response, get
 
 from nearfar.core.errors import PathNotFound
-from nearfar.dialects.kit.description import described
+from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.docs import PAGES
 from nearfar.docs.html import POLICY, manual_index, manual_page
 
@@ -15,8 +15,8 @@ _HTML: dict[str, Any] = {
     "media_type": "text/html",
     "headers": {"content-security-policy": "Forbids scripts and everything else that isn't in the page."},
 }
-_INDEX = described("The manual: a list of its pages.", **_HTML, raises=())
-_PAGE = described("One page of the manual.", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
+_INDEX = route_docs("The manual: a list of its pages.", **_HTML, raises=())
+_PAGE = route_docs("One page of the manual.", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
 
 
 @get("/docs/manual", opt={"public": True, **_INDEX})
