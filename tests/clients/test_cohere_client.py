@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cohere.base_client import BaseCohere
 
-from nearfar.models.hub.checkpoint import BUILTIN_NAMES
+from nearfar.models.hub.builtin import BUILTIN_NAMES
 from nearfar.serving.postprocess.quantization import quantize
 
 if TYPE_CHECKING:

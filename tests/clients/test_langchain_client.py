@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from server_process import ServerProcess
 from texts import varied_texts
 
-from nearfar.models.hub.checkpoint import BUILTIN_NAMES
+from nearfar.models.hub.builtin import BUILTIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

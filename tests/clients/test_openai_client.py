@@ -13,7 +13,7 @@ import openai
 import pytest
 from texts import varied_texts
 
-from nearfar.models.hub.checkpoint import BUILTIN_NAMES
+from nearfar.models.hub.builtin import BUILTIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

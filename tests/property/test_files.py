@@ -17,7 +17,7 @@ from settings_fields import FIELDS
 
 from nearfar.core.errors import CheckpointError, SettingsError, SetupError
 from nearfar.core.settings import Settings, load_settings
-from nearfar.models.files.safetensors_headers import tensor_names
+from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
@@ -115,7 +115,7 @@ def test_no_file_of_weights_makes_the_reader_fail(content: bytes, place: Path) -
     file = place / "model.safetensors"
     file.write_bytes(content)
 
-    said = said_by(CheckpointError, lambda: tensor_names(file))
+    said = said_by(CheckpointError, lambda: tensor_shapes(file))
 
     assert not said or str(file) in said
 

@@ -17,7 +17,7 @@ from test_files import RECIPE, read, said_by, sample_files
 from test_requests import MISBEHAVES, POSTS, hold, shown
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.safetensors_headers import tensor_names
+from nearfar.models.files.safetensors import tensor_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_no_file_of_many_makes_the_reader_fail(name: str, seed: int, place: Path
         (folder / name).write_bytes(content)
         began = time.process_time()
         try:
-            said = said_by(CheckpointError, lambda: read(folder, name) if is_json else tensor_names(folder / name))
+            said = said_by(CheckpointError, lambda: read(folder, name) if is_json else tensor_shapes(folder / name))
         finally:
             (folder / name).write_bytes(whole)
         took = time.process_time() - began

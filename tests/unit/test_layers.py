@@ -62,7 +62,7 @@ LIBRARIES = {
     "orjson": ["dialects/kit/rendering"],
     "platformdirs": ["core/settings", "cli/service"],
     "prometheus_client": ["telemetry/metrics", "dialects/native"],
-    "safetensors": ["engines/transformer"],
+    "safetensors": ["models/files/safetensors", "engines/transformer"],
     "tokenizers": ["models/files/tokenizer_json", "models/tokenization", "models/reading/colbert"],
     "torch": ["engines/torch", "engines/transformer", "engines/openvino/conversion"],
     "transformers": [

@@ -12,7 +12,8 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.engines.selection import installed_engines
-from nearfar.models.hub.checkpoint import BUILTIN_NAMES, find_builtin
+from nearfar.models.hub.builtin import BUILTIN_NAMES
+from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 from nearfar.serving.registry.fleet import Fleet

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import choose_engines
-from nearfar.models.hub.checkpoint import Hub, find_checkpoint
+from nearfar.models.hub.checkpoint import find_checkpoint
+from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 

@@ -13,7 +13,8 @@ import msgspec
 
 from nearfar.core.errors import CheckpointError
 from nearfar.engines.selection import choose_engines
-from nearfar.models.hub.checkpoint import Hub, find_checkpoint
+from nearfar.models.hub.checkpoint import find_checkpoint
+from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
 
 if TYPE_CHECKING:

@@ -135,12 +135,12 @@ def not_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "start", "way_out"),
     [
-        (cut_short, "/model.safetensors: is cut short, ", "download it again"),
-        (a_pointer, "/model.safetensors: is a Git LFS pointer and not the weights", "run git lfs pull"),
+        (cut_short, "/model.safetensors: is truncated or damaged (", "download it again"),
+        (a_pointer, "/model.safetensors: is a Git LFS pointer, not the weights", "run git lfs pull"),
         (without_tokenizer, ": has no tokenizer that can be read", "download them"),
         (with_code, "/config.json: asks for code of the model's own (modeling.Mine)", "serve a model that"),
         (unknown, "/config.json: the installed transformers has no code for the model_type", "update it"),
-        (not_json, "/config.json: is damaged or not what it should be", "mend the file"),
+        (not_json, "/config.json: is damaged or has unexpected content", "fix the file"),
     ],
 )
 def test_check_ends_with_the_file_at_fault_and_the_way_out(

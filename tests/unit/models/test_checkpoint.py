@@ -21,7 +21,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.hub.checkpoint import _BUILTIN_SHA256, BUILTIN_NAMES, Hub, find_builtin, find_checkpoint
+from nearfar.models.hub.builtin import _BUILTIN_SHA256, BUILTIN_NAMES
+from nearfar.models.hub.checkpoint import find_builtin, find_checkpoint
+from nearfar.models.hub.download import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -442,7 +444,7 @@ class TestOffline:
         with pytest.raises(CheckpointError) as refused:
             find_checkpoint(REPO, offline)
 
-        assert f"{REPO}: not on this disk, and --offline forbids to download it" == str(refused.value)
+        assert f"{REPO}: not on this disk, and --offline forbids downloading it" == str(refused.value)
         assert [] == stand_in.requests
 
     @pytest.mark.parametrize("name", [REPO, f"{REPO}@v1", f"{REPO}@{NEW}"])
@@ -498,7 +500,7 @@ class TestFailure:
         with pytest.raises(CheckpointError) as refused:
             find_checkpoint(REPO, hub)
 
-        assert f"{REPO}: its licence must be accepted on the hub first, then set HF_TOKEN" == str(refused.value)
+        assert f"{REPO}: accept its license on the hub first, then set HF_TOKEN" == str(refused.value)
 
     def test_a_hub_in_trouble_is_one_sentence(self, hub: Hub, stand_in: StandIn) -> None:
         stand_in.down = True
@@ -549,7 +551,7 @@ class TestFailure:
         self, file: str, hub: Hub, stand_in: StandIn
     ) -> None:
         stand_in.flipped.append(file)
-        with pytest.raises(CheckpointError, match=f"damaged on the way: {file}; try again"):
+        with pytest.raises(CheckpointError, match=f"corrupted in transit: {file}; try again"):
             find_checkpoint(REPO, hub)
         stand_in.requests.clear()
 
@@ -562,7 +564,8 @@ class TestFailure:
         """No file may have more than 50 KB there, and the weights have twice as many."""
         code = f"""
 from pathlib import Path
-from nearfar.models.hub.checkpoint import Hub, find_checkpoint
+from nearfar.models.hub.checkpoint import find_checkpoint
+from nearfar.models.hub.download import Hub
 try:
     find_checkpoint({REPO!r}, Hub(endpoint={stand_in.endpoint!r}, cache_dir=Path({str(hub.cache_dir)!r})))
 except Exception as error:

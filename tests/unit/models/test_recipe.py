@@ -493,7 +493,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Damaged files
     **{
-        f"{name} {how}": (f"/{name}: is damaged or not what it should be: ", PROJECTING | {name: content})
+        f"{name} {how}": (f"/{name}: is damaged or has unexpected content: ", PROJECTING | {name: content})
         for name in (CONFIG, MODULES, POOLING, DENSE, SENTENCE, PROMPTS, TOKENIZER)
         for how, content in {
             "cut short": b'{"a',
@@ -504,15 +504,15 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         }.items()
     },
     "config.json without model_type": (
-        "/config.json: is damaged or not what it should be: ",
+        "/config.json: is damaged or has unexpected content: ",
         PLAIN | {CONFIG: {"hidden_size": 8}},
     ),
     "a width that is no number": (
-        "/config.json: is damaged or not what it should be: ",
+        "/config.json: is damaged or has unexpected content: ",
         PLAIN | {CONFIG: BERT | {"hidden_size": "8"}},
     ),
     "a dense step without its widths": (
-        "/2_Dense/config.json: is damaged or not what it should be: ",
+        "/2_Dense/config.json: is damaged or has unexpected content: ",
         PROJECTING | {DENSE: {"bias": True}},
     ),
     # Steps

@@ -196,7 +196,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
     "a config that is no JSON": (
         "broken",
         plain(b"<!doctype html>"),
-        "/config.json: is damaged or not what it should be: ",
+        "/config.json: is damaged or has unexpected content: ",
         "download the model again, or mend the file",
     ),
     "a pooling that isn't there": (

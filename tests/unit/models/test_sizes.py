@@ -10,7 +10,7 @@ from checkpoints import lay, write_steps, write_transformer
 from transformers import AutoModel
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.weight_sizes import read_weight_sizes
+from nearfar.models.files.safetensors import read_weight_sizes
 from nearfar.models.reading.reader import read_recipe
 
 if TYPE_CHECKING:

@@ -121,11 +121,14 @@ def test_the_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
     ("chat", "why"),
     [
         (None, "it has no chat template"),
-        ("{{ messages[-1].content }}", "doesn't put a query and a document as they are, once each"),
-        (PLAIN_CHAT.replace("| first", "| first | trim"), "doesn't put a query and a document as they are, once each"),
-        (PLAIN_CHAT + PLAIN_CHAT, "doesn't put a query and a document as they are, once each"),
+        ("{{ messages[-1].content }}", "doesn't insert the query and the document unchanged, once each"),
+        (
+            PLAIN_CHAT.replace("| first", "| first | trim"),
+            "doesn't insert the query and the document unchanged, once each",
+        ),
+        (PLAIN_CHAT + PLAIN_CHAT, "doesn't insert the query and the document unchanged, once each"),
         ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}", "puts the document before the query"),
-        (PLAIN_CHAT + "{query}", "itself holds {query}"),
+        (PLAIN_CHAT + "{query}", "itself contains {query}"),
         ("{{ raise_exception('no') }}", "can't be rendered with a pair"),
         ("{% for %}", "can't be rendered with a pair"),
         ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "can't be rendered with a pair"),
@@ -156,7 +159,7 @@ def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder:
     [
         ({"processing_kwargs": {"text": {"max_length": 5}}}, "processing_kwargs text isn't supported"),
         ({"processing_kwargs": {"chat_template": {"max_length": 5}}}, "processing_kwargs max_length isn't supported"),
-        ({"modality_config": {"message": {"format": "structured"}}}, "the format structured aren't supported"),
+        ({"modality_config": {"message": {"format": "structured"}}}, "the message format structured isn't supported"),
     ],
 )
 def test_options_that_are_not_known_are_refused(

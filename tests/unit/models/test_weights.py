@@ -11,7 +11,7 @@ from checkpoints import lay, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.safetensors_headers import find_tensor_file, tensor_names
+from nearfar.models.files.safetensors import find_tensor_file, tensor_shapes
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+AGAIN = "; download it again"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:06fb85\nsize 2363431\n"
 
 
@@ -30,7 +31,7 @@ def made_of(header: object, numbers: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + numbers
 
 
-def array(start: object, end: object) -> dict[str, object]:
+def tensor(start: object, end: object) -> dict[str, object]:
     return {"dtype": "F32", "shape": [1], "data_offsets": [start, end]}
 
 
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def said_of(folder: Path) -> str:
+def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as refused:
         refuse_damaged(folder, read_recipe(folder))
     return str(refused.value)
@@ -65,59 +66,67 @@ def test_whole_files_pass(folder: Path) -> None:
     refuse_damaged(folder, read_recipe(folder))
 
 
-CUTS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
-    "empty": ("is empty", lambda _: b""),
-    "a few bytes": ("isn't safetensors, or its header is cut off", lambda whole: whole[:7]),
-    "only the length": ("isn't safetensors, or its header is cut off", lambda whole: whole[:8]),
-    "half a header": ("isn't safetensors, or its header is cut off", lambda whole: whole[:100]),
-    "one byte less": ("is cut short, ", lambda whole: whole[:-1]),
-    "half the numbers": ("is cut short, ", lambda whole: whole[: len(whole) // 2]),
-    "more bytes": ("has more in it than its header says, ", lambda whole: whole + b"\0" * 4),
-    "a pointer": ("is a Git LFS pointer and not the weights; run git lfs pull", lambda _: POINTER),
-    "a page of a website": ("isn't safetensors, or its header is cut off", lambda _: b"<!doctype html><html>" * 50),
-    "a header of noise": ("its header is damaged", lambda whole: whole[:8] + b"\xff" + whole[9:]),
-    "a header that is no object": ("its header is damaged", lambda _: made_of([1])),
-    "an array without its place": ("its header is damaged", lambda _: made_of({"a": {"dtype": "F32"}})),
-    "an array that is no object": ("its header is damaged", lambda _: made_of({"a": 1})),
-    "an array that ends before it starts": ("its header is damaged", lambda _: made_of({"a": array(0, -4)})),
-    "an array that ends at a word": ("its header is damaged", lambda _: made_of({"a": array(0, "x")})),
-    "an array with three ends": (
-        "its header is damaged",
-        lambda _: made_of({"a": array(0, 1) | {"data_offsets": [0, 1, 2]}}),
+DAMAGED = "is truncated or damaged ("
+# What is wrong with a file → how the sentence about it goes on, and the file's new content.
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "empty": (f"{DAMAGED}the file is empty)", lambda _: b""),
+    "a few bytes": (f"{DAMAGED}header too small)", lambda whole: whole[:7]),
+    "only the length": (DAMAGED, lambda whole: whole[:8]),
+    "half a header": (f"{DAMAGED}invalid header length)", lambda whole: whole[:100]),
+    "one byte less": (f"{DAMAGED}incomplete metadata, file not fully covered)", lambda whole: whole[:-1]),
+    "half the weights": (f"{DAMAGED}incomplete metadata", lambda whole: whole[: len(whole) // 2]),
+    "more bytes": (f"{DAMAGED}incomplete metadata", lambda whole: whole + b"\0" * 4),
+    "a pointer": ("is a Git LFS pointer, not the weights; run git lfs pull", lambda _: POINTER),
+    "a web page": (DAMAGED, lambda _: b"<!doctype html><html>" * 50),
+    "a header of noise": (DAMAGED, lambda whole: whole[:8] + b"\xff" + whole[9:]),
+    "a header that is no object": (DAMAGED, lambda _: made_of([1])),
+    "a tensor without offsets": (DAMAGED, lambda _: made_of({"a": {"dtype": "F32"}})),
+    "a tensor that is no object": (DAMAGED, lambda _: made_of({"a": 1})),
+    "a tensor that ends before it starts": (DAMAGED, lambda _: made_of({"a": tensor(0, -4)})),
+    "an offset that is a word": (DAMAGED, lambda _: made_of({"a": tensor(0, "x")})),
+    "three offsets": (DAMAGED, lambda _: made_of({"a": tensor(0, 1) | {"data_offsets": [0, 1, 2]}})),
+    "a negative offset": (DAMAGED, lambda _: made_of({"a": tensor(-4, 4)}, b"\0" * 4)),
+    "a fractional offset": (DAMAGED, lambda _: made_of({"a": tensor(0, 1.0)}, b"\0")),
+    "overlapping tensors": (
+        f"{DAMAGED}invalid offset for tensor `",
+        lambda _: made_of({"a": tensor(0, 4), "b": tensor(0, 4)}, b"\0" * 4),
     ),
-    "an array before the start": ("its header is damaged", lambda _: made_of({"a": array(-4, 4)}, b"\0" * 4)),
-    "an array that ends within a byte": ("its header is damaged", lambda _: made_of({"a": array(0, 1.0)}, b"\0")),
-    "arrays over each other": (
-        "its header is damaged ('b' doesn't start where the array before it ends)",
-        lambda _: made_of({"a": array(0, 4), "b": array(0, 4)}, b"\0" * 4),
+    "a gap": (
+        f"{DAMAGED}invalid offset for tensor `",
+        lambda _: made_of({"a": tensor(0, 4), "b": tensor(8, 12)}, b"\0" * 12),
     ),
-    "a hole": (
-        "its header is damaged ('b' doesn't start where the array before it ends)",
-        lambda _: made_of({"a": array(0, 4), "b": array(8, 12)}, b"\0" * 12),
+    "a tensor of terabytes": (
+        f"{DAMAGED}invalid shape",
+        lambda _: made_of({"a": tensor(0, 4) | {"shape": [2**40]}}, b"\0" * 4),
     ),
-    "an array of terabytes": (
-        "its header is damaged ('a' isn't as long as its shape says)",
-        lambda _: made_of({"a": array(0, 4) | {"shape": [2**40]}}, b"\0" * 4),
-    ),
-    "an array of less than nothing": (
-        "its header is damaged",
-        lambda _: made_of({"a": array(0, 4) | {"shape": [-1, -1]}}, b"\0" * 4),
-    ),
-    "an array past the end": ("is cut short, ", lambda _: made_of({"a": array(0, 10**12)}, b"\0" * 4)),
-    "a header nested without end": ("its header is damaged", lambda _: made_of(b"[" * 100_000)),
+    "a negative shape": (DAMAGED, lambda _: made_of({"a": tensor(0, 4) | {"shape": [-1, -1]}}, b"\0" * 4)),
+    "a tensor past the end": (DAMAGED, lambda _: made_of({"a": tensor(0, 10**12)}, b"\0" * 4)),
+    "endless nesting": (DAMAGED, lambda _: made_of(b"[" * 100_000)),
 }
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, f"2_Dense/{WEIGHTS}"])
-@pytest.mark.parametrize("damage", CUTS)
-def test_a_damaged_file_is_named_with_the_way_out(damage: str, file: str, folder: Path) -> None:
-    expected, cut = CUTS[damage]
-    (folder / file).write_bytes(cut((folder / file).read_bytes()))
+def test_a_damaged_file_is_named_with_the_way_out(folder: Path) -> None:
+    wrong = []
+    for file in (folder / WEIGHTS, folder / "2_Dense" / WEIGHTS):
+        whole = file.read_bytes()
+        for damage, (expected, spoil) in DAMAGE.items():
+            file.write_bytes(spoil(whole))
+            sentence = refusal(folder)
+            if not sentence.startswith(f"{file}: {expected}") or not sentence.endswith((AGAIN, "run git lfs pull")):
+                wrong.append((damage, sentence))
+        file.write_bytes(whole)
 
-    said = said_of(folder)
+    assert not wrong
 
-    assert said.startswith(f"{folder / file}: {expected}")
-    assert "; download it again" in said or "; run git lfs pull" in said
+
+def test_a_tensor_of_any_dtype_has_a_shape(tmp_path: Path) -> None:
+    """Nothing is loaded, so that numpy need not have the dtype."""
+    dtypes = (("BF16", 4), ("F8_E4M3", 2), ("F8_E5M2", 2), ("F8_E8M0", 2), ("I8", 2), ("C64", 16), ("BOOL", 2))
+    for dtype, size in dtypes:
+        header = {"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, size]}}
+        (tmp_path / dtype).write_bytes(made_of(header, bytes(size)))
+
+    assert [{"a": (2,)}] * len(dtypes) == [tensor_shapes(tmp_path / dtype) for dtype, _ in dtypes]
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -125,7 +134,7 @@ def test_of_several_files_the_damaged_one_is_named(at: int, folder: Path) -> Non
     file = in_shards(folder)[at]
     file.write_bytes(file.read_bytes()[:-1])
 
-    assert said_of(folder).startswith(f"{file}: is cut short, ")
+    assert refusal(folder).startswith(f"{file}: is truncated or damaged (")
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -133,7 +142,7 @@ def test_a_file_that_the_index_names_must_be_there(at: int, folder: Path) -> Non
     file = in_shards(folder)[at]
     file.unlink()
 
-    assert f"{folder / INDEX}: names {file.name}, which isn't there; download that file" == said_of(folder)
+    assert f"{folder / INDEX}: lists {file.name}, which is missing; download that file" == refusal(folder)
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}], ids=str)
@@ -141,7 +150,7 @@ def test_an_index_that_names_nothing_is_refused(index: object, folder: Path) -> 
     in_shards(folder)
     lay(folder, {INDEX: index})
 
-    assert f"{folder / INDEX}: names no file with weights; download it again" == said_of(folder)
+    assert f"{folder / INDEX}: its weight_map lists no files; download it again" == refusal(folder)
 
 
 def test_an_index_beside_the_one_file_is_of_no_account(folder: Path) -> None:
@@ -164,8 +173,8 @@ def test_without_an_index_the_files_own_names_say_how_many_there_are(folder: Pat
     first, second = in_shards(folder, index=False)
     first.unlink()
 
-    expected = f"{first}: isn't there, and neither is {INDEX}; download both"
-    assert expected == said_of(folder)
+    expected = f"{first}: is missing, and so is {INDEX}; download both"
+    assert expected == refusal(folder)
     assert second.is_file()
 
 
@@ -174,24 +183,24 @@ def test_a_link_to_a_file_that_is_gone_is_refused(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / "gone")
 
-    assert f"{folder / WEIGHTS}: can't be read (No such file or directory); download it again" == said_of(folder)
+    assert f"{folder / WEIGHTS}: can't be read (No such file or directory); download it again" == refusal(folder)
 
 
 def test_the_file_an_array_comes_from_is_found_with_or_without_a_prefix(folder: Path) -> None:
     first, second = in_shards(folder)
 
-    inner = tensor_names(first)[0].partition(".")[2]
+    inner = next(iter(tensor_shapes(first))).partition(".")[2]
 
-    assert first == find_tensor_file(folder, tensor_names(first)[0])
+    assert first == find_tensor_file(folder, next(iter(tensor_shapes(first))))
     assert first == find_tensor_file(folder, inner)
-    assert second == find_tensor_file(folder, f"bert.{tensor_names(second)[0]}")
+    assert second == find_tensor_file(folder, f"bert.{next(iter(tensor_shapes(second)))}")
     assert folder == find_tensor_file(folder, "no.such.array")
 
 
 def test_a_header_may_tell_of_itself(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / WEIGHTS, {"format": "pt"})
 
-    assert ["a"] == tensor_names(tmp_path / WEIGHTS)
+    assert {"a": (3,)} == tensor_shapes(tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "..", "", "a\0b", "ä" * 128])
@@ -199,7 +208,7 @@ def test_an_index_may_not_name_a_file_elsewhere(name: str, folder: Path) -> None
     in_shards(folder)
     lay(folder, {INDEX: {"weight_map": {"a": name}}})
 
-    assert f"{folder / INDEX}: names {name!r}, which isn't a file beside it; download it again" == said_of(folder)
+    assert f"{folder / INDEX}: lists {name!r}, which isn't a file in the folder; download it again" == refusal(folder)
 
 
 def test_a_file_without_an_end_is_not_read_to_it(folder: Path) -> None:
@@ -208,5 +217,5 @@ def test_a_file_without_an_end_is_not_read_to_it(folder: Path) -> None:
     with (folder / "many zeros").open("wb") as sparse:
         sparse.truncate(10**12)
 
-    with pytest.raises(CheckpointError, match=r"config\.json: is over 200,000,000 bytes"):
+    with pytest.raises(CheckpointError, match=r"config\.json: has over 200,000,000 bytes"):
         read_recipe(folder)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.mlx.arrays import load_arrays
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors_headers import find_tensor_file
+from nearfar.models.files.safetensors import find_tensor_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container

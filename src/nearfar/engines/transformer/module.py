@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.transformer.heads import heads_of
-from nearfar.models.files.safetensors_headers import find_tensor_file
+from nearfar.models.files.safetensors import find_tensor_file
 
 if TYPE_CHECKING:
     from nearfar.engines.base import OpenRequest

@@ -1,7 +1,7 @@
-"""A folder's chat template → the text in which a query and a document stand. Renders it once, with marks for the two.
+"""Renders a checkpoint's chat template with placeholders for the query, the document and an instruction.
 
-Templates are programs of a small language, which run in jinja2's sandbox as transformers runs them. Whatever one does
-with a pair but put it somewhere is refused: its place would no longer be known.
+Templates are programs, which run in jinja2's sandbox as they do in transformers. A template that does anything to the
+texts but insert them is refused, since its result couldn't be reused for other texts.
 """
 
 from __future__ import annotations
@@ -18,97 +18,107 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# Stand for a text while a template is rendered: with spaces and capitals, so that trimming and the like show.
+# Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
 _MARK = " Xq{}zX "
 
 
 class NoPairTemplate(Exception):
-    """The folder has no template that puts a query and a document somewhere; the text says why."""
+    """The folder has no template that inserts a query and a document; the message says why."""
 
 
 class RenderedTemplate(Struct, frozen=True):
-    """A rendered template: ``plain``, and ``told`` with a place for an instruction, None where it has none."""
+    """A rendered template without and with a placeholder for an instruction; None if it has no place for one."""
 
     plain: str
-    told: str | None
+    with_instruction: str | None
 
 
-class _Templates(Struct):
-    """tokenizer_config.json. Several templates may stand there by name."""
+class _TokenizerConfig(Struct):
+    """tokenizer_config.json; it may have several templates by name."""
 
     chat_template: str | list[dict[str, str]] | None = None
     bos_token: str | dict[str, Any] | None = None
     eos_token: str | dict[str, Any] | None = None
 
 
-class _Prompts(Struct):
-    """config_sentence_transformers.json: a default prompt is a pair's instruction."""
+class _PromptsConfig(Struct):
+    """config_sentence_transformers.json; its default prompt is the default instruction for pairs."""
 
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
 
 
 def render_pair(folder: Path, query: str, document: str, instruction: str) -> RenderedTemplate:
-    """Render the template with a pair and put the three given places where its parts stand.
+    """Render the folder's template with these three placeholders.
 
-    Raises NoPairTemplate where there is none that has both, CheckpointError for options that aren't known.
+    Raises NoPairTemplate if there is no template for pairs, CheckpointError for unsupported options.
     """
-    tokens = read_optional_json(folder / "tokenizer_config.json", _Templates)
-    source = _source(folder, tokens)
-    options = _options(folder) | {"bos_token": _text(tokens.bos_token), "eos_token": _text(tokens.eos_token)}
-    named = read_optional_json(folder / "config_sentence_transformers.json", _Prompts)
-    default = named.prompts.get(named.default_prompt_name or "")
+    tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
+    source = _find_source(folder, tokenizer)
+    options = _read_options(folder) | {
+        "bos_token": _content(tokenizer.bos_token),
+        "eos_token": _content(tokenizer.eos_token),
+    }
+    config = read_optional_json(folder / "config_sentence_transformers.json", _PromptsConfig)
+    default = config.prompts.get(config.default_prompt_name or "")
+    placeholders = {
+        _MARK.format("query"): query,
+        _MARK.format("document"): document,
+        _MARK.format("system"): instruction,
+    }
     pair = [{"role": role, "content": _MARK.format(role)} for role in ("query", "document")]
-    places = {_MARK.format("query"): query, _MARK.format("document"): document, _MARK.format("system"): instruction}
-    system = [{"role": "system", "content": default}] if default else []
-    plain = _put(_render(source, [*system, *pair], options), places)
+
+    def render(*system: str) -> str:
+        messages = [{"role": "system", "content": content} for content in system]
+        return _replace_marks(_render(source, [*messages, *pair], options), placeholders)
+
+    plain = render(default) if default else render()
     try:
-        system = [{"role": "system", "content": _MARK.format("system")}]
-        told = _put(_render(source, [*system, *pair], options), places)
+        instructed = render(_MARK.format("system"))
     except NoPairTemplate:
         return RenderedTemplate(plain, None)
-    return RenderedTemplate(plain, told if told.count(instruction) == 1 else None)
+    return RenderedTemplate(plain, instructed if instructed.count(instruction) == 1 else None)
 
 
-def _put(rendered: str, places: Mapping[str, str]) -> str:
+def _replace_marks(rendered: str, placeholders: Mapping[str, str]) -> str:
     """Replace the marks by the placeholders. Raises NoPairTemplate unless query and document appear once, in order."""
-    query, document, _ = places
+    query, document, _ = placeholders
     if any(rendered.count(mark) != 1 for mark in (query, document)):
-        raise NoPairTemplate("its chat template doesn't put a query and a document as they are, once each")
+        raise NoPairTemplate("its chat template doesn't insert the query and the document unchanged, once each")
     if rendered.index(query) > rendered.index(document):
         raise NoPairTemplate("its chat template puts the document before the query")
-    if any(place in rendered for place in places.values()):
-        raise NoPairTemplate(f"its chat template itself holds {' or '.join(places.values())}")
-    for mark, place in places.items():
-        rendered = rendered.replace(mark, place)
+    if any(placeholder in rendered for placeholder in placeholders.values()):
+        raise NoPairTemplate(f"its chat template itself contains {' or '.join(placeholders.values())}")
+    for mark, placeholder in placeholders.items():
+        rendered = rendered.replace(mark, placeholder)
     return rendered
 
 
-def _source(folder: Path, tokens: _Templates) -> str:
+def _find_source(folder: Path, tokenizer: _TokenizerConfig) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    named = tokens.chat_template
-    if isinstance(named, list):
-        named = next((one.get("template") for one in named if one.get("name") == "default"), None)
-    if not named:
+    source = tokenizer.chat_template
+    if isinstance(source, list):
+        source = next((named.get("template") for named in source if named.get("name") == "default"), None)
+    if not source:
         raise NoPairTemplate("it has no chat template")
-    return named
+    return source
 
 
-def _text(token: str | dict[str, Any] | None) -> str:
+def _content(token: str | dict[str, Any] | None) -> str:
     return token if isinstance(token, str) else str((token or {}).get("content", ""))
 
 
-def _options(folder: Path) -> dict[str, bool]:
-    """Read what sentence-transformers tells the template. Raises CheckpointError for what it tells others."""
+def _read_options(folder: Path) -> dict[str, bool]:
+    """Read the options that sentence-transformers passes to the template. Raises CheckpointError for other options."""
     file = folder / "sentence_bert_config.json"
-    sentence = read_optional_json(file, SentenceConfig)
-    how = sentence.modality_config.get("message", {}).get("format", "flat")
-    if how != "flat":
-        raise CheckpointError(f"{file}: messages in the format {how} aren't supported")
-    unknown = [name for name in sentence.processing_kwargs if name != "chat_template"]
-    options: dict[str, Any] = sentence.processing_kwargs.get("chat_template", {})
+    config = read_optional_json(file, SentenceConfig)
+    message_format = config.modality_config.get("message", {}).get("format", "flat")
+    if message_format != "flat":
+        raise CheckpointError(f"{file}: the message format {message_format} isn't supported")
+    unknown = [name for name in config.processing_kwargs if name != "chat_template"]
+    options: dict[str, Any] = config.processing_kwargs.get("chat_template", {})
     unknown += [name for name, value in options.items() if not isinstance(value, bool) or name == "restore_suffix"]
     if unknown:
         raise CheckpointError(f"{file}: processing_kwargs {unknown[0]} isn't supported")
@@ -116,7 +126,7 @@ def _options(folder: Path) -> dict[str, bool]:
 
 
 def _render(source: str, messages: list[dict[str, str]], options: Mapping[str, object]) -> str:
-    """Render as transformers' apply_chat_template does. Raises NoPairTemplate for a template that can't be."""
+    """Render as transformers' apply_chat_template does. Raises NoPairTemplate for a template that fails."""
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint's folder, as transformers and sentence-transformers write them. Shapes alone."""
+"""The configuration files of a checkpoint, as transformers and sentence-transformers write them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from typing import Any
 
 from msgspec import Struct
 
-# Where sentence-transformers looks for its transformer's options, in this order.
+# The names under which sentence-transformers looks for its transformer's options, in this order.
 SENTENCE_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-
 PROMPTS_FILE = "config_sentence_transformers.json"
 
-# What sentence-transformers takes from the transformer for a task.
+# The output that sentence-transformers takes from the transformer, by task.
 _OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
 
 
 class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
-    """config.json. GPT-2, T5 and DistilBERT have names of their own for hidden_size and the positions."""
+    """config.json. GPT-2, T5 and DistilBERT use other names for hidden_size and max_position_embeddings."""
 
     model_type: str
     architectures: list[str] | None = None
@@ -49,12 +48,12 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
 
     @property
     def padding(self) -> int | None:
-        """Give the padding id, None where there is none."""
+        """The padding token's id, None if there is none."""
         return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
 
 
 class SentenceConfig(Struct):
-    """sentence_bert_config.json. Only its first two options are honoured; the others may be at their defaults."""
+    """sentence_bert_config.json. The first two options are supported; the others only at their defaults."""
 
     max_seq_length: int | None = None
     do_lower_case: bool = False
@@ -63,13 +62,13 @@ class SentenceConfig(Struct):
     processing_kwargs: dict[str, Any] = {}
 
     @property
-    def unusual(self) -> str | None:
-        """Name the option that isn't at its default, None where all are."""
+    def unsupported(self) -> str | None:
+        """The first option that isn't at its default, None if all are."""
         text = self.modality_config.get("text", {})
         if self.transformer_task not in _OUTPUTS:
             return f"transformer_task = {self.transformer_task}"
-        usual = _OUTPUTS[self.transformer_task]
-        if text.get("method_output_name", usual) != usual:
+        output = _OUTPUTS[self.transformer_task]
+        if text.get("method_output_name", output) != output:
             return f"the output {text['method_output_name']}"
         return "processing_kwargs" if self.processing_kwargs else None
 

@@ -1,1 +1,1 @@
-"""Model names to local folders: download, pinning, checksums, the built-in model."""
+"""Model names to local folders: downloads, pinned revisions, checksums, the built-in model."""

@@ -156,7 +156,10 @@ def _read_question(folder: Path, known: _Known | None) -> PairPrompt:
             f"{folder}: a reranker that is a language model, and how a pair is put to it isn't known: {error}; "
             "add the chat_template.jinja with which sentence-transformers runs it"
         ) from error
-    return PairPrompt(segments=(chat.plain,), segments_with_instruction=None if chat.told is None else (chat.told,))
+    return PairPrompt(
+        segments=(chat.plain,),
+        segments_with_instruction=None if chat.with_instruction is None else (chat.with_instruction,),
+    )
 
 
 def _tokens(folder: Path, words: list[str]) -> list[int]:

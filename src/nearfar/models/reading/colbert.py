@@ -16,7 +16,7 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
 from nearfar.models.files.config import PROMPTS_FILE
 from nearfar.models.files.json_files import read_optional_json
-from nearfar.models.files.safetensors_headers import tensor_shapes
+from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import Module, Names, check_widths, inside, read_dense, refuse_other_vectors
 from nearfar.models.recipe.dense import Dense

@@ -88,8 +88,10 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
 def _read_sentence(folder: Path) -> SentenceConfig:
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
     sentence = read_optional_json(file, SentenceConfig)
-    if sentence.unusual and not find_logit_score(folder):  # a language model's options are read with its chat template
-        raise CheckpointError(f"{file}: {sentence.unusual} isn't supported")
+    if sentence.unsupported and not find_logit_score(
+        folder
+    ):  # a language model's options are read with its chat template
+        raise CheckpointError(f"{file}: {sentence.unsupported} isn't supported")
     return sentence
 
 

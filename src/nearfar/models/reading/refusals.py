@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
-from nearfar.models.files.safetensors_headers import tensor_names, weight_files
+from nearfar.models.files.safetensors import tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import MAKERS
 
@@ -108,7 +108,7 @@ def refuse_damaged(folder: Path, recipe: Recipe) -> None:
     Raises CheckpointError, naming the very file.
     """
     for file in [*weight_files(folder), *(dense.file for dense in recipe.linear_layers)]:
-        tensor_names(file)
+        tensor_shapes(file)
 
 
 def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:

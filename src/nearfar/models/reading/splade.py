@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_optional_json
-from nearfar.models.files.safetensors_headers import tensor_shapes
+from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import Module, inside
 from nearfar.models.recipe.dense import Dense

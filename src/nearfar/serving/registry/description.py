@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nearfar.core.settings import ModelSettings
     from nearfar.core.types import Output, Task
     from nearfar.engines.base import EngineInfo
-    from nearfar.models.files.weight_sizes import WeightSizes
+    from nearfar.models.files.safetensors import WeightSizes
     from nearfar.models.hub.checkpoint import Checkpoint
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.serving.queue.scheduler import Call

@@ -12,8 +12,9 @@ from nearfar.core.settings import ModelSettings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import EngineInfo
 from nearfar.engines.selection import EngineChoice, choose_engines, prefer_prefix_sharing
-from nearfar.models.files.weight_sizes import WeightSizes, read_weight_sizes
-from nearfar.models.hub.checkpoint import Checkpoint, Hub, find_checkpoint
+from nearfar.models.files.safetensors import WeightSizes, read_weight_sizes
+from nearfar.models.hub.checkpoint import Checkpoint, find_checkpoint
+from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import find_prompt, prompt_names

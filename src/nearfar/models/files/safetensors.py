@@ -1,0 +1,119 @@
+"""Weight files: which ones a checkpoint has, whether they are complete, and their tensors' names, shapes and sizes.
+
+Reads headers and file sizes only, so a 10 GB file takes as long as a small one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from safetensors import SafetensorError, safe_open
+
+from nearfar.core.errors import CheckpointError
+from nearfar.models.files.json_files import read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nearfar.models.recipe.recipe import Recipe
+
+_GIT_LFS = b"version https://git-lfs"
+_SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
+_FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or ".."
+_MAX_NAME_BYTES = 255
+_SINGLE = "model.safetensors"
+_BYTES_EACH = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+
+
+class WeightSizes(Struct, frozen=True, kw_only=True):
+    """How large a checkpoint's weights are."""
+
+    parameters: int
+    file_bytes: int
+    quantized: bool = False
+
+    def bytes_in_memory(self, dtype: str) -> int:
+        """Return the bytes of the weights in this dtype; an unknown one counts as float32. Quantized ones stay as is.
+
+        Does not count what an engine allocates beside the weights.
+        """
+        return self.file_bytes if self.quantized else self.parameters * _BYTES_EACH.get(dtype, 4)
+
+
+def read_weight_sizes(folder: Path, recipe: Recipe) -> WeightSizes:
+    """Add up the weights that the engines read. Raises CheckpointError for a damaged file."""
+    files = {*weight_files(folder), *(dense.file for dense in recipe.linear_layers)}
+    return WeightSizes(
+        parameters=sum(
+            math.prod(shape)
+            for file in files
+            for name, shape in tensor_shapes(file).items()
+            if not name.endswith("position_ids")  # a buffer in old files, not a parameter
+        ),
+        file_bytes=sum(file.stat().st_size for file in files),
+        quantized=recipe.quantized,
+    )
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return each tensor's shape by its name. Raises CheckpointError for a damaged or truncated file.
+
+    safetensors checks that the tensors fill the file without gaps or overlaps, and that each has its shape's size.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(_GIT_LFS))
+        if start == _GIT_LFS:
+            raise CheckpointError(f"{file}: is a Git LFS pointer, not the weights; run git lfs pull")
+        with safe_open(file, framework="np") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 — no dict
+    except OSError as error:
+        raise CheckpointError(f"{file}: can't be read ({error.strerror or error}); download it again") from error
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")[:200] if start else "the file is empty"
+        raise CheckpointError(f"{file}: is truncated or damaged ({reason}); download it again") from error
+
+
+def find_tensor_file(folder: Path, name: str) -> Path:
+    """Return the file that contains the tensor, also under a longer or shorter prefix; the folder if none does."""
+    for suffix in filter(None, (name, name.partition(".")[2])):
+        for file in weight_files(folder):
+            if any(found == suffix or found.endswith(f".{suffix}") for found in tensor_shapes(file)):
+                return file
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers would load; others may be in another precision or incomplete downloads.
+
+    Raises CheckpointError if a shard is missing that the index, or the other shards' names, call for.
+    """
+    single, index = folder / _SINGLE, folder / f"{_SINGLE}.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return _numbered_shards(folder, index.name)
+    weight_map = read_json(index, dict[str, Any]).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: its weight_map lists no files; download it again")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if not _FILE_NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+            raise CheckpointError(f"{index}: lists {name[:200]!r}, which isn't a file in the folder; download it again")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{index}: lists {name}, which is missing; download that file")
+    return [folder / name for name in names]
+
+
+def _numbered_shards(folder: Path, index: str) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    for shard in filter(None, (_SHARD.fullmatch(file.name) for file in files)):
+        stem, _, count = shard.groups()
+        for number in range(1, int(count) + 1):
+            file = folder / f"{stem}-{number:05}-of-{count}.safetensors"
+            if not file.is_file():
+                raise CheckpointError(f"{file}: is missing, and so is {index}; download both")
+    return files

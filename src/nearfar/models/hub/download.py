@@ -1,0 +1,162 @@
+"""Downloads a hub model once and pins its commit.
+
+When all files are there, the commit is written to huggingface_hub's cache as the ref ``nearfar``. From then on that
+commit is served without asking the network, so that stored vectors stay comparable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from nearfar.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata")
+_PICKLES = ("*.bin", "*.pt")  # loading them can run code
+_IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
+_PIN = "nearfar"
+_CHUNK_BYTES = 2**20
+
+
+class Hub(Struct, frozen=True, kw_only=True):
+    """How to reach a model hub. None means huggingface_hub's own default."""
+
+    endpoint: str | None = None
+    cache_dir: Path | None = None
+    offline: bool = False
+    include_pickles: bool = False
+
+    @property
+    def allow_patterns(self) -> list[str]:
+        """The files to download."""
+        return [*_FILES, *(_PICKLES if self.include_pickles else ())]
+
+
+def find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
+    """Return the folder of the pinned commit; download and pin the revision if there is none.
+
+    Raises CheckpointError for an invalid or unknown name, and if the files can't be downloaded.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise CheckpointError(f"{repository}: {error}") from error
+    pin = f"{_PIN}@{revision.replace('/', '--')}" if revision else _PIN
+    folder = _find_cached(repository, pin, hub)
+    if folder is None and hub.offline:
+        folder = _find_cached(repository, revision, hub)  # downloaded by another program; read_recipe checks it
+        if folder is None:
+            raise CheckpointError(f"{repository}: not on this disk, and --offline forbids downloading it")
+    if folder is None:
+        folder = _download(repository, revision, hub)
+        if not hub.include_pickles:  # a pinned commit must be complete for serving, which needs no pickles
+            (folder.parent.parent / "refs").mkdir(exist_ok=True)
+            (folder.parent.parent / "refs" / pin).write_text(folder.name)
+    return folder
+
+
+def _find_cached(repository: str, revision: str | None, hub: Hub) -> Path | None:
+    """Return the folder of a revision or pin, if all its files are on this disk."""
+    from huggingface_hub import snapshot_download  # takes 0.2 s, and only hub names need it
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            cache_dir=hub.cache_dir,
+            local_files_only=True,
+            allow_patterns=hub.allow_patterns,
+            ignore_patterns=_IGNORED,
+        )
+    except (IncompleteSnapshotError, LocalEntryNotFoundError):
+        return None
+    return Path(folder)
+
+
+def _download(repository: str, revision: str | None, hub: Hub) -> Path:
+    """Download with huggingface_hub's progress bars, resume and size checks; then verify the hashes."""
+    from httpx2 import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            cache_dir=hub.cache_dir,
+            endpoint=hub.endpoint,
+            allow_patterns=hub.allow_patterns,
+            ignore_patterns=_IGNORED,
+        )
+    except GatedRepoError as error:
+        raise CheckpointError(f"{repository}: accept its license on the hub first, then set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{repository}: the hub has no such model, or it is private and HF_TOKEN isn't set"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repository}: the hub has no revision {revision!r} of it") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError) as error:
+        raise CheckpointError(f"{repository}: the hub can't be reached; try again, or name a folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{repository}: the server at the hub's address is no model hub") from error
+    except OSError as error:
+        raise CheckpointError(f"{repository}: download failed: {error.strerror or type(error).__name__}") from error
+    _remove_corrupt_files(repository, Path(folder))
+    return Path(folder)
+
+
+def _remove_corrupt_files(repository: str, folder: Path) -> None:
+    """Remove files whose content doesn't match their hash. Raises CheckpointError if there are any.
+
+    huggingface_hub compares sizes only, and would serve a byte that changed on the way or on a bad disk.
+    """
+    corrupt = list(_corrupt_files(folder))
+    for file in corrupt:
+        file.resolve().unlink()
+        file.unlink()
+    if corrupt:
+        names = ", ".join(file.name for file in corrupt)
+        raise CheckpointError(f"{repository}: corrupted in transit: {names}; try again, the other files are kept")
+
+
+def _corrupt_files(folder: Path) -> Iterator[Path]:
+    """Yield the snapshot's files whose content doesn't match the hash that the cache names it by."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and not _matches_name(file.resolve()):
+            yield file
+
+
+def _matches_name(blob: Path) -> bool:
+    """Compare with the SHA-256 of large files or git's SHA-1 of others; accept other names, which mirrors may use."""
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        return blob.name == _digest(blob, hashlib.sha256())
+    if re.fullmatch("[0-9a-f]{40}", blob.name):
+        header = f"blob {blob.stat().st_size}\0".encode()
+        plain, git = hashlib.sha1(usedforsecurity=False), hashlib.sha1(header, usedforsecurity=False)
+        return blob.name in {_digest(blob, git), _digest(blob, plain)}
+    return True
+
+
+def _digest(file: Path, digest: hashlib._Hash) -> str:
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
