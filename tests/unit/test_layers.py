@@ -33,6 +33,7 @@ FOLDERS = [
     "serving/postprocess",
     "serving/queue",
     "serving/registry",
+    "serving/access",
     "serving/pipeline",
     "serving",
     "dialects/kit",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.engines.selection import installed_engines
@@ -96,12 +97,12 @@ def _vectors(info: ModelInfo) -> Iterator[str]:
 async def _makes_sense(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
     """Show what the model makes of known sentences, and tell whether it sorts them right, where it can sort."""
     if "rank" not in info.tasks:
-        done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS))
+        done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS), ANONYMOUS)
         for document, scores in zip(_DOCUMENTS, done.scores, strict=True):
             say(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
         say("sense    not told: only its makers know what its labels mean")
         return True
-    ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS))
+    ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS), ANONYMOUS)
     for found in ranked.results:
         say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
     good = ranked.results[0].index == _BEST
@@ -113,11 +114,11 @@ async def _speed(info: ModelInfo, service: Service) -> str:
     texts = tuple(f"{_DOCUMENTS[at % len(_DOCUMENTS)]} ({at})" for at in range(_SPEED_ROWS))
     started = time.perf_counter()
     if "embed" in info.tasks:
-        usage = (await service.embed(EmbedJob(model=info.name, inputs=texts))).usage
+        usage = (await service.embed(EmbedJob(model=info.name, inputs=texts), ANONYMOUS)).usage
     elif "rank" not in info.tasks:
-        usage = (await service.classify(ClassifyJob(model=info.name, inputs=texts))).usage
+        usage = (await service.classify(ClassifyJob(model=info.name, inputs=texts), ANONYMOUS)).usage
     else:
-        usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts))).usage
+        usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts), ANONYMOUS)).usage
     seconds = time.perf_counter() - started
     return f"{_SPEED_ROWS / seconds:,.0f} texts/s, {usage.tokens / seconds:,.0f} tokens/s ({_SPEED_ROWS} short texts)"
 

@@ -1,102 +1,120 @@
-"""How a job holds its model: the one it means, within the deadline, with a watch; and what is noted of it."""
+"""Model access: leases the model of a request within its timeout, checks the caller and reports the outcome.
+
+No dialect, no HTTP, no tokenization.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import Struct
 
-from nearfar.core.caller import ANONYMOUS, Caller
-from nearfar.core.errors import DeadlineExceeded, ModelNotReady, WrongTask
-from nearfar.serving.registry.fleet import Lease
+from nearfar.core.caller import Caller
+from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
+from nearfar.serving.registry.opening import Model
 from nearfar.telemetry.events import JobRecord
 from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from nearfar.core.types import Task
+    from nearfar.models.tokenization.row import Row
+    from nearfar.serving.queue.scheduler import Call, Results
     from nearfar.serving.registry.fleet import Fleet
     from nearfar.telemetry.events import Observer
 
-EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # the rest compares or labels texts
-ANY: tuple[Task, ...] = ("embed", "rank", "classify")  # whatever the model does
+EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
+ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
 
-class Holding:
-    """Lends models to jobs. The wait for a model and the work with it share one deadline."""
+class RequestContext(Struct, frozen=True, kw_only=True):
+    """State of one request. Made once, when its model is leased; nothing shared is copied for it."""
 
-    def __init__(self, fleet: Fleet, observer: Observer, deadline_s: float, caller: Caller = ANONYMOUS) -> None:
+    caller: Caller
+    # Seconds for the wait and the work together.
+    timeout_s: float
+    stopwatch: Stopwatch
+    model: Model
+    # The prompt that came with the model's name, as in "model:prompt".
+    prompt_name: str | None
+
+    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
+        """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.
+
+        Raises Overloaded as well when the caller has no tokens left.
+        """
+        tokens = sum(len(row.ids) for row in rows)
+        self.caller.rate_limit.spend(tokens)
+        try:
+            return await self.model.lane.submit(rows, call, self.stopwatch, self.caller)
+        except Overloaded:
+            self.caller.rate_limit.refund(tokens)
+            raise
+
+
+class ModelAccess:
+    """Leases models to requests."""
+
+    def __init__(self, fleet: Fleet, observer: Observer, timeout_s: float) -> None:
         self._fleet = fleet
         self._observer = observer
-        self._deadline_s = deadline_s
-        self._caller = caller
-
-    def on_behalf_of(self, caller: Caller) -> Holding:
-        """Give the same for one caller, who may wait no longer than the server lets anybody."""
-        deadline_s = min(self._deadline_s, caller.timeout_s or self._deadline_s)
-        return Holding(self._fleet, self._observer, deadline_s, caller)
-
-    def lease(self, name: str | None, tasks: Sequence[Task]) -> AbstractAsyncContextManager[Lease]:
-        """Hold a model that does the first of the tasks that it, or where none is named any, does."""
-        return self._one(name, tasks[0]) if len(tasks) == 1 else self._first(name, tasks)
+        self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def work(self, name: str | None, tasks: Sequence[Task], inputs: int) -> AsyncIterator[Lease]:
-        """Hold a model while so many inputs are worked on, and let the observer hear how that went."""
-        lease: Lease | None = None
+    async def acquire(self, caller: Caller, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[RequestContext]:
+        """Lease the model of this name, or the default one, for the first of ``tasks`` that it supports.
+
+        Raises DeadlineExceeded, or ModelNotReady where the model isn't loaded in time, and what ``Fleet.lease`` does.
+        """
+        timeout_s = min(self._timeout_s, caller.timeout_s or self._timeout_s)
+        stopwatch: Stopwatch | None = None
+        try:
+            async with asyncio.timeout(timeout_s), self._fleet.lease(name, tasks) as (model, prompt_name):
+                stopwatch = Stopwatch()
+                yield RequestContext(
+                    caller=caller, timeout_s=timeout_s, stopwatch=stopwatch, model=model, prompt_name=prompt_name
+                )
+        except TimeoutError as error:
+            if stopwatch:
+                raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error
+            raise ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1) from error
+
+    @asynccontextmanager
+    async def run_job(
+        self, caller: Caller, name: str | None, tasks: Sequence[Task], inputs: int
+    ) -> AsyncIterator[RequestContext]:
+        """Acquire a model for a job with this number of inputs, and report how the job ended.
+
+        Raises Forbidden or Overloaded where the caller may not do this, or not now.
+        """
+        context: RequestContext | None = None
         failure: type[BaseException] | None = None
         try:
-            self._caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
-            self._caller.rate_limit.acquire()
+            caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
+            caller.rate_limit.acquire()
             try:
-                async with self.lease(name, tasks) as lease:
-                    yield lease
+                async with self.acquire(caller, name, tasks) as context:
+                    yield context
             finally:
-                self._caller.rate_limit.release()
+                caller.rate_limit.release()
         except BaseException as error:
             failure = type(error)
             raise
         finally:
-            self._observer.job_done(_record(lease, tasks[0], inputs, failure))
-
-    @asynccontextmanager
-    async def _one(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
-        is_there = False
-        try:
-            async with asyncio.timeout(self._deadline_s), self._fleet.lease(name, task) as (model, prompt):
-                is_there = True
-                yield Lease(msgspec.structs.replace(model, watch=Stopwatch(), caller=self._caller), prompt)
-        except TimeoutError as error:
-            if is_there:
-                raise DeadlineExceeded(f"no answer within {self._deadline_s:g} s", retry_after_s=1) from error
-            raise ModelNotReady(f"the model wasn't ready within {self._deadline_s:g} s", retry_after_s=1) from error
-
-    @asynccontextmanager
-    async def _first(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
-        async with AsyncExitStack() as held:
-            for task in tasks:
-                try:
-                    lease = await held.enter_async_context(self._one(name, task))
-                    break
-                except WrongTask:
-                    if task == tasks[-1]:
-                        raise
-            yield lease
+            self._observer.job_done(_record(context, tasks[0], inputs, failure))
 
 
-def _record(lease: Lease | None, task: Task, inputs: int, failure: type[BaseException] | None) -> JobRecord:
-    if lease is None:
+def _record(context: RequestContext | None, task: Task, inputs: int, failure: type[BaseException] | None) -> JobRecord:
+    if context is None:
         return JobRecord(task=task, inputs=inputs, failure=failure, timings=None)
-    model = lease.model
     return JobRecord(
         task=task,
         inputs=inputs,
         failure=failure,
-        timings=model.watch.timings(),
-        model=model.info.name,
-        watch=model.watch,
+        timings=context.stopwatch.timings(),
+        model=context.model.info.name,
+        watch=context.stopwatch,
     )

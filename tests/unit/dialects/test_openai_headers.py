@@ -90,7 +90,7 @@ async def test_what_a_full_queue_refuses_is_not_even_read(monkeypatch: pytest.Mo
         asked = [asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first and more", "second")]
         await until(lambda: app.state.fleet.depths()[0].requests == 2)
         with monkeypatch.context() as unread:
-            unread.delattr(type(app.state.service._tokenising), "run")
+            unread.delattr(type(app.state.service._tokenizers), "run")
             refused = await client.post(PATH, json=embed("next"))
         engine.gate.set()
         await asyncio.gather(*asked)

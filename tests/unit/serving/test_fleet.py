@@ -15,6 +15,7 @@ from nearfar_fakes import FakeKind, vector_of
 from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
 from nearfar.core.jobs import EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
@@ -301,7 +302,7 @@ async def test_an_instruction_of_the_caller_s_stands_in_the_model_s_own_prompt(p
 
     async with running(Settings(models=(model,))) as app:
         job = EmbedJob(model="prompted", inputs=("dog",), role="query", instruction="the quick fox")
-        await app.state.service.embed(job)
+        await app.state.service.embed(job, ANONYMOUS)
         (served,) = app.state.fleet.models()
         _, embedded = served.lane._engine.batches  # the probe first
 

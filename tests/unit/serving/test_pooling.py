@@ -15,6 +15,7 @@ from conftest import running
 from transformers import AutoModel, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EmptyInput, EngineError, InputError, InvalidTokenIds, TextTooLong, TooManyTokens
 from nearfar.core.jobs import Ceiling, EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
@@ -130,14 +131,14 @@ async def test_vectors_that_are_not_normalised_are_those_before(mode: Pooling, t
     job = EmbedJob(model=None, inputs=TEXTS)
 
     async with serving(tmp_path / "unit") as service:
-        raw = await service.embed(msgspec.structs.replace(job, normalize=False))
-        few = await service.embed(msgspec.structs.replace(job, normalize=False, dimensions=5))
-        said = await service.embed(msgspec.structs.replace(job, normalize=True))
-        plain = await service.embed(job)
+        raw = await service.embed(msgspec.structs.replace(job, normalize=False), ANONYMOUS)
+        few = await service.embed(msgspec.structs.replace(job, normalize=False, dimensions=5), ANONYMOUS)
+        said = await service.embed(msgspec.structs.replace(job, normalize=True), ANONYMOUS)
+        plain = await service.embed(job, ANONYMOUS)
     async with serving(tmp_path / "raw") as service:
-        expected = await service.embed(job)
-        off = await service.embed(msgspec.structs.replace(job, normalize=False))
-        on = await service.embed(msgspec.structs.replace(job, normalize=True, dimensions=5))
+        expected = await service.embed(job, ANONYMOUS)
+        off = await service.embed(msgspec.structs.replace(job, normalize=False), ANONYMOUS)
+        on = await service.embed(msgspec.structs.replace(job, normalize=True, dimensions=5), ANONYMOUS)
 
     np.testing.assert_allclose(expected.vectors, raw.vectors, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(expected.vectors[:, :5], few.vectors, rtol=1e-5, atol=1e-5)
@@ -156,8 +157,8 @@ async def test_many_texts_are_pooled_in_parts(tmp_path: Path) -> None:
     job = EmbedJob(model=None, inputs=texts, normalize=False)
 
     async with serving(write(tmp_path / "unit")) as service:
-        found = await service.embed(job)
-        some = await service.embed(msgspec.structs.replace(job, inputs=texts[600:601]))
+        found = await service.embed(job, ANONYMOUS)
+        some = await service.embed(msgspec.structs.replace(job, inputs=texts[600:601]), ANONYMOUS)
 
     assert found.usage.tokens > 2 * embedding._MOST_STATES
     np.testing.assert_array_equal(found.vectors[:700], found.vectors[700:])
@@ -174,10 +175,10 @@ async def test_each_chunk_is_the_mean_over_its_own_tokens_in_the_whole_text(
     job = msgspec.structs.replace(job, prompt=prompt)
 
     async with serving(folder) as service:
-        found = await service.embed(job)
-        raw = await service.embed(msgspec.structs.replace(job, normalize=False))
-        few = await service.embed(msgspec.structs.replace(job, dimensions=6))
-        apart = await service.embed(msgspec.structs.replace(job, late_chunking=False))
+        found = await service.embed(job, ANONYMOUS)
+        raw = await service.embed(msgspec.structs.replace(job, normalize=False), ANONYMOUS)
+        few = await service.embed(msgspec.structs.replace(job, dimensions=6), ANONYMOUS)
+        apart = await service.embed(msgspec.structs.replace(job, late_chunking=False), ANONYMOUS)
 
     expected = by_hand(folder, job.inputs, "a question: " if prompt else "")  # type: ignore[arg-type]  # all are texts
     np.testing.assert_allclose(normalised(expected), found.vectors, rtol=0, atol=1e-4)
@@ -194,8 +195,8 @@ async def test_a_model_that_normalises_nothing_has_late_chunks_as_they_are(tmp_p
     job = EmbedJob(model=None, inputs=CHUNKS[:2], late_chunking=True)
 
     async with serving(folder) as service:
-        plain = await service.embed(job)
-        on = await service.embed(msgspec.structs.replace(job, normalize=True))
+        plain = await service.embed(job, ANONYMOUS)
+        on = await service.embed(msgspec.structs.replace(job, normalize=True), ANONYMOUS)
 
     np.testing.assert_allclose(by_hand(folder, CHUNKS[:2]), plain.vectors, rtol=0, atol=1e-4)
     np.testing.assert_allclose(normalised(plain.vectors), on.vectors, rtol=0, atol=1e-5)
@@ -207,12 +208,12 @@ async def test_chunks_that_are_too_long_together_are_refused_and_never_cut(overf
 
     async with serving(write(tmp_path / "model")) as service:
         with pytest.raises(TooManyTokens) as refused:
-            await service.embed(job)
+            await service.embed(job, ANONYMOUS)
         with pytest.raises(TextTooLong, match="text 1 has 3 tokens; at most 2"):
-            await service.embed(msgspec.structs.replace(job, inputs=("x", "fox"), max_tokens=2))
+            await service.embed(msgspec.structs.replace(job, inputs=("x", "fox"), max_tokens=2), ANONYMOUS)
         with pytest.raises(TooManyTokens, match="6 tokens together; at most 5"):
-            await service.embed(msgspec.structs.replace(job, inputs=("fox", "fox"), ceiling=CEILING))
-        fits = await service.embed(msgspec.structs.replace(job, inputs=("fox",) * 15))
+            await service.embed(msgspec.structs.replace(job, inputs=("fox", "fox"), ceiling=CEILING), ANONYMOUS)
+        fits = await service.embed(msgspec.structs.replace(job, inputs=("fox",) * 15), ANONYMOUS)
 
     assert (60, 46) == (refused.value.tokens, refused.value.limit)
     assert 15 * 3 + 2 == fits.usage.tokens
@@ -221,14 +222,14 @@ async def test_chunks_that_are_too_long_together_are_refused_and_never_cut(overf
 async def test_a_chunk_without_tokens_is_refused_by_its_place(tmp_path: Path) -> None:
     async with serving(write(tmp_path / "model")) as service:
         with pytest.raises(EmptyInput, match="text 1 has no token this model knows"):
-            await service.embed(EmbedJob(model=None, inputs=("fox", " "), late_chunking=True))
+            await service.embed(EmbedJob(model=None, inputs=("fox", " "), late_chunking=True), ANONYMOUS)
 
 
 @pytest.mark.parametrize("mode", ["cls", "lasttoken", "max"])
 async def test_late_chunking_is_for_models_pooled_by_the_mean(mode: Pooling, tmp_path: Path) -> None:
     async with serving(write(tmp_path / "model", mode)) as service:
         with pytest.raises(InputError, match=f"and this one is pooled by {mode}"):
-            await service.embed(EmbedJob(model=None, inputs=CHUNKS, late_chunking=True))
+            await service.embed(EmbedJob(model=None, inputs=CHUNKS, late_chunking=True), ANONYMOUS)
 
 
 @pytest.mark.parametrize("wish", [{"normalize": False}, {"late_chunking": True}])
@@ -238,7 +239,7 @@ async def test_layers_after_pooling_refuse_what_is_made_of_hidden_states(wish: d
 
     async with serving(folder) as service:
         with pytest.raises(InputError, match="linear layers after pooling"):
-            await service.embed(EmbedJob(model=None, inputs=CHUNKS, **wish))
+            await service.embed(EmbedJob(model=None, inputs=CHUNKS, **wish), ANONYMOUS)
 
 
 async def test_ids_of_the_models_own_vocabulary_are_the_text_they_stand_for(tmp_path: Path) -> None:
@@ -248,10 +249,10 @@ async def test_ids_of_the_models_own_vocabulary_are_the_text_they_stand_for(tmp_
     ids = tuple(tokenizer("the quick fox")["input_ids"])
 
     async with serving(folder) as service:
-        text = await service.embed(EmbedJob(model=None, inputs=("the quick fox",)))
-        found = await service.embed(EmbedJob(model=None, inputs=(ids, "the quick fox"), vocabulary=None))
+        text = await service.embed(EmbedJob(model=None, inputs=("the quick fox",)), ANONYMOUS)
+        found = await service.embed(EmbedJob(model=None, inputs=(ids, "the quick fox"), vocabulary=None), ANONYMOUS)
         with pytest.raises(InvalidTokenIds, match="99999 is not in this model's vocabulary"):
-            await service.embed(EmbedJob(model=None, inputs=((99999,),), vocabulary=None))
+            await service.embed(EmbedJob(model=None, inputs=((99999,),), vocabulary=None), ANONYMOUS)
 
     assert tokenizer.cls_token_id == ids[0]
     np.testing.assert_allclose(np.concatenate([text.vectors] * 2), found.vectors, atol=1e-6)
@@ -262,4 +263,4 @@ async def test_a_failure_among_hidden_states_is_no_answer() -> None:
     async with serving(engine="fake") as service:
         for wish in ({"normalize": False}, {"late_chunking": True}):
             with pytest.raises(EngineError):
-                await service.embed(EmbedJob(model=None, inputs=("fine", "nan"), **wish))  # type: ignore[arg-type]  # a row of the table
+                await service.embed(EmbedJob(model=None, inputs=("fine", "nan"), **wish), ANONYMOUS)  # type: ignore[arg-type]  # a row of the table

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import InputError, TextTooLong
 from nearfar.core.jobs import RankJob
 from nearfar.models.tokenization.chunking import Chunking
@@ -58,7 +59,8 @@ async def serving(folder: Path) -> AsyncIterator[Service]:
 
 
 async def score(service: Service, *documents: str, **fields: object) -> list[float]:
-    ranked = await service.rank(RankJob(model=None, query=QUERY, documents=documents, raw_scores=True, **fields))  # type: ignore[arg-type]  # a job's own fields
+    job = replace(RankJob(model=None, query=QUERY, documents=documents, raw_scores=True), **fields)
+    ranked = await service.rank(job, ANONYMOUS)
     return [one.score for one in sorted(ranked.results, key=lambda one: one.index)]
 
 
@@ -86,10 +88,10 @@ async def test_usage_counts_every_chunk_and_the_cut_only_what_is_in_none(kind: s
     job = RankJob(model=None, query=QUERY, documents=(" ".join(LONG * 3), SHORT))
 
     async with serving(write(tmp_path, kind)) as service:
-        cut = await service.rank(job)
-        some = await service.rank(replace(job, max_chunks_per_document=2))
-        whole = await service.rank(replace(job, max_chunks_per_document=100))
-        limited = await service.rank(replace(job, max_chunks_per_document=100, max_tokens_per_document=60))
+        cut = await service.rank(job, ANONYMOUS)
+        some = await service.rank(replace(job, max_chunks_per_document=2), ANONYMOUS)
+        whole = await service.rank(replace(job, max_chunks_per_document=100), ANONYMOUS)
+        limited = await service.rank(replace(job, max_chunks_per_document=100, max_tokens_per_document=60), ANONYMOUS)
 
     assert cut.usage.tokens < some.usage.tokens < whole.usage.tokens
     assert cut.usage.truncated_tokens > some.usage.truncated_tokens > whole.usage.truncated_tokens == 0
@@ -103,7 +105,8 @@ async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
     text = " ".join(LONG)
 
     async with serving(write(tmp_path, "judge")) as service:
-        async with service._holding.lease(None, ("rank",)) as (model, _):
+        async with service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
+            model = context.model
             room = model.tokens.budget_beside_query(QUERY, None)
             pieces = model.tokens.chunk(text, room, Chunking(max_chunks=50)).texts
             rows = model.tokens.encode_pairs(QUERY, pieces, None)
@@ -141,11 +144,11 @@ async def test_a_document_that_is_too_long_may_be_refused_by_its_place(kind: str
 
     async with serving(write(tmp_path, kind)) as service:
         with pytest.raises(TextTooLong) as refused:
-            await service.rank(job)
+            await service.rank(job, ANONYMOUS)
         with pytest.raises(TextTooLong, match="text 1 has"):
-            await service.rank(replace(job, max_tokens_per_document=20))
-        chunked = await service.rank(replace(job, max_chunks_per_document=50))
-        fine = await service.rank(replace(job, documents=(SHORT,)))
+            await service.rank(replace(job, max_tokens_per_document=20), ANONYMOUS)
+        chunked = await service.rank(replace(job, max_chunks_per_document=50), ANONYMOUS)
+        fine = await service.rank(replace(job, documents=(SHORT,)), ANONYMOUS)
 
     assert refused.value.index == 1
     assert chunked.document_tokens[1] >= refused.value.tokens > refused.value.limit > 0
@@ -157,18 +160,20 @@ async def test_a_query_that_is_too_long_is_refused_by_name(tmp_path: Path) -> No
 
     async with serving(write(tmp_path, "embedding")) as service:
         with pytest.raises(InputError, match="the query has 160 tokens; at most 46 fit"):
-            await service.rank(job)
+            await service.rank(job, ANONYMOUS)
 
 
 async def test_no_chunk_at_all_is_refused(faked_service: Service) -> None:
     with pytest.raises(InputError, match="max_chunks_per_doc must be at least 1, not 0") as refused:
-        await faked_service.rank(RankJob(model=None, query="a", documents=("b",), max_chunks_per_document=0))
+        await faked_service.rank(RankJob(model=None, query="a", documents=("b",), max_chunks_per_document=0), ANONYMOUS)
 
     assert refused.value.param == "max_chunks_per_doc"
 
 
 async def test_tokens_are_counted_in_the_order_of_the_request(faked_service: Service) -> None:
-    ranked = await faked_service.rank(RankJob(model=None, query="a cat", documents=("one two three", "one", "one")))
+    ranked = await faked_service.rank(
+        RankJob(model=None, query="a cat", documents=("one two three", "one", "one")), ANONYMOUS
+    )
 
     assert (5, 3, 3) == ranked.document_tokens
 

@@ -17,6 +17,7 @@ from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import WrongTask
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob
 from nearfar.core.types import Representation
@@ -48,7 +49,7 @@ async def test_tokens_vectors_rank_by_max_sim(tmp_path: Path) -> None:
     job = RankJob(model=None, query=QUERY, documents=DOCUMENTS)
 
     async with serving(tmp_path / "colbert") as service:
-        found = await service.rank(job)
+        found = await service.rank(job, ANONYMOUS)
 
     expected = model.similarity(model.encode_query([QUERY]), model.encode_document(list(DOCUMENTS)))[0].numpy()
     assert np.argsort(-expected).tolist() == [one.index for one in found.results]
@@ -62,13 +63,14 @@ async def test_comparing_after_a_forward_waits_for_nobody_s_text(tmp_path: Path)
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
     forwards, texts = threading.Event(), threading.Event()
 
-    async with serving(tmp_path / "colbert") as service, service._holding.lease(None, ("rank",)) as (model, _):
+    async with serving(tmp_path / "colbert") as service, service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
+        model = context.model
         try:
             held = [asyncio.ensure_future(model.lane._on_thread(forwards.wait)) for _ in model.lane._workers]
-            asked = asyncio.create_task(service.rank(job))
+            asked = asyncio.create_task(service.rank(job, ANONYMOUS))
             await until(lambda: model.lane.depth().tokens > 0)
-            read = [asyncio.create_task(service._tokenising.run(2000, texts.wait)) for _ in range(2)]
-            await until(lambda: service._tokenising._waiting == 4000)
+            read = [asyncio.create_task(service._tokenizers.run(2000, texts.wait)) for _ in range(2)]
+            await until(lambda: service._tokenizers._waiting == 4000)
             forwards.set()
             async with asyncio.timeout(30):
                 found = await asked
@@ -96,7 +98,7 @@ async def test_sparse_vectors_rank_by_their_cosine(tmp_path: Path) -> None:
     model = write_splade(tmp_path / "splade", "bert")
 
     async with serving(tmp_path / "splade") as service:
-        found = await service.rank(RankJob(model=None, query=QUERY, documents=DOCUMENTS))
+        found = await service.rank(RankJob(model=None, query=QUERY, documents=DOCUMENTS), ANONYMOUS)
 
     vectors = model.encode([QUERY, *DOCUMENTS], convert_to_sparse_tensor=False).numpy()
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -106,8 +108,8 @@ async def test_sparse_vectors_rank_by_their_cosine(tmp_path: Path) -> None:
 
 async def test_one_call_gives_all_that_a_text_becomes(tmp_path: Path) -> None:
     async with serving(write_m3(tmp_path / "bge-m3")) as service:
-        whole = await service.represent(RepresentJob(model=None, inputs=DOCUMENTS, outputs=("sparse",)))
-        dense = await service.embed(EmbedJob(model=None, inputs=DOCUMENTS))
+        whole = await service.represent(RepresentJob(model=None, inputs=DOCUMENTS, outputs=("sparse",)), ANONYMOUS)
+        dense = await service.embed(EmbedJob(model=None, inputs=DOCUMENTS), ANONYMOUS)
 
     found = np.stack([np.asarray(one.dense) for one in whole.texts])
     np.testing.assert_allclose(found, dense.vectors, rtol=0, atol=1e-6)
@@ -120,9 +122,9 @@ async def test_a_model_without_one_vector_is_not_asked_for_it(tmp_path: Path) ->
 
     async with serving(tmp_path / "colbert") as service:
         with pytest.raises(WrongTask, match="can't embed"):
-            await service.embed(EmbedJob(model="colbert", inputs=("a",)))
+            await service.embed(EmbedJob(model="colbert", inputs=("a",)), ANONYMOUS)
         with pytest.raises(WrongTask, match="can't give sparse weights"):
-            await service.represent(RepresentJob(model="colbert", inputs=("a",), outputs=("sparse",)))
+            await service.represent(RepresentJob(model="colbert", inputs=("a",), outputs=("sparse",)), ANONYMOUS)
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -136,8 +138,8 @@ async def test_labels_have_probabilities(labels: int, independent: bool, tmp_pat
     inputs = (*DOCUMENTS[2:4], (QUERY, DOCUMENTS[0]))
 
     async with serving(folder) as service:
-        found = await service.classify(ClassifyJob(model=None, inputs=inputs))
-        raw = await service.classify(ClassifyJob(model=None, inputs=inputs, raw_scores=True))
+        found = await service.classify(ClassifyJob(model=None, inputs=inputs), ANONYMOUS)
+        raw = await service.classify(ClassifyJob(model=None, inputs=inputs, raw_scores=True), ANONYMOUS)
 
     tokens = [tokenizer(*([text] if isinstance(text, str) else text), return_tensors="pt") for text in inputs]
     with torch.inference_mode():
@@ -154,8 +156,8 @@ async def test_a_classifier_of_several_labels_ranks_nothing(tmp_path: Path) -> N
     lay(folder, {"config.json": config | {"id2label": {"0": "no", "1": "maybe", "2": "yes"}}})
 
     async with serving(folder) as service:
-        found = await service.classify(ClassifyJob(model="classifier", inputs=("fox",)))
+        found = await service.classify(ClassifyJob(model="classifier", inputs=("fox",)), ANONYMOUS)
         with pytest.raises(WrongTask, match="can't rank"):
-            await service.rank(RankJob(model="classifier", query=QUERY, documents=DOCUMENTS))
+            await service.rank(RankJob(model="classifier", query=QUERY, documents=DOCUMENTS), ANONYMOUS)
 
     assert ("no", "maybe", "yes") == found.labels

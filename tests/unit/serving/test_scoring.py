@@ -12,6 +12,7 @@ from conftest import calling, running
 from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EmptyInput, EngineError
 from nearfar.core.jobs import RankJob, ScoreJob
 from nearfar.core.settings import BUILTIN_MODEL
@@ -75,7 +76,7 @@ def cosines(reference: SentenceTransformer) -> np.ndarray[Any, Any]:
 
 
 async def test_raw_ranks_of_a_cross_encoder_are_its_logits(service: Service, logits: np.ndarray[Any, Any]) -> None:
-    ranked = await service.rank(RankJob(model="reranker", query=QUERY, documents=DOCUMENTS, raw_scores=True))
+    ranked = await service.rank(RankJob(model="reranker", query=QUERY, documents=DOCUMENTS, raw_scores=True), ANONYMOUS)
 
     found = {result.index: result.score for result in ranked.results}
     np.testing.assert_allclose(logits, [found[index] for index in range(4)], atol=1e-5)
@@ -85,7 +86,7 @@ async def test_raw_ranks_of_a_cross_encoder_are_its_logits(service: Service, log
 async def test_raw_ranks_of_an_embedding_model_are_cosines(service: Service, cosines: np.ndarray[Any, Any]) -> None:
     job = RankJob(model=BUILTIN_MODEL, query=QUERY, documents=DOCUMENTS, raw_scores=True)
 
-    ranked = await service.rank(job)
+    ranked = await service.rank(job, ANONYMOUS)
 
     found = {result.index: result.score for result in ranked.results}
     np.testing.assert_allclose(cosines, [found[index] for index in range(4)], atol=1e-5)
@@ -94,8 +95,8 @@ async def test_raw_ranks_of_an_embedding_model_are_cosines(service: Service, cos
 async def test_ranks_are_between_0_and_1_unless_raw_ones_are_asked_for(
     service: Service, logits: np.ndarray[Any, Any], cosines: np.ndarray[Any, Any]
 ) -> None:
-    by_pairs = await service.rank(RankJob(model="reranker", query=QUERY, documents=DOCUMENTS))
-    by_vectors = await service.rank(RankJob(model=BUILTIN_MODEL, query=QUERY, documents=DOCUMENTS))
+    by_pairs = await service.rank(RankJob(model="reranker", query=QUERY, documents=DOCUMENTS), ANONYMOUS)
+    by_vectors = await service.rank(RankJob(model=BUILTIN_MODEL, query=QUERY, documents=DOCUMENTS), ANONYMOUS)
 
     expected = [1 / (1 + np.exp(-logits)), (1 + cosines) / 2]
     for ranked, scores in zip([by_pairs, by_vectors], expected, strict=True):
@@ -176,7 +177,7 @@ async def test_a_cross_encoder_has_no_similarity(client: httpx.AsyncClient) -> N
 
 async def test_nothing_to_compare_is_refused(service: Service) -> None:
     with pytest.raises(EmptyInput):
-        await service.score(ScoreJob(model=None, pairs=()))
+        await service.score(ScoreJob(model=None, pairs=()), ANONYMOUS)
 
 
 async def test_models_tell_what_their_numbers_mean(client: httpx.AsyncClient) -> None:
@@ -196,9 +197,11 @@ async def test_a_score_that_is_no_number_is_a_failure_and_never_an_answer(fault:
         service: Service = app.state.service
 
         with pytest.raises(EngineError):
-            await service.rank(RankJob(model=None, query="fine", documents=("fine", fault), raw_scores=raw))
+            await service.rank(RankJob(model=None, query="fine", documents=("fine", fault), raw_scores=raw), ANONYMOUS)
         with pytest.raises(EngineError):
-            await service.score(ScoreJob(model=None, pairs=(("fine", "fine"), (fault, "fine")), raw_scores=raw))
+            await service.score(
+                ScoreJob(model=None, pairs=(("fine", "fine"), (fault, "fine")), raw_scores=raw), ANONYMOUS
+            )
 
 
 @pytest.mark.parametrize(

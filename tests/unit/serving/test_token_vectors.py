@@ -15,6 +15,7 @@ from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModel, AutoTokenizer
 
 from nearfar import ModelSettings, Settings
+from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EmptyInput, WrongTask
 from nearfar.core.jobs import ClassifyJob, RepresentJob
 
@@ -57,7 +58,7 @@ async def test_an_embedding_model_gives_its_hidden_states_of_all_tokens(family: 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     async with serving(folder) as service:
-        found = await service.token_vectors(RepresentJob(model=None, inputs=TEXTS))
+        found = await service.token_vectors(RepresentJob(model=None, inputs=TEXTS), ANONYMOUS)
 
     with torch.no_grad():
         each = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].numpy() for text in TEXTS]
@@ -72,10 +73,10 @@ async def test_it_puts_the_prompt_before_them_that_it_embeds_with(tmp_path: Path
     job = RepresentJob(model=None, inputs=TEXTS[:1])
 
     async with serving(folder) as service:
-        plain = await service.token_vectors(job)
-        asked = await service.token_vectors(replace(job, role="query"))
+        plain = await service.token_vectors(job, ANONYMOUS)
+        asked = await service.token_vectors(replace(job, role="query"), ANONYMOUS)
         by_hand = [
-            await service.token_vectors(replace(job, inputs=(prompt + TEXTS[0],), role="document"))
+            await service.token_vectors(replace(job, inputs=(prompt + TEXTS[0],), role="document"), ANONYMOUS)
             for prompt in ("dog: ", "fox, ")
         ]
 
@@ -93,10 +94,10 @@ async def test_a_model_that_has_vectors_for_tokens_gives_those(kind: str, tmp_pa
     job = RepresentJob(model=None, inputs=TEXTS, role="query")
 
     async with serving(other, tmp_path / kind) as service:
-        expected = await service.represent(replace(job, model=kind))
-        named = await service.token_vectors(replace(job, model=kind))
-        default = await service.token_vectors(job)
-        others = await service.token_vectors(replace(job, model="other"))
+        expected = await service.represent(replace(job, model=kind), ANONYMOUS)
+        named = await service.token_vectors(replace(job, model=kind), ANONYMOUS)
+        default = await service.token_vectors(job, ANONYMOUS)
+        others = await service.token_vectors(replace(job, model="other"), ANONYMOUS)
 
     assert_same(arrays(expected), arrays(named))
     assert (expected.usage, kind, kind, "other") == (named.usage, named.model, default.model, others.model)
@@ -107,11 +108,11 @@ async def test_a_model_of_sparse_weights_has_none_and_nothing_is_refused(tmp_pat
 
     async with serving(tmp_path / "splade", write_transformer(tmp_path / "other", "bert")) as service:
         with pytest.raises(WrongTask):
-            await service.token_vectors(RepresentJob(model="splade", inputs=TEXTS))
+            await service.token_vectors(RepresentJob(model="splade", inputs=TEXTS), ANONYMOUS)
         with pytest.raises(EmptyInput):
-            await service.token_vectors(RepresentJob(model="other", inputs=()))
+            await service.token_vectors(RepresentJob(model="other", inputs=()), ANONYMOUS)
         with pytest.raises(WrongTask, match="can't give sparse weights"):
-            await service.represent(RepresentJob(model="other", inputs=TEXTS, outputs=("sparse",)))
+            await service.represent(RepresentJob(model="other", inputs=TEXTS, outputs=("sparse",)), ANONYMOUS)
 
 
 async def test_the_end_of_a_long_text_may_be_kept(tmp_path: Path) -> None:
@@ -120,9 +121,9 @@ async def test_the_end_of_a_long_text_may_be_kept(tmp_path: Path) -> None:
     job = RepresentJob(model=None, inputs=(LONG,), keep="end")
 
     async with serving(folder) as service:
-        tokens, whole = await service.token_vectors(job), await service.represent(job)
-        expected = await service.token_vectors(replace(job, inputs=(end,)))
-        one = await service.represent(replace(job, inputs=(end,)))
+        tokens, whole = await service.token_vectors(job, ANONYMOUS), await service.represent(job, ANONYMOUS)
+        expected = await service.token_vectors(replace(job, inputs=(end,)), ANONYMOUS)
+        one = await service.represent(replace(job, inputs=(end,)), ANONYMOUS)
 
     assert_same(arrays(expected), arrays(tokens))
     np.testing.assert_allclose(np.asarray(one.texts[0].dense), np.asarray(whole.texts[0].dense), atol=1e-5)
@@ -136,9 +137,9 @@ async def test_a_classifier_may_keep_the_end_of_a_text_or_of_the_second_of_a_pai
     ends = (" ".join(words[-46:]), ("quick turtle", " ".join(words[-43:])), ("quick", "lazy"))
 
     async with serving(folder) as service:
-        found = await service.classify(ClassifyJob(model=None, inputs=inputs, keep="end"))
-        expected = await service.classify(ClassifyJob(model=None, inputs=ends))
-        starts = await service.classify(ClassifyJob(model=None, inputs=inputs))
+        found = await service.classify(ClassifyJob(model=None, inputs=inputs, keep="end"), ANONYMOUS)
+        expected = await service.classify(ClassifyJob(model=None, inputs=ends), ANONYMOUS)
+        starts = await service.classify(ClassifyJob(model=None, inputs=inputs), ANONYMOUS)
 
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
     assert np.abs(found.scores[:2] - starts.scores[:2]).max() > 1e-3

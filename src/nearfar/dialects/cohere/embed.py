@@ -29,6 +29,7 @@ from nearfar.dialects.cohere.envelope import (
     refuse_priority,
 )
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import render_reply, render_types
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
@@ -121,7 +122,9 @@ async def _answer(
     """Embed, and answer with these types, or with plain lists of floats for none."""
     texts = _texts(body)
     priority = body.priority if isinstance(body, EmbedV2Request) else None
-    done = await cancel_on_disconnect(request, service_of(request, priority).embed(_job(body, texts)))
+    done = await cancel_on_disconnect(
+        request, service_of(request).embed(_job(body, texts), caller_of(request.scope, priority))
+    )
 
     def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> EmbedReply:
         return _reply(done, embeddings, texts, version)

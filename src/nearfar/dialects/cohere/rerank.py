@@ -33,16 +33,17 @@ from nearfar.dialects.cohere.envelope import (
     refuse_priority,
 )
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nearfar.core.caller import Caller
     from nearfar.core.jobs import Ranked
     from nearfar.dialects.cohere.bodies import Document
     from nearfar.dialects.kit.base import AnyRequest
-    from nearfar.serving.service import Service
 
 _CHUNKS_A_DOCUMENT = 10  # version 1's default
 _TOKENS_A_DOCUMENT = 4096  # version 2's
@@ -112,7 +113,7 @@ async def rerank_v1(request: AnyRequest) -> Response[bytes]:
         max_chunks_per_document=_CHUNKS_A_DOCUMENT if body.max_chunks_per_doc is None else body.max_chunks_per_doc,
         instruction=body.instruction or None,
     )
-    return await _answer(request, service_of(request), job, body.documents if body.return_documents else None)
+    return await _answer(request, caller_of(request.scope), job, body.documents if body.return_documents else None)
 
 
 @post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"docs": _RERANK_V2})
@@ -129,8 +130,8 @@ async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
         max_tokens_per_document=_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
     )
-    service = service_of(request, body.priority)
-    return await _answer(request, service, job, body.documents if body.return_documents else None)
+    caller = caller_of(request.scope, body.priority)
+    return await _answer(request, caller, job, body.documents if body.return_documents else None)
 
 
 async def _texts(
@@ -149,10 +150,8 @@ def _refuse_chunks(chunks: int) -> None:
         raise errors.TooManyItems("documents", chunks, MAX_CHUNKS)
 
 
-async def _answer(
-    request: AnyRequest, service: Service, job: RankJob, echoed: list[Document] | None
-) -> Response[bytes]:
-    done = await cancel_on_disconnect(request, service.rank(job))
+async def _answer(request: AnyRequest, caller: Caller, job: RankJob, echoed: list[Document] | None) -> Response[bytes]:
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller))
     characters = len(job.query) + sum(map(len, job.documents))
     headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     headers |= answer_headers(request, characters, done.usage.tokens)

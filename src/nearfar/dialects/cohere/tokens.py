@@ -18,6 +18,7 @@ from nearfar.dialects.cohere.bodies import (
 )
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, named, usual_headers
 from nearfar.dialects.kit.base import json_response, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
 
@@ -53,7 +54,7 @@ async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not 1 <= len(body.text) <= MAX_SHOWN:
         raise errors.InputError(f"text must have from 1 to {MAX_SHOWN} characters - received {len(body.text)}")
     job = TokenizeJob(model=model, texts=(body.text,), special=False)
-    (shown,) = (await cancel_on_disconnect(request, service_of(request).tokenize(job))).texts
+    (shown,) = (await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))).texts
     reply = TokenizeReply([piece.id for piece in shown.pieces], _strings(shown), Meta(ApiVersion("1")))
     return json_response(reply, headers=usual_headers(request))
 
@@ -65,7 +66,7 @@ async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not 1 <= len(body.tokens) <= MAX_SHOWN:
         raise errors.InputError(f"tokens must have from 1 to {MAX_SHOWN} items - received {len(body.tokens)}")
     job = DetokenizeJob(model=model, ids=tuple(body.tokens))
-    text = await cancel_on_disconnect(request, service_of(request).detokenize(job))
+    text = await cancel_on_disconnect(request, service_of(request).detokenize(job, caller_of(request.scope)))
     return json_response(DetokenizeReply(text, Meta(ApiVersion("1"))), headers=usual_headers(request))
 
 

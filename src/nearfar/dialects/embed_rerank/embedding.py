@@ -14,6 +14,7 @@ from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
 from nearfar.dialects.embed_rerank.described import EMBED
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import render_reply
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 
@@ -31,8 +32,10 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     began = time.perf_counter()
     body = await read_request(request, _embed)
     job = _to_job(body)
-    info = await cancel_on_disconnect(request, service_of(request).prepare(job.model, "embed"))
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    info = await cancel_on_disconnect(
+        request, service_of(request).prepare(job.model, "embed", caller_of(request.scope))
+    )
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
     took_s = time.perf_counter() - began
     encoded = await render_reply(done.vectors, "float", lambda rows: _reply(body, info, done, rows, took_s))
     headers = record_usage(request, done.model, len(job.inputs), done.usage, done.timings)

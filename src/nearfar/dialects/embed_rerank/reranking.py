@@ -27,6 +27,7 @@ from nearfar.dialects.embed_rerank.bodies import (
 from nearfar.dialects.embed_rerank.described import BATCH, OPENAI, RERANK
 from nearfar.dialects.embed_rerank.info import method_of
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
         top_n=body.top_n if body.top_n and body.top_n > 0 else None,
         instruction=body.instruction or None,
     )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
     reply = OpenAIRerankReply(
         data=[
             OpenAIRanked(
@@ -115,9 +116,9 @@ async def _together(work: Sequence[Any]) -> list[tuple[RerankReply, Ranked]]:
 
 async def _answer(request: AnyRequest, body: RerankRequest, job: RankJob) -> tuple[RerankReply, Ranked]:
     began = time.perf_counter()
-    service = service_of(request)
-    info = await service.prepare(job.model, "rank")
-    done = await service.rank(job)
+    service, caller = service_of(request), caller_of(request.scope)
+    info = await service.prepare(job.model, "rank", caller)
+    done = await service.rank(job, caller)
     took_s = time.perf_counter() - began
     is_told = body.return_documents is not False
     reply = RerankReply(

@@ -12,6 +12,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.jina.documents import Document, named, text_of
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
@@ -118,7 +119,7 @@ async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def answer_embeddings(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job, kinds = _job(body), _types(body)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
     encoded = await render_types(done, kinds, lambda rendered: _reply(done, rendered))
     return encoded_response(
         encoded, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings)

@@ -12,6 +12,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import RankJob
 from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 
@@ -87,7 +88,7 @@ _decoder = msgspec.json.Decoder(JinaRerankRequest, strict=False)  # as with embe
 async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
     # Told back unless asked not to: the vendor's default.
     echoed = job.documents if body.return_documents is not False else None
     return json_response(

@@ -22,7 +22,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
-from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -35,7 +34,6 @@ from nearfar.core.errors import (
     SetupError,
 )
 from nearfar.core.types import Task
-from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.error_responses import ErrorTable, WireError, wire_error
 from nearfar.dialects.kit.route_docs import RouteDocs
 
@@ -186,11 +184,9 @@ def elapsed_ms(request: AnyRequest) -> int | None:
     return None if began is None else round((time.perf_counter() - began) * 1000)
 
 
-def service_of(request: AnyRequest, priority: int | None = None) -> Service:
-    """Give the service for whoever asks; raises InputError as ``caller_of`` does."""
+def service_of(request: AnyRequest) -> Service:
     service: Service = request.app.state.service
-    caller = caller_of(request.scope, priority)
-    return service if caller is ANONYMOUS else service.on_behalf_of(caller)
+    return service
 
 
 def fleet_of(request: AnyRequest) -> Fleet:

@@ -106,7 +106,7 @@ async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
         role=body.input_type,
         prompt=body.prompt_name,
     )
-    done = await cancel_on_disconnect(request, service_of(request).represent(job))
+    done = await cancel_on_disconnect(request, service_of(request).represent(job, caller_of(request.scope)))
     wanted = set(body.outputs or get_args(Output))
     size = sum(_size(one) for one in done.texts)
     encoded = await encode_json(size, lambda: _represented(done, wanted))

@@ -109,7 +109,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
             prompt_eval_count=done.usage.tokens,
         )
 
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
     encoded = await render_reply(done.vectors, "float", lambda rendered: reply(done, rendered))
     return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
 
@@ -123,7 +123,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         await _prepare(request, model, "embed")
         return json_response({"embedding": []}, headers=_NOTHING_CUT)
     job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=(body.options or Options()).max_tokens)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
     encoded = await render_reply(done.vectors, "float", lambda rendered: EmbeddingsReply(rendered[0]))
     return encoded_response(encoded, headers=record_usage(request, done.model, 1, done.usage, done.timings))
 
@@ -141,7 +141,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
         top_n=body.top_n or None,
         instruction=body.instruction or None,
     )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
     told = (lambda index: Document(body.documents[index])) if body.return_documents else (lambda _: msgspec.UNSET)
     reply = RerankReply(
         model=model,
@@ -158,5 +158,5 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def _prepare(request: AnyRequest, model: str, task: Task) -> tuple[int, int]:
     """Wait until the model is there; give the length of its vectors, and the nanoseconds that took."""
     began = time.perf_counter_ns()
-    info = await cancel_on_disconnect(request, service_of(request).prepare(model, task))
+    info = await cancel_on_disconnect(request, service_of(request).prepare(model, task, caller_of(request.scope)))
     return info.dim, time.perf_counter_ns() - began

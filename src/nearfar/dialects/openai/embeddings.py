@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import render_reply
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_body
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, NumbersOrBase64, RouteDocs, json_schema, requires
@@ -71,7 +72,7 @@ async def create_embeddings(request: AnyRequest) -> Response[bytes]:
         job, encoding = to_job(body), encoding_of(body.encoding_format)
     except msgspec.ValidationError as error:
         raise bad_shape(error) from error
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
     encoded = await render_reply(done.vectors, encoding, lambda rendered: _reply(done, rendered))
     headers = record_usage(request, done.model, len(done.vectors), done.usage, done.timings) | answer_headers(
         request, done.model

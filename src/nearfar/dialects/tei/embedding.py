@@ -9,6 +9,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, RepresentJob
 from nearfar.dialects.kit.base import service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import encode_json, numbers, numbers_each, render_reply
 from nearfar.dialects.tei.answering import Answered, count
 from nearfar.dialects.tei.bodies import Parameters, SparseValue
@@ -34,7 +35,7 @@ async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
         keep=keep_of(body.truncation_direction),
         on_overflow=overflow_of(truncate=body.truncate),
     )
-    done = await service_of(request).embed(job)
+    done = await service_of(request).embed(job, caller_of(request.scope))
     encoded = await render_reply(done.vectors, "float", lambda rows: rows)
     return _answered(encoded, inputs, done)
 
@@ -42,7 +43,7 @@ async def embed(request: AnyRequest, body: EmbedRequest) -> Answered:
 async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     """Give a vector for each token, (n, M) a text: the model's own for those that count, or what it pools."""
     inputs = inputs_of(body.inputs)
-    done = await service_of(request).token_vectors(_job(body, inputs))
+    done = await service_of(request).token_vectors(_job(body, inputs), caller_of(request.scope))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
     encoded = await encode_json(sum(one.size for one in vectors), lambda: [numbers(one) for one in vectors])
     return _answered(encoded, inputs, done)
@@ -51,7 +52,7 @@ async def embed_all(request: AnyRequest, body: EmbedAllRequest) -> Answered:
 async def embed_sparse(request: AnyRequest, body: EmbedAllRequest) -> Answered:
     """Give the weights above 0, an index into the vocabulary with each."""
     inputs = inputs_of(body.inputs)
-    done = await service_of(request).represent(_job(body, inputs, "sparse"))
+    done = await service_of(request).represent(_job(body, inputs, "sparse"), caller_of(request.scope))
     weights = [one.sparse for one in done.texts if one.sparse is not None]
     size = 10 * sum(len(one.indices) for one in weights)  # objects take about ten times as long as bare numbers
     encoded = await encode_json(size, lambda: [_pairs(one) for one in weights])
@@ -72,7 +73,7 @@ async def similarity(request: AnyRequest, body: SimilarityRequest) -> Answered:
         keep=keep_of(how.truncation_direction),
         on_overflow=overflow_of(truncate=how.truncate),
     )
-    done = await service_of(request).similarity(job)
+    done = await service_of(request).similarity(job, caller_of(request.scope))
     encoded = msgspec.json.encode(done.scores)
     return _answered(encoded, inputs, done)
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, RankJob
 from nearfar.dialects.kit.base import service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.tei.answering import Answered, count
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, Rank
 from nearfar.dialects.tei.inputs import keep_of, overflow_of, refuse_many, sequences_of
@@ -36,7 +37,7 @@ async def rerank(request: AnyRequest, body: RerankRequest) -> Answered:
         on_overflow=overflow_of(truncate=body.truncate),
         raw_scores=bool(body.raw_scores),
     )
-    done = await service_of(request).rank(job)
+    done = await service_of(request).rank(job, caller_of(request.scope))
     ranks = [
         Rank(found.index, found.score, body.texts[found.index] if body.return_text else UNSET) for found in done.results
     ]
@@ -61,7 +62,7 @@ async def predict(request: AnyRequest, body: PredictRequest) -> Answered:
         keep=keep_of(body.truncation_direction),
         on_overflow=overflow_of(truncate=body.truncate),
     )
-    done = await service_of(request).classify(job)
+    done = await service_of(request).classify(job, caller_of(request.scope))
     found = [row[: how.top_k] for row in _predictions(done)]
     bare = single and body.parameters is None
     return Answered(

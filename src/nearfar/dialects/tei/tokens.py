@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import DetokenizeJob, TokenizeJob
 from nearfar.dialects.kit.base import json_response, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect
 from nearfar.dialects.tei.bodies import Token
 from nearfar.dialects.tei.inputs import refuse_many
@@ -29,7 +30,7 @@ async def tokenize(request: AnyRequest, body: TokenizeRequest) -> Response[bytes
     refuse_many("inputs", len(texts))
     special = True if body.add_special_tokens is None else body.add_special_tokens
     job = TokenizeJob(model=body.model or None, texts=tuple(texts), special=special, prompt=body.prompt_name)
-    done = await cancel_on_disconnect(request, service_of(request).tokenize(job))
+    done = await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))
     return json_response([_tokens(shown) for shown in done.texts])
 
 
@@ -41,7 +42,7 @@ async def decode(request: AnyRequest, body: DecodeRequest) -> Response[bytes]:
     jobs = [DetokenizeJob(model=body.model or None, ids=ids, special=special) for ids in texts]
 
     async def work() -> list[str]:
-        return [await service_of(request).detokenize(job) for job in jobs]
+        return [await service_of(request).detokenize(job, caller_of(request.scope)) for job in jobs]
 
     return json_response(await cancel_on_disconnect(request, work()))
 

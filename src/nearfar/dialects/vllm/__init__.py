@@ -12,6 +12,7 @@ from litestar import Request, Response, post
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 from nearfar.dialects.kit.base import Dialect, SharedRoute, encoded_response, json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import encode_json, numbers
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.vllm.bodies import (
@@ -65,7 +66,7 @@ async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
         max_tokens_per_document=body.max_tokens_per_doc or None,
         raw_scores=False in {body.use_activation, body.activation},
     )
-    done = await cancel_on_disconnect(request, service_of(request).score(job))
+    done = await cancel_on_disconnect(request, service_of(request).score(job, caller_of(request.scope)))
     return json_response(
         _reply(done), headers=record_usage(request, done.model, len(job.pairs), done.usage, done.timings)
     )
@@ -81,7 +82,7 @@ async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _classify)
     raw = bool(body.raw_scores) or False in {body.use_activation, body.activation}
     job = ClassifyJob(model=body.model or None, inputs=_several(body.input), raw_scores=raw)
-    done = await cancel_on_disconnect(request, service_of(request).classify(job))
+    done = await cancel_on_disconnect(request, service_of(request).classify(job, caller_of(request.scope)))
     if body.raw_scores is not None:  # Infinity's client always says so, and vLLM's has no such word
         reply: LabelsReply | ClassifyReply = _labels(done)
     else:
@@ -106,7 +107,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
     if body.task not in {None, "token_embed"}:
         raise InputError("task: only token_embed is known here; /v1/embeddings and /classify do the others")
     job = RepresentJob(model=body.model or None, inputs=_several(body.input), outputs=("multi_vector",))
-    done = await cancel_on_disconnect(request, service_of(request).represent(job))
+    done = await cancel_on_disconnect(request, service_of(request).represent(job, caller_of(request.scope)))
     vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
 
     def build() -> PoolingReply:
@@ -125,7 +126,7 @@ async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def tokenize(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _tokenize)
     job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
-    done = await cancel_on_disconnect(request, service_of(request).tokenize(job))
+    done = await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))
     pieces = done.texts[0].pieces
     names = [piece.token for piece in pieces] if body.return_token_strs else None
     return json_response(TokenizeReply(len(pieces), done.max_tokens, [piece.id for piece in pieces], names))
@@ -139,7 +140,11 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
 async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _detokenize)
     job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
-    return json_response(DetokenizeReply(await cancel_on_disconnect(request, service_of(request).detokenize(job))))
+    return json_response(
+        DetokenizeReply(
+            await cancel_on_disconnect(request, service_of(request).detokenize(job, caller_of(request.scope)))
+        )
+    )
 
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:

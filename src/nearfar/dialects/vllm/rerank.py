@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RankJob
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
 from nearfar.dialects.vllm.bodies import Tokens
@@ -135,7 +136,7 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         raw_scores=bool(body.raw_scores) or False in {body.use_activation, body.activation},
         instruction=body.instruction or None,
     )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
     return json_response(
         _reply(done), headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings)
     )

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import Dtype, Encoding, render_dtype
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import (
@@ -116,7 +117,7 @@ async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[byte
     dtype = cast("Dtype", checked("output_dtype", body.output_dtype, _DTYPES) or "float")
     encoding = cast("Encoding", checked("encoding_format", body.encoding_format, _ENCODINGS) or "float")
     job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job))
+    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
 
     def reply(rendered: list[msgspec.Raw]) -> VoyageEmbeddingsReply:
         return _reply(done, rendered, shared=shared)

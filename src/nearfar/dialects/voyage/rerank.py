@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.dialects.voyage.arguments import named
@@ -93,7 +94,7 @@ async def answer_shared(request: AnyRequest) -> Response[bytes]:
 async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[bytes]:
     body = await read_request(request, _decoder)
     job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).rank(job))
+    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
     reply = _reply(done, job.documents if body.return_documents else None)
     if shared:
         reply.results = reply.data

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nearfar.core.jobs import EmbedJob
     from nearfar.core.types import FloatArray
     from nearfar.models.recipe.recipe import Recipe
+    from nearfar.serving.access import RequestContext
     from nearfar.serving.registry.opening import Model
 
 # Tokens of which hidden states are held at once, of a request that doesn't keep them: 64 MB of 1,024 numbers each.
@@ -58,16 +59,16 @@ def lay(model: Model, job: EmbedJob, prompt: str) -> Laid:
     return Laid(rows=[row], spans=spans)
 
 
-async def embed(model: Model, job: EmbedJob, laid: Laid) -> FloatArray:
+async def embed(context: RequestContext, job: EmbedJob, laid: Laid) -> FloatArray:
     """Give (B, D) vectors as the job wants them."""
-    recipe = model.recipe
+    recipe = context.model.recipe
     if laid.spans:
-        [states] = await model.submit(laid.rows, "hidden_states")
+        [states] = await context.submit(laid.rows, "hidden_states")
         vectors = await asyncio.to_thread(_of_spans, states, laid.spans)
     elif _wants_raw(recipe, job):
-        vectors = await _raw(model, laid.rows)
+        vectors = await _raw(context, laid.rows)
     else:
-        vectors = await model.submit(laid.rows)
+        vectors = await context.submit(laid.rows)
     if _is_unit(recipe, job) and (laid.spans or not recipe.normalize):
         vectors = unit(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
@@ -94,13 +95,13 @@ def _wants_raw(recipe: Recipe, job: EmbedJob) -> bool:
     return recipe.normalize and job.normalize is False and not job.late_chunking
 
 
-async def _raw(model: Model, rows: Sequence[Row]) -> FloatArray:
+async def _raw(context: RequestContext, rows: Sequence[Row]) -> FloatArray:
     """Pool hidden states, of so many rows at once as are held easily. Equal rows are pooled once."""
     distinct = {id(row): row for row in rows}
     found: list[FloatArray] = []
     for part in _parts([*distinct.values()]):
-        states = await model.submit(part, "hidden_states")
-        found += await asyncio.to_thread(lambda: [pool(one, model.recipe.pooling) for one in states])  # noqa: B023 — awaited here
+        states = await context.submit(part, "hidden_states")
+        found += await asyncio.to_thread(lambda: [pool(one, context.model.recipe.pooling) for one in states])  # noqa: B023 — awaited here
     vectors = dict(zip(distinct, found, strict=True))
     return np.stack([vectors[id(row)] for row in rows])
 

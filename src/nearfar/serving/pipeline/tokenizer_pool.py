@@ -1,4 +1,4 @@
-"""Where tokenising happens: on the loop where that is quicker, else on two threads, and only so much waits for them."""
+"""Where tokenizing happens: on the loop where that is quicker, else on two threads, and only so much waits for them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _AT_ONCE = 1000  # characters; they take at most 0.4 ms, and handing them to a t
 _MOST_WAITING = 50_000_000  # characters that wait for a thread: five of the largest bodies; a guess
 
 
-class Tokenising:
+class TokenizerPool:
     """Runs what reads texts. One for the whole server."""
 
     def __init__(self) -> None:
-        # Tokenising releases the GIL and takes microseconds a text, up to 50 ms for a long one. Two threads: the rare
+        # Tokenizing releases the GIL and takes microseconds a text, up to 50 ms for a long one. Two threads: the rare
         # text that has to be read for seconds (10 MB of few tokens) doesn't hold up the others by itself.
         self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="tokens")
         self._waiting = 0
 
     def close(self) -> None:
-        """Drop what waits to be tokenised."""
+        """Drop what waits to be tokenized."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, size: int, call: Callable[[], _T]) -> _T:
@@ -37,7 +37,7 @@ class Tokenising:
         if size <= _AT_ONCE:
             return contained(call)
         if self._waiting and self._waiting + size > _MOST_WAITING:
-            raise Overloaded("too much text waits to be tokenised", retry_after_s=1)
+            raise Overloaded("too much text waits to be tokenized", retry_after_s=1)
         self._waiting += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)

@@ -8,9 +8,9 @@ moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ from nearfar.serving.registry.opening import Model, Opener
 from nearfar.serving.registry.slot import Limits, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from nearfar.core.settings import ModelSettings, Settings
     from nearfar.core.types import ModelInfo, ModelState, QueueCapacity, Task
@@ -121,14 +121,15 @@ class Fleet:
         if not all(slot.model.lane.is_well() for slot in self._slots if slot.model and slot.state == "loaded"):
             raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
-    @asynccontextmanager
-    async def lease(self, name: str | None, task: Task) -> AsyncIterator[Lease]:
+    @contextlib.asynccontextmanager
+    async def lease(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
         """Hold the model that a request means for as long as the request needs it; load it where it isn't there.
 
+        ``tasks`` are tried in order: the first that the model supports decides which one it is.
         Raises ModelNotFound or WrongTask, and ModelNotReady where the model can't be loaded, or may not be waited for.
         """
         await self._names_known()
-        slot, prompt = self._names.meant(name, task)
+        slot, prompt = self._resolve(name, tasks)
         if self._settings.while_loading == "refuse" and slot.state != "loaded":
             self._loader.begin(slot)
             raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.load_takes_s(self._clock()))
@@ -137,6 +138,13 @@ class Fleet:
             yield Lease(model, prompt)
         finally:
             self._loader.release(slot)
+
+    def _resolve(self, name: str | None, tasks: Sequence[Task]) -> tuple[Slot, str | None]:
+        *earlier, last = tasks
+        for task in earlier:
+            with contextlib.suppress(WrongTask):
+                return self._names.meant(name, task)
+        return self._names.meant(name, last)
 
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
         """List what the model that goes by this name can do; None for what any of them can.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.caller import ANONYMOUS, Caller
-from nearfar.core.errors import EngineUnavailable, Overloaded
+from nearfar.core.errors import EngineUnavailable
 from nearfar.core.settings import Dtype, OnOverflow
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
@@ -22,15 +21,12 @@ from nearfar.serving.queue.lane import Lane, LaneLimits
 from nearfar.serving.registry.description import describe, usual_call
 from nearfar.serving.registry.discovery import UNKNOWN, Found
 from nearfar.serving.registry.warmup import rows_of_lengths, warmed
-from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nearfar.core.settings import Settings
     from nearfar.engines.selection import EngineChoice
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.queue.scheduler import Call, Results
     from nearfar.telemetry.events import Observer
 
 _T = TypeVar("_T")
@@ -38,31 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """One open model: its tokenizer, its recipe, its lane, and all that is true of it.
-
-    ``watch`` and ``caller`` are those of the job for which the model is held.
-    """
+    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
 
     info: ModelInfo
     recipe: Recipe
     tokens: TextEncoder
     lane: Lane
     on_overflow: OnOverflow
-    watch: Stopwatch = msgspec.field(default_factory=Stopwatch)
-    caller: Caller = ANONYMOUS
-
-    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
-        """Let the lane run the rows, and the watch hear of it. Gives and raises what ``Lane.submit`` does.
-
-        Raises Overloaded as well where the caller has used up what they may.
-        """
-        tokens = sum(len(row.ids) for row in rows)
-        self.caller.rate_limit.spend(tokens)
-        try:
-            return await self.lane.submit(rows, call, self.watch, self.caller)
-        except Overloaded:
-            self.caller.rate_limit.refund(tokens)
-            raise
 
 
 class Opener:
