@@ -1,7 +1,6 @@
-"""The bodies of TEI's requests and answers.
+"""The bodies of TEI's requests and answers. Null means absent; unknown fields are ignored.
 
-TEI serves one model, so ``model`` is ours everywhere: absent, it is the default one of the task. Null means absent, and
-fields that aren't named here are ignored.
+TEI serves one model, so the field ``model`` is an addition. Without it the task's default model answers.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, eac
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _INPUTS: dict[str, Any] = {
-    "description": "A text, or a text's token ids in the model's own vocabulary; or several of either",
+    "description": "A text or its token ids in the model's vocabulary, or a list of either",
     "anyOf": [
         {"type": "string"},
         _IDS,
@@ -24,7 +23,7 @@ _INPUTS: dict[str, Any] = {
     ],
 }
 _SEQUENCES: dict[str, Any] = {
-    "description": "A text, a pair of texts, or several of either, each in a list of its own",
+    "description": "A text, a pair of texts in a list, or a list of lists of one or two texts",
     "anyOf": [
         {"type": "string"},
         {**_TEXTS, "maxItems": 2},
@@ -35,8 +34,8 @@ _SEQUENCES: dict[str, Any] = {
         },
     ],
 }
-_DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "description": "The side that is cut"}
-_SOME = json_schema(minItems=1)
+_DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "description": "The side to truncate"}
+_NOT_EMPTY = json_schema(minItems=1)
 
 Direction = Annotated[str, json_schema(**_DIRECTIONS)]
 Inputs = Annotated[msgspec.Raw, json_schema(**_INPUTS)]
@@ -44,7 +43,7 @@ Number = Annotated[msgspec.Raw, json_schema(type="number")]
 
 
 class EmbedAllRequest(Struct, kw_only=True):
-    """The body of POST /embed_all and /embed_sparse. The prompt ``query`` says that the texts are queries."""
+    """The body of POST /embed_all and /embed_sparse. The prompt name ``query`` marks the texts as queries."""
 
     inputs: Inputs
     truncate: bool | None = None
@@ -61,10 +60,10 @@ class EmbedRequest(EmbedAllRequest, kw_only=True):
 
 
 class RerankRequest(Struct, kw_only=True):
-    """The body of POST /rerank. ``top_k`` isn't TEI's: servers that speak its protocol have it."""
+    """The body of POST /rerank. ``top_k`` isn't TEI's; other servers with its protocol have it."""
 
     query: NotBlank
-    texts: Annotated[list[str], _SOME]
+    texts: Annotated[list[str], _NOT_EMPTY]
     truncate: bool | None = None
     truncation_direction: Direction | None = None
     raw_scores: bool | None = None
@@ -74,16 +73,16 @@ class RerankRequest(Struct, kw_only=True):
 
 
 class LabelParameters(Struct, kw_only=True):
-    """What Hugging Face's inference clients say about labels: how scores come about, and how many are wanted."""
+    """The parameters of Hugging Face's inference clients: the activation, and the number of labels to return."""
 
     function_to_apply: Annotated[str, json_schema(enum=["none"])] | None = None
     top_k: AtLeastOne | None = None
 
 
 class PredictRequest(Struct, kw_only=True):
-    """The body of POST /predict: a text, a list of one or two for a pair, or several of either, each in a list.
+    """The body of POST /predict: a text, a pair of texts in a list, or a list of lists of one or two texts.
 
-    ``parameters`` is what tells Hugging Face's clients from TEI's: they want a list around the labels of a single text.
+    Hugging Face's clients send ``parameters`` and TEI's don't. The former expect a list around a single text's labels.
     """
 
     inputs: Annotated[msgspec.Raw, json_schema(**_SEQUENCES)]
@@ -95,14 +94,14 @@ class PredictRequest(Struct, kw_only=True):
 
 
 class Sentences(Struct, kw_only=True):
-    """One text, and those to compare it with."""
+    """A text and the texts to compare with it."""
 
     source_sentence: str
-    sentences: Annotated[list[str], _SOME]
+    sentences: Annotated[list[str], _NOT_EMPTY]
 
 
 class Parameters(Struct, kw_only=True):
-    """How texts are cut and prompted."""
+    """How texts are truncated and prefixed with a prompt."""
 
     truncate: bool | None = None
     truncation_direction: Direction | None = None
@@ -120,14 +119,14 @@ class SimilarityRequest(Struct, kw_only=True):
 class TokenizeRequest(Struct, kw_only=True):
     """The body of POST /tokenize."""
 
-    inputs: str | Annotated[list[str], _SOME]
+    inputs: str | Annotated[list[str], _NOT_EMPTY]
     add_special_tokens: bool | None = None
     prompt_name: str | None = None
     model: str | None = None
 
 
 class DecodeRequest(Struct, kw_only=True):
-    """The body of POST /decode: the ids of one text, or of several."""
+    """The body of POST /decode: the token ids of one text, or a list of those of several."""
 
     ids: Annotated[
         list[int | list[int]],
@@ -137,20 +136,20 @@ class DecodeRequest(Struct, kw_only=True):
     model: str | None = None
 
 
-_MEANT: list[dict[str, Any]] = [
+_INSTANCE: list[dict[str, Any]] = [
     {"type": "object", "required": ["inputs"], "properties": {"inputs": _INPUTS, "texts": {"type": "null"}}},
     {"type": "object", "required": ["query", "texts"], "properties": {"query": NOT_BLANK, "texts": _TEXTS}},
 ]
 
 
 class VertexRequest(Struct, kw_only=True):
-    """The body of POST /vertex: bodies of requests to embed, to rerank or to classify."""
+    """The body of POST /vertex: the bodies of several requests."""
 
-    instances: Annotated[list[msgspec.Raw], json_schema(minItems=1, **each_item(*_MEANT))]
+    instances: Annotated[list[msgspec.Raw], json_schema(minItems=1, **each_item(*_INSTANCE))]
 
 
-class Meant(Struct, kw_only=True):
-    """What tells of a body without a route of its own whose it is."""
+class DispatchFields(Struct, kw_only=True):
+    """The fields by which a body on a generic route is dispatched."""
 
     inputs: msgspec.Raw | UnsetType = UNSET
     texts: msgspec.Raw | UnsetType = UNSET
@@ -158,14 +157,14 @@ class Meant(Struct, kw_only=True):
 
 
 class SparseValue(Struct):
-    """One weight above 0, and its place in the vocabulary."""
+    """A token id and its weight, which is above 0."""
 
     index: int
     value: Number
 
 
 class Rank(Struct):
-    """One text's place and score; the text itself where it was asked for."""
+    """A text's index and score, and with ``return_text`` the text."""
 
     index: int
     score: float
@@ -173,14 +172,14 @@ class Rank(Struct):
 
 
 class Prediction(Struct):
-    """One label of a text."""
+    """A label and its score."""
 
     score: float
     label: str
 
 
 class Token(Struct):
-    """One token of a text; special ones lie nowhere."""
+    """A token. ``start`` and ``stop`` are byte offsets; special tokens have none."""
 
     id: int
     text: str
@@ -190,13 +189,13 @@ class Token(Struct):
 
 
 class VertexReply(Struct):
-    """What the route of each instance would have answered."""
+    """The answer to each instance."""
 
     predictions: list[msgspec.Raw]
 
 
-class WorkingModel(Struct, kw_only=True):
-    """One model at work."""
+class ModelHealth(Struct, kw_only=True):
+    """The state of one model."""
 
     name: str
     status: str
@@ -205,26 +204,26 @@ class WorkingModel(Struct, kw_only=True):
     device: str
 
 
-class AboutServer(Struct):
-    """Which server this is."""
+class ServerInfo(Struct):
+    """The server's name and version."""
 
     name: str
     version: str
 
 
 class HealthReply(Struct, kw_only=True):
-    """The body of GET /health where all is well: ``backend`` embeds and ``reranker`` ranks.
+    """The body of GET /health on a healthy server, with TEI's, Infinity's and embed-rerank's fields.
 
-    ``unix`` and ``timestamp`` are the same moment.
+    ``backend`` is the embedding model. ``unix`` and ``timestamp`` are the same time.
     """
 
     status: str
     uptime: float
     timestamp: float
     unix: float
-    service: AboutServer
-    backend: WorkingModel | UnsetType = UNSET
-    reranker: WorkingModel | UnsetType = UNSET
+    service: ServerInfo
+    backend: ModelHealth | UnsetType = UNSET
+    reranker: ModelHealth | UnsetType = UNSET
 
 
 class Welcome(Struct):

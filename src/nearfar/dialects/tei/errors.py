@@ -1,4 +1,4 @@
-"""What goes wrong, in TEI's words: a sentence and a kind in PascalCase."""
+"""Errors as TEI reports them: a message and a type in PascalCase."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ERRORS: ErrorTable = {
 
 
 class ErrorReply(Struct):
-    """The body of every error: a sentence and its kind."""
+    """The body of every error."""
 
     error: str
     error_type: str

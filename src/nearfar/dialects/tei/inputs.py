@@ -1,4 +1,4 @@
-"""What TEI's bodies may say in several ways → one way: inputs, the side that is cut, whether anything is."""
+"""Fields of TEI's bodies that have several forms → one form: inputs, truncation side, truncation."""
 
 from __future__ import annotations
 
@@ -23,32 +23,28 @@ _inputs_decoder: msgspec.json.Decoder[_Inputs] = msgspec.json.Decoder(_Inputs)
 _sequences_decoder: msgspec.json.Decoder[_Sequences] = msgspec.json.Decoder(_Sequences)
 
 
-def inputs_of(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
-    """Sort out a text, a text's token ids, and several of either. Raises an InputError for anything else."""
-    said = _decoded(raw, _inputs_decoder)
-    if isinstance(said, str):
-        return (said,)
-    if not said:
-        raise EmptyInput("`inputs` cannot be empty")
-    if all(isinstance(one, int) for one in said):
-        return (cast("TokenIds", tuple(said)),)
-    if any(isinstance(one, int) for one in said):
-        raise InputError("`inputs` must be a text, the token ids of one, or several of either in a list")
-    refuse_many("inputs", len(said))
-    return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", said))
+def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
+    """Parse a text, the token ids of a text, or a list of either. Raises InputError for anything else."""
+    value = _decode(raw, _inputs_decoder)
+    if isinstance(value, str):
+        return (value,)
+    if value and all(isinstance(one, int) for one in value):
+        return (cast("TokenIds", tuple(value)),)
+    check_count("inputs", value)
+    if any(isinstance(one, int) for one in value):
+        raise InputError("`inputs` must be a text, the token ids of a text, or a list of either")
+    return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", value))
 
 
-def sequences_of(raw: msgspec.Raw) -> tuple[tuple[str | tuple[str, str], ...], bool]:
-    """Sort out texts and pairs, and tell whether the answer is that of a single one."""
-    said = _decoded(raw, _sequences_decoder)
-    if isinstance(said, str):
-        return (said,), True
-    if not said:
-        raise EmptyInput("`inputs` cannot be empty")
-    if all(isinstance(text, str) for text in said):
-        return (_sequence(said),), True
-    refuse_many("inputs", len(said))
-    return tuple(_sequence([text] if isinstance(text, str) else text) for text in said), False
+def parse_sequences(raw: msgspec.Raw) -> tuple[tuple[str | tuple[str, str], ...], bool]:
+    """Parse texts and pairs of texts. Returns them, and whether there is a single one outside a list."""
+    value = _decode(raw, _sequences_decoder)
+    if isinstance(value, str):
+        return (value,), True
+    if value and all(isinstance(text, str) for text in value):
+        return (_sequence(value),), True
+    check_count("inputs", value)
+    return tuple(_sequence([text] if isinstance(text, str) else text) for text in value), False
 
 
 def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
@@ -57,31 +53,35 @@ def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
             return text
         case [str(text), str(other)]:
             return text, other
-    raise InputError("`inputs` must be a text, a list of one or two texts, or several of these in a list")
+    raise InputError("`inputs` must be a text, a list of one or two texts, or a list of such lists")
 
 
-def _decoded(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+def _decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decode_json(bytes(raw), decoder)
     except msgspec.ValidationError as error:
         raise InputError(f"{error} - at `$.inputs`") from error
 
 
-def refuse_many(param: str, count: int, limit: int = MAX_INPUTS) -> None:
-    """Raise TooManyItems for a list that is longer than the limit. TEI's own is 32, over which its callers stumble."""
-    if count > limit:
-        raise TooManyItems(param, count, limit)
+def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) -> None:
+    """Raise EmptyInput for an empty list, TooManyItems for one over the limit. TEI's limit, 32, breaks its clients."""
+    if not items:
+        raise EmptyInput(f"`{field}` cannot be empty")
+    if len(items) > limit:
+        raise TooManyItems(field, len(items), limit)
 
 
-def keep_of(direction: str | None) -> Keep:
-    """Say which part of an over-long text is kept: cut on the left, that is its end."""
-    if direction is not None and direction.lower() not in {"left", "right"}:
-        raise InputError(f"unknown variant `{direction[:50]}`, expected `Left` or `Right`")
-    return "end" if direction is not None and direction.lower() == "left" else "start"
+def kept_side(truncation_direction: str | None) -> Keep:
+    """Return the part of an over-long text to keep: its end if it is truncated on the left."""
+    if truncation_direction is None or truncation_direction.lower() == "right":
+        return "start"
+    if truncation_direction.lower() == "left":
+        return "end"
+    raise InputError(f"unknown variant `{truncation_direction[:50]}`, expected `Left` or `Right`")
 
 
-def overflow_of(*, truncate: bool | None) -> OnOverflow | None:
-    """Say what becomes of an over-long text; None leaves that to the model's setting."""
+def on_overflow(*, truncate: bool | None) -> OnOverflow | None:
+    """Return what to do with an over-long text; None leaves it to the model's setting."""
     if truncate is None:
         return None
     return "truncate" if truncate else "error"

@@ -1,11 +1,11 @@
-"""What the OpenAPI document says of TEI's routes."""
+"""The OpenAPI documentation of TEI's routes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, route_docs
-from nearfar.dialects.tei.answering import HEADERS, SUM_HEADERS
+from nearfar.dialects.tei.answers import HEADERS, TOTAL_HEADERS
 from nearfar.dialects.tei.bodies import (
     DecodeRequest,
     EmbedAllRequest,
@@ -27,7 +27,7 @@ from nearfar.dialects.tei.bodies import (
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 EMBED = route_docs(
-    "A vector for each text",
+    "Embed texts",
     body=EmbedRequest,
     reply=RowsOfNumbers,
     example={"inputs": ["a cat on the sofa", "stock prices fell"]},
@@ -47,7 +47,7 @@ EMBED = route_docs(
 )
 
 SIMILARITY = route_docs(
-    "How alike texts are to one",
+    "Compare texts with one text",
     body=SimilarityRequest,
     reply=list[float],
     example={"inputs": {"source_sentence": "a cat on the sofa", "sentences": ["the cat sat on the mat", "rates rose"]}},
@@ -56,7 +56,7 @@ SIMILARITY = route_docs(
 )
 
 EMBED_ALL = route_docs(
-    "A vector for each token",
+    "Embed each token of texts",
     body=EmbedAllRequest,
     reply=list[RowsOfNumbers],
     example={"inputs": "a cat"},
@@ -65,7 +65,7 @@ EMBED_ALL = route_docs(
 )
 
 EMBED_SPARSE = route_docs(
-    "Weights of the vocabulary",
+    "Embed texts as sparse vectors",
     body=EmbedAllRequest,
     reply=list[list[SparseValue]],
     example={"inputs": "a cat"},
@@ -74,7 +74,7 @@ EMBED_SPARSE = route_docs(
 )
 
 PREDICT = route_docs(
-    "Labels of texts, or of pairs",
+    "Classify texts or pairs of texts",
     body=PredictRequest,
     reply=(list[Prediction], list[list[Prediction]]),
     example={"inputs": "I like you."},
@@ -84,7 +84,7 @@ PREDICT = route_docs(
 )
 
 TOKENIZE = RouteDocs(
-    summary="Tokens of texts, as the model reads them",
+    summary="Tokenize texts",
     counts=False,
     body=TokenizeRequest,
     reply=list[list[Token]],
@@ -100,7 +100,7 @@ TOKENIZE = RouteDocs(
 )
 
 RERANK = RouteDocs(
-    summary="Texts sorted by how well they answer a query",
+    summary="Rank texts by relevance to a query",
     body=RerankRequest,
     reply=list[Rank],
     example={"query": "Where is the cat?", "texts": ["Bananas are yellow.", "The cat sat on the mat."]},
@@ -109,7 +109,7 @@ RERANK = RouteDocs(
 )
 
 DECODE = route_docs(
-    "Texts of token ids",
+    "Decode token ids",
     counts=False,
     body=DecodeRequest,
     reply=list[str],
@@ -119,7 +119,7 @@ DECODE = route_docs(
 )
 
 INVOKE = route_docs(
-    "Whatever the body asks, and the model is for",
+    "Embed, rank or classify, by the body's fields and the model's task",
     body=(EmbedRequest, RerankRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
@@ -128,16 +128,16 @@ INVOKE = route_docs(
 )
 
 VERTEX = route_docs(
-    "Several requests at once",
+    "Run several requests",
     body=VertexRequest,
     reply=VertexReply,
     example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
     reply_example={"predictions": [[[0.1431, -0.0766, -0.0241]], [{"index": 1, "score": 0.894}]]},
-    headers=SUM_HEADERS,
+    headers=TOTAL_HEADERS,
 )
 
 HEALTH = route_docs(
-    "Whether models answer, and which",
+    "Report whether the models can answer",
     reply=HealthReply,
     reply_example={
         "status": "healthy",
@@ -156,7 +156,7 @@ HEALTH = route_docs(
 )
 
 WELCOME = route_docs(
-    "Whether the process runs",
+    "Report that the process runs",
     reply=Welcome,
     reply_example={"message": "nearfar is running", "version": "0.1.0", "docs": "/docs"},
 )
