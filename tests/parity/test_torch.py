@@ -514,9 +514,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
 
-        assert str(refused.value).startswith(
-            f"{bert / 'config.json'}: asks for code of the model's own (modeling_mine.Mod"
-        )
+        assert str(refused.value).startswith(f"{bert / 'config.json'}: needs remote code (modeling_mine.Mod")
         assert not (bert / "was run").exists()
 
     @pytest.mark.parametrize("activation", ["torch.nn.NoSuchThing", "torch.nn.functional.relu"])

@@ -137,8 +137,8 @@ def not_json(folder: Path) -> None:
     [
         (cut_short, "/model.safetensors: is truncated or damaged (", "download it again"),
         (a_pointer, "/model.safetensors: is a Git LFS pointer, not the weights", "run git lfs pull"),
-        (without_tokenizer, ": has no tokenizer that can be read", "download them"),
-        (with_code, "/config.json: asks for code of the model's own (modeling.Mine)", "serve a model that"),
+        (without_tokenizer, ": has no tokenizer", "download it"),
+        (with_code, "/config.json: needs remote code (modeling.Mine)", "serve a model that"),
         (unknown, "/config.json: the installed transformers has no code for the model_type", "update it"),
         (not_json, "/config.json: is damaged or has unexpected content", "fix the file"),
     ],

@@ -145,7 +145,7 @@ def test_a_bare_folder_is_run_as_the_published_one(name: str, tmp_path: Path) ->
     bare = lay(tmp_path / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
 
     if known.has_dense_layers:
-        with pytest.raises(CheckpointError, match=r"has more layers than its pooling; download"):
+        with pytest.raises(CheckpointError, match=r"has Dense layers after its pooling; download"):
             read_recipe(bare, name=name)
     else:
         recipe = read_recipe(bare, name=name)
@@ -192,7 +192,7 @@ def test_a_step_that_nobody_says_the_place_of_is_refused(more: str, tmp_path: Pa
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
     lay(tmp_path, files | {f"{more}/config.json": {}})
 
-    with pytest.raises(CheckpointError, match=rf"has no modules.json to say when its {more} runs; download"):
+    with pytest.raises(CheckpointError, match=rf"has {more}, but no modules.json that says when to apply it; download"):
         read_recipe(tmp_path, name="somebody-s")
 
 

@@ -166,7 +166,7 @@ class TestSaid:
         assert (prompts, default, source) == said
 
     def test_a_default_that_is_not_there_is_refused_even_where_nothing_is(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match=rf"{FILE}: the default prompt 'web' isn't among .*; add it"):
+        with pytest.raises(CheckpointError, match=rf"{FILE}: default_prompt_name is 'web', .*; add it"):
             read_prompts(lay(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
 
     def test_where_nobody_says_anything_there_is_no_source(self, tmp_path: Path) -> None:

@@ -332,7 +332,7 @@ class TestMaxTokens:
     def test_but_not_for_more_than_the_positions(self, config: dict[str, object], tmp_path: Path) -> None:
         said = refusal(tmp_path, PLAIN | {CONFIG: config}, max_tokens=65)
 
-        assert said == ": max_tokens = 65 is over the 64 positions the model was built with"
+        assert said == ": max_tokens = 65 exceeds the model's 64 positions"
 
     @pytest.mark.parametrize("tokenizer", [{}, {"model_max_length": None}, {"model_max_length": 1e30}])
     def test_a_folder_without_any_limit_asks_for_one(self, tokenizer: dict[str, object], tmp_path: Path) -> None:
@@ -443,8 +443,8 @@ class TestReranker:
     ) -> None:
         message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER | said})
 
-        expected = "/config.json: the activation torch.nn.modules.activation.Tanh is none of: Identity, Sigmoid"
-        assert expected == message
+        stated = "torch.nn.modules.activation.Tanh"
+        assert message == f"/config.json: the activation {stated} isn't supported; these are: Identity, Sigmoid"
 
     def test_such_an_activation_is_refused_where_version_6_writes_it(self, tmp_path: Path) -> None:
         values = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Tanh"}
@@ -462,7 +462,7 @@ class TestReranker:
         assert said.startswith(f"/{PROMPTS}: ")
 
 
-ONLY = "only Transformer, Pooling, Dense…, Normalize are supported, not: "
+ONLY = "only Transformer, Pooling, Dense…, Normalize are supported, in this order, not: "
 REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     # The files that must be there
     "an empty folder": (
@@ -470,11 +470,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         {},
     ),
     "only pickled weights": (
-        ": has only pickled weights, which can run code; write them anew: nearfar unpickle",
+        ": has only pickled weights, which can run code; convert them: nearfar unpickle",
         {CONFIG: BERT, "pytorch_model.bin": b""},
     ),
     "only pickled weights, as .pt": (
-        ": has only pickled weights, which can run code; write them anew: nearfar unpickle",
+        ": has only pickled weights, which can run code; convert them: nearfar unpickle",
         {CONFIG: BERT, "model.pt": b""},
     ),
     "no weights": (": has no *.safetensors", {CONFIG: BERT}),
@@ -542,34 +542,34 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         )
     },
     "a transformer from elsewhere": (
-        "/modules.json: custom_st.Transformer is code of the model's own, which is never run; ",
+        "/modules.json: custom_st.Transformer is remote code, which is never run; ",
         SENTENCE_MODEL | {MODULES: [{"path": "", "type": "custom_st.Transformer"}, POOLED]},
     ),
     "a pooling from elsewhere": (
-        "/modules.json: modeling_mine.Pooling is code of the model's own, which is never run; ",
+        "/modules.json: modeling_mine.Pooling is remote code, which is never run; ",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, {"path": "1_Pooling", "type": "modeling_mine.Pooling"}]},
     ),
     "a transformer in a folder of its own": (
-        "/modules.json: the transformer lies in '0_Transformer', not at the top",
+        "/modules.json: the transformer is in '0_Transformer'",
         SENTENCE_MODEL | {MODULES: [module("Transformer", "0_Transformer"), POOLED]},
     ),
     # Paths
     **{
         f"a path to {path}": (
-            f"/modules.json: the path {path!r} leaves the folder",
+            f"/modules.json: the path {path!r} leads outside the folder",
             SENTENCE_MODEL | {MODULES: [TRANSFORMER, module("Pooling", path)]},
         )
         for path in ("..", "../1_Pooling", "1_Pooling/../../x", "/etc")
     },
     **{
         f"a path that {what}": (
-            f"/modules.json: {path[:50]!r} is no path of a folder",
+            f"/modules.json: {path[:50]!r} is no valid path",
             SENTENCE_MODEL | {MODULES: [TRANSFORMER, module("Pooling", path)]},
         )
         for what, path in {"is too long": "a" * 300, "has a NUL": "1_Pooling\0"}.items()
     },
     "a normalisation outside": (
-        "/modules.json: the path '../x' leaves the folder",
+        "/modules.json: the path '../x' leads outside the folder",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, POOLED, module("Normalize", "../x")]},
     ),
     # Options of the transformer
@@ -613,19 +613,19 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Widths
     "pooling of another width": (
-        "/1_Pooling/config.json: pools 16 values a token where config.json has 8",
+        "/1_Pooling/config.json: pools vectors of 16, but config.json has a hidden_size of 8",
         SENTENCE_MODEL | {POOLING: {"word_embedding_dimension": 16}},
     ),
     "pooling of another width, in the new spelling": (
-        "/1_Pooling/config.json: pools 16 values a token where config.json has 8",
+        "/1_Pooling/config.json: pools vectors of 16, but config.json has a hidden_size of 8",
         SENTENCE_MODEL | {POOLING: {"embedding_dimension": 16}},
     ),
     "a dense layer of another width": (
-        "/2_Dense: takes 16 values and is given 8",
+        "/2_Dense: takes 16 values but receives 8",
         PROJECTING | {DENSE: PROJECTION | {"in_features": 16}},
     ),
     "a second dense layer of another width": (
-        "/3_Dense: takes 8 values and is given 4",
+        "/3_Dense: takes 8 values but receives 4",
         PROJECTING
         | {
             MODULES: [TRANSFORMER, POOLED, PROJECTED, PROJECTED_AGAIN],
@@ -639,11 +639,11 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         PROJECTING | {DENSE: PROJECTION | {"use_residual": True}},
     ),
     "a projection of every token": (
-        "/2_Dense/config.json: works on token_embeddings, not on sentence_embedding alone",
+        "/2_Dense/config.json: works on token_embeddings; only sentence_embedding is supported",
         PROJECTING | {DENSE: PROJECTION | {"module_input_name": "token_embeddings"}},
     ),
     "a projection put elsewhere": (
-        "/2_Dense/config.json: works on other, not on sentence_embedding alone",
+        "/2_Dense/config.json: works on other; only sentence_embedding is supported",
         PROJECTING | {DENSE: PROJECTION | {"module_output_name": "other"}},
     ),
     "an activation that is code of the folder": (
@@ -660,7 +660,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Prompts
     "a default prompt that isn't there": (
-        "/config_sentence_transformers.json: the default prompt 'query' isn't among the prompts",
+        "/config_sentence_transformers.json: default_prompt_name is 'query', which isn't one of the prompts",
         SENTENCE_MODEL | {PROMPTS: {"prompts": {"passage": "p: "}, "default_prompt_name": "query"}},
     ),
 }
@@ -680,7 +680,7 @@ def test_a_path_out_of_the_folder_by_a_link_is_refused(tmp_path: Path) -> None:
     folder = lay(tmp_path / "model", PLAIN | {MODULES: [TRANSFORMER, POOLED]})
     (folder / "1_Pooling").symlink_to(outside)
 
-    with pytest.raises(CheckpointError, match="leaves the folder"):
+    with pytest.raises(CheckpointError, match="leads outside the folder"):
         read_recipe(folder)
 
 

@@ -71,80 +71,80 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
     "jina v2": (
         "jina-embeddings-v2-base-en",
         plain(BERT | JINA_V2 | {"position_embedding_type": "alibi"}),
-        "/config.json: asks for code of the model's own (jinaai/jina-bert-implementation--modeling_bert.JinaBertModel)",
-        "serve a model that transformers has code for, or take auto_map out if its own bert is known to give the same",
+        "/config.json: needs remote code (jinaai/jina-bert-implementation--modeling_bert.JinaBertModel)",
+        "use a model that transformers has code for, or remove auto_map if transformers' own bert gives the same",
     ),
     "jina v3": (
         "jina-embeddings-v3",
         plain(BERT | JINA_V3),
-        "/config.json: asks for code of the model's own",
-        "serve jinaai/jina-embeddings-v3-hf, the same model for transformers' own code",
+        "/config.json: needs remote code",
+        "use jinaai/jina-embeddings-v3-hf, the same model for transformers' own code",
     ),
     "gte-multilingual": (
         "gte-multilingual-base",
         plain(BERT | {"model_type": "new", "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"}}),
-        "/config.json: asks for code of the model's own (Alibaba-NLP/new-impl--modeling.NewModel), which is never run",
-        "serve alibaba-nlp-community/gte-multilingual-base, the same model",
+        "/config.json: needs remote code (Alibaba-NLP/new-impl--modeling.NewModel), which is never run",
+        "use alibaba-nlp-community/gte-multilingual-base, the same model",
     ),
     "gte-Qwen2, whose code sees the whole text": (
         "gte-Qwen2-7B-instruct",
         plain(QWEN2 | {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}),
-        "/config.json: asks for code of the model's own (modeling_qwen.Qwen2Model)",
-        "take auto_map out if its own qwen2 is known to give the same numbers",
+        "/config.json: needs remote code (modeling_qwen.Qwen2Model)",
+        "remove auto_map if transformers' own qwen2 gives the same numbers",
     ),
     "gte-Qwen2 without its code": (
         "gte-Qwen2-7B-instruct",
         plain(QWEN2),
-        "/config.json: Alibaba-NLP/gte-Qwen2-7B-instruct sees the whole text at once, which the file doesn't say",
-        'put "is_causal": false into it',
+        "/config.json: Alibaba-NLP/gte-Qwen2-7B-instruct was trained without a causal mask",
+        'add "is_causal": false to it',
     ),
     "a reranker with code of its own": (
         "reranker",
         plain(BERT | {"auto_map": {"AutoModelForSequenceClassification": "modeling.Mine"}}),
-        "/config.json: asks for code of the model's own (modeling.Mine)",
-        "serve a model that transformers has code for",
+        "/config.json: needs remote code (modeling.Mine)",
+        "use a model that transformers has code for",
     ),
     "steps with code of their own": (
         "custom",
         plain(**{"modules.json": CUSTOM}),
-        "/modules.json: custom_st.Transformer is code of the model's own, which is never run",
-        "serve a version made of sentence-transformers' own steps",
+        "/modules.json: custom_st.Transformer is remote code, which is never run",
+        "use a version with sentence-transformers' own steps",
     ),
     "Nomic's mixture of experts": (
         "nomic-embed-text-v2-moe",
         plain(NOMIC | {"moe_every_n_layers": 2, "num_experts": 8, "activation_function": "gelu"}),
-        "/config.json: a mixture of experts, for which transformers' nomic_bert has no code",
-        "serve nomic-ai/nomic-embed-text-v1.5",
+        "/config.json: is a mixture of experts, which transformers' nomic_bert doesn't support",
+        "use nomic-ai/nomic-embed-text-v1.5",
     ),
     "an encoder with a decoder": (
         "sentence-t5-base",
         plain(BERT | {"model_type": "t5", "is_encoder_decoder": True}),
         "/config.json: t5 is an encoder with a decoder, which isn't supported",
-        "take a model that is only one of the two",
+        "use one or the other",
     ),
     "alibi": (
         "someone-s",
         plain(BERT | {"position_embedding_type": "alibi"}),
         "/config.json: position_embedding_type = alibi isn't supported",
-        "take another model",
+        "use another model",
     ),
     "an adapter alone": (
         "lora",
         {"adapter_config.json": {"base_model_name_or_path": "Qwen/Qwen3-0.6B"}, "adapter_model.safetensors": b""},
-        "/adapter_config.json: the folder is only an adapter",
+        "/adapter_config.json: the folder contains only an adapter",
         "merge it into Qwen/Qwen3-0.6B with peft",
     ),
     "an adapter of nobody knows what": (
         "lora",
         {"adapter_config.json": {"base_model_name_or_path": None}},
-        "/adapter_config.json: the folder is only an adapter",
+        "/adapter_config.json: the folder contains only an adapter",
         "merge it into its base model with peft",
     ),
     "an adapter beside the model": (
         "lora",
         plain(**{"adapter_config.json": {}}),
-        "/adapter_config.json: an adapter, without which the model gives other numbers",
-        "merge the one that is wanted into the weights with peft",
+        "/adapter_config.json: adapters aren't applied",
+        "merge one into the weights with peft",
     ),
     "jina v3's adapters, one a task": (
         "jina-embeddings-v3-hf",
@@ -152,52 +152,52 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
             BERT | {"model_type": "jina_embeddings_v3"},
             **{"retrieval_query/adapter_config.json": {}, "classification/adapter_config.json": {}},
         ),
-        "/classification/adapter_config.json: an adapter, without which the model gives other numbers",
-        "or take the adapters away to serve the model without any",
+        "/classification/adapter_config.json: adapters aren't applied",
+        "remove the adapters to serve the model without",
     ),
     "only pickled weights": (
         "old",
         {CONFIG: BERT, "pytorch_model.bin": b""},
         ": has only pickled weights, which can run code",
-        "write them anew: nearfar unpickle",
+        "convert them: nearfar unpickle",
     ),
     "no weights": ("none", {CONFIG: BERT}, ": has no *.safetensors", "download the model again with its weights"),
     "weights for llama.cpp": (
         "bge-m3-GGUF",
         {CONFIG: BERT, "bge-m3-Q4_K_M.gguf": b""},
         ": has weights only for GGUF",
-        "take the original with its *.safetensors",
+        "use the original with its *.safetensors",
     ),
     "weights for ONNX Runtime": (
         "all-MiniLM-L6-v2",
         {CONFIG: BERT, "onnx/model.onnx": b""},
         ": has weights only for ONNX",
-        "take the original with its *.safetensors",
+        "use the original with its *.safetensors",
     ),
     "nothing but GGUF": (
         "bge-m3-GGUF",
         {"bge-m3-Q4_K_M.gguf": b""},
         f": {NO_MODEL}, but one for GGUF",
-        "take the original with its *.safetensors",
+        "use the original with its *.safetensors",
     ),
     "models in folders": (
         "models",
         {f"{name}/{file}": content for name in ("b", "a", "c", "d") for file, content in plain().items()},
         f": {NO_MODEL}",
-        "name one of the models in it: a, b, c …",
+        "use one of the models in it: a, b, c …",
     ),
     "a hub's cache": (
         "models--BAAI--bge-m3",
         {f"snapshots/5617a9f/{file}": content for file, content in plain().items()},
         f": {NO_MODEL}",
-        "name one of the models in it: snapshots/5617a9f",
+        "use one of the models in it: snapshots/5617a9f",
     ),
-    "an empty folder": ("empty", {}, f": {NO_MODEL}", "name the folder that has one, or a model on the hub"),
+    "an empty folder": ("empty", {}, f": {NO_MODEL}", "use a folder that has one, or a model on the hub"),
     "a config that is no JSON": (
         "broken",
         plain(b"<!doctype html>"),
         "/config.json: is damaged or has unexpected content: ",
-        "download the model again, or mend the file",
+        "download the model again, or fix the file",
     ),
     "a pooling that isn't there": (
         "someone-s",
@@ -239,7 +239,9 @@ def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refu
     read_recipe(lay(tmp_path / "nomic-embed-text-v1.5", plain(NOMIC)))
     folder = lay(tmp_path / "other", plain(NOMIC | {option: 7}))
 
-    with pytest.raises(CheckpointError, match=rf"other/config.json: {option} = 7 isn't what .*; serve a version saved"):
+    with pytest.raises(
+        CheckpointError, match=rf"other/config.json: {option} = 7 is ignored by .*; use a version saved"
+    ):
         read_recipe(folder)
 
 

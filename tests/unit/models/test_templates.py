@@ -141,7 +141,7 @@ def test_a_template_that_does_something_else_is_refused(
         read_recipe(folder(chat))
 
     assert why in str(refused.value)
-    assert str(refused.value).endswith("add the chat_template.jinja with which sentence-transformers runs it")
+    assert str(refused.value).endswith("add the chat_template.jinja that sentence-transformers uses for it")
 
 
 def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder: Callable[..., Path]) -> None:
@@ -174,5 +174,5 @@ def test_options_that_are_not_known_are_refused(
 def test_another_score_is_refused(folder: Callable[..., Path]) -> None:
     made = lay(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
 
-    with pytest.raises(CheckpointError, match="none of: Identity, Sigmoid"):
+    with pytest.raises(CheckpointError, match="these are: Identity, Sigmoid"):
         read_recipe(made)

@@ -1,1 +1,1 @@
-"""A checkpoint's folder to a Recipe: one file a kind of model."""
+"""Reads a checkpoint's folder into a Recipe."""

@@ -1,7 +1,6 @@
-"""Rerankers that are language models: asked whether a document answers a query, they say yes or no.
+"""Reads rerankers that are causal language models: the prompt for a pair, and the answer tokens that score it.
 
-A question is how that is put to one, and an answer is the tokens it may say; the score is how much likelier yes is
-than no. Both are read from the folder, or known by the family's name: each row here has its source.
+Both come from the folder, or from the family of the model's name, whose row states its source.
 """
 
 from __future__ import annotations
@@ -22,19 +21,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Known(Struct, frozen=True, kw_only=True):
-    """A family: its kind and the pattern of its names, what it is asked, its words for yes and no, and who says so."""
+class _Family(Struct, frozen=True, kw_only=True):
+    """A family of rerankers, recognized by config.json's model_type and a pattern of the lowercased name."""
 
     model_type: str
     pattern: str
-    question: PairPrompt
+    prompt: PairPrompt
+    # The answers as words; each must be one token.
     yes: str
     no: str | None
+    # The page or file that states the prompt and the answers.
     source: str
 
 
 class _LogitScore(Struct):
-    """sentence-transformers' module of that name."""
+    """The config.json of sentence-transformers' LogitScore."""
 
     true_token_id: int
     false_token_id: int | None = None
@@ -77,21 +78,21 @@ _GEMMA = (
         "prediction of either 'Yes' or 'No'."
     ),
 )
-KNOWN = (
-    _Known(
+FAMILIES = (
+    _Family(
         model_type="qwen3",
         pattern="qwen3-reranker",
-        question=PairPrompt(
+        prompt=PairPrompt(
             segments=tuple(text.replace(INSTRUCTION, _WEB_SEARCH) for text in _QWEN3), segments_with_instruction=_QWEN3
         ),
         yes="yes",
         no="no",
         source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
     ),
-    _Known(
+    _Family(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
-        question=PairPrompt(
+        prompt=PairPrompt(
             segments=_MXBAI,
             segments_with_instruction=(_MXBAI[0], "instruction: {instruction}\nquery: {query}", *_MXBAI[2:]),
         ),
@@ -99,10 +100,10 @@ KNOWN = (
         no="0",
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
-    _Known(
+    _Family(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
-        question=PairPrompt(segments=_GEMMA, segments_with_instruction=(*_GEMMA[:-1], INSTRUCTION)),
+        prompt=PairPrompt(segments=_GEMMA, segments_with_instruction=(*_GEMMA[:-1], INSTRUCTION)),
         yes="Yes",
         no=None,
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
@@ -111,62 +112,62 @@ KNOWN = (
 
 
 def read_llm_reranker(folder: Path, model_type: str, *names: str) -> LlmReranker | None:
-    """Read what a language model is asked and how it answers; None for one that isn't a reranker.
+    """Read the prompt and the answer tokens of a causal language model; return None if it isn't a reranker.
 
-    Raises CheckpointError for a reranker whose question isn't known, or whose tokenizer lacks the words.
+    Raises CheckpointError for a reranker without a known prompt, or with a tokenizer that lacks the answers.
     """
-    known = _known(model_type, *names)
-    score = find_logit_score(folder)
-    if score:
-        said = read_json(score / "config.json", _LogitScore)
-        if said.module_input_name != "causal_logits":
-            raise CheckpointError(f"{score / 'config.json'}: works on {said.module_input_name}, not on the logits")
-        return LlmReranker(_read_question(folder, known), AnswerTokens(said.true_token_id, said.false_token_id))
-    if not known:
+    family = _find_family(model_type, *names)
+    if score := find_logit_score(folder):
+        config = read_json(score / "config.json", _LogitScore)
+        if config.module_input_name != "causal_logits":
+            raise CheckpointError(
+                f"{score / 'config.json'}: works on {config.module_input_name}; only causal_logits is supported"
+            )
+        return LlmReranker(_read_prompt(folder, family), AnswerTokens(config.true_token_id, config.false_token_id))
+    if not family:
         return None
-    words = [known.yes] if known.no is None else [known.yes, known.no]
-    return LlmReranker(known.question, AnswerTokens(*_tokens(folder, words)))
+    words = [family.yes] if family.no is None else [family.yes, family.no]
+    return LlmReranker(family.prompt, AnswerTokens(*_token_ids(folder, words)))
 
 
 def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
-    """Tell what a classifier that was made of a language model is asked: the same as before, if it is known."""
-    known = _known(model_type, *names)
-    return LlmReranker(known.question) if known else None
+    """Return the prompt of a reranker that was converted to a sequence classifier, None if its family isn't known."""
+    family = _find_family(model_type, *names)
+    return LlmReranker(family.prompt) if family else None
 
 
-def _known(model_type: str, *names: str) -> _Known | None:
+def _find_family(model_type: str, *names: str) -> _Family | None:
     return next(
         (
-            known
-            for known in KNOWN
-            if known.model_type == model_type and any(re.search(known.pattern, name.lower()) for name in names)
+            family
+            for family in FAMILIES
+            if family.model_type == model_type and any(re.search(family.pattern, name.lower()) for name in names)
         ),
         None,
     )
 
 
-def _read_question(folder: Path, known: _Known | None) -> PairPrompt:
-    """Take the question from the folder's chat template; where that has no place for a pair, as the family's is."""
+def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
+    """Return the prompt of the folder's chat template, or the family's if that template isn't for pairs."""
     try:
-        chat = render_pair(folder, QUERY, DOCUMENT, INSTRUCTION)
+        template = render_pair(folder, QUERY, DOCUMENT, INSTRUCTION)
     except NoPairTemplate as error:
-        if known:
-            return known.question
+        if family:
+            return family.prompt
         raise CheckpointError(
-            f"{folder}: a reranker that is a language model, and how a pair is put to it isn't known: {error}; "
-            "add the chat_template.jinja with which sentence-transformers runs it"
+            f"{folder}: is a reranker whose prompt isn't known: {error}; add the chat_template.jinja that "
+            "sentence-transformers uses for it"
         ) from error
-    return PairPrompt(
-        segments=(chat.plain,),
-        segments_with_instruction=None if chat.with_instruction is None else (chat.with_instruction,),
-    )
+    instructed = template.with_instruction
+    return PairPrompt(segments=(template.plain,), segments_with_instruction=(instructed,) if instructed else None)
 
 
-def _tokens(folder: Path, words: list[str]) -> list[int]:
+def _token_ids(folder: Path, words: list[str]) -> list[int]:
     tokenizer = open_tokenizer(folder)
-    found = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
-    if any(len(ids) != 1 for ids in found):
+    encoded = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
+    if any(len(ids) != 1 for ids in encoded):
         raise CheckpointError(
-            f"{folder}: the tokenizer has no tokens {' and '.join(words)}, so it can't be the reranker it is called"
+            f"{folder}: its tokenizer has no single tokens for {' and '.join(words)}, so it isn't the reranker "
+            "that its name says"
         )
-    return [ids[0] for ids in found]
+    return [ids[0] for ids in encoded]

@@ -1,4 +1,4 @@
-"""Sequence classifiers: cross-encoders, whose one label is how well a pair fits, and those of several labels."""
+"""Reads sequence classifiers: cross-encoders, which have one label, and classifiers with several."""
 
 from __future__ import annotations
 
@@ -17,42 +17,48 @@ if TYPE_CHECKING:
     from nearfar.models.files.config import ModelConfig
     from nearfar.models.recipe.recipe import Recipe
 
-_SINGLE = {"Sigmoid", "Identity"}  # mean the same to us: the head gives a logit, and a score is its sigmoid
-_SEVERAL = {"Sigmoid", "Identity", "Softmax"}
+# With one label both mean the same here: engines return the logit, and a score is its sigmoid.
+_SINGLE_LABEL = {"Sigmoid", "Identity"}
+_SEVERAL_LABELS = {"Sigmoid", "Identity", "Softmax"}
 
 
 def read_classifier(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, ...]) -> Recipe:
-    """Add a classifier's labels, and how their logits become scores.
+    """Return the recipe with the labels, and with how their logits become scores.
 
-    Raises CheckpointError for an activation or a prompt that can't be honoured.
+    Raises CheckpointError for an unsupported activation or prompt.
     """
-    newer = folder / PROMPTS_FILE
-    if read_optional_json(newer, PromptsConfig).default_prompt_name:
-        raise CheckpointError(f"{newer}: a default prompt for pairs isn't supported; take its name away to serve it so")
-    labels = _labels(config)
-    independent = config.problem_type == "multi_label_classification"
-    independent |= "Sigmoid" in refuse_other_scores(folder, config, len(labels))
-    # What was a language model is still asked the same question; only the answer comes from a head of its own.
-    judge = find_pair_prompt(config.model_type, *names) if len(labels) == 1 else None
-    return msgspec.structs.replace(recipe, task="score", labels=labels, multi_label=independent, llm_reranker=judge)
+    file = folder / PROMPTS_FILE
+    if read_optional_json(file, PromptsConfig).default_prompt_name:
+        raise CheckpointError(
+            f"{file}: default_prompt_name isn't supported for rerankers; remove it to serve without one"
+        )
+    labels = _read_labels(config)
+    multi_label = config.problem_type == "multi_label_classification"
+    multi_label |= "Sigmoid" in check_activations(folder, config, len(labels))
+    # A language model that was converted to a classifier keeps its prompt.
+    reranker = find_pair_prompt(config.model_type, *names) if len(labels) == 1 else None
+    return msgspec.structs.replace(recipe, task="score", labels=labels, multi_label=multi_label, llm_reranker=reranker)
 
 
-def refuse_other_scores(folder: Path, config: ModelConfig, labels: int) -> set[str]:
-    """Name the activations that the folder's files ask for. Raises CheckpointError for one that isn't known."""
-    file, newer = folder / "config.json", folder / PROMPTS_FILE
+def check_activations(folder: Path, config: ModelConfig, labels: int) -> set[str]:
+    """Return the activations that the folder's files state. Raises CheckpointError for an unsupported one."""
+    supported = _SINGLE_LABEL if labels == 1 else _SEVERAL_LABELS
     older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
-    allowed = _SINGLE if labels == 1 else _SEVERAL
-    said = set()
-    for place, named in ((newer, read_optional_json(newer, PromptsConfig).activation_fn), (file, older)):
-        activation = str(named).rpartition(".")[2] if named else None
-        if activation and activation not in allowed:
-            raise CheckpointError(f"{place}: the activation {named} is none of: {', '.join(sorted(allowed))}")
-        said |= {activation} if activation else set()
-    return said
+    newer = read_optional_json(folder / PROMPTS_FILE, PromptsConfig).activation_fn
+    activations = set()
+    for file, stated in ((PROMPTS_FILE, newer), ("config.json", older)):
+        if not stated:
+            continue
+        activation = str(stated).rpartition(".")[2]
+        if activation not in supported:
+            choices = ", ".join(sorted(supported))
+            raise CheckpointError(f"{folder / file}: the activation {stated} isn't supported; these are: {choices}")
+        activations.add(activation)
+    return activations
 
 
-def _labels(config: ModelConfig) -> tuple[str, ...]:
-    """Name the labels in the order of the logits; transformers' own default is two."""
-    named = config.id2label or {}
-    count = config.labels or len(named) or 2
-    return tuple(named.get(str(at), f"LABEL_{at}") for at in range(count))
+def _read_labels(config: ModelConfig) -> tuple[str, ...]:
+    """Return the labels in the order of the logits; transformers' default is two."""
+    names = config.id2label or {}
+    count = config.labels or len(names) or 2
+    return tuple(names.get(str(at), f"LABEL_{at}") for at in range(count))

@@ -1,4 +1,4 @@
-"""What becomes of a text's hidden states: a vector, one a token, sparse weights; by its files or its family."""
+"""Reads embedding models: their prompts, and how hidden states become pooled, token or sparse vectors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, PromptsConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
-from nearfar.models.reading.defaults import default_steps
 from nearfar.models.reading.families import find_family
-from nearfar.models.reading.modules import Pooled, read_modules, read_steps
+from nearfar.models.reading.modules import DefaultPooling, Steps, read_modules, read_pooling, read_steps
 from nearfar.models.reading.splade import read_m3, read_splade
 
 if TYPE_CHECKING:
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from nearfar.core.types import Task
     from nearfar.models.files.config import ModelConfig, SentenceConfig
     from nearfar.models.reading.families import FamilyDefaults
+    from nearfar.models.recipe.dense import Pooling
     from nearfar.models.recipe.recipe import Recipe
 
-# Decoder families: only the last token has seen the whole text. Names as in config.json's model_type.
+# Decoders, by config.json's model_type: only the last token attends to the whole text.
 _DECODERS = frozenset(
     (
         "gemma",
@@ -44,37 +44,20 @@ _DECODERS = frozenset(
         "qwen3_moe",
     )
 )
+# Steps whose folder may exist without modules.json.
+_SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
+_DOWNLOAD = "download the model again with all its files"
 
 
-class Said(NamedTuple):
-    """A model's prompts by their names, the one or the role that is put before any text, and what says so."""
+class PromptSet(NamedTuple):
+    """A model's prompts by name, the default one's name, and where they were read."""
 
     prompts: dict[str, str]
     default: str | None
     source: str
 
 
-def read_prompts(folder: Path, known: FamilyDefaults | None) -> Said:
-    """Read the folder's prompts; where none of its files speaks of any, take those that the family is known by.
-
-    A file of an older version speaks of none. One that has a list, be it empty, has the last word.
-    """
-    file = folder / PROMPTS_FILE
-    named = read_optional_json(file, PromptsConfig)
-    if named.default_prompt_name and named.default_prompt_name not in (named.prompts or {}):
-        raise CheckpointError(
-            f"{file}: the default prompt {named.default_prompt_name!r} isn't among the prompts; add it, or take its "
-            "name away"
-        )
-    if named.prompts is None:
-        known_prompts = known.prompts if known else {}
-        return Said(known_prompts, None, f"as {known.source}, by its name" if known and known_prompts else "")
-    prompts = {name: prompt for name, prompt in named.prompts.items() if prompt}
-    default = named.default_prompt_name if named.default_prompt_name in prompts else None
-    return Said(prompts, default, PROMPTS_FILE if prompts else "")
-
-
-def read_embedder(  # noqa: PLR0913 — all that is known of the folder
+def read_embedder(  # noqa: PLR0913 — all that was read of the folder
     folder: Path,
     config: ModelConfig,
     recipe: Recipe,
@@ -83,10 +66,7 @@ def read_embedder(  # noqa: PLR0913 — all that is known of the folder
     names: tuple[str, str],
     task: Task | None,
 ) -> Recipe:
-    """Add the outputs, the prompts, and how each of them is known.
-
-    Raises CheckpointError for what can't be honoured.
-    """
+    """Return the recipe with the model's outputs and prompts. Raises CheckpointError for what isn't supported."""
     modules = read_modules(folder)
     if is_multi_vector(folder, config, modules):
         found = read_multi_vector(folder, config, recipe.hidden_size, modules)
@@ -97,34 +77,56 @@ def read_embedder(  # noqa: PLR0913 — all that is known of the folder
             prompts=found.prompts,
             prompts_source=found.source if found.prompts else "",
         )
-    # A model tuned further pools as it did, but not what was put before its texts: prompts go by its own name alone.
-    said = read_prompts(folder, find_family(names[0]))
+    # A fine-tuned model keeps its base's pooling but not its prompts, so these go by its own name alone.
+    prompts = read_prompts(folder, find_family(names[0]))
     recipe = msgspec.structs.replace(
-        recipe, prompts=said.prompts, default_prompt=said.default, prompts_source=said.source
+        recipe, prompts=prompts.prompts, default_prompt=prompts.default, prompts_source=prompts.source
     )
-    weighs = task == "sparse" or (task is None and "splade" in names[0].lower())
-    if sparse := read_splade(folder, config, modules, weighs=weighs):
-        known = "the settings" if task else "the model's name"
-        source = "modules.json" if modules else f"{known}; the folder has no modules.json"
+    assume_splade = task == "sparse" or (task is None and "splade" in names[0].lower())
+    if sparse := read_splade(folder, config, modules, assume=assume_splade):
+        reason = "the settings" if task else "the model's name"
+        source = "modules.json" if modules else f"{reason}; the folder has no modules.json"
         return msgspec.structs.replace(recipe, sparse=sparse, pooling_source=source)
     if sentence.transformer_task == "fill-mask":
         raise CheckpointError(
-            f"{folder / SENTENCE_FILES[0]}: the transformer guesses words, and no SpladePooling makes weights of that; "
-            "take a folder whose modules.json names one"
+            f"{folder / SENTENCE_FILES[0]}: transformer_task is fill-mask, but modules.json has no SpladePooling; "
+            "download the model again with all its files"
         )
-    return _pooled(folder, config, recipe, names)
+    return _read_pooled(folder, config, recipe, names)
 
 
-def _pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, str]) -> Recipe:
-    """Add the pooling and what follows it, and BGE-M3's other heads where they are."""
-    decodes = config.model_type in _DECODERS
-    known = find_family(*names)
-    if known and known.pooling != "lasttoken" and not known.has_dense_layers and decodes:
-        known = None  # a family's later, larger members: bge-en-icl is no BERT
-    usual = Pooled(known.pooling, f"as {known.source}, by its name") if known and not known.has_dense_layers else None
-    steps = read_steps(folder, recipe.hidden_size, usual) or default_steps(
-        folder, recipe.hidden_size, known, decodes=decodes
-    )
+def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:
+    """Read the folder's prompts; if its file has no list of them, not even an empty one, return the family's.
+
+    Files of older versions have no such list. Raises CheckpointError for a default prompt that isn't in it.
+    """
+    file = folder / PROMPTS_FILE
+    config = read_optional_json(file, PromptsConfig)
+    default = config.default_prompt_name
+    if default and default not in (config.prompts or {}):
+        raise CheckpointError(
+            f"{file}: default_prompt_name is {default!r}, which isn't one of the prompts; add it, or remove the name"
+        )
+    if config.prompts is None:
+        if family and family.prompts:
+            return PromptSet(family.prompts, None, f"as {family.source}, by its name")
+        return PromptSet({}, None, "")
+    prompts = {name: prompt for name, prompt in config.prompts.items() if prompt}
+    return PromptSet(prompts, default if default in prompts else None, PROMPTS_FILE if prompts else "")
+
+
+def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, str]) -> Recipe:
+    """Return the recipe with pooling and the steps after it, and BGE-M3's other heads if it has them."""
+    is_decoder = config.model_type in _DECODERS
+    family = find_family(*names)
+    if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder:
+        family = None  # a later member of the family with another architecture, such as bge-en-icl
+    default = None
+    if family and not family.has_dense_layers:
+        default = DefaultPooling(family.pooling, f"as {family.source}, by its name")
+    steps = read_steps(folder, recipe.hidden_size, default)
+    if steps is None:
+        steps = _default_steps(folder, recipe.hidden_size, family, is_decoder=is_decoder)
     multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)
     return msgspec.structs.replace(
         recipe,
@@ -135,3 +137,29 @@ def _pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str,
         dense=steps.dense,
         normalize=steps.normalize,
     )
+
+
+def _default_steps(folder: Path, hidden_size: int, family: FamilyDefaults | None, *, is_decoder: bool) -> Steps:
+    """Return the steps of a folder without modules.json: from 1_Pooling if it exists, the family, or the architecture.
+
+    Raises CheckpointError if the model has more steps, whose order only modules.json states.
+    """
+    steps = {file.parent.name.partition("_")[2]: file.parent for file in sorted(folder.glob("[0-9]_*/config.json"))}
+    other = next((step.name for kind, step in steps.items() if kind not in _SIMPLE_STEPS), None)
+    if other:
+        raise CheckpointError(f"{folder}: has {other}, but no modules.json that says when to apply it; {_DOWNLOAD}")
+    if family and family.has_dense_layers:
+        raise CheckpointError(
+            f"{folder}: has no modules.json, and {family.source} has Dense layers after its pooling; {_DOWNLOAD}"
+        )
+    pooling: tuple[Pooling, ...]
+    if step := steps.get("Pooling"):
+        pooling, source = read_pooling(step / "config.json", hidden_size), f"{step.name}/config.json"
+    elif family:
+        pooling, source = (family.pooling,), f"as {family.source}, by its name"
+    else:
+        pooling, source = (
+            (("lasttoken",), "default for decoders") if is_decoder else (("mean",), "default for encoders")
+        )
+    source += "; the folder has no modules.json"
+    return Steps(pooling=pooling, source=source, normalize=family.normalize if family else True)

@@ -1,17 +1,22 @@
-"""What is known of families of models by their names, for folders that don't say it themselves.
+"""Known model families, for folders that don't state their pooling, prompts or limits.
 
-Converted checkpoints often lack sentence-transformers' files. Pooling in another way than the authors did gives vectors
-that look right and find the wrong texts: bge-m3 pooled by the mean has a cosine of 0.776 to its own. Every prompt and
-pooling here was read in the model's own files or on its page, ``source``; what couldn't be is left out.
+Converted checkpoints often lack sentence-transformers' files. A wrong pooling gives plausible vectors that find the
+wrong texts: bge-m3 pooled by mean has a cosine of 0.776 to its own vectors. Every fact here was read in the files or on
+the page of ``source``; what couldn't be verified is left out.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from nearfar.models.files.config import SENTENCE_FILES
 from nearfar.models.recipe.dense import Pooling
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FamilyDefaults(Struct, frozen=True, kw_only=True):
@@ -37,7 +42,7 @@ class FamilyDefaults(Struct, frozen=True, kw_only=True):
 
 _WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 _INSTRUCT = {"query": f"Instruct: {_WEB_SEARCH}\nQuery: "}
-# The page says that "query: " stands before both texts of a symmetric task, and before features of a classifier.
+# Its page recommends "query: " for both texts of a symmetric task, and for classification and clustering.
 _E5 = {
     "query": "query: ",
     "document": "passage: ",
@@ -47,17 +52,17 @@ _E5 = {
 }
 _SEARCH = {"query": "search_query: ", "document": "search_document: "}
 _BGE = {"query": "Represent this sentence for searching relevant passages: "}
-_BGE_ZH = {"query": "为这个句子生成表示以用于检索相关文章："}  # noqa: RUF001 — the colon is theirs
+_BGE_ZH = {"query": "为这个句子生成表示以用于检索相关文章："}  # noqa: RUF001 — the authors' own colon
 
 FAMILIES = (
-    # BAAI: the first token; instructions for queries of the English and Chinese ones, none for bge-m3.
+    # BAAI: CLS pooling; query instructions for the English and Chinese models, none for bge-m3
     FamilyDefaults(pattern="bge-m3", pooling="cls", source="BAAI/bge-m3"),
     FamilyDefaults(pattern=r"bge-(small|base|large)-en", pooling="cls", prompts=_BGE, source="BAAI/bge-large-en-v1.5"),
     FamilyDefaults(
         pattern=r"bge-(small|base|large)-zh", pooling="cls", prompts=_BGE_ZH, source="BAAI/bge-large-zh-v1.5"
     ),
     FamilyDefaults(pattern=r"\bbge-", pooling="cls", source="BAAI/bge-base-en-v1.5"),
-    # E5: the mean, except for the decoder.
+    # E5: mean pooling, except for the decoder
     FamilyDefaults(
         pattern=r"e5-mistral", pooling="lasttoken", prompts=_INSTRUCT, source="intfloat/e5-mistral-7b-instruct"
     ),
@@ -73,7 +78,7 @@ FAMILIES = (
     FamilyDefaults(
         pattern="qwen3-embedding",
         pooling="lasttoken",
-        prompts={"query": f"Instruct: {_WEB_SEARCH}\nQuery:"},  # no space at the end, unlike E5's
+        prompts={"query": f"Instruct: {_WEB_SEARCH}\nQuery:"},  # no trailing space, unlike E5's
         source="Qwen/Qwen3-Embedding-0.6B",
     ),
     # GTE
@@ -93,7 +98,7 @@ FAMILIES = (
     ),
     FamilyDefaults(pattern="gte-modernbert", pooling="cls", source="Alibaba-NLP/gte-modernbert-base"),
     FamilyDefaults(pattern=r"gte-(small|base|large)\b", pooling="mean", source="thenlper/gte-large"),
-    # Snowflake and those that ask as bge does
+    # Snowflake, and others with BGE's query instruction
     FamilyDefaults(
         pattern="snowflake-arctic-embed-.*v2",
         pooling="cls",
@@ -110,7 +115,7 @@ FAMILIES = (
         source="mixedbread-ai/mxbai-embed-large-v1",
         normalize=False,
     ),
-    # Nomic: a prefix a task
+    # Nomic: a prefix for each task
     FamilyDefaults(
         pattern="nomic-embed-text",
         pooling="mean",
@@ -151,7 +156,7 @@ FAMILIES = (
     FamilyDefaults(
         pattern="labse", pooling="cls", source="sentence-transformers/LaBSE", max_tokens=256, has_dense_layers=True
     ),
-    # Google: a task description in every prompt
+    # Google: every prompt describes the task
     FamilyDefaults(
         pattern="embedding-?gemma-300m",
         pooling="mean",
@@ -165,7 +170,7 @@ FAMILIES = (
         source="google/embeddinggemma-300m",
         has_dense_layers=True,
     ),
-    # Without a task: each of its five adapters gives other vectors, and asks for another prompt.
+    # Jina: without a task adapter; each of the five gives other vectors and needs another prompt
     FamilyDefaults(
         pattern="jina-embeddings-v3",
         pooling="mean",
@@ -173,7 +178,7 @@ FAMILIES = (
         max_tokens=8192,
         native_checkpoint="jinaai/jina-embeddings-v3-hf",
     ),
-    # Its Dense layers lie in a folder a width, of which modules.json names one.
+    # Stella: one folder of Dense layers for each width, of which modules.json names one
     FamilyDefaults(
         pattern=r"stella_en_.*_v5",
         pooling="mean",
@@ -187,5 +192,12 @@ FAMILIES = (
 
 
 def find_family(*names: str) -> FamilyDefaults | None:
-    """Find the family that one of the names belongs to, the most telling name first."""
-    return next((known for name in names for known in FAMILIES if re.search(known.pattern, name.lower())), None)
+    """Return the family of the first name that has one, None if none has."""
+    return next((family for name in names for family in FAMILIES if re.search(family.pattern, name.lower())), None)
+
+
+def default_max_tokens(folder: Path, family: FamilyDefaults | None, tokenizer_limit: float | None) -> float | None:
+    """Return the limit of a folder whose files state none for sentence-transformers."""
+    if family is None or any((folder / name).is_file() for name in SENTENCE_FILES):
+        return tokenizer_limit
+    return min((limit for limit in (family.max_tokens, tokenizer_limit) if limit), default=None)

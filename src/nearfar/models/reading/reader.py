@@ -1,6 +1,6 @@
-"""A checkpoint's folder → Recipe: everything between a text and its vector, or a pair and its score.
+"""Reads a checkpoint's folder into a Recipe, from the JSON files of transformers and sentence-transformers.
 
-Reads the JSON files that transformers and sentence-transformers write; never weights, never code.
+Never loads weights, never runs code.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
-from nearfar.models.reading.classifiers import read_classifier, refuse_other_scores
-from nearfar.models.reading.defaults import default_max_tokens
+from nearfar.models.reading.classifiers import check_activations, read_classifier
 from nearfar.models.reading.embedders import read_embedder
-from nearfar.models.reading.families import find_family
+from nearfar.models.reading.families import default_max_tokens, find_family
 from nearfar.models.reading.modules import find_logit_score
-from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unfit
+from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unsupported
 from nearfar.models.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
     from nearfar.core.types import Task
 
-# These start counting positions after the padding id, so the table has that many rows no text can use
-# (padding_idx + 1 in transformers' modeling files of the RoBERTa family and MPNet).
+# These count positions from padding_idx + 1 (see transformers' RoBERTa and MPNet), so that many rows of the position
+# table are unusable.
 _OFFSET_POSITIONS = frozenset(
     (
         "camembert",
@@ -42,80 +41,76 @@ _OFFSET_POSITIONS = frozenset(
         "xmod",
     )
 )
-_UNLIMITED = 1_000_000  # tokenizers without a limit say 1e30
+_UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
 
 
 def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", task: Task | None = None) -> Recipe:
-    """Read the folder's files into a Recipe; ``max_tokens`` overrules the limit that the files state.
+    """Read the folder's files into a Recipe.
 
-    ``name`` is what the model is called, by default as its folder. It tells the family where the files don't. ``task``
-    decides where they may be read in two ways: a language model may embed or judge, one that guesses words embed or
-    weigh them.
+    ``max_tokens`` overrides the limit that the files state. ``name``, by default the folder's, identifies the model's
+    family for what the files don't state. ``task`` decides for a model that has two uses: a language model may embed or
+    rerank, a masked language model embed or give sparse vectors.
 
-    Raises CheckpointError, naming the file and the way out, for a file that is missing or damaged and for
-    anything in the folder that can't be honoured.
+    Raises CheckpointError, naming the file and the way out, for a missing or damaged file and for anything that isn't
+    supported.
     """
     refuse_no_model(folder)
     config = read_json(folder / "config.json", ModelConfig)
     names = (name or folder.name, config.name or "")
-    refuse_unfit(folder, config, names[0])
+    refuse_unsupported(folder, config, names[0])
     refuse_pickles(folder)
-    sentence = _read_sentence(folder)
+    sentence = _read_sentence_config(folder)
     tokenizer = read_optional_json(folder / "tokenizer_config.json", TokenizerConfig)
-    stated = sentence.max_seq_length or default_max_tokens(folder, find_family(names[0]), tokenizer.model_max_length)
+    limit = sentence.max_seq_length or default_max_tokens(folder, find_family(names[0]), tokenizer.model_max_length)
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
         task="embed",
-        max_tokens=_max_tokens(folder, config, stated, max_tokens),
+        max_tokens=_max_tokens(folder, config, limit, max_tokens),
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or 0,
         lower_case=sentence.do_lower_case,
         pad_token_id=config.padding,
-        type_ids=_type_ids(config, tokenizer),
+        type_ids=_has_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
         return read_classifier(folder, config, recipe, names)
     if not recipe.hidden_size:
-        raise CheckpointError(f"{folder / 'config.json'}: states no hidden_size")
-    judge = None if task == "embed" else read_llm_reranker(folder, config.model_type, *names)
-    if judge:
-        refuse_other_scores(folder, config, 1)
-        return msgspec.structs.replace(recipe, task="score", llm_reranker=judge)
+        raise CheckpointError(f"{folder / 'config.json'}: has no hidden_size")
+    reranker = None if task == "embed" else read_llm_reranker(folder, config.model_type, *names)
+    if reranker:
+        check_activations(folder, config, 1)
+        return msgspec.structs.replace(recipe, task="score", llm_reranker=reranker)
     return read_embedder(folder, config, recipe, sentence, names=names, task=task)
 
 
-def _read_sentence(folder: Path) -> SentenceConfig:
+def _read_sentence_config(folder: Path) -> SentenceConfig:
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
     sentence = read_optional_json(file, SentenceConfig)
-    if sentence.unsupported and not find_logit_score(
-        folder
-    ):  # a language model's options are read with its chat template
+    if sentence.unsupported and not find_logit_score(folder):  # an LLM reranker's options belong to its chat template
         raise CheckpointError(f"{file}: {sentence.unsupported} isn't supported")
     return sentence
 
 
-def _type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
-    """Tell whether the model was built with types for the two texts of a pair, and its tokenizer gives them."""
+def _has_type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
+    """Return whether the model distinguishes the two texts of a pair, and its tokenizer marks them."""
     types = config.type_vocab_size
     if types is None:
-        types = 2 if config.model_type in {"bert", "electra"} else 1  # their configurations' own default
+        types = 2 if config.model_type in {"bert", "electra"} else 1  # transformers' defaults
     return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
 
 
-def _max_tokens(folder: Path, config: ModelConfig, stated: float | None, asked: int | None) -> int:
-    """Take the limit as sentence-transformers does, special tokens included, but never past the positions."""
+def _max_tokens(folder: Path, config: ModelConfig, stated: float | None, override: int | None) -> int:
+    """Return the limit as sentence-transformers computes it, special tokens included, but never over the positions."""
     limits = [float(stated)] if stated else []
     positions = config.max_position_embeddings or config.n_positions
     if positions:
         padding = 1 if config.padding is None else config.padding  # 1 is the RoBERTa family's default
         positions -= padding + 1 if config.model_type in _OFFSET_POSITIONS else 0
         limits.append(positions)
-    if asked and positions and asked > positions:
-        raise CheckpointError(
-            f"{folder}: max_tokens = {asked} is over the {positions} positions the model was built with"
-        )
-    limit = asked or min(limits, default=_UNLIMITED)
+    if override and positions and override > positions:
+        raise CheckpointError(f"{folder}: max_tokens = {override} exceeds the model's {positions} positions")
+    limit = override or min(limits, default=_UNLIMITED)
     if limit >= _UNLIMITED:
         raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
     return int(limit)

@@ -1,6 +1,6 @@
-"""What a folder may hold that can't be run, would run code, or would be left out without anybody noticing.
+"""Refuses folders that can't be run, would run code, or would silently lose a part of the model.
 
-Each refusal is one sentence: the file, what is wrong with it, and the way out.
+Each error is one sentence: the file, what is wrong with it, and the way out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
-from nearfar.models.reading.modules import MAKERS
+from nearfar.models.reading.modules import KNOWN_PACKAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from nearfar.models.files.config import ModelConfig
     from nearfar.models.recipe.recipe import Recipe
 
-# Families whose positions transformers takes for absolute, whatever config.json says: jina-embeddings-v2's aren't.
+# transformers gives these absolute positions, whatever config.json says; jina-embeddings-v2 has others (ALiBi).
 _ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
-# Decoders that transformers lets look ahead where config.json says use_bidirectional_attention.
-_LOOK_AHEAD = ("gemma", "t5gemma", "llama_bidirec")
-# The kinds whose own code transformers, or for the last one mlx-embeddings, has taken over. Of any other that asks for
-# code of its own, transformers' class of the same name gives other numbers: LLM2Vec's llama sees the whole text.
-_TAKEN_OVER = frozenset(("eurobert", "gte", "jina_embeddings_v3", "lfm2", "modernbert", "nomic_bert", "llama_bidirec"))
-# nomic_bert's options as its first code spells them, the names that transformers' class reads instead, and what the
-# class does where it finds none of those.
+# Decoders for which transformers honors use_bidirectional_attention.
+_BIDIRECTIONAL = ("gemma", "t5gemma", "llama_bidirec")
+# Models whose remote code is now part of transformers (llama_bidirec: of mlx-embeddings). For any other model with
+# remote code, transformers' class of the same name gives other numbers: LLM2Vec's llama attends to the whole text.
+_NATIVE = frozenset(("eurobert", "gte", "jina_embeddings_v3", "lfm2", "modernbert", "nomic_bert", "llama_bidirec"))
+# nomic_bert's options: the name in its remote code, the name that transformers' class reads, and that class's default.
 _NOMIC: tuple[tuple[str, str, object], ...] = (
     ("activation_function", "hidden_act", "swiglu"),
     ("n_embd", "hidden_size", 768),
@@ -48,142 +47,133 @@ _NOMIC: tuple[tuple[str, str, object], ...] = (
     ("prenorm", "", False),
     ("use_rms_norm", "", False),
 )
-_OTHERS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.tflite": "TFLite", "*.xml": "OpenVINO"}
+_OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.tflite": "TFLite", "*.xml": "OpenVINO"}
 _ADAPTERS = ("adapter_config.json", "*/adapter_config.json", "adapters/*/adapter_config.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def refuse_no_model(folder: Path) -> None:
-    """Refuse a folder without config.json, and say what it seems to be instead."""
+    """Raise CheckpointError for a folder without config.json, naming what it seems to be instead."""
     if (folder / "config.json").is_file():
         return
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         base = read_json(adapter, dict[str, Any]).get("base_model_name_or_path") or "its base model"
         raise CheckpointError(
-            f"{adapter}: the folder is only an adapter; merge it into {base} with peft, and serve what comes of it"
+            f"{adapter}: the folder contains only an adapter; merge it into {base} with peft, and serve the result"
         )
     no_model = "has no config.json, so it isn't a transformers or sentence-transformers model"
     if others := _other_formats(folder):
-        raise CheckpointError(f"{folder}: {no_model}, but one for {others}; take the original with its *.safetensors")
+        raise CheckpointError(f"{folder}: {no_model}, but one for {others}; use the original with its *.safetensors")
     inside = sorted(file.parent.relative_to(folder).as_posix() for file in _below(folder) if _is_model(file.parent))
     if inside:
-        named = ", ".join(inside[:3]) + (" …" if len(inside) > 3 else "")  # noqa: PLR2004 — enough to see what is meant
-        raise CheckpointError(f"{folder}: {no_model}; name one of the models in it: {named}")
-    raise CheckpointError(f"{folder}: {no_model}; name the folder that has one, or a model on the hub")
+        named = ", ".join(inside[:3]) + (" …" if len(inside) > 3 else "")  # noqa: PLR2004 — three examples
+        raise CheckpointError(f"{folder}: {no_model}; use one of the models in it: {named}")
+    raise CheckpointError(f"{folder}: {no_model}; use a folder that has one, or a model on the hub")
 
 
-def refuse_unfit(folder: Path, config: ModelConfig, name: str) -> None:
-    """Refuse what config.json, or a file beside it, says that nothing here can run as it was trained."""
+def refuse_unsupported(folder: Path, config: ModelConfig, name: str) -> None:
+    """Raise CheckpointError for a model that no engine here can run as it was trained."""
     _refuse_remote_code(folder, config, name)
-    _refuse_foreign_steps(folder)
+    _refuse_custom_steps(folder)
     _refuse_adapters(folder)
     file = folder / "config.json"
     if config.is_encoder_decoder:
         raise CheckpointError(
-            f"{file}: {config.model_type} is an encoder with a decoder, which isn't supported; take a model that is "
-            "only one of the two"
+            f"{file}: {config.model_type} is an encoder with a decoder, which isn't supported; use one or the other"
         )
     if config.model_type == "nomic_bert":
-        _refuse_other_nomic(file)
-    _refuse_ignored(file, config, name)
+        _refuse_nomic_variants(file)
+    _refuse_lost_options(file, config, name)
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Refuse a folder without weights, or whose only ones are pickled or for another program."""
+    """Raise CheckpointError for a folder without safetensors weights."""
     if any(folder.glob("*.safetensors")):
         return
     if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
-        raise CheckpointError(
-            f"{folder}: has only pickled weights, which can run code; write them anew: nearfar unpickle"
-        )
+        raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them: nearfar unpickle")
     if others := _other_formats(folder):
-        raise CheckpointError(f"{folder}: has weights only for {others}; take the original with its *.safetensors")
+        raise CheckpointError(f"{folder}: has weights only for {others}; use the original with its *.safetensors")
     raise CheckpointError(f"{folder}: has no *.safetensors; download the model again with its weights")
 
 
 def refuse_damaged(folder: Path, recipe: Recipe) -> None:
-    """Refuse weights that aren't whole: the model's, all its shards, and its Dense layers'.
-
-    Raises CheckpointError, naming the very file.
-    """
+    """Raise CheckpointError, naming the file, for damaged or missing weights of the model or its Dense layers."""
     for file in [*weight_files(folder), *(dense.file for dense in recipe.linear_layers)]:
         tensor_shapes(file)
 
 
 def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:
-    asked = next((str(code) for kind, code in (config.auto_map or {}).items() if kind.startswith("AutoModel")), None)
-    if asked is None or config.model_type in _TAKEN_OVER:
+    code = next((str(name) for kind, name in (config.auto_map or {}).items() if kind.startswith("AutoModel")), None)
+    if code is None or config.model_type in _NATIVE:
         return
-    known = find_family(name, config.name or "")
-    way = (
-        f"serve {known.native_checkpoint}, the same model for transformers' own code"
-        if known and known.native_checkpoint
-        else "serve a model that transformers has code for, or take auto_map out if its own "
-        f"{config.model_type} is known to give the same numbers"
+    family = find_family(name, config.name or "")
+    way_out = (
+        f"use {family.native_checkpoint}, the same model for transformers' own code"
+        if family and family.native_checkpoint
+        else "use a model that transformers has code for, or remove auto_map if transformers' own "
+        f"{config.model_type} gives the same numbers"
     )
-    raise CheckpointError(
-        f"{folder / 'config.json'}: asks for code of the model's own ({asked}), which is never run; {way}"
-    )
+    raise CheckpointError(f"{folder / 'config.json'}: needs remote code ({code}), which is never run; {way_out}")
 
 
-def _refuse_foreign_steps(folder: Path) -> None:
+def _refuse_custom_steps(folder: Path) -> None:
     file = folder / "modules.json"
     steps = [str(step.get("type")) for step in read_optional_json(file, list[dict[str, Any]])]
-    foreign = next((step for step in steps if not step.startswith(MAKERS)), None)
-    if foreign:
+    custom = next((step for step in steps if not step.startswith(KNOWN_PACKAGES)), None)
+    if custom:
         raise CheckpointError(
-            f"{file}: {foreign} is code of the model's own, which is never run; serve a version made of "
-            "sentence-transformers' own steps"
+            f"{file}: {custom} is remote code, which is never run; use a version with sentence-transformers' own steps"
         )
 
 
 def _refuse_adapters(folder: Path) -> None:
-    """Refuse adapters beside or below the model: transformers leaves them out unless peft happens to be installed."""
+    """Raise CheckpointError for adapters in the folder: transformers ignores them unless peft is installed."""
     file = next((file for pattern in _ADAPTERS for file in sorted(folder.glob(pattern))), None)
     if file is None:
         return
     raise CheckpointError(
-        f"{file}: an adapter, without which the model gives other numbers; merge the one that is wanted into the "
-        "weights with peft, or take the adapters away to serve the model without any"
+        f"{file}: adapters aren't applied, and the model gives other numbers without; merge one into the weights with "
+        "peft, or remove the adapters to serve the model without"
     )
 
 
-def _refuse_other_nomic(file: Path) -> None:
-    said = read_json(file, dict[str, Any])
-    if said.get("moe_every_n_layers") or (said.get("num_experts") or 0) > 1:
+def _refuse_nomic_variants(file: Path) -> None:
+    config = read_json(file, dict[str, Any])
+    if config.get("moe_every_n_layers") or (config.get("num_experts") or 0) > 1:
         raise CheckpointError(
-            f"{file}: a mixture of experts, for which transformers' nomic_bert has no code; serve "
-            "nomic-ai/nomic-embed-text-v1.5, or another model for many languages"
+            f"{file}: is a mixture of experts, which transformers' nomic_bert doesn't support; use "
+            "nomic-ai/nomic-embed-text-v1.5, or another multilingual model"
         )
     for old, new, value in _NOMIC:
-        if old in said and new not in said and said[old] != value:
+        if old in config and new not in config and config[old] != value:
             raise CheckpointError(
-                f"{file}: {old} = {said[old]!r} isn't what transformers' nomic_bert computes ({value!r}); serve a "
+                f"{file}: {old} = {config[old]!r} is ignored by transformers' nomic_bert, which uses {value!r}; use a "
                 "version saved by transformers"
             )
 
 
-def _refuse_ignored(file: Path, config: ModelConfig, name: str) -> None:
-    """Refuse what the model was trained with and transformers 5 leaves out without a word, giving other numbers."""
+def _refuse_lost_options(file: Path, config: ModelConfig, name: str) -> None:
+    """Raise CheckpointError for options that transformers 5 silently ignores, giving other numbers."""
     kind = config.model_type
-    other = "take another model, as the numbers would be others without it"
+    other = "use another model, since transformers ignores it and would give other numbers"
     if kind in _ABSOLUTE and (config.position_embedding_type or "absolute") != "absolute":
         raise CheckpointError(
             f"{file}: position_embedding_type = {config.position_embedding_type} isn't supported; {other}"
         )
-    if config.use_bidirectional_attention and not kind.startswith(_LOOK_AHEAD):
+    if config.use_bidirectional_attention and not kind.startswith(_BIDIRECTIONAL):
         raise CheckpointError(f"{file}: use_bidirectional_attention isn't supported for {kind}; {other}")
-    known = find_family(name)
-    if known and known.bidirectional and config.is_causal is not False:
+    family = find_family(name)
+    if family and family.bidirectional and config.is_causal is not False:
         raise CheckpointError(
-            f"{file}: {known.source} sees the whole text at once, which the file doesn't say; put "
-            '"is_causal": false into it'
+            f"{file}: {family.source} was trained without a causal mask, which the file doesn't state; add "
+            '"is_causal": false to it'
         )
 
 
 def _other_formats(folder: Path) -> str:
-    return " and ".join(dict.fromkeys(name for pattern, name in _OTHERS.items() if _any(folder, pattern)))
+    return " and ".join(dict.fromkeys(name for pattern, name in _OTHER_FORMATS.items() if _any(folder, pattern)))
 
 
 def _any(folder: Path, pattern: str) -> bool:
@@ -191,7 +181,7 @@ def _any(folder: Path, pattern: str) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    """List the config.json files one, two or three floors down: a hub's cache keeps models in snapshots/COMMIT."""
+    """List the config.json files one to three levels down; a hub's cache has models in snapshots/COMMIT."""
     return [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/config.json")]
 
 
