@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "ModelSettings", "NearfarError", "Settings", "create_app"]
 __version__ = version("nearfar")
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever runs us decides where the log goes
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program that imports this decides where logs go
 
-_HOMES = {
+_MODULES = {
     "create_app": "nearfar.http.app",
     "Settings": "nearfar.core.settings",
     "ModelSettings": "nearfar.core.settings",
@@ -28,8 +28,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``nearfar --help`` needn't load a web server."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -175,7 +175,7 @@ def test_models_can_be_arguments_and_options(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_one_log_line_and_exit_code_1() -> None:
-    """Taken by another nearfar: granian by itself would share the port."""
+    """Taken by another nearfar: granian alone would share the port."""
     with ServerProcess("--engine", "fake", "--host", "localhost") as server:
         ended = _start("--port", str(server.port), "--log-format", "human")
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from server_process import BODY, ServerProcess, free_port, until
 
-from nearfar.cli.assets.monitoring import read_part
+from nearfar.cli.assets import MONITORING, read_asset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ EMPTY = {"nearfar_engine_memory_bytes"}  # of engines whose libraries tell
 @contextmanager
 def prometheus(folder: Path, server: ServerProcess) -> Iterator[str]:
     """Run Prometheus, twice a second at the server; give its address."""
-    (folder / "alerts.yml").write_text(read_part("alerts"))
+    (folder / "alerts.yml").write_text(read_asset(MONITORING["alerts"]))
     target = {"job_name": "nearfar", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
     every = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     settings = {"global": every, "rule_files": ["alerts.yml"], "scrape_configs": [target]}
@@ -81,7 +81,7 @@ def _query(url: str, expression: str) -> list[Any]:
 
 
 def test_every_panel_has_data_and_every_alert_is_evaluated(tmp_path: Path) -> None:
-    panels = json.loads(read_part("dashboard"))["panels"]
+    panels = json.loads(read_asset(MONITORING["dashboard"]))["panels"]
     expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
 
     with ServerProcess("--engine", "fake") as server, prometheus(tmp_path, server) as url:

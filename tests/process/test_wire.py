@@ -93,7 +93,7 @@ def test_an_ambiguous_request_never_smuggles_another(probe: str, wire: ServerPro
     assert [expected] == answers_to(wire, sent)
 
 
-# Where all parsers agree: what follows is a request of its own, and answered.
+# Where all parsers agree: what follows is another request, and is answered.
 PLAIN = {
     "a tab": post(b"Transfer-Encoding:\tchunked\r\n", CHUNKED + SMUGGLED),
     "chunks, twice": post(TE + TE, CHUNKED + SMUGGLED),

@@ -76,7 +76,7 @@ LIBRARIES = {
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
     "asyncio": ["telemetry/tei_metrics", "serving", "dialects", "http", "process", "cli/main"],
-    "os": ["core/settings", "cli/units/installing"],
+    "os": ["core/settings", "cli/units/install"],
     "pickle": [],
     "random": ["dialects/kit/base"],
     "signal": ["process"],

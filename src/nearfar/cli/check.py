@@ -1,4 +1,4 @@
-"""What the commands ``check`` and ``models`` find out. Opens models as the server does; serves nothing."""
+"""The commands ``check`` and ``models``: open models as the server does, without serving them, and describe them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _BEST = 1
 _SPEED_ROWS = 256
 
 
-async def check_models(settings: Settings, say: Callable[[str], object]) -> bool:
-    """Open every model of the settings, run it, and ``say`` what it is; give whether each sorted the sentences right.
+async def check_models(settings: Settings, report: Callable[[str], object]) -> bool:
+    """Open every model of the settings, run it, and ``report`` what it is. Return whether all passed the test.
 
     Raises the SetupError of a model that can't be opened.
     """
@@ -51,14 +51,14 @@ async def check_models(settings: Settings, say: Callable[[str], object]) -> bool
     fleet.start()
     try:
         await fleet.opened()
-        return all([await _check(info, service, say) for info in fleet.infos()])
+        return all([await _check(info, service, report) for info in fleet.infos()])
     finally:
         await fleet.close()
         service.close()
         metrics.close()
 
 
-async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
+async def _check(info: ModelInfo, service: Service, report: Callable[[str], object]) -> bool:
     for label, value in (
         ("model", f"{info.name} ({info.source}, {info.revision or 'no revision'})"),
         ("engine", f"{info.engine} on {info.device} in {info.dtype}"),
@@ -68,14 +68,14 @@ async def _check(info: ModelInfo, service: Service, say: Callable[[str], object]
         ("prompts", f"{', '.join(info.prompts)} ({_from(info.prompts_source)})" if info.prompts else "none"),
         ("score", info.score or "none"),
     ):
-        say(f"{label:<9}{value}")
-    good = await _makes_sense(info, service, say)
-    say(f"speed    {await _speed(info, service)}")
-    return good
+        report(f"{label:<9}{value}")
+    passed = await _makes_sense(info, service, report)
+    report(f"speed    {await _speed(info, service)}")
+    return passed
 
 
 def _from(source: str) -> str:
-    """Say where something is from: a file, or the family's way, which says so itself."""
+    """Return the source of a value in words: a file, or the family's default."""
     return source if source.startswith(("as ", "default ")) else f"from {source}"
 
 
@@ -87,27 +87,27 @@ def _kind(info: ModelInfo) -> str:
 
 def _vectors(info: ModelInfo) -> Iterator[str]:
     if info.dim:
-        yield f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalised'}"
+        yield f"{info.dim} dimensions, {'unit length' if info.normalized else 'not normalized'}"
     if info.token_dim:
         yield f"{info.token_dim} dimensions a token"
     if info.vocabulary:
         yield f"weights of {info.vocabulary:,} words"
 
 
-async def _makes_sense(info: ModelInfo, service: Service, say: Callable[[str], object]) -> bool:
-    """Show what the model makes of known sentences, and tell whether it sorts them right, where it can sort."""
+async def _makes_sense(info: ModelInfo, service: Service, report: Callable[[str], object]) -> bool:
+    """Report the scores of known sentences. Return whether the right one ranks first; True for a classifier."""
     if "rank" not in info.tasks:
         done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS), ANONYMOUS)
         for document, scores in zip(_DOCUMENTS, done.scores, strict=True):
-            say(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
-        say("sense    not told: only its makers know what its labels mean")
+            report(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
+        report("sense    unknown: a classifier's labels can't be tested")
         return True
     ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS), ANONYMOUS)
     for found in ranked.results:
-        say(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
-    good = ranked.results[0].index == _BEST
-    say(f"sense    {'yes' if good else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
-    return good
+        report(f"         {found.score:.4f}  {_DOCUMENTS[found.index]}")
+    passed = ranked.results[0].index == _BEST
+    report(f"sense    {'yes' if passed else 'NO'}: the sentence about photosynthesis should come first for {_QUERY!r}")
+    return passed
 
 
 async def _speed(info: ModelInfo, service: Service) -> str:
@@ -124,7 +124,7 @@ async def _speed(info: ModelInfo, service: Service) -> str:
 
 
 def list_local_models(settings: Settings) -> Iterator[str]:
-    """Describe, a line each, the models on this disk: the built-in, the settings' folders, the hub's cache."""
+    """Yield a line for each model on this disk: the built-in one, the settings' folders, the hub's cache."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -140,7 +140,7 @@ def list_local_models(settings: Settings) -> Iterator[str]:
             yield f"{folder}  {_summary(folder)}"
     try:
         repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
-    except (CacheNotFound, ValueError):  # there is none, or something else is in its place
+    except (CacheNotFound, ValueError):  # there is no cache, or no folder in its place
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():
@@ -162,6 +162,6 @@ def _summary(folder: Path, name: str = "") -> str:
 
 
 def list_engines(device: Device) -> Iterator[str]:
-    """Describe, a line each, the engines that are registered and what keeps one from running here."""
+    """Yield a line for each installed engine, with what prevents it from running here."""
     for name, kind in sorted(installed_engines().items()):
         yield f"engine {name}: {kind.unavailable_reason(device) or 'can run here'}"

@@ -1,10 +1,14 @@
-"""What the command ``convert`` does: a model's weights quantised for MLX, in a folder of its own."""
+"""The commands ``convert`` and ``unpickle``: write a model's weights in another format, into a new folder."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from nearfar.core.errors import CheckpointError
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import choose_engines
 from nearfar.models.hub.checkpoint import find_checkpoint
@@ -17,14 +21,17 @@ if TYPE_CHECKING:
 
     from nearfar.core.settings import Settings
 
+_PICKLES = (".bin", ".pt", ".pth")
+_KEPT = (".json", ".txt", ".model", ".jinja", ".md", ".metadata")
+_INDEX = "pytorch_model.bin.index.json"
 _MB = 1_000_000
 
 
-def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[str]:
-    """Quantise the first model of the settings, and say in lines where it is, what it costs and what it saves.
+def convert_model(settings: Settings, out: Path | None, **quantization: Any) -> Iterator[str]:
+    """Quantize the first model of the settings for MLX. Yield lines with its folder, its size and its loss.
 
-    ``way`` has ``mode``, ``bits`` and ``group_size``, the latter two None for the mode's usual. Raises a SetupError
-    where MLX isn't installed, or the model or the way of quantising isn't for it.
+    ``quantization`` has ``mode``, ``bits`` and ``group_size``; the latter two may be None for the mode's defaults.
+    Raises a SetupError if MLX isn't installed, or can't quantize this model so.
     """
     choose_engines("mlx", settings.device)
     from nearfar.engines.mlx.quantizing import Way, quantize_folder  # imports mlx
@@ -39,7 +46,7 @@ def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[
         dtype="float32",
         probes=TextEncoder(checkpoint.folder, recipe).sample_rows(),
     )
-    chosen = Way(**way)
+    chosen = Way(**quantization)
     kind = f"{chosen.checked()['bits']}bit" if chosen.mode == "affine" else chosen.mode
     target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{kind}")
     made = quantize_folder(request, target, chosen, checkpoint.name)
@@ -47,3 +54,64 @@ def convert_model(settings: Settings, out: Path | None, **way: Any) -> Iterator[
     yield f"size     {made.after / _MB:,.1f} MB of weights, {made.before / _MB:,.1f} MB before"
     yield f"exact    {made.loss}"
     yield f"serve    nearfar serve {target} --engine mlx"
+
+
+def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
+    """Write the first model of the settings as safetensors. Yield a line for each file.
+
+    torch reads the pickles with ``weights_only``, which accepts tensors and refuses everything that would run code.
+    Raises CheckpointError if nothing is pickled, a pickle has more than tensors, or the result can't be served;
+    EngineUnavailable without torch.
+    """
+    choose_engines("torch", settings.device)
+    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline, include_pickles=True)
+    checkpoint = find_checkpoint(settings.models[0].name, hub)
+    source, target = checkpoint.folder, out or Path(f"{checkpoint.name.rpartition('/')[2]}-safetensors")
+    files = [file for file in sorted(source.rglob("*")) if file.is_file()]
+    pickles = [file for file in files if file.suffix in _PICKLES]
+    if not pickles:
+        raise CheckpointError(f"{source}: has no pickled weights")
+    if target.exists():
+        raise CheckpointError(f"{target}: already exists; choose another folder with --out")
+    try:
+        for file in files:
+            if file.suffix in _KEPT and file.name != _INDEX:
+                _copy(file, target / file.relative_to(source))
+        for file in pickles:
+            made = target / file.relative_to(source).with_name(_renamed(file.stem) + ".safetensors")
+            made.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, made)
+            yield f"{made}  {made.stat().st_size / _MB:,.1f} MB"
+        _write_index(source, target)
+        read_recipe(target, name=checkpoint.name)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    yield f"serve  nearfar serve {target}"
+
+
+def _renamed(stem: str) -> str:
+    """Return the safetensors name for a file of the transformer; other files keep their names."""
+    return stem.replace("pytorch_model", "model")
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
+
+
+def _write(file: Path, to: Path) -> None:
+    from nearfar.engines.transformer.pickles import rewrite  # imports torch
+
+    rewrite(file, to)
+
+
+def _write_index(source: Path, target: Path) -> None:
+    """Write the index of the shards with their new names, if there is one."""
+    if not (source / _INDEX).is_file():
+        return
+    index: dict[str, Any] = msgspec.json.decode((source / _INDEX).read_bytes())
+    index["weight_map"] = {
+        name: _renamed(Path(file).stem) + ".safetensors" for name, file in index["weight_map"].items()
+    }
+    (target / "model.safetensors.index.json").write_bytes(msgspec.json.encode(index))

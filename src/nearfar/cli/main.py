@@ -1,4 +1,4 @@
-"""The command ``nearfar`` and its subcommands: a command line → settings, errors → sentences."""
+"""The command ``nearfar`` and its subcommands: options become settings, errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 import nearfar
-from nearfar.cli.assets.examples import NAMES, read_example
+from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
 from nearfar.cli.service import service
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
@@ -21,43 +21,85 @@ from nearfar.process.supervisor import Start, supervise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nearfar.cli.assets.monitoring import Part
     from nearfar.core.settings import Settings
 
-_ENGINE_OPTIONS: list[Callable[..., Any]] = [
-    click.option(
-        "--engine", metavar="NAME", help="Engine to run the models with; auto takes the best that can run here."
-    ),
-    click.option("--device", metavar="auto|cpu|cuda|mps"),
-    click.option("--dtype", metavar="auto|float32|float16|bfloat16|int8"),
-    click.option("--offline", is_flag=True, default=None, help="Never download anything."),
-    click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings."),
-]
+    Command = Callable[..., Any]
+
+# Commands of similar programs, and what to use here.
+_HINTS = {
+    "version": "use nearfar --version",
+    "list": "nearfar models lists the models on this disk",
+    "ls": "nearfar models lists the models on this disk",
+    "ps": "nearfar service status shows the service, and GET /info the models of a running server",
+    "run": "nearfar serve MODEL serves a model, and nearfar check MODEL tries it",
+    "start": "nearfar serve starts a server, and nearfar service install a service",
+    "stop": "press Ctrl-C where nearfar serve runs; nearfar service uninstall stops a service",
+    "pull": "nearfar check MODEL downloads a model and tries it",
+    "help": "use nearfar --help, or nearfar docs for the manual",
+}
 
 
-def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_ENGINE_OPTIONS):
-        command = option(command)
-    return command
+class _Commands(click.Group):
+    """The subcommands. A NearfarError becomes one line on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except NearfarError as error:
+            raise click.ClickException(str(error)) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand. Raises UsageError with a hint for one that other programs have."""
+        if args and args[0] in _HINTS:
+            raise click.UsageError(f"No such command '{args[0]}': {_HINTS[args[0]]}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _options(*options: Command) -> Command:
+    """Return one decorator that adds all of these options."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_config = click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file of settings.")
+_offline = click.option("--offline", is_flag=True, default=None, help="Never download anything.")
+_out = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to create.  [default: named after MODEL, here]"
+)
+_engine_options = _options(
+    click.option("--engine", metavar="NAME", help="Engine that runs the models: auto, torch, openvino, mlx."),
+    click.option("--device", metavar="NAME", help="Device that the engine uses: auto, cpu, cuda, mps."),
+    click.option("--dtype", metavar="NAME", help="Precision: auto, float32, float16, bfloat16, int8."),
+    _offline,
+    _config,
+)
 
 
 def _refuse_workers(context: click.Context, option: click.Parameter, workers: int) -> None:
     if workers != 1:
         raise click.BadParameter(
-            "one process is a server: it runs on all cores as it is, and each more would hold the models once more and "
-            "have metrics and limits of its own; for several servers behind one address see: nearfar example nginx",
+            "one process already uses all cores; each more would load every model again, with separate queues, limits "
+            "and metrics. For several servers behind one address see: nearfar example nginx",
             context,
             option,
         )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(nearfar.__version__, prog_name="nearfar")
 def main() -> None:
-    """Serve embeddings and reranking to OpenAI and Cohere clients from this machine.
+    """Serve embedding and rerank models to OpenAI, Cohere and other clients.
 
-    Every option can also be set by its NEARFAR_ variable (--port: NEARFAR_PORT) or in a TOML file; the README lists
-    these, and a few more.
+    Each option of serve is a setting: --port can also be the variable NEARFAR_PORT, or port in a TOML file. The manual
+    has all settings: nearfar docs configuration
     """
     limit_openmp_spinning()
 
@@ -67,44 +109,42 @@ main.add_command(service)
 
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--model", "more", multiple=True, metavar="MODEL", help="The same as MODEL; may be said several times.")
+@click.option("--model", "more", multiple=True, metavar="MODEL", help="Same as MODEL; can be repeated.")
 @_engine_options
-@click.option("--host", help="Address to listen on; any but this machine's own wants a key.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="[default: 9000]")
-@click.option("--api-key", help="Key that callers must send. Prefer NEARFAR_API_KEY: a command line can be seen.")
+@click.option("--host", help="Address to listen on; one that others can reach requires a key.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 9000]")
+@click.option(
+    "--api-key", help="Key that clients must send. Prefer NEARFAR_API_KEY: other users can see command lines."
+)
 @click.option("--no-auth", is_flag=True, default=None, help="Serve other machines without a key.")
-@click.option("--tls-cert-file", metavar="FILE", help="Serve https with this certificate, in PEM; and its issuers'.")
-@click.option("--tls-key-file", metavar="FILE", help="The certificate's private key, in PEM.")
-@click.option(
-    "--on-overflow", metavar="truncate|error", help="Text over a model's limit: cut it and say so, or refuse it."
-)
-@click.option("--threads", type=int, help="Cores for the models to run on.  [default: all]")
-@click.option("--load", metavar="start|demand", help="When models open: at the start, or when first asked for.")
-@click.option("--memory-budget", metavar="SIZE", help="For the weights of all loaded models, such as 8GB.")
-@click.option("--log-format", metavar="auto|human|json")
+@click.option("--tls-cert-file", metavar="FILE", help="PEM file of the certificate, and of its issuers; serves HTTPS.")
+@click.option("--tls-key-file", metavar="FILE", help="PEM file of the certificate's private key.")
+@click.option("--on-overflow", metavar="truncate|error", help="What to do with texts over a model's limit.")
+@click.option("--threads", type=int, help="CPU threads that the models use.  [default: all cores]")
+@click.option("--load", metavar="start|demand", help="Load models at the start, or at the first request.")
+@click.option("--memory-budget", metavar="SIZE", help="Memory for the weights of all loaded models, such as 8GB.")
+@click.option("--log-format", metavar="auto|human|json", help="Format of the log; auto is human on a terminal.")
 @click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=_refuse_workers)
-@click.option(
-    "--worker",
-    type=(int, int, click.Choice(get_args(Start))),
-    hidden=True,
-    help="Serve as a worker, on files that are open already.",
-)
+@click.option("--worker", type=(int, int, click.Choice(get_args(Start))), hidden=True)  # how the supervisor starts one
 def serve(
     models: tuple[str, ...],
     more: tuple[str, ...],
     file: Path | None,
     worker: tuple[int, int, Start] | None,
-    **said: object,
+    **options: object,
 ) -> None:
-    """Serve MODELs: the built-in all-MiniLM-L6-v2, folders, or Hugging Face names (owner/model@revision)."""
-    settings = _settings((*models, *more), file, said)
+    """Serve MODELs to clients.
+
+    A MODEL is the built-in all-MiniLM-L6-v2, a folder, or a Hugging Face name (owner/model@revision).
+    """
+    settings = _load_settings((*models, *more), file, options)
     if worker is None:
         arguments = sys.argv[2:]
-        itself = sys.orig_argv[1 : -len(arguments) or None]  # the interpreter's own options too
-        sys.exit(supervise(settings, [sys.executable, *itself, "--worker"], arguments))
+        program = sys.orig_argv[1 : -len(arguments) or None]  # with the interpreter's own options
+        sys.exit(supervise(settings, [sys.executable, *program, "--worker"], arguments))
     import uvloop
 
-    from nearfar.process.worker import run_worker  # litestar and granian take 0.3 s that --help needn't wait for
+    from nearfar.process.worker import run_worker  # imports litestar and granian: 0.3 s that --help doesn't need
 
     sys.exit(uvloop.run(run_worker(settings, *worker)))
 
@@ -112,113 +152,122 @@ def serve(
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @_engine_options
-def check(models: tuple[str, ...], file: Path | None, **said: object) -> None:
-    """Load each MODEL, run it on known sentences, and print what it is, whether it makes sense and how fast it runs."""
+def check(models: tuple[str, ...], file: Path | None, **options: object) -> None:
+    """Load each MODEL, test it, and print what it is.
+
+    The test ranks known sentences. The exit code is 1 if a model ranks them wrong.
+    """
     from nearfar.cli.check import check_models
 
-    settings = _settings(models, file, said)
-    try:
-        good = asyncio.run(check_models(settings, click.echo))
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
-    sys.exit(0 if good else 1)
-
-
-@main.command()
-@click.argument("model")
-@click.option("--bits", type=click.IntRange(2, 8), help="Bits a weight.  [default: 4; 8 for mxfp8]")
-@click.option("--mode", type=click.Choice(["affine", "mxfp4", "mxfp8", "nvfp4"]), default="affine", show_default=True)
-@click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's own]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: such as MODEL-4bit, here]")
-@click.option("--offline", is_flag=True, default=None, help="Never download anything.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
-def convert(model: str, out: Path | None, file: Path | None, **said: Any) -> None:
-    """Quantise MODEL for MLX into a folder of its own, and print what that saves and what it costs."""
-    from nearfar.cli.convert import convert_model
-
-    way = {name: said.pop(name) for name in ("bits", "mode", "group_size")}
-    settings = _settings((model,), file, said)
-    try:
-        for line in convert_model(settings, out, **way):
-            click.echo(line)
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@main.command()
-@click.argument("model")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: MODEL-safetensors, here]")
-@click.option("--offline", is_flag=True, default=None, help="Never download anything.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
-def unpickle(model: str, out: Path | None, file: Path | None, **said: Any) -> None:
-    """Write MODEL's pickled weights anew as safetensors, without running anything that may be in them."""
-    from nearfar.cli.unpickle import unpickle_model
-
-    settings = _settings((model,), file, said)
-    try:
-        for line in unpickle_model(settings, out):
-            click.echo(line)
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@main.group()
-def keys() -> None:
-    """Make API keys for the file that the setting api_keys_file names."""
-
-
-@keys.command(name="new")
-@click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(ALL_SCOPES), help="[default: embed, rerank]")
-def new_key(name: str, scopes: tuple[str, ...]) -> None:
-    """Make a key called NAME: the key itself goes to the terminal, once, and its entry for the file after it."""
-    from nearfar.http.auth import make_key
-
-    key, entry = make_key(name, scopes)
-    click.echo(f"# the key, shown this once: {key}", err=True)
-    click.echo(entry)
+    passed = asyncio.run(check_models(_load_settings(models, file, options), click.echo))
+    sys.exit(0 if passed else 1)
 
 
 @main.command(name="models")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file of settings.")
+@_config
 def list_models(file: Path | None) -> None:
-    """List the models that are on this disk and the engines that can run here."""
+    """List models on this disk and engines that run here."""
     from nearfar.cli.check import list_engines, list_local_models
 
-    settings = _settings((), file, {})
+    settings = _load_settings((), file, {})
     for line in [*list_local_models(settings), "", *list_engines(settings.device)]:
         click.echo(line)
 
 
 @main.command()
-@click.argument("part", type=click.Choice(["dashboard", "alerts"]))
-def monitoring(part: Part) -> None:
-    """Print Grafana's dashboard, to be imported there, or Prometheus' alert rules, to be loaded by rule_files."""
-    from nearfar.cli.assets.monitoring import read_part
+@click.argument("model")
+@click.option("--bits", type=click.IntRange(2, 8), help="Bits per weight.  [default: 4; 8 for mxfp8]")
+@click.option(
+    "--mode",
+    type=click.Choice(["affine", "mxfp4", "mxfp8", "nvfp4"]),
+    default="affine",
+    show_default=True,
+    help="Number format of MLX.",
+)
+@click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's]")
+@_options(_out, _offline, _config)
+def convert(model: str, out: Path | None, file: Path | None, **options: Any) -> None:
+    """Quantize MODEL for MLX, into a new folder."""
+    from nearfar.cli.convert import convert_model
 
-    click.echo(read_part(part), nl=False)
+    quantization = {name: options.pop(name) for name in ("bits", "mode", "group_size")}
+    for line in convert_model(_load_settings((model,), file, options), out, **quantization):
+        click.echo(line)
 
 
-@main.command(name="example")
-@click.argument("name", type=click.Choice(list(NAMES)))
-def print_example(name: str) -> None:
-    """Print settings for a desk or for a service, or nginx's for several servers, to start from."""
-    click.echo(read_example(name), nl=False)
+@main.command()
+@click.argument("model")
+@_options(_out, _offline, _config)
+def unpickle(model: str, out: Path | None, file: Path | None, **options: object) -> None:
+    """Convert MODEL's pickled weights to safetensors.
+
+    The result is a new folder. No code in the pickles is run.
+    """
+    from nearfar.cli.convert import unpickle_model
+
+    for line in unpickle_model(_load_settings((model,), file, options), out):
+        click.echo(line)
+
+
+@main.group()
+def keys() -> None:
+    """Create API keys for the file that api_keys_file names."""
+
+
+@keys.command(name="new")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(ALL_SCOPES),
+    help="What the key allows; can be repeated.  [default: embed, rerank]",
+)
+def new_key(name: str, scopes: tuple[str, ...]) -> None:
+    """Create a key called NAME.
+
+    The key goes to standard error, only this once. Its entry for the file goes to standard output.
+    """
+    from nearfar.http.auth import make_key
+
+    key, entry = make_key(name, scopes)
+    click.echo(f"# the key, shown only now: {key}", err=True)
+    click.echo(entry)
+
+
+@main.command()
+@click.argument("part", type=click.Choice(list(MONITORING)))
+def monitoring(part: str) -> None:
+    """Print a Grafana dashboard, or Prometheus rules.
+
+    Import the dashboard in Grafana. Load the rules with rule_files in Prometheus.
+    """
+    click.echo(read_asset(MONITORING[part]), nl=False)
+
+
+@main.command()
+@click.argument("name", type=click.Choice(list(EXAMPLES)))
+def example(name: str) -> None:
+    """Print example settings, or an nginx configuration."""
+    click.echo(read_asset(EXAMPLES[name]), nl=False)
 
 
 @main.command()
 @click.argument("page", required=False, type=click.Choice(list(PAGES)))
 def docs(page: str | None) -> None:
-    """Show PAGE of the manual, or list the pages. A running server has them under /docs/manual."""
+    """Show PAGE of the manual, or list the pages.
+
+    A running server has them under /docs/manual.
+    """
     if page:
         click.echo_via_pager(read_page(page))
     else:
         click.echo("\n".join(f"{name:<15}{about}" for name, about in PAGES.items()))
 
 
-def _settings(models: tuple[str, ...], file: Path | None, said: dict[str, object]) -> Settings:
-    """Load the settings, or end with one sentence and exit code 2."""
-    argv = {name: value for name, value in said.items() if value is not None}
+def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str, object]) -> Settings:
+    """Load the settings. Raises UsageError, which ends the program with exit code 2."""
+    argv = {name: value for name, value in options.items() if value is not None}
     if models:
         argv["models"] = [{"name": name} for name in models]
     try:

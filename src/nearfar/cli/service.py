@@ -1,4 +1,4 @@
-"""The command ``nearfar service``: nearfar as a service of this system, systemd's or launchd's."""
+"""The command ``nearfar service``: installs and controls nearfar as a service of systemd or launchd."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import click
 import msgspec
 from platformdirs import user_config_path
 
-from nearfar.cli.units.environment import read_variables
-from nearfar.cli.units.installing import WAYS, install, show, uninstall, user_id
-from nearfar.cli.units.order import UnitOrder
-from nearfar.core.errors import NearfarError
+from nearfar.cli.units.install import MANAGERS, install, read_variables, run_on_output, uninstall, user_id
+from nearfar.cli.units.spec import ServiceSpec
 from nearfar.core.settings import load_settings, nearfar_variables
 
 if TYPE_CHECKING:
@@ -22,15 +20,14 @@ if TYPE_CHECKING:
     from nearfar.core.settings import Settings
 
 _OPTIONS: list[Callable[..., Any]] = [
-    click.option(
-        "--name", default="nearfar", show_default=True, help="The service's; several may run beside each other."
-    ),
+    click.option("--name", default="nearfar", show_default=True, help="Name of the service; several can be installed."),
     click.option("--system", is_flag=True, help="For the whole machine, from boot on, instead of for you."),
     click.option(
         "--manager",
-        type=click.Choice(list(WAYS)),
+        type=click.Choice(list(MANAGERS)),
         default="launchd" if sys.platform == "darwin" else "systemd",
         show_default=True,
+        help="Service manager.",
     ),
     click.option("--root", type=click.Path(path_type=Path), default=Path("/"), hidden=True),
 ]
@@ -44,89 +41,81 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def service() -> None:
-    """Run nearfar as a service of this system, so that it starts by itself and again after a fault."""
+    """Install and control nearfar as a service.
+
+    systemd or launchd then starts it at boot or login, and after a crash.
+    """
 
 
 @service.command(name="install")
 @_options
+@click.option("--config", type=click.Path(path_type=Path), envvar="NEARFAR_CONFIG", help="TOML file of settings.")
 @click.option(
-    "--config", type=click.Path(path_type=Path), envvar="NEARFAR_CONFIG", help="The TOML file of settings to serve."
+    "--run-as", metavar="USER", help="With --system, the user to run as.  [default: one that systemd creates]"
 )
-@click.option("--run-as", metavar="USER", help="With --system, the user to run as.  [default: one made by systemd]")
-@click.option("--print", "only_print", is_flag=True, help="Show the unit, and change nothing.")
-@click.option("--force", is_flag=True, help="Take the place of a unit that something else wrote.")
-def install_service(*, only_print: bool, force: bool, manager: str, **said: Any) -> None:
-    """Write a unit for the settings in a file, start it, and start it again at every boot or login.
+@click.option("--print", "only_print", is_flag=True, help="Print the unit, and change nothing.")
+@click.option("--force", is_flag=True, help="Overwrite a unit that nearfar didn't write.")
+def install_service(*, only_print: bool, force: bool, manager: str, **options: Any) -> None:
+    """Write a unit, start it, and enable it at every boot or login.
 
-    NEARFAR_ variables that are set now, such as NEARFAR_API_KEY, go into a file that only its owner may read.
+    NEARFAR_ variables that are set now, such as NEARFAR_API_KEY, go into a file that only its owner can read. Waits
+    until the models are open.
     """
-    way = WAYS[manager]
-    try:
-        order, variables = _checked_order(manager, **said)
-        if only_print:
-            click.echo(way.render(order), nl=False)
-            return
-        install(order, way, variables, click.echo, force=force)
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"undo     nearfar service uninstall{_same(order)}")
-    if manager == "systemd" and not order.system:
-        click.echo("note     it stops when you log out, unless you say once: loginctl enable-linger")
+    spec, variables = _checked_spec(manager, **options)
+    if only_print:
+        click.echo(MANAGERS[manager].render(spec), nl=False)
+        return
+    install(spec, MANAGERS[manager], variables, click.echo, force=force)
+    click.echo(f"undo     nearfar service uninstall{_options_of(spec)}")
+    if manager == "systemd" and not spec.system:
+        click.echo("note     it stops when you log out, unless you run once: loginctl enable-linger")
 
 
 @service.command(name="uninstall")
 @_options
-@click.option("--force", is_flag=True, help="Remove even a unit that something else wrote.")
-def uninstall_service(*, force: bool, manager: str, **said: Any) -> None:
-    """Stop the service and remove its unit; its settings and keys stay."""
-    try:
-        uninstall(_order(manager, **said), WAYS[manager], click.echo, force=force)
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
+@click.option("--force", is_flag=True, help="Remove even a unit that nearfar didn't write.")
+def uninstall_service(*, force: bool, manager: str, **options: Any) -> None:
+    """Stop the service and remove its unit; keep its settings and keys."""
+    uninstall(_spec(manager, **options), MANAGERS[manager], click.echo, force=force)
 
 
 @service.command(name="status")
 @_options
-def show_status(*, manager: str, **said: Any) -> None:
-    """Show how the service is; the exit code is the service manager's own."""
-    _show(lambda: show(WAYS[manager].status(_order(manager, **said))))
+def show_status(*, manager: str, **options: Any) -> None:
+    """Show the state of the service.
+
+    The exit code is that of the service manager.
+    """
+    sys.exit(run_on_output(MANAGERS[manager].status(_spec(manager, **options))))
 
 
 @service.command(name="logs")
 @_options
-@click.option("--lines", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
-def show_logs(*, manager: str, lines: int, follow: bool, **said: Any) -> None:
-    """Show the service's last log lines."""
-    _show(lambda: show(WAYS[manager].logs(_order(manager, **said), lines, follow=follow)))
+@click.option("--lines", type=click.IntRange(1), default=100, show_default=True, help="Lines to show.")
+@click.option("--follow", "-f", is_flag=True, help="Show new lines until Ctrl-C.")
+def show_logs(*, manager: str, lines: int, follow: bool, **options: Any) -> None:
+    """Show the last lines of the service's log."""
+    sys.exit(run_on_output(MANAGERS[manager].logs(_spec(manager, **options), lines, follow=follow)))
 
 
-def _show(call: Callable[[], int]) -> None:
-    try:
-        code = call()
-    except NearfarError as error:
-        raise click.ClickException(str(error)) from error
-    sys.exit(code)
-
-
-def _checked_order(manager: str, config: Path | None, **said: Any) -> tuple[UnitOrder, dict[str, str]]:
-    """Check what the service would be given, and give its variables: those of its file, or else those set now."""
+def _checked_spec(manager: str, config: Path | None, **options: Any) -> tuple[ServiceSpec, dict[str, str]]:
+    """Return the service and its variables: those of its file, or else those set now. Validates its settings."""
     config = config.absolute() if config else None
-    order = _order(manager, config=config, **said)
-    if order.system and manager == "launchd" and not order.run_as:
-        raise click.UsageError("launchd makes no user for a service, and root needn't be it; say --run-as USER")
-    variables = read_variables(order.environment) if order.environment.exists() else nearfar_variables()
+    spec = _spec(manager, config=config, **options)
+    if spec.system and manager == "launchd" and not spec.run_as:
+        raise click.UsageError("launchd creates no user for a service, and it shouldn't run as root; use --run-as USER")
+    variables = read_variables(spec.environment) if spec.environment.exists() else nearfar_variables()
     settings: Settings = load_settings({}, file=config, environ=variables)
-    return msgspec.structs.replace(order, drain_timeout_s=settings.drain_timeout_s), variables
+    return msgspec.structs.replace(spec, drain_timeout_s=settings.drain_timeout_s), variables
 
 
-def _order(manager: str, *, name: str, system: bool, root: Path, **more: Any) -> UnitOrder:
-    of_system = root / ("Library/Application Support/nearfar" if manager == "launchd" else "etc/nearfar")
-    said: dict[str, Any] = {
+def _spec(manager: str, *, name: str, system: bool, root: Path, **more: Any) -> ServiceSpec:
+    system_folder = root / ("Library/Application Support/nearfar" if manager == "launchd" else "etc/nearfar")
+    fields: dict[str, Any] = {
         "name": name,
         "python": Path(sys.executable),
         "config": None,
-        "environment": (of_system if system else user_config_path("nearfar")) / f"{name}.env",
+        "environment": (system_folder if system else user_config_path("nearfar")) / f"{name}.env",
         "drain_timeout_s": 0.0,
         "system": system,
         "uid": user_id(),
@@ -135,14 +124,14 @@ def _order(manager: str, *, name: str, system: bool, root: Path, **more: Any) ->
         "user_config": user_config_path(),
         **more,
     }
-    if said.get("run_as") and not system:
-        raise click.UsageError("--run-as is for --system: a user's own service runs as that user")
+    if fields.get("run_as") and not system:
+        raise click.UsageError("--run-as needs --system: your own service runs as you")
     try:
-        return msgspec.convert(said, UnitOrder)
+        return msgspec.convert(fields, ServiceSpec)
     except msgspec.ValidationError as error:
         raise click.UsageError(f"--name {name}: letters, digits, '.', '_' and '-' only") from error
 
 
-def _same(order: UnitOrder) -> str:
-    """Say the options that name this service again."""
-    return (" --system" if order.system else "") + (f" --name {order.name}" if order.name != "nearfar" else "")
+def _options_of(spec: ServiceSpec) -> str:
+    """Return the options that name this service in other commands."""
+    return (" --system" if spec.system else "") + (f" --name {spec.name}" if spec.name != "nearfar" else "")

@@ -1,4 +1,4 @@
-"""Units as systemd and launchd read them, without either running."""
+"""Units as systemd and launchd read them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from nearfar.cli.units import launchd, systemd
-from nearfar.cli.units.environment import read_variables, write_variables
-from nearfar.cli.units.order import UnitOrder
+from nearfar.cli.units.install import read_variables, write_variables
+from nearfar.cli.units.spec import ServiceSpec
 from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def ordered(folder: Path, **changes: Any) -> UnitOrder:
-    order = UnitOrder(
+def spec_in(folder: Path, **changes: Any) -> ServiceSpec:
+    spec = ServiceSpec(
         name="nearfar",
         python=Path(sys.executable),
         config=None,
@@ -40,7 +40,7 @@ def ordered(folder: Path, **changes: Any) -> UnitOrder:
         home=folder / "home",
         user_config=folder / "home/.config",
     )
-    return msgspec.structs.replace(order, **changes)
+    return msgspec.structs.replace(spec, **changes)
 
 
 CONFIG = {"config": Path('/srv/100 %/$HOME/it\'s "mine".toml')}
@@ -53,6 +53,8 @@ RUN_AS = {"system": True, "run_as": "daemon"}
     [
         ({}, f"ExecStart={sys.executable} -m nearfar serve --log-format json"),
         ({}, "WantedBy=default.target"),
+        ({}, "Type=notify"),
+        ({}, "TimeoutStartSec=infinity"),
         ({}, "Restart=always"),
         ({}, "ExecReload=/bin/kill -HUP $MAINPID"),
         ({}, "KillSignal=SIGTERM"),
@@ -70,17 +72,17 @@ RUN_AS = {"system": True, "run_as": "daemon"}
         (RUN_AS, "User=daemon"),
     ],
 )
-def test_a_systemd_unit_says(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
-    assert line in systemd.render(ordered(tmp_path, **changes)).splitlines()
+def test_a_systemd_unit_has(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
+    assert line in systemd.render(spec_in(tmp_path, **changes)).splitlines()
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
 @pytest.mark.parametrize("changes", [{}, CONFIG, SYSTEM, RUN_AS, {"name": "second.one"}], ids=str)
-def test_systemd_finds_no_fault_with_a_unit(changes: dict[str, Any], tmp_path: Path) -> None:
-    order = ordered(tmp_path, **changes)
-    unit = tmp_path / f"{order.name}.service"
-    unit.write_text(systemd.render(order))
-    mode = [] if order.system else ["--user"]
+def test_systemd_accepts_a_unit(changes: dict[str, Any], tmp_path: Path) -> None:
+    spec = spec_in(tmp_path, **changes)
+    unit = tmp_path / f"{spec.name}.service"
+    unit.write_text(systemd.render(spec))
+    mode = [] if spec.system else ["--user"]
 
     ended = run("systemd-analyze", "verify", *mode, str(unit), XDG_RUNTIME_DIR=str(tmp_path))
 
@@ -88,10 +90,10 @@ def test_systemd_finds_no_fault_with_a_unit(changes: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
-def test_systemd_finds_fault_with_a_line_that_it_does_not_know(tmp_path: Path) -> None:
-    """Without this, the test above could pass by a command that looks at nothing."""
+def test_systemd_refuses_an_unknown_line(tmp_path: Path) -> None:
+    """Otherwise the test above could pass with a command that checks nothing."""
     unit = tmp_path / "nearfar.service"
-    unit.write_text(systemd.render(ordered(tmp_path)).replace("UMask=", "UMaks="))
+    unit.write_text(systemd.render(spec_in(tmp_path)).replace("UMask=", "UMaks="))
 
     ended = run("systemd-analyze", "verify", str(unit))
 
@@ -109,19 +111,17 @@ def test_systemd_finds_fault_with_a_line_that_it_does_not_know(tmp_path: Path) -
         (RUN_AS, "UserName", "daemon"),
     ],
 )
-def test_a_property_list_comes_back_as_it_was_meant(
-    changes: dict[str, Any], key: str, value: object, tmp_path: Path
-) -> None:
-    unit = plistlib.loads(launchd.render(ordered(tmp_path, **changes)).encode())
+def test_a_property_list_has(changes: dict[str, Any], key: str, value: object, tmp_path: Path) -> None:
+    unit = plistlib.loads(launchd.render(spec_in(tmp_path, **changes)).encode())
 
     assert value == unit[key]
 
 
-def test_launchd_runs_the_command_with_the_variables_of_the_file(tmp_path: Path) -> None:
-    """The command line is run as launchd would, with a program in nearfar's place."""
-    order = ordered(tmp_path, **CONFIG)
-    write_variables(order.environment, {"NEARFAR_API_KEY": KEY})
-    arguments = plistlib.loads(launchd.render(order).encode())["ProgramArguments"]
+def test_launchd_runs_the_command_with_the_variables_of_its_file(tmp_path: Path) -> None:
+    """Run the command line as launchd would, with another program in nearfar's place."""
+    spec = spec_in(tmp_path, **CONFIG)
+    write_variables(spec.environment, {"NEARFAR_API_KEY": KEY})
+    arguments = plistlib.loads(launchd.render(spec).encode())["ProgramArguments"]
     arguments[5:7] = ["-c", "import os, sys; print(os.environ['NEARFAR_API_KEY'], *sys.argv[1:], sep='\\n')"]
 
     ended = run(*arguments)
@@ -130,10 +130,10 @@ def test_launchd_runs_the_command_with_the_variables_of_the_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize("system", [False, True])
-def test_units_go_where_their_manager_looks(tmp_path: Path, *, system: bool) -> None:
-    order = ordered(tmp_path, system=system)
+def test_a_unit_is_where_its_manager_expects_it(tmp_path: Path, *, system: bool) -> None:
+    spec = spec_in(tmp_path, system=system)
 
-    found = [str(way.unit_file(order).relative_to(tmp_path)) for way in (systemd, launchd)]
+    found = [str(manager.unit_file(spec).relative_to(tmp_path)) for manager in (systemd, launchd)]
 
     assert found == (
         ["root/etc/systemd/system/nearfar.service", "root/Library/LaunchDaemons/nearfar.plist"]
@@ -142,7 +142,7 @@ def test_units_go_where_their_manager_looks(tmp_path: Path, *, system: bool) -> 
     )
 
 
-def test_variables_come_back_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+def test_variables_are_read_back_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
     file = tmp_path / "new" / "nearfar.env"
 
     write_variables(file, {"NEARFAR_API_KEY": KEY, "NEARFAR_PORT": "9001"})
@@ -162,7 +162,7 @@ def test_variables_come_back_and_only_their_owner_reads_them(tmp_path: Path) -> 
         ("", {}),
     ],
 )
-def test_a_line_that_somebody_wrote_is_read_as_systemd_reads_it(
+def test_a_line_written_by_hand_is_read_as_systemd_reads_it(
     line: str, variables: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "nearfar.env"
@@ -173,13 +173,13 @@ def test_a_line_that_somebody_wrote_is_read_as_systemd_reads_it(
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "says"),
-    [("export A=b\n", 0o600, 'line 1 is not NAME="value"'), ("A=b\n", 0o640, "others may read it")],
+    ("text", "mode", "message"),
+    [("export A=b\n", 0o600, 'line 1 is not NAME="value"'), ("A=b\n", 0o640, "others can read it")],
 )
-def test_a_file_of_variables_that_cannot_be_used_is_refused(text: str, mode: int, says: str, tmp_path: Path) -> None:
+def test_an_unusable_file_of_variables_is_refused(text: str, mode: int, message: str, tmp_path: Path) -> None:
     file = tmp_path / "nearfar.env"
     file.write_text(text)
     file.chmod(mode)
 
-    with pytest.raises(SettingsError, match=says):
+    with pytest.raises(SettingsError, match=message):
         read_variables(file)

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import AggModifierType, AggregateExpr, Expr, MatrixSelector, VectorSelector
 
 from nearfar import Settings
-from nearfar.cli.assets.monitoring import read_part
+from nearfar.cli.assets import MONITORING, read_asset
 from nearfar.cli.main import main
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ ELSEWHERE = {"up"}  # Prometheus' own metric
 VARIABLES = {"$__rate_interval": "5m", "$instance": "here", "$model": "m"}
 
 RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load(read_part("alerts"))["groups"] for rule in group["rules"]
+    rule for group in yaml.safe_load(read_asset(MONITORING["alerts"]))["groups"] for rule in group["rules"]
 ]
-DASHBOARD: dict[str, Any] = json.loads(read_part("dashboard"))
+DASHBOARD: dict[str, Any] = json.loads(read_asset(MONITORING["dashboard"]))
 TARGETS: list[dict[str, str]] = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 # expression, and the text beside it that names labels of its result
 EXPRESSIONS = [
@@ -136,7 +136,7 @@ def test_the_dashboard_s_variables_and_panels_are_whole(rendered: dict[str, set[
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
 
     asked = re.findall(r"label_values\((\w+), (\w+)\)", json.dumps([of["query"] for of in variables.values()]))
-    used = set(re.findall(r"\$\{?(\w+)", read_part("dashboard")))
+    used = set(re.findall(r"\$\{?(\w+)", read_asset(MONITORING["dashboard"])))
     assert 2 == len(asked)
     assert all(label in rendered[name] | TARGET for name, label in asked)
     assert {"__rate_interval", "__all"} | variables.keys() == used

@@ -1,18 +1,18 @@
-"""A service as systemd wants it. Tried with systemd 252; every line is known to 245 and later."""
+"""Units and commands of systemd. Tested with version 252; every line works since 245."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.cli.units.order import MARK, OPEN_FILES
+from nearfar.cli.units.spec import MARK, OPEN_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nearfar.cli.units.order import UnitOrder
+    from nearfar.cli.units.spec import ServiceSpec
 
-# Not among these: MemoryDenyWriteExecute (engines write the code they run), PrivateDevices (GPUs are devices), and
-# ProtectHome=yes (models and caches lie there).
+# Left out: MemoryDenyWriteExecute (engines generate code), PrivateDevices (GPUs are devices), and ProtectHome=yes
+# (models and caches are there).
 _HARDENING = (
     "NoNewPrivileges=yes",
     "PrivateTmp=yes",
@@ -21,7 +21,7 @@ _HARDENING = (
     "RestrictSUIDSGID=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
 )
-_HARDENING_OF_SYSTEM = (
+_SYSTEM_HARDENING = (
     "ProtectSystem=strict",
     "ProtectHome=read-only",
     "ProtectControlGroups=yes",
@@ -32,96 +32,97 @@ _HARDENING_OF_SYSTEM = (
 )
 
 
-def unit_file(order: UnitOrder) -> Path:
-    """Give ``/etc/systemd/system/NAME.service``, or the user's own of it."""
-    folder = order.root / "etc/systemd/system" if order.system else order.user_config / "systemd/user"
-    return folder / f"{order.name}.service"
+def unit_file(spec: ServiceSpec) -> Path:
+    """Return ``/etc/systemd/system/NAME.service``, or its counterpart in the user's folder."""
+    folder = spec.root / "etc/systemd/system" if spec.system else spec.user_config / "systemd/user"
+    return folder / f"{spec.name}.service"
 
 
-def render(order: UnitOrder) -> str:
-    """Write the unit: it waits for the drain, starts again after all but a mistake in the settings."""
+def render(spec: ServiceSpec) -> str:
+    """Return the unit. It restarts after every exit but code 2, which means invalid settings."""
     sections = {
         "Unit": [
             "Description=nearfar, an embedding and rerank server",
-            *(["Wants=network-online.target", "After=network-online.target"] if order.system else []),
+            *(["Wants=network-online.target", "After=network-online.target"] if spec.system else []),
             "StartLimitIntervalSec=120",
             "StartLimitBurst=5",
         ],
         "Service": [
-            "Type=exec",
-            f"ExecStart={' '.join(_word(word) for word in order.command)}",
-            f"EnvironmentFile=-{_path(order.environment)}",
-            f"WorkingDirectory={_path(order.config.parent) if order.config else '-%h' if not order.system else '/'}",
+            "Type=notify",  # started once the models are open; see process/notify.py
+            "TimeoutStartSec=infinity",  # a model may be downloaded first
+            f"ExecStart={' '.join(_word(word) for word in spec.command)}",
+            f"EnvironmentFile=-{_path(spec.environment)}",
+            f"WorkingDirectory={_path(spec.config.parent) if spec.config else '-%h' if not spec.system else '/'}",
             "KillSignal=SIGTERM",
             "KillMode=mixed",
-            f"TimeoutStopSec={order.stop_s}",
+            f"TimeoutStopSec={spec.stop_s}",
             "ExecReload=/bin/kill -HUP $MAINPID",
-            "Restart=always",  # systemctl stop is final all the same
+            "Restart=always",  # not after systemctl stop
             "RestartSec=2",
             "RestartPreventExitStatus=2",
             f"LimitNOFILE={OPEN_FILES}",
             "UMask=0077",
             *_HARDENING,
-            *(_of_system(order) if order.system else ["ProtectSystem=full"]),
+            *(_system_lines(spec) if spec.system else ["ProtectSystem=full"]),
         ],
-        "Install": [f"WantedBy={'multi-user' if order.system else 'default'}.target"],
+        "Install": [f"WantedBy={'multi-user' if spec.system else 'default'}.target"],
     }
     body = "\n\n".join("\n".join([f"[{name}]", *lines]) for name, lines in sections.items())
     return f"# {MARK}\n{body}\n"
 
 
-def _of_system(order: UnitOrder) -> list[str]:
-    """Let a whole machine's service write to caches of its own and nowhere else, as a user that owns nothing more."""
-    user = [f"User={order.run_as}"] if order.run_as else ["DynamicUser=yes"]
-    cache = f"/var/cache/{order.name}"
+def _system_lines(spec: ServiceSpec) -> list[str]:
+    """Return the lines of a system service: a user without rights, which can write to one cache folder only."""
+    user = [f"User={spec.run_as}"] if spec.run_as else ["DynamicUser=yes"]
+    cache = f"/var/cache/{spec.name}"
     homes = {"HF_HOME": f"{cache}/huggingface", "NEARFAR_CACHE_DIR": f"{cache}/converted", "HOME": cache}
     environment = [f"Environment={name}={folder}" for name, folder in homes.items()]
-    return [*user, f"CacheDirectory={order.name}", *environment, *_HARDENING_OF_SYSTEM]
+    return [*user, f"CacheDirectory={spec.name}", *environment, *_SYSTEM_HARDENING]
 
 
-def clear(order: UnitOrder) -> list[list[str]]:  # noqa: ARG001 — launchd has something in the way
-    """Give nothing."""
+def before_start(spec: ServiceSpec) -> list[list[str]]:  # noqa: ARG001 — only launchd needs it
+    """Return no command."""
     return []
 
 
-def start(order: UnitOrder) -> list[list[str]]:
-    """Read the unit, let it start at every boot or login, and start it now, again if it runs."""
-    unit = f"{order.name}.service"
-    return [[*_systemctl(order), "daemon-reload"], [*_systemctl(order), "enable", unit], _restart(order)]
+def start(spec: ServiceSpec) -> list[list[str]]:
+    """Return commands that read the unit, enable it, and restart it."""
+    unit = f"{spec.name}.service"
+    return [[*_systemctl(spec), "daemon-reload"], [*_systemctl(spec), "enable", unit], _restart(spec)]
 
 
-def stop(order: UnitOrder) -> list[list[str]]:
-    """Stop it, and let nothing start it."""
-    return [[*_systemctl(order), "disable", "--now", f"{order.name}.service"]]
+def stop(spec: ServiceSpec) -> list[list[str]]:
+    """Return the command that stops and disables it."""
+    return [[*_systemctl(spec), "disable", "--now", f"{spec.name}.service"]]
 
 
-def forget(order: UnitOrder) -> list[list[str]]:
-    """Let systemd see that the file is gone."""
-    return [[*_systemctl(order), "daemon-reload"]]
+def after_removal(spec: ServiceSpec) -> list[list[str]]:
+    """Return the command that makes systemd forget the unit."""
+    return [[*_systemctl(spec), "daemon-reload"]]
 
 
-def status(order: UnitOrder) -> list[str]:
-    """Show its state and its last lines."""
-    return [*_systemctl(order), "--no-pager", "status", f"{order.name}.service"]
+def status(spec: ServiceSpec) -> list[str]:
+    """Return the command that shows its state and its last log lines."""
+    return [*_systemctl(spec), "--no-pager", "status", f"{spec.name}.service"]
 
 
-def logs(order: UnitOrder, lines: int, *, follow: bool) -> list[str]:
-    """Show the journal's last lines, as they were logged."""
-    whose = "--unit" if order.system else "--user-unit"
+def logs(spec: ServiceSpec, lines: int, *, follow: bool) -> list[str]:
+    """Return the command that shows the last lines of the journal."""
+    unit = "--unit" if spec.system else "--user-unit"
     more = ["--follow"] if follow else ["--no-pager"]
-    return ["journalctl", whose, f"{order.name}.service", "--lines", str(lines), "--output", "cat", *more]
+    return ["journalctl", unit, f"{spec.name}.service", "--lines", str(lines), "--output", "cat", *more]
 
 
-def _restart(order: UnitOrder) -> list[str]:
-    return [*_systemctl(order), "restart", f"{order.name}.service"]
+def _restart(spec: ServiceSpec) -> list[str]:
+    return [*_systemctl(spec), "restart", f"{spec.name}.service"]
 
 
-def _systemctl(order: UnitOrder) -> list[str]:
-    return ["systemctl"] if order.system else ["systemctl", "--user"]
+def _systemctl(spec: ServiceSpec) -> list[str]:
+    return ["systemctl"] if spec.system else ["systemctl", "--user"]
 
 
 def _word(word: str) -> str:
-    """Write a word of a command line so that systemd reads it as it is."""
+    """Quote a word of a command line for systemd."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if escaped != word or " " in word or "'" in word or ";" in word else word
 

@@ -1,4 +1,4 @@
-"""Pickled weights written anew: the same numbers, and nothing run."""
+"""``nearfar unpickle`` keeps every number and runs no code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def pickled(folder: Path) -> Path:
-    """Pickle what is in safetensors, as BGE-M3 is published."""
+    """Convert a checkpoint's safetensors to pickles, the format of BGE-M3."""
     for file in folder.glob("*.safetensors"):
         weights = load_file(file)
         file.unlink()
@@ -35,13 +35,13 @@ def unpickle(*argv: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_model_and_its_heads_are_written_anew(tmp_path: Path) -> None:
+def test_a_model_and_its_heads_are_converted(tmp_path: Path) -> None:
     folder = write_m3(tmp_path / "bge-m3")
     expected = {file.name: load_file(file) for file in folder.glob("*.safetensors")}
 
-    code, said = unpickle(pickled(folder), "--out", tmp_path / "new")
+    code, output = unpickle(pickled(folder), "--out", tmp_path / "new")
 
-    assert (0, f"serve  nearfar serve {tmp_path / 'new'}") == (code, said.splitlines()[-1])
+    assert (0, f"serve  nearfar serve {tmp_path / 'new'}") == (code, output.splitlines()[-1])
     assert ("dense", "multi_vector", "sparse") == read_recipe(tmp_path / "new").outputs
     for name, weights in expected.items():
         found = load_file(tmp_path / "new" / name)
@@ -50,7 +50,7 @@ def test_a_model_and_its_heads_are_written_anew(tmp_path: Path) -> None:
             np.testing.assert_array_equal(value, found[key])
 
 
-def test_shards_keep_their_index(tmp_path: Path) -> None:
+def test_shards_get_an_index(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "shards", "bert")
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -68,8 +68,8 @@ def test_shards_keep_their_index(tmp_path: Path) -> None:
         np.testing.assert_array_equal(weights[key], load_file(tmp_path / "new" / name)[key])
 
 
-class Runs:
-    """Would write a file if it were unpickled."""
+class Exploit:
+    """Writes a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -78,25 +78,25 @@ class Runs:
         return (type(self.file).touch, (self.file,))
 
 
-def test_what_would_run_code_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_refused_and_leaves_no_files(tmp_path: Path) -> None:
     folder = pickled(write_transformer(tmp_path / "evil", "bert"))
-    torch.save({"weight": Runs(tmp_path / "was run")}, folder / "pytorch_model.bin")
+    torch.save({"weight": Exploit(tmp_path / "was run")}, folder / "pytorch_model.bin")
 
-    code, said = unpickle(folder, "--out", tmp_path / "new")
+    code, output = unpickle(folder, "--out", tmp_path / "new")
 
     assert 1 == code
-    assert "pytorch_model.bin: holds more than tensors, or is damaged, and isn't read" in said
+    assert "pytorch_model.bin: holds more than tensors, or is damaged, and isn't read" in output
     assert not (tmp_path / "was run").exists()
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("case", ["nothing pickled", "there already"])
-def test_what_can_not_be_done_is_said(case: str, tmp_path: Path) -> None:
+def test_no_pickles_or_an_existing_folder_is_refused(case: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "model", "bert")
     if case == "there already":
         pickled(folder)
 
-    code, said = unpickle(folder, "--out", tmp_path)
+    code, output = unpickle(folder, "--out", tmp_path)
 
     assert 1 == code
-    assert {"nothing pickled": "has nothing pickled", "there already": "is there already"}[case] in said
+    assert {"nothing pickled": "has no pickled weights", "there already": "already exists"}[case] in output

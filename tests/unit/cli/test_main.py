@@ -1,4 +1,4 @@
-"""The command line, called as a user calls it, without a server."""
+"""The command line, without a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from checkpoints import lay, write_transformer
 from click.testing import CliRunner
@@ -14,9 +15,10 @@ from small_models import write_colbert, write_splade
 
 import nearfar
 from nearfar.cli.main import main
+from nearfar.core.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -25,19 +27,57 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_version_is_the_packages() -> None:
+def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command with its path."""
+    for name, command in group.commands.items():
+        yield (*prefix, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+
+
+def test_the_version_is_that_of_the_package() -> None:
     assert (0, f"nearfar, version {nearfar.__version__}\n") == run("--version")
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "convert", "unpickle", "models", "service", "example"])
-def test_every_command_explains_itself(command: str) -> None:
-    code, output = run(command, "--help")
+def test_every_command_and_every_option_is_described() -> None:
+    offenders = [path for path, _ in commands(main) if run(*path, "--help")[0] != 0]
+    offenders += [
+        (*path, option.opts[0])
+        for path, command in [((), main), *commands(main)]
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden and not option.help
+    ]
+    offenders += [path for path, command in commands(main) if command.get_short_help_str(66).endswith("...")]
 
-    assert 0 == code
-    assert "Usage:" in output
+    assert [] == offenders
 
 
-def test_check_prints_what_the_model_is_and_that_it_makes_sense() -> None:
+def test_every_option_of_serve_is_named_after_its_setting() -> None:
+    options = {option.name for option in main.commands["serve"].params if isinstance(option, click.Option)}
+
+    assert {"more", "file", "worker", "workers"} == options - {*Settings.__struct_fields__}
+
+
+def test_an_unknown_command_or_option_is_refused_with_a_hint() -> None:
+    hints = {
+        ("version",): "--version",
+        ("list",): "nearfar models",
+        ("ps",): "nearfar service status",
+        ("run", "model"): "nearfar serve MODEL",
+        ("stop",): "Ctrl-C",
+        ("pull", "model"): "nearfar check MODEL",
+        ("servr",): "'serve'",
+        ("service", "instal"): "'install'",
+        ("serve", "--tls-cert", "x"): "'--tls-cert-file'",
+        ("serve", "--drain"): "No such option",
+    }
+
+    offenders = {path: found for path, hint in hints.items() if (found := run(*path))[0] != 2 or hint not in found[1]}
+
+    assert {} == offenders
+
+
+def test_check_describes_the_model_and_tests_it() -> None:
     code, output = run("check", "--engine", "torch", "--device", "cpu")
 
     assert 0 == code
@@ -52,8 +92,8 @@ def test_check_prints_what_the_model_is_and_that_it_makes_sense() -> None:
     assert re.search(r"speed    [\d,]+ texts/s, [\d,]+ tokens/s", output)
 
 
-def test_check_says_when_a_model_makes_no_sense(tmp_path: Path) -> None:
-    """A reranker of random weights may be wrong or right by chance; the exit code says which."""
+def test_check_ends_with_code_1_if_a_model_ranks_wrong(tmp_path: Path) -> None:
+    """A reranker with random weights ranks right or wrong by chance; the exit code shows which."""
     folder = write_transformer(tmp_path / "random", "bert", labels=1)
 
     code, output = run("check", str(folder), "--engine", "torch", "--device", "cpu")
@@ -68,10 +108,10 @@ def test_check_says_when_a_model_makes_no_sense(tmp_path: Path) -> None:
     [
         ("colbert", ["pooling  none: read from modules.json", "vectors  16 dimensions a token"]),
         ("splade", ["pooling  none: read from modules.json", "words"]),
-        ("classifier", ["pooling  none: a classifier (LABEL_0, LABEL_1, LABEL_2)", "sense    not told"]),
+        ("classifier", ["pooling  none: a classifier (LABEL_0, LABEL_1, LABEL_2)", "sense    unknown"]),
     ],
 )
-def test_check_says_what_other_models_make_of_a_text(kind: str, said: list[str], tmp_path: Path) -> None:
+def test_check_describes_every_kind_of_model(kind: str, said: list[str], tmp_path: Path) -> None:
     folder = tmp_path / kind
     if kind == "colbert":
         write_colbert(folder, "bert")
@@ -85,7 +125,7 @@ def test_check_says_what_other_models_make_of_a_text(kind: str, said: list[str],
     assert all(part in output for part in said), output
 
 
-def test_check_opens_every_model_whatever_the_settings_say_of_when(tmp_path: Path) -> None:
+def test_check_opens_every_model_whatever_the_settings_of_loading(tmp_path: Path) -> None:
     folders = [write_transformer(tmp_path / name, "bert") for name in ("first", "second")]
     config = tmp_path / "nearfar.toml"
     models = "".join(f'[[models]]\nname = "{folder}"\nload = "demand"\n' for folder in folders)
@@ -98,7 +138,7 @@ def test_check_opens_every_model_whatever_the_settings_say_of_when(tmp_path: Pat
     assert 2 == output.count("texts/s")
 
 
-def test_check_ends_with_one_sentence_for_a_model_that_cannot_be_had() -> None:
+def test_check_of_an_unknown_model_is_one_line_and_code_1() -> None:
     code, output = run("check", "no-such-model")
 
     assert 1 == code
@@ -133,7 +173,7 @@ def not_json(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "start", "way_out"),
+    ("damage", "start", "remedy"),
     [
         (cut_short, "/model.safetensors: is truncated or damaged (", "download it again"),
         (a_pointer, "/model.safetensors: is a Git LFS pointer, not the weights", "run git lfs pull"),
@@ -143,21 +183,21 @@ def not_json(folder: Path) -> None:
         (not_json, "/config.json: is damaged or has unexpected content", "fix the file"),
     ],
 )
-def test_check_ends_with_the_file_at_fault_and_the_way_out(
-    spoil: Callable[[Path], None], start: str, way_out: str, tmp_path: Path
+def test_check_names_the_broken_file_and_the_remedy(
+    damage: Callable[[Path], None], start: str, remedy: str, tmp_path: Path
 ) -> None:
     folder = write_transformer(tmp_path / "model", "bert")
-    spoil(folder)
+    damage(folder)
 
     code, output = run("check", str(folder), "--engine", "torch", "--device", "cpu")
 
     assert 1 == code
     assert output.startswith(f"Error: {folder}{start}")
-    assert way_out in output
+    assert remedy in output
     assert "Traceback" not in output
 
 
-def test_models_lists_the_built_in_and_the_engines() -> None:
+def test_models_lists_the_built_in_model_and_the_engines() -> None:
     code, output = run("models")
 
     assert 0 == code
@@ -165,7 +205,7 @@ def test_models_lists_the_built_in_and_the_engines() -> None:
     assert "engine torch: can run here" in output
 
 
-def test_models_describes_the_settings_folders(tmp_path: Path) -> None:
+def test_models_describes_the_folders_of_the_settings(tmp_path: Path) -> None:
     good = write_transformer(tmp_path / "good", "bert")
     (tmp_path / "empty").mkdir()
     config = tmp_path / "nearfar.toml"
@@ -178,7 +218,7 @@ def test_models_describes_the_settings_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("mlx" not in ENGINES, reason="mlx isn't installed")
-def test_convert_makes_a_folder_and_says_what_it_costs(tmp_path: Path) -> None:
+def test_convert_writes_a_folder_and_reports_the_loss(tmp_path: Path) -> None:
     model = write_transformer(tmp_path / "model", "bert")
     options = ("--bits", "8", "--group-size", "32", "--out", str(tmp_path / "q"))
 
