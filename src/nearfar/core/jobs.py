@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from nearfar.core.settings import OnOverflow
-from nearfar.core.types import Keep, Output, Representation, Role, TokenIds
+from nearfar.core.types import KeepSide, Output, Representation, Role, TokenIds
 
 if TYPE_CHECKING:
     from nearfar.core.types import FloatArray  # noqa: TC004 — nothing decodes a result, so type checkers alone need it
 
 
-class Ceiling(Struct, frozen=True, kw_only=True):
+class TokenLimits(Struct, frozen=True, kw_only=True):
     """A protocol's limits on tokens. Exceeding one is always an error, never a truncation."""
 
-    tokens_each: int
-    tokens_together: int
+    per_text: int
+    per_request: int
 
 
 class EmbedJob(Struct, frozen=True, kw_only=True):
@@ -31,9 +31,9 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     vocabulary: str | None = (
         "cl100k_base"  # of the token ids: one of OpenAI's; None: the model's, without special tokens
     )
-    ceiling: Ceiling | None = None
+    token_limits: TokenLimits | None = None
     max_tokens: int | None = None  # the client's limit on each text
-    keep: Keep = "start"  # of a text that exceeds the client's or the model's limit
+    keep: KeepSide = "start"  # of a text that exceeds the client's or the model's limit
     on_overflow: OnOverflow | None = None  # None: the model's setting
     instruction: str | None = None  # prepended to queries, by models that take one
     normalize: bool | None = (
@@ -50,7 +50,7 @@ class RepresentJob(Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()  # outputs that the model must have
     role: Role | None = None
     prompt: str | None = None
-    keep: Keep = "start"
+    keep: KeepSide = "start"
     on_overflow: OnOverflow | None = None
 
 
@@ -60,7 +60,7 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
     model: str | None
     inputs: tuple[str | tuple[str, str], ...]
     raw_scores: bool = False  # logits instead of probabilities
-    keep: Keep = "start"
+    keep: KeepSide = "start"
     on_overflow: OnOverflow | None = None
 
 
@@ -75,7 +75,7 @@ class RankJob(Struct, frozen=True, kw_only=True):
     # Split a document that doesn't fit with the query into up to so many chunks, without overlap. Its score is that of
     # its best chunk. None: truncate it.
     max_chunks_per_document: int | None = None
-    keep: Keep = "start"
+    keep: KeepSide = "start"
     on_overflow: OnOverflow | None = None  # "error" also refuses what max_tokens_per_document would truncate
     raw_scores: bool = False  # logits of a cross-encoder, cosines of an embedding model
     instruction: str | None = None  # what relevance means, for models that take one; None: the model's default
@@ -182,7 +182,7 @@ class Scored(Struct, frozen=True, kw_only=True):
     timings: Timings
 
 
-class Piece(Struct, frozen=True):
+class TokenSpan(Struct, frozen=True):
     """One token of a text, and the characters ``text[start:stop]`` that it covers."""
 
     id: int
@@ -196,7 +196,7 @@ class TokenizedText(Struct, frozen=True):
     """A text, with its prompt before it, and its tokens in order."""
 
     text: str
-    pieces: tuple[Piece, ...]
+    tokens: tuple[TokenSpan, ...]
 
 
 class Tokenized(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ Output = Literal["dense", "multi_vector", "sparse"]  # what a model can make of 
 TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
 TokenIds: TypeAlias = tuple[int, ...]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
-Keep = Literal["start", "end"]  # which part of a text is kept when it is truncated
+KeepSide = Literal["start", "end"]  # which part of a text is kept when it is truncated
 # What a text is for; it chooses the prompt. The last three exist for few models; others use their default prompt.
 Role = Literal["query", "document", "classification", "clustering", "similarity"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 from checkpoints import CORPUS, Words, make_tokenizer
 
-from nearfar.core.types import Keep
+from nearfar.core.types import KeepSide
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.chunking import Chunking, TokenBudget
@@ -16,7 +16,7 @@ from nearfar.models.tokenization.text_encoder import TextEncoder
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEEP = get_args(Keep)
+KEEP = get_args(KeepSide)
 KINDS: tuple[Words, ...] = get_args(Words)
 TEXTS = (
     *CORPUS,
@@ -54,7 +54,7 @@ def room_of(tokens: TextEncoder, size: int) -> TokenBudget:
 
 @pytest.mark.parametrize("keep", KEEP)
 @pytest.mark.parametrize("size", [8, 9, 16])
-def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: Keep, tokens: TextEncoder) -> None:
+def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: KeepSide, tokens: TextEncoder) -> None:
     room = room_of(tokens, size)
 
     for text in TEXTS:
@@ -66,7 +66,9 @@ def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: Keep, tokens:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(keep: Keep, tokens: TextEncoder) -> None:
+def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(
+    keep: KeepSide, tokens: TextEncoder
+) -> None:
     for text in TEXTS:
         found = tokens.chunk(text, room_of(tokens, 1), Chunking(max_chunks=1000, keep=keep))
 
@@ -106,7 +108,7 @@ def test_a_piece_that_has_more_tokens_alone_ends_earlier(words: TextEncoder) -> 
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_of_a_huge_text_no_more_is_read_than_needed(keep: Keep, words: TextEncoder) -> None:
+def test_of_a_huge_text_no_more_is_read_than_needed(keep: KeepSide, words: TextEncoder) -> None:
     text = "quick " * 100_000
 
     some = words.chunk(text, room_of(words, 40), Chunking(max_chunks=10, keep=keep))

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from nearfar import ModelSettings, Settings
 from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EmptyInput, EngineError, InputError, InvalidTokenIds, TextTooLong, TooManyTokens
-from nearfar.core.jobs import Ceiling, EmbedJob
+from nearfar.core.jobs import EmbedJob, TokenLimits
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.engines.transformer.heads import Vectors
 from nearfar.models.recipe.dense import POOLINGS
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 CHUNKS = ("the quick brown fox jumps", "over the lazy dog", "while the slow turtle sleeps", "x")
 PROMPTS = {"prompts": {"query": "a question: ", "document": ""}}
-CEILING = Ceiling(tokens_each=9, tokens_together=5)
+TOKEN_LIMITS = TokenLimits(per_text=9, per_request=5)
 TEXTS = ("the fox", "a query, a document; a question?", "x", "the fox")
 
 
@@ -212,7 +212,9 @@ async def test_chunks_that_are_too_long_together_are_refused_and_never_cut(overf
         with pytest.raises(TextTooLong, match="text 1 has 3 tokens; at most 2"):
             await service.embed(msgspec.structs.replace(job, inputs=("x", "fox"), max_tokens=2), ANONYMOUS)
         with pytest.raises(TooManyTokens, match="6 tokens together; at most 5"):
-            await service.embed(msgspec.structs.replace(job, inputs=("fox", "fox"), ceiling=CEILING), ANONYMOUS)
+            await service.embed(
+                msgspec.structs.replace(job, inputs=("fox", "fox"), token_limits=TOKEN_LIMITS), ANONYMOUS
+            )
         fits = await service.embed(msgspec.structs.replace(job, inputs=("fox",) * 15), ANONYMOUS)
 
     assert (60, 46) == (refused.value.tokens, refused.value.limit)

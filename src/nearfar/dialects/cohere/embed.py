@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from nearfar.core.jobs import Embedded
     from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import Keep, Role
+    from nearfar.core.types import KeepSide, Role
     from nearfar.dialects.cohere.bodies import TextPart
     from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.kit.rendering import EmbeddingType
@@ -50,7 +50,7 @@ _ROLES: dict[str, Role] = {
     "classification": "classification",
     "clustering": "clustering",
 }
-_TRUNCATE: dict[str | None, tuple[OnOverflow | None, Keep]] = {
+_TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
     None: (None, "start"),  # Cohere's default is END, and so is ours, unless the operator has said otherwise
     "NONE": ("error", "start"),
     "START": ("truncate", "end"),

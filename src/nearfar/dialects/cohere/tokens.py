@@ -55,7 +55,7 @@ async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise errors.InputError(f"text must have from 1 to {MAX_SHOWN} characters - received {len(body.text)}")
     job = TokenizeJob(model=model, texts=(body.text,), special=False)
     (shown,) = (await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))).texts
-    reply = TokenizeReply([piece.id for piece in shown.pieces], _strings(shown), Meta(ApiVersion("1")))
+    reply = TokenizeReply([piece.id for piece in shown.tokens], _strings(shown), Meta(ApiVersion("1")))
     return json_response(reply, headers=usual_headers(request))
 
 
@@ -77,7 +77,7 @@ def _strings(shown: TokenizedText) -> list[str]:
     stand for one character, the first has it.
     """
     strings, at = [], 0
-    for piece in shown.pieces:
+    for piece in shown.tokens:
         stop = max(at, piece.stop)
         strings.append(shown.text[at:stop])
         at = stop

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.core.jobs import Ceiling, EmbedJob
+from nearfar.core.jobs import EmbedJob, TokenLimits
 from nearfar.dialects.kit.request import decode_json
 from nearfar.dialects.kit.route_docs import AtLeastOne, json_schema
 from nearfar.models.tokenization.openai_tokens import vocabulary_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nearfar.dialects.kit.rendering import Encoding
 
 _MAX_INPUTS = 2048
-_CEILING = Ceiling(tokens_each=8192, tokens_together=300_000)
+_TOKEN_LIMITS = TokenLimits(per_text=8192, per_request=300_000)
 _REFERENCE = "Please check the API reference: https://platform.openai.com/docs/api-reference."
 
 _MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of a ValidationError
@@ -65,7 +65,7 @@ def to_job(body: EmbeddingsRequest) -> EmbedJob:
         inputs=_inputs(said),
         dimensions=body.dimensions,
         vocabulary=vocabulary_of(body.model),
-        ceiling=_CEILING,
+        token_limits=_TOKEN_LIMITS,
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import Keep, TokenIds
+    from nearfar.core.types import KeepSide, TokenIds
 
 
 _T = TypeVar("_T")
@@ -71,7 +71,7 @@ def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) ->
         raise TooManyItems(field, len(items), limit)
 
 
-def kept_side(truncation_direction: str | None) -> Keep:
+def kept_side(truncation_direction: str | None) -> KeepSide:
     """Return the part of an over-long text to keep: its end if it is truncated on the left."""
     if truncation_direction is None or truncation_direction.lower() == "right":
         return "start"

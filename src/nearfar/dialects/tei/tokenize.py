@@ -18,7 +18,7 @@ from nearfar.dialects.tei.inputs import check_count
 from nearfar.dialects.tei.route_docs import DECODE
 
 if TYPE_CHECKING:
-    from nearfar.core.jobs import Piece, TokenizedText
+    from nearfar.core.jobs import TokenizedText, TokenSpan
     from nearfar.core.types import TokenIds
     from nearfar.dialects.kit.base import AnyRequest
 
@@ -63,10 +63,10 @@ def _parse_ids(ids: list[int | list[int]]) -> list[TokenIds]:
 def _tokens(text: TokenizedText) -> list[Token]:
     """Convert a text's tokens; offsets are in bytes of UTF-8, as in TEI."""
     byte_offsets = [0, *accumulate(len(character.encode()) for character in text.text)]
-    return [_token(piece, text.text, byte_offsets) for piece in text.pieces]
+    return [_token(piece, text.text, byte_offsets) for piece in text.tokens]
 
 
-def _token(piece: Piece, text: str, byte_offsets: list[int]) -> Token:
+def _token(piece: TokenSpan, text: str, byte_offsets: list[int]) -> Token:
     if piece.special:
         return Token(piece.id, piece.token, special=True, start=None, stop=None)
     start, stop = byte_offsets[piece.start], byte_offsets[piece.stop]

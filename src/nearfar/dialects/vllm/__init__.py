@@ -127,7 +127,7 @@ async def tokenize(request: AnyRequest) -> Response[bytes]:
     body = await read_request(request, _tokenize)
     job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
     done = await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))
-    pieces = done.texts[0].pieces
+    pieces = done.texts[0].tokens
     names = [piece.token for piece in pieces] if body.return_token_strs else None
     return json_response(TokenizeReply(len(pieces), done.max_tokens, [piece.id for piece in pieces], names))
 

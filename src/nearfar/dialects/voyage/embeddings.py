@@ -29,14 +29,14 @@ from nearfar.dialects.voyage.arguments import checked, named
 if TYPE_CHECKING:
     from nearfar.core.jobs import Embedded
     from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import Keep, Role
+    from nearfar.core.types import KeepSide, Role
     from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client
 _ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}  # the last is NVIDIA's
 _DTYPES: tuple[Dtype, ...] = ("float", "int8", "uint8", "binary", "ubinary")
 _ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
-_TRUNCATE: dict[str | None, tuple[OnOverflow | None, Keep]] = {
+_TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
     None: (None, "start"),
     "NONE": ("error", "start"),
     "START": ("truncate", "end"),
@@ -146,7 +146,7 @@ def _job(body: VoyageEmbeddingsRequest) -> EmbedJob:
     )
 
 
-def _overflow(body: VoyageEmbeddingsRequest) -> tuple[OnOverflow | None, Keep]:
+def _overflow(body: VoyageEmbeddingsRequest) -> tuple[OnOverflow | None, KeepSide]:
     """Say what becomes of a text that is too long. Where nothing is said it is cut, or the operator has said so."""
     truncation = body.truncate if body.truncation is None and isinstance(body.truncate, bool) else body.truncation
     if truncation is not None:

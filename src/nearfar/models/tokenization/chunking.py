@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from nearfar.core.types import Keep
+from nearfar.core.types import KeepSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Chunking(Struct, frozen=True, kw_only=True):
 
     max_chunks: int = 1
     max_tokens: int | None = None
-    keep: Keep = "start"
+    keep: KeepSide = "start"
 
 
 class Chunks(NamedTuple):

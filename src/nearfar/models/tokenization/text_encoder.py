@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from tokenizers import Encoding
 
-    from nearfar.core.jobs import Piece
-    from nearfar.core.types import Keep, Role
+    from nearfar.core.jobs import TokenSpan
+    from nearfar.core.types import KeepSide, Role
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.models.tokenization.chunking import Chunking, Chunks
 
@@ -76,7 +76,7 @@ class TextEncoder:
         limit: int | None = None,
         *,
         enough: int | None = None,
-        keep: Keep = "start",
+        keep: KeepSide = "start",
         role: Role = "document",
     ) -> list[Row]:
         """Turn each text, with ``prompt`` before it, into ids cut to ``max_tokens``, or to a smaller ``limit``.
@@ -114,7 +114,7 @@ class TextEncoder:
         content = len(ids) - len(self._single.prefix)
         return Row([*ids, *self._single.suffix], None, content, max(content - self._room("document"), 0)), spans
 
-    def tokenize(self, text: str, *, special: bool) -> tuple[Piece, ...]:
+    def tokenize(self, text: str, *, special: bool) -> tuple[TokenSpan, ...]:
         """Give a text's tokens one by one, uncut, and where in the text each lies."""
         return pieces.split(self._tokenizer, text, special=special)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nearfar.core.errors import InvalidTokenIds
-from nearfar.core.jobs import Piece
+from nearfar.core.jobs import TokenSpan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _IDS = range(2**32)  # what tokenizers can be asked about
 
 
-def split(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[Piece, ...]:
+def split(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[TokenSpan, ...]:
     """Give the text's tokens, with the special ones around it or without, and where each lies, in characters."""
     encoded = tokenizer.encode(text, add_special_tokens=special)
     # Their names are asked for by id: some tokenizers' encodings hold the text of what they don't know.
     return tuple(
-        Piece(token, tokenizer.id_to_token(token) or "", bool(added), *((0, 0) if added else span))
+        TokenSpan(token, tokenizer.id_to_token(token) or "", bool(added), *((0, 0) if added else span))
         for token, added, span in zip(encoded.ids, encoded.special_tokens_mask, encoded.offsets, strict=True)
     )
 

@@ -14,9 +14,9 @@ from nearfar.models.tokenization.chunking import Chunking
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.core.jobs import Ceiling, ClassifyJob, EmbedJob, RepresentJob
+    from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob, TokenLimits
     from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import Keep, TokenIds
+    from nearfar.core.types import KeepSide, TokenIds
     from nearfar.models.tokenization.row import Row
     from nearfar.serving.registry.opening import Model
 
@@ -26,7 +26,7 @@ def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     texts = _texts(model, job)
     if job.max_tokens is not None and job.max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
-    enough = job.ceiling.tokens_each if job.ceiling else None
+    enough = job.token_limits.per_text if job.token_limits else None
     rows = model.tokens.encode(texts, prompt, job.max_tokens, enough=enough, keep=job.keep)
     _refuse_many(job, [row.token_count for row in rows])
     return _kept(rows, job.on_overflow or model.on_overflow)
@@ -49,8 +49,8 @@ def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[
 
 def _texts(model: Model, job: EmbedJob) -> list[str]:
     """Turn token ids among the inputs into text."""
-    if job.ceiling:
-        _refuse_many_ids(job.inputs, job.ceiling)
+    if job.token_limits:
+        _refuse_many_ids(job.inputs, job.token_limits)
     if job.vocabulary is None:
         return _own_texts(model, job.inputs)
     vocabulary = job.vocabulary
@@ -63,22 +63,22 @@ def _own_texts(model: Model, inputs: Sequence[str | TokenIds]) -> list[str]:
 
 
 def _refuse_many(job: EmbedJob, counts: Sequence[int]) -> None:
-    """Hold texts against the ceiling, but ids only in their own count, since a client cuts its chunks by it."""
-    if job.ceiling:
+    """Refuse texts over the limits; token ids count as sent, because clients split their input by that count."""
+    if job.token_limits:
         counted = [count if isinstance(text, str) else 0 for text, count in zip(job.inputs, counts, strict=True)]
-        _refuse_over(counted, job.ceiling)
+        _refuse_over(counted, job.token_limits)
 
 
-def _refuse_many_ids(inputs: Sequence[str | TokenIds], ceiling: Ceiling) -> None:
-    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], ceiling)
+def _refuse_many_ids(inputs: Sequence[str | TokenIds], token_limits: TokenLimits) -> None:
+    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], token_limits)
 
 
-def _refuse_over(counts: Sequence[int], ceiling: Ceiling) -> None:
+def _refuse_over(counts: Sequence[int], token_limits: TokenLimits) -> None:
     for index, count in enumerate(counts):
-        if count > ceiling.tokens_each:
-            raise TextTooLong(index, count, ceiling.tokens_each)
-    if sum(counts) > ceiling.tokens_together:
-        raise TooManyTokens(sum(counts), ceiling.tokens_together)
+        if count > token_limits.per_text:
+            raise TextTooLong(index, count, token_limits.per_text)
+    if sum(counts) > token_limits.per_request:
+        raise TooManyTokens(sum(counts), token_limits.per_request)
 
 
 def refuse_empty(rows: Sequence[Row]) -> None:
@@ -120,7 +120,7 @@ def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
     return _kept(rows, job.on_overflow or model.on_overflow)
 
 
-def _pair(model: Model, first: str, second: str, keep: Keep) -> Row:
+def _pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:
     """Put two texts together; of a second one that is too long the end is left where that is to be kept."""
     [row] = model.tokens.encode_pairs(first, [second], None)
     if keep == "start" or not row.truncated_tokens:
