@@ -1,9 +1,9 @@
-"""How do other servers compare? ``python benchmarks/peers.py install``, then ``python benchmarks/peers.py run``.
+"""How fast are other servers? ``python benchmarks/peers.py install``, then ``python benchmarks/peers.py run``.
 
-Opt-in: installing takes some minutes and gigabytes. In every round each server in turn is started, measured on the
-same cells, and ended. They are never up at the same time: an idle peer isn't still (thread pools spin, loops poll), and
-so every round measures a start as well. Ratios are taken within a round and only then summed up. Whoever begins
-changes from round to round. results/peers.json and results/peers.svg hold what the table says.
+Opt-in: installing takes some minutes and gigabytes. In every round each server in turn is started, measured on the same
+scenarios, and stopped. They never run at the same time, because an idle server isn't quiet: thread pools spin, loops
+poll. So every round measures a start as well. Ratios are computed per round, then summarized. The order rotates from
+round to round. Prints two tables and writes results/peers.json and results/peers.svg.
 """
 
 from __future__ import annotations
@@ -11,120 +11,116 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cells import Cell, peer_cells, texts_to_check
-from launch import Memory, Recipe, Server, StartError
-from machine import describe, machine_facts
-from ours import model_folder, nearfar_recipe
-from peer_install import install_all
-from peer_table import ALL, Peer
-from plot import draw_peers
-from reference import reference_vectors
-from rounds import Bench, Pace, exactness_text
-from tables import figure, figure_in_spread, spread, table, write_json
+from harness.launcher import LaunchSpec, Server, StartError, model_folder, nearfar, stop_on_sigterm
+from harness.machine import describe, machine_facts
+from harness.measurement import RoundSpec, ScenarioRunner, accuracy_text
+from harness.peers.install import install_all
+from harness.peers.servers import PEERS, Peer
+from harness.plot import plot_bars
+from harness.reference import reference_vectors
+from harness.report import RESULTS, median_and_range, number, spread, table, write_json
+from harness.scenarios import Scenario, peer_scenarios, texts_to_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RESULTS = Path(__file__).parent / "results"
+    from harness.process_monitor import Memory
+
 TORCH = "torch==2.13.0"
-OURS = "nearfar"
 _PACKAGES = {"torch", "transformers", "sentence-transformers", "onnxruntime", "infinity-emb", "embed-rerank", "fastapi"}
 
 
 class Contender:
-    """One server and what its rounds have given so far."""
+    """One server and the results of its rounds."""
 
-    def __init__(self, name: str, recipe: Recipe, bench: Bench) -> None:
-        self.name, self.recipe, self.bench = name, recipe, bench
+    def __init__(self, name: str, spec: LaunchSpec, runner: ScenarioRunner) -> None:
+        self.name, self.spec, self.runner = name, spec, runner
         self.start_s: list[float] = []
         self.memory: list[Memory] = []
-        self.left_out = ""  # why, once it has failed
+        self.start_error = ""
 
-    def measure(self, cells: Sequence[Cell], place: str) -> None:
-        """Start it, measure the cells that it can answer, end it. If it doesn't start, it is left out from then on."""
+    def measure(self, scenarios: Sequence[Scenario], prefix: str) -> None:
+        """Start the server, run the scenarios that it supports, stop it. A server that doesn't start is excluded."""
         try:
-            with Server(self.recipe, RESULTS / f"{self.name}.log") as server:
+            with Server(self.spec, RESULTS / f"{self.name}.log") as server:
                 self.start_s.append(server.start_s)
-                print(f"{place}  {self.name}: {server.start_s:.1f} s to the first vector", flush=True)
-                for cell in cells:
-                    if cell.load.is_rerank and not self.recipe.rerank_path:
+                print(f"{prefix}  {self.name}: {server.start_s:.1f} s to the first vector", flush=True)
+                for scenario in scenarios:
+                    if scenario.requests.is_rerank and not self.spec.rerank_path:
                         continue
-                    for row in self.bench.measure(cell, server, self.recipe):
-                        print(f"{place}  {self.name:<15}{row.line()}", flush=True)
+                    for measurement in self.runner.run(scenario, server):
+                        print(f"{prefix}  {self.name:<15}{measurement}", flush=True)
                 self.memory.append(server.memory())
         except StartError as error:
-            self.left_out = str(error)
-            print(f"{place}  {self.name} is left out: it {error}", flush=True)
+            self.start_error = str(error)
+            print(f"{prefix}  {self.name} is excluded: it {error}", flush=True)
 
     def result(self) -> dict[str, Any]:
-        """Sum up its rounds."""
+        """Summarize the rounds."""
         peaks = [memory.peak_mib or memory.now_mib for memory in self.memory]
         return {
             "start_s": spread(self.start_s),
             "memory_mib": spread(peaks),
-            "cells": self.bench.summary(),
-            "left_out": self.left_out,
+            "scenarios": self.runner.summary(),
+            "start_error": self.start_error,
         }
 
-    def ratios_of(self, ours: Contender) -> dict[str, dict[str, float]]:
-        """Divide our texts/s by its, round by round."""
+    def ratios(self, ours: Contender) -> dict[str, dict[str, float]]:
+        """Return our texts/s divided by this server's, computed per round, by scenario."""
         found = {}
-        for name in dict.fromkeys(row.name for row in self.bench.rows):
-            pairs = zip(ours.speeds(name), self.speeds(name), strict=False)  # it may have been left out half-way
+        for name in dict.fromkeys(each.name for each in self.runner.measurements):
+            both = (contender.runner.values(name, "texts_per_s") for contender in (ours, self))
+            pairs = zip(*both, strict=False)  # this server may have been excluded after some rounds
             found[name] = spread([our / its for our, its in pairs if its])
         return found
 
-    def speeds(self, cell: str) -> list[float]:
-        """List its texts/s, round by round."""
-        return [row.figure.texts_per_s for row in self.bench.rows if row.name == cell]
 
-
-def run(asked: argparse.Namespace) -> None:
-    """Measure ours and the peers in turn, print the table, and write it down."""
-    peers = [peer for peer in _named(asked.names) if _is_installed(peer)]
-    cells = [cell for cell in peer_cells() if fnmatch.fnmatch(cell.name, asked.only)]
+def run(arguments: argparse.Namespace) -> None:
+    """Measure nearfar and the peers in turn, print the tables, write JSON and plot."""
+    peers = [peer for peer in select_peers(arguments.names) if _is_installed(peer)]
+    scenarios = [scenario for scenario in peer_scenarios() if fnmatch.fnmatch(scenario.name, arguments.only)]
     facts = machine_facts()
     print(describe(facts), flush=True)
     model = model_folder(None)
-    pace = Pace(asked.rounds, asked.seconds)
-    expected = reference_vectors(model, texts_to_check(cells))
-    ours = Contender(OURS, nearfar_recipe(engine=asked.engine, dtype=asked.dtype), Bench(pace, expected))
-    contenders = [ours, *(Contender(peer.name, peer.recipe(model), Bench(pace, expected)) for peer in peers)]
-    for number in range(pace.rounds):
-        first = number % len(contenders)
+    rounds = RoundSpec(arguments.rounds, arguments.seconds)
+    expected = reference_vectors(model, texts_to_check(scenarios))
+    specs = {"nearfar": nearfar(engine=arguments.engine, dtype=arguments.dtype)}
+    specs |= {peer.name: peer.launch_spec(model) for peer in peers}
+    contenders = [Contender(name, spec, ScenarioRunner(rounds, expected)) for name, spec in specs.items()]
+    for index in range(rounds.rounds):
+        first = index % len(contenders)
         for contender in (*contenders[first:], *contenders[:first]):
-            if not contender.left_out:
-                contender.measure(cells, f"round {number + 1}/{pace.rounds}")
+            if not contender.start_error:
+                contender.measure(scenarios, f"round {index + 1}/{rounds.rounds}")
     result = {
         "machine": facts,
-        "asked": {"rounds": asked.rounds, "seconds": asked.seconds, "engine": asked.engine, "dtype": asked.dtype},
+        "arguments": vars(arguments),
         "servers": {contender.name: contender.result() for contender in contenders},
-        "ratios": {peer.name: peer.ratios_of(ours) for peer in contenders[1:]},
+        "ratios": {contender.name: contender.ratios(contenders[0]) for contender in contenders[1:]},
         "peers": {peer.name: {"versions": _versions(peer), "note": peer.note} for peer in peers},
     }
+    print(f"\n{server_table(result)}\n\n{scenario_table(result)}")
     write_json(RESULTS / "peers.json", result)
-    print(f"\n{_servers_table(result)}\n\n{_cells_table(result)}")
-    draw_peers(result, RESULTS / "peers.svg")
+    plot_bars(_panels(result), "texts/s", RESULTS / "peers.svg")
 
 
-def _named(names: list[str]) -> list[Peer]:
-    known = {peer.name for peer in ALL}
+def select_peers(names: Sequence[str]) -> list[Peer]:
+    """Return the peers with these names, or all; exit on an unknown name."""
+    known = {peer.name for peer in PEERS}
     if unknown := set(names) - known:
-        raise SystemExit(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    return [peer for peer in ALL if not names or peer.name in names]
+        raise SystemExit(f"unknown peer {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    return [peer for peer in PEERS if not names or peer.name in names]
 
 
 def _is_installed(peer: Peer) -> bool:
-    if not Path(peer.recipe("").command[0]).exists():
-        print(f"{peer.name} is left out: python benchmarks/peers.py install {peer.name}")
-        return False
-    return True
+    if Path(peer.launch_spec("").command[0]).exists():
+        return True
+    print(f"{peer.name} is excluded: python benchmarks/peers.py install {peer.name}")
+    return False
 
 
 def _versions(peer: Peer) -> dict[str, str]:
@@ -134,54 +130,65 @@ def _versions(peer: Peer) -> dict[str, str]:
     return {name: version for name, version in packages.items() if name in _PACKAGES}
 
 
-def _servers_table(result: dict[str, Any]) -> str:
+def server_table(result: dict[str, Any]) -> str:
+    """Return start times and memory as a table, and each peer's package versions."""
     servers = result["servers"].items()
     rows = [
-        [name, figure_in_spread(found["start_s"]), figure_in_spread(found["memory_mib"])] for name, found in servers
+        [name, median_and_range(found["start_s"]), median_and_range(found["memory_mib"])] for name, found in servers
     ]
     lines = [table(("server", "first vector s", "peak MiB"), rows)]
-    for name, told in result["peers"].items():
-        packages = ", ".join(f"{package} {version}" for package, version in told["versions"].items())
-        lines.append(f"{name}: {packages}" + (f"; {told['note']}" if told["note"] else ""))
-    lines += [f"{name} was left out: it {found['left_out']}" for name, found in servers if found["left_out"]]
+    for name, peer in result["peers"].items():
+        packages = ", ".join(f"{package} {version}" for package, version in peer["versions"].items())
+        lines.append(f"{name}: {packages}" + (f"; {peer['note']}" if peer["note"] else ""))
+    lines += [f"{name} was excluded: it {found['start_error']}" for name, found in servers if found["start_error"]]
     return "\n".join(lines)
 
 
-def _cells_table(result: dict[str, Any]) -> str:
+def scenario_table(result: dict[str, Any]) -> str:
+    """Return every server's speed, latency and accuracy in each scenario as a table."""
     rows = []
-    for cell in peer_cells():
+    for scenario in peer_scenarios():
         for name, found in result["servers"].items():
-            row = next((row for row in found["cells"] if row["name"] == cell.name), None)
+            row = next((row for row in found["scenarios"] if row["name"] == scenario.name), None)
             if row is None:
                 continue
-            ratio = result["ratios"].get(name, {}).get(cell.name)
-            times = [figure(row[time]["median"]) for time in ("p50_ms", "p99_ms")]
+            ratio = result["ratios"].get(name, {}).get(scenario.name)
+            latencies = [number(row[latency]["median"]) for latency in ("p50_ms", "p99_ms")]
             failed = str(sum(row["failures"].values()))
-            speeds = [figure_in_spread(row["texts_per_s"]), figure_in_spread(ratio) if ratio else "–"]
-            rows.append([cell.name, name, *speeds, *times, failed, exactness_text(row)])
-    return table(("cell", "server", "texts/s", "ours ÷ it", "p50 ms", "p99 ms", "failed", "exactness"), rows)
+            speeds = [median_and_range(row["texts_per_s"]), median_and_range(ratio) if ratio else "–"]
+            rows.append([scenario.name, name, *speeds, *latencies, failed, accuracy_text(row)])
+    header = ("scenario", "server", "texts/s", "nearfar ÷ it", "p50 ms", "p99 ms", "failed", "accuracy")
+    return table(header, rows)
+
+
+def _panels(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    panels: dict[str, dict[str, float]] = {}
+    for name, found in result["servers"].items():
+        for row in found["scenarios"]:
+            panels.setdefault(row["name"], {})[name] = row["texts_per_s"]["median"]
+    return panels
 
 
 def main() -> None:
-    """Install or run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that the server is ended as well
+    """Run the subcommand."""
+    stop_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    install = commands.add_parser("install", help="make a virtual environment a peer; again: anew")
-    install.add_argument("--torch", default=TORCH, help=f"what pip installs first; {TORCH} by default")
-    running = commands.add_parser("run", help="compare ours with those that are installed")
+    install = commands.add_parser("install", help="create the peers' virtual environments, replacing older ones")
+    install.add_argument("--torch", default=TORCH, help=f"what pip installs first  [default: {TORCH}]")
+    running = commands.add_parser("run", help="compare nearfar with the installed peers")
     running.add_argument("--rounds", type=int, default=5)
-    running.add_argument("--seconds", type=float, default=4.0, help="of every cell in every round")
-    running.add_argument("--only", metavar="GLOB", default="*", help=", ".join(cell.name for cell in peer_cells()))
-    running.add_argument("--engine", help="of ours")
-    running.add_argument("--dtype", help="of ours")
+    running.add_argument("--seconds", type=float, default=4.0, help="per scenario and round")
+    running.add_argument("--only", metavar="GLOB", default="*", help=", ".join(each.name for each in peer_scenarios()))
+    running.add_argument("--engine", help="of nearfar")
+    running.add_argument("--dtype", help="of nearfar")
     for command in (install, running):
-        command.add_argument("names", nargs="*", metavar="NAME", help=", ".join(peer.name for peer in ALL))
-    asked = parser.parse_args()
-    if asked.command == "install":
-        install_all(_named(asked.names), asked.torch, model_folder(None))
+        command.add_argument("names", nargs="*", metavar="NAME", help=", ".join(peer.name for peer in PEERS))
+    arguments = parser.parse_args()
+    if arguments.command == "install":
+        install_all(select_peers(arguments.names), arguments.torch, model_folder(None))
     else:
-        run(asked)
+        run(arguments)
 
 
 if __name__ == "__main__":

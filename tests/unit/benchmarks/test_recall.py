@@ -1,78 +1,60 @@
-"""What is said of recall is counted as it says, on passages that are the same every time."""
+"""Recall and quantization error are computed correctly, on passages that are the same in every run."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import email
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+import recall
+from harness.workloads import passages
 
 from nearfar.serving.postprocess.quantization import quantize
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+LIBRARY = Path(email.__file__).parent  # a part of the standard library, to be fast
 
 
-@pytest.fixture(scope="module")
-def recall() -> Iterator[Any]:
-    """Give the script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        found = importlib.util.spec_from_file_location("recall", BENCHMARKS / "recall.py")
-        assert found
-        assert found.loader
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        yield module
-        sys.modules.pop("passages", None)
+def test_passages_are_distinct_and_the_same_in_every_run() -> None:
+    texts, queries = passages(1000, 100, library=LIBRARY)
 
-
-def test_passages_are_many_different_and_the_same_every_time(recall: Any) -> None:
-    texts, queries = recall.passages(4000, 100)
-
-    again = recall.passages(4000, 100)
-
-    assert (texts, queries) == again
-    assert 4000 == len(set(texts))
+    assert (texts, queries) == passages(1000, 100, library=LIBRARY)
+    assert 1000 == len(set(texts))
     assert all(15 <= len(text.split()) <= 60 for text in texts)
     assert not {*queries} & {*texts}
 
 
-def test_fewer_passages_than_asked_for_are_an_error(recall: Any) -> None:
+def test_more_passages_than_there_are_raise() -> None:
     with pytest.raises(ValueError, match="passages, not"):
-        recall.passages(10**6, 1)
+        passages(10**6, 1, library=LIBRARY)
 
 
-def test_recall_is_the_share_of_the_right_ones_that_were_found(recall: Any) -> None:
+def test_recall_is_the_ratio_of_the_exact_results_that_were_found() -> None:
     found, exact = np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), np.array([[4, 3, 2, 1], [5, 0, 0, 9]])
 
     assert (1 + 1 / 4) / 2 == recall.recall(found, exact)
 
 
-def test_distances_are_of_bits(recall: Any) -> None:
+def test_hamming_distances_count_bits() -> None:
     one, two = np.array([[0b1111, 0]], dtype=np.uint8), np.array([[0b0101, 0b1], [0b1111, 0]], dtype=np.uint8)
 
-    assert [[3, 0]] == recall.distances(one, two).tolist()
+    assert [[3, 0]] == recall.hamming_distances(one, two).tolist()
 
 
-def test_the_chosen_are_sorted_again_and_no_others(recall: Any) -> None:
-    closeness = np.array([[9.0, 1.0, 5.0, 3.0]])
+def test_reranking_sorts_the_candidates_only() -> None:
+    similarity = np.array([[9.0, 1.0, 5.0, 3.0]])
 
-    assert [[2, 3, 1]] == recall.again(np.array([[1, 2, 3]]), closeness).tolist()
+    assert [[2, 3, 1]] == recall.rerank(np.array([[1, 2, 3]]), similarity).tolist()
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
-def test_bytes_stand_for_the_middle_of_their_step(recall: Any, kind: Any) -> None:
+def test_dequantized_values_are_midpoints_of_quantization_steps(kind: Any) -> None:
     values = np.random.default_rng(3).uniform(-0.2, 0.2, (1, 5000)).astype(np.float32)
 
-    apart = recall.as_floats(quantize(values, kind, 0.2), 0.2) - values
+    error = recall.dequantized(quantize(values, kind, 0.2), 0.2) - values
 
     step = 2 * 0.2 / 255
-    wide = step if kind == "int8" else step / 2  # int8's step 0 is twice as wide
-    assert np.abs(apart).max() <= wide + 1e-7
-    assert abs(apart.mean()) < step / 20
+    max_error = step if kind == "int8" else step / 2  # int8's step 0 is twice as wide
+    assert np.abs(error).max() <= max_error + 1e-7
+    assert abs(error.mean()) < step / 20

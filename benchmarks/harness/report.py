@@ -1,48 +1,50 @@
-"""Figures as text and as JSON."""
+"""Results as tables and as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, figures to the right."""
+    """Return the rows as aligned text: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(pairs))
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     )
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Sum up what the rounds gave: the median, and what it lies between. Rounds without an answer are left out."""
+    """Return median, min and max over the rounds, without NaN (rounds in which no request succeeded)."""
     known = [value for value in values if not math.isnan(value)] or [math.nan]
     return {"median": statistics.median(known), "min": min(known), "max": max(known)}
 
 
-def figure(value: float, digits: int = 3) -> str:
-    """Write a number to so many significant digits, without exponents; a dash where there is none."""
+def number(value: float, digits: int = 3) -> str:
+    """Format a number to that many significant digits, without exponents; NaN as a dash."""
     if math.isnan(value):
         return "–"
-    whole = math.floor(math.log10(abs(value))) + 1 if value else 1
-    return f"{value:,.{max(0, digits - whole)}f}"
+    integer_digits = math.floor(math.log10(abs(value))) + 1 if value else 1
+    return f"{value:,.{max(0, digits - integer_digits)}f}"
 
 
-def figure_in_spread(found: dict[str, float]) -> str:
-    """Write a median and, in brackets, what it lies between."""
-    return f"{figure(found['median'])} ({figure(found['min'])}–{figure(found['max'])})"
+def median_and_range(values: dict[str, float]) -> str:
+    """Format what ``spread`` returned: the median with min and max in parentheses."""
+    return f"{number(values['median'])} ({number(values['min'])}–{number(values['max'])})"
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a result down; what isn't a number becomes null."""
+    """Write a result as JSON, NaN as null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_without_nan(value), indent=1, ensure_ascii=False) + "\n")
 

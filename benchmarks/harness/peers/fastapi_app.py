@@ -1,7 +1,7 @@
-"""The server that most people write first: FastAPI before sentence-transformers. ``python peer_fastapi.py MODEL PORT``.
+"""The server that most people write first: FastAPI and sentence-transformers. ``python fastapi_app.py MODEL PORT``.
 
-Its packages are in a virtual environment of their own (peer_install.py), unknown to the type checker. A plain function
-as the endpoint, so FastAPI runs it in its thread pool, 40 at once. Nothing is tuned, on purpose.
+Its packages are in a separate virtual environment (install.py), so the type checker doesn't know them. The endpoints
+are plain functions, so FastAPI runs up to 40 at once in its thread pool. Nothing is tuned, on purpose.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ app = FastAPI()
 
 @app.post("/v1/embeddings")
 def embed(body: dict[str, Any]) -> dict[str, Any]:
-    """Answer in OpenAI's shape."""
+    """Return vectors in OpenAI's format."""
     texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
     vectors = model.encode(texts).tolist()
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
@@ -28,7 +28,7 @@ def embed(body: dict[str, Any]) -> dict[str, Any]:
 
 @app.post("/v2/rerank")
 def rerank(body: dict[str, Any]) -> dict[str, Any]:
-    """Answer in Cohere's shape, with our scores of an embedding model: (1 + cosine) / 2."""
+    """Return scores in Cohere's format: (1 + cosine) / 2, as nearfar's for an embedding model."""
     cosines = util.cos_sim(model.encode([body["query"]]), model.encode(body["documents"]))[0]
     scores = ((1 + cosines) / 2).tolist()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])

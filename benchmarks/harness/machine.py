@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, memory, versions. Stands above every table and in every JSON file."""
+"""Machine facts: processor, memory, versions. Printed above every table and written to every JSON file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def machine_facts() -> dict[str, Any]:
-    """Gather what is known about this machine and what is installed in this Python."""
+    """Return facts about this machine and the packages installed in this Python."""
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -43,18 +43,18 @@ def machine_facts() -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """Put the facts into three lines."""
+    """Format the facts in three lines."""
     packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, {facts['memory_gib']} GiB; "
-        f"{' '.join(facts['simd']) or 'no SIMD known here'}\n"
+        f"{' '.join(facts['simd']) or 'no known SIMD extension'}\n"
         f"{facts['platform']}, Python {facts['python']}, {facts['date']}, commit {facts['commit']}\n"
         f"{packages}"
     )
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Look up the versions of the packages that are installed."""
+    """Return the versions of those packages that are installed."""
     found = {}
     for package in packages:
         try:
@@ -66,7 +66,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def _cpu_name() -> str:
     if platform.system() == "Darwin":
-        return _said("sysctl", "-n", "machdep.cpu.brand_string")
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
     named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
     family = re.search(r"^cpu family\s*: (\d+)\nmodel\s*: (\d+)", _cpuinfo(), re.MULTILINE)
     numbers = f" (family {family[1]}, model {family[2]})" if family else ""  # virtual machines hide the name
@@ -75,7 +75,7 @@ def _cpu_name() -> str:
 
 def _physical_cores() -> int | None:
     if platform.system() == "Darwin":
-        return int(_said("sysctl", "-n", "hw.physicalcpu"))
+        return int(_output("sysctl", "-n", "hw.physicalcpu"))
     pairs = re.findall(r"^physical id\s*: (\d+)$.*?^core id\s*: (\d+)$", _cpuinfo(), re.MULTILINE | re.DOTALL)
     return len(set(pairs)) or os.cpu_count()
 
@@ -92,15 +92,15 @@ def _cpuinfo() -> str:
 
 
 def _commit() -> str | None:
-    """Name the commit of this checkout, with a + if files have changed since. None outside one."""
+    """Return this checkout's commit, with a + if files have changed since; None outside a checkout."""
     folder = str(Path(__file__).parent)
-    commit = _said("git", "-C", folder, "rev-parse", "--short", "HEAD")
-    changed = _said("git", "-C", folder, "status", "--porcelain", "--untracked-files=no")
+    commit = _output("git", "-C", folder, "rev-parse", "--short", "HEAD")
+    changed = _output("git", "-C", folder, "status", "--porcelain", "--untracked-files=no")
     return f"{commit}{'+' if changed else ''}" if commit else None
 
 
-def _said(program: str, *arguments: str) -> str:
-    """Run a program and give what it printed; nothing where it is missing or fails."""
+def _output(program: str, *arguments: str) -> str:
+    """Run a program and return its output; empty if it is missing or fails."""
     path = shutil.which(program)
     if path is None:
         return ""

@@ -1,7 +1,6 @@
-"""The servers that ours is compared with: what each needs installed, how it is mended, how it is started.
+"""The servers that nearfar is compared with: packages, patches, commands.
 
-All serve the same folder of all-MiniLM-L6-v2 on this machine's processor, ask no hub, send no statistics, and log no
-requests.
+All serve the same all-MiniLM-L6-v2 on the CPU, offline, without telemetry and without request logs.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch import Recipe
+from harness.launcher import BENCHMARKS, LaunchSpec
 
-PEERS = Path(__file__).parent / ".peers"
+HERE = Path(__file__).parent
+PEERS_DIR = BENCHMARKS / ".peers"
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -23,9 +23,9 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Patch:
-    """A text in a file of an installed package, and what stands in its place for the peer to start."""
+    """A replacement in an installed package's file, without which the peer doesn't start."""
 
-    file: str  # below site-packages
+    file: str  # relative to site-packages
     old: str
     new: str
     why: str
@@ -33,52 +33,52 @@ class Patch:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A server to compare with. ``{bin}``, ``{model}``, ``{onnx}`` and ``{port}`` are filled in when it is started."""
+    """A server to compare with. ``{bin}``, ``{model}``, ``{onnx}`` and ``{port}`` are replaced when it starts."""
 
     name: str
     venv: str
     requirements: tuple[str, ...]
     command: tuple[str, ...]
-    without_dependencies: tuple[str, ...] = ()  # and whatever Python they say they need
+    without_dependencies: tuple[str, ...] = ()  # installed even on a Python version that they exclude
     environment: dict[str, str] = field(default_factory=dict)
     patches: tuple[Patch, ...] = ()
-    needs_onnx: bool = False  # an export of the model, made by the peer's own tools
+    needs_onnx: bool = False  # the model exported by the peer's own tools
     has_rerank: bool = True
-    has_plain_cosines: bool = False  # for scores
+    scores_are_cosines: bool = False
     note: str = ""
 
     @property
     def bin(self) -> Path:
-        """Where its programs are."""
-        return PEERS / self.venv / "bin"
+        """Return the folder of its executables."""
+        return PEERS_DIR / self.venv / "bin"
 
     @property
     def onnx(self) -> Path:
-        """Where its export of the model is."""
-        return PEERS / f"{self.venv}-onnx"
+        """Return the folder of its ONNX export."""
+        return PEERS_DIR / f"{self.venv}-onnx"
 
-    def recipe(self, model: str) -> Recipe:
-        """Say how it is started on the model in this folder."""
-        places = {"{bin}": str(self.bin), "{model}": model, "{onnx}": str(self.onnx), "{here}": str(PEERS.parent)}
-        return Recipe(
-            command=tuple(_filled(part, places) for part in self.command),
-            environment=_QUIET | {name: _filled(value, places) for name, value in self.environment.items()},
+    def launch_spec(self, model: str) -> LaunchSpec:
+        """Return how to start it with the model in this folder."""
+        values = {"{bin}": str(self.bin), "{model}": model, "{onnx}": str(self.onnx), "{here}": str(HERE)}
+        return LaunchSpec(
+            command=tuple(_replaced(part, values) for part in self.command),
+            environment=_QUIET | {name: _replaced(value, values) for name, value in self.environment.items()},
             rerank_path="/v2/rerank" if self.has_rerank else "",
             model="all-MiniLM-L6-v2",
-            has_plain_cosines=self.has_plain_cosines,
+            scores_are_cosines=self.scores_are_cosines,
         )
 
 
-def _filled(text: str, places: dict[str, str]) -> str:
-    for place, value in places.items():
-        text = text.replace(place, value)
+def _replaced(text: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
     return text
 
 
 _INFINITY = (
     "infinity-emb[server,torch,optimum]==0.0.78",
     "optimum-onnx==0.1.0",
-    "sentence-transformers<4",  # older is what it pins itself; said so that a newer release changes nothing
+    "sentence-transformers<4",  # its own pin, repeated so that a newer release changes nothing
     "transformers<5",
 )
 _INFINITY_COMMAND = (
@@ -86,14 +86,14 @@ _INFINITY_COMMAND = (
     *("--served-model-name", "all-MiniLM-L6-v2", "--device", "cpu", "--no-bettertransformer"),
     *("--log-level", "warning"),
 )
-_NO_RERANK = "its rerank takes cross-encoders only"
+_NO_RERANK = "its rerank endpoint takes cross-encoders only"
 
-ALL = (
+PEERS = (
     Peer(
         name="fastapi-st",
         venv="fastapi-st",
         requirements=("fastapi", "sentence-transformers>=6,<7", "uvicorn[standard]"),
-        command=("{bin}/python", "{here}/peer_fastapi.py", "{model}", "{port}"),
+        command=("{bin}/python", "{here}/fastapi_app.py", "{model}", "{port}"),
     ),
     Peer(
         name="infinity-torch",
@@ -113,13 +113,13 @@ ALL = (
                 "infinity_emb/transformer/embedder/optimum.py",
                 "file_name=onnx_file.as_posix(),",
                 "file_name=onnx_file.name,",
-                "optimum takes a name within the folder; the whole path isn't found and the server ends",
+                "optimum expects a name relative to the folder; with the whole path the server exits",
             ),
             Patch(
                 "infinity_emb/transformer/utils_optimum.py",
                 "            optimize_with_onnxruntime_only=False,\n",
                 "",
-                "optimum no longer knows the option; the graph would go unoptimised and be slower",
+                "optimum has removed the option; the graph would stay unoptimized and be slower",
             ),
         ),
         needs_onnx=True,
@@ -133,10 +133,10 @@ ALL = (
             *("fastapi", "httpx", "numpy", "prometheus-client", "psutil", "pydantic", "pydantic-settings"),
             *("python-dotenv", "python-multipart", "sentence-transformers>=6,<7", "structlog", "uvicorn[standard]"),
         ),
-        without_dependencies=("embed-rerank==1.5.1",),  # says 3.13, runs on 3.11
+        without_dependencies=("embed-rerank==1.5.1",),  # requires 3.13, runs on 3.11
         command=("{bin}/embed-rerank", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "WARNING"),
         environment={"BACKEND": "torch", "MODEL_NAME": "{model}"},
-        has_plain_cosines=True,
-        note="its scores are plain cosines",
+        scores_are_cosines=True,
+        note="its scores are cosines",
     ),
 )

@@ -1,0 +1,1 @@
+"""An HTTP load generator that runs as a separate process. Standard library only."""

@@ -1,0 +1,1 @@
+"""The servers that nearfar is compared with: their packages, patches and commands."""
