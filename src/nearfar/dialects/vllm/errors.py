@@ -1,4 +1,4 @@
-"""What goes wrong, in vLLM's words, which are OpenAI's shape with kinds of its own."""
+"""Errors as vLLM reports them: OpenAI's shape with types of its own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ERRORS: ErrorTable = {
 }
 
 
-class Fault(Struct):
-    """What went wrong: a sentence, its kind, what is wrong where that has a name, and the status."""
+class ErrorDetail(Struct):
+    """One error; ``param`` is the field at fault, if known, and ``code`` the status."""
 
     message: str
     type: str
@@ -34,9 +34,9 @@ class Fault(Struct):
 
 
 class ErrorReply(Struct):
-    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose paths these are as well."""
+    """The body of every error. Clients of Jina and Voyage, which share some of the paths, read ``detail``."""
 
-    error: Fault
+    error: ErrorDetail
     detail: str
 
 
@@ -44,4 +44,4 @@ def render_error(wire: WireError) -> object:
     """Return the body of an error."""
     param = wire.error.param if isinstance(wire.error, errors.InputError) else None
     kind = wire.kind or _KINDS.get(wire.status, _BAD_REQUEST)
-    return ErrorReply(Fault(wire.message, kind, param, wire.status), wire.message)
+    return ErrorReply(ErrorDetail(wire.message, kind, param, wire.status), wire.message)
