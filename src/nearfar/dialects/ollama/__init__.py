@@ -1,12 +1,11 @@
-"""Ollama's embeddings and models, in its words, and a rerank beside them: https://docs.ollama.com/api."""
+"""Ollama's routes for embeddings and models, and a rerank route in their style: https://docs.ollama.com/api."""
 
 from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.ollama.embed import embed, embeddings, rerank
 from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.ollama.listing import ps, show, tags, version
-from nearfar.dialects.ollama.orders import chat, generate, pull
+from nearfar.dialects.ollama.models import chat, generate, ps, pull, show, tags, version
 
 # Names in Ollama's library, and the last parts of the same models' names on the hub where those differ. A name without
 # a tag means what ``latest`` means there. Source: https://ollama.com/search?c=embedding.
@@ -51,7 +50,7 @@ dialect = Dialect(
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
-    about="Ollama's embeddings and models, and a rerank beside them: https://docs.ollama.com/api",
+    about="Ollama's embeddings and models, and a rerank route in their style: https://docs.ollama.com/api",
     prefixes=("/api",),
     open_models=_OPEN_MODELS,
 )

@@ -1,4 +1,4 @@
-"""The bodies of Ollama's requests and answers. Null means absent; fields not named here are ignored."""
+"""The bodies of Ollama's requests and answers. Null means absent; unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nearfar.core.errors import ModelRequired
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, json_schema
+from nearfar.dialects.kit.route_docs import NotBlank, Numbers, json_schema
 
-_NOTHING = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
+_ZERO_DURATION = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
 
 KeepAlive = float | str
 
 
 class Options(Struct, kw_only=True):
-    """What of Ollama's options has a meaning here: ``num_ctx``, the most tokens of a text beside the special ones."""
+    """The only one of Ollama's options that has an effect: the most tokens of a text, special tokens not counted."""
 
-    num_ctx: float | None = None  # JavaScript's and Lua's clients may say 512.0
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Give the caller's own limit, None where there is none."""
-        return int(self.num_ctx) if self.num_ctx and self.num_ctx >= 1 else None
+    num_ctx: float | None = None  # clients in JavaScript and Lua may send 512.0
 
 
-class EmbedRequest(Struct, kw_only=True):
-    """The body of POST /api/embed.
+class TextRequest(Struct, kw_only=True):
+    """What requests for embeddings have in common.
 
-    ``keep_alive`` of 0 with nothing to embed is an order to close the model. Otherwise it changes nothing: this server
-    is for several programs, so how long a model stays is its operator's to say (``idle_s``, ``pin``).
+    ``keep_alive`` of 0 without input unloads the model. Otherwise it has no effect: several programs share this
+    server, so its settings ``idle_timeout_s`` and ``pin`` decide how long a model stays.
     """
 
     model: str | None = None
-    input: str | list[str] | None = None
-    truncate: bool | None = None
-    dimensions: int | None = None
     options: Options | None = None
     keep_alive: KeepAlive | None = None
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Return the caller's limit of a text's tokens, or None."""
+        num_ctx = self.options and self.options.num_ctx
+        return int(num_ctx) if num_ctx and num_ctx >= 1 else None
+
+
+class EmbedRequest(TextRequest, kw_only=True):
+    """The body of POST /api/embed."""
+
+    input: str | list[str] | None = None
+    truncate: bool | None = None
+    dimensions: int | None = None
+
 
 class EmbedReply(Struct, kw_only=True, omit_defaults=True):
-    """The body of an answer, in the order of the request; durations are nanoseconds."""
+    """The body of an answer to /api/embed. Durations are in nanoseconds."""
 
     model: str
     embeddings: list[Numbers]
@@ -52,23 +58,20 @@ class EmbedReply(Struct, kw_only=True, omit_defaults=True):
     prompt_eval_count: int = 0
 
 
-class EmbeddingsRequest(Struct, kw_only=True):
-    """The body of POST /api/embeddings, which Ollama has left for /api/embed."""
+class EmbeddingsRequest(TextRequest, kw_only=True):
+    """The body of POST /api/embeddings, the older form of /api/embed."""
 
-    model: str | None = None
     prompt: str | None = None
-    options: Options | None = None
-    keep_alive: KeepAlive | None = None
 
 
 class EmbeddingsReply(Struct):
-    """The body of an answer: a unit vector, or an empty list for an empty prompt."""
+    """The body of an answer to /api/embeddings: a unit vector, or an empty list for an empty prompt."""
 
     embedding: Numbers
 
 
 class RerankRequest(Struct, kw_only=True):
-    """The body of POST /api/rerank, which Ollama lacks: as in the changes that were proposed to it."""
+    """The body of POST /api/rerank, as in the changes proposed to Ollama, which has no such route."""
 
     model: str | None = None
     query: NotBlank
@@ -80,13 +83,13 @@ class RerankRequest(Struct, kw_only=True):
 
 
 class Document(Struct):
-    """A document, told back."""
+    """A document of the request."""
 
     text: str
 
 
-class Result(Struct, omit_defaults=True):
-    """One document's place; ``document`` only where it was asked for."""
+class RerankResult(Struct, omit_defaults=True):
+    """A document's index and score; with ``return_documents`` also the document."""
 
     index: int
     relevance_score: float
@@ -94,27 +97,24 @@ class Result(Struct, omit_defaults=True):
 
 
 class RerankReply(Struct, kw_only=True):
-    """The body of an answer, best first; durations are nanoseconds."""
+    """The body of an answer to /api/rerank, best first. Durations are in nanoseconds."""
 
     model: str
-    results: list[Result]
+    results: list[RerankResult]
     total_duration: int
     load_duration: int
     prompt_eval_count: int
 
 
 class ModelRequest(Struct, kw_only=True):
-    """The body of a request about a model, which older clients call ``name``."""
+    """The body of a request about a model; older clients send ``name``."""
 
     model: str | None = None
     name: str | None = None
 
 
-NAMED = ({"model": NOT_EMPTY}, {"name": NOT_EMPTY})
-
-
-class WorkRequest(ModelRequest, kw_only=True):
-    """The body of POST /api/generate and /api/chat, as far as it can be an order to close the model."""
+class GenerateRequest(ModelRequest, kw_only=True):
+    """The body of POST /api/generate and /api/chat, as far as it can unload a model."""
 
     prompt: Annotated[str, json_schema(maxLength=0)] | None = None
     messages: Annotated[list[Any], json_schema(maxItems=0)] | None = None
@@ -122,7 +122,7 @@ class WorkRequest(ModelRequest, kw_only=True):
 
 
 class UnloadReply(Struct, kw_only=True):
-    """What Ollama answers to an order to close a model."""
+    """The body of the answer to a request that unloads a model."""
 
     model: str
     created_at: str
@@ -132,20 +132,87 @@ class UnloadReply(Struct, kw_only=True):
 
 
 class StatusReply(Struct):
-    """The last line of a pull."""
+    """The last line of the answer to a pull."""
 
     status: str
 
 
-def named(model: str | None) -> str:
-    """Give the model's name. Raises ModelRequired."""
+class VersionReply(Struct):
+    """The body of GET /api/version: the release of Ollama that the routes follow, and this server's own version."""
+
+    version: str
+    server: str
+
+
+class Details(Struct, kw_only=True):
+    """A model's format, architecture, size and precision."""
+
+    parent_model: str = ""
+    format: str = "safetensors"
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class ListedModel(Struct, kw_only=True):
+    """A served model. ``digest`` is a hash of its name and revision, ``size`` its bytes on disk."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class TagsReply(Struct):
+    """The body of GET /api/tags."""
+
+    models: list[ListedModel]
+
+
+class LoadedModel(Struct, kw_only=True):
+    """A model in memory. ``size_vram`` is its size if it runs on a GPU, otherwise 0."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class PsReply(Struct):
+    """The body of GET /api/ps."""
+
+    models: list[LoadedModel]
+
+
+class ShowReply(Struct, kw_only=True):
+    """The body of POST /api/show."""
+
+    modelfile: str
+    parameters: str
+    template: str = "{{ .Prompt }}"
+    license: str = ""  # none of the files that are read names it
+    details: Details
+    model_info: dict[str, str | int]
+    capabilities: list[str]
+    modified_at: str
+
+
+def require_model(model: str | None) -> str:
+    """Return the model's name. Raises ModelRequired if there is none."""
     if not model:
         raise ModelRequired("model is required")
     return model
 
 
-def is_nothing(keep_alive: KeepAlive | None) -> bool:
-    """Tell whether the model is to be kept for no time at all."""
+def is_zero(keep_alive: KeepAlive | None) -> bool:
+    """Return whether the model is to be unloaded at once."""
     if isinstance(keep_alive, str):
-        return bool(_NOTHING.fullmatch(keep_alive))
+        return bool(_ZERO_DURATION.fullmatch(keep_alive))
     return keep_alive == 0

@@ -1,4 +1,4 @@
-"""What goes wrong, in Ollama's words: one sentence."""
+"""Errors as Ollama reports them: one message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 
-ONLY = "this server only embeds and reranks"
+SUPPORTED = "this server only embeds and reranks"
 _TASKS = {"embed": "embeddings", "rank": "rerank"}
 ERRORS: ErrorTable = {
     errors.TextTooLong: ErrorRow(message=lambda _: "the input length exceeds the context length"),
@@ -17,7 +17,7 @@ ERRORS: ErrorTable = {
     errors.WrongTask: ErrorRow(
         message=lambda error: f'"{error.model}" does not support {_TASKS.get(error.task, error.task)}'
     ),
-    errors.PathNotFound: ErrorRow(message=lambda error: f"no such path: {error.method} {error.path}; {ONLY}"),
+    errors.PathNotFound: ErrorRow(message=lambda error: f"no such path: {error.method} {error.path}; {SUPPORTED}"),
     errors.ApiKeyMissing: ErrorRow(message=lambda _: "unauthorized"),
     errors.ApiKeyInvalid: ErrorRow(message=lambda _: "unauthorized"),
     errors.ServingError: ErrorRow(message=lambda _: "internal server error; the server's log says why"),
@@ -28,7 +28,7 @@ ERRORS: ErrorTable = {
 
 
 class ErrorReply(Struct):
-    """The body of every error: a string, since clients show it as it is."""
+    """The body of every error. Clients show the message to users as it is."""
 
     error: str
 
