@@ -140,7 +140,7 @@ class TestWhichAreKnown:
         folder = write_judge(tmp_path, judge)
         make_tokenizer("bytes").save_pretrained(folder)
 
-        with pytest.raises(CheckpointError, match=f"the tokenizer has no tokens {words}"):
+        with pytest.raises(CheckpointError, match=f"its tokenizer has no single tokens for {words}"):
             read_recipe(folder)
 
 

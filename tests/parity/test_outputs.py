@@ -290,7 +290,7 @@ class TestRefusals:
         write_colbert(tmp_path / "colbert", "qwen3", query_expansion=expansion)
 
         with pytest.raises(
-            CheckpointError, match=r"tokenizer_config\.json: padding_side = left .*; turn query_expansion"
+            CheckpointError, match=r"tokenizer_config\.json: padding_side = left isn.t supported; turn query_expansion"
         ):
             read_recipe(tmp_path / "colbert")
 
@@ -313,5 +313,5 @@ class TestRefusals:
         folder = write_m3(tmp_path / "bge-m3")
         save_file({"weight": torch.zeros(4, 8)}, folder / "colbert_linear.safetensors")
 
-        with pytest.raises(CheckpointError, match=r"colbert_linear\.safetensors: has no weight that takes 32 values"):
+        with pytest.raises(CheckpointError, match=r"colbert_linear\.safetensors: has no weight for 32 inputs"):
             read_recipe(folder)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiktoken import model as tiktoken_model
 
 from nearfar.core.errors import InvalidTokenIds
-from nearfar.models.tokenization.openai_tokens import _RANKS_SHA256, _SPECIALS, _table, decode, vocabulary_of
+from nearfar.models.tokenization.openai_tokens import _RANKS_SHA256, _SPECIALS, _table, decode, find_vocabulary
 
 VOCABULARIES = ("cl100k_base", "o200k_base")
 TEXTS = (
@@ -44,7 +44,7 @@ class TestNames:
     def test_a_model_has_the_vocabulary_that_tiktoken_gives_it(self, model: str) -> None:
         expected = tiktoken_model.MODEL_TO_ENCODING[model]
 
-        vocabulary = vocabulary_of(model)
+        vocabulary = find_vocabulary(model)
 
         assert expected == vocabulary
 
@@ -53,7 +53,7 @@ class TestNames:
     def test_a_longer_name_has_the_vocabulary_that_tiktoken_gives_its_beginning(self, prefix: str, rest: str) -> None:
         expected = tiktoken_model.encoding_name_for_model(prefix + rest)
 
-        vocabulary = vocabulary_of(prefix + rest)
+        vocabulary = find_vocabulary(prefix + rest)
 
         assert expected == vocabulary
 
@@ -65,7 +65,7 @@ class TestNames:
         except KeyError:
             expected = "cl100k_base"
 
-        vocabulary = vocabulary_of(longer)
+        vocabulary = find_vocabulary(longer)
 
         assert expected == vocabulary
 
@@ -75,7 +75,7 @@ class TestNames:
     )
     def test_an_unknown_name_means_the_embedding_models_own(self, model: str) -> None:
         """LangChain falls back to the same for names that tiktoken doesn't know."""
-        assert vocabulary_of(model) == "cl100k_base"
+        assert find_vocabulary(model) == "cl100k_base"
 
 
 class TestDecoding:
@@ -207,6 +207,6 @@ class TestRefusals:
     def test_no_name_leads_to_a_vocabulary_that_is_neither_decoded_nor_refused_above(self) -> None:
         names = {*tiktoken_model.MODEL_TO_ENCODING, *tiktoken_model.MODEL_PREFIX_TO_ENCODING}
 
-        vocabularies = {vocabulary_of(name) for name in names}
+        vocabularies = {find_vocabulary(name) for name in names}
 
         assert {*VOCABULARIES, "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base", "gpt2"} == vocabularies

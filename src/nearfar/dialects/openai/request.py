@@ -12,7 +12,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob, TokenLimits
 from nearfar.dialects.kit.request import decode_json
 from nearfar.dialects.kit.route_docs import AtLeastOne, json_schema
-from nearfar.models.tokenization.openai_tokens import vocabulary_of
+from nearfar.models.tokenization.openai_tokens import find_vocabulary
 
 if TYPE_CHECKING:
     from nearfar.core.types import TokenIds
@@ -64,7 +64,7 @@ def to_job(body: EmbeddingsRequest) -> EmbedJob:
         model=body.model,
         inputs=_inputs(said),
         dimensions=body.dimensions,
-        vocabulary=vocabulary_of(body.model),
+        vocabulary=find_vocabulary(body.model),
         token_limits=_TOKEN_LIMITS,
     )
 

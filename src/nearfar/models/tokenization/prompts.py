@@ -1,7 +1,4 @@
-"""What a model wants before its texts, where that is said, and which of it a caller means.
-
-By its name, by what the text is for, or by an instruction of the caller's own.
-"""
+"""Chooses the prompt that is put before a text: by its name, by the text's role, or with a request's instruction."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ if TYPE_CHECKING:
 
     from nearfar.models.recipe.recipe import Recipe
 
-# The names under which checkpoints keep the prompt of each role. stella's are s2p_query and s2s_query, E5-Mistral's
-# web_search_query and sts_query, EmbeddingGemma's and Nomic's those of MTEB's kinds of tasks.
+# The names that checkpoints use for each role's prompt. s2p_query and s2s_query are Stella's, web_search_query and
+# sts_query E5-Mistral's; EmbeddingGemma and Nomic use the names of MTEB's task types.
 _ROLES: dict[Role, tuple[str, ...]] = {
     "query": ("query", "s2p_query", "web_search_query", "Retrieval-query", "search_query", "retrieval.query"),
     "document": ("document", "passage", "corpus", "Retrieval-document", "search_document", "retrieval.passage"),
@@ -25,16 +22,36 @@ _ROLES: dict[Role, tuple[str, ...]] = {
     "clustering": ("clustering", "Clustering", "separation"),
     "similarity": ("similarity", "STS", "s2s_query", "sts_query", "text-matching"),
 }
-_SEARCHING: tuple[Role, ...] = ("query", "document")
-# A prompt with a description of the task in it, which may be another one: Qwen3-Embedding, E5, GTE, stella; Gemma.
+_SEARCH_ROLES: tuple[Role, ...] = ("query", "document")
+# Prompts with a replaceable task description: those of Qwen3-Embedding, E5, GTE and Stella, and EmbeddingGemma's.
 _INSTRUCTED = re.compile(r"(Instruct: )(.+)(\nQuery: ?)|(task: )(.+)( \| query: )", re.DOTALL)
 
 
-def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
-    """Give the prompt called ``wanted``, or that of the role of this name; None where it is neither.
+def choose_prompt(recipe: Recipe, name: str | None, role: Role | None, instruction: str | None = None) -> str:
+    """Return the prompt called ``name``, else the role's, else the model's default; "" if it has none.
 
-    Where a model has no prompt for queries or for documents, theirs is the empty one: the default prompt is for texts
-    whose role isn't known. sentence-transformers 6.2 does the same, but knows no other names.
+    ``instruction`` replaces the task description in it. Raises InputError for an unknown name, and for an instruction
+    that the model, or a text of this role, doesn't support.
+    """
+    if instruction is not None:
+        return _with_instruction(recipe, name or role or "query", instruction)
+    if not name and role and find_prompt(recipe.prompts, role) is None:
+        role = None  # the model wasn't trained for this task
+    wanted = name or role or recipe.default_prompt
+    if not wanted:
+        return ""
+    prompt = find_prompt(recipe.prompts, wanted)
+    if prompt is None:
+        names = ", ".join(prompt_names(recipe.prompts))
+        raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {names}")
+    return prompt
+
+
+def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
+    """Return the prompt called ``wanted``, or that of the role of this name; None if there is neither.
+
+    A model without a prompt for queries or documents has an empty one for them: its default prompt is for texts without
+    a role. sentence-transformers 6.2 does the same, but knows no other names for a role.
     """
     if wanted in prompts:
         return prompts[wanted]
@@ -42,36 +59,16 @@ def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
     if role is None:
         return None
     found = next((prompts[name] for name in _ROLES[role] if name in prompts), None)
-    return "" if found is None and role in _SEARCHING else found
+    return "" if found is None and role in _SEARCH_ROLES else found
 
 
 def prompt_names(prompts: Mapping[str, str]) -> list[str]:
-    """List what may be wanted of a model."""
-    return list(dict.fromkeys([*_SEARCHING, *prompts]))
+    """Return the names that ``find_prompt`` knows for these prompts."""
+    return list(dict.fromkeys([*_SEARCH_ROLES, *prompts]))
 
 
-def choose_prompt(recipe: Recipe, named: str | None, role: Role | None, instruction: str | None = None) -> str:
-    """Give what is put before a text: the prompt called ``named``, else that of the role, else the model's default.
-
-    With an ``instruction``, that in the place of the model's own. Raises InputError for a name that is none of the
-    model's, and for an instruction to a model, or for a kind of text, that takes none.
-    """
-    if instruction is not None:
-        return _instruct(recipe, named or role or "query", instruction)
-    if not named and role and find_prompt(recipe.prompts, role) is None:
-        role = None  # a task that the model wasn't trained to be told
-    wanted = named or role or recipe.default_prompt
-    if not wanted:
-        return ""
-    prompt = find_prompt(recipe.prompts, wanted)
-    if prompt is None:
-        there = ", ".join(prompt_names(recipe.prompts))
-        raise InputError(f"the model has no prompt {wanted[:50]!r}; there are: {there}")
-    return prompt
-
-
-def _instruct(recipe: Recipe, wanted: str, instruction: str) -> str:
-    """Put the instruction where the prompt for queries has its own, as every such model's page does for all tasks."""
+def _with_instruction(recipe: Recipe, wanted: str, instruction: str) -> str:
+    """Put the instruction into the query prompt, which the models' pages use for all tasks."""
     template = _INSTRUCTED.fullmatch(find_prompt(recipe.prompts, "query") or "")
     if template is None:
         raise InputError("this model takes no instruction; leave it out", "instruction")

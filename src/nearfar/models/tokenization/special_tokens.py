@@ -1,32 +1,40 @@
-"""The special tokens around a text, and around the two of a pair: learned from what the tokenizer puts there."""
+"""Special tokens: around a text, around a pair, and those that ColBERT adds."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+from tokenizers import AddedToken
+
 from nearfar.core.errors import CheckpointError
+from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
+
+    from nearfar.core.types import Role
+    from nearfar.models.recipe.multi_vector import MultiVector
 
 
 class TextTemplate:
     """The special tokens around a text, learned from one that was encoded with and without them."""
 
-    def __init__(self, wrapped: Encoding, bare: Encoding) -> None:
-        start = next((i for i in range(len(wrapped.ids)) if wrapped.ids[i : i + len(bare.ids)] == bare.ids), None)
-        if start is None or not bare.ids:
-            raise CheckpointError("tokenizer.json: its special tokens are not simply put around the text")
-        self.prefix = wrapped.ids[:start]
-        self.suffix = wrapped.ids[start + len(bare.ids) :]
+    def __init__(self, with_special: Encoding, without: Encoding) -> None:
+        ids, bare = with_special.ids, without.ids
+        start = next((at for at in range(len(ids)) if ids[at : at + len(bare)] == bare), None)
+        if start is None or not bare:
+            raise CheckpointError("tokenizer.json: special tokens that change the text's own tokens aren't supported")
+        self.prefix = ids[:start]
+        self.suffix = ids[start + len(bare) :]
         self.size = len(self.prefix) + len(self.suffix)
 
 
 class PairTemplate:
-    """The special tokens around and between the two texts of a pair, and the types of all of them."""
+    """The special tokens around and between the two texts of a pair, and the type ids of all tokens."""
 
     def __init__(self, pair: Encoding, *, with_types: bool) -> None:
-        sides = pair.sequence_ids  # None for special tokens
+        sides = pair.sequence_ids  # 0 and 1 for the two texts, None for special tokens
         first, second = sides.index(0), sides.index(1)
         spans = ((0, first), (first + sides.count(0), second), (second + sides.count(1), len(sides)))
         self._ids = [pair.ids[start:end] for start, end in spans]
@@ -35,8 +43,20 @@ class PairTemplate:
         self._with_types = with_types
         self.size = sum(len(ids) for ids in self._ids)
 
-    def join(self, first: list[int], second: list[int]) -> tuple[list[int], list[int] | None]:
-        """Put the two texts' ids in; give the whole, and its types where any is not 0."""
+    def build(self, query: list[int], document: list[int], max_tokens: int, max_document_tokens: int | None) -> Row:
+        """Build the row of a pair, truncated as transformers' ``longest_first`` does.
+
+        The document loses its end first, the query only what it has beyond half of the space.
+        """
+        space = max_tokens - self.size
+        kept = document[:max_document_tokens]
+        half = space // 2 + (space % 2 if len(query) > len(kept) else 0)  # an odd token goes to the longer side
+        first = query[: max(half, space - len(kept))]
+        second = kept[: space - len(first)]
+        token_count = len(query) + len(document)
+        return Row(*self._join(first, second), token_count, token_count - len(first) - len(second))
+
+    def _join(self, first: list[int], second: list[int]) -> tuple[list[int], list[int] | None]:
         before, between, after = self._ids
         ids = [*before, *first, *between, *second, *after]
         if not self._with_types:
@@ -45,3 +65,28 @@ class PairTemplate:
         left, right = self._sides
         types = [*before, *([left] * len(first)), *between, *([right] * len(second)), *after]
         return ids, types if any(types) else None
+
+
+def prepare_token_vectors(row: Row, multi_vector: MultiVector, role: Role) -> Row:
+    """Return the row with a short query expanded, and with the positions of the tokens that have a vector."""
+    ids, unattended = row.ids, 0
+    expansion = multi_vector.expansion if role == "query" else None
+    if expansion and len(ids) < expansion.length:
+        added = expansion.length - len(ids)
+        ids = [*ids, *([expansion.token_id] * added)]
+        unattended = 0 if expansion.attended else added
+    skipped = multi_vector.skip_ids if role in multi_vector.skip_roles else frozenset[int]()
+    positions = None
+    if multi_vector.skip_first or not skipped.isdisjoint(ids):
+        first = multi_vector.skip_first
+        positions = [at for at, token in enumerate(ids) if at >= first and token not in skipped]
+    return msgspec.structs.replace(row, ids=ids, unattended=unattended, vector_positions=positions)
+
+
+def register_markers(tokenizer: Tokenizer, multi_vector: MultiVector) -> None:
+    """Make each marker a single token if the vocabulary has it, with or without its trailing space."""
+    for marker in multi_vector.markers:
+        words = (marker, *marker.split(maxsplit=1)[:1])
+        known = next((word for word in words if tokenizer.token_to_id(word) is not None), None)
+        if known and tokenizer.encode(known, add_special_tokens=False).tokens != [known]:
+            tokenizer.add_special_tokens([AddedToken(known, normalized=False, special=True)])

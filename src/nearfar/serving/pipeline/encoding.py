@@ -27,7 +27,7 @@ def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     if job.max_tokens is not None and job.max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
     enough = job.token_limits.per_text if job.token_limits else None
-    rows = model.tokens.encode(texts, prompt, job.max_tokens, enough=enough, keep=job.keep)
+    rows = model.tokens.encode(texts, prompt, job.max_tokens, count_up_to=enough, keep=job.keep)
     _refuse_many(job, [row.token_count for row in rows])
     return _kept(rows, job.on_overflow or model.on_overflow)
 

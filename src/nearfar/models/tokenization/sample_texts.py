@@ -1,4 +1,4 @@
-"""A few real sentences, short to long and in several scripts, to try a model on before it serves."""
+"""A few real sentences, short to long and in several scripts, that a model is tried on before it serves."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TEXTS = (
         "When the lake froze, the children of the village were given a day without school. They carried benches "
         "onto the ice, lit a fire in an iron basket, and skated in wide circles until it was dark. Older people "
         "stood on the shore with their hands in their sleeves and spoke of the winter in which a cart and two "
-        "horses had crossed to the other side. Nobody measured the ice; it was enough that the smith had walked "
+        "horses had crossed to the other side. No one measured the ice; it was enough that the smith had walked "
         "out on it with his hammer, struck it three times, and come back nodding. By March it groaned at night, "
         "by April it was gone, and the boats lay upside down on the grass, their seams black with fresh tar, "
-        "waiting for somebody to turn them over."
+        "waiting to be turned over."
     ),
 )
