@@ -1,4 +1,4 @@
-# Two commands: `make serve` and `make test`. Each first sets up .venv, and again only when the project's needs change.
+# `make serve`, `make quick`, `make test`. Each sets up .venv first, and again when the project's dependencies change.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,15 +15,23 @@ ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
 EXTRAS := $(EXTRAS),openvino,mlx
 endif
 
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve test test-clients fuzz check compat bench bench-engines bench-peers clean
+.PHONY: serve quick test test-clients fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
 
+# Unit tests and the protocol fixtures: under a minute on two cores.
+quick: $(VENV)/ready
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+
+# Every test. Those that start servers of their own run one at a time, since some of them measure how long things take.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/parity tests/property tests/clients
+	$(BIN)/python -m pytest tests/process
 
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready
@@ -33,11 +41,12 @@ test-clients: $(VENV)/ready
 fuzz: $(VENV)/ready
 	$(BIN)/python -m pytest tests/property --fuzz 100
 
+# The one gate, here and in CI: format, lint, types and every test.
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(MAKE) test
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/server.py
