@@ -80,8 +80,7 @@ def test_truncated_weights_of_a_running_model_cost_one_worker(tmp_path: Path, to
     assert any(f"was killed by {signal.SIGBUS.name}" in entry["message"] for entry in server.log)
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["the default", "another"])
-@pytest.mark.parametrize("broken", ["folder", "weights"])
+@pytest.mark.parametrize(("first", "broken"), [(True, "folder"), (False, "weights")], ids=["default", "not default"])
 def test_a_model_that_is_gone_at_a_restart_does_not_affect_the_others(
     bert: Path, tmp_path: Path, first: bool, broken: str
 ) -> None:

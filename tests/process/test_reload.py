@@ -71,7 +71,6 @@ def test_a_reload_with_broken_settings_changes_nothing_and_a_later_one_works(
     before = server.workers()
     for mistake, code in (
         ("models = [", 2),
-        (FAKE % "second" + 'models_ = ""\n', 2),
         ('models = [{ name = "/nowhere/model" }]\n', 1),
         (FAKE % "second" + 'api_keys_file = "/nowhere/keys.toml"\n', 1),
         (FAKE % "second" + 'tls_cert_file = "/nowhere"\ntls_key_file = "/nowhere"\n', 1),

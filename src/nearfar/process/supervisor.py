@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from nearfar.core.settings import Settings
 
 # Why a worker starts. A ``restart`` follows a crash, and serves whichever models can be opened. A ``reload`` starts
-# beside a worker that serves, and takes over once all its models are open.
+# while another worker serves, and takes over once all its models are open.
 Start = Literal["initial", "restart", "reload"]
 
 _FINAL_CODES = (0, 1, 2)  # a worker that drained, can't open a model, or can't read the settings isn't restarted
 # A worker that dies within _EARLY_S of its start may do so every time: each restart then waits twice as long as the one
-# before, and after _MAX_EARLY_DEATHS the supervisor gives up. Guesses.
+# before, and after _MAX_EARLY_DEATHS there is no restart. Guesses.
 _EARLY_S = 60.0
 _MAX_EARLY_DEATHS = 6
 _FIRST_DELAY_S = 1.0
@@ -74,7 +74,7 @@ class _Worker:
             files = (listener.fileno(), theirs.fileno())
             line = [*command, *map(str, files), start, *arguments]
             try:
-                # In a process group of its own, so that Ctrl-C reaches it once, through the supervisor.
+                # In a separate process group, so that Ctrl-C reaches it once, through the supervisor.
                 self._process = subprocess.Popen(line, pass_fds=files, process_group=0)  # noqa: S603 — this very program
             except OSError as error:
                 self.socket.close()

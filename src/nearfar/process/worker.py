@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
-    """Granian on a socket that is open already. By itself it opens one with SO_REUSEPORT, which others could share."""
+    """Granian on our listening socket; it would open one with SO_REUSEPORT, which other processes can share."""
 
     def __init__(
         self, app: Litestar, listener: SocketHolder, settings: Settings, certificate: tuple[Path, Path] | None
@@ -133,7 +133,7 @@ async def _close(serving: asyncio.Task[None] | None, lifespan: _Lifespan) -> Non
 
 
 class _Lifespan:
-    """The application's lifespan in a task of its own, because it must end in the task that it began in."""
+    """The application's lifespan, in a separate task because it must end in the task that it began in."""
 
     def __init__(self, app: Litestar) -> None:
         self._app = app
