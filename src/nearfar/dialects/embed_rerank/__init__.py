@@ -1,22 +1,22 @@
-"""embed-rerank's own routes, in its words: https://github.com/joonsoome/embed-rerank.
+"""embed-rerank's routes: https://github.com/joonsoome/embed-rerank.
 
-The limits that it had (100 texts, 1,000 passages of 4,096 characters, 100 results, batches of 10) are gone.
+Its limits (100 texts, 1,000 passages of 4,096 characters, 100 results, batches of 10) don't apply.
 """
 
 from __future__ import annotations
 
-from nearfar.dialects.embed_rerank.embedding import embed
+from nearfar.dialects.embed_rerank.embed import embed
 from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
-from nearfar.dialects.embed_rerank.reranking import batch, openai, rerank
+from nearfar.dialects.embed_rerank.rerank import rerank, rerank_batch, rerank_openai
 from nearfar.dialects.kit.base import Dialect
 
 dialect = Dialect(
     name="embed_rerank",
-    handlers=[embed, embed_info, rerank, batch, rerank_info, openai, health],
+    handlers=[embed, embed_info, rerank, rerank_batch, rerank_info, rerank_openai, health],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     prefixes=("/api/v1", "/v1/openai", "/v1/rerank_openai", "/v1/health"),
-    about="embed-rerank's own: https://github.com/joonsoome/embed-rerank",
+    about="embed-rerank: https://github.com/joonsoome/embed-rerank",
 )

@@ -1,4 +1,7 @@
-"""The bodies of embed-rerank's requests and answers. Null means absent; fields not named here are ignored."""
+"""The bodies of embed-rerank's requests and answers. Null means absent; unknown fields are ignored.
+
+``model`` and ``instruction`` are additions. Without ``model`` the task's default model answers.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, Num
 class EmbedRequest(Struct, kw_only=True):
     """The body of POST /api/v1/embed.
 
-    Every ``truncation_strategy`` but ``error`` cuts the end of a text: which sentences of it matter, nobody can tell
-    without a model. ``batch_size`` changes nothing, since batches are made of all callers' texts. ``normalize`` absent
-    leaves it to the model. ``model`` is ours: absent, it is the default one.
+    Every ``truncation_strategy`` but ``error`` truncates the end of a text; finding its most important sentences would
+    take a model. ``batch_size`` has no effect, since batches combine the texts of all callers. Without ``normalize``
+    the model decides.
     """
 
     texts: Annotated[list[NotBlank], json_schema(minItems=1)]
@@ -28,7 +31,7 @@ class EmbedRequest(Struct, kw_only=True):
 
 
 class ProcessingInfo(Struct, kw_only=True):
-    """What was cut off a text, in tokens of the model, its special ones among them."""
+    """A text's tokens before and after truncation, special tokens included."""
 
     original_tokens: int
     processed_tokens: int
@@ -40,7 +43,7 @@ class ProcessingInfo(Struct, kw_only=True):
 
 
 class EmbeddedText(Struct, kw_only=True):
-    """One text's vector, and the beginning of the text."""
+    """A text's vector, and the beginning of the text."""
 
     embedding: Numbers
     index: int
@@ -49,7 +52,7 @@ class EmbeddedText(Struct, kw_only=True):
 
 
 class EmbedUsage(Struct, kw_only=True):
-    """What an answer took. ``batch_size`` is how many texts were given to the model's queue at once: all."""
+    """The texts, tokens and time of an answer. ``batch_size`` is the number of texts queued at once, which is all."""
 
     total_texts: int
     total_tokens: int
@@ -60,7 +63,7 @@ class EmbedUsage(Struct, kw_only=True):
 
 
 class EmbedReply(Struct, kw_only=True):
-    """The body of an answer, in the order of the request; ``vectors`` are those of ``embeddings`` once more."""
+    """The body of an answer, in the request's order. ``vectors`` repeats the vectors of ``embeddings``."""
 
     embeddings: list[EmbeddedText]
     vectors: list[Numbers]
@@ -75,7 +78,7 @@ class EmbedReply(Struct, kw_only=True):
 
 
 class DocumentObject(Struct, kw_only=True):
-    """A document as an object: its text is the first of these that has any."""
+    """A document as an object. Its text is the first of these fields that isn't empty."""
 
     text: str | None = None
     content: str | None = None
@@ -84,20 +87,20 @@ class DocumentObject(Struct, kw_only=True):
 
 
 _NAMES = ("text", "content", "body", "value")
-_TEXT_OR_NOTHING: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "null"}, {"const": ""}]}
+_TEXT_OR_EMPTY: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "null"}, {"const": ""}]}
 _WITH_TEXT: dict[str, Any] = {
     "type": "object",
-    "properties": dict.fromkeys(_NAMES, _TEXT_OR_NOTHING),
+    "properties": dict.fromkeys(_NAMES, _TEXT_OR_EMPTY),
     "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in _NAMES],
 }
 Passages = Annotated[list[str | DocumentObject], json_schema(minItems=1, **each_item(NOT_BLANK, _WITH_TEXT))]
-SOME: dict[str, Any] = {"type": "array", "minItems": 1}
+NOT_EMPTY_LIST: dict[str, Any] = {"type": "array", "minItems": 1}
 
 
 class RerankRequest(Struct, kw_only=True):
     """The body of POST /api/v1/rerank. ``documents`` and ``top_n`` are other names for ``passages`` and ``top_k``.
 
-    ``top_k`` absent is 10, as ever; null means all. ``model`` and ``instruction`` are ours.
+    Without ``top_k`` the best 10 are returned, as in embed-rerank; null means all.
     """
 
     query: NotBlank
@@ -111,7 +114,7 @@ class RerankRequest(Struct, kw_only=True):
 
 
 class RankedPassage(Struct, kw_only=True, omit_defaults=True):
-    """One passage's place; ``text`` unless it was not wanted."""
+    """A passage's index and score; without ``return_documents`` false also its text."""
 
     text: str | UnsetType = UNSET
     score: float
@@ -119,7 +122,7 @@ class RankedPassage(Struct, kw_only=True, omit_defaults=True):
 
 
 class RerankUsage(Struct, kw_only=True):
-    """What an answer took. ``query_length`` counts characters."""
+    """The passages, tokens and time of an answer. ``query_length`` is in characters."""
 
     total_passages: int
     returned_passages: int
@@ -131,7 +134,7 @@ class RerankUsage(Struct, kw_only=True):
 
 
 class RerankReply(Struct, kw_only=True):
-    """The body of an answer, best first; ``num_passages`` counts those that came back."""
+    """The body of an answer, best first. ``num_passages`` is the number of results."""
 
     results: list[RankedPassage]
     query: str
@@ -146,7 +149,7 @@ class RerankReply(Struct, kw_only=True):
 
 
 class OpenAIRerankRequest(Struct, kw_only=True):
-    """The body of POST /v1/openai/rerank; ``top_n`` absent, null or 0 means all."""
+    """The body of POST /v1/openai/rerank. Without ``top_n``, or with 0, all documents are returned."""
 
     query: NotBlank
     documents: Passages
@@ -157,7 +160,7 @@ class OpenAIRerankRequest(Struct, kw_only=True):
 
 
 class OpenAIRanked(Struct, kw_only=True, omit_defaults=True):
-    """One document's place; ``document`` only where it was asked for."""
+    """A document's index and score; with ``return_documents`` also the document."""
 
     index: int
     score: float
@@ -165,7 +168,7 @@ class OpenAIRanked(Struct, kw_only=True, omit_defaults=True):
 
 
 class OpenAIUsage(Struct, kw_only=True):
-    """What an answer took, in documents and tokens."""
+    """The documents and tokens of an answer."""
 
     total_passages: int
     returned_passages: int
@@ -183,7 +186,7 @@ class OpenAIRerankReply(Struct, kw_only=True):
 
 
 class Backend(Struct, kw_only=True):
-    """Who does the work."""
+    """A model and its engine."""
 
     name: str
     device: str
@@ -195,7 +198,7 @@ class Backend(Struct, kw_only=True):
 
 
 class ServiceInfo(Struct, kw_only=True):
-    """The body of GET /api/v1/embed/info and /api/v1/rerank/info; ``available`` says whether it is in memory now."""
+    """The body of GET /api/v1/embed/info and /api/v1/rerank/info. ``available``: loaded in memory."""
 
     service: str
     version: str
@@ -205,7 +208,7 @@ class ServiceInfo(Struct, kw_only=True):
 
 
 class HealthBackend(Struct, kw_only=True):
-    """The model that embeds."""
+    """The embedding model and its engine."""
 
     name: str
     device: str
@@ -214,7 +217,7 @@ class HealthBackend(Struct, kw_only=True):
 
 
 class HealthReply(Struct, kw_only=True):
-    """The body of GET /v1/health where all is well."""
+    """The body of GET /v1/health on a healthy server."""
 
     status: str
     openai_compatible: bool

@@ -1,4 +1,4 @@
-"""What goes wrong, in embed-rerank's words: a kind, a sentence and the status."""
+"""Errors as embed-rerank reports them: a type, a message and the status."""
 
 from __future__ import annotations
 

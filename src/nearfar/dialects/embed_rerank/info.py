@@ -1,4 +1,4 @@
-"""What embed-rerank tells of its models and its health; nothing runs for it."""
+"""embed-rerank's descriptions of the default models, and its health route. No model runs for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from nearfar.core.errors import WrongTask
 from nearfar.dialects.embed_rerank.bodies import Backend, HealthBackend, HealthReply, ServiceInfo
-from nearfar.dialects.embed_rerank.described import EMBED_INFO, HEALTH, RERANK_INFO
+from nearfar.dialects.embed_rerank.route_docs import EMBED_INFO, HEALTH, RERANK_INFO
 from nearfar.dialects.kit.base import fleet_of, json_response
 
 if TYPE_CHECKING:
@@ -21,30 +21,16 @@ if TYPE_CHECKING:
 
 @get("/api/v1/embed/info", opt=EMBED_INFO)
 async def embed_info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    info = _default(request, "embed")
-    about = ServiceInfo(
-        service="EmbeddingService",
-        version=version("nearfar"),
-        backend=_backend(info),
-        available=_is_there(request, info),
-        supported_operations=["embed_texts"],
-    )
-    about.backend.embedding_dimension = info.dim
-    return json_response(about, headers=_process_time(request))
+    reply, info = _service_info(request, "embed", "EmbeddingService", "embed_texts")
+    reply.backend.embedding_dimension = info.dim
+    return json_response(reply, headers=process_time(request))
 
 
 @get("/api/v1/rerank/info", opt=RERANK_INFO)
 async def rerank_info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    info = _default(request, "rank")
-    about = ServiceInfo(
-        service="RerankingService",
-        version=version("nearfar"),
-        backend=_backend(info),
-        available=_is_there(request, info),
-        supported_operations=["rerank_passages"],
-    )
-    about.backend.method = method_of(info)
-    return json_response(about, headers=_process_time(request))
+    reply, info = _service_info(request, "rank", "RerankingService", "rerank_passages")
+    reply.backend.method = ranking_method(info)
+    return json_response(reply, headers=process_time(request))
 
 
 @route("/v1/health", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
@@ -58,36 +44,46 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
         openai_compatible=True,
         backend=UNSET
         if info is None
-        else HealthBackend(name=info.engine, device=info.device, model=info.name, ready=_is_there(request, info)),
+        else HealthBackend(name=info.engine, device=info.device, model=info.name, ready=_is_loaded(request, info)),
         timestamp=time.time(),
     )
-    return json_response(reply, headers=_process_time(request))
+    return json_response(reply, headers=process_time(request))
 
 
-def method_of(info: ModelInfo) -> str:
-    """Say in embed-rerank's words how a model ranks."""
+def ranking_method(info: ModelInfo) -> str:
+    """Return embed-rerank's name of how the model ranks."""
     return "cross-encoder" if info.score_is_probability else "embedding_similarity"
 
 
-def _default(request: AnyRequest, task: Task) -> ModelInfo:
-    """Give the model that does the task for requests that name none: one that was made for it, before one that can."""
-    fleet = fleet_of(request)
-    fleet.refuse_unready()
-    able = [info for info in fleet.infos() if task in info.tasks]
-    if not able:
-        raise WrongTask("the served model", task)
-    return next((info for info in able if info.score_is_probability == (task == "rank")), able[0])
+def process_time(request: AnyRequest) -> dict[str, str]:
+    """Return the header with the seconds since the request began."""
+    return {"x-process-time": f"{time.perf_counter() - request.scope['state']['began']:.6f}"}
 
 
-def _is_there(request: AnyRequest, info: ModelInfo) -> bool:
-    return any(state.name == info.name and state.state == "loaded" for state in fleet_of(request).states())
-
-
-def _backend(info: ModelInfo) -> Backend:
-    return Backend(
+def _service_info(request: AnyRequest, task: Task, service: str, operation: str) -> tuple[ServiceInfo, ModelInfo]:
+    info = _default_model(request, task)
+    backend = Backend(
         name=info.engine, device=info.device, model_name=info.name, dtype=info.dtype, max_tokens=info.max_tokens
     )
+    reply = ServiceInfo(
+        service=service,
+        version=version("nearfar"),
+        backend=backend,
+        available=_is_loaded(request, info),
+        supported_operations=[operation],
+    )
+    return reply, info
 
 
-def _process_time(request: AnyRequest) -> dict[str, str]:
-    return {"x-process-time": f"{time.perf_counter() - request.scope['state']['began']:.6f}"}
+def _default_model(request: AnyRequest, task: Task) -> ModelInfo:
+    """Return the model for requests without a name: one trained for the task, else the first that has it."""
+    fleet = fleet_of(request)
+    fleet.refuse_unready()
+    candidates = [info for info in fleet.infos() if task in info.tasks]
+    if not candidates:
+        raise WrongTask("the served model", task)
+    return next((info for info in candidates if info.score_is_probability == (task == "rank")), candidates[0])
+
+
+def _is_loaded(request: AnyRequest, info: ModelInfo) -> bool:
+    return any(state.name == info.name and state.state == "loaded" for state in fleet_of(request).states())

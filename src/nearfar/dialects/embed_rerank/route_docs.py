@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of embed-rerank's routes."""
+"""The OpenAPI documentation of embed-rerank's routes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from nearfar.core.errors import ModelNotReady, ShuttingDown, WrongTask
 from nearfar.dialects.embed_rerank.bodies import (
-    SOME,
+    NOT_EMPTY_LIST,
     EmbedReply,
     EmbedRequest,
     HealthReply,
@@ -19,14 +19,14 @@ from nearfar.dialects.embed_rerank.bodies import (
 from nearfar.dialects.kit.route_docs import json_schema, requires_any, route_docs
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-_HEADERS = {"x-process-time": "Seconds that the request took"}
+_HEADERS = {"x-process-time": "Seconds since the request began"}
 _VECTOR = [0.1431, -0.0766, -0.0241]
 _PASSAGES = ["Bananas are yellow.", "The cat sat on the mat."]
 _QUERY = "Where is the cat?"
-_WHEN = "2026-11-24T16:00:00.000000+00:00"
+_TIME = "2026-11-24T16:00:00.000000+00:00"
 
 EMBED = route_docs(
-    "Vectors of texts, as embed-rerank says it",
+    "Embed texts, as in embed-rerank",
     body=EmbedRequest,
     reply=EmbedReply,
     example={"texts": ["a cat on the sofa"]},
@@ -57,7 +57,7 @@ EMBED = route_docs(
             "batch_size": 1,
             "normalize": True,
         },
-        "timestamp": _WHEN,
+        "timestamp": _TIME,
         "num_texts": 1,
     },
     headers=_HEADERS,
@@ -80,13 +80,13 @@ _RANKED: dict[str, Any] = {
         "top_k": 1,
         "query_length": 17,
     },
-    "timestamp": _WHEN,
+    "timestamp": _TIME,
     "num_passages": 1,
 }
 
-_REQUEST = requires_any(RerankRequest, {"passages": SOME}, {"documents": SOME})
+_REQUEST = requires_any(RerankRequest, {"passages": NOT_EMPTY_LIST}, {"documents": NOT_EMPTY_LIST})
 RERANK = route_docs(
-    "Passages sorted by how well they answer a query, as embed-rerank says it",
+    "Rank passages by relevance to a query, as in embed-rerank",
     body=_REQUEST,
     reply=RerankReply,
     example={"query": _QUERY, "passages": _PASSAGES, "top_k": 1},
@@ -96,7 +96,7 @@ RERANK = route_docs(
 )
 
 BATCH = route_docs(
-    "Several queries, each with passages of its own",
+    "Rank passages for several queries",
     body=Annotated[list[_REQUEST], json_schema(minItems=1)],  # type: ignore[valid-type]
     reply=list[RerankReply],
     example=[{"query": _QUERY, "passages": _PASSAGES, "top_k": 1}],
@@ -105,7 +105,7 @@ BATCH = route_docs(
 )
 
 OPENAI = route_docs(
-    "Documents sorted by how well they answer a query, as embed-rerank says it to OpenAI's clients",
+    "Rank documents by relevance to a query, as in embed-rerank's routes for OpenAI's clients",
     body=OpenAIRerankRequest,
     reply=OpenAIRerankReply,
     example={"query": _QUERY, "documents": _PASSAGES, "top_n": 1, "return_documents": True},
@@ -119,7 +119,7 @@ OPENAI = route_docs(
 )
 
 
-def _told(service: str, operation: str, **own: object) -> dict[str, Any]:
+def _service_info(service: str, operation: str, **own: object) -> dict[str, Any]:
     backend = {"name": "torch", "device": "cpu", "model_name": _MODEL, "dtype": "float32", "max_tokens": 256, **own}
     return {
         "service": service,
@@ -131,23 +131,23 @@ def _told(service: str, operation: str, **own: object) -> dict[str, Any]:
 
 
 EMBED_INFO = route_docs(
-    "The model that embeds for requests that name none",
+    "Describe the default embedding model",
     reply=ServiceInfo,
-    reply_example=_told("EmbeddingService", "embed_texts", embedding_dimension=384),
+    reply_example=_service_info("EmbeddingService", "embed_texts", embedding_dimension=384),
     headers=_HEADERS,
     raises=(ModelNotReady, WrongTask),
 )
 
 RERANK_INFO = route_docs(
-    "The model that ranks for requests that name none",
+    "Describe the default reranker",
     reply=ServiceInfo,
-    reply_example=_told("RerankingService", "rerank_passages", method="embedding_similarity"),
+    reply_example=_service_info("RerankingService", "rerank_passages", method="embedding_similarity"),
     headers=_HEADERS,
     raises=(ModelNotReady, WrongTask),
 )
 
 HEALTH = route_docs(
-    "Whether the server is well, as embed-rerank tells OpenAI's clients",
+    "Report whether the models can answer, as in embed-rerank",
     reply=HealthReply,
     reply_example={
         "status": "healthy",

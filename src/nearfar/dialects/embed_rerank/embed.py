@@ -1,4 +1,4 @@
-"""embed-rerank's embeddings: every number of the answer is one that was measured."""
+"""embed-rerank's embeddings, with true counts of tokens and time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from litestar import Request, Response, post
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
-from nearfar.dialects.embed_rerank.described import EMBED
+from nearfar.dialects.embed_rerank.info import process_time
+from nearfar.dialects.embed_rerank.route_docs import EMBED
 from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import render_reply
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.core.settings import OnOverflow
     from nearfar.core.types import ModelInfo
 
-_SHOWN = 100  # characters of a text that are told back
+_QUOTED = 100  # characters of each text in the answer
 _embed = msgspec.json.Decoder(EmbedRequest)
 
 
@@ -32,14 +33,13 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     began = time.perf_counter()
     body = await read_request(request, _embed)
     job = _to_job(body)
-    info = await cancel_on_disconnect(
-        request, service_of(request).prepare(job.model, "embed", caller_of(request.scope))
-    )
-    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-    took_s = time.perf_counter() - began
-    encoded = await render_reply(done.vectors, "float", lambda rows: _reply(body, info, done, rows, took_s))
+    service, caller = service_of(request), caller_of(request.scope)
+    info = await cancel_on_disconnect(request, service.prepare(job.model, "embed", caller))
+    done = await cancel_on_disconnect(request, service.embed(job, caller))
+    seconds = time.perf_counter() - began
+    encoded = await render_reply(done.vectors, "float", lambda rows: _reply(body, info, done, rows, seconds))
     headers = record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
-    return encoded_response(encoded, headers={**headers, "x-process-time": f"{took_s:.6f}"})
+    return encoded_response(encoded, headers=headers | process_time(request))
 
 
 def _to_job(body: EmbedRequest) -> EmbedJob:
@@ -58,29 +58,29 @@ def _to_job(body: EmbedRequest) -> EmbedJob:
 
 
 def _on_overflow(body: EmbedRequest) -> OnOverflow | None:
-    """Say what becomes of a text that is too long; None leaves that to the model's setting."""
+    """Return what to do with an over-long text; None leaves it to the model's setting."""
     if body.auto_truncate is False or body.truncation_strategy == "error":
         return "error"
     return "truncate" if body.auto_truncate or body.truncation_strategy else None
 
 
-def _reply(body: EmbedRequest, info: ModelInfo, done: Embedded, rows: list[msgspec.Raw], took_s: float) -> EmbedReply:
-    infos = [_processing(*counts) if body.return_processing_info else None for counts in done.usage.each]
+def _reply(body: EmbedRequest, info: ModelInfo, done: Embedded, rows: list[msgspec.Raw], seconds: float) -> EmbedReply:
+    infos = [_processing_info(*counts) if body.return_processing_info else None for counts in done.usage.each]
     return EmbedReply(
         embeddings=[
-            EmbeddedText(embedding=row, index=index, text=text[:_SHOWN], processing_info=about)
+            EmbeddedText(embedding=row, index=index, text=text[:_QUOTED], processing_info=about)
             for index, (row, text, about) in enumerate(zip(rows, body.texts, infos, strict=True))
         ],
         vectors=rows,
         dim=done.vectors.shape[1],
         backend=info.engine,
         device=info.device,
-        processing_time=took_s,
+        processing_time=seconds,
         model_info=done.model,
         usage=EmbedUsage(
             total_texts=len(rows),
             total_tokens=done.usage.tokens,
-            processing_time_ms=took_s * 1000,
+            processing_time_ms=seconds * 1000,
             backend=info.engine,
             batch_size=len(rows),
             normalize=info.normalized if body.normalize is None else body.normalize,
@@ -90,13 +90,13 @@ def _reply(body: EmbedRequest, info: ModelInfo, done: Embedded, rows: list[msgsp
     )
 
 
-def _processing(read: int, cut: int) -> ProcessingInfo:
+def _processing_info(tokens: int, truncated: int) -> ProcessingInfo:
     return ProcessingInfo(
-        original_tokens=read + cut,
-        processed_tokens=read,
-        truncated=cut > 0,
+        original_tokens=tokens + truncated,
+        processed_tokens=tokens,
+        truncated=truncated > 0,
         strategy="truncate",
-        warnings=[f"the last {cut} tokens were cut off"] if cut else [],
-        token_reduction=cut,
-        reduction_percentage=round(100 * cut / (read + cut), 2),
+        warnings=[f"the last {truncated} tokens were cut off"] if truncated else [],
+        token_reduction=truncated,
+        reduction_percentage=round(100 * truncated / (tokens + truncated), 2),
     )

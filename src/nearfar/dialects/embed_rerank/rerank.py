@@ -1,4 +1,4 @@
-"""embed-rerank's reranking, one query or several, and what it calls OpenAI's rerank."""
+"""embed-rerank's reranking: one query, several queries, and its route for OpenAI's clients."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from nearfar.dialects.embed_rerank.bodies import (
     RerankRequest,
     RerankUsage,
 )
-from nearfar.dialects.embed_rerank.described import BATCH, OPENAI, RERANK
-from nearfar.dialects.embed_rerank.info import method_of
+from nearfar.dialects.embed_rerank.info import process_time, ranking_method
+from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
 from nearfar.dialects.kit.base import json_response, record_usage, service_of
 from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nearfar.core.jobs import Ranked
     from nearfar.dialects.kit.base import AnyRequest
 
-_TOP_K = 10  # embed-rerank's default
+_DEFAULT_TOP_K = 10  # as in embed-rerank
 _rerank = msgspec.json.Decoder(RerankRequest)
 _batch = msgspec.json.Decoder(list[RerankRequest])
 _openai = msgspec.json.Decoder(OpenAIRerankRequest)
@@ -44,36 +44,32 @@ _openai = msgspec.json.Decoder(OpenAIRerankRequest)
 
 @post("/api/v1/rerank", status_code=200, opt=RERANK)
 async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
-    began = time.perf_counter()
     body = await read_request(request, _rerank)
     job = _to_job(body)
-    reply, done = await cancel_on_disconnect(request, _answer(request, body, job))
+    reply, done = await cancel_on_disconnect(request, _rank(request, body, job))
     headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
-    return json_response(reply, headers=headers | _process_time(began))
+    return json_response(reply, headers=headers | process_time(request))
 
 
 @post("/api/v1/rerank/batch", status_code=200, opt=BATCH)
-async def batch(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer several queries, each with passages of its own, at once."""
-    began = time.perf_counter()
+async def rerank_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer several queries, each with its own passages, concurrently."""
     bodies = await read_request(request, _batch)
     if not bodies:
         raise EmptyInput("the list of requests cannot be empty")
     jobs = [_to_job(body) for body in bodies]
-    work = [_answer(request, body, job) for body, job in zip(bodies, jobs, strict=True)]
-    answers = await cancel_on_disconnect(request, _together(work))
+    answers = await cancel_on_disconnect(request, _rank_all(request, bodies, jobs))
     usages = [done.usage for _, done in answers]
-    both = Usage(
+    total = Usage(
         tokens=sum(usage.tokens for usage in usages), truncated_tokens=sum(usage.truncated_tokens for usage in usages)
     )
-    longest = max((done.timings for _, done in answers), key=lambda took: took.total_s)
-    headers = record_usage(request, answers[0][1].model, sum(len(job.documents) for job in jobs), both, longest)
-    return json_response([reply for reply, _ in answers], headers=headers | _process_time(began))
+    longest = max((done.timings for _, done in answers), key=lambda timings: timings.total_s)
+    headers = record_usage(request, answers[0][1].model, sum(len(job.documents) for job in jobs), total, longest)
+    return json_response([reply for reply, _ in answers], headers=headers | process_time(request))
 
 
 @post(["/v1/openai/rerank", "/v1/rerank_openai"], status_code=200, opt=OPENAI)
-async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
-    began = time.perf_counter()
+async def rerank_openai(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _openai)
     texts = _texts(body.documents)
     job = RankJob(
@@ -84,12 +80,11 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
         instruction=body.instruction or None,
     )
     done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
+    documents = texts if body.return_documents else [UNSET] * len(texts)
     reply = OpenAIRerankReply(
         data=[
-            OpenAIRanked(
-                index=found.index, score=found.score, document=texts[found.index] if body.return_documents else UNSET
-            )
-            for found in done.results
+            OpenAIRanked(index=result.index, score=result.score, document=documents[result.index])
+            for result in done.results
         ],
         model=done.model,
         usage=OpenAIUsage(
@@ -99,44 +94,44 @@ async def openai(request: Request[Any, Any, Any]) -> Response[bytes]:
             total_tokens=done.usage.tokens,
         ),
     )
-    return json_response(
-        reply, headers=record_usage(request, done.model, len(texts), done.usage, done.timings) | _process_time(began)
-    )
+    headers = record_usage(request, done.model, len(texts), done.usage, done.timings)
+    return json_response(reply, headers=headers | process_time(request))
 
 
-async def _together(work: Sequence[Any]) -> list[tuple[RerankReply, Ranked]]:
-    """Do all of it at once. Where one fails the others are given up, and what is raised is that one's error."""
+async def _rank_all(
+    request: AnyRequest, bodies: Sequence[RerankRequest], jobs: Sequence[RankJob]
+) -> list[tuple[RerankReply, Ranked]]:
+    """Rank for several queries concurrently. If one fails, the others are cancelled and its error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(_rank(request, body, job)) for body, job in zip(bodies, jobs, strict=True)]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 
 
-async def _answer(request: AnyRequest, body: RerankRequest, job: RankJob) -> tuple[RerankReply, Ranked]:
+async def _rank(request: AnyRequest, body: RerankRequest, job: RankJob) -> tuple[RerankReply, Ranked]:
     began = time.perf_counter()
     service, caller = service_of(request), caller_of(request.scope)
     info = await service.prepare(job.model, "rank", caller)
     done = await service.rank(job, caller)
-    took_s = time.perf_counter() - began
-    is_told = body.return_documents is not False
+    seconds = time.perf_counter() - began
+    texts = [UNSET] * len(job.documents) if body.return_documents is False else job.documents
     reply = RerankReply(
         results=[
-            RankedPassage(text=job.documents[found.index] if is_told else UNSET, score=found.score, index=found.index)
-            for found in done.results
+            RankedPassage(text=texts[result.index], score=result.score, index=result.index) for result in done.results
         ],
         query=job.query,
         backend=info.engine,
         device=info.device,
-        method=method_of(info),
-        processing_time=took_s,
+        method=ranking_method(info),
+        processing_time=seconds,
         model_info=done.model,
         usage=RerankUsage(
             total_passages=len(job.documents),
             returned_passages=len(done.results),
             total_tokens=done.usage.tokens,
-            processing_time_ms=took_s * 1000,
+            processing_time_ms=seconds * 1000,
             backend=info.engine,
             top_k=len(job.documents) if job.top_n is None else job.top_n,
             query_length=len(job.query),
@@ -155,34 +150,33 @@ def _to_job(body: RerankRequest) -> RankJob:
         model=body.model or None,
         query=body.query.strip(),
         documents=_texts(passages),
-        top_n=_top_k(body.top_n if body.top_k is UNSET else body.top_k, len(passages)),
+        top_n=_top_n(body.top_n if body.top_k is UNSET else body.top_k, len(passages)),
         instruction=body.instruction or None,
     )
 
 
-def _top_k(said: int | UnsetType | None, count: int) -> int | None:
-    """Give how many are wanted; None for all."""
-    return None if said is None else min(_TOP_K if isinstance(said, UnsetType) else said, max(count, 1))
+def _top_n(top_k: int | UnsetType | None, count: int) -> int | None:
+    """Return the number of results; None for all."""
+    if top_k is None:
+        return None
+    return min(_DEFAULT_TOP_K if isinstance(top_k, UnsetType) else top_k, max(count, 1))
 
 
 def _texts(documents: Sequence[str | DocumentObject]) -> tuple[str, ...]:
-    return tuple(_text(index, one) for index, one in enumerate(documents))
+    return tuple(_text(index, document) for index, document in enumerate(documents))
 
 
 def _text(index: int, document: str | DocumentObject) -> str:
-    """Take a document's text. Raises EmptyInput where it has none."""
+    """Return a document's text. Raises EmptyInput if it has none."""
     if isinstance(document, DocumentObject):
-        found = document.text or document.content or document.body or document.value
-        if not found:
+        text = document.text or document.content or document.body or document.value
+        if not text:
             raise EmptyInput(
                 f"Document at index {index} must be a string or an object with a text, content, body or value",
                 "documents",
             )
-        document = found
-    if not document.strip():
+    else:
+        text = document
+    if not text.strip():
         raise EmptyInput(f"Passage at index {index} cannot be empty or whitespace only", "passages")
-    return document
-
-
-def _process_time(began: float) -> dict[str, str]:
-    return {"x-process-time": f"{time.perf_counter() - began:.6f}"}
+    return text
