@@ -1,4 +1,4 @@
-"""The bodies of our own requests and answers, and an example of each."""
+"""The bodies of the server's own requests and answers. Null means absent; unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nearfar.dialects.kit.route_docs import Numbers, RowsOfNumbers, json_schema
 from nearfar.serving.pipeline.tokenizer_pool import WORKERS
 
 
-class ModelOrder(Struct, kw_only=True):
-    """The body of an admin call: the model's name or one of its aliases."""
+class ModelRequest(Struct, kw_only=True):
+    """The body of an admin request: the model's name or one of its aliases."""
 
     model: str
 
 
 class RepresentRequest(Struct, kw_only=True):
-    """The body of POST /represent. ``outputs`` names what is wanted of all that the model makes; None for all."""
+    """The body of POST /represent. Without ``outputs`` all outputs of the model are returned."""
 
     input: str | Annotated[list[str], json_schema(minItems=1)]
     model: str | None = None
@@ -30,7 +30,7 @@ class RepresentRequest(Struct, kw_only=True):
 
 
 class Sparse(Struct):
-    """The weights above 0 of a vector of ``size``, and where they stand."""
+    """The weights above 0 of a vector with ``size`` dimensions, and their indices."""
 
     indices: Annotated[msgspec.Raw, json_schema(type="array", items={"type": "integer"})]
     values: Numbers
@@ -38,7 +38,7 @@ class Sparse(Struct):
 
 
 class TextRepresentation(Struct, kw_only=True, omit_defaults=True):
-    """What the model made of one text, of all that was wanted."""
+    """A text's outputs."""
 
     index: int
     dense: Numbers | UnsetType = UNSET
@@ -47,14 +47,14 @@ class TextRepresentation(Struct, kw_only=True, omit_defaults=True):
 
 
 class TokenUsage(Struct):
-    """Tokens that went through the model, and those that were cut off before."""
+    """Tokens that the model processed, and tokens truncated before."""
 
     tokens: int
     truncated_tokens: int
 
 
 class RepresentReply(Struct, kw_only=True):
-    """The body of an answer, in the order of the request."""
+    """The body of an answer to /represent, in the request's order."""
 
     model: str
     data: list[TextRepresentation]
@@ -62,7 +62,7 @@ class RepresentReply(Struct, kw_only=True):
 
 
 class Health(Struct):
-    """The body of a good answer about health."""
+    """The body of GET /health/live and /health/ready."""
 
     status: Literal["live", "ready"]
 
@@ -70,36 +70,36 @@ class Health(Struct):
 ServedModel = msgspec.defstruct(
     "ServedModel",
     [*{**get_type_hints(ModelInfo), **get_type_hints(ModelState)}.items()],
-    namespace={"__doc__": "All that is true of one served model, and whether it is in memory."},
+    namespace={"__doc__": "A served model, and whether it is loaded."},
 )
 
 
 class Pooling(Struct):
-    """How an embedding model makes one vector of many."""
+    """An embedding model's pooling."""
 
     pooling: str
 
 
 class Labels(Struct):
-    """The labels of a classifier and their places; a reranker has one."""
+    """A classifier's labels; a reranker has one."""
 
     id2label: dict[str, str]
     label2id: dict[str, int]
 
 
 class ModelType(Struct, kw_only=True):
-    """What a model is for: one of these."""
+    """A model's type: one of these fields is set."""
 
     embedding: Pooling | UnsetType = UNSET
     reranker: Labels | UnsetType = UNSET
     classifier: Labels | UnsetType = UNSET
 
 
-class TheModel(Struct, kw_only=True):
-    """TEI's words for the default model.
+class TeiInfo(Struct, kw_only=True):
+    """The default model as TEI describes its only one.
 
-    ``max_concurrent_requests`` is how many of the longest inputs may wait or run at once; of shorter ones it is more.
-    ``max_batch_tokens`` is null while the model isn't in memory.
+    ``max_concurrent_requests`` is the number of inputs of the greatest length that fit into the queue.
+    ``max_batch_tokens`` is null while the model isn't loaded.
     """
 
     model_id: str
@@ -118,7 +118,7 @@ class TheModel(Struct, kw_only=True):
     docker_label: None = None
 
 
-class EarlyInfoReply(Struct, kw_only=True):
+class StartupInfoReply(Struct, kw_only=True):
     """The body of GET /info before the models' files are read."""
 
     name: str
@@ -126,7 +126,7 @@ class EarlyInfoReply(Struct, kw_only=True):
     models: Annotated[list[ServedModel], json_schema(maxItems=0)]  # type: ignore[valid-type]
 
 
-class InfoReply(TheModel, kw_only=True):
+class InfoReply(TeiInfo, kw_only=True):
     """The body of GET /info."""
 
     name: str
@@ -135,7 +135,7 @@ class InfoReply(TheModel, kw_only=True):
 
 
 class ErrorReply(Struct):
-    """What went wrong: the name of its kind, and a sentence."""
+    """The body of every error: its class and a message."""
 
     error: str
     message: str

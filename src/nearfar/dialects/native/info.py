@@ -1,4 +1,4 @@
-"""What is served: all that is true of every model, and what text-embeddings-inference tells of its one."""
+"""GET /info: every served model, and the default one as Text Embeddings Inference describes its only one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import msgspec
 from litestar import Request, Response, get
 
 from nearfar.dialects.kit.base import fleet_of, json_response
-from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TheModel
-from nearfar.dialects.native.described import INFO
+from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TeiInfo
+from nearfar.dialects.native.route_docs import INFO
 
 if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo, Task
     from nearfar.serving.registry.fleet import Fleet
 
 _NAME = "nearfar"
-# TEI's one model is here the default of the first of these that any model does.
+# The default model is that of the first of these tasks that any model has.
 _TASKS: tuple[Task, ...] = ("embed", "multi_vector", "sparse", "rank", "classify")
 
 
 @get("/info", opt=INFO)
 async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Tell all that is true of every model: engine, device, dtype, pooling and its source, prompts, score, state."""
+    """Describe every model: engine, device, dtype, pooling and its source, prompts, kind of score, state."""
     fleet = fleet_of(request)
     models = [
         {**msgspec.to_builtins(about), **msgspec.to_builtins(state)}
@@ -31,17 +31,17 @@ async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     ]
     ours = {"name": _NAME, "version": version(_NAME), "models": models}
     default = next((found for task in _TASKS for found in fleet.infos() if task in found.tasks), None)
-    return json_response({**ours, **msgspec.to_builtins(_the_model(fleet, default))} if default else ours)
+    return json_response({**ours, **msgspec.to_builtins(_tei_info(fleet, default))} if default else ours)
 
 
-def _the_model(fleet: Fleet, about: ModelInfo) -> TheModel:
+def _tei_info(fleet: Fleet, about: ModelInfo) -> TeiInfo:
     limits = fleet.limits_of(about.name)
-    return TheModel(
+    return TeiInfo(
         model_id=about.name,
         model_sha=about.revision,
         model_dtype=about.dtype,
         served_model_name=about.name,
-        model_type=_type_of(about),
+        model_type=_model_type(about),
         max_concurrent_requests=max(limits.queue_tokens // about.max_tokens, 1),
         max_input_length=about.max_tokens,
         max_batch_tokens=limits.batch_tokens,
@@ -49,7 +49,7 @@ def _the_model(fleet: Fleet, about: ModelInfo) -> TheModel:
     )
 
 
-def _type_of(about: ModelInfo) -> ModelType:
+def _model_type(about: ModelInfo) -> ModelType:
     if not {"embed", "multi_vector", "sparse"}.isdisjoint(about.tasks):
         other = "splade" if "sparse" in about.tasks else "none"
         return ModelType(embedding=Pooling(about.pooling or other))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of our own routes."""
+"""The OpenAPI documentation of the server's own routes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from nearfar.core.errors import (
     MalformedBody,
     ModelNotFound,
     ModelNotReady,
+    PathNotFound,
     ShuttingDown,
 )
 from nearfar.core.types import ModelState
 from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.native.bodies import (
-    EarlyInfoReply,
     Health,
     InfoReply,
-    ModelOrder,
+    ModelRequest,
     RepresentReply,
     RepresentRequest,
+    StartupInfoReply,
 )
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -61,7 +62,7 @@ _ABOUT: dict[str, Any] = {
     "file_bytes": 90868376,
     "created": 1795538604,
 }
-_THE_MODEL: dict[str, Any] = {
+_TEI_INFO: dict[str, Any] = {
     "model_id": _MODEL,
     "model_sha": _ABOUT["revision"],
     "model_dtype": "float32",
@@ -77,33 +78,37 @@ _THE_MODEL: dict[str, Any] = {
     "sha": None,
     "docker_label": None,
 }
-_ORDER: dict[str, Any] = {
-    "body": ModelOrder,
+_ADMIN: dict[str, Any] = {
+    "body": ModelRequest,
     "reply": ModelState,
     "example": {"model": _MODEL},
     "counts": False,
     "raises": (InputError, MalformedBody, BodyTooLarge, ModelNotFound, ModelNotReady, ShuttingDown, InternalError),
 }
+_HTML: dict[str, Any] = {
+    "media_type": "text/html",
+    "headers": {"content-security-policy": "Forbids everything but the page's own style"},
+}
 
-LIVE = route_docs("Whether the process runs", reply=Health, reply_example={"status": "live"}, raises=())
+LIVE = route_docs("Report that the process runs", reply=Health, reply_example={"status": "live"}, raises=())
 READY = route_docs(
-    "Whether models answer", reply=Health, reply_example={"status": "ready"}, raises=(ModelNotReady, ShuttingDown)
+    "Report whether the models can answer",
+    reply=Health,
+    reply_example={"status": "ready"},
+    raises=(ModelNotReady, ShuttingDown),
 )
 INFO = route_docs(
-    "What is served, and how",
-    reply=(InfoReply, EarlyInfoReply),
-    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_THE_MODEL},
+    "Describe the served models",
+    reply=(InfoReply, StartupInfoReply),
+    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_TEI_INFO},
 )
-OPENAPI = route_docs("This document", reply=dict[str, Any], raises=())
-DOCS = route_docs(
-    "This document as a page",
-    media_type="text/html",
-    raises=(),
-    headers={"content-security-policy": "Forbids everything but the page's own style"},
-)
-METRICS = route_docs("Metrics for Prometheus", media_type="text/plain")
+OPENAPI = route_docs("Return this document", reply=dict[str, Any], raises=())
+DOCS = route_docs("Return this document as a page", **_HTML, raises=())
+MANUAL = route_docs("List the manual's pages", **_HTML, raises=())
+MANUAL_PAGE = route_docs("Return a page of the manual", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
+METRICS = route_docs("Return the metrics for Prometheus", media_type="text/plain")
 REPRESENT = route_docs(
-    "All that a model makes of texts",
+    "Return all outputs of a model for texts",
     body=RepresentRequest,
     reply=RepresentReply,
     example={"input": ["a cat on the sofa"], "input_type": "document"},
@@ -113,5 +118,5 @@ REPRESENT = route_docs(
         "usage": {"tokens": 7, "truncated_tokens": 0},
     },
 )
-LOAD = route_docs("Load a model", **_ORDER, reply_example=_STATE)
-UNLOAD = route_docs("Close a model", **_ORDER, reply_example={**_STATE, "state": "unloaded"})
+LOAD = route_docs("Load a model", **_ADMIN, reply_example=_STATE)
+UNLOAD = route_docs("Unload a model", **_ADMIN, reply_example={**_STATE, "state": "unloaded"})

@@ -1,0 +1,123 @@
+"""The server's own routes: health, metrics, several outputs of one forward pass, loading and unloading models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+from litestar import Request, Response, get, post, route
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from nearfar.core.errors import InputError
+from nearfar.core.jobs import RepresentJob
+from nearfar.core.types import Output
+from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, record_usage, service_of
+from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.rendering import encode_json, numbers
+from nearfar.dialects.kit.request import cancel_on_disconnect, read_body, read_request
+from nearfar.dialects.native.bodies import (
+    Health,
+    ModelRequest,
+    RepresentReply,
+    RepresentRequest,
+    Sparse,
+    TextRepresentation,
+    TokenUsage,
+)
+from nearfar.dialects.native.route_docs import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
+
+if TYPE_CHECKING:
+    from nearfar.core.jobs import Represented
+    from nearfar.core.types import Representation
+
+_represent = msgspec.json.Decoder(RepresentRequest)
+_model = msgspec.json.Decoder(ModelRequest)
+
+
+@route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **LIVE})
+async def live() -> Response[bytes]:
+    """Answer 200 while the event loop runs."""
+    return json_response(Health("live"))
+
+
+@route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **READY})
+async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer 200 once every model that loads at startup has completed a forward pass, else 503.
+
+    Later it answers 503 while a model's worker has died or doesn't answer. Models that were unloaded, or load on
+    demand, don't count. A check is cheap: a model runs for it only while it fails.
+    """
+    request.app.state.drain.refuse_if_draining()
+    fleet_of(request).refuse_unready()
+    return json_response(Health("ready"))
+
+
+@get("/metrics", opt=METRICS)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return all metrics in Prometheus' text format."""
+    media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar appends it
+    return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+@post("/represent", status_code=200, opt=REPRESENT)
+async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return all outputs of the model for each text from one forward pass: dense, multi-vector and sparse."""
+    body = await read_request(request, _represent)
+    texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
+    job = RepresentJob(
+        model=body.model or None,
+        inputs=texts,
+        outputs=tuple(body.outputs or ()),
+        role=body.input_type,
+        prompt=body.prompt_name,
+    )
+    done = await cancel_on_disconnect(request, service_of(request).represent(job, caller_of(request.scope)))
+    outputs = set(body.outputs or get_args(Output))
+    size = sum(_size(text) for text in done.texts)
+    encoded = await encode_json(size, lambda: _represent_reply(done, outputs))
+    return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
+
+
+@post("/admin/models/load", status_code=200, opt=LOAD)
+async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Load the model; answer when it is loaded."""
+    return json_response(await cancel_on_disconnect(request, fleet_of(request).load(await _admin_model(request))))
+
+
+@post("/admin/models/unload", status_code=200, opt=UNLOAD)
+async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Unload the model when its running requests have ended, then answer. The next request loads it again."""
+    return json_response(await cancel_on_disconnect(request, fleet_of(request).unload(await _admin_model(request))))
+
+
+async def _admin_model(request: Request[Any, Any, Any]) -> str:
+    """Return the model of an admin request. Raises Forbidden, or InputError for another body."""
+    caller_of(request.scope).require_scope("admin")
+    try:
+        return (await read_body(request, _model)).model
+    except msgspec.ValidationError as error:
+        raise InputError(f'the body must be {{"model": "a name"}}: {error}') from error
+
+
+def _size(text: Representation) -> int:
+    arrays = (text.dense, text.multi_vector, text.sparse and text.sparse.values)
+    return sum(array.size for array in arrays if array is not None)
+
+
+def _represent_reply(done: Represented, outputs: set[Output]) -> RepresentReply:
+    return RepresentReply(
+        model=done.model,
+        data=[_text_representation(index, text, outputs) for index, text in enumerate(done.texts)],
+        usage=TokenUsage(done.usage.tokens, done.usage.truncated_tokens),
+    )
+
+
+def _text_representation(index: int, text: Representation, outputs: set[Output]) -> TextRepresentation:
+    found = TextRepresentation(index=index)
+    if text.dense is not None and "dense" in outputs:
+        found.dense = numbers(text.dense)
+    if text.multi_vector is not None and "multi_vector" in outputs:
+        found.multi_vector = numbers(text.multi_vector)
+    if (sparse := text.sparse) is not None and "sparse" in outputs:
+        found.sparse = Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size)
+    return found
