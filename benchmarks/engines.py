@@ -230,13 +230,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder  [default: the built-in model]")
     parser.add_argument("--rounds", type=int, default=5)
+    names = sorted({name for name, _ in ENGINES})
+    parser.add_argument("--engines", nargs="+", choices=names, default=names, help="engines to run  [default: all]")
     parser.add_argument("--sizes", nargs="+", choices=COUNTS, default=[*COUNTS], help="text sizes  [default: all]")
     arguments = parser.parse_args()
     folder = Path(model_folder(arguments.model))
     facts = machine_facts()
     print(describe(facts))
     contenders = [open_reference(folder)]
-    for name, dtype in ENGINES:
+    for name, dtype in (each for each in ENGINES if each[0] in arguments.engines):
         slow = dtype == "bfloat16" and not BFLOAT16 & set(facts["simd"])
         opened = "this processor has no bfloat16" if slow else open_engine(name, dtype, folder, RESULTS / "cache")
         print(f"{name} {dtype}: {opened if isinstance(opened, str) else opened.about}", flush=True)

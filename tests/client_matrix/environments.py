@@ -1,6 +1,6 @@
-"""One environment for each folder of tests, made from its pinned requirements, and made again only when they change.
+"""One environment per folder of tests, built from its pinned requirements and rebuilt only when they change.
 
-Node's folders are copied, so that nothing is installed among the sources; Python's tests run where they are.
+Node.js test files are copied, so that nothing is installed in the source tree; Python tests run in place.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rows import Client
 
 HERE = Path(__file__).parent
-MADE = HERE / ".environments"
-ROW_S = 180  # the longest that one client's checks may take
-_QUIET = {  # no telemetry, and no way round to this machine
+BUILT = HERE / ".environments"
+TIMEOUT_S = 180  # for all checks of one client
+_ENVIRONMENT = {  # no telemetry, no proxy for this machine
     "ANONYMIZED_TELEMETRY": "False",
     "DO_NOT_TRACK": "1",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
@@ -30,121 +30,121 @@ _QUIET = {  # no telemetry, and no way round to this machine
     "no_proxy": "127.0.0.1",
 }
 
-_ASK_VERSION = "import sys, importlib.metadata; print(importlib.metadata.version(sys.argv[1]))"
+_PYTHON_VERSION = "import sys, importlib.metadata; print(importlib.metadata.version(sys.argv[1]))"
 _NODE_VERSION = (
     "console.log(JSON.parse(require('fs').readFileSync(`node_modules/${process.argv[1]}/package.json`)).version)"
 )
 
 
 class NotInstalledError(Exception):
-    """An environment can't be made."""
+    """An environment can't be installed."""
 
 
 class Environment:
-    """A folder of tests and what is installed for it."""
+    """A folder of tests and the packages installed for it."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.source, self.made = name, HERE / name, MADE / name
+        self.name, self.source, self.folder = name, HERE / name, BUILT / name
 
-    def make(self) -> None:
-        """Install what the folder asks for, unless that has been done for the same requirements."""
-        stamp, asked = self.made / "installed", self.asked()
-        if stamp.exists() and stamp.read_text() == asked:
+    def ensure_installed(self) -> None:
+        """Install the requirements, unless the same ones are installed already."""
+        stamp, requirements = self.folder / "installed", self.requirements_hash()
+        if stamp.exists() and stamp.read_text() == requirements:
             return
-        shutil.rmtree(self.made, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         self.install()
-        stamp.write_text(asked)
+        stamp.write_text(requirements)
 
-    def asked(self) -> str:
-        """Give a hash that changes with what is asked for, or with the interpreter."""
+    def requirements_hash(self) -> str:
+        """Return a hash of the requirements and the interpreter's version."""
         raise NotImplementedError
 
     def install(self) -> None:
-        """Make the environment anew."""
+        """Create the environment."""
         raise NotImplementedError
 
     def version(self, package: str) -> str:
-        """Give the version that is installed; nothing if there is none."""
+        """Return the installed version; empty if the package is missing."""
         raise NotImplementedError
 
     def report(self, client: Client, variables: dict[str, str]) -> tuple[str, str]:
-        """Run a client's checks; give their report in JUnit's form, or nothing, and what was printed."""
+        """Run a client's tests; return their JUnit report (empty if there is none) and their output."""
         raise NotImplementedError
 
     def _hash(self, file: str, interpreter: str) -> str:
         try:
-            asked = (self.source / file).read_bytes()
+            requirements = (self.source / file).read_bytes()
         except OSError as error:
             raise NotInstalledError(f"{self.name}: {error}") from error
-        return hashlib.sha256(asked + interpreter.encode()).hexdigest()
+        return hashlib.sha256(requirements + interpreter.encode()).hexdigest()
 
 
 class PythonEnvironment(Environment):
-    """A venv of its own, beside pytest."""
+    """A separate venv."""
 
     @property
     def _python(self) -> Path:
-        return self.made / "bin" / "python"
+        return self.folder / "bin" / "python"
 
-    def asked(self) -> str:
-        """Give the hash of requirements.txt."""
+    def requirements_hash(self) -> str:
+        """Return the hash of requirements.txt."""
         return self._hash("requirements.txt", sys.version)
 
     def install(self) -> None:
-        """Make the venv; our own pip installs into it."""
-        _run([sys.executable, "-m", "venv", "--without-pip", str(self.made)], HERE)
+        """Create the venv and install into it with our own pip."""
+        _run([sys.executable, "-m", "venv", "--without-pip", str(self.folder)], HERE)
         pip = [sys.executable, "-m", "pip", "--python", str(self._python), "install", "-qq", "--no-input"]
         _run([*pip, "--requirement", str(self.source / "requirements.txt")], HERE)
 
     def version(self, package: str) -> str:
-        """Ask the venv's own interpreter."""
-        return _said([str(self._python), "-c", _ASK_VERSION, package], self.made)
+        """Return the version that the venv's interpreter finds."""
+        return _output([str(self._python), "-c", _PYTHON_VERSION, package], self.folder)
 
     def report(self, client: Client, variables: dict[str, str]) -> tuple[str, str]:
-        """Run one file with pytest."""
+        """Run one test file with pytest."""
         variables = {**variables, "PYTHONPATH": str(HERE / "python")}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "report.xml"
             command = [str(self._python), "-m", "pytest", "-q", f"--junitxml={file}", client.file]
-            printed = _tests(command, self.source, variables).stdout
-            return (file.read_text() if file.exists() else ""), printed
+            output = _run_tests(command, self.source, variables).stdout
+            return (file.read_text() if file.exists() else ""), output
 
 
 class NodeEnvironment(Environment):
-    """A copy of the folder with its node_modules."""
+    """A copy of the folder, with node_modules."""
 
-    def asked(self) -> str:
-        """Give the hash of package-lock.json."""
-        return self._hash("package-lock.json", _said(["node", "--version"], HERE))
+    def requirements_hash(self) -> str:
+        """Return the hash of package-lock.json."""
+        return self._hash("package-lock.json", _output(["node", "--version"], HERE))
 
     def install(self) -> None:
-        """Install exactly what the lock file says."""
-        self.made.mkdir(parents=True)
+        """Install the versions in the lock file."""
+        self.folder.mkdir(parents=True)
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(self.source / name, self.made)
-        _run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], self.made)
+            shutil.copy(self.source / name, self.folder)
+        _run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], self.folder)
 
     def version(self, package: str) -> str:
-        """Read the installed package's own word."""
-        return _said(["node", "-e", _NODE_VERSION, package], self.made)
+        """Return the version in the installed package's package.json."""
+        return _output(["node", "-e", _NODE_VERSION, package], self.folder)
 
     def report(self, client: Client, variables: dict[str, str]) -> tuple[str, str]:
-        """Run one file with Node's own test runner, on a fresh copy of the sources."""
+        """Run one test file with Node's test runner, on a fresh copy of the sources."""
         for folder in (self.source.parent, self.source):
             for source in folder.glob("*.mjs"):
-                shutil.copy(source, MADE / folder.relative_to(HERE))
+                shutil.copy(source, BUILT / folder.relative_to(HERE))
         command = ["node", "--test", "--test-reporter=junit", client.file]
-        ran = _tests(command, self.made, variables)
+        ran = _run_tests(command, self.folder, variables)
         return ran.stdout if ran.stdout.lstrip().startswith("<?xml") else "", ran.stdout
 
 
 def environment(name: str) -> Environment:
-    """Give the environment of a folder, which need not be made yet."""
+    """Return the environment of a folder, installed or not."""
     return (PythonEnvironment if name.startswith("python/") else NodeEnvironment)(name)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    """Run a step of an installation; a failure is told with all that was printed."""
+    """Run an installation step. Raises NotInstalledError with all its output."""
     try:
         ran = subprocess.run(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -155,8 +155,8 @@ def _run(command: Sequence[str], folder: Path) -> None:
         raise NotInstalledError(f"{' '.join(command)}:\n{ran.stdout}")
 
 
-def _said(command: Sequence[str], folder: Path) -> str:
-    """Give what a command prints, or nothing where it fails."""
+def _output(command: Sequence[str], folder: Path) -> str:
+    """Return a command's output; empty if it fails."""
     try:
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
@@ -164,27 +164,27 @@ def _said(command: Sequence[str], folder: Path) -> str:
     return "" if ran.returncode else ran.stdout.strip()
 
 
-def _tests(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run tests with none of our own settings or keys about; tests that hang have failed."""
-    inherited = {name: value for name, value in os.environ.items() if not _is_ours(name)}
-    together = {**inherited, **variables, **_QUIET}
+def _run_tests(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run tests without our own settings and API keys in their environment. Tests that time out fail."""
+    inherited = {name: value for name, value in os.environ.items() if not _is_removed(name)}
+    environment = {**inherited, **variables, **_ENVIRONMENT}
     try:
         return subprocess.run(
             command,
             cwd=folder,
-            env=together,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=ROW_S,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        said = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output
-        return subprocess.CompletedProcess(command, 1, f"{said}\nstopped after {ROW_S} s")
+        output = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output
+        return subprocess.CompletedProcess(command, 1, f"{output}\nstopped after {TIMEOUT_S} s")
 
 
-def _is_ours(name: str) -> bool:
+def _is_removed(name: str) -> bool:
     return name.startswith(("NEARFAR_", "PYTHON", "VIRTUAL_ENV", "NODE_OPTIONS")) or name.endswith(
         ("_KEY", "_BASE_URL")
     )

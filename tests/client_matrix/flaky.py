@@ -1,8 +1,8 @@
-"""A proxy that passes everything on, and answers the next requests with 429 when it has been told to.
+"""A proxy that can reject the next requests with 429, to test the clients' own retries.
 
-So that a client's own way of trying again is what is tested. ``POST /__arm?n=1`` lets the next n POSTs fail and begins
-to count anew; ``GET /__count`` says how many POSTs have come since. What it says when it refuses depends on the path;
-where several vendors share one, on a field that Voyage's clients alone send.
+``POST /__arm?n=1`` makes the next n POSTs fail and resets the counter; ``GET /__count`` returns the number of POSTs
+since. The body of a 429 is that of the vendor with this path. Several vendors share some paths; a field that only
+Voyage's clients send selects its body.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAYS = "Rate limit reached for requests"
-# What concerns one connection alone. Bodies are passed on whole, so their length is told anew.
-_OWN_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "server", "date"}
+MESSAGE = "Rate limit reached for requests"
+# Headers of one connection. Bodies are forwarded whole, so their length is set again.
+_HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "server", "date"}
 _COHERE = ("/v1/embed", "/v2/embed", "/v2/rerank", "/v1/v1/embed", "/v1/v2/embed", "/v1/v2/rerank")
 _TEI = ("/embed", "/rerank", "/similarity", "/predict")
 
 
-def refusal(path: str, body: bytes = b"") -> dict[str, object]:
-    """Give what the vendor whose path it is says at too many requests; where several share one, all their fields."""
-    if b'"truncation"' in body:  # Voyage's: version 0.3 of its client can't bear an object called error
-        return {"detail": SAYS}
+def rejection_body(path: str, body: bytes = b"") -> dict[str, object]:
+    """Return the vendor's 429 body for this path; if several vendors share it, the fields of all."""
+    if b'"truncation"' in body:  # Voyage's; version 0.3 of its client fails on an object named error
+        return {"detail": MESSAGE}
     if path in _COHERE:
-        return {"id": "flaky", "message": SAYS}
+        return {"id": "flaky", "message": MESSAGE}
     if path in _TEI:
-        return {"error": SAYS, "error_type": "Overloaded"}
+        return {"error": MESSAGE, "error_type": "Overloaded"}
     if path.startswith("/api/"):
-        return {"error": SAYS}
-    error = {"message": SAYS, "type": "requests", "param": None, "code": "rate_limit_exceeded"}
-    return {"error": error, "message": SAYS, "detail": SAYS}
+        return {"error": MESSAGE}
+    error = {"message": MESSAGE, "type": "requests", "param": None, "code": "rate_limit_exceeded"}
+    return {"error": error, "message": MESSAGE, "detail": MESSAGE}
 
 
-class Flaky(ThreadingHTTPServer):
-    """Where the requests go, how many more are refused, and how many have come."""
+class FlakyProxy(ThreadingHTTPServer):
+    """Forward requests to ``upstream``, reject the next ones, and count all."""
 
     daemon_threads = True
 
@@ -49,55 +49,57 @@ class Flaky(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.count = 0
-        self._left = 0
-        self._turn = threading.Lock()
+        self._remaining = 0
+        self._lock = threading.Lock()
 
     def arm(self, number: int) -> None:
-        """Let the next requests fail, and count anew."""
-        with self._turn:
-            self._left, self.count = number, 0
+        """Reject the next requests and reset the counter."""
+        with self._lock:
+            self._remaining, self.count = number, 0
 
-    def refuses_next(self) -> bool:
-        """Count a request; tell whether it is one of those to be refused."""
-        with self._turn:
+    def rejects_next(self) -> bool:
+        """Count a request and return whether to reject it."""
+        with self._lock:
             self.count += 1
-            self._left -= 1
-            return self._left >= 0
+            self._remaining -= 1
+            return self._remaining >= 0
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Flaky
+    server: FlakyProxy
     _json: ClassVar = {"content-type": "application/json"}
 
     def do_GET(self) -> None:
         if self.path == "/__count":
-            self._answer(200, self._json, str(self.server.count).encode())
+            self._respond(200, self._json, str(self.server.count).encode())
         else:
-            self._pass_on(b"")
+            self._forward(b"")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"] or 0))
         target = urlsplit(self.path)
         if target.path == "/__arm":
             self.server.arm(int(parse_qs(target.query)["n"][0]))
-            self._answer(204, {}, b"")
-        elif self.server.refuses_next():
-            self._answer(429, {**self._json, "retry-after": "1"}, json.dumps(refusal(target.path, body)).encode())
+            self._respond(204, {}, b"")
+        elif self.server.rejects_next():
+            self._respond(
+                429, {**self._json, "retry-after": "1"}, json.dumps(rejection_body(target.path, body)).encode()
+            )
         else:
-            self._pass_on(body)
+            self._forward(body)
 
-    def _pass_on(self, body: bytes) -> None:
+    def _forward(self, body: bytes) -> None:
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
-        sent = {name: value for name, value in self.headers.items() if name.lower() not in _OWN_HEADERS}
+        sent = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
         upstream.request(self.command, self.path, body or None, sent)
-        reply = upstream.getresponse()
-        content = reply.read()
+        response = upstream.getresponse()
+        content = response.read()
         upstream.close()
-        headers = {name: value for name, value in reply.getheaders() if name.lower() not in _OWN_HEADERS}
-        self._answer(reply.status, headers, content)
+        headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}
+        self._respond(response.status, headers, content)
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -107,13 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 — the base class's name
-        """Say nothing: the server behind has its own log."""
+        """Log nothing: the upstream server has a log."""
 
 
 @contextmanager
 def flaky(upstream: str) -> Iterator[str]:
-    """Run the proxy beside us; give its address."""
-    with Flaky(upstream) as server:
+    """Run the proxy in a thread and yield its URL."""
+    with FlakyProxy(upstream) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.url

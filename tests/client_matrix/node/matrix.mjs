@@ -1,5 +1,5 @@
-// What the JavaScript rows share: where the server is, what is sent, and plain requests to compare a client's numbers with.
-// It knows no client library.
+// What all Node.js clients' tests share: the server's URL, texts, and the expected answers by plain HTTP requests.
+// No client library.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ export const COHERE_EMBEDDER = "embed-english-v3.0";
 export const RERANKER = "rerank-v3.5";
 export const VOYAGE_RERANKER = "rerank-2.5";
 export const UNKNOWN = "no-such-model";
-export const WRONG_KEY = "sk-wrong-key-of-somebody";
+export const WRONG_KEY = "sk-wrong-key-of-another";
 
 export const TEXTS = ["a cat on the sofa", "stock prices fell", "Der Mond scheint über dem Fluß 🌙"];
 export const QUERY = "Where is the cat?";
@@ -30,13 +30,13 @@ export const DOCUMENTS = [
 
 function setting(name) {
   const value = process.env[name];
-  assert.ok(value, `${name} has to say what these tests run against`);
+  assert.ok(value, `${name} must be set: it is what these tests run against`);
   return value.replace(/\/$/, "");
 }
 
 /**
- * Declare the checks of a client, under its name and version as installed. `aliases` are folders in node_modules beside
- * the test file; `declare` gets a function (kind, sentence, body) for one check, and the versions.
+ * Declare a client's checks under its name and installed version. `aliases` are folders in the test file's node_modules;
+ * `declare` is called with a function (kind, sentence, body) that declares one check, and with the versions.
  */
 export function client(testFile, aliases, declare) {
   const packages = aliases.map((alias) => installed(testFile, alias));
@@ -50,29 +50,29 @@ function installed(testFile, alias) {
   return JSON.parse(readFileSync(new URL(`node_modules/${alias}/package.json`, testFile), "utf8"));
 }
 
-/** Ask without any client; fails unless the answer is a success. */
-export async function ask(path, body) {
-  const answer = await fetch(SERVER + path, {
+/** Send a plain HTTP request and return the decoded body. Fails unless the status is 200. */
+export async function request(path, body) {
+  const response = await fetch(SERVER + path, {
     method: body === undefined ? "GET" : "POST",
     headers: { "content-type": "application/json", authorization: `Bearer ${KEY}` },
     body: JSON.stringify(body),
   });
-  assert.equal(answer.status, 200, `${path}: ${await answer.clone().text()}`);
-  return answer.json();
+  assert.equal(response.status, 200, `${path}: ${await response.clone().text()}`);
+  return response.json();
 }
 
 export async function plainVectors(input, more = {}) {
-  const { data } = await ask("/v1/embeddings", { model: EMBEDDER, input, ...more });
+  const { data } = await request("/v1/embeddings", { model: EMBEDDER, input, ...more });
   return data.map((item) => item.embedding);
 }
 
 export async function plainCohereVectors(texts, inputType) {
   const body = { model: COHERE_EMBEDDER, texts, input_type: inputType, embedding_types: ["float"] };
-  return (await ask("/v2/embed", body)).embeddings.float;
+  return (await request("/v2/embed", body)).embeddings.float;
 }
 
 export async function plainRanking(more = {}) {
-  const { results } = await ask("/v2/rerank", { model: RERANKER, query: QUERY, documents: DOCUMENTS, ...more });
+  const { results } = await request("/v2/rerank", { model: RERANKER, query: QUERY, documents: DOCUMENTS, ...more });
   return results.map((found) => ({ index: found.index, score: found.relevance_score }));
 }
 
@@ -86,32 +86,32 @@ export function assertSameVectors(expected, actual) {
   assert.equal(actual.length, expected.length);
   expected.forEach((vector, i) => {
     assert.equal(actual[i].length, vector.length);
-    assert.ok(Array.from(actual[i]).every(Number.isFinite), `vector ${i} has something that is no number`);
-    const closeness = cosine(vector, Array.from(actual[i]));
-    assert.ok(closeness > 0.9999, `vector ${i} has a cosine of ${closeness} to the plain request's`);
+    assert.ok(Array.from(actual[i]).every(Number.isFinite), `vector ${i} has a value that is not finite`);
+    const similarity = cosine(vector, Array.from(actual[i]));
+    assert.ok(similarity > 0.9999, `vector ${i} has a cosine of ${similarity} to the plain request's`);
   });
 }
 
-/** Compare order and scores, of lists of {index, score}; scores as far as half precision lets them agree. */
+/** Compare order and scores of lists of {index, score}, with the tolerance of half precision. */
 export function assertSameRanking(expected, actual) {
   assert.deepEqual(actual.map((found) => found.index), expected.map((found) => found.index));
   expected.forEach(({ score }, i) => {
-    assert.ok(Math.abs(actual[i].score - score) < 0.002, `place ${i}: ${actual[i].score} instead of ${score}`);
+    assert.ok(Math.abs(actual[i].score - score) < 0.002, `rank ${i}: ${actual[i].score} instead of ${score}`);
   });
 }
 
-/** Let the proxy before the server refuse the next n POST requests with 429. */
+/** Make the proxy in front of the server reject the next n POST requests with 429. */
 export async function arm(n = 1) {
-  const answer = await fetch(`${FLAKY}/__arm?n=${n}`, { method: "POST" });
-  assert.ok(answer.ok);
+  const response = await fetch(`${FLAKY}/__arm?n=${n}`, { method: "POST" });
+  assert.ok(response.ok);
 }
 
-/** Count the POST requests that reached the proxy since it was armed, the refused ones too. */
+/** Return the number of POST requests to the proxy since it was armed, including rejected ones. */
 export async function count() {
   return Number(await (await fetch(`${FLAKY}/__count`)).text());
 }
 
-/** Give what a promise was rejected with; fails if it wasn't. */
+/** Return the error that a promise is rejected with. Fails if it isn't rejected. */
 export async function rejection(promise) {
   try {
     await promise;
@@ -121,11 +121,11 @@ export async function rejection(promise) {
   return assert.fail("nothing was thrown");
 }
 
-/** Give what a client calls itself in its requests, told by a server that refuses all of them. */
+/** Return the User-Agent header of a client's requests, as seen by a server that rejects all of them. */
 export async function userAgent(call) {
-  const heard = [];
-  const listener = createServer((request, response) => {
-    heard.push(request.headers["user-agent"]);
+  const userAgents = [];
+  const listener = createServer((incoming, response) => {
+    userAgents.push(incoming.headers["user-agent"]);
     response.writeHead(400, { "content-type": "application/json", connection: "close" }).end("{}");
   });
   await once(listener.listen(0, "127.0.0.1"), "listening");
@@ -134,5 +134,5 @@ export async function userAgent(call) {
   } finally {
     listener.close();
   }
-  return heard[0];
+  return userAgents[0];
 }

@@ -1,4 +1,4 @@
-"""The cohere client, of either version: its classes for API versions 1 and 2, synchronous and asynchronous."""
+"""The cohere client, in two major versions: its classes for API v1 and v2, synchronous and asynchronous."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ from matrix import (
 )
 
 EMBED, RERANK = "embed-english-v3.0", "rerank-v3.5"
-ALSO_UNDER_V1 = pytest.mark.parametrize("suffix", ["", "/v1"])  # some callers give the address with it
+WITH_AND_WITHOUT_V1 = pytest.mark.parametrize("suffix", ["", "/v1"])  # some callers' base_url ends in /v1
 
 
 def _embed(client: object, texts: list[str] = TEXTS, **options: object) -> object:
@@ -39,8 +39,8 @@ def _scores(reply: object) -> list[tuple[int, float]]:
     return [(found.index, found.relevance_score) for found in reply.results]
 
 
-@ALSO_UNDER_V1
-def test_embeddings_of_version_1(suffix: str) -> None:
+@WITH_AND_WITHOUT_V1
+def test_embeddings_of_api_v1(suffix: str) -> None:
     reply = _embed(cohere.Client(KEY, base_url=URL + suffix))
 
     assert "embeddings_floats" == reply.response_type
@@ -48,7 +48,7 @@ def test_embeddings_of_version_1(suffix: str) -> None:
     assert_vectors(TEXTS, reply.embeddings)
 
 
-def test_embeddings_of_version_1_are_put_together_from_pieces_of_96() -> None:
+def test_embeddings_of_api_v1_are_requested_in_batches_of_96() -> None:
     texts = [f"sentence {number}" for number in range(100)]
 
     reply = _embed(cohere.Client(KEY, base_url=URL), texts)
@@ -58,48 +58,48 @@ def test_embeddings_of_version_1_are_put_together_from_pieces_of_96() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_embeddings_of_version_1_by_type() -> None:
+def test_embeddings_of_api_v1_by_type() -> None:
     reply = _embed(cohere.Client(KEY, base_url=URL), embedding_types=["float", "int8"])
 
     assert "embeddings_by_type" == reply.response_type
     assert_vectors(TEXTS, reply.embeddings.float_)
-    assert_alike(reply.embeddings.int8, reply.embeddings.float_)
+    _assert_quantized(reply.embeddings.int8, reply.embeddings.float_)
     assert reply.embeddings.binary is None
 
 
-@ALSO_UNDER_V1
-def test_embeddings_of_version_2(suffix: str) -> None:
-    every = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+@WITH_AND_WITHOUT_V1
+def test_embeddings_of_api_v2(suffix: str) -> None:
+    types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
-    found = _embed(cohere.ClientV2(KEY, base_url=URL + suffix), embedding_types=every).embeddings
+    found = _embed(cohere.ClientV2(KEY, base_url=URL + suffix), embedding_types=types).embeddings
 
     assert_vectors(TEXTS, found.float_)
-    assert_alike(found.int8, found.float_)
-    assert_alike([[number - 127.5 for number in row] for row in found.uint8], found.float_)
+    _assert_quantized(found.int8, found.float_)
+    _assert_quantized([[number - 127.5 for number in row] for row in found.uint8], found.float_)
     assert [[number - 128 for number in row] for row in found.ubinary] == found.binary
     assert [[bit for number in row for bit in _bits(number)] for row in found.ubinary] == [
         [number > 0 for number in row] for row in found.float_
     ]
-    assert_vectors(TEXTS, [struct.unpack(f"<{len(row)}f", base64.b64decode(text)) for row, text in zip_of(found)])
+    assert_vectors(
+        TEXTS, [struct.unpack(f"<{len(row)}f", base64.b64decode(text)) for row, text in _float_and_base64(found)]
+    )
 
 
 def _bits(number: int) -> list[bool]:
-    return [bool(number >> place & 1) for place in range(7, -1, -1)]
+    return [bool(number >> shift & 1) for shift in range(7, -1, -1)]
 
 
-def zip_of(found: object) -> list[tuple[list[float], str]]:
-    """Pair the rows of floats with those in base64."""
+def _float_and_base64(found: object) -> list[tuple[list[float], str]]:
     return list(zip(found.float_, found.base64, strict=True))
 
 
-def assert_alike(quantised: list[list[float]], floats: list[list[float]]) -> None:
-    """Hold quantised rows against the floats they were made of."""
-    for row, other in zip(quantised, floats, strict=True):
+def _assert_quantized(quantized: list[list[float]], floats: list[list[float]]) -> None:
+    for row, other in zip(quantized, floats, strict=True):
         dot = sum(a * b for a, b in zip(row, other, strict=True))
         assert dot / (sum(a * a for a in row) * sum(b * b for b in other)) ** 0.5 >= 0.999
 
 
-def test_embeddings_of_version_2_from_inputs_shorter() -> None:
+def test_embeddings_of_api_v2_from_inputs_with_dimensions() -> None:
     inputs = [{"content": [{"type": "text", "text": text}]} for text in TEXTS]
 
     reply = cohere.ClientV2(KEY, base_url=URL).embed(
@@ -110,18 +110,18 @@ def test_embeddings_of_version_2_from_inputs_shorter() -> None:
 
 
 def test_embeddings_of_the_asynchronous_clients() -> None:
-    async def ask() -> tuple[object, object]:
+    async def run() -> tuple[object, object]:
         first, second = cohere.AsyncClient(KEY, base_url=URL), cohere.AsyncClientV2(KEY, base_url=URL)
         return await asyncio.gather(_embed(first), _embed(second, embedding_types=["float"]))
 
-    one, two = asyncio.run(ask())
+    v1, v2 = asyncio.run(run())
 
-    assert_vectors(TEXTS, one.embeddings)
-    assert_vectors(TEXTS, two.embeddings.float_)
+    assert_vectors(TEXTS, v1.embeddings)
+    assert_vectors(TEXTS, v2.embeddings.float_)
 
 
-@ALSO_UNDER_V1
-def test_rerank_of_version_1_with_documents(suffix: str) -> None:
+@WITH_AND_WITHOUT_V1
+def test_rerank_of_api_v1_returns_documents(suffix: str) -> None:
     documents = [*PASSAGES[:3], {"text": PASSAGES[3]}]
 
     reply = _rerank(cohere.Client(KEY, base_url=URL + suffix), documents=documents, return_documents=True)
@@ -130,8 +130,8 @@ def test_rerank_of_version_1_with_documents(suffix: str) -> None:
     assert [PASSAGES[found.index] for found in reply.results] == [found.document.text for found in reply.results]
 
 
-@ALSO_UNDER_V1
-def test_rerank_of_version_2(suffix: str) -> None:
+@WITH_AND_WITHOUT_V1
+def test_rerank_of_api_v2(suffix: str) -> None:
     reply = _rerank(cohere.ClientV2(KEY, base_url=URL + suffix), top_n=2, max_tokens_per_doc=4096)
 
     assert_scores(_scores(reply), top=2)
@@ -140,19 +140,19 @@ def test_rerank_of_version_2(suffix: str) -> None:
 
 
 def test_rerank_of_the_asynchronous_clients() -> None:
-    async def ask() -> tuple[object, object]:
+    async def run() -> tuple[object, object]:
         first, second = cohere.AsyncClient(KEY, base_url=URL), cohere.AsyncClientV2(KEY, base_url=URL)
         return await asyncio.gather(_rerank(first), _rerank(second))
 
-    one, two = asyncio.run(ask())
+    v1, v2 = asyncio.run(run())
 
-    assert_scores(_scores(one))
-    assert_scores(_scores(two))
+    assert_scores(_scores(v1))
+    assert_scores(_scores(v2))
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_other_tokens_are_the_text_again(*, offline: bool) -> None:
-    """Offline, the client's default, asks for the address of a tokenizer, and finding none asks the server."""
+def test_other_tokenize_and_detokenize_round_trip(*, offline: bool) -> None:
+    """Offline, the default, the client requests the URL of a tokenizer; without one it calls the server."""
     client = cohere.Client(KEY, base_url=URL)
 
     found = client.tokenize(text=QUERY, model=EMBED, offline=offline)
@@ -162,7 +162,7 @@ def test_other_tokens_are_the_text_again(*, offline: bool) -> None:
     assert QUERY.lower().split() == back.text.replace(" ?", "?").split()
 
 
-def test_other_models_are_listed_and_found() -> None:
+def test_other_models_list_and_get() -> None:
     client = cohere.Client(KEY, base_url=URL)
 
     listed = client.models.list().models
@@ -173,15 +173,15 @@ def test_other_models_are_listed_and_found() -> None:
     assert found.context_length > 0
 
 
-def test_other_models_are_listed_by_what_they_do() -> None:
+def test_other_models_are_listed_by_endpoint() -> None:
     listed = cohere.ClientV2(KEY, base_url=URL).models.list(endpoint="embed", page_size=5).models
 
     assert listed
     assert all("embed" in model.endpoints for model in listed)
 
 
-def test_other_keys_are_checked() -> None:
-    """Client and ClientV2 have locked this method of their base away; the base still has it."""
+def test_other_check_api_key() -> None:
+    """Client and ClientV2 disable this method of their base class."""
     assert BaseCohere(token=KEY, base_url=URL).check_api_key().valid
 
 
@@ -220,7 +220,7 @@ def test_retry_after_a_rate_limit(kind: type[cohere.Client]) -> None:
     assert_scores(_scores(reply))
 
 
-def test_retry_ends_in_the_clients_own_error() -> None:
+def test_retry_exhausted_raises_the_clients_own_error() -> None:
     client = cohere.ClientV2(KEY, base_url=FLAKY_URL)
 
     with limited(requests=1), pytest.raises(ApiError) as caught:

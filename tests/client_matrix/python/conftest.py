@@ -1,4 +1,4 @@
-"""Lets the assertions in the shared files tell what they compared."""
+"""Enable pytest's detailed assertion messages in the shared files."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""What the rows share: texts, what a plain HTTP call answers to them, and the proxy that says 429.
+"""What all Python clients' tests share: texts, the expected answers by plain HTTP requests, and the 429 proxy.
 
-Nothing here knows any client, and nothing but the standard library is imported.
+No client library; standard library only.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 URL = os.environ["NEARFAR_URL"]
 KEY = os.environ["NEARFAR_KEY"]
 FLAKY_URL = os.environ["NEARFAR_FLAKY_URL"]
-LIMITED = "Rate limit reached"  # what the proxy says
+LIMITED = "Rate limit reached"  # the proxy's message
 
 QUERY = "What is the capital of the United States?"
 PASSAGES = [
@@ -22,49 +22,49 @@ PASSAGES = [
     "Capital punishment has existed in the United States since before it was a country.",
     "Bananas are rich in potassium.",
 ]
-NEAREST = 1  # of the passages, to the query
+NEAREST = 1  # index of the passage most similar to the query
 TEXTS = [*PASSAGES, "naïve café — 東京 🙂", "a text\nof two lines"]
 UNKNOWN = "no-such-model"
-WRONG_KEY = "sk-wrong-key-of-somebody"
+WRONG_KEY = "sk-wrong-key-of-another"
 
 
 def call(path: str, body: object = None, *, base: str = URL) -> object:
-    """Send what is given, or GET; give the answer."""
+    """Send a POST with this body, or a GET without one; return the decoded JSON response."""
     content = None if body is None else json.dumps(body).encode()
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(base + path, content, headers), timeout=60) as reply:
-        return json.loads(reply.read() or b"null")
+    with urllib.request.urlopen(urllib.request.Request(base + path, content, headers), timeout=60) as response:
+        return json.loads(response.read() or b"null")
 
 
 def vectors(texts: Sequence[str], **options: object) -> list[list[float]]:
-    """Give the texts' vectors as a plain call gets them."""
-    asked = {"model": "text-embedding-3-small", "input": list(texts), "encoding_format": "float", **options}
-    return [item["embedding"] for item in call("/v1/embeddings", asked)["data"]]
+    """Return the texts' vectors by a plain HTTP request."""
+    body = {"model": "text-embedding-3-small", "input": list(texts), "encoding_format": "float", **options}
+    return [item["embedding"] for item in call("/v1/embeddings", body)["data"]]
 
 
 def scores() -> list[float]:
-    """Give each passage's score, in the passages' order, as a plain call gets it."""
+    """Return the passages' scores by a plain HTTP request, in the order of PASSAGES."""
     reply = call("/v2/rerank", {"model": "rerank-v3.5", "query": QUERY, "documents": PASSAGES})
     found = {item["index"]: item["relevance_score"] for item in reply["results"]}
     return [found[index] for index in range(len(PASSAGES))]
 
 
 def cosine(left: Sequence[float], right: Sequence[float]) -> float:
-    """Give the cosine of two vectors of the same length."""
+    """Return the cosine of two vectors."""
     dot = sum(a * b for a, b in zip(left, right, strict=True))
     return dot / math.sqrt(sum(a * a for a in left) * sum(b * b for b in right))
 
 
 def assert_vectors(texts: Sequence[str], found: Sequence[Sequence[float]], **options: object) -> None:
-    """Hold vectors against those of a plain call."""
+    """Compare vectors with those of a plain HTTP request."""
     expected = vectors(texts, **options)
     assert len(expected) == len(found)
-    least = min(cosine(one, list(other)) for one, other in zip(expected, found, strict=True))
-    assert least >= 0.9999
+    lowest = min(cosine(one, list(other)) for one, other in zip(expected, found, strict=True))
+    assert lowest >= 0.9999
 
 
 def assert_scores(found: dict[int, float] | Sequence[tuple[int, float]], *, top: int = len(PASSAGES)) -> None:
-    """Hold scores by index, best first, against those of a plain call."""
+    """Compare scores by index, best first, with those of a plain HTTP request."""
     expected = scores()
     order = sorted(range(len(PASSAGES)), key=lambda index: -expected[index])[:top]
     found = dict(found)
@@ -76,7 +76,7 @@ def assert_scores(found: dict[int, float] | Sequence[tuple[int, float]], *, top:
 
 @contextmanager
 def limited(times: int = 1, *, requests: int = 2) -> Iterator[None]:
-    """Let the proxy answer the next request with 429; at the end hold how many were sent."""
+    """Make the proxy reject the next requests with 429; at the end, check how many the client sent."""
     urllib.request.urlopen(f"{FLAKY_URL}/__arm?n={times}", b"", timeout=10).close()
     yield
     assert requests == call("/__count", base=FLAKY_URL)

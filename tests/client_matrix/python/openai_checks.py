@@ -1,4 +1,4 @@
-"""The openai client, of either version: synchronous, asynchronous, with raw and with streamed responses."""
+"""The openai client, in two major versions: synchronous, asynchronous, raw and streamed responses."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ def _client(url: str = URL, key: str = KEY, **options: object) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, **options)
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     with _client() as client:
         reply = client.embeddings.create(model=MODEL, input=TEXTS)
 
@@ -36,7 +36,7 @@ def test_embeddings_are_those_of_a_plain_call() -> None:
     assert reply.usage.prompt_tokens == reply.usage.total_tokens > len(TEXTS)
 
 
-@pytest.mark.parametrize("options", [{"encoding_format": "float"}, {"dimensions": 64}, {"user": "someone"}], ids=str)
+@pytest.mark.parametrize("options", [{"encoding_format": "float"}, {"dimensions": 64}, {"user": "a-user"}], ids=str)
 def test_embeddings_follow_the_options(options: dict[str, object]) -> None:
     with _client() as client:
         reply = client.embeddings.create(model=MODEL, input=TEXTS, **options)
@@ -44,7 +44,7 @@ def test_embeddings_follow_the_options(options: dict[str, object]) -> None:
     assert_vectors(TEXTS, [item.embedding for item in reply.data], **options)
 
 
-def test_embeddings_in_base64_are_left_as_they_are_when_asked_for() -> None:
+def test_embeddings_requested_in_base64_are_not_decoded() -> None:
     with _client() as client:
         reply = client.embeddings.create(model=MODEL, input=TEXTS[:1], encoding_format="base64")
 
@@ -52,7 +52,7 @@ def test_embeddings_in_base64_are_left_as_they_are_when_asked_for() -> None:
     assert_vectors(TEXTS[:1], [struct.unpack(f"<{len(packed) // 4}f", packed)])
 
 
-def test_embeddings_of_token_ids_are_those_of_the_text() -> None:
+def test_embeddings_of_token_ids_equal_those_of_the_text() -> None:
     with _client() as client:
         reply = client.embeddings.create(model=MODEL, input=[[15339, 1917], [8134]])  # cl100k_base
 
@@ -60,11 +60,11 @@ def test_embeddings_of_token_ids_are_those_of_the_text() -> None:
 
 
 def test_embeddings_of_the_asynchronous_client() -> None:
-    async def ask() -> list[openai.types.CreateEmbeddingResponse]:
+    async def run() -> list[openai.types.CreateEmbeddingResponse]:
         async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY) as client:
             return await asyncio.gather(*(client.embeddings.create(model=MODEL, input=text) for text in TEXTS))
 
-    replies = asyncio.run(ask())
+    replies = asyncio.run(run())
 
     assert_vectors(TEXTS, [reply.data[0].embedding for reply in replies])
 
@@ -89,7 +89,7 @@ def test_embeddings_with_a_streamed_response() -> None:
     assert_vectors(PASSAGES, [struct.unpack(f"<{len(one) // 4}f", one) for one in packed])
 
 
-def test_other_models_are_listed_and_found() -> None:
+def test_other_models_list_and_retrieve() -> None:
     with _client() as client:
         listed = [model.id for model in client.models.list()]
         found = client.models.retrieve(listed[0])
@@ -118,12 +118,12 @@ def test_error_for_an_unknown_model() -> None:
 
 
 def test_error_of_the_asynchronous_client() -> None:
-    async def ask() -> None:
+    async def run() -> None:
         async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY) as client:
             await client.embeddings.create(model=MODEL, input="")
 
     with pytest.raises(openai.BadRequestError, match="cannot be an empty string"):
-        asyncio.run(ask())
+        asyncio.run(run())
 
 
 def test_retry_after_a_rate_limit() -> None:
@@ -133,7 +133,7 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(PASSAGES, [item.embedding for item in reply.data])
 
 
-def test_retry_ends_in_the_clients_own_error() -> None:
+def test_retry_exhausted_raises_the_clients_own_error() -> None:
     with (
         _client(FLAKY_URL, max_retries=0) as client,
         limited(requests=1),

@@ -1,4 +1,4 @@
-// What Cohere's official client must get, in each of two majors: as the client of version 1 and as that of version 2.
+// Cohere's official client in two major versions: CohereClient (API v1) and CohereClientV2 (API v2).
 
 import assert from "node:assert/strict";
 import * as matrix from "../matrix.mjs";
@@ -12,14 +12,14 @@ const ranking = (reply) => reply.results.map((found) => ({ index: found.index, s
 
 export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, CohereError }) {
   const connect = (kind, root = matrix.SERVER, token = matrix.KEY) => new kind({ token, environment: root });
-  const first = connect(CohereClient);
-  const second = connect(CohereClientV2);
+  const v1 = connect(CohereClient);
+  const v2 = connect(CohereClientV2);
 
   matrix.client(import.meta.url, [alias], (check, [version]) => {
-    check("embeddings", "version 1 without types gives plain lists and the texts", async () => {
+    check("embeddings", "v1 without types returns plain lists and the texts", async () => {
       const expected = await matrix.plainCohereVectors(TEXTS, "search_document");
 
-      const reply = await first.embed(EMBED);
+      const reply = await v1.embed(EMBED);
 
       assert.equal(reply.responseType, "embeddings_floats");
       matrix.assertSameVectors(expected, reply.embeddings);
@@ -27,10 +27,10 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.ok(reply.meta.billedUnits.inputTokens > TEXTS.length);
     });
 
-    check("embeddings", "version 1 with types gives those types and no others", async () => {
+    check("embeddings", "v1 with types returns those types and no others", async () => {
       const expected = await matrix.plainCohereVectors(TEXTS, "search_document");
 
-      const reply = await first.embed({ ...EMBED, embeddingTypes: ["float", "int8"] });
+      const reply = await v1.embed({ ...EMBED, embeddingTypes: ["float", "int8"] });
 
       assert.equal(reply.responseType, "embeddings_by_type");
       matrix.assertSameVectors(expected, reply.embeddings.float);
@@ -38,11 +38,11 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.equal(reply.embeddings.uint8, undefined);
     });
 
-    check("embeddings", "version 2 gives every type, and they are of the same vectors", async () => {
+    check("embeddings", "v2 returns every type of the same vectors", async () => {
       const [expected] = await matrix.plainCohereVectors(TEXTS, "search_document");
       const embeddingTypes = ["float", "int8", "uint8", "binary", "ubinary", "base64"];
 
-      const { embeddings } = await second.embed({ ...EMBED, embeddingTypes });
+      const { embeddings } = await v2.embed({ ...EMBED, embeddingTypes });
 
       const { float, int8, uint8, binary, ubinary, base64 } = embeddings;
       const decoded = new Float32Array(new Uint8Array(Buffer.from(base64[0], "base64")).buffer);
@@ -53,11 +53,11 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.deepEqual(binary[0], ubinary[0].map((value) => value - 128));
     });
 
-    check("embeddings", "version 2 takes inputs of parts, and an output dimension", async () => {
+    check("embeddings", "v2 accepts inputs with content parts, and an output dimension", async () => {
       const [expected] = await matrix.plainVectors([TEXTS[0]], { dimensions: 256 });
       const inputs = [{ content: [{ type: "text", text: TEXTS[0] }] }];
 
-      const reply = await second.embed({
+      const reply = await v2.embed({
         model, inputs, inputType: "classification", embeddingTypes: ["float"], outputDimension: 256,
       });
 
@@ -65,11 +65,11 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.equal(reply.embeddings.float[0].length, 256);
     });
 
-    check("rerank", "version 1 ranks as the plain request, and gives documents back when asked", async () => {
+    check("rerank", "v1 ranks as the plain request, and returns documents on request", async () => {
       const expected = await matrix.plainRanking();
 
-      const plain = await first.rerank(RERANK);
-      const asked = await first.rerank({
+      const plain = await v1.rerank(RERANK);
+      const asked = await v1.rerank({
         ...RERANK, documents: DOCUMENTS.map((text) => ({ text })), topN: 2, returnDocuments: true,
       });
 
@@ -79,36 +79,36 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.deepEqual(asked.results.map((found) => found.document.text), asked.results.map((found) => DOCUMENTS[found.index]));
     });
 
-    check("rerank", "version 2 ranks as the plain request, cut to the best", async () => {
+    check("rerank", "v2 ranks as the plain request, with topN", async () => {
       const expected = await matrix.plainRanking();
 
-      const reply = await second.rerank({ ...RERANK, topN: 3, maxTokensPerDoc: 4096 });
+      const reply = await v2.rerank({ ...RERANK, topN: 3, maxTokensPerDoc: 4096 });
 
       assert.equal(reply.results.length, 3);
       matrix.assertSameRanking(expected.slice(0, 3), ranking(reply));
       assert.equal(reply.meta.billedUnits.searchUnits, 1);
     });
 
-    check("other", "tokenize and detokenize give the text back", async () => {
-      const pieces = await first.tokenize({ model, text: "a cat on the sofa" });
+    check("other", "tokenize and detokenize round-trip", async () => {
+      const pieces = await v1.tokenize({ model, text: "a cat on the sofa" });
 
-      const whole = await first.detokenize({ model, tokens: pieces.tokens });
+      const whole = await v1.detokenize({ model, tokens: pieces.tokens });
 
       assert.equal(pieces.tokenStrings.length, pieces.tokens.length);
       assert.equal(pieces.tokenStrings.join(""), "a cat on the sofa");
       assert.equal(whole.text, "a cat on the sofa");
     });
 
-    check("other", "checkApiKey says that the key is valid", async () => {
-      const reply = await first.checkApiKey();
+    check("other", "checkApiKey reports a valid key", async () => {
+      const reply = await v1.checkApiKey();
 
       assert.equal(reply.valid, true);
     });
 
-    check("other", "models are listed for an endpoint, and got by a name with a slash", async () => {
-      const { models } = await first.models.list({ endpoint: "embed", pageSize: 20 });
+    check("other", "models are listed by endpoint, and retrieved by a name with a slash", async () => {
+      const { models } = await v1.models.list({ endpoint: "embed", pageSize: 20 });
 
-      const one = await first.models.get(models[0].name);
+      const one = await v1.models.get(models[0].name);
 
       assert.ok(models.length > 0);
       assert.ok(models.every((listed) => listed.endpoints.includes("embed") && listed.contextLength > 0));
@@ -116,13 +116,13 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.deepEqual(one.endpoints, models[0].endpoints);
     });
 
-    check("other", "the copy that runs calls itself by the version named here", async () => {
+    check("other", "the client under test is the installed version", async () => {
       const name = await matrix.userAgent((root) => connect(CohereClientV2, root).rerank(RERANK));
 
       assert.equal(name, `cohere-ai/${version}`);
     });
 
-    for (const [name, client] of [["version 1", first], ["version 2", second]]) {
+    for (const [name, client] of [["v1", v1], ["v2", v2]]) {
       check("error", `${name} throws NotFoundError for an unknown model`, async () => {
         const error = await matrix.rejection(client.rerank({ ...RERANK, model: UNKNOWN }));
 
@@ -141,16 +141,16 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       });
     }
 
-    check("error", "a wrong key is an UnauthorizedError, and not a valid one", async () => {
-      const stranger = connect(CohereClientV2, matrix.SERVER, matrix.WRONG_KEY);
+    check("error", "a wrong key is an UnauthorizedError", async () => {
+      const unauthorized = connect(CohereClientV2, matrix.SERVER, matrix.WRONG_KEY);
 
-      const error = await matrix.rejection(stranger.rerank(RERANK));
+      const error = await matrix.rejection(unauthorized.rerank(RERANK));
 
       assert.ok(error instanceof Cohere.UnauthorizedError);
       assert.match(error.body.message, /^invalid api token/);
     });
 
-    check("retry", "version 1 sends an embed again that a 429 refused", async () => {
+    check("retry", "v1 retries an embed after a 429", async () => {
       const expected = await matrix.plainCohereVectors(TEXTS, "search_document");
       await matrix.arm(1);
 
@@ -160,7 +160,7 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
       assert.equal(await matrix.count(), 2);
     });
 
-    check("retry", "version 2 sends a rerank again that a 429 refused", async () => {
+    check("retry", "v2 retries a rerank after a 429", async () => {
       const expected = await matrix.plainRanking();
       await matrix.arm(1);
 
@@ -182,7 +182,7 @@ export function cohereChecks(alias, { Cohere, CohereClient, CohereClientV2, Cohe
   });
 }
 
-/** Unpack bytes, the highest bit first. */
+/** Unpack bytes, most significant bit first. */
 function bits(bytes) {
-  return bytes.flatMap((byte) => [7, 6, 5, 4, 3, 2, 1, 0].map((place) => (byte >> place) & 1));
+  return bytes.flatMap((byte) => [7, 6, 5, 4, 3, 2, 1, 0].map((shift) => (byte >> shift) & 1));
 }

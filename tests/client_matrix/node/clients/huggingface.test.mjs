@@ -1,5 +1,5 @@
-// Hugging Face's inference client with an endpoint of one's own, as it is used with text-embeddings-inference. It posts to
-// the address as it is given, and doesn't send a request again that was refused with 429.
+// Hugging Face's inference client with a custom endpoint, as used with text-embeddings-inference. It posts to the URL
+// unchanged and doesn't retry after a 429.
 
 import assert from "node:assert/strict";
 import { InferenceClientProviderApiError, featureExtraction, sentenceSimilarity } from "@huggingface/inference";
@@ -9,7 +9,7 @@ const { TEXTS, QUERY, DOCUMENTS } = matrix;
 const at = (path, root = matrix.SERVER) => ({ endpointUrl: root + path, accessToken: matrix.KEY });
 
 matrix.client(import.meta.url, ["@huggingface/inference"], (check, [version]) => {
-  check("embeddings", "featureExtraction gives the plain request's vectors", async () => {
+  check("embeddings", "featureExtraction returns the plain request's vectors", async () => {
     const expected = await matrix.plainVectors(TEXTS);
 
     const vectors = await featureExtraction({ ...at("/embed"), inputs: TEXTS, normalize: true, truncate: true });
@@ -17,7 +17,7 @@ matrix.client(import.meta.url, ["@huggingface/inference"], (check, [version]) =>
     matrix.assertSameVectors(expected, vectors);
   });
 
-  check("embeddings", "featureExtraction works with the server's bare address", async () => {
+  check("embeddings", "featureExtraction works with the server's root URL", async () => {
     const expected = await matrix.plainVectors([TEXTS[0]]);
 
     const vectors = await featureExtraction({ ...at(""), inputs: TEXTS[0] });
@@ -25,7 +25,7 @@ matrix.client(import.meta.url, ["@huggingface/inference"], (check, [version]) =>
     matrix.assertSameVectors(expected, vectors);
   });
 
-  check("other", "sentenceSimilarity gives the cosines of the plain request's vectors", async () => {
+  check("other", "sentenceSimilarity returns the cosines of the plain request's vectors", async () => {
     const [query, ...documents] = await matrix.plainVectors([QUERY, ...DOCUMENTS]);
     const inputs = { source_sentence: QUERY, sentences: DOCUMENTS };
 
@@ -35,7 +35,7 @@ matrix.client(import.meta.url, ["@huggingface/inference"], (check, [version]) =>
     documents.forEach((document, i) => assert.ok(Math.abs(matrix.cosine(query, document) - similarities[i]) < 0.002));
   });
 
-  check("other", "the copy that runs calls itself by the version named here", async () => {
+  check("other", "the client under test is the installed version", async () => {
     const name = await matrix.userAgent((root) => featureExtraction({ ...at("/embed", root), inputs: "a" }));
 
     assert.equal(name.split(" ")[0], `@huggingface/inference/${version}`);
@@ -51,7 +51,7 @@ matrix.client(import.meta.url, ["@huggingface/inference"], (check, [version]) =>
     assert.ok(error.httpResponse.requestId.length > 0);
   });
 
-  check("no_retry", "a 429 is a ProviderApiError with its message, and is sent once", async () => {
+  check("no_retry", "a 429 is a ProviderApiError with its message, and is not retried", async () => {
     await matrix.arm(1);
 
     const error = await matrix.rejection(featureExtraction({ ...at("/embed", matrix.FLAKY), inputs: "a" }));

@@ -1,4 +1,4 @@
-// LangChain.js for Cohere, which goes to the server through Cohere's client: that is how it is told where.
+// LangChain.js for Cohere. It takes a Cohere client, which has the server's URL.
 
 import assert from "node:assert/strict";
 import { CohereEmbeddings, CohereRerank } from "@langchain/cohere";
@@ -13,7 +13,7 @@ const embeddings = (root, more = {}) =>
 const reranker = (root, more = {}) => new CohereRerank({ model: matrix.RERANKER, client: client(root), ...more });
 
 matrix.client(import.meta.url, ["@langchain/cohere"], (check) => {
-  check("embeddings", "embedDocuments gives the plain request's vectors, in batches too", async () => {
+  check("embeddings", "embedDocuments returns the plain request's vectors, in batches too", async () => {
     const expected = await matrix.plainCohereVectors(TEXTS, "search_document");
 
     const whole = await embeddings().embedDocuments(TEXTS);
@@ -22,7 +22,7 @@ matrix.client(import.meta.url, ["@langchain/cohere"], (check) => {
     matrix.assertSameVectors([...expected, ...expected], [...whole, ...batches]);
   });
 
-  check("embeddings", "embedQuery gives the vector of a query", async () => {
+  check("embeddings", "embedQuery returns the vector of a query", async () => {
     const expected = await matrix.plainCohereVectors([QUERY], "search_query");
 
     const vector = await embeddings().embedQuery(QUERY);
@@ -30,7 +30,7 @@ matrix.client(import.meta.url, ["@langchain/cohere"], (check) => {
     matrix.assertSameVectors(expected, [vector]);
   });
 
-  check("rerank", "rerank gives the best three as the plain request does", async () => {
+  check("rerank", "rerank returns the best three as the plain request does", async () => {
     const expected = await matrix.plainRanking({ top_n: 3 });
 
     const found = await reranker().rerank(DOCUMENTS, QUERY);
@@ -38,7 +38,7 @@ matrix.client(import.meta.url, ["@langchain/cohere"], (check) => {
     matrix.assertSameRanking(expected, found.map(({ index, relevanceScore: score }) => ({ index, score })));
   });
 
-  check("rerank", "compressDocuments gives the documents in that order, with their scores", async () => {
+  check("rerank", "compressDocuments returns the documents in that order, with their scores", async () => {
     const expected = await matrix.plainRanking();
     const documents = DOCUMENTS.map((pageContent) => new Document({ pageContent }));
 
@@ -62,7 +62,7 @@ matrix.client(import.meta.url, ["@langchain/cohere"], (check) => {
     }
   });
 
-  check("retry", "embeddings and rerank are sent again after a 429", async () => {
+  check("retry", "embeddings and rerank are retried after a 429", async () => {
     const expected = [await matrix.plainCohereVectors([QUERY], "search_query"), await matrix.plainRanking({ top_n: 3 })];
 
     await matrix.arm(1);

@@ -1,4 +1,4 @@
-// LangChain.js for OpenAI, which goes to the server through OpenAI's client, and sends again by itself.
+// LangChain.js for OpenAI. It uses OpenAI's client and its own retries.
 
 import assert from "node:assert/strict";
 import { OpenAIEmbeddings } from "@langchain/openai";
@@ -11,7 +11,7 @@ const connect = (root = matrix.SERVER, more = {}) =>
   });
 
 matrix.client(import.meta.url, ["@langchain/openai"], (check) => {
-  check("embeddings", "embedDocuments gives the plain request's vectors, in batches too", async () => {
+  check("embeddings", "embedDocuments returns the plain request's vectors, in batches too", async () => {
     const expected = await matrix.plainVectors(TEXTS);
 
     const whole = await connect().embedDocuments(TEXTS);
@@ -20,7 +20,7 @@ matrix.client(import.meta.url, ["@langchain/openai"], (check) => {
     matrix.assertSameVectors([...expected, ...expected], [...whole, ...batches]);
   });
 
-  check("embeddings", "embedQuery takes dimensions and puts spaces for new lines", async () => {
+  check("embeddings", "embedQuery accepts dimensions and replaces newlines by spaces", async () => {
     const expected = await matrix.plainVectors(["a cat on the sofa"], { dimensions: 64 });
 
     const vector = await connect(matrix.SERVER, { dimensions: 64 }).embedQuery("a cat\non the sofa");
@@ -44,7 +44,7 @@ matrix.client(import.meta.url, ["@langchain/openai"], (check) => {
     assert.match(error.message, /Incorrect API key provided/);
   });
 
-  check("retry", "LangChain's own caller sends again what a 429 refused", async () => {
+  check("retry", "LangChain itself retries after a 429", async () => {
     const expected = await matrix.plainVectors(TEXTS);
     await matrix.arm(1);
 

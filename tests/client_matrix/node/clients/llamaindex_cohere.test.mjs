@@ -13,7 +13,7 @@ const connect = (root = matrix.SERVER, more = {}) =>
 const ranking = (nodes) => nodes.map(({ node, score }) => ({ index: DOCUMENTS.indexOf(node.text), score }));
 
 matrix.client(import.meta.url, ["@llamaindex/cohere"], (check) => {
-  check("rerank", "postprocessNodes orders the nodes as the plain request does, cut to the best", async () => {
+  check("rerank", "postprocessNodes orders the nodes as the plain request does, with topN", async () => {
     const expected = await matrix.plainRanking({ top_n: 3 });
 
     const nodes = await connect().postprocessNodes(NODES, QUERY);
@@ -28,7 +28,7 @@ matrix.client(import.meta.url, ["@llamaindex/cohere"], (check) => {
     assert.match(error.body.message, /^model 'no-such-model' not found/);
   });
 
-  check("retry", "a refusal with 429 is sent again and answered", async () => {
+  check("retry", "a 429 is retried", async () => {
     const expected = await matrix.plainRanking({ top_n: 3 });
     await matrix.arm(1);
 

@@ -1,4 +1,4 @@
-// LlamaIndex.TS for OpenAI. Its inner client decodes whatever arrives as base64, and it asks for ten texts at a time.
+// LlamaIndex.TS for OpenAI. Its OpenAI client decodes every response as base64; it sends ten texts per request.
 
 import assert from "node:assert/strict";
 import { OpenAIEmbedding } from "@llamaindex/openai";
@@ -9,7 +9,7 @@ const connect = (root = matrix.SERVER, more = {}) =>
   new OpenAIEmbedding({ model: matrix.EMBEDDER, apiKey: matrix.KEY, baseURL: `${root}/v1`, ...more });
 
 matrix.client(import.meta.url, ["@llamaindex/openai"], (check) => {
-  check("embeddings", "getTextEmbeddingsBatch gives the plain request's vectors, over several requests", async () => {
+  check("embeddings", "getTextEmbeddingsBatch returns the plain request's vectors, over several requests", async () => {
     const texts = [...TEXTS, ...matrix.DOCUMENTS, ...TEXTS, ...matrix.DOCUMENTS];
     const expected = await matrix.plainVectors(texts);
 
@@ -18,7 +18,7 @@ matrix.client(import.meta.url, ["@llamaindex/openai"], (check) => {
     matrix.assertSameVectors(expected, vectors);
   });
 
-  check("embeddings", "getTextEmbedding takes dimensions", async () => {
+  check("embeddings", "getTextEmbedding accepts dimensions", async () => {
     const expected = await matrix.plainVectors([TEXTS[2]], { dimensions: 64 });
 
     const vector = await connect(matrix.SERVER, { dimensions: 64 }).getTextEmbedding(TEXTS[2]);
@@ -34,7 +34,7 @@ matrix.client(import.meta.url, ["@llamaindex/openai"], (check) => {
     assert.match(error.message, /The model `no-such-model` does not exist/);
   });
 
-  check("retry", "a refusal with 429 is sent again and answered", async () => {
+  check("retry", "a 429 is retried", async () => {
     const expected = await matrix.plainVectors(TEXTS);
     await matrix.arm(1);
 

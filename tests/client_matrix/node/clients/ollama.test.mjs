@@ -1,4 +1,4 @@
-// Ollama's official client. It never sends a request twice, so that a refusal has to reach its caller whole.
+// Ollama's official client. It never retries, so an error must reach the caller with its message.
 
 import assert from "node:assert/strict";
 import { Ollama } from "ollama";
@@ -7,11 +7,11 @@ import * as matrix from "../matrix.mjs";
 const connect = (host, key = matrix.KEY) => new Ollama({ host, headers: { authorization: `Bearer ${key}` } });
 const client = connect(matrix.SERVER);
 
-/** Give the name that the server lists for itself, as nothing else has to be known to Ollama's callers. */
+/** Return the name of the first model that the server lists. */
 const served = async () => (await client.list()).models[0].model;
 
 matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
-  check("embeddings", "embed gives the plain request's vectors, of unit length, and counts tokens", async () => {
+  check("embeddings", "embed returns the plain request's vectors, of unit length, and counts tokens", async () => {
     const expected = await matrix.plainVectors(matrix.TEXTS);
 
     const reply = await client.embed({ model: await served(), input: matrix.TEXTS });
@@ -22,7 +22,7 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     assert.ok(reply.total_duration > 0);
   });
 
-  check("embeddings", "embed takes one text, dimensions, and Ollama's own name of the model", async () => {
+  check("embeddings", "embed accepts one text, dimensions, and Ollama's name of the model", async () => {
     const expected = await matrix.plainVectors([matrix.TEXTS[0]], { dimensions: 64 });
 
     const reply = await client.embed({ model: "all-minilm", input: matrix.TEXTS[0], dimensions: 64 });
@@ -30,7 +30,7 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     matrix.assertSameVectors(expected, reply.embeddings);
   });
 
-  check("embeddings", "embeddings, the older call, gives one vector of the same direction", async () => {
+  check("embeddings", "embeddings, deprecated, returns one vector of the same direction", async () => {
     const [expected] = await matrix.plainVectors([matrix.TEXTS[1]]);
 
     const reply = await client.embeddings({ model: await served(), prompt: matrix.TEXTS[1] });
@@ -38,7 +38,7 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     matrix.assertSameVectors([expected], [reply.embedding]);
   });
 
-  check("other", "list and show tell of the model", async () => {
+  check("other", "list and show describe the model", async () => {
     const { models } = await client.list();
 
     const shown = await client.show({ model: models[0].model });
@@ -50,13 +50,13 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     assert.ok(shown.capabilities.includes("embedding"));
   });
 
-  check("other", "version gives one that reads as a version", async () => {
+  check("other", "version returns a version number", async () => {
     const reply = await client.version();
 
     assert.match(reply.version, /^\d+\.\d+\.\d+/);
   });
 
-  check("other", "the copy that runs calls itself by the version named here", async () => {
+  check("other", "the client under test is the installed version", async () => {
     const name = await matrix.userAgent((root) => connect(root).version());
 
     assert.equal(name.split(" ")[0], `ollama-js/${version}`);
@@ -68,7 +68,7 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     assert.ok(models.some((model) => model.model.length > 0));
   });
 
-  check("error", "an unknown model is a ResponseError with 404 and Ollama's words", async () => {
+  check("error", "an unknown model is a ResponseError with 404 and Ollama's message", async () => {
     const error = await matrix.rejection(client.embed({ model: matrix.UNKNOWN, input: "a" }));
 
     assert.equal(error.name, "ResponseError");
@@ -85,7 +85,7 @@ matrix.client(import.meta.url, ["ollama"], (check, [version]) => {
     assert.equal(typeof error.error, "string");
   });
 
-  check("no_retry", "a 429 is a ResponseError with its message, and is sent once", async () => {
+  check("no_retry", "a 429 is a ResponseError with its message, and is not retried", async () => {
     const model = await served();
     await matrix.arm(1);
 

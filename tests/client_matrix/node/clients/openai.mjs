@@ -1,5 +1,5 @@
-// What OpenAI's official client must get, in each of the majors that are still in use. 4 and 6 decode whatever arrives as base64: a list of
-// numbers would become nonsense without an error, so that their default request is the one to watch.
+// OpenAI's official client in the major versions in use. Versions 4 and 6 decode every response to their default request
+// as base64: a list of numbers would become wrong values without an error.
 
 import assert from "node:assert/strict";
 import * as matrix from "../matrix.mjs";
@@ -12,7 +12,7 @@ export function openaiChecks(alias, OpenAI) {
   const client = connect();
 
   matrix.client(import.meta.url, [alias], (check, [version]) => {
-    check("embeddings", "its default, base64, gives the plain request's vectors", async () => {
+    check("embeddings", "the default, base64, returns the plain request's vectors", async () => {
       const expected = await matrix.plainVectors(matrix.TEXTS);
 
       const reply = await client.embeddings.create(INPUT);
@@ -23,7 +23,7 @@ export function openaiChecks(alias, OpenAI) {
       assert.ok(reply.usage.prompt_tokens > matrix.TEXTS.length);
     });
 
-    check("embeddings", "floats that are asked for are the plain request's", async () => {
+    check("embeddings", "requested floats equal the plain request's", async () => {
       const expected = await matrix.plainVectors(matrix.TEXTS);
 
       const reply = await client.embeddings.create({ ...INPUT, encoding_format: "float" });
@@ -31,7 +31,7 @@ export function openaiChecks(alias, OpenAI) {
       matrix.assertSameVectors(expected, reply.data.map((item) => item.embedding));
     });
 
-    check("embeddings", "base64 that is asked for stays a string of the same numbers", async () => {
+    check("embeddings", "requested base64 is returned undecoded, with the same values", async () => {
       const expected = await matrix.plainVectors(matrix.TEXTS);
 
       const reply = await client.embeddings.create({ ...INPUT, encoding_format: "base64" });
@@ -40,7 +40,7 @@ export function openaiChecks(alias, OpenAI) {
       matrix.assertSameVectors(expected, decoded);
     });
 
-    check("embeddings", "one text, dimensions and token ids are understood", async () => {
+    check("embeddings", "one text, dimensions and token ids are accepted", async () => {
       const [expected] = await matrix.plainVectors("hello world", { dimensions: 64 });
 
       const ids = await client.embeddings.create({ model: matrix.EMBEDDER, input: [15339, 1917], dimensions: 64 });
@@ -71,7 +71,7 @@ export function openaiChecks(alias, OpenAI) {
       assert.deepEqual(models.map((model) => [model.id, model.object]), names.map((name) => [name, "model"]));
     });
 
-    check("other", "the copy that runs calls itself by the version named here", async () => {
+    check("other", "the client under test is the installed version", async () => {
       const name = await matrix.userAgent((root) => connect(root).embeddings.create(INPUT));
 
       assert.equal(name, `OpenAI/JS ${version}`);
@@ -88,10 +88,10 @@ export function openaiChecks(alias, OpenAI) {
       assert.match(error.requestID ?? error.request_id, /^req_/);
     });
 
-    check("error", "a wrong key is an AuthenticationError that doesn't give it away", async () => {
-      const stranger = connect(matrix.SERVER, { apiKey: matrix.WRONG_KEY });
+    check("error", "a wrong key is an AuthenticationError that doesn't contain it", async () => {
+      const unauthorized = connect(matrix.SERVER, { apiKey: matrix.WRONG_KEY });
 
-      const error = await matrix.rejection(stranger.embeddings.create(INPUT));
+      const error = await matrix.rejection(unauthorized.embeddings.create(INPUT));
 
       assert.ok(error instanceof OpenAI.AuthenticationError);
       assert.equal(error.code, "invalid_api_key");
@@ -99,14 +99,14 @@ export function openaiChecks(alias, OpenAI) {
       assert.ok(!error.message.includes(matrix.WRONG_KEY));
     });
 
-    check("error", "an empty list is a BadRequestError that says so", async () => {
+    check("error", "an empty list is a BadRequestError with the reason", async () => {
       const error = await matrix.rejection(client.embeddings.create({ ...INPUT, input: [] }));
 
       assert.ok(error instanceof OpenAI.BadRequestError);
       assert.match(error.message, /input cannot be an empty array/);
     });
 
-    check("retry", "a refusal with 429 is sent again and answered", async () => {
+    check("retry", "a 429 is retried", async () => {
       const expected = await matrix.plainVectors(matrix.TEXTS);
       await matrix.arm(1);
 

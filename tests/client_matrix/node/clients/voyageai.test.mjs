@@ -1,4 +1,4 @@
-// Voyage's official client, whose paths are OpenAI's for embeddings and Cohere's for reranking.
+// Voyage's official client. Its paths are OpenAI's for embeddings and Cohere's for reranking.
 
 import assert from "node:assert/strict";
 import { VoyageAIClient, VoyageAIError } from "voyageai";
@@ -13,7 +13,7 @@ const client = connect();
 const ranking = (reply) => reply.data.map((found) => ({ index: found.index, score: found.relevanceScore }));
 
 matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
-  check("embeddings", "embed gives the plain request's vectors, and counts tokens", async () => {
+  check("embeddings", "embed returns the plain request's vectors, and counts tokens", async () => {
     const expected = await matrix.plainVectors(TEXTS);
 
     const reply = await client.embed(EMBED);
@@ -23,7 +23,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     assert.ok(reply.usage.totalTokens > TEXTS.length);
   });
 
-  check("embeddings", "embed takes Voyage's own options", async () => {
+  check("embeddings", "embed accepts Voyage's options", async () => {
     const expected = await matrix.plainVectors(TEXTS, { dimensions: 256 });
 
     const reply = await client.embed({ ...EMBED, inputType: "document", truncation: true, outputDimension: 256 });
@@ -31,7 +31,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     matrix.assertSameVectors(expected, reply.data.map((item) => item.embedding));
   });
 
-  check("embeddings", "whole numbers are of the same vectors", async () => {
+  check("embeddings", "int8 values are of the same vectors", async () => {
     const [expected] = await matrix.plainVectors(TEXTS);
 
     const reply = await client.embed({ ...EMBED, inputType: "document", outputDtype: "int8" });
@@ -40,7 +40,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     assert.ok(matrix.cosine(expected, reply.data[0].embedding) > 0.99);
   });
 
-  check("rerank", "rerank orders the documents as the plain request does, with their texts when asked", async () => {
+  check("rerank", "rerank orders the documents as the plain request does, with their texts on request", async () => {
     const expected = await matrix.plainRanking();
 
     const plain = await client.rerank(RERANK);
@@ -52,7 +52,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     assert.ok(plain.usage.totalTokens > DOCUMENTS.length);
   });
 
-  check("other", "the copy that runs calls itself by the version named here", async () => {
+  check("other", "the client under test is the installed version", async () => {
     const name = await matrix.userAgent((root) => connect(root).embed(EMBED));
 
     assert.equal(name, `voyageai/${version}`);
@@ -71,7 +71,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     }
   });
 
-  check("error", "a detail is there too where nothing in the request is Voyage's alone", async () => {
+  check("error", "the detail is present even if no field in the request is specific to Voyage", async () => {
     const error = await matrix.rejection(client.embed({ ...EMBED, model: UNKNOWN }));
 
     assert.ok(error instanceof VoyageAIError);
@@ -86,7 +86,7 @@ matrix.client(import.meta.url, ["voyageai"], (check, [version]) => {
     assert.equal(typeof error.body.detail, "string");
   });
 
-  check("retry", "embeddings and rerank are sent again after a 429", async () => {
+  check("retry", "embeddings and rerank are retried after a 429", async () => {
     const expected = [await matrix.plainVectors(TEXTS), await matrix.plainRanking()];
     const flaky = connect(matrix.FLAKY);
 

@@ -1,4 +1,4 @@
-"""Haystack's Cohere components: embedders of a text and of documents, and the ranker."""
+"""Haystack's Cohere components: text and document embedders, and the ranker."""
 
 import cohere
 import pytest
@@ -22,7 +22,7 @@ from matrix import (
 )
 
 DOCUMENTS = [Document(content=text) for text in TEXTS]
-RANKED = [Document(content=passage, meta={"place": place}) for place, passage in enumerate(PASSAGES)]
+RANKED = [Document(content=passage, meta={"index": index}) for index, passage in enumerate(PASSAGES)]
 
 
 def _options(url: str = URL, key: str = KEY) -> dict[str, object]:
@@ -30,7 +30,7 @@ def _options(url: str = URL, key: str = KEY) -> dict[str, object]:
 
 
 def _ranking(found: dict[str, list[Document]]) -> list[tuple[int, float]]:
-    return [(document.meta["place"], document.score) for document in found["documents"]]
+    return [(document.meta["index"], document.score) for document in found["documents"]]
 
 
 def test_embeddings_of_a_text() -> None:
@@ -53,11 +53,11 @@ def test_embeddings_in_int8() -> None:
     assert all(number == int(number) and -128 <= number <= 127 for number in found["embedding"])
 
 
-def test_rerank_gives_the_best_first() -> None:
+def test_rerank_returns_the_best_first() -> None:
     assert_scores(_ranking(CohereRanker(**_options()).run(QUERY, RANKED)))
 
 
-def test_rerank_gives_as_many_as_are_asked_for() -> None:
+def test_rerank_returns_top_n() -> None:
     assert_scores(_ranking(CohereRanker(**_options(), top_k=2).run(QUERY, RANKED)), top=2)
 
 

@@ -80,6 +80,6 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(TEXTS, [document.embedding for document in found["documents"]])
 
 
-def test_retry_ends_in_its_own_error() -> None:
+def test_retry_exhausted_raises_its_own_error() -> None:
     with limited(requests=1), pytest.raises(openai.RateLimitError, match=LIMITED):
         _text(FLAKY_URL, max_retries=0).run("a")

@@ -1,4 +1,4 @@
-"""Haystack's Jina components: embedders of a text and of documents, and the ranker. They raise RuntimeError alone."""
+"""Haystack's Jina components: text and document embedders, and the ranker. They only raise RuntimeError."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ from matrix import (
 )
 
 DOCUMENTS = [Document(content=text) for text in TEXTS]
-RANKED = [Document(content=passage, meta={"place": place}) for place, passage in enumerate(PASSAGES)]
+RANKED = [Document(content=passage, meta={"index": index}) for index, passage in enumerate(PASSAGES)]
 
 
 def _embedding(url: str = URL, key: str = KEY) -> dict[str, object]:
@@ -35,7 +35,7 @@ def _ranking(url: str = URL, key: str = KEY) -> dict[str, object]:
 
 
 def _scores(found: dict[str, list[Document]]) -> list[tuple[int, float]]:
-    return [(document.meta["place"], document.score) for document in found["documents"]]
+    return [(document.meta["index"], document.score) for document in found["documents"]]
 
 
 def test_embeddings_of_a_text() -> None:
@@ -46,7 +46,7 @@ def test_embeddings_of_a_text() -> None:
     assert found["meta"]["usage"]["total_tokens"] > 0
 
 
-def test_embeddings_for_a_task_shorter() -> None:
+def test_embeddings_with_task_and_dimensions() -> None:
     found = JinaTextEmbedder(**_embedding(), task="retrieval.query", dimensions=64).run(QUERY)
 
     assert_vectors([QUERY], [found["embedding"]], dimensions=64)
@@ -60,14 +60,14 @@ def test_embeddings_of_documents() -> None:
     assert_vectors(TEXTS, [document.embedding for document in found["documents"]])
 
 
-def test_embeddings_on_a_path_of_jina_s_own() -> None:
+def test_embeddings_under_the_jina_prefix() -> None:
     found = JinaTextEmbedder(**_embedding(f"{URL}/jina")).run(QUERY)
 
     assert_vectors([QUERY], [found["embedding"]])
     assert found["meta"]["usage"]["prompt_tokens"] > 0
 
 
-def test_embeddings_read_in_their_context() -> None:
+def test_embeddings_with_late_chunking() -> None:
     embedder = JinaDocumentEmbedder(**_embedding(), late_chunking=True, progress_bar=False)
 
     found = [document.embedding for document in embedder.run(DOCUMENTS)["documents"]]
@@ -83,7 +83,7 @@ def test_embeddings_asynchronously() -> None:
     assert_vectors([QUERY], [found["embedding"]])
 
 
-def test_rerank_gives_the_best_first() -> None:
+def test_rerank_returns_the_best_first() -> None:
     found = JinaRanker(**_ranking()).run(QUERY, RANKED)
 
     assert_scores(_scores(found))
@@ -91,14 +91,14 @@ def test_rerank_gives_the_best_first() -> None:
     assert found["meta"]["usage"]["total_tokens"] > 0
 
 
-def test_rerank_on_a_path_of_jina_s_own() -> None:
+def test_rerank_under_the_jina_prefix() -> None:
     found = JinaRanker(**_ranking(f"{URL}/jina"), top_k=2).run(QUERY, RANKED)
 
     assert_scores(_scores(found), top=2)
     assert found["meta"]["usage"]["total_tokens"] > 0
 
 
-def test_rerank_gives_as_many_as_are_asked_for() -> None:
+def test_rerank_returns_top_n() -> None:
     assert_scores(_scores(JinaRanker(**_ranking(), top_k=2).run(QUERY, RANKED)), top=2)
 
 
@@ -110,7 +110,7 @@ def test_error_for_a_wrong_key() -> None:
     assert WRONG_KEY not in str(caught.value)
 
 
-def test_error_for_a_wrong_key_at_rerank() -> None:
+def test_error_for_a_wrong_key_in_rerank() -> None:
     with pytest.raises(RuntimeError, match=r"(?i)api (key|token)"):
         JinaRanker(**_ranking(key=WRONG_KEY)).run(QUERY, RANKED)
 
@@ -120,11 +120,11 @@ def test_error_for_an_unknown_model() -> None:
         JinaTextEmbedder(**_embedding(), model=UNKNOWN, task="retrieval.query").run(QUERY)
 
 
-def test_error_for_an_unknown_model_at_rerank() -> None:
+def test_error_for_an_unknown_model_in_rerank() -> None:
     with pytest.raises(RuntimeError, match=UNKNOWN):
         JinaRanker(**_ranking(), model=UNKNOWN).run(QUERY, RANKED)
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(RuntimeError, match=LIMITED):
         JinaTextEmbedder(**_embedding(FLAKY_URL)).run(QUERY)

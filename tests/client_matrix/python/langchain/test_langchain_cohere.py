@@ -38,10 +38,10 @@ def test_embeddings_of_documents_and_of_a_query() -> None:
 
 
 def test_embeddings_asynchronously() -> None:
-    async def ask() -> list[list[float]]:
+    async def run() -> list[list[float]]:
         return await _embeddings().aembed_documents(TEXTS)
 
-    assert_vectors(TEXTS, asyncio.run(ask()))
+    assert_vectors(TEXTS, asyncio.run(run()))
 
 
 def test_rerank_of_strings() -> None:
@@ -51,7 +51,7 @@ def test_rerank_of_strings() -> None:
 
 
 def test_rerank_of_fields() -> None:
-    """LangChain writes them as YAML before it sends them."""
+    """LangChain encodes them as YAML."""
     documents = [{"title": "of no use", "body": passage} for passage in PASSAGES]
 
     found = _rerank().rerank(documents, QUERY, rank_fields=["body"], max_tokens_per_doc=100)
@@ -61,15 +61,15 @@ def test_rerank_of_fields() -> None:
 
 
 def test_rerank_of_documents() -> None:
-    documents = [Document(passage, metadata={"place": place}) for place, passage in enumerate(PASSAGES)]
+    documents = [Document(passage, metadata={"index": index}) for index, passage in enumerate(PASSAGES)]
 
     found = _rerank(top_n=2).compress_documents(documents, QUERY)
 
-    assert_scores([(one.metadata["place"], one.metadata["relevance_score"]) for one in found], top=2)
+    assert_scores([(one.metadata["index"], one.metadata["relevance_score"]) for one in found], top=2)
 
 
 def test_error_for_a_wrong_key() -> None:
-    """Of embeddings, it would try again at any error at all; so it is told to try once."""
+    """CohereEmbeddings retries after any error, so retries are off here."""
     with pytest.raises(cohere.UnauthorizedError, match="invalid api token"):
         _embeddings(cohere_api_key=WRONG_KEY, max_retries=1).embed_query("a")
 
@@ -86,8 +86,8 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(PASSAGES, found)
 
 
-def test_retry_of_rerank_is_the_clients() -> None:
-    """CohereRerank has none; version 5 of cohere, which it needs, tries twice more by itself."""
+def test_retry_of_rerank_is_done_by_the_cohere_client() -> None:
+    """CohereRerank doesn't retry; cohere 5, which it needs, retries twice."""
     with limited():
         found = _rerank(FLAKY_URL, top_n=4).rerank(PASSAGES, QUERY)
 

@@ -38,21 +38,21 @@ def test_embeddings_of_text() -> None:
     assert_vectors(TEXTS, found)
 
 
-def test_embeddings_shorter() -> None:
+def test_embeddings_with_dimensions() -> None:
     assert_vectors(TEXTS, _embeddings(dimensions=64).embed_documents(TEXTS), dimensions=64)
 
 
 def test_embeddings_of_a_query_and_asynchronously() -> None:
-    async def ask() -> list[list[float]]:
+    async def run() -> list[list[float]]:
         embeddings = _embeddings()
         return [await embeddings.aembed_query(TEXTS[0]), *await embeddings.aembed_documents(TEXTS[1:])]
 
     assert_vectors([QUERY], [_embeddings().embed_query(QUERY)])
-    assert_vectors(TEXTS, asyncio.run(ask()))
+    assert_vectors(TEXTS, asyncio.run(run()))
 
 
 def test_embeddings_of_a_text_of_many_chunks() -> None:
-    """20,000 words are three chunks of up to 8,191 tokens, whose mean LangChain takes."""
+    """20,000 words are three chunks of up to 8,191 tokens; LangChain averages their vectors."""
     vector, _ = _embeddings().embed_documents(["word " * 20_000, "another"])
 
     assert 384 == len(vector)
@@ -85,6 +85,6 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(PASSAGES, found)
 
 
-def test_retry_ends_in_its_own_error() -> None:
+def test_retry_exhausted_raises_its_own_error() -> None:
     with limited(requests=1), pytest.raises(openai.RateLimitError, match=LIMITED):
         _embeddings(FLAKY_URL, max_retries=0).embed_documents(PASSAGES)

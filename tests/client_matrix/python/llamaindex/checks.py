@@ -1,4 +1,4 @@
-"""What LlamaIndex's rows share: an embedding is asked in each of its ways, and a reranker for the passages."""
+"""What LlamaIndex's tests share: every way to call an embedding model, and a reranker on the passages."""
 
 import asyncio
 
@@ -10,18 +10,18 @@ from matrix import NEAREST, PASSAGES, QUERY, TEXTS, assert_scores, assert_vector
 
 
 def assert_embeds(embedding: BaseEmbedding) -> None:
-    """Hold texts and a query, in both of its ways, against a plain call; then let an index find a passage."""
+    """Compare the vectors of texts and queries, synchronous and asynchronous, with a plain request's."""
 
-    async def ask() -> list[list[float]]:
+    async def run() -> list[list[float]]:
         return [await embedding.aget_query_embedding(TEXTS[0]), await embedding.aget_text_embedding(TEXTS[1])]
 
     assert_vectors([QUERY], [embedding.get_query_embedding(QUERY)])
     assert_vectors(TEXTS, embedding.get_text_embedding_batch(TEXTS))
-    assert_vectors(TEXTS[:2], asyncio.run(ask()))
+    assert_vectors(TEXTS[:2], asyncio.run(run()))
 
 
 def assert_retrieves(embedding: BaseEmbedding) -> None:
-    """Let an index in memory find the passage."""
+    """Check that an in-memory index retrieves the right passage."""
     index = VectorStoreIndex(_nodes(), embed_model=embedding)
 
     found = index.as_retriever(similarity_top_k=1).retrieve(QUERY)
@@ -30,14 +30,14 @@ def assert_retrieves(embedding: BaseEmbedding) -> None:
 
 
 def rank(reranker: BaseNodePostprocessor) -> list[tuple[int, float]]:
-    """Rank the passages; give their places and scores."""
+    """Rank the passages; return their indices and scores."""
     nodes = [NodeWithScore(node=node, score=0.0) for node in _nodes()]
     found = reranker.postprocess_nodes(nodes, QueryBundle(QUERY))
     return [(PASSAGES.index(node.text), node.score) for node in found]
 
 
 def assert_ranks(reranker: BaseNodePostprocessor) -> None:
-    """Hold the ranking of as many passages as it gives against a plain call."""
+    """Compare the reranker's ``top_n`` passages with a plain request's."""
     assert_scores(rank(reranker), top=reranker.top_n)
 
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's CohereEmbedding, which takes Cohere's own model names alone."""
+"""LlamaIndex's CohereEmbedding, which accepts Cohere's model names only."""
 
 import cohere
 import pytest
@@ -11,7 +11,7 @@ def _embedding(url: str = URL, key: str = KEY, **options: object) -> CohereEmbed
     return CohereEmbedding(api_key=key, base_url=url, **options)
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 

@@ -8,7 +8,7 @@ from matrix import FLAKY_URL, KEY, UNKNOWN, URL, WRONG_KEY, limited
 
 
 @pytest.mark.parametrize("top_n", [2, 4])
-def test_rerank_gives_the_best_first(top_n: int) -> None:
+def test_rerank_returns_the_best_first(top_n: int) -> None:
     assert_ranks(CohereRerank(api_key=KEY, base_url=URL, top_n=top_n))
 
 

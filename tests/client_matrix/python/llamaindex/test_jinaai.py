@@ -1,4 +1,4 @@
-"""LlamaIndex's JinaEmbedding. It has no argument for an address, so its caller's is set; it raises RuntimeError."""
+"""LlamaIndex's JinaEmbedding. It has no base URL argument, so its API object's URL is set. It raises RuntimeError."""
 
 import pytest
 from checks import assert_embeds, assert_retrieves
@@ -12,7 +12,7 @@ def _embedding(url: str = URL, key: str = KEY, **options: object) -> JinaEmbeddi
     return embedding
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 
@@ -20,15 +20,15 @@ def test_embeddings_find_the_passage() -> None:
     assert_retrieves(_embedding(task="text-matching"))
 
 
-def test_embeddings_shorter() -> None:
+def test_embeddings_with_dimensions() -> None:
     embedding = _embedding(task="retrieval.passage", dimensions=64, late_chunking=False)
 
     assert_vectors(TEXTS, embedding.get_text_embedding_batch(TEXTS), dimensions=64)
 
 
 @pytest.mark.parametrize("encoding", ["binary", "ubinary"])
-def test_embeddings_as_bits(encoding: str) -> None:
-    """It asks for them by ``encoding_type``, and unpacks what it gets."""
+def test_embeddings_in_binary(encoding: str) -> None:
+    """The client requests them by ``encoding_type`` and unpacks the bits."""
     exact = _embedding().get_text_embedding_batch(TEXTS)
 
     found = _embedding(encoding_documents=encoding).get_text_embedding_batch(TEXTS)
@@ -48,6 +48,6 @@ def test_error_for_an_unknown_model() -> None:
         _embedding(model=UNKNOWN).get_query_embedding("a")
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(RuntimeError, match=LIMITED):
         _embedding(FLAKY_URL).get_query_embedding("a")

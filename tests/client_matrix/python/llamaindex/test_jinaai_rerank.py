@@ -1,4 +1,4 @@
-"""LlamaIndex's JinaRerank. It raises RuntimeError alone."""
+"""LlamaIndex's JinaRerank. It only raises RuntimeError."""
 
 import pytest
 from checks import assert_ranks, rank
@@ -11,7 +11,7 @@ def _reranker(url: str = URL, key: str = KEY, **options: object) -> JinaRerank:
 
 
 @pytest.mark.parametrize("top_n", [2, 4])
-def test_rerank_gives_the_best_first(top_n: int) -> None:
+def test_rerank_returns_the_best_first(top_n: int) -> None:
     assert_ranks(_reranker(top_n=top_n))
 
 
@@ -25,6 +25,6 @@ def test_error_for_an_unknown_model() -> None:
         rank(_reranker(model=UNKNOWN))
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(RuntimeError, match=LIMITED):
         rank(_reranker(FLAKY_URL))

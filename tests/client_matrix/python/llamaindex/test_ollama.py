@@ -1,4 +1,4 @@
-"""LlamaIndex's OllamaEmbedding. A key goes into its client's headers."""
+"""LlamaIndex's OllamaEmbedding. Its API key goes into the client's headers."""
 
 import ollama
 import pytest
@@ -12,7 +12,7 @@ def _embedding(url: str = URL, key: str = KEY, model: str = "all-minilm") -> Oll
     return OllamaEmbedding(model_name=model, base_url=url, client_kwargs={"headers": headers})
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 
@@ -26,6 +26,6 @@ def test_error_is_the_clients_own(options: dict[str, str], says: str) -> None:
         _embedding(**options).get_query_embedding("a")
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(ollama.ResponseError, match=LIMITED):
         _embedding(FLAKY_URL).get_query_embedding("a")

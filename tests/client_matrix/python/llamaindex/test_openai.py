@@ -1,4 +1,4 @@
-"""LlamaIndex's OpenAIEmbedding, which takes OpenAI's own model names alone."""
+"""LlamaIndex's OpenAIEmbedding, which accepts OpenAI's model names only."""
 
 import openai
 import pytest
@@ -11,7 +11,7 @@ def _embedding(url: str = URL, key: str = KEY, **options: object) -> OpenAIEmbed
     return OpenAIEmbedding(**{"model": "text-embedding-3-small", "api_base": f"{url}/v1", "api_key": key, **options})
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 
@@ -24,7 +24,7 @@ def test_embeddings_under_each_name(model: str) -> None:
     assert_vectors(TEXTS, _embedding(model=model).get_text_embedding_batch(TEXTS))
 
 
-def test_embeddings_shorter() -> None:
+def test_embeddings_with_dimensions() -> None:
     assert_vectors(TEXTS, _embedding(dimensions=64).get_text_embedding_batch(TEXTS), dimensions=64)
 
 

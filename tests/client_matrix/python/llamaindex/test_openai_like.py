@@ -1,4 +1,4 @@
-"""LlamaIndex's OpenAILikeEmbedding, which takes any model name."""
+"""LlamaIndex's OpenAILikeEmbedding, which accepts any model name."""
 
 import openai
 import pytest

@@ -1,4 +1,4 @@
-"""LlamaIndex's TextEmbeddingsInference. It looks at no status, so an error is what it can't find in the answer."""
+"""LlamaIndex's TextEmbeddingsInference. It ignores the status and fails on the missing vectors."""
 
 import pytest
 from checks import assert_embeds, assert_retrieves
@@ -10,7 +10,7 @@ def _embedding(url: str = URL, key: str = KEY) -> TextEmbeddingsInference:
     return TextEmbeddingsInference(model_name="any", base_url=url, auth_token=key)
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 
@@ -18,11 +18,11 @@ def test_embeddings_find_the_passage() -> None:
     assert_retrieves(_embedding())
 
 
-def test_error_for_a_wrong_key_is_an_answer_without_vectors() -> None:
+def test_error_for_a_wrong_key_is_a_response_without_vectors() -> None:
     with pytest.raises(KeyError):
         _embedding(key=WRONG_KEY).get_query_embedding("a")
 
 
-def test_no_retry_but_an_answer_without_vectors_at_a_rate_limit() -> None:
+def test_no_retry_but_a_response_without_vectors_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(KeyError):
         _embedding(FLAKY_URL).get_query_embedding("a")

@@ -1,6 +1,6 @@
-"""LlamaIndex's VoyageEmbedding. It has no argument for an address, so it is given Voyage's own clients for ours.
+"""LlamaIndex's VoyageEmbedding. It has no base URL argument, so its Voyage clients are replaced.
 
-It counts tokens before every request, with a tokenizer that it downloads from Hugging Face; here, words are counted.
+It counts tokens before every request with a tokenizer from Hugging Face; to stay offline, words are counted instead.
 """
 
 import pytest
@@ -24,7 +24,7 @@ def _embedding(url: str = URL, key: str = KEY, model: str = "voyage-3.5", **opti
     return embedding
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_embeds(_embedding())
 
 
@@ -32,16 +32,17 @@ def test_embeddings_find_the_passage() -> None:
     assert_retrieves(_embedding())
 
 
-def test_embeddings_shorter() -> None:
+def test_embeddings_with_dimensions() -> None:
     embedding = _embedding(output_dimension=64, output_dtype="float", truncation=True)
 
     assert_vectors(TEXTS, embedding.get_text_embedding_batch(TEXTS), dimensions=64)
 
 
-def test_error_for_a_wrong_key_is_lost_in_the_clients_own_mistake() -> None:
-    """Version 0.3.7 of voyageai, which this needs, names a module that it lacks where a refusal has OpenAI's ``error``.
+def test_error_for_a_wrong_key_is_hidden_by_the_clients_bug() -> None:
+    """Version 0.3.7 of voyageai, which this needs, can't read a response with OpenAI's ``error``: a module is missing.
 
-    A wrong key is refused before the body is read, and so in the words of all whose path it is. Version 0.5 is well.
+    A wrong key is rejected before the body is read, so the response has the fields of all vendors with this path.
+    voyageai 0.5 has no such bug.
     """
     with pytest.raises(AttributeError, match="error_object"):
         _embedding(key=WRONG_KEY).get_query_embedding("a")
@@ -52,6 +53,6 @@ def test_error_for_an_unknown_model() -> None:
         _embedding(model=UNKNOWN).get_query_embedding("a")
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(error.RateLimitError, match=LIMITED):
         _embedding(FLAKY_URL).get_query_embedding("a")

@@ -1,4 +1,4 @@
-"""LlamaIndex's VoyageAIRerank. It has no argument for an address, so it is given Voyage's own client for ours."""
+"""LlamaIndex's VoyageAIRerank. It has no base URL argument, so its Voyage client is replaced by one for this server."""
 
 import pytest
 import voyageai
@@ -15,7 +15,7 @@ def _reranker(url: str = URL, key: str = KEY, model: str = "rerank-2.5", **optio
 
 
 @pytest.mark.parametrize("top_n", [2, 4])
-def test_rerank_gives_the_best_first(top_n: int) -> None:
+def test_rerank_returns_the_best_first(top_n: int) -> None:
     assert_ranks(_reranker(top_n=top_n))
 
 
@@ -29,6 +29,6 @@ def test_error_for_an_unknown_model() -> None:
         rank(_reranker(model=UNKNOWN))
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(error.RateLimitError, match=LIMITED):
         rank(_reranker(FLAKY_URL))

@@ -1,3 +1,3 @@
-"""What cohere_checks.py holds, in this environment."""
+"""Run the tests of cohere_checks.py in this environment."""
 
 from cohere_checks import *  # noqa: F403

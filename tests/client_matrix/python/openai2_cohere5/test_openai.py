@@ -1,3 +1,3 @@
-"""What openai_checks.py holds, in this environment."""
+"""Run the tests of openai_checks.py in this environment."""
 
 from openai_checks import *  # noqa: F403

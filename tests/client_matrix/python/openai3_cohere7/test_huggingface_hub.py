@@ -1,4 +1,4 @@
-"""Hugging Face's InferenceClient, which calls text-embeddings-inference at whatever address it is given."""
+"""Hugging Face's InferenceClient, which calls text-embeddings-inference at any URL."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ def _client(path: str, *, url: str = URL, key: str = KEY) -> InferenceClient:
 
 @pytest.mark.parametrize("path", ["/embed", "/", ""])
 def test_embeddings_at_the_route_and_at_the_root(path: str) -> None:
-    """TEI's own manual gives the client the server's root."""
+    """TEI's documentation uses the server's root URL."""
     found = _client(path).feature_extraction(TEXTS)
 
     assert (len(TEXTS), 384) == found.shape
@@ -29,18 +29,18 @@ def test_embeddings_of_one_text_with_every_option() -> None:
     assert_vectors(TEXTS[:1], found.tolist(), dimensions=64)
 
 
-def test_embeddings_that_are_not_normalised() -> None:
+def test_embeddings_without_normalization() -> None:
     found = _client("/embed").feature_extraction(TEXTS, normalize=False)
 
     assert_vectors(TEXTS, found.tolist())
 
 
 def test_embeddings_of_the_asynchronous_client() -> None:
-    async def ask() -> object:
+    async def run() -> object:
         async with AsyncInferenceClient(model=f"{URL}/embed", token=KEY) as client:
             return await client.feature_extraction(TEXTS)
 
-    assert_vectors(TEXTS, asyncio.run(ask()).tolist())
+    assert_vectors(TEXTS, asyncio.run(run()).tolist())
 
 
 def test_rerank_by_the_cosines_of_sentences() -> None:
@@ -59,17 +59,17 @@ def test_error_for_a_wrong_key() -> None:
     assert WRONG_KEY not in str(caught.value)
 
 
-def test_error_says_what_is_wrong() -> None:
+def test_error_has_the_servers_message() -> None:
     with pytest.raises(HfHubHTTPError, match=r"`inputs.sentences` cannot be empty"):
         _client("/similarity").sentence_similarity(QUERY, other_sentences=[])
 
 
-def test_error_at_embeddings_says_what_is_wrong() -> None:
+def test_error_of_embeddings_has_the_servers_message() -> None:
     with pytest.raises(HfHubHTTPError, match="`inputs` cannot be empty"):
         _client("/embed").feature_extraction([])
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(HfHubHTTPError) as caught:
         _client("/embed", url=FLAKY_URL).feature_extraction("a")
 

@@ -1,4 +1,4 @@
-"""The ollama client, synchronous and asynchronous. A key goes into its headers."""
+"""The ollama client, synchronous and asynchronous. Its API key goes into the headers."""
 
 import asyncio
 
@@ -22,24 +22,24 @@ def test_embeddings_of_many_texts() -> None:
     assert found.model
 
 
-def test_embeddings_of_one_text_shorter() -> None:
+def test_embeddings_of_one_text_with_dimensions() -> None:
     found = ollama.Client(**_options()).embed(MODEL, TEXTS[0], dimensions=64, truncate=True, keep_alive="5m")
 
     assert_vectors(TEXTS[:1], found.embeddings, dimensions=64)
 
 
-def test_embeddings_by_the_older_method() -> None:
+def test_embeddings_by_the_deprecated_method() -> None:
     found = ollama.Client(**_options()).embeddings(MODEL, TEXTS[0], options={"num_ctx": 256}, keep_alive=10.0)
 
     assert_vectors(TEXTS[:1], [found.embedding])
 
 
 def test_embeddings_of_the_asynchronous_client() -> None:
-    async def ask() -> tuple[object, object]:
+    async def run() -> tuple[object, object]:
         client = ollama.AsyncClient(**_options())
         return await asyncio.gather(client.embed(MODEL, TEXTS), client.embeddings(MODEL, TEXTS[0]))
 
-    many, one = asyncio.run(ask())
+    many, one = asyncio.run(run())
 
     assert_vectors(TEXTS, many.embeddings)
     assert_vectors(TEXTS[:1], [one.embedding])
@@ -85,7 +85,7 @@ def test_error_for_a_wrong_key() -> None:
     assert WRONG_KEY not in caught.value.error
 
 
-def test_no_retry_but_its_own_error_at_a_rate_limit() -> None:
+def test_no_retry_but_its_own_error_after_a_rate_limit() -> None:
     with limited(requests=1), pytest.raises(ollama.ResponseError, match=LIMITED) as caught:
         ollama.Client(**_options(FLAKY_URL)).embed(MODEL, "a")
 

@@ -29,21 +29,21 @@ def _client(url: str = URL, key: str = KEY, **options: object) -> voyageai.Clien
 
 
 @pytest.mark.parametrize("input_type", [None, "document", "query"])
-def test_embeddings_are_those_of_a_plain_call(input_type: str | None) -> None:
+def test_embeddings_equal_those_of_a_plain_request(input_type: str | None) -> None:
     found = _client().embed(TEXTS, model=MODEL, input_type=input_type)
 
     assert_vectors(TEXTS, found.embeddings)
     assert found.total_tokens > len(TEXTS)
 
 
-def test_embeddings_are_shorter_when_asked_for() -> None:
+def test_embeddings_with_output_dimension() -> None:
     found = _client().embed(TEXTS, model=MODEL, output_dimension=64)
 
     assert_vectors(TEXTS, found.embeddings, dimensions=64)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "binary", "ubinary"])
-def test_embeddings_are_quantised_when_asked_for(kind: str) -> None:
+def test_embeddings_quantized_by_output_dtype(kind: str) -> None:
     client = _client()
 
     floats = client.embed(PASSAGES, model=MODEL).embeddings
@@ -54,18 +54,18 @@ def test_embeddings_are_quantised_when_asked_for(kind: str) -> None:
         if kind in {"int8", "uint8"}:
             assert cosine([number - 127.5 * (kind == "uint8") for number in row], exact) >= 0.999
         else:
-            signs = [bool(number + 128 * (kind == "binary") >> 7 - place & 1) for number in row for place in range(8)]
+            signs = [bool(number + 128 * (kind == "binary") >> 7 - shift & 1) for number in row for shift in range(8)]
             assert [number > 0 for number in exact] == signs
 
 
 def test_embeddings_of_the_asynchronous_client() -> None:
-    async def ask() -> object:
+    async def run() -> object:
         return await voyageai.AsyncClient(api_key=KEY, base_url=f"{URL}/v1").embed(TEXTS, model=MODEL)
 
-    assert_vectors(TEXTS, asyncio.run(ask()).embeddings)
+    assert_vectors(TEXTS, asyncio.run(run()).embeddings)
 
 
-def test_embeddings_and_rerank_on_a_path_of_its_own() -> None:
+def test_embeddings_and_rerank_under_the_voyage_prefix() -> None:
     client = voyageai.Client(api_key=KEY, base_url=f"{URL}/voyage/v1")
 
     found = client.embed(TEXTS, model=MODEL, input_type="document")
@@ -76,7 +76,7 @@ def test_embeddings_and_rerank_on_a_path_of_its_own() -> None:
     assert_scores([(one.index, one.relevance_score) for one in ranked.results])
 
 
-def test_rerank_gives_the_best_first() -> None:
+def test_rerank_returns_the_best_first() -> None:
     found = _client().rerank(QUERY, PASSAGES, model=RERANK)
 
     assert_scores([(one.index, one.relevance_score) for one in found.results])
@@ -84,17 +84,17 @@ def test_rerank_gives_the_best_first() -> None:
     assert found.total_tokens > 0
 
 
-def test_rerank_gives_as_many_as_are_asked_for() -> None:
+def test_rerank_returns_top_n() -> None:
     found = _client().rerank(QUERY, PASSAGES, model=RERANK, top_k=2, truncation=False)
 
     assert_scores([(one.index, one.relevance_score) for one in found.results], top=2)
 
 
 def test_rerank_of_the_asynchronous_client() -> None:
-    async def ask() -> object:
+    async def run() -> object:
         return await voyageai.AsyncClient(api_key=KEY, base_url=f"{URL}/v1").rerank(QUERY, PASSAGES, model=RERANK)
 
-    assert_scores([(one.index, one.relevance_score) for one in asyncio.run(ask()).results])
+    assert_scores([(one.index, one.relevance_score) for one in asyncio.run(run()).results])
 
 
 def test_error_for_a_wrong_key() -> None:
@@ -108,10 +108,10 @@ def test_error_for_a_wrong_key() -> None:
 
 @pytest.mark.parametrize("method", ["embed", "rerank"])
 def test_error_for_an_unknown_model(method: str) -> None:
-    given = {"embed": {"texts": ["a"]}, "rerank": {"query": QUERY, "documents": PASSAGES}}[method]
+    arguments = {"embed": {"texts": ["a"]}, "rerank": {"query": QUERY, "documents": PASSAGES}}[method]
 
     with pytest.raises(error.VoyageError, match=UNKNOWN) as caught:
-        getattr(_client(), method)(**given, model=UNKNOWN)
+        getattr(_client(), method)(**arguments, model=UNKNOWN)
 
     assert not str(caught.value).startswith("Invalid response object")
 
@@ -123,6 +123,6 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(PASSAGES, found.embeddings)
 
 
-def test_retry_is_left_out_by_default() -> None:
+def test_retry_is_off_by_default() -> None:
     with limited(requests=1), pytest.raises(error.RateLimitError, match=LIMITED):
         _client(FLAKY_URL).rerank(QUERY, PASSAGES, model=RERANK)

@@ -20,14 +20,14 @@ def _collection(folder: Path, function: OpenAIEmbeddingFunction) -> chromadb.Col
     return client.create_collection("passages", embedding_function=function, metadata={"hnsw:space": "cosine"})
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_vectors(PASSAGES, [vector.tolist() for vector in _function()(PASSAGES)])
     assert_vectors(PASSAGES, [vector.tolist() for vector in _function(dimensions=64)(PASSAGES)], dimensions=64)
 
 
 def test_embeddings_find_the_passage(tmp_path: Path) -> None:
     collection = _collection(tmp_path, _function())
-    collection.add(ids=[str(place) for place in range(len(PASSAGES))], documents=PASSAGES)
+    collection.add(ids=[str(index) for index in range(len(PASSAGES))], documents=PASSAGES)
 
     found = collection.query(query_texts=[QUERY], n_results=len(PASSAGES))
 
@@ -53,6 +53,6 @@ def test_retry_after_a_rate_limit() -> None:
     assert_vectors(PASSAGES, [vector.tolist() for vector in found])
 
 
-def test_retry_ends_in_the_clients_own_error() -> None:
+def test_retry_exhausted_raises_the_clients_own_error() -> None:
     with limited(3, requests=3), pytest.raises(openai.RateLimitError, match=LIMITED):
         _function(FLAKY_URL)(["a"])

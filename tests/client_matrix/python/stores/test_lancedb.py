@@ -10,17 +10,17 @@ from lancedb.embeddings.openai import OpenAIEmbeddings
 from lancedb.pydantic import LanceModel, Vector
 from matrix import FLAKY_URL, KEY, NEAREST, PASSAGES, QUERY, URL, WRONG_KEY, assert_vectors, limited
 
-WIDTH = 384  # LanceDB takes OpenAI's own widths for granted unless it is told
+DIMENSIONS = 384  # LanceDB assumes OpenAI's dimensions by default
 
 
 def _function(url: str = URL, key: str = KEY) -> OpenAIEmbeddings:
     registry: EmbeddingFunctionRegistry = get_registry()
     registry.set_var("key", key)
-    named = {"name": "text-embedding-3-small", "dim": WIDTH, "base_url": f"{url}/v1"}
+    named = {"name": "text-embedding-3-small", "dim": DIMENSIONS, "base_url": f"{url}/v1"}
     return registry.get("openai").create(**named, api_key="$var:key")
 
 
-def test_embeddings_are_those_of_a_plain_call() -> None:
+def test_embeddings_equal_those_of_a_plain_request() -> None:
     assert_vectors(PASSAGES, _function().compute_source_embeddings(PASSAGES))
     assert_vectors([QUERY], _function().compute_query_embeddings(QUERY))
 
@@ -30,7 +30,7 @@ def test_embeddings_find_the_passage(tmp_path: Path) -> None:
 
     class Passage(LanceModel):
         text: str = function.SourceField()
-        vector: Vector(WIDTH) = function.VectorField()
+        vector: Vector(DIMENSIONS) = function.VectorField()
 
     table = lancedb.connect(tmp_path).create_table("passages", schema=Passage)
     table.add([{"text": passage} for passage in PASSAGES])
