@@ -1,4 +1,4 @@
-"""A case's ``expect`` against an answer: wholly, or only in what any server of that protocol must have alike."""
+"""Compare a response with a case's ``expect``: exactly, or only the shape that any server of the protocol has."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BYTES = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
 def cases_of(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Read a file's cases, each with its name: the file's own, or where it holds several, their own."""
+    """Read a file's cases with their names. A single case has the file's name."""
     found = json.loads(file.read_text(encoding="utf-8"))
     return [(file.stem, found)] if isinstance(found, dict) else [(case["name"], case) for case in found]
 
 
 def expanded(value: Any) -> Any:
-    """Put the large inputs in place of their short forms, ``$repeat`` and ``$list``."""
+    """Expand the short forms of large inputs, ``$repeat`` and ``$list``."""
     if isinstance(value, dict) and "$repeat" in value:
         text, times = value["$repeat"]
         return text * times
@@ -38,22 +38,22 @@ def expanded(value: Any) -> Any:
 
 
 def differences(expect: Mapping[str, Any], status: int, headers: Mapping[str, str], body: Any) -> list[str]:
-    """Say wherein an answer is not the expected one; nothing where it is, to the letter."""
+    """Return the differences between a response and the expected one; empty if it is equal."""
     found = [] if status == expect["status"] else [f"status {status}, expected {expect['status']}"]
     for name, part in expect.get("headers", {}).items():
         if part not in headers.get(name, ""):
             found.append(f"header {name} is {headers.get(name)!r}, without {part!r}")
-    found += [f"{path} is there" for path in expect.get("absent", []) if _has(body, path.split("."))]
+    found += [f"{path} is present" for path in expect.get("absent", []) if _has(body, path.split("."))]
     return found + (_compare(expanded(expect["json"]), body, "$") if "json" in expect else [])
 
 
 def shape_differences(expect: Mapping[str, Any], status: int, body: Any) -> list[str]:
-    """Say wherein an answer lacks the expected one's shape: its status, and every key with a value of the same type.
+    """Return the differences in shape: the status, missing keys, and values of another type.
 
-    What another model answers is left free: numbers, sentences, lengths of vectors; and so are keys that come on top.
+    Values that depend on the model may differ (numbers, messages, lengths of vectors). Additional keys are allowed.
     """
     found = [] if status == expect["status"] else [f"status {status}, expected {expect['status']}"]
-    found += [f"{path} is there" for path in expect.get("absent", []) if _has(body, path.split("."))]
+    found += [f"{path} is present" for path in expect.get("absent", []) if _has(body, path.split("."))]
     return found + (_compare_shape(expanded(expect["json"]), body, "$") if "json" in expect else [])
 
 
@@ -61,29 +61,29 @@ def _compare(expected: Any, found: Any, at: str) -> list[str]:
     if isinstance(expected, dict):
         if not isinstance(found, dict):
             return [f"{at} is {_shown(found)}, expected an object"]
-        apart = [f"{at}.{key} is missing" for key in expected if key not in found]
-        apart += [f"{at}.{key} is too much" for key in found if key not in expected]
+        lines = [f"{at}.{key} is missing" for key in expected if key not in found]
+        lines += [f"{at}.{key} is unexpected" for key in found if key not in expected]
         both = [key for key in expected if key in found]
-        return apart + [line for key in both for line in _compare(expected[key], found[key], f"{at}.{key}")]
+        return lines + [line for key in both for line in _compare(expected[key], found[key], f"{at}.{key}")]
     if isinstance(expected, list):
         if not isinstance(found, list) or len(expected) != len(found):
             return [f"{at} is {_shown(found)}, expected a list of {len(expected)}"]
         pairs = enumerate(zip(expected, found, strict=True))
         return [line for index, (one, other) in pairs for line in _compare(one, other, f"{at}[{index}]")]
     if _is_placeholder(expected):
-        fits = _fits(expected[1:-1], found)
+        matches = _matches(expected[1:-1], found)
     else:
-        fits = expected == found and type(expected) is type(found)
-    return [] if fits else [f"{at} is {_shown(found)}, expected {_shown(expected)}"]
+        matches = expected == found and type(expected) is type(found)
+    return [] if matches else [f"{at} is {_shown(found)}, expected {_shown(expected)}"]
 
 
 def _compare_shape(expected: Any, found: Any, at: str) -> list[str]:
     if isinstance(expected, dict) and isinstance(found, dict):
-        apart = [f"{at}.{key} is missing" for key in expected if key not in found]
+        lines = [f"{at}.{key} is missing" for key in expected if key not in found]
         both = [key for key in expected if key in found]
-        return apart + [line for key in both for line in _compare_shape(expected[key], found[key], f"{at}.{key}")]
+        return lines + [line for key in both for line in _compare_shape(expected[key], found[key], f"{at}.{key}")]
     if isinstance(expected, list) and isinstance(found, list):
-        pairs = enumerate(zip(expected, found, strict=False))  # as many as there are: the rest is the model's
+        pairs = enumerate(zip(expected, found, strict=False))  # the length depends on the model
         return [line for index, (one, other) in pairs for line in _compare_shape(one, other, f"{at}[{index}]")]
     kinds = _shape_of(expected)
     return [] if isinstance(found, kinds) or expected is None else [f"{at} is {_shown(found)}, expected {kinds}"]
@@ -102,8 +102,8 @@ def _is_placeholder(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("<") and value.endswith(">")
 
 
-def _fits(kind: str, found: Any) -> bool:
-    """Tell whether a value is what a placeholder stands for."""
+def _matches(kind: str, found: Any) -> bool:
+    """Return whether a value matches a placeholder."""
     word, _, argument = kind.partition(" ")
     if word == "has":
         return isinstance(found, str) and argument in found
@@ -112,8 +112,8 @@ def _fits(kind: str, found: Any) -> bool:
     if word == "score":
         return isinstance(found, float) and 0 <= found <= 1
     if word in _BYTES:
-        least, most = _BYTES[word]
-        return _are_numbers(found, int(argument), int) and all(least <= item <= most for item in found)
+        low, high = _BYTES[word]
+        return _are_numbers(found, int(argument), int) and all(low <= item <= high for item in found)
     if word in {"vector", "base64"}:
         vector: Any = found if word == "vector" else _floats(found)
         return (
@@ -123,7 +123,7 @@ def _fits(kind: str, found: Any) -> bool:
 
 
 def _are_numbers(found: Any, count: int, kind: type) -> bool:
-    kinds = {kind, int} if kind is float else {kind}  # a float that is whole may come without its point
+    kinds = {kind, int} if kind is float else {kind}  # a whole float may be encoded without a decimal point
     return isinstance(found, list) and len(found) == count and {type(item) for item in found} <= kinds
 
 
@@ -143,7 +143,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _has(value: Any, path: list[str]) -> bool:
-    """Tell whether the path leads anywhere; a null counts as being there."""
+    """Return whether the path exists; a null exists."""
     if not path:
         return True
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Writes ``<dialect>/<endpoint>/failures.json``: how every endpoint fails, in its own shape.
+"""Write ``<dialect>/<endpoint>/failures.json``: the errors of every endpoint in its dialect's format.
 
-``python compat_fixtures/failures.py`` writes them anew; a test holds that nobody forgot to. The tables below say by
-hand what each protocol promises: they know nothing of the server's own.
+``python compat_fixtures/failures.py`` writes all files; a test checks that they are up to date. The tables below are
+written by hand from each protocol's documentation, not derived from the server's code.
 """
 
 from __future__ import annotations
@@ -12,29 +12,25 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 _KEY = "sk-fixture"
-# Words that the tests' engine fails on, each in its own way.
-_BREAKS = {"engine_raises": "boom", "engine_gives_nan": "nan", "engine_gives_too_few": "few"}
+# Words that make the test engine fail in different ways.
+_FAULTS = {"engine_raises": "boom", "engine_gives_nan": "nan", "engine_gives_too_few": "few"}
 _BUILTIN = "sentence-transformers/all-MiniLM-L6-v2"
 _TOO_LARGE = 300  # bytes
 
 
 class Endpoint(NamedTuple):
-    """A POST of one dialect: the legal ``body``, in which TEXT stands for a text that a model reads.
-
-    ``model`` is the field that names the model, "" where the protocol knows none. ``runs`` says whether a model runs.
-    ``owner`` is the dialect that the path belongs to where that is another: it answers when nobody has read the body.
-    """
+    """A POST endpoint of one dialect."""
 
     folder: str
     path: str
-    body: dict[str, Any]
-    model: str = "model"
-    runs: bool = True
-    owner: str = ""
+    body: dict[str, Any]  # valid; TEXT is replaced by the text that the model reads
+    model: str = "model"  # field with the model's name; empty if the protocol has none
+    runs: bool = True  # whether a model runs
+    owner: str = ""  # the dialect that responds before the body is read, if another one shares the path
 
     @property
     def dialect(self) -> str:
-        """Name the dialect."""
+        """Return the dialect."""
         return self.folder.partition("/")[0]
 
 
@@ -73,19 +69,19 @@ ENDPOINTS = (
     Endpoint("native/represent", "/represent", {"input": "TEXT"}),
 )
 
-_SHAPES: dict[str, Any] = {
-    "openai": lambda _status, said: {"error": _openai(*said), "message": said[0], "detail": said[0]},
-    "cohere": lambda _status, said: {"message": said, "id": "<uuid>", "detail": said},
-    "jina": lambda _status, said: {"detail": "<string>", **said},
-    "voyage": lambda _status, said: {"detail": said},
-    "tei": lambda _status, said: {"error": "<string>", "error_type": said},
-    "vllm": lambda status, said: {
-        "error": {"message": "<string>", "type": said, "param": "<any>", "code": status},
+_FORMATS: dict[str, Any] = {
+    "openai": lambda _status, error: {"error": _openai(*error), "message": error[0], "detail": error[0]},
+    "cohere": lambda _status, error: {"message": error, "id": "<uuid>", "detail": error},
+    "jina": lambda _status, error: {"detail": "<string>", **error},
+    "voyage": lambda _status, error: {"detail": error},
+    "tei": lambda _status, error: {"error": "<string>", "error_type": error},
+    "vllm": lambda status, error: {
+        "error": {"message": "<string>", "type": error, "param": "<any>", "code": status},
         "detail": "<string>",
     },
-    "ollama": lambda _status, said: {"error": said},
-    "embed_rerank": lambda status, said: {"error": said, "detail": "<string>", "status_code": status},
-    "native": lambda _status, said: {"error": said, "message": "<string>"},
+    "ollama": lambda _status, error: {"error": error},
+    "embed_rerank": lambda status, error: {"error": error, "detail": "<string>", "status_code": status},
+    "native": lambda _status, error: {"error": error, "message": "<string>"},
 }
 
 
@@ -93,9 +89,9 @@ def _openai(message: str, kind: str = "invalid_request_error", code: str | None 
     return {"message": message, "type": kind, "param": None, "code": code}
 
 
-_SORRY = "<has had an error while processing your request>"
-# What each dialect says: the status, and what its shape above makes a body of.
-_SAYS: dict[str, dict[str, tuple[int, Any]]] = {
+_INTERNAL_ERROR = "<has had an error while processing your request>"
+# Each dialect's status, and the argument of its format above.
+_ERRORS: dict[str, dict[str, tuple[int, Any]]] = {
     "openai": {
         "malformed_json": (400, ("<has We could not parse the JSON body of your request>",)),
         "wrong_method": (405, ("Only POST requests are accepted.", "invalid_request_error", "method_not_supported")),
@@ -103,7 +99,7 @@ _SAYS: dict[str, dict[str, tuple[int, Any]]] = {
         "wrong_key": (401, ("<has Incorrect API key provided>", "invalid_request_error", "invalid_api_key")),
         "body_too_large": (413, ("<string>",)),
         "unknown_model": (404, ("<has does not exist or you do not", "invalid_request_error", "model_not_found")),
-        "engine_fails": (500, (_SORRY, "server_error")),
+        "engine_fails": (500, (_INTERNAL_ERROR, "server_error")),
         "out_of_memory": (413, ("<string>",)),
     },
     "cohere": {
@@ -198,13 +194,13 @@ def main() -> None:
 
 
 def written(endpoint: Endpoint) -> str:
-    """Give the text of an endpoint's file: a case a line, more or less."""
+    """Return the text of an endpoint's file, one case per line."""
     lines = [f"  {json.dumps(case)}" for case in cases(endpoint)]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def cases(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """Give all that may go wrong there."""
+    """Return all failure cases of an endpoint."""
     owner = endpoint.owner or endpoint.dialect
     found = [
         _case(endpoint, "malformed_json", owner, body="{"),
@@ -220,13 +216,13 @@ def cases(endpoint: Endpoint) -> list[dict[str, Any]]:
         fake = {"engine": "fake"}
         found += [
             _case(endpoint, "engine_fails", endpoint.dialect, name=name, server=fake, text=f"the word {word} in it")
-            for name, word in _BREAKS.items()
+            for name, word in _FAULTS.items()
         ]
         found.append(_case(endpoint, "out_of_memory", endpoint.dialect, server=fake, text="the word giant in it"))
     return found
 
 
-def _case(  # noqa: PLR0913 — each is a part of a case
+def _case(  # noqa: PLR0913 — all are parts of a case
     endpoint: Endpoint,
     kind: str,
     dialect: str,
@@ -239,7 +235,7 @@ def _case(  # noqa: PLR0913 — each is a part of a case
     server: dict[str, Any] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    status, said = _SAYS[dialect][kind]
+    status, error = _ERRORS[dialect][kind]
     request: dict[str, Any] = {"method": method, "path": endpoint.path, "headers": headers or {}}
     if body is None:
         request["json"] = {**json.loads(json.dumps(endpoint.body).replace("TEXT", text)), **fields}
@@ -247,12 +243,12 @@ def _case(  # noqa: PLR0913 — each is a part of a case
         request["body"] = body
     return {
         "name": name or kind,
-        "promise": f"{endpoint.folder}: {(name or kind).replace('_', ' ')}, told in the protocol's own shape.",
+        "promise": f"{endpoint.folder}: {(name or kind).replace('_', ' ')}, in the protocol's error format.",
         "source": "written by failures.py",
         "date": "2026-11",
         "server": server or {},
         "request": request,
-        "expect": {"status": status, "json": _SHAPES[dialect](status, said)},
+        "expect": {"status": status, "json": _FORMATS[dialect](status, error)},
     }
 
 

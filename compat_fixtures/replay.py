@@ -1,7 +1,7 @@
-"""Every case against any server: ours, another one, or the vendor itself.
+"""Replay every case against any server: nearfar, another server, or the vendor's.
 
-``make compat URL=http://127.0.0.1:9000`` prints a table of what agrees, endpoint by endpoint, and then wherein the
-others differ. Without ``--exact`` only the shape counts: status, keys, types.
+``make compat URL=http://127.0.0.1:9000`` prints the number of matching cases by endpoint, then the differences of the
+others. Without ``--exact`` only the shape is compared: status, keys, types.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIXTURES = Path(__file__).parent
-_KEYS = ("sk-fixture", "secret")  # what cases call the right key of a server that asks for one
+_KEYS = ("sk-fixture", "secret")  # the valid key in cases for a server with a key
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay what was asked for; give 1 when anything differs, 2 when no server answers or no case is meant."""
-    said = _parse(arguments)
-    cases = _chosen(said.only)
+    """Replay the selected cases; return 1 if any differs, 2 if no server responds or no case is selected."""
+    options = _parse(arguments)
+    cases = _selected(options.only)
     if not cases:
         print("no such dialect, endpoint or case; see the folders of compat_fixtures", file=sys.stderr)
         return 2
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     notes: list[str] = []
-    with httpx.Client(base_url=said.url, timeout=said.timeout_s) as client:
+    with httpx.Client(base_url=options.url, timeout=options.timeout_s) as client:
         for name, case in cases.items():
             try:
-                outcome, lines = _replay(client, case, said)
+                outcome, lines = _replay(client, case, options)
             except httpx.TransportError as error:
-                print(f"{said.url} doesn't answer: {type(error).__name__}", file=sys.stderr)
+                print(f"{options.url} doesn't respond: {type(error).__name__}", file=sys.stderr)
                 return 2
             counts[name.rpartition("/")[0]][outcome] += 1
             notes += [f"{name}: {line}" for line in lines]
@@ -49,16 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:9000", help="the server's root, without /v1")
-    parser.add_argument("--key", help="the server's API key; cases that need one are then run as well")
-    parser.add_argument("--model", help="ask for this model wherever a case asks for one that is answered")
-    parser.add_argument("--exact", action="store_true", help="compare whole answers, as those of the built-in model")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="such as openai, cohere/rerank_v2")
+    parser.add_argument("--key", help="the server's API key; also runs the cases that need one")
+    parser.add_argument("--model", help="use this model in every case that expects success")
+    parser.add_argument(
+        "--exact", action="store_true", help="compare whole responses; only the built-in model's are equal"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="such as openai or cohere/rerank_v2")
     parser.add_argument("--timeout-s", type=float, default=60.0)
     return parser.parse_args(arguments)
 
 
-def _chosen(only: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Give the cases whose names begin with one of these, or all: ``openai/embeddings/text`` and the like."""
+def _selected(only: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return all cases, or those with a name that starts with one of these, such as ``openai/embeddings``."""
     named = {
         f"{file.relative_to(FIXTURES).parent.as_posix()}/{name}": case
         for file in sorted(FIXTURES.rglob("*.json"))
@@ -67,49 +69,51 @@ def _chosen(only: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {name: case for name, case in named.items() if not only or name.startswith(tuple(only))}
 
 
-def _replay(client: httpx.Client, case: dict[str, Any], said: argparse.Namespace) -> tuple[str, list[str]]:
-    """Send one case, unless it needs a server set up in another way; give the outcome, and what differs."""
+def _replay(client: httpx.Client, case: dict[str, Any], options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Send one case, unless it needs other server settings; return the outcome and the differences."""
     needs = case.get("server", {})
-    if needs and not (said.key and needs.keys() == {"api_key"}):
+    if needs and not (options.key and needs.keys() == {"api_key"}):
         return "not run", []
     request, expect = case["request"], case["expect"]
-    headers = {"content-type": "application/json", **_headers(request, needs, said.key)}
-    reply = client.request(request["method"], request["path"], content=_content(request, expect, said), headers=headers)
-    body = _json(reply)
+    headers = {"content-type": "application/json", **_headers(request, needs, options.key)}
+    response = client.request(
+        request["method"], request["path"], content=_content(request, expect, options), headers=headers
+    )
+    body = _json(response)
     found = (
-        differences(expect, reply.status_code, reply.headers, body)
-        if said.exact
-        else shape_differences(expect, reply.status_code, body)
+        differences(expect, response.status_code, response.headers, body)
+        if options.exact
+        else shape_differences(expect, response.status_code, body)
     )
     return ("differs" if found else "agrees"), found
 
 
 def _headers(request: dict[str, Any], needs: dict[str, Any], key: str | None) -> dict[str, str]:
-    """Give the case's headers, with the real key where the case has the right one or says nothing about keys."""
+    """Return the case's headers, with the real key in place of the valid one, or added if the case has none."""
     headers: dict[str, str] = dict(request.get("headers", {}))
     if key and not needs:
         headers.setdefault("authorization", f"Bearer {key}")
-    for right in _KEYS:
-        headers = {name: value.replace(f"Bearer {right}", f"Bearer {key}") for name, value in headers.items()}
+    for valid in _KEYS:
+        headers = {name: value.replace(f"Bearer {valid}", f"Bearer {key}") for name, value in headers.items()}
     return headers
 
 
-def _content(request: dict[str, Any], expect: dict[str, Any], said: argparse.Namespace) -> bytes | None:
+def _content(request: dict[str, Any], expect: dict[str, Any], options: argparse.Namespace) -> bytes | None:
     if "body" in request:
         return str(request["body"]).encode()
     if "json" not in request:
         return None
     body = expanded(request["json"])
-    if said.model and isinstance(body, dict) and body.get("model") and expect["status"] < 400:
-        body["model"] = said.model
+    if options.model and isinstance(body, dict) and body.get("model") and expect["status"] < 400:
+        body["model"] = options.model
     return json.dumps(body).encode()
 
 
-def _json(reply: httpx.Response) -> Any:
+def _json(response: httpx.Response) -> Any:
     try:
-        return reply.json()
+        return response.json()
     except ValueError:
-        return reply.text
+        return response.text
 
 
 def _print_table(counts: dict[str, Counter[str]]) -> None:
@@ -121,7 +125,7 @@ def _print_table(counts: dict[str, Counter[str]]) -> None:
     totals = {outcome: sum(row[outcome] for row in counts.values()) for outcome in outcomes}
     print(f"{'all':{width}}", *(f"{totals[outcome]:8}" for outcome in outcomes))
     if totals["not run"]:
-        print("Not run: cases for a server with other settings; with --key those that need a key are run as well.")
+        print("Not run: cases that need other server settings. --key runs those that need a key.")
     print()
 
 

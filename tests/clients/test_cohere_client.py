@@ -1,4 +1,4 @@
-"""The official Cohere clients, versions 1 and 2, against a real granian process with the real model."""
+"""The official Cohere clients for API v1 and v2, against a real server process with the built-in model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DOCUMENTS = [
 
 @contextmanager
 def _client(server: ServerProcess, kind: type[_Client], suffix: str = "") -> Iterator[_Client]:
-    """Give a client whose connections are closed at the end, as it leaves them open by itself."""
+    """Yield a client and close its connections, which it would leave open."""
     with httpx.Client(timeout=60) as connections:
         yield kind("unused", base_url=server.url + suffix, httpx_client=connections)
 
@@ -49,7 +49,7 @@ def _expected_scores(reference: SentenceTransformer) -> list[float]:
 
 
 @pytest.mark.parametrize("suffix", ["", "/v1"])
-def test_version_2_ranks_by_the_stated_formula(
+def test_api_v2_scores_are_half_of_one_plus_the_cosine(
     server: ServerProcess, reference: SentenceTransformer, suffix: str
 ) -> None:
     expected = _expected_scores(reference)
@@ -65,7 +65,7 @@ def test_version_2_ranks_by_the_stated_formula(
     assert 1 == reply.meta.billed_units.search_units
 
 
-def test_version_1_ranks_and_gives_documents_back_when_asked(server: ServerProcess) -> None:
+def test_api_v1_reranks_and_returns_documents_on_request(server: ServerProcess) -> None:
     documents: list[str | dict[str, str]] = [*DOCUMENTS[:3], {"text": DOCUMENTS[3]}]
 
     with _client(server, cohere.Client) as client:
@@ -75,7 +75,7 @@ def test_version_1_ranks_and_gives_documents_back_when_asked(server: ServerProce
     assert [DOCUMENTS[1], DOCUMENTS[0]] == [found.document and found.document.text for found in reply.results]
 
 
-async def test_the_asynchronous_client_ranks(server: ServerProcess) -> None:
+async def test_the_asynchronous_client_reranks(server: ServerProcess) -> None:
     async with httpx.AsyncClient(timeout=60) as connections:
         client = cohere.AsyncClientV2("unused", base_url=server.url, httpx_client=connections)
         reply = await client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, top_n=1)
@@ -84,7 +84,7 @@ async def test_the_asynchronous_client_ranks(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "says"),
+    ("fields", "kind", "message"),
     [
         ({"query": " "}, cohere.BadRequestError, "query must not be empty"),
         ({"documents": []}, cohere.BadRequestError, "list of documents must not be empty"),
@@ -93,24 +93,24 @@ async def test_the_asynchronous_client_ranks(server: ServerProcess) -> None:
         ({"model": "no-such-model"}, cohere.NotFoundError, "model 'no-such-model' not found"),
     ],
 )
-def test_what_is_refused_raises_the_clients_own_errors(
-    server: ServerProcess, fields: dict[str, object], kind: type[cohere.core.ApiError], says: str
+def test_an_invalid_rerank_request_raises_the_clients_own_error(
+    server: ServerProcess, fields: dict[str, object], kind: type[cohere.core.ApiError], message: str
 ) -> None:
     with _client(server, cohere.ClientV2) as client, pytest.raises(kind) as caught:
         client.rerank(**{"model": "rerank-v3.5", "query": QUERY, "documents": DOCUMENTS, **fields})  # type: ignore[arg-type]
 
-    assert says in caught.value.body["message"]
+    assert message in caught.value.body["message"]
     assert caught.value.body["id"]
 
 
-def test_a_top_n_over_the_count_gives_every_document(server: ServerProcess) -> None:
+def test_a_top_n_above_the_number_of_documents_returns_all(server: ServerProcess) -> None:
     with _client(server, cohere.ClientV2) as client:
         reply = client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, top_n=99)
 
     assert 4 == len(reply.results)
 
 
-EVERY_TYPE: list[EmbeddingType] = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+TYPES: list[EmbeddingType] = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
 TEXTS = [f"sentence number {number} about cats" for number in range(200)]
 
 
@@ -118,9 +118,7 @@ def _is_close(expected: np.ndarray, found: object) -> bool:
     return bool(np.allclose(expected, np.array(found, dtype=np.float32), atol=1e-4))
 
 
-def test_version_1_embeds_in_concurrent_pieces_of_96_and_puts_them_together(
-    server: ServerProcess, reference: SentenceTransformer
-) -> None:
+def test_api_v1_embeds_in_concurrent_batches_of_96(server: ServerProcess, reference: SentenceTransformer) -> None:
     expected = reference.encode(TEXTS, show_progress_bar=False)
 
     with _client(server, cohere.Client) as client:
@@ -135,7 +133,7 @@ def test_version_1_embeds_in_concurrent_pieces_of_96_and_puts_them_together(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:cohere")  # the client's own
-def test_version_1_embeds_by_type(server: ServerProcess, reference: SentenceTransformer) -> None:
+def test_api_v1_embeds_by_type(server: ServerProcess, reference: SentenceTransformer) -> None:
     with _client(server, cohere.Client) as client:
         reply = client.embed(
             texts=TEXTS[:100], model="embed-v4.0", input_type="search_query", embedding_types=["float", "int8"]
@@ -148,27 +146,27 @@ def test_version_1_embeds_by_type(server: ServerProcess, reference: SentenceTran
 
 
 @pytest.mark.parametrize("suffix", ["", "/v1"])
-def test_version_2_embeds_every_type_of_the_same_vectors(
+def test_api_v2_returns_every_type_of_the_same_vectors(
     server: ServerProcess, reference: SentenceTransformer, suffix: str
 ) -> None:
     expected = reference.encode(TEXTS, show_progress_bar=False)
     with httpx.Client(timeout=60) as plain:
-        spread = plain.get(f"{server.url}/v1/models").json()["data"][0]["int8_range"]
+        limit = plain.get(f"{server.url}/v1/models").json()["data"][0]["int8_range"]
 
     with _client(server, cohere.ClientV2, suffix) as client:
-        reply = client.embed(texts=TEXTS, model="embed-v4.0", input_type="search_document", embedding_types=EVERY_TYPE)
+        reply = client.embed(texts=TEXTS, model="embed-v4.0", input_type="search_document", embedding_types=TYPES)
 
     found = reply.embeddings
     floats = np.array(found.float_, dtype=np.float32)
     assert _is_close(expected, floats)
-    assert quantize(floats, "int8", spread).tolist() == found.int8
-    assert quantize(floats, "uint8", spread).tolist() == found.uint8
+    assert quantize(floats, "int8", limit).tolist() == found.int8
+    assert quantize(floats, "uint8", limit).tolist() == found.uint8
     assert quantize(floats, "binary", None).tolist() == found.binary
     assert quantize(floats, "ubinary", None).tolist() == found.ubinary
     assert [floats[at].astype("<f4").tobytes() for at in range(200)] == [b64decode(text) for text in found.base64 or []]
 
 
-def test_version_2_embeds_inputs_shorter_and_cut_from_the_start(
+def test_api_v2_embeds_inputs_with_dimensions_truncated_from_the_start(
     server: ServerProcess, reference: SentenceTransformer
 ) -> None:
     expected = reference.encode(["jumps over the lazy dog"], show_progress_bar=False)[:, :128]
@@ -190,17 +188,17 @@ def test_version_2_embeds_inputs_shorter_and_cut_from_the_start(
 async def test_the_asynchronous_clients_embed(server: ServerProcess, reference: SentenceTransformer) -> None:
     expected = reference.encode(TEXTS[:2], show_progress_bar=False)
     async with httpx.AsyncClient(timeout=60) as connections:
-        first = cohere.AsyncClient("unused", base_url=server.url, httpx_client=connections)
-        one = await first.embed(texts=TEXTS[:2], model="embed-english-v3.0", input_type="clustering")
-        second = cohere.AsyncClientV2("unused", base_url=server.url, httpx_client=connections)
-        two = await second.embed(texts=TEXTS[:2], model="embed-v4.0", input_type="classification")
+        v1 = cohere.AsyncClient("unused", base_url=server.url, httpx_client=connections)
+        reply_v1 = await v1.embed(texts=TEXTS[:2], model="embed-english-v3.0", input_type="clustering")
+        v2 = cohere.AsyncClientV2("unused", base_url=server.url, httpx_client=connections)
+        reply_v2 = await v2.embed(texts=TEXTS[:2], model="embed-v4.0", input_type="classification")
 
-    assert _is_close(expected, one.embeddings)
-    assert _is_close(expected, two.embeddings.float_)
+    assert _is_close(expected, reply_v1.embeddings)
+    assert _is_close(expected, reply_v2.embeddings.float_)
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "says"),
+    ("fields", "kind", "message"),
     [
         ({"texts": [""]}, cohere.BadRequestError, "empty string at index 0"),
         ({"texts": ["word " * 400], "truncate": "NONE"}, cohere.BadRequestError, "too many tokens"),
@@ -210,20 +208,20 @@ async def test_the_asynchronous_clients_embed(server: ServerProcess, reference: 
         ({"model": "no-such-model"}, cohere.NotFoundError, "model 'no-such-model' not found"),
     ],
 )
-def test_what_embed_refuses_raises_the_clients_own_errors(
-    server: ServerProcess, fields: dict[str, object], kind: type[cohere.core.ApiError], says: str
+def test_an_invalid_embed_request_raises_the_clients_own_error(
+    server: ServerProcess, fields: dict[str, object], kind: type[cohere.core.ApiError], message: str
 ) -> None:
-    asked = {"model": "embed-v4.0", "texts": ["a cat"], "input_type": "search_query", **fields}
+    arguments = {"model": "embed-v4.0", "texts": ["a cat"], "input_type": "search_query", **fields}
 
     with _client(server, cohere.ClientV2) as client, pytest.raises(kind) as caught:
-        client.embed(**asked)  # type: ignore[arg-type]
+        client.embed(**arguments)  # type: ignore[arg-type]
 
-    assert says in caught.value.body["message"]
+    assert message in caught.value.body["message"]
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_what_is_tokenized_is_the_text_again_when_joined(server: ServerProcess, *, offline: bool) -> None:
-    """Asked for offline, which is its default, the client finds no address of a tokenizer and asks the server."""
+def test_tokenize_and_detokenize_round_trip(server: ServerProcess, *, offline: bool) -> None:
+    """Offline, the default, the client requests the URL of a tokenizer; without one it calls the server."""
     text = "  Hello,\tWörld 🙂 — naïve  text\n"
 
     with _client(server, cohere.Client) as client:
@@ -236,7 +234,7 @@ def test_what_is_tokenized_is_the_text_again_when_joined(server: ServerProcess, 
 
 
 @pytest.mark.parametrize("suffix", ["", "/v1"])
-def test_models_are_listed_and_found_and_the_key_is_valid(server: ServerProcess, suffix: str) -> None:
+def test_models_are_listed_and_retrieved_and_the_key_is_valid(server: ServerProcess, suffix: str) -> None:
     with httpx.Client(timeout=60) as connections:
         client = BaseCohere(token="unused", base_url=server.url + suffix, httpx_client=connections)
         listed = client.models.list(endpoint="embed", default_only=True, page_size=5)
@@ -251,19 +249,19 @@ def test_models_are_listed_and_found_and_the_key_is_valid(server: ServerProcess,
     assert key.valid
 
 
-def test_an_unknown_model_is_told_in_a_sentence(server: ServerProcess) -> None:
+def test_an_unknown_model_raises_not_found(server: ServerProcess) -> None:
     with _client(server, cohere.ClientV2) as client, pytest.raises(cohere.NotFoundError) as caught:
         client.models.get("command/r")
 
     assert "The model 'command/r' does not exist" == caught.value.body["message"]
 
 
-def test_what_only_the_end_of_a_long_document_says_is_found_by_version_1(server: ServerProcess) -> None:
+def test_api_v1_scores_every_chunk_of_a_long_document(server: ServerProcess) -> None:
     long = " ".join(["bananas"] * 600) + " " + DOCUMENTS[1]
 
     with _client(server, cohere.Client) as client:
         reply = client.rerank(query=QUERY, documents=[DOCUMENTS[3], long], top_n=1)
-        beginning = client.rerank(query=QUERY, documents=[DOCUMENTS[0], long], top_n=1, max_chunks_per_doc=1)
+        first_chunk = client.rerank(query=QUERY, documents=[DOCUMENTS[0], long], top_n=1, max_chunks_per_doc=1)
 
     assert [1] == [found.index for found in reply.results]
-    assert [0] == [found.index for found in beginning.results]
+    assert [0] == [found.index for found in first_chunk.results]

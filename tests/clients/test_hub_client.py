@@ -1,4 +1,4 @@
-"""Hugging Face's own client, which speaks text-embeddings-inference's protocol, against a real server."""
+"""Hugging Face's InferenceClient, which uses text-embeddings-inference's protocol, against a real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOURCE, OTHERS = "a cat on the sofa", ["a kitten on the couch", "stock prices fell", "the cat"]
 
 
-def test_sentences_are_compared(server: ServerProcess, reference: SentenceTransformer) -> None:
+def test_sentence_similarity_returns_cosines(server: ServerProcess, reference: SentenceTransformer) -> None:
     query, *others = reference.encode([SOURCE, *OTHERS], show_progress_bar=False)
     client = InferenceClient(model=f"{server.url}/similarity", token="unused")
 
@@ -24,7 +24,7 @@ def test_sentences_are_compared(server: ServerProcess, reference: SentenceTransf
     assert pytest.approx([float(query @ other) for other in others], abs=1e-4) == found
 
 
-def test_what_is_refused_is_the_clients_own_error(server: ServerProcess) -> None:
+def test_an_invalid_request_raises_the_clients_own_error(server: ServerProcess) -> None:
     client = InferenceClient(model=f"{server.url}/similarity", token="unused")
 
     with pytest.raises(HfHubHTTPError, match=r"`inputs.sentences` cannot be empty"):
@@ -32,7 +32,7 @@ def test_what_is_refused_is_the_clients_own_error(server: ServerProcess) -> None
 
 
 @pytest.mark.parametrize("path", ["", "/", "/embed"])
-def test_features_are_extracted_at_the_server_s_own_address(
+def test_feature_extraction_works_at_the_root_and_at_embed(
     path: str, server: ServerProcess, reference: SentenceTransformer
 ) -> None:
     client = InferenceClient(model=f"{server.url}{path}", token="unused")
@@ -45,10 +45,10 @@ def test_features_are_extracted_at_the_server_s_own_address(
     assert (1, 64) == short.shape
 
 
-def test_the_endpoint_tells_of_itself(server: ServerProcess) -> None:
+def test_endpoint_info_and_health_check(server: ServerProcess) -> None:
     client = InferenceClient(model=server.url, token="unused", provider="hf-inference")
 
-    about, is_well = client.get_endpoint_info(), client.health_check()
+    info, is_healthy = client.get_endpoint_info(), client.health_check()
 
-    assert ("sentence-transformers/all-MiniLM-L6-v2", 256) == (about["model_id"], about["max_input_length"])
-    assert is_well
+    assert ("sentence-transformers/all-MiniLM-L6-v2", 256) == (info["model_id"], info["max_input_length"])
+    assert is_healthy

@@ -1,4 +1,4 @@
-"""langchain-openai, which by default sends token ids of OpenAI's vocabulary instead of text."""
+"""langchain-openai, which by default sends OpenAI token ids instead of text."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
-# Bytes that are no text come back as the replacement sign only where a chunk cuts a character; none does here.
+# A chunk that cuts a character in half would decode to U+FFFD; none of these texts is cut.
 TEXTS = [text for text in varied_texts(120) if len(text) < 2000]
 
 
 @contextmanager
 def _embeddings(
-    server: ServerProcess, model: str, told: list[int] | None = None, **options: Any
+    server: ServerProcess, model: str, truncated: list[int] | None = None, **options: Any
 ) -> Iterator[OpenAIEmbeddings]:
-    """Give LangChain's embeddings with connections that are closed at the end, as it leaves them open by itself.
+    """Yield LangChain's embeddings and close its connections, which it would leave open.
 
-    ``told`` gets how many tokens each answer says were cut.
+    The number of truncated tokens of each response is appended to ``truncated``.
     """
 
-    def note(response: httpx2.Response) -> None:
-        if told is not None:
-            told.append(int(response.headers["x-nearfar-truncated-tokens"]))
+    def record(response: httpx2.Response) -> None:
+        if truncated is not None:
+            truncated.append(int(response.headers["x-nearfar-truncated-tokens"]))
 
-    with httpx2.Client(timeout=60, event_hooks={"response": [note]}) as connections:
+    with httpx2.Client(timeout=60, event_hooks={"response": [record]}) as connections:
         key = SecretStr("unused")
         yield OpenAIEmbeddings(
             model=model, base_url=f"{server.url}/v1", api_key=key, http_client=connections, max_retries=0, **options
@@ -48,7 +48,7 @@ def _embeddings(
 
 @pytest.mark.usefixtures("_offline_tiktoken")
 @pytest.mark.parametrize("model", ["text-embedding-3-small", "text-embedding-ada-002"])
-def test_token_ids_give_the_same_vectors_as_the_text(
+def test_token_ids_return_the_same_vectors_as_the_text(
     server: ServerProcess, reference: SentenceTransformer, model: str
 ) -> None:
     with (
@@ -66,7 +66,7 @@ def test_token_ids_give_the_same_vectors_as_the_text(
 
 
 @pytest.mark.usefixtures("_offline_tiktoken")
-def test_a_text_of_many_chunks_is_accepted_chunk_by_chunk(server: ServerProcess) -> None:
+def test_a_text_of_several_chunks_is_accepted_chunk_by_chunk(server: ServerProcess) -> None:
     """20,000 words are three chunks of up to 8,191 of OpenAI's tokens, each far over the model's own 256."""
     with _embeddings(server, "text-embedding-3-small") as embeddings:
         vectors = embeddings.embed_documents(["word " * 20_000, "another"])
@@ -80,12 +80,12 @@ VOCABULARIES = {
     "gpt-4o-embed": "o200k_base",
     "gpt-oss-embed": "o200k_harmony",
 }
-CHUNK = 8191  # of OpenAI's tokens: what LangChain sends at most as one input
+CHUNK = 8191  # OpenAI tokens: the most that LangChain sends as one input
 
 
 @pytest.fixture(scope="module")
 def aliased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Run a server whose model also goes by names for which LangChain takes OpenAI's other vocabularies."""
+    """Run a server with aliases for which LangChain uses OpenAI's other vocabularies."""
     config = tmp_path_factory.mktemp("aliased") / "nearfar.toml"
     config.write_text(f'[[models]]\nname = "{BUILTIN_NAMES[0]}"\naliases = {[*VOCABULARIES][1:]}\n')
     with ServerProcess("--config", str(config), "--engine", "torch", "--device", "cpu") as server:
@@ -94,8 +94,10 @@ def aliased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 
 @pytest.mark.usefixtures("_offline_tiktoken")
 @pytest.mark.parametrize(("model", "vocabulary"), VOCABULARIES.items())
-def test_a_long_document_is_the_mean_of_its_chunks_texts(aliased: ServerProcess, model: str, vocabulary: str) -> None:
-    """The server cuts each chunk to the model's 256 tokens and says so, whether it comes as ids or as text."""
+def test_the_vector_of_a_long_document_is_the_mean_of_its_chunks(
+    aliased: ServerProcess, model: str, vocabulary: str
+) -> None:
+    """The server truncates each chunk to the model's 256 tokens and reports that, for ids and for text."""
     document = " ".join(" ".join(varied_texts(900)[30:]).split()[:20_000])
     encoding = tiktoken.encoding_for_model(model)
     ids = encoding.encode(document)
@@ -104,13 +106,13 @@ def test_a_long_document_is_the_mean_of_its_chunks_texts(aliased: ServerProcess,
         replies = [plain.post("/v1/embeddings", json={"model": model, "input": encoding.decode(one)}) for one in chunks]
     vectors = np.array([reply.json()["data"][0]["embedding"] for reply in replies])
     expected = np.average(vectors, axis=0, weights=[len(one) for one in chunks])
-    told: list[int] = []
+    truncated: list[int] = []
 
-    with _embeddings(aliased, model, told) as embeddings:
+    with _embeddings(aliased, model, truncated) as embeddings:
         [vector] = embeddings.embed_documents([document])
 
     assert vocabulary == encoding.name
     assert len(chunks) >= 3
     assert np.dot(vector, expected) / np.linalg.norm(expected) >= 0.999
-    assert [sum(int(reply.headers["x-nearfar-truncated-tokens"]) for reply in replies)] == told
-    assert told[0] > 15_000
+    assert [sum(int(reply.headers["x-nearfar-truncated-tokens"]) for reply in replies)] == truncated
+    assert truncated[0] > 15_000

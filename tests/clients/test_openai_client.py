@@ -1,4 +1,4 @@
-"""The official OpenAI client against a real granian process with the real model."""
+"""The official OpenAI client against a real server process with the built-in model."""
 
 from __future__ import annotations
 
@@ -56,29 +56,31 @@ def _matrix(reply: openai.types.CreateEmbeddingResponse) -> npt.NDArray[np.float
 
 
 @pytest.mark.parametrize(
-    ("options", "width"), [({}, 384), ({"encoding_format": "float"}, 384), ({"dimensions": 128}, 128)], ids=str
+    ("options", "dimensions"), [({}, 384), ({"encoding_format": "float"}, 384), ({"dimensions": 128}, 128)], ids=str
 )
-def test_500_varied_texts_equal_sentence_transformers_in_their_order(
-    client: openai.OpenAI, texts: list[str], expected: npt.NDArray[np.float32], options: dict[str, Any], width: int
+def test_500_varied_texts_equal_sentence_transformers_in_order(
+    client: openai.OpenAI, texts: list[str], expected: npt.NDArray[np.float32], options: dict[str, Any], dimensions: int
 ) -> None:
     reply = client.embeddings.create(model=MODEL, input=texts, **options)
 
     vectors = _matrix(reply)
     assert list(range(len(texts))) == [item.index for item in reply.data]
-    assert (len(texts), width) == vectors.shape
-    assert _cosines(expected[:, :width], vectors).min() >= 0.99999
+    assert (len(texts), dimensions) == vectors.shape
+    assert _cosines(expected[:, :dimensions], vectors).min() >= 0.99999
     np.testing.assert_allclose(1.0, np.linalg.norm(vectors, axis=1), atol=1e-5)
 
 
-def test_usage_is_what_the_model_saw(client: openai.OpenAI, texts: list[str], reference: SentenceTransformer) -> None:
-    seen = [int(features["attention_mask"].sum()) for features in (reference.preprocess([text]) for text in texts)]
+def test_usage_counts_the_tokens_that_the_model_saw(
+    client: openai.OpenAI, texts: list[str], reference: SentenceTransformer
+) -> None:
+    tokens = [int(features["attention_mask"].sum()) for features in (reference.preprocess([text]) for text in texts)]
 
     usage = client.embeddings.create(model=MODEL, input=texts).usage
 
-    assert sum(seen) == usage.prompt_tokens == usage.total_tokens
+    assert sum(tokens) == usage.prompt_tokens == usage.total_tokens
 
 
-def test_base64_and_float_carry_the_same_numbers(client: openai.OpenAI, texts: list[str]) -> None:
+def test_base64_and_float_have_the_same_values(client: openai.OpenAI, texts: list[str]) -> None:
     encoded = client.embeddings.create(model=MODEL, input=texts[:40])
     plain = client.embeddings.create(model=MODEL, input=texts[:40], encoding_format="float")
 
@@ -86,13 +88,13 @@ def test_base64_and_float_carry_the_same_numbers(client: openai.OpenAI, texts: l
 
 
 @pytest.mark.parametrize("name", [BUILTIN_NAMES[0], "text-embedding-3-large", "text-embedding-ada-002"])
-def test_the_models_own_name_and_the_vendors_mean_the_same(client: openai.OpenAI, name: str) -> None:
-    reply = client.embeddings.create(model=name, input="a sentence", user="someone")
+def test_the_models_name_and_openai_names_select_the_same_model(client: openai.OpenAI, name: str) -> None:
+    reply = client.embeddings.create(model=name, input="a sentence", user="a-user")
 
     assert BUILTIN_NAMES[0] == reply.model
 
 
-def test_models_are_listed_and_found_by_a_name_with_a_slash(client: openai.OpenAI) -> None:
+def test_models_are_listed_and_retrieved_by_a_name_with_a_slash(client: openai.OpenAI) -> None:
     listed = client.models.list().data
     found = client.models.retrieve(BUILTIN_NAMES[0])
 
@@ -102,7 +104,7 @@ def test_models_are_listed_and_found_by_a_name_with_a_slash(client: openai.OpenA
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "says"),
+    ("fields", "kind", "message"),
     [
         ({"input": ""}, openai.BadRequestError, "empty string"),
         ({"input": []}, openai.BadRequestError, "empty array"),
@@ -117,52 +119,52 @@ def test_models_are_listed_and_found_by_a_name_with_a_slash(client: openai.OpenA
         ({"input": "a", "model": "rerank-v3.5"}, openai.PermissionDeniedError, "not allowed to generate embeddings"),
     ],
 )
-def test_what_is_refused_raises_the_clients_own_errors(
-    client: openai.OpenAI, fields: dict[str, Any], kind: type[openai.APIStatusError], says: str
+def test_an_invalid_request_raises_the_clients_own_error(
+    client: openai.OpenAI, fields: dict[str, Any], kind: type[openai.APIStatusError], message: str
 ) -> None:
-    with pytest.raises(kind, match=re.escape(says)) as caught:
+    with pytest.raises(kind, match=re.escape(message)) as caught:
         client.embeddings.create(**{"model": MODEL, **fields})
 
     assert caught.value.request_id
     assert caught.value.type in {"invalid_request_error", "max_tokens_per_request"}
 
 
-def test_text_over_the_models_limit_is_cut_and_said_so(client: openai.OpenAI) -> None:
+def test_a_text_over_the_models_limit_is_truncated_and_reported(client: openai.OpenAI) -> None:
     reply = client.embeddings.with_raw_response.create(model=MODEL, input=["word " * 1000, "short"])
 
-    assert "746" == reply.headers["x-nearfar-truncated-tokens"]  # 1,000 words into 254 places
+    assert "746" == reply.headers["x-nearfar-truncated-tokens"]  # 1,000 words, 254 tokens kept
     assert 256 + 3 == reply.parse().usage.prompt_tokens
 
 
-async def test_64_clients_at_once_each_get_their_own_rows_and_share_batches(
+async def test_64_concurrent_clients_get_their_own_vectors_and_share_batches(
     server: ServerProcess, texts: list[str], expected: npt.NDArray[np.float32]
 ) -> None:
-    """Random sizes of 1 to 50 rows; every row is checked by value, and a forward holds more than 4 of them."""
+    """Requests have 1 to 50 rows. Every vector is compared, and a forward pass has more than 4 rows on average."""
     rng = random.Random(1)  # noqa: S311 — sizes, not secrets
     short = [index for index, text in enumerate(texts) if len(text) < 100]
-    most = 5 if server.is_slow else 50
-    asked = [[rng.choice(short) for _ in range(rng.randint(1, most))] for _ in range(64)]
+    max_rows = 5 if server.is_slow else 50
+    requests = [[rng.choice(short) for _ in range(rng.randint(1, max_rows))] for _ in range(64)]
     async with httpx.AsyncClient(base_url=server.url) as plain:
         before = await _forwards(plain)
-        answers = await asyncio.gather(*(_embed_alone(server, [texts[index] for index in rows]) for rows in asked))
+        answers = await asyncio.gather(*(_embed(server, [texts[index] for index in rows]) for rows in requests))
         after = await _forwards(plain)
 
-    for rows, vectors in zip(asked, answers, strict=True):
+    for rows, vectors in zip(requests, answers, strict=True):
         assert _cosines(expected[rows], vectors).min() >= 0.99999
-    rows_a_forward = (after[0] - before[0]) / (after[1] - before[1])
+    rows_per_forward = (after[0] - before[0]) / (after[1] - before[1])
     assert (
-        len(set().union(*asked)) <= after[0] - before[0] <= sum(len(set(rows)) for rows in asked)
+        len(set().union(*requests)) <= after[0] - before[0] <= sum(len(set(rows)) for rows in requests)
     )  # equal texts run once
-    assert rows_a_forward > 4
+    assert rows_per_forward > 4
 
 
-async def _embed_alone(server: ServerProcess, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+async def _embed(server: ServerProcess, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
         return _matrix(await client.embeddings.create(model=MODEL, input=list(texts)))
 
 
 async def _forwards(plain: httpx.AsyncClient) -> tuple[float, float]:
-    """Give how many rows went through how many forwards so far."""
+    """Return the number of rows and of forward passes so far."""
     lines = (await plain.get("/metrics")).text.splitlines()
     values = dict(line.split("{")[0:1] + line.split()[-1:] for line in lines if line.startswith("nearfar_batch_rows_"))
     return float(values["nearfar_batch_rows_sum"]), float(values["nearfar_batch_rows_count"])
