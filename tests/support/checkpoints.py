@@ -1,32 +1,32 @@
 """Tiny checkpoints on disk, real in everything but size.
 
-Weights are seeded and written by transformers, and tokenizers know a few words of a small corpus; so a reference
-library can open each folder and say what the numbers should be.
+Weights are seeded and written by transformers, and tokenizers know the words of a small corpus, so that a reference
+library can open each folder and compute the expected numbers. A checkpoint is written once for each version of the
+libraries and of this file, into a cache in the system's temporary folder, and copied from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import tempfile
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from msgspec import Struct
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
+
+    from transformers import PreTrainedTokenizerFast
 
 HIDDEN = 32
-POSITIONS = 48  # tokens that every family here takes, however many rows its table of positions has
+POSITIONS = 48  # the limit of every family here in tokens, however many rows its position table has
 CORPUS = (
     "the quick brown fox jumps over the lazy dog while the slow turtle sleeps",
     "embeddings place a text among its neighbours and rerankers sort what was found",
@@ -37,16 +37,15 @@ CORPUS = (
     "素早い茶色の狐がのろまな犬を飛び越える",
 )
 
-# How a tokenizer cuts words, and what it puts around a text: BERT's pieces; the same with RoBERTa's special tokens;
-# BPE over bytes with nothing around, RoBERTa's, a start, or an end; SentencePiece's unigrams with RoBERTa's. ColBERT's
-# pieces know the tokens it puts before and after a text.
+# A tokenizer's model and special tokens: BERT's WordPiece, with its own or RoBERTa's special tokens, or with ColBERT's
+# markers; byte-level BPE with none, RoBERTa's, a start or an end token; SentencePiece's Unigram with RoBERTa's.
 Words = Literal[
     "pieces", "pieces-colbert", "pieces-roberta", "bytes", "bytes-roberta", "bytes-start", "bytes-end", "unigrams"
 ]
 
 
 class Family(Struct, frozen=True, kw_only=True):
-    """One kind of transformer: its tokenizer, and its configuration."""
+    """One kind of transformer: its tokenizer and configuration."""
 
     words: Words
     config: dict[str, Any]
@@ -59,7 +58,7 @@ _ENCODER = {
     "num_attention_heads": 4,
     "intermediate_size": 48,
     "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.4,  # with the usual 0.02 all texts' vectors are nearly the same and no test tells them apart
+    "initializer_range": 0.4,  # with the default 0.02 all texts' vectors are nearly equal
 }
 _OFFSET = {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
 _DECODER = {**_ENCODER, "num_key_value_heads": 2, "head_dim": 8}
@@ -88,7 +87,7 @@ FAMILIES = {
     "gpt2": Family(words="bytes", config=_GPT2 | {"initializer_range": 0.4}),
 }
 
-# Not among those that every engine's tests go through.
+# Not among those that every engine is tested with.
 MORE_FAMILIES = {
     "deberta-v2": Family(
         words="unigrams", config=_ENCODER | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
@@ -122,6 +121,31 @@ def lay(folder: Path, files: Mapping[str, object]) -> Path:
     return folder
 
 
+def write_cached(folder: Path, key: object, write: Callable[[Path], None]) -> Path:
+    """Copy what ``write`` writes for this key into the folder, writing it only if it isn't in the cache yet."""
+    name = hashlib.sha256(repr((key, _versions())).encode()).hexdigest()[:24]
+    cached = Path(tempfile.gettempdir()) / f"nearfar-checkpoints-{os.getuid()}" / name
+    if not cached.is_dir():
+        cached.parent.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as unfinished:
+            made = Path(unfinished) / name
+            made.mkdir()
+            write(made)
+            try:
+                made.rename(cached)
+            except OSError:  # another process has just written the same
+                assert cached.is_dir()
+    shutil.copytree(cached, folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*models.py"))))
+    sources.update(Path(__file__).read_bytes())
+    return (sources.hexdigest(), *map(version, ("torch", "transformers", "tokenizers", "sentence-transformers")))
+
+
 def write_transformer(
     folder: Path,
     family: str,
@@ -133,28 +157,37 @@ def write_transformer(
 ) -> Path:
     """Write a seeded transformer of the family and its tokenizer.
 
-    It is a classifier where ``labels`` says of how many, and where ``masked`` guesses words. ``options`` go over the
-    family's configuration.
+    It is a classifier with so many ``labels``, or a ``masked`` language model. ``options`` override the family's
+    configuration.
     """
-    kind = (FAMILIES | MORE_FAMILIES)[family]
-    tokenizer = make_tokenizer(words or kind.words, kind.padding_side)
-    roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
-    config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}
-    config |= options
-    auto = AutoModelForMaskedLM if masked else AutoModel
-    if labels is not None:
-        config["num_labels"] = labels
-        auto = AutoModelForSequenceClassification
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        model = auto.from_config(AutoConfig.for_model(family, **config))
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+    def write(folder: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+        kind = (FAMILIES | MORE_FAMILIES)[family]
+        tokenizer = make_tokenizer(words or kind.words, kind.padding_side)
+        roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
+        config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}
+        config |= options
+        auto = AutoModelForMaskedLM if masked else AutoModel
+        if labels is not None:
+            config["num_labels"] = labels
+            auto = AutoModelForSequenceClassification
+        with torch.random.fork_rng():
+            torch.manual_seed(20)
+            model = auto.from_config(AutoConfig.for_model(family, **config))
+        model.eval().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return write_cached(folder, (family, labels, masked, words, sorted(options.items())), write)
 
 
 def write_steps(folder: Path, pooling: str) -> None:
-    """Write modules.json and what it names: the pooling, a Dense layer of 12 with Tanh, and Normalize."""
+    """Write modules.json and its steps: the pooling, a Dense layer of 12 with Tanh, and Normalize."""
+    import torch
+    from safetensors.torch import save_file
+
     kinds = ("Transformer", "Pooling", "Dense", "Normalize")
     paths = ("", "1_Pooling", "2_Dense", "3_Normalize")
     modules = [
@@ -176,6 +209,8 @@ def write_steps(folder: Path, pooling: str) -> None:
 
 def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:
     """Make a tokenizer that knows the corpus; the same one every time."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = _CUTTERS[words]()
     bert = words in {"pieces", "pieces-colbert"}
     start, end, padding, unknown = ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if bert else _SPECIALS
@@ -210,7 +245,7 @@ _IN_ORDER = ("<s>", "<pad>", "</s>", "<unk>")  # padding is 1: MPNet's modeling 
 
 
 def _pieces(specials: tuple[str, ...], unknown: str) -> Tokenizer:
-    """Know the corpus's characters and its longer words; the library's own trainer gives others every time."""
+    """Know the corpus's characters and longer words; the library's trainer gives other ones every time."""
     text = " ".join(CORPUS).lower()
     characters = sorted(set(text) - {" "})
     longer = sorted({word for word in text.split() if len(word) > 3})
@@ -238,7 +273,7 @@ def _bytes() -> Tokenizer:
 
 
 def _unigrams() -> Tokenizer:
-    """Prefer the corpus's words to its characters; the library's own trainer gives others every time."""
+    """Prefer the corpus's words to its characters; the library's trainer gives other ones every time."""
     words = sorted({f"▁{word}" for line in CORPUS for word in line.split()})
     characters = sorted(set("".join(words)))
     scored = [(special, 0.0) for special in _IN_ORDER]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer
+from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer, write_cached
 from texts import varied_texts
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -84,20 +84,23 @@ def open_judge(folder: Path, engine: str | None, name: str = "") -> Opened:
 
 
 def write_judge(place: Path, judge: str, *, tied: bool = True) -> Path:
-    """Write a seeded language model and its tokenizer into a folder that is called as the family is."""
+    """Write a seeded language model and its tokenizer into a folder with a name of the family's."""
     name, kind = JUDGES.get(judge, (f"{judge}-tiny", judge))
-    tokenizer = make_tokenizer("bytes", "left")
-    tokenizer.add_tokens(_ADDED)
-    tokenizer.model_max_length = LIMIT
-    family = (FAMILIES | MORE_FAMILIES).get(kind, FAMILIES["llama"])
-    options = family.config | {"max_position_embeddings": LIMIT, "tie_word_embeddings": tied, "pad_token_id": 1}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        config = AutoConfig.for_model(kind, **options | _OTHERS.get(kind, {}), vocab_size=len(tokenizer))
-        model = AutoModelForCausalLM.from_config(config)
-    model.eval().save_pretrained(place / name)
-    tokenizer.save_pretrained(place / name)
-    return place / name
+
+    def write(folder: Path) -> None:
+        tokenizer = make_tokenizer("bytes", "left")
+        tokenizer.add_tokens(_ADDED)
+        tokenizer.model_max_length = LIMIT
+        family = (FAMILIES | MORE_FAMILIES).get(kind, FAMILIES["llama"])
+        options = family.config | {"max_position_embeddings": LIMIT, "tie_word_embeddings": tied, "pad_token_id": 1}
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            config = AutoConfig.for_model(kind, **options | _OTHERS.get(kind, {}), vocab_size=len(tokenizer))
+            model = AutoModelForCausalLM.from_config(config)
+        model.eval().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return write_cached(place / name, ("judge", kind, tied), write)
 
 
 def write_classifier(folder: Path, judge: str) -> Path:
