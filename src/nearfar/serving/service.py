@@ -6,7 +6,7 @@ Limits, prompts, dimensions, order, scores and usage are decided here, once, for
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from nearfar.serving.registry.opening import Model
     from nearfar.telemetry.events import Observer
 
-_T = TypeVar("_T")
 _MOST_SHOWN = 262_144  # characters that one request may see tokenized: four times Cohere's limit for a text
 
 
@@ -78,9 +77,7 @@ class Service:
             model = context.model
             embedding.refuse_unembeddable(model.recipe, job)
             prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role, job.instruction)
-            laid = await self._read(
-                context, _size(job.inputs), lambda: embedding.lay(model, job, prompt), lambda laid: laid.rows
-            )
+            laid = await self._tokenizers.run(_size(job.inputs), lambda: embedding.lay(model, job, prompt))
             return Embedded(
                 model=model.info.name,
                 vectors=await embedding.embed(context, job, laid),
@@ -221,7 +218,7 @@ class Service:
         """Compare every document with its job's query, in order; give the scores as they are, and mapped to [0, 1]."""
         model = context.model
         size = sum(len(job.query) + _size(job.documents) for job in jobs)
-        laid = await self._read(context, size, lambda: [lay(model, job) for job in jobs], _all_rows)
+        laid = await self._tokenizers.run(size, lambda: [lay(model, job) for job in jobs])
         found = await context.submit(_all_rows(laid))
         if model.recipe.task == "score" or model.recipe.pooling:
             return laid, *compare(model.recipe, laid, found)
@@ -231,18 +228,8 @@ class Service:
         self, context: RequestContext, size: int, tokenize: Callable[[], list[Row]], call: Call | None = None
     ) -> tuple[list[Row], Results]:
         """Tokenize and let the model run."""
-        rows = await self._read(context, size, tokenize, lambda rows: rows)
+        rows = await self._tokenizers.run(size, tokenize)
         return rows, await context.submit(rows, call)
-
-    async def _read(
-        self, context: RequestContext, size: int, tokenize: Callable[[], _T], rows_of: Callable[[_T], Sequence[Row]]
-    ) -> _T:
-        """Tokenize texts of so many characters, unless the model's queue is too full for them anyway."""
-        admission = context.model.lane.admission
-        admission.refuse_hopeless(size, context.caller)
-        found = await self._tokenizers.run(size, tokenize)
-        admission.learn(size, sum(len(row.ids) for row in rows_of(found)))
-        return found
 
     def _count(self, model: Model, rows: Sequence[Row]) -> Usage:
         each = tuple((len(row.ids), row.truncated_tokens) for row in rows)

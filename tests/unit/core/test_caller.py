@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from conftest import running
 
@@ -106,9 +105,10 @@ def test_the_bucket_never_holds_more_than_a_minutes_worth() -> None:
 async def test_a_full_queue_costs_a_caller_no_tokens() -> None:
     rate_limit = RateLimit(tokens_per_minute=60, clock=Clock())
     async with running(Settings(engine="fake", queue_requests=1)) as app:
-        model = msgspec.structs.replace(app.state.fleet.models()[0], caller=Caller(rate_limit=rate_limit))
-        model.lane.admission.requests = 1
-        with pytest.raises(Overloaded, match="queue"):
-            await model.submit([Row([1, 2, 3], None, 3, 0)])
+        caller = Caller(rate_limit=rate_limit)
+        async with app.state.service._access.acquire(caller, None, ("embed",)) as context:
+            context.model.lane.admission.requests = 1
+            with pytest.raises(Overloaded, match="queue"):
+                await context.submit([Row([1, 2, 3], None, 3, 0)])
 
     rate_limit.spend(60)

@@ -165,13 +165,16 @@ class Lane:
         future = asyncio.get_running_loop().create_future()
         ticket = Ticket(rows, future, call or self._call, watch, shares=shares, caller=caller)
         busy = self.admission.requests > 0
-        with self.admission.admit(ticket.waiting_tokens, caller):
+        charge = self.admission.admit(ticket.waiting_tokens, caller)
+        try:
             if ticket.waiting_tokens <= self.batch_tokens:
                 self._pace.small_came()
             self._vitals.asked(busy=busy)
             self._round.add(ticket)
             self._arrived.set()
             return await ticket.future
+        finally:
+            self.admission.release(charge, caller)
 
     async def _work(self) -> None:
         """Run batches for as long as the lane lives."""
