@@ -31,7 +31,7 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.queue.batching import pack, plan
+from nearfar.serving.queue.batching import group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,8 +98,7 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache_dir: Path) -> Conte
         """Batch the texts as the server does, and run as many batches at once as the engine supports."""
         rows = tokens.encode(chosen)
         lengths = [len(row.ids) for row in rows]
-        padded = plan(lengths, budget, info.max_padding) if info.padded else []
-        groups = padded or pack(lengths, budget)
+        groups = group_by_length(lengths, budget, info.max_padding if info.padded else None)
         run = pool.map if pool else map
         found = np.empty((len(rows), info.dim), dtype=np.float32)
         # Longest first, so that all threads finish at about the same time.

@@ -23,7 +23,7 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.queue.batching import plan
+from nearfar.serving.queue.batching import group_by_length
 
 _NEAREST = 10
 
@@ -36,7 +36,7 @@ def embed(folder: Path, chosen: list[str]) -> Array:
     engine = installed_engines()["mlx"].open(OpenRequest(folder=folder, recipe=recipe, device="auto", dtype="auto"))
     rows = TextEncoder(folder, recipe).encode(chosen)
     found = np.empty((len(rows), recipe.dim), dtype=np.float32)
-    for group in plan([len(row.ids) for row in rows], engine.info.batch_tokens, engine.info.max_padding):
+    for group in group_by_length([len(row.ids) for row in rows], engine.info.batch_tokens, engine.info.max_padding):
         found[group] = engine.embed([rows[at] for at in group])
         print(".", end="", flush=True)
     print(flush=True)

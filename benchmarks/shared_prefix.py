@@ -28,7 +28,7 @@ from nearfar.engines.selection import installed_engines
 from nearfar.models.recipe.llm_reranker import AnswerTokens, LlmReranker, PairPrompt
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.batching import pack, plan
+from nearfar.serving.queue.batching import group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,13 +102,13 @@ def score_batches(engine: Engine, rows: Sequence[Row], batches: Sequence[Sequenc
 def methods(engine: Engine, rows: Sequence[Row], threads: int) -> dict[str, Callable[[], Scores]]:
     """Return the methods of scoring that the engine supports, by name."""
     info, lengths = engine.info, [len(row.ids) for row in rows]
-    full = plan(lengths, info.batch_tokens, info.max_padding) if info.padded else pack(lengths, info.batch_tokens)
+    full = group_by_length(lengths, info.batch_tokens, info.max_padding if info.padded else None)
     found = {
         "one by one": lambda: score_batches(engine, rows, [[index] for index in range(len(rows))], 1),
         "batches": lambda: _without_sharing(engine, lambda: score_batches(engine, rows, full, threads)),
     }
     if info.shares_prefixes:
-        shared = pack(token_costs(rows), info.batch_tokens)
+        shared = group_by_length(token_costs(rows), info.batch_tokens, None)
         found["shared"] = lambda: score_batches(engine, rows, shared, threads)
         found["shared, one batch"] = lambda: score_batches(engine, rows, [range(len(rows))], 1)
     return found

@@ -16,13 +16,13 @@ from conftest import until
 from mlx_models import DEVICE, TEXTS, Opened, open_mlx, order_of
 
 from nearfar.core.errors import ModelNotReady
-from nearfar.engines.base import RowsTooLarge
+from nearfar.engines.base import Engine, RowsTooLarge
 from nearfar.engines.mlx import kind
 from nearfar.engines.mlx.memory import in_parts
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
-from nearfar.serving.queue.lane import Lane, LaneLimits
+from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
 from nearfar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -157,13 +157,16 @@ class TestInItsLane:
     @asynccontextmanager
     async def in_lane(self, folder: Path) -> AsyncIterator[tuple[Lane, Opened, Slow]]:
         request = order_of(folder)
-        lane = Lane(
-            "tiny",
-            "embed",
-            LaneLimits(batch_tokens=None, queue=QueueLimits(tokens=10_000, requests=100)),
-            Metrics(list),
-        )
-        engine: Any = await lane.open(lambda: kind.open(request), request.probes[0])
+        settings = LaneSettings(model="tiny", method="embed", queue=QueueLimits(tokens=10_000, requests=100))
+        engines: list[Any] = []
+
+        def open_engine() -> Engine:
+            engine = kind.open(request)
+            engines.append(engine)
+            return engine
+
+        lane = await open_lane(settings, open_engine, request.probes[0], Metrics(list))
+        [engine] = engines
         engine._network = slow = Slow(engine._network)
         try:
             yield lane, Opened(folder, TextEncoder(folder, request.recipe), engine), slow

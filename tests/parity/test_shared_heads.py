@@ -22,7 +22,7 @@ from nearfar.engines.torch.packing import lay as lay_out
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.queue.scheduler import Budget, Round, Ticket
+from nearfar.serving.queue.scheduler import QueuedRequest, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,12 +252,11 @@ class TestGroups:
 @pytest.mark.anyio
 async def test_a_request_s_batches_hold_as_many_rows_as_its_head_leaves_room_for() -> None:
     rows = made_up(60, [10] * 30)
-    waiting = [Round(), Round()]
+    waiting = [Scheduler(210, None), Scheduler(210, None)]
     for shares, some in enumerate(waiting):
-        some.add(Ticket(rows, asyncio.get_running_loop().create_future(), shares=bool(shares)))
-    budget = Budget(full=210, bulk=210, max_padding=None, idle=1)
+        some.add(QueuedRequest(rows, asyncio.get_running_loop().create_future(), shares_prefixes=bool(shares)))
 
-    plain, shared = (len(some.next_batch(budget)) for some in waiting)
+    plain, shared = (len(some.next_batch(210)) for some in waiting)
 
     assert (3, 21) == (plain, shared)
 

@@ -91,8 +91,6 @@ PENDING_FOLDERS = {
     "engines/mlx": 13,
     "models/reading": 10,
     "models/tokenization": 10,
-    "serving/queue": 11,
-    "serving/registry": 10,
 }
 PENDING_NAMES = {"service", "description"}
 

@@ -16,6 +16,7 @@ IntArray: TypeAlias = "npt.NDArray[np.int32]"
 
 Task = Literal["embed", "rank", "multi_vector", "sparse", "classify"]
 Output = Literal["dense", "multi_vector", "sparse"]  # what a model can make of a text
+EngineMethod = Literal["embed", "score", "represent", "hidden_states"]  # the methods of an engine that run a forward
 TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
 TokenIds: TypeAlias = tuple[int, ...]
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]

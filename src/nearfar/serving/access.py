@@ -20,9 +20,9 @@ from nearfar.telemetry.stopwatch import Stopwatch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from nearfar.core.types import Task
+    from nearfar.core.types import EngineMethod, Task
     from nearfar.models.tokenization.row import Row
-    from nearfar.serving.queue.scheduler import Call, Results
+    from nearfar.serving.queue.scheduler import Results
     from nearfar.serving.registry.fleet import Fleet
     from nearfar.telemetry.events import Observer
 
@@ -41,7 +41,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     # The prompt that came with the model's name, as in "model:prompt".
     prompt_name: str | None
 
-    async def submit(self, rows: Sequence[Row], call: Call | None = None) -> Results:
+    async def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Results:
         """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.
 
         Raises Overloaded as well when the caller has no tokens left.
@@ -49,7 +49,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
         tokens = sum(len(row.ids) for row in rows)
         self.caller.rate_limit.spend(tokens)
         try:
-            return await self.model.lane.submit(rows, call, self.stopwatch, self.caller)
+            return await self.model.lane.submit(rows, method, self.stopwatch, self.caller)
         except Overloaded:
             self.caller.rate_limit.refund(tokens)
             raise

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
     from nearfar.core.caller import Caller
     from nearfar.core.jobs import ClassifyJob, DetokenizeJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenizeJob
-    from nearfar.core.types import ModelInfo, TokenIds
+    from nearfar.core.types import EngineMethod, ModelInfo, TokenIds
     from nearfar.models.tokenization.row import Row
     from nearfar.serving.access import RequestContext
     from nearfar.serving.pipeline.ranking import Laid
     from nearfar.serving.postprocess.scores import Scores
-    from nearfar.serving.queue.scheduler import Call, Results
+    from nearfar.serving.queue.scheduler import Results
     from nearfar.serving.registry.fleet import Fleet
     from nearfar.serving.registry.opening import Model
     from nearfar.telemetry.events import Observer
@@ -225,7 +225,7 @@ class Service:
         return laid, *await asyncio.to_thread(compare, model.recipe, laid, found)  # it may take a while
 
     async def _run(
-        self, context: RequestContext, size: int, tokenize: Callable[[], list[Row]], call: Call | None = None
+        self, context: RequestContext, size: int, tokenize: Callable[[], list[Row]], call: EngineMethod | None = None
     ) -> tuple[list[Row], Results]:
         """Tokenize and let the model run."""
         rows = await self._tokenizers.run(size, tokenize)

@@ -18,7 +18,7 @@ from nearfar import ModelSettings, Settings
 from nearfar.core.errors import EngineUnavailable
 from nearfar.engines import OpenRequest, Recipe
 from nearfar.engines.selection import EngineChoice, choose_engines, installed_engines, prefer_prefix_sharing
-from nearfar.serving.registry.discovery import find_model
+from nearfar.serving.registry.discovery import discover_model
 
 if TYPE_CHECKING:
     from nearfar.engines import Device, Engine
@@ -98,7 +98,7 @@ def test_only_an_llm_reranker_prefers_such_an_engine_and_a_requested_one_stays(b
     reranker = write_judge(tmp_path, "qwen3-reranker")
 
     default, preferred, requested = (
-        find_model(ModelSettings(name=str(folder)), Settings(engine=engine, device="cpu")).choices[0].name
+        discover_model(ModelSettings(name=str(folder)), Settings(engine=engine, device="cpu")).choices[0].name
         for folder, engine in ((bert, "auto"), (reranker, "auto"), (reranker, ENGINES[-1]))
     )
 

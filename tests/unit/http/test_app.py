@@ -89,7 +89,7 @@ async def test_a_model_that_fails_on_everything_is_not_ready_until_it_answers_ag
         lane._engine.broken = True
         failed = await client.post(OPENAI, json=embed("hello"))
         soon = await client.get("/health/ready")
-        lane._vitals._since -= 11
+        lane._liveness._answered_at -= 11
         later = await client.get("/health/ready")
         lane._engine.broken = False
         await lane._probing

@@ -11,7 +11,7 @@ from llm_reranker_models import write_judge
 from nearfar import ModelSettings, Settings
 from nearfar.core.errors import SettingsError
 from nearfar.models.reading.reader import read_recipe
-from nearfar.serving.registry.discovery import find_model
+from nearfar.serving.registry.discovery import discover_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,4 +45,4 @@ def test_a_language_model_judges_or_embeds(task: Task | None, kind: str, tmp_pat
 
 def test_a_model_for_something_else_is_refused(bert: Path) -> None:
     with pytest.raises(SettingsError, match="can't classify, only embed, rank"):
-        find_model(ModelSettings(name=str(bert), task="classify"), Settings(engine="torch"))
+        discover_model(ModelSettings(name=str(bert), task="classify"), Settings(engine="torch"))

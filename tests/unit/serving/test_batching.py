@@ -1,14 +1,16 @@
+"""Batch sizes: rows of similar length share a batch within the token budget and the padding limit."""
+
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearfar.serving.queue.batching import pack, padded_tokens, plan
+from nearfar.serving.queue.batching import group_by_length
 
 
 @pytest.mark.parametrize(
-    ("lengths", "budget", "groups"),
+    ("lengths", "max_tokens", "groups"),
     [
         ([], 10, []),
         ([3], 10, [[0]]),
@@ -19,35 +21,20 @@ from nearfar.serving.queue.batching import pack, padded_tokens, plan
         ([0, 0], 10, [[0, 1]]),
     ],
 )
-def test_a_group_holds_rows_of_like_length_within_the_budget(
-    lengths: list[int], budget: int, groups: list[list[int]]
+def test_rows_of_similar_length_are_grouped(lengths: list[int], max_tokens: int, groups: list[list[int]]) -> None:
+    assert groups == group_by_length(lengths, max_tokens, 1000)
+
+
+@given(st.lists(st.integers(0, 600), max_size=200), st.integers(1, 4096), st.one_of(st.none(), st.integers(0, 200)))
+def test_every_row_is_in_one_group_within_the_limits(
+    lengths: list[int], max_tokens: int, max_padding: int | None
 ) -> None:
-    assert groups == plan(lengths, budget)
-
-
-@given(st.lists(st.integers(0, 600), max_size=200), st.integers(1, 4096))
-def test_every_row_is_in_one_group_and_only_a_lone_row_goes_over(lengths: list[int], budget: int) -> None:
-    groups = plan(lengths, budget)
+    """Only a row that is longer than the budget exceeds it, alone in its group."""
+    groups = group_by_length(lengths, max_tokens, max_padding)
 
     assert sorted(range(len(lengths))) == sorted(index for group in groups for index in group)
-    for group in groups:
-        assert len(group) == 1 or padded_tokens([lengths[index] for index in group]) <= budget
-
-
-@given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4096), st.integers(0, 200))
-def test_no_group_has_more_padding_than_allowed(lengths: list[int], budget: int, max_padding: int) -> None:
-    groups = plan(lengths, budget, max_padding)
-
-    assert sorted(range(len(lengths))) == sorted(index for group in groups for index in group)
-    for group in groups:
-        inside = [lengths[index] for index in group]
-        assert padded_tokens(inside) - sum(inside) <= max_padding
-
-
-@given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4096))
-def test_packed_groups_count_tokens_alone(lengths: list[int], budget: int) -> None:
-    groups = pack(lengths, budget)
-
-    assert sorted(range(len(lengths))) == sorted(index for group in groups for index in group)
-    for group in groups:
-        assert len(group) == 1 or sum(lengths[index] for index in group) <= budget
+    for group in (group for group in groups if len(group) > 1):
+        grouped = [max(lengths[index], 0 if max_padding is None else 1) for index in group]
+        area = len(grouped) * max(grouped)
+        assert (sum(grouped) if max_padding is None else area) <= max_tokens
+        assert max_padding is None or area - sum(grouped) <= max_padding

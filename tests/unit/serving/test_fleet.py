@@ -23,8 +23,6 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import EngineChoice
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.admission import QueueLimits
-from nearfar.serving.queue.lane import Lane, LaneLimits
 from nearfar.serving.registry.description import SCORE_OF_PAIRS, SCORE_OF_VECTORS
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
@@ -380,7 +378,7 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
-    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged/model.safetensors: is cut short")):
+    with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"damaged/model.safetensors: is truncated")):
         async with running(Settings(models=(ModelSettings(name=str(folder)),), engine="torch", device="cpu")):
             pass
 
@@ -421,23 +419,20 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
     refusing: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     opener = Opener(Settings(), Metrics(list))
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
     refusals = [EngineChoice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
     last = EngineChoice(name="fake", kind=FakeKind(), reason="next")
 
-    engine, reason = await opener.open_engine(lane, [*refusals, last], ODD)
+    lane, reason = await opener.open_lane("odd", [*refusals, last], ODD)
     await lane.close()
 
-    assert "fake" == engine.info.name
-    assert [f"not engine refusing{number}: can't run Odd" for number in range(refusing)] == caplog.messages
+    assert "fake" == lane.engine_info.name
+    assert [f"model odd: engine refusing{n} is unavailable: can't run Odd" for n in range(refusing)] == caplog.messages
     assert reason.startswith("not refusing0: can't run Odd; ")
     assert reason.endswith("next")
 
 
 async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
     opener = Opener(Settings(), Metrics(list))
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Metrics(list))
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):
-        await opener.open_engine(lane, [EngineChoice(name="refusing", kind=Refusing(), reason="requested")], ODD)
-    await lane.close()
+        await opener.open_lane("odd", [EngineChoice(name="refusing", kind=Refusing(), reason="requested")], ODD)

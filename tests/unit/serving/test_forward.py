@@ -1,4 +1,4 @@
-"""What an engine can't do is found by halving, and what it can do is done."""
+"""Forward: rows that the engine fails on are found by halving, and all others get their results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows_of(count: int, *, bad: Sequence[int] = (), length: int = 2) -> list[Row
 
 
 class Small(FakeEngine):
-    """Runs out of memory over ``most`` tokens, in the words of ``error``."""
+    """Runs out of memory over ``most`` tokens, with ``error``."""
 
     def __init__(self, most: int, error: Callable[[], Exception]) -> None:
         super().__init__(DIM)
@@ -39,47 +39,47 @@ class Small(FakeEngine):
 
 
 class Broken(FakeEngine):
-    """Fails on whatever it is given, and counts."""
+    """Fails on every call, and counts."""
 
-    asked = 0
+    calls = 0
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
-        self.asked += 1
+        self.calls += 1
         raise RuntimeError(f"no device for {len(batch)} rows")
 
 
 @pytest.mark.parametrize("bad", [[0], [63], [5, 6], [0, 20, 40, 63], [*range(64)][::2]], ids=len)
-def test_the_rows_that_an_engine_raises_for_fail_and_no_other(bad: list[int]) -> None:
+def test_only_the_rows_that_an_engine_raises_for_fail(bad: list[int]) -> None:
     rows = rows_of(64, bad=bad)
 
     forward = Forward(FakeEngine(DIM), "embed", rows)
     forward.run()
 
-    assert bad == sorted(forward.failed)
-    assert {EngineError} == {failure.kind for failure in forward.failed.values()}
+    assert bad == sorted(forward.failures)
+    assert {EngineError} == {failure.kind for failure in forward.failures.values()}
     for at in set(range(64)) - set(bad):
         np.testing.assert_array_equal(vector_of(rows[at].ids, DIM), forward.results[at])
 
 
 @pytest.mark.parametrize(("count", "calls"), [(1, 1), (64, 13), (1024, 21)])
-def test_one_bad_row_costs_as_many_calls_as_finding_it_takes(count: int, calls: int) -> None:
-    """The whole, and at each of the log₂ halvings two halves: one that fails and one that is fine."""
+def test_one_bad_row_costs_the_calls_that_a_bisection_takes(count: int, calls: int) -> None:
+    """The batch, and at each of the log₂ halvings two halves: one that fails and one that succeeds."""
     forward = Forward(FakeEngine(DIM), "embed", rows_of(count, bad=[count // 3]))
 
     forward.run()
 
     assert calls == forward.calls
-    assert 1 == len(forward.failed)
+    assert 1 == len(forward.failures)
 
 
-def test_an_engine_that_is_broken_is_not_asked_for_every_row() -> None:
+def test_a_broken_engine_is_not_called_for_every_row() -> None:
     engine = Broken(DIM)
     forward = Forward(engine, "embed", rows_of(1024))
 
     forward.run()
 
-    assert 22 == engine.asked == forward.calls
-    assert 1024 == len(forward.failed)
+    assert 22 == engine.calls == forward.calls
+    assert 1024 == len(forward.failures)
     assert "no device for 1024 rows" == str(forward.raised)
 
 
@@ -105,6 +105,6 @@ def test_a_batch_that_does_not_fit_is_halved_and_a_row_that_does_not_fit_alone_i
     forward = Forward(engine, "embed", rows)
     forward.run()
 
-    assert [(40, DeviceOutOfMemory)] == [(at, failure.kind) for at, failure in forward.failed.items()]
+    assert [(40, DeviceOutOfMemory)] == [(at, failure.kind) for at, failure in forward.failures.items()]
     assert 43 == len(forward.results)
     assert max(sum(len(row.ids) for row in batch) for batch in engine.batches) == 64

@@ -1,3 +1,5 @@
+"""Lane: batches, failures, cancellation and closing, with a fake engine."""
+
 from __future__ import annotations
 
 import asyncio
@@ -14,14 +16,14 @@ from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine,
 from nearfar.core.errors import DeviceOutOfMemory, EngineError, InternalError, ModelNotReady, Overloaded, ServingError
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import QueueLimits
-from nearfar.serving.queue.lane import Lane, LaneLimits
+from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
 from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from typing import Any, Literal
+    from typing import Any
 
-    from nearfar.core.types import FloatArray
+    from nearfar.core.types import EngineMethod, FloatArray
     from nearfar.telemetry.events import BatchRecord, CloseReason, JobRecord, LoadRecord, RequestRecord
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +32,7 @@ DIM = 8
 
 
 class Watcher:
-    """An observer that keeps what it is told."""
+    """An observer that keeps its batch records."""
 
     def __init__(self) -> None:
         self.batches: list[BatchRecord] = []
@@ -49,8 +51,8 @@ class Watcher:
     def model_closed(self, model: str, reason: CloseReason) -> None: ...
 
 
-class Set:
-    """A lane with its fake engine, opened, and the probe forgotten."""
+class OpenLane:
+    """A lane with its fake engine, whose probe has run and is forgotten."""
 
     def __init__(self, lane: Lane, engine: FakeEngine, watcher: Watcher) -> None:
         self.lane = lane
@@ -58,21 +60,24 @@ class Set:
         self.watcher = watcher
 
 
+def lane_settings(method: EngineMethod = "embed", batch_tokens: int = 64, queue_tokens: int = 10_000) -> LaneSettings:
+    limits = QueueLimits(tokens=queue_tokens, requests=100)
+    return LaneSettings(model="fake", method=method, queue=limits, batch_tokens=batch_tokens)
+
+
 @asynccontextmanager
-async def open_lane(
-    *, batch_tokens: int = 64, queue_tokens: int = 10_000, task: Literal["embed", "score"] = "embed"
-) -> AsyncIterator[Set]:
-    engine, watcher = FakeEngine(DIM), Watcher()
-    lane = Lane(
-        "fake",
-        task,
-        LaneLimits(batch_tokens=batch_tokens, queue=QueueLimits(tokens=queue_tokens, requests=100)),
-        watcher,
-    )
-    await lane.open(lambda: engine, row(1))
+async def running_lane(
+    *,
+    batch_tokens: int = 64,
+    queue_tokens: int = 10_000,
+    method: EngineMethod = "embed",
+    engine: FakeEngine | None = None,
+) -> AsyncIterator[OpenLane]:
+    engine, watcher = engine or FakeEngine(DIM), Watcher()
+    lane = await open_lane(lane_settings(method, batch_tokens, queue_tokens), lambda: engine, row(1), watcher)
     engine.batches.clear()
     try:
-        yield Set(lane, engine, watcher)
+        yield OpenLane(lane, engine, watcher)
     finally:
         engine.gate.set()
         await lane.close()
@@ -85,21 +90,21 @@ def row(*ids: int) -> Row:
 async def test_each_row_gets_its_own_answer_in_its_own_place() -> None:
     rows = [row(*range(1, 2 + index % 7), 100 + index) for index in range(50)]
 
-    async with open_lane() as lane:
+    async with running_lane() as lane:
         vectors = await lane.lane.submit(rows)
 
     np.testing.assert_array_equal(np.stack([vector_of(one.ids, DIM) for one in rows]), vectors)
 
 
 async def test_a_cross_encoder_gives_one_logit_a_row() -> None:
-    async with open_lane(task="score") as lane:
+    async with running_lane(method="score") as lane:
         logits = await lane.lane.submit([row(1), row(1, 2, 3)])
 
     assert [1.0, 3.0] == logits.tolist()
 
 
-async def test_what_waits_when_the_engine_frees_up_runs_together() -> None:
-    async with open_lane() as lane:
+async def test_requests_that_wait_for_the_engine_run_in_one_batch() -> None:
+    async with running_lane() as lane:
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(1)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -115,17 +120,17 @@ async def test_what_waits_when_the_engine_frees_up_runs_together() -> None:
 async def test_no_batch_goes_over_the_budget() -> None:
     rows = [row(*range(1, 1 + length)) for length in (3, 30, 4, 29, 90, 5)]
 
-    async with open_lane(batch_tokens=64) as lane:
+    async with running_lane(batch_tokens=64) as lane:
         await lane.lane.submit(rows)
 
     sizes = [[len(one.ids) for one in batch] for batch in lane.engine.batches]
     assert sorted([[3, 4, 5], [29, 30], [90]]) == sorted(sorted(batch) for batch in sizes)
 
 
-async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
+async def test_a_short_request_does_not_wait_for_a_bulk_request_to_end() -> None:
     long_rows = [row(*([7] * 30), index) for index in range(100)]  # too long to share a batch with it
 
-    async with open_lane(batch_tokens=40) as lane:
+    async with running_lane(batch_tokens=40) as lane:
         lane.engine.gate.clear()
         bulk = asyncio.create_task(lane.lane.submit(long_rows))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -141,27 +146,24 @@ async def test_a_short_request_does_not_wait_for_a_long_one_to_end() -> None:
 
 
 class Parallel(FakeEngine):
-    """Runs two batches at once, and holds each until ``gate`` opens."""
+    """Runs two batches at once."""
 
     def __init__(self) -> None:
         super().__init__(DIM)
-        self.info = msgspec.structs.replace(self.info, parallel=2)
+        self.info = msgspec.structs.replace(self.info, max_concurrent_batches=2)
 
 
-async def test_an_engine_that_runs_two_batches_at_once_is_given_two() -> None:
-    engine, watcher = Parallel(), Watcher()
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=10_000, requests=100)), watcher)
-    await lane.open(lambda: engine, row(1))
-    engine.batches.clear()
-    engine.threads.clear()
+async def test_an_engine_that_runs_two_batches_at_once_gets_two() -> None:
+    engine = Parallel()
     rows = [row(1, number) for number in range(20)]
 
-    engine.gate.clear()
-    running = asyncio.create_task(lane.submit(rows))
-    await until(lambda: len(engine.batches) == 2)
-    engine.gate.set()
-    vectors = await running
-    await lane.close()
+    async with running_lane(engine=engine) as opened:
+        engine.threads.clear()
+        engine.gate.clear()
+        running = asyncio.create_task(opened.lane.submit(rows))
+        await until(lambda: len(engine.batches) == 2)
+        engine.gate.set()
+        vectors = await running
 
     assert [10, 10] == [len(batch) for batch in engine.batches]  # shared among both
     assert 2 <= len(engine.threads) <= 3  # two that ran, and the one that closed
@@ -170,7 +172,7 @@ async def test_an_engine_that_runs_two_batches_at_once_is_given_two() -> None:
 
 
 async def test_identical_rows_of_several_requests_reach_the_engine_once() -> None:
-    async with open_lane() as lane:
+    async with running_lane() as lane:
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(9)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -184,25 +186,8 @@ async def test_identical_rows_of_several_requests_reach_the_engine_once() -> Non
         np.testing.assert_array_equal(vector_of([1, 2], DIM), answer[0])
 
 
-@pytest.mark.parametrize(
-    ("tokens_per_s", "company", "bulk"),
-    [(0.0, True, 64), (1.0, False, 64), (1.0, True, 8), (1000.0, True, 20), (1e6, True, 64)],
-    ids=["not yet measured", "alone", "slow", "20 ms", "fast"],
-)
-async def test_bulk_batches_are_short_while_small_requests_come(tokens_per_s: float, company: bool, bulk: int) -> None:
-    async with open_lane(batch_tokens=64) as lane:
-        lane.lane._pace.tokens_per_s = 0.0
-        if company:
-            await lane.lane.submit([row(1)])
-        lane.lane._pace.tokens_per_s = tokens_per_s
-
-        budget = lane.lane._budget()
-
-    assert (64, bulk, 1) == (budget.full, budget.bulk, budget.idle)
-
-
-async def test_everything_touches_the_engine_on_one_thread() -> None:
-    async with open_lane() as lane:
+async def test_the_engine_is_opened_called_and_closed_on_one_thread() -> None:
+    async with running_lane() as lane:
         await asyncio.gather(*(lane.lane.submit([row(index)]) for index in range(1, 9)))
 
     assert lane.engine.closed
@@ -211,8 +196,8 @@ async def test_everything_touches_the_engine_on_one_thread() -> None:
 
 
 @pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW, QUIT])
-async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault: int) -> None:
-    async with open_lane() as lane, asyncio.timeout(1):
+async def test_a_failed_batch_fails_its_requests_and_the_lane_lives_on(fault: int) -> None:
+    async with running_lane() as lane, asyncio.timeout(1):
         with pytest.raises(EngineError) as caught:
             await lane.lane.submit([row(1, fault)])
         after = await lane.lane.submit([row(5)])
@@ -231,10 +216,10 @@ async def test_a_failed_batch_is_told_to_its_callers_and_the_lane_lives_on(fault
         (GIANT, DeviceOutOfMemory, "text 1 has 2 tokens, for which the model's device doesn't have the memory"),
     ],
 )
-async def test_a_row_that_has_no_answer_fails_its_own_caller_only(
+async def test_a_row_without_a_result_fails_its_own_request_only(
     fault: int, error: type[ServingError], says: str
 ) -> None:
-    async with open_lane() as lane, asyncio.timeout(1):
+    async with running_lane() as lane, asyncio.timeout(1):
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(1)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -250,7 +235,7 @@ async def test_a_row_that_has_no_answer_fails_its_own_caller_only(
 
 
 async def test_a_cancelled_request_never_reaches_the_engine() -> None:
-    async with open_lane() as lane:
+    async with running_lane() as lane:
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(1)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -264,8 +249,8 @@ async def test_a_cancelled_request_never_reaches_the_engine() -> None:
     assert [[[1]], [[3]]] == [[one.ids for one in batch] for batch in lane.engine.batches]
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
-    async with open_lane(queue_tokens=10) as lane:
+async def test_a_full_queue_refuses_with_retry_after() -> None:
+    async with running_lane(queue_tokens=10) as lane:
         lane.engine.gate.clear()
         running = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, 5)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -283,8 +268,8 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     assert (0, 0) == (lane.lane.depth().rows, lane.lane.depth().tokens)
 
 
-async def test_one_huge_request_does_not_shut_the_others_out() -> None:
-    async with open_lane(queue_tokens=10) as lane:
+async def test_one_huge_request_does_not_block_the_others() -> None:
+    async with running_lane(queue_tokens=10) as lane:
         lane.engine.gate.clear()
         huge = asyncio.create_task(lane.lane.submit([row(1, 2, 3, 4, index) for index in range(20)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -297,14 +282,14 @@ async def test_one_huge_request_does_not_shut_the_others_out() -> None:
     assert (20, DIM) == huge.result().shape
 
 
-async def test_nothing_submitted_is_an_error_and_not_a_wait() -> None:
-    async with open_lane() as lane:
+async def test_submitting_no_rows_is_an_error_and_not_a_hang() -> None:
+    async with running_lane() as lane:
         with pytest.raises(ValueError, match="no rows"):
             await lane.lane.submit([])
 
 
 class Bad(FakeEngine):
-    """Misbehaves in ways that no id can ask for."""
+    """Misbehaves in ways that no token id triggers."""
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         super().__init__(DIM)
@@ -332,9 +317,10 @@ class Bad(FakeEngine):
     ],
     ids=["StopIteration", "objects", "nothing", "too wide"],
 )
-async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_closes(answer: Callable[[], Any]) -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
-    await lane.open(lambda: Bad(answer), row(1))
+async def test_whatever_an_engine_returns_the_request_is_answered_and_the_lane_closes(
+    answer: Callable[[], Any],
+) -> None:
+    lane = await open_lane(lane_settings(), lambda: Bad(answer), row(1), Watcher())
 
     async with asyncio.timeout(1):
         for _ in range(2):
@@ -343,24 +329,21 @@ async def test_whatever_an_engine_gives_its_caller_is_answered_and_the_lane_clos
         await lane.close()
 
 
-async def test_an_engine_that_cannot_be_opened_is_told_whatever_it_raises() -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
-
+async def test_an_engine_that_fails_to_open_raises_and_never_hangs() -> None:
     async with asyncio.timeout(1):
         with pytest.raises(InternalError):
-            await lane.open(lambda: next(iter(())), row(1))
-        await lane.close()
+            await open_lane(lane_settings(), lambda: next(iter(())), row(1), Watcher())
 
 
 async def test_a_request_larger_than_the_queue_runs_when_it_is_alone() -> None:
-    async with open_lane(queue_tokens=3) as lane:
+    async with running_lane(queue_tokens=3) as lane:
         vectors = await lane.lane.submit([row(1, 2, 3, 4), row(5, 6, 7, 8)])
 
     assert (2, DIM) == vectors.shape
 
 
-async def test_closing_answers_everyone_who_still_waits() -> None:
-    async with open_lane() as lane:
+async def test_closing_fails_every_request_that_waits() -> None:
+    async with running_lane() as lane:
         lane.engine.gate.clear()
         calls = [asyncio.create_task(lane.lane.submit([row(index)])) for index in range(1, 4)]
         await until(lambda: len(lane.engine.batches) == 1)
@@ -374,40 +357,41 @@ async def test_closing_answers_everyone_who_still_waits() -> None:
     assert [ModelNotReady] * 3 == [type(answer) for answer in answers]
 
 
-async def test_an_engine_whose_first_forward_is_no_answer_never_opens() -> None:
-    lane = Lane("fake", "embed", LaneLimits(batch_tokens=64, queue=QueueLimits(tokens=64, requests=100)), Watcher())
+async def test_a_lane_whose_probe_fails_never_opens_and_closes_its_engine() -> None:
+    engine = FakeEngine(DIM)
 
     with pytest.raises(EngineError):
-        await lane.open(lambda: FakeEngine(DIM), row(NAN))
-    await lane.close()
+        await open_lane(lane_settings(), lambda: engine, row(NAN), Watcher())
+
+    assert engine.closed
 
 
-async def test_a_job_s_times_are_parts_of_the_whole() -> None:
+async def test_the_times_of_a_job_add_up_to_no_more_than_its_total() -> None:
     began = time.perf_counter()
-    async with open_lane() as there:
-        watch = Stopwatch()
-        await there.lane.submit([row(1), row(2)], watch=watch)
+    async with running_lane() as there:
+        stopwatch = Stopwatch()
+        await there.lane.submit([row(1), row(2)], stopwatch=stopwatch)
 
-        found = watch.timings()
+        found = stopwatch.timings()
 
     assert 0 < found.total_s < time.perf_counter() - began
     assert min(found.tokenise_s, found.queue_s, found.run_s) > 0
     assert found.tokenise_s + found.queue_s + found.run_s <= found.total_s
 
 
-async def test_every_batch_of_a_job_counts_and_the_wait_is_that_for_the_first() -> None:
-    async with open_lane(batch_tokens=4) as there:
-        watch = Stopwatch()
-        await there.lane.submit([row(*range(1, 5)), row(*range(2, 6)), row(*range(3, 7))], watch=watch)
+async def test_a_job_s_run_time_covers_all_its_batches() -> None:
+    async with running_lane(batch_tokens=4) as there:
+        stopwatch = Stopwatch()
+        await there.lane.submit([row(*range(1, 5)), row(*range(2, 6)), row(*range(3, 7))], stopwatch=stopwatch)
 
-        found, batches = watch.timings(), there.watcher.batches
+        found, batches = stopwatch.timings(), there.watcher.batches
 
     assert 3 == len(batches)
     assert sum(batch.run_s for batch in batches) <= found.run_s
     assert found.queue_s + found.run_s <= found.total_s
 
 
-async def test_a_watch_that_nobody_used_has_only_been_tokenising() -> None:
+async def test_a_stopwatch_of_a_job_without_rows_measures_tokenization_only() -> None:
     found = Stopwatch().timings()
 
     assert (0, 0) == (found.queue_s, found.run_s)

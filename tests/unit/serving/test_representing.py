@@ -61,12 +61,12 @@ async def test_comparing_after_a_forward_waits_for_nobody_s_text(tmp_path: Path)
     """The threads that read texts, and the gate before them, may be full of other requests' by then."""
     write_colbert(tmp_path / "colbert", "bert")
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
-    forwards, texts = threading.Event(), threading.Event()
+    forwards, texts, loop = threading.Event(), threading.Event(), asyncio.get_running_loop()
 
     async with serving(tmp_path / "colbert") as service, service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
         model = context.model
         try:
-            held = [asyncio.ensure_future(model.lane._on_thread(forwards.wait)) for _ in model.lane._workers]
+            held = [loop.run_in_executor(model.lane._threads, forwards.wait) for _ in model.lane._workers]
             asked = asyncio.create_task(service.rank(job, ANONYMOUS))
             await until(lambda: model.lane.depth().tokens > 0)
             read = [asyncio.create_task(service._tokenizers.run(2000, texts.wait)) for _ in range(2)]
@@ -123,7 +123,7 @@ async def test_a_model_without_one_vector_is_not_asked_for_it(tmp_path: Path) ->
     async with serving(tmp_path / "colbert") as service:
         with pytest.raises(WrongTask, match="can't embed"):
             await service.embed(EmbedJob(model="colbert", inputs=("a",)), ANONYMOUS)
-        with pytest.raises(WrongTask, match="can't give sparse weights"):
+        with pytest.raises(WrongTask, match="can't return sparse vectors"):
             await service.represent(RepresentJob(model="colbert", inputs=("a",), outputs=("sparse",)), ANONYMOUS)
 
 

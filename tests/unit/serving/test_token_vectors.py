@@ -111,7 +111,7 @@ async def test_a_model_of_sparse_weights_has_none_and_nothing_is_refused(tmp_pat
             await service.token_vectors(RepresentJob(model="splade", inputs=TEXTS), ANONYMOUS)
         with pytest.raises(EmptyInput):
             await service.token_vectors(RepresentJob(model="other", inputs=()), ANONYMOUS)
-        with pytest.raises(WrongTask, match="can't give sparse weights"):
+        with pytest.raises(WrongTask, match="can't return sparse vectors"):
             await service.represent(RepresentJob(model="other", inputs=TEXTS, outputs=("sparse",)), ANONYMOUS)
 
 

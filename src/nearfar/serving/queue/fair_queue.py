@@ -1,83 +1,85 @@
-"""Whose turn it is: each caller gets the same share of the tokens that run, however much each has waiting.
+"""Fair queueing: every caller gets the same share of the tokens that run, however much each has waiting.
 
-Start-time fair queueing. Every caller has a count of the tokens that ran for them, and the next turn is that of the
-lowest; one who comes, or comes back, starts at the lowest of those who wait, so that having slept is no credit. Within
-one caller's tickets turns go round. Knows no clock, no threads and no engine.
+Start-time fair queueing. Each caller has a virtual time, the tokens that ran for it, and the caller with the lowest is
+next. A caller that arrives, or returns, starts at the lowest virtual time of those that wait, so idling earns no
+credit. The requests of one caller take turns. No clock, no threads, no engine.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
 
-class Waiting(Protocol):
-    """One request: whose it is, what its tokens count for, and whether none of it will run any more."""
+class Queueable(Protocol):
+    """A request. It is finished once no row of it waits or its future is done."""
 
     caller: str
-    weight: float
-
-    @property
-    def spent(self) -> bool:
-        """Tell whether none of it will run any more."""
-        ...
+    token_weight: float
+    waiting: deque[int]
+    future: asyncio.Future[Any]
 
 
-_Ticket = TypeVar("_Ticket", bound=Waiting)
+_Request = TypeVar("_Request", bound=Queueable)
 
 
-class Turns(Generic[_Ticket]):
-    """The tickets that wait, by caller."""
+class FairQueue(Generic[_Request]):
+    """Requests that wait, by caller."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[_Ticket]] = {}
-        self._served: dict[str, float] = {}
+        self._waiting: dict[str, deque[_Request]] = {}
+        self._virtual_time: dict[str, float] = {}
 
-    def add(self, ticket: _Ticket) -> None:
-        """Put a ticket behind its caller's others."""
-        if ticket.caller not in self._waiting:
-            floor = min((self._served[caller] for caller in self._waiting), default=0.0)
-            self._served[ticket.caller] = max(self._served.get(ticket.caller, 0.0), floor)
-            self._waiting[ticket.caller] = deque()
-        self._waiting[ticket.caller].append(ticket)
+    def add(self, request: _Request) -> None:
+        """Append a request to its caller's."""
+        caller = request.caller
+        if caller not in self._waiting:
+            lowest = min(map(self._virtual_time.__getitem__, self._waiting), default=0.0)
+            self._virtual_time[caller] = max(self._virtual_time.get(caller, 0.0), lowest)
+            self._waiting[caller] = deque()
+        self._waiting[caller].append(request)
 
-    def next(self, most: int) -> list[_Ticket]:
-        """Give tickets that have something left to run: first the one whose turn it is, then the callers' by turns."""
-        self._forget_spent()
-        callers = sorted(self._waiting, key=self._served.__getitem__)
-        by_caller = ([ticket for ticket in islice(self._waiting[one], most) if not ticket.spent] for one in callers)
-        mixed = chain.from_iterable(zip_longest(*by_caller))
-        return list(islice((ticket for ticket in mixed if ticket is not None), most))
-
-    def pass_on(self, ticket: _Ticket) -> None:
-        """Put the ticket whose turn it was behind its caller's others."""
-        waiting = self._waiting[ticket.caller]
-        if waiting[0] is ticket:  # tickets before it that are spent are forgotten at the next turn
-            waiting.rotate(-1)
-
-    def charge(self, ticket: _Ticket, tokens: float) -> None:
-        """Note that tokens run for the ticket's caller; those of less urgent requests count for more."""
-        self._served[ticket.caller] += tokens * ticket.weight
-
-    def clear(self) -> list[_Ticket]:
-        """Take all tickets out."""
-        tickets = list(self)
-        self._waiting.clear()
-        self._served.clear()
-        return tickets
-
-    def __iter__(self) -> Iterator[_Ticket]:
-        return chain.from_iterable(self._waiting.values())
-
-    def _forget_spent(self) -> None:
-        for caller, waiting in list(self._waiting.items()):
-            while waiting and waiting[0].spent:
-                waiting.popleft()
-            if not waiting:
+    def next(self, limit: int) -> list[_Request]:
+        """Return up to ``limit`` unfinished requests: first the one that runs next, then round-robin by caller."""
+        for caller, requests in list(self._waiting.items()):
+            while requests and (not requests[0].waiting or requests[0].future.done()):
+                requests.popleft()
+            if not requests:
                 del self._waiting[caller]
         if not self._waiting:
-            self._served.clear()  # whoever comes next, all begin alike
+            self._virtual_time.clear()
+            return []
+        callers = sorted(self._waiting, key=self._virtual_time.__getitem__)
+        queues = [islice(self._waiting[caller], limit) for caller in callers]
+        found: list[_Request] = []
+        for request in chain.from_iterable(zip_longest(*queues)):
+            if request is not None and request.waiting and not request.future.done():
+                found.append(request)
+                if len(found) == limit:
+                    break
+        return found
+
+    def rotate(self, request: _Request) -> None:
+        """Move the request that ran behind the others of its caller."""
+        requests = self._waiting[request.caller]
+        if requests[0] is request:  # finished requests before it are dropped by the next ``next``
+            requests.rotate(-1)
+
+    def charge(self, request: _Request, tokens: float) -> None:
+        """Charge the caller for tokens that run; those of a less urgent request cost more."""
+        self._virtual_time[request.caller] += tokens * request.token_weight
+
+    def clear(self) -> list[_Request]:
+        """Remove and return all requests."""
+        requests = list(self)
+        self._waiting.clear()
+        self._virtual_time.clear()
+        return requests
+
+    def __iter__(self) -> Iterator[_Request]:
+        return chain.from_iterable(self._waiting.values())

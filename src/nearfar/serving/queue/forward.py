@@ -1,10 +1,10 @@
-"""One batch through the engine: an answer for each row, or why it has none. On a thread; knows no queue, no futures.
+"""One batch through the engine: a result or an error for each row. Runs on a worker thread; no queue, no futures.
 
-An engine that raises says nothing of which row it was. So the batch runs again in halves, and those in halves, until
-the row stands alone that it can't do: everybody else's are answered. Each row then fails by itself or not at all.
+An engine that raises doesn't say for which row. So the batch runs again in halves, and those in halves, until the rows
+that fail are alone and all others have their results.
 
-That must end where it isn't the rows: an engine that failed so many times on end as it takes to find two rows of the
-batch is broken, and what hasn't run by then fails without another attempt.
+That has to end when it isn't the rows: an engine that failed as often in a row as it takes to find two bad rows of the
+batch is broken, and the rest fails without another attempt.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from nearfar.core.errors import DeviceOutOfMemory, EngineError, ServingError
 from nearfar.engines.base import RowsTooLarge
 from nearfar.engines.common.oom import is_out_of_memory
-from nearfar.serving.queue.thread_boundary import contained
-from nearfar.serving.queue.validation import checked
+from nearfar.serving.queue.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.core.types import FloatArray, Representation
-    from nearfar.engines.base import Engine, EngineOutput
+    from nearfar.core.types import EngineMethod, FloatArray, Representation
+    from nearfar.engines.base import Engine
     from nearfar.models.tokenization.row import Row
-    from nearfar.serving.queue.scheduler import Call
 
 
-_WHY: dict[type[ServingError], str] = {
+_MESSAGES: dict[type[ServingError], str] = {
     EngineError: "the model gave no finite, non-zero answer for text {text}",
     DeviceOutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
 }
@@ -35,83 +33,81 @@ _RAISED = "the engine failed on text {text}"
 
 
 class Failure(NamedTuple):
-    """Why a row has no answer: what kind of error that is, and what the engine raised, where it raised."""
+    """Why a row has no result: the class of the error, and what the engine raised, if it raised."""
 
     kind: type[ServingError]
-    cause: Exception | None = None
+    cause: BaseException | None = None
 
-    def told(self, text: int, tokens: int) -> ServingError:
-        """Make the error for the caller, who learns which of the texts it was, and nothing of what was raised."""
-        why = _RAISED if self.cause and self.kind is EngineError else _WHY[self.kind]
-        error = self.kind(why.format(text=text, tokens=tokens))
+    def error_for(self, text: int, tokens: int) -> ServingError:
+        """Return the caller's error. It names the text by its index and contains nothing of what was raised."""
+        message = _RAISED if self.cause and self.kind is EngineError else _MESSAGES[self.kind]
+        error = self.kind(message.format(text=text, tokens=tokens))
         error.__cause__ = self.cause
         return error
 
 
 class Forward:
-    """What becomes of one batch's rows: a place that isn't in ``failed`` is in ``results``.
+    """The forward of one batch. After ``run``, every row's index is in ``results`` or in ``failures``."""
 
-    ``raised`` is the first that the engine raised. ``calls`` counts the times the engine was called; another thread may
-    look at it to see that there is progress.
-    """
-
-    def __init__(self, engine: Engine, call: Call, rows: Sequence[Row]) -> None:
+    def __init__(self, engine: Engine, method: EngineMethod, rows: Sequence[Row]) -> None:
         self._engine = engine
-        self._call = call
+        self._method = method
         self._rows = rows
         self.results: dict[int, FloatArray | Representation] = {}
-        self.failed: dict[int, Failure] = {}
-        self.raised: Exception | None = None
+        self.failures: dict[int, Failure] = {}
+        # The first error that the engine raised.
+        self.raised: BaseException | None = None
+        # How often the engine was called; another thread reads it to see progress.
         self.calls = 0
-        self._failures = 0  # on end
-        self._most_failures = 2 * len(rows).bit_length()
+        self._failed_calls = 0  # in a row
+        self._max_failed_calls = 2 * len(rows).bit_length()
 
     def run(self) -> None:
-        """Fill ``results`` and ``failed``."""
+        """Fill ``results`` and ``failures``."""
         self._run(range(len(self._rows)))
 
-    def _run(self, places: range) -> None:
-        if self._failures >= self._most_failures:
-            self.failed |= dict.fromkeys(places, Failure(EngineError, self.raised))
+    def _run(self, indices: range) -> None:
+        """Run some of the rows, in halves where the engine raises. Never raises itself."""
+        if self._failed_calls >= self._max_failed_calls:
+            self.failures |= dict.fromkeys(indices, Failure(EngineError, self.raised))
             return
-        failure: Exception | None = None
         try:
-            self._once(places)
-        except Exception as error:  # noqa: BLE001 — whatever an engine raises, its callers must hear of it
+            self._call_engine(indices)
+        except BaseException as error:  # noqa: BLE001 — also a panic of Rust code and SystemExit: this thread goes on
             failure = error
-        if failure is None:
-            self._failures = 0
+        else:
+            self._failed_calls = 0
             return
         self.raised = self.raised or failure
-        self._failures += 1
-        _let_go(failure)
-        self._halve(places, failure)
-
-    def _halve(self, places: range, error: Exception) -> None:
-        if len(places) == 1:
-            self.failed[places[0]] = Failure(DeviceOutOfMemory if is_out_of_memory(error) else EngineError, error)
+        self._failed_calls += 1
+        _clear_frames(failure)
+        if len(indices) == 1:
+            kind = DeviceOutOfMemory if is_out_of_memory(failure) else EngineError
+            self.failures[indices[0]] = Failure(kind, failure)
             return
-        half = len(places) // 2
-        self._run(places[:half])
-        self._run(places[half:])
+        half = len(indices) // 2
+        self._run(indices[:half])
+        self._run(indices[half:])
 
-    def _once(self, places: range) -> None:
-        """Call the engine, check its answer, and note which rows have none."""
-        rows = [self._rows[at] for at in places]
+    def _call_engine(self, indices: range) -> None:
+        """Call the engine once and validate its results."""
+        rows = [self._rows[index] for index in indices]
         too_large: Sequence[int] = ()
         self.calls += 1
         try:
-            given: EngineOutput = contained(lambda: getattr(self._engine, self._call)(rows))
-        except RowsTooLarge as some:
-            given, too_large = some.results, some.indices
-        results, broken = checked(given, [len(row.ids) for row in rows], self._call, self._engine.info)
-        self.results |= zip(places, results, strict=True)
-        self.failed |= {places[at]: Failure(EngineError) for at in broken}
-        self.failed |= {places[at]: Failure(DeviceOutOfMemory) for at in too_large}
+            results = getattr(self._engine, self._method)(rows)
+        except RowsTooLarge as error:
+            results, too_large = error.results, error.indices
+        results, invalid = validate(results, rows, self._method, self._engine.info)
+        self.results |= zip(indices, results, strict=True)
+        for at in invalid:
+            self.failures[indices[at]] = Failure(EngineError)
+        for at in too_large:
+            self.failures[indices[at]] = Failure(DeviceOutOfMemory)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames of a traceback hold: the arrays of a forward for which there was no memory, for one."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Free what the frames of a traceback refer to: the arrays of a forward that ran out of memory, for one."""
     while error:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What may come back from another thread to the event loop: a result, or an Exception that asyncio can carry."""
+"""Thread boundary: what a worker thread may return to the event loop is a result or an Exception asyncio can carry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _T = TypeVar("_T")
 
 
 def contained(call: Callable[[], _T]) -> _T:
-    """Call, and raise InternalError for what would end the loop or hang its caller.
+    """Call, and raise InternalError in place of what would end the event loop or hang the awaiting task.
 
-    A panic of Rust code and a SystemExit are no Exceptions and would end whoever awaits; a StopIteration can't be
-    set on a future at all, so whoever awaits would wait for ever.
+    A panic of Rust code and SystemExit aren't Exceptions and would end the loop. StopIteration can't be set on a
+    future, so the task that awaits it would wait forever.
     """
     try:
         return call()
@@ -25,4 +25,4 @@ def contained(call: Callable[[], _T]) -> _T:
     except Exception:
         raise
     except BaseException as error:
-        raise InternalError(f"a call broke off with {type(error).__name__}") from error
+        raise InternalError(f"a call ended with {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Whether what an engine gave is an answer: of the right shape, finite, and not a vector of zeros. Pure."""
+"""Validates an engine's results: the right shape, finite, and no vector of zeros. Pure."""
 
 from __future__ import annotations
 
@@ -11,59 +11,62 @@ from nearfar.core.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nearfar.core.types import FloatArray, Output, Representation
+    from nearfar.core.types import EngineMethod, FloatArray, Output, Representation
     from nearfar.engines.base import EngineInfo, EngineOutput
-    from nearfar.serving.queue.scheduler import Call
+    from nearfar.models.tokenization.row import Row
 
 
-def checked(
-    given: EngineOutput, lengths: Sequence[int], call: Call, info: EngineInfo
+def validate(
+    results: EngineOutput, rows: Sequence[Row], method: EngineMethod, info: EngineInfo
 ) -> tuple[EngineOutput, list[int]]:
-    """Give the answers, and which of them are none.
+    """Return the results of ``rows``, and the indices of those that are invalid.
 
-    Raises EngineError where they have another shape than those of rows of these lengths must have.
+    Raises EngineError where their number or shape is not that of the rows.
     """
-    count = len(lengths)
-    if call in {"represent", "hidden_states"}:
-        if len(given) != count:
-            raise EngineError(f"the engine gave {len(given)} texts where {count} were due")
-        if call == "represent":
-            return given, [at for at, one in enumerate(given) if _is_broken(one, info)]
-        return given, [at for at, (states, n) in enumerate(zip(given, lengths, strict=True)) if _is_torn(states, n)]
-    results: FloatArray = np.asarray(given, dtype=np.float32)
+    count = len(rows)
+    if method in {"represent", "hidden_states"}:
+        if len(results) != count:
+            raise EngineError(f"the engine returned {len(results)} results for {count} rows")
+        if method == "represent":
+            return results, [at for at, result in enumerate(results) if _is_invalid(result, info)]
+        pairs = zip(results, rows, strict=True)
+        return results, [at for at, (states, row) in enumerate(pairs) if _is_invalid_hidden(states, len(row.ids))]
+    array: FloatArray = np.asarray(results, dtype=np.float32)
     labels = (info.labels,) if info.labels > 1 else ()
-    expected = (count, info.dim) if call == "embed" else (count, *labels)
-    if results.shape != expected:
-        raise EngineError(f"the engine gave {results.shape} where {expected} was due")
-    return results, _broken(results, may_be_zero=call == "score")
+    expected = (count, info.dim) if method == "embed" else (count, *labels)
+    if array.shape != expected:
+        raise EngineError(f"the engine returned the shape {array.shape} instead of {expected}")
+    return array, _invalid_rows(array, may_be_zero=method == "score")
 
 
-def _broken(results: FloatArray, *, may_be_zero: bool) -> list[int]:
-    """List the rows with something infinite or not a number, or with nothing but zeros."""
+def _invalid_rows(results: FloatArray, *, may_be_zero: bool) -> list[int]:
+    """Return the indices of rows with an infinity or a NaN, or with nothing but zeros."""
     rows = results.reshape(len(results), -1)  # (B,) → (B, 1)
-    broken = ~np.isfinite(rows).all(axis=1)
+    invalid = ~np.isfinite(rows).all(axis=1)
     if not may_be_zero:
-        broken |= ~rows.any(axis=1)
-    indices: list[int] = np.flatnonzero(broken).tolist()
+        invalid |= ~rows.any(axis=1)
+    indices: list[int] = np.flatnonzero(invalid).tolist()
     return indices
 
 
-def _is_torn(states: FloatArray, length: int) -> bool:
-    """Tell whether hidden states (n, H) are another text's, or no answer. One token's may be all zeros."""
-    return states.ndim != 2 or len(states) != length or bool(_broken(states[None], may_be_zero=False))  # noqa: PLR2004
+def _is_invalid_hidden(states: FloatArray, length: int) -> bool:
+    """Return whether hidden states (n, H) don't belong to a text of this length. One token's may be all zeros."""
+    if states.ndim != 2 or len(states) != length:  # noqa: PLR2004 — (n, H)
+        return True
+    return bool(_invalid_rows(states[None], may_be_zero=False))
 
 
-def _is_broken(one: Representation, info: EngineInfo) -> bool:
-    """Tell whether a part is missing or no answer. A text may have no tokens, or no weights, that count."""
-    parts: dict[Output, FloatArray | None] = {
-        "dense": one.dense,
-        "multi_vector": one.multi_vector,
-        "sparse": one.sparse.values if one.sparse else None,
+def _is_invalid(result: Representation, info: EngineInfo) -> bool:
+    """Return whether an output is missing or invalid. A text may have no token vectors and no sparse weights."""
+    outputs: dict[Output, FloatArray | None] = {
+        "dense": result.dense,
+        "multi_vector": result.multi_vector,
+        "sparse": result.sparse.values if result.sparse else None,
     }
-    there = [parts[output] for output in info.outputs]
-    if not all(part is not None and np.isfinite(part).all() for part in there):
+    required = [outputs[output] for output in info.outputs]
+    if not all(output is not None and np.isfinite(output).all() for output in required):
         return True
-    if one.dense is not None and (one.dense.shape != (info.dim,) or not one.dense.any()):
+    if result.dense is not None and (result.dense.shape != (info.dim,) or not result.dense.any()):
         return True
-    tokens = one.multi_vector
-    return tokens is not None and len(tokens) > 0 and bool(_broken(tokens, may_be_zero=False))
+    vectors = result.multi_vector
+    return vectors is not None and len(vectors) > 0 and bool(_invalid_rows(vectors, may_be_zero=False))

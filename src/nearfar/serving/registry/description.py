@@ -1,67 +1,52 @@
-"""What is true of a model, told to whoever asks: its tasks, how it scores, on what it runs."""
+"""Description of a model: its tasks, how it scores, and what it runs on, as ``/info`` shows it."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from nearfar.core.types import TASK_OF, ModelInfo
 from nearfar.serving.postprocess.quantization import usual_range
 
 if TYPE_CHECKING:
     from nearfar.core.settings import ModelSettings
-    from nearfar.core.types import Output, Task
+    from nearfar.core.types import EngineMethod, Output, Task
     from nearfar.engines.base import EngineInfo
     from nearfar.models.files.safetensors import WeightSizes
     from nearfar.models.hub.checkpoint import Checkpoint
     from nearfar.models.recipe.recipe import Recipe
-    from nearfar.serving.queue.scheduler import Call
 
+NOT_LOADED = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
 SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
 SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
 
 
-def usual_call(recipe: Recipe) -> Call:
-    """Say what is asked of the engine unless a request wants more."""
+def default_method(recipe: Recipe) -> EngineMethod:
+    """Return the engine's method that a request calls unless it needs another."""
     if recipe.task == "score":
         return "score"
     return "embed" if recipe.pooling else "represent"
 
 
-def _tasks(recipe: Recipe) -> tuple[Task, ...]:
-    """List what the model may be asked for."""
-    if recipe.task == "score":
-        if recipe.llm_reranker:
-            return ("rank",)
-        return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
-    return (*(TASK_OF[output] for output in recipe.outputs), "rank")
-
-
-def _score(recipe: Recipe) -> str:
-    """Say how the model's scores come about."""
-    if recipe.task == "score":
-        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
-    ways: dict[Output, str] = {"dense": SCORE_OF_VECTORS, "multi_vector": SCORE_OF_TOKENS, "sparse": SCORE_OF_WEIGHTS}
-    return ways[recipe.outputs[0]]
-
-
-def describe(
-    checkpoint: Checkpoint, recipe: Recipe, engine: EngineInfo, wanted: ModelSettings, weights: WeightSizes
+def describe_checkpoint(
+    checkpoint: Checkpoint, recipe: Recipe, settings: ModelSettings, weights: WeightSizes
 ) -> ModelInfo:
-    """Say all that is true of a model on this engine."""
+    """Describe a model by its files, before an engine has loaded it."""
     return ModelInfo(
         name=checkpoint.name,
-        aliases=wanted.aliases,
+        aliases=settings.aliases,
         tasks=_tasks(recipe),
         source=checkpoint.source,
         revision=checkpoint.revision,
         architecture=recipe.architecture,
-        engine=engine.name,
-        device=engine.device,
-        dtype=engine.dtype,
-        dtype_reason=engine.dtype_reason,
+        engine="auto",
+        device="auto",
+        dtype="auto",
+        dtype_reason=NOT_LOADED,
         dim=recipe.dim,
         token_dim=recipe.multi_vector.dim(recipe.hidden_size) if recipe.multi_vector else 0,
         vocabulary=recipe.sparse.size if recipe.sparse else 0,
@@ -75,15 +60,46 @@ def describe(
         default_prompt=recipe.default_prompt,
         score=_score(recipe),
         score_is_probability=recipe.task == "score",
-        int8_range=_int8_range(recipe, wanted.int8_range),
+        int8_range=_int8_range(recipe, settings.int8_range),
         parameters=None if weights.quantized else weights.parameters,
         file_bytes=weights.file_bytes,
         created=int(time.time()),
     )
 
 
-def _int8_range(recipe: Recipe, wanted: float | None) -> float | None:
-    """Give the R that the operator wants, else the usual one of unit vectors. It depends on no engine and no dtype."""
+def describe_loaded(info: ModelInfo, engine: EngineInfo) -> ModelInfo:
+    """Return the description with what the engine that loaded the model reports.
+
+    The reason for the dtype stays that of the first load, which later ones repeat.
+    """
+    reason = engine.dtype_reason if info.dtype_reason == NOT_LOADED else info.dtype_reason
+    return msgspec.structs.replace(
+        info, engine=engine.name, device=engine.device, dtype=engine.dtype, dtype_reason=reason
+    )
+
+
+def _tasks(recipe: Recipe) -> tuple[Task, ...]:
+    if recipe.task == "score":
+        if recipe.llm_reranker:
+            return ("rank",)
+        return ("rank", "classify") if len(recipe.labels) == 1 else ("classify",)
+    return (*(TASK_OF[output] for output in recipe.outputs), "rank")
+
+
+def _score(recipe: Recipe) -> str:
+    """Return how relevance scores are computed; empty for a model that doesn't rank."""
+    if recipe.task == "score":
+        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
+    formulas: dict[Output, str] = {
+        "dense": SCORE_OF_VECTORS,
+        "multi_vector": SCORE_OF_TOKENS,
+        "sparse": SCORE_OF_WEIGHTS,
+    }
+    return formulas[recipe.outputs[0]]
+
+
+def _int8_range(recipe: Recipe, setting: float | None) -> float | None:
+    """Return the R of the settings, else the usual one of unit vectors. It depends on no engine and no dtype."""
     if not recipe.pooling:
         return None
-    return wanted or (usual_range(recipe.dim) if recipe.normalize else None)
+    return setting or (usual_range(recipe.dim) if recipe.normalize else None)

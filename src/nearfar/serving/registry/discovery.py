@@ -1,16 +1,16 @@
-"""A model's settings → what its files say: all that is known of it before an engine opens it."""
+"""Discovery: from a model's settings to what its files say. Reads everything but the weights; opens no engine."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import SettingsError
-from nearfar.core.settings import ModelSettings
+from nearfar.core.settings import Device, Dtype, Load, OnOverflow
 from nearfar.core.types import ModelInfo
-from nearfar.engines.base import EngineInfo
 from nearfar.engines.selection import EngineChoice, choose_engines, prefer_prefix_sharing
 from nearfar.models.files.safetensors import WeightSizes, read_weight_sizes
 from nearfar.models.hub.checkpoint import Checkpoint, find_checkpoint
@@ -18,77 +18,89 @@ from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import find_prompt, prompt_names
-from nearfar.serving.registry.description import describe
+from nearfar.serving.registry.description import describe_checkpoint
 
 if TYPE_CHECKING:
-    from nearfar.core.settings import Settings
-
-UNKNOWN = "not loaded yet"
+    from nearfar.core.settings import ModelSettings, Settings
 
 
-class Found(Struct, frozen=True, kw_only=True):
-    """One model whose files were read, but for the weights: all that is known before an engine opens it.
+class ResolvedModelSettings(Struct, frozen=True, kw_only=True):
+    """One model's settings; those that it doesn't have are the server's."""
 
-    ``wanted`` has the server's settings where the model had none of its own.
-    """
+    # As in the settings: the built-in model, a folder or a name on the hub.
+    name: str
+    engine: str
+    device: Device
+    dtype: Dtype
+    on_overflow: OnOverflow
+    load: Load
+    # Never unloaded but by an explicit request.
+    pin: bool
+    # Unloaded after so many seconds without a request; infinite: never.
+    idle_timeout_s: float
 
-    wanted: ModelSettings
+
+class DiscoveredModel(Struct, frozen=True, kw_only=True):
+    """Everything known about a model before an engine loads it."""
+
+    settings: ResolvedModelSettings
     checkpoint: Checkpoint
     recipe: Recipe
+    # The engines that can run here, best first.
     choices: list[EngineChoice]
     weights: WeightSizes
     info: ModelInfo
 
 
-def find_model(wanted: ModelSettings, settings: Settings) -> Found:
-    """Find the model's files, read them, and see which engines there are. Raises a SetupError where that fails."""
-    inherited = {
-        name: getattr(wanted, name) or getattr(settings, name)
-        for name in ("engine", "device", "dtype", "on_overflow", "load", "idle_timeout_s")
-    }
-    wanted = msgspec.structs.replace(wanted, **inherited)
-    hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
-    checkpoint = find_checkpoint(wanted.name, hub)
-    recipe = read_recipe(checkpoint.folder, wanted.max_tokens, checkpoint.name, wanted.task)
-    if wanted.prompts is not None:
-        recipe = _with_prompts(recipe, wanted.name, wanted.prompts)
-    if wanted.prompt is not None:
-        recipe = _with_default(recipe, wanted)
-    engine, device = wanted.engine or "auto", wanted.device or "auto"
-    unopened = EngineInfo(
-        name=engine,
-        device=device,
-        dtype=wanted.dtype or "auto",
-        dim=recipe.dim,
-        batch_tokens=0,
-        dtype_reason=UNKNOWN,
+def resolve_settings(model: ModelSettings, server: Settings) -> ResolvedModelSettings:
+    """Fill in the server's settings where the model has none of its own."""
+    return ResolvedModelSettings(
+        name=model.name,
+        engine=model.engine or server.engine,
+        device=model.device or server.device,
+        dtype=model.dtype or server.dtype,
+        on_overflow=model.on_overflow or server.on_overflow,
+        load=model.load or server.load,
+        pin=model.pin,
+        idle_timeout_s=model.idle_timeout_s or server.idle_timeout_s or math.inf,
     )
-    choices = choose_engines(engine, device)
+
+
+def discover_model(model: ModelSettings, server: Settings) -> DiscoveredModel:
+    """Find and read a model's files, and list the engines that can run here. Raises a SetupError where that fails."""
+    settings = resolve_settings(model, server)
+    checkpoint = find_checkpoint(model.name, Hub(endpoint=server.hub_endpoint, offline=server.offline))
+    recipe = read_recipe(checkpoint.folder, model.max_tokens, checkpoint.name, model.task)
+    if model.prompts is not None:
+        recipe = _with_prompts(recipe, model.name, model.prompts)
+    if model.prompt is not None:
+        recipe = _with_default_prompt(recipe, model.name, model.prompt)
     weights = read_weight_sizes(checkpoint.folder, recipe)
-    info = describe(checkpoint, recipe, unopened, wanted, weights)
-    if wanted.task and wanted.task not in info.tasks:
-        raise SettingsError(f"models: {wanted.name} can't {wanted.task}, only {', '.join(info.tasks)}")
-    return Found(
-        wanted=wanted,
+    info = describe_checkpoint(checkpoint, recipe, model, weights)
+    if model.task and model.task not in info.tasks:
+        raise SettingsError(f"models: {model.name} can't {model.task}, only {', '.join(info.tasks)}")
+    choices = choose_engines(settings.engine, settings.device)
+    return DiscoveredModel(
+        settings=settings,
         checkpoint=checkpoint,
         recipe=recipe,
         choices=prefer_prefix_sharing(choices) if recipe.llm_reranker else choices,
         weights=weights,
-        info=info,
+        info=msgspec.structs.replace(info, engine=settings.engine, device=settings.device, dtype=settings.dtype),
     )
 
 
 def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
-    """Let the operator's prompts take the place of all that the files or the family say."""
+    """Replace the prompts of the files or the family by those of the settings."""
     if recipe.task == "score":
         raise SettingsError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
     default = recipe.default_prompt if recipe.default_prompt in prompts else None
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default, prompts_source="settings")
 
 
-def _with_default(recipe: Recipe, wanted: ModelSettings) -> Recipe:
-    """Let the operator decide what is put before a text whose caller can't say what it is."""
-    if wanted.prompt and find_prompt(recipe.prompts, wanted.prompt) is None:
-        there = ", ".join(prompt_names(recipe.prompts))
-        raise SettingsError(f"models: {wanted.name} has no prompt {wanted.prompt!r}; there are: {there}")
-    return msgspec.structs.replace(recipe, default_prompt=wanted.prompt or None)
+def _with_default_prompt(recipe: Recipe, name: str, prompt: str) -> Recipe:
+    """Set the prompt of texts without a role; an empty name is no prompt."""
+    if prompt and find_prompt(recipe.prompts, prompt) is None:
+        existing = ", ".join(prompt_names(recipe.prompts))
+        raise SettingsError(f"models: {name} has no prompt {prompt!r}; there are: {existing}")
+    return msgspec.structs.replace(recipe, default_prompt=prompt or None)

@@ -1,4 +1,4 @@
-"""Who has to go when a model doesn't fit. Pure: no clock, no models, no waiting."""
+"""Eviction: which models to unload so that another fits into the memory budget. Pure: no clock, no waiting."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Held(Struct, frozen=True, kw_only=True):
-    """What one model takes of the budget, when it was last used, and whether it may be closed now."""
+class LoadedModel(Struct, frozen=True, kw_only=True):
+    """A model in memory."""
 
     name: str
     bytes: int
     last_used: float
-    can_close: bool
+    can_unload: bool
 
 
-def choose_to_close(held: Sequence[Held], needed: int, budget: int) -> list[str] | None:
-    """Name the models to close so that ``needed`` bytes fit beside the others; the least recently used first.
+def choose_evictions(loaded: Sequence[LoadedModel], needed: int, budget: int) -> list[str] | None:
+    """Return the names of the models to unload, least recently used first, so that ``needed`` bytes fit the budget.
 
-    Empty where they fit as it is; None where it isn't enough to close every model that can be, so that none should be.
-    A small one that was used long ago is spared where a larger one has to go anyway and makes room enough.
+    Empty when they fit already; None when unloading all that can be unloaded isn't enough, so that none should be. A
+    small model used long ago is spared where a larger one has to go anyway and frees enough.
     """
-    excess = sum(model.bytes for model in held) + needed - budget
-    chosen: list[Held] = []
-    for model in sorted((model for model in held if model.can_close), key=lambda model: model.last_used):
-        if sum(one.bytes for one in chosen) >= excess:
+    excess = sum(model.bytes for model in loaded) + needed - budget
+    chosen: list[LoadedModel] = []
+    for model in sorted((model for model in loaded if model.can_unload), key=lambda model: model.last_used):
+        if sum(other.bytes for other in chosen) >= excess:
             break
         chosen.append(model)
     spare = sum(model.bytes for model in chosen) - excess

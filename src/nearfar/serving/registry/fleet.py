@@ -1,27 +1,27 @@
-"""The served models: which there are, whether they are ready, and how a request holds one.
+"""Fleet: all served models: which there are, whether they are ready, and the leases of requests.
 
-The files of every model are read first, so that all names are known and none is taken for another's; then the models
-that the start is for open one after another. All in the background: a server answers for its health from its first
-moment.
+The files of every model are read first, so that all names are known and none is mistaken for another's; then the models
+with ``load = "start"`` are loaded one after another. All in the background: the server answers health checks at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import time
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from nearfar.core.errors import ModelNotFound, ModelNotReady, ServingError, SettingsError, SetupError, WrongTask
-from nearfar.serving.registry.discovery import find_model
+from nearfar.serving.registry.discovery import discover_model
 from nearfar.serving.registry.loader import Loader
-from nearfar.serving.registry.names import Names, VendorNames
+from nearfar.serving.registry.names import ModelNames, VendorNames
 from nearfar.serving.registry.opening import Model, Opener
-from nearfar.serving.registry.slot import Limits, Slot
+from nearfar.serving.registry.slot import ModelLimits, Slot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_LOADING = "the model is still loading"
+_FAILED = "the model failed to load; the server's log says why"
+
 
 class Lease(NamedTuple):
-    """A model that a request holds, and the name of the prompt that came with the model's name."""
+    """A model that a request uses, and the prompt where the request's model name was ``MODEL:PROMPT``."""
 
     model: Model
     prompt: str | None
 
 
 class Fleet:
-    """The served models.
-
-    Without ``must_open`` a model that can't be opened is logged, and the others are served, if there is one.
-    """
+    """The served models. Without ``must_open`` a model that can't be loaded is logged, and the others are served."""
 
     def __init__(
         self,
@@ -59,53 +59,53 @@ class Fleet:
         self._must_open = must_open
         self._clock = clock
         self._slots: list[Slot] = []
-        self._names = Names(self._slots, vendor_names)
+        self._names = ModelNames(self._slots, vendor_names)
         self._opener = Opener(settings, observer)
         self._loader = Loader(self._slots, self._opener, observer, settings.memory_budget_bytes, clock)
-        self._finding: asyncio.Task[None] | None = None
+        self._discovering: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._unloading: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to read every model's files, and to open the models that the start is for, in the settings' order."""
-        self._finding = asyncio.create_task(self._find_all(), name="finding models")
-        self._opening = asyncio.create_task(self._open_all(self._finding), name="opening models")
-        self._sweeping = asyncio.create_task(self._sweep(self._finding), name="closing idle models")
+        """Start to read every model's files, and to load those with ``load = "start"``, in the settings' order."""
+        self._discovering = asyncio.create_task(self._discover_all(), name="discovering models")
+        self._opening = asyncio.create_task(self._load_all(self._discovering), name="loading models")
+        self._unloading = asyncio.create_task(self._unload_idle(self._discovering), name="unloading idle models")
         self._started.set()
 
     async def opened(self) -> None:
-        """Wait until every model that the start is for was open. Raises what kept the first one that can't be."""
+        """Wait until every model with ``load = "start"`` was loaded. Raises why the first one can't be."""
         await self._started.wait()
         if self._opening:
             await asyncio.shield(self._opening)
 
     async def died(self) -> None:
-        """Wait until a model has stopped by itself: only another process can serve it again."""
-        await self._opener.died.wait()
+        """Wait until a model has stopped on its own: only another process can serve it again."""
+        await self._opener.lane_stopped.wait()
 
     async def close(self) -> None:
-        """Stop opening, and close every model."""
-        tasks = [task for task in (self._finding, self._opening, self._sweeping) if task]
+        """Stop loading, and unload every model."""
+        tasks = [task for task in (self._discovering, self._opening, self._unloading) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loader.close()
 
     def models(self) -> list[Model]:
-        """List the models that are open now, in the order of the settings."""
+        """Return the loaded models, in the order of the settings."""
         return [slot.model for slot in self._slots if slot.model]
 
     def infos(self) -> list[ModelInfo]:
-        """Tell about every model, open or not, in the order of the settings."""
+        """Return the description of every model, loaded or not, in the order of the settings."""
         return [slot.info for slot in self._slots]
 
     def states(self) -> list[ModelState]:
-        """Tell of every model whether it is in memory, in the same order."""
+        """Return whether each model is loaded, in the same order."""
         return [slot.describe(self._clock()) for slot in self._slots]
 
     def depths(self) -> list[QueueDepth]:
-        """Give the queue of each model that is open."""
+        """Return the queue sizes of each loaded model."""
         return [
             msgspec.structs.replace(slot.model.lane.depth(), weight_bytes=slot.bytes)
             for slot in self._slots
@@ -113,60 +113,50 @@ class Fleet:
         ]
 
     def refuse_unready(self) -> None:
-        """Raise ModelNotReady until every model that the start is for has opened, and where one gives no answers."""
+        """Raise ModelNotReady until the models with ``load = "start"`` are loaded, and while one is unhealthy."""
         if self._opening is None or not self._opening.done():
-            raise ModelNotReady("the model is still loading", retry_after_s=1)
+            raise ModelNotReady(_LOADING, retry_after_s=1)
         if self._opening.cancelled() or self._opening.exception():
-            raise ModelNotReady("the model failed to load; the server's log says why")
-        if not all(slot.model.lane.is_well() for slot in self._slots if slot.model and slot.state == "loaded"):
+            raise ModelNotReady(_FAILED)
+        if not all(slot.model.lane.is_healthy() for slot in self._slots if slot.model and slot.state == "loaded"):
             raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def lease(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
-        """Hold the model that a request means for as long as the request needs it; load it where it isn't there.
+        """Lease the model that a request asks for while the request uses it; load it where it isn't loaded.
 
-        ``tasks`` are tried in order: the first that the model supports decides which one it is.
-        Raises ModelNotFound or WrongTask, and ModelNotReady where the model can't be loaded, or may not be waited for.
+        ``tasks`` are tried in order: the first that the model supports decides which one it is. Raises ModelNotFound or
+        WrongTask, and ModelNotReady where the model can't be loaded, or the settings don't let requests wait for it.
         """
-        await self._names_known()
-        slot, prompt = self._resolve(name, tasks)
-        if self._settings.while_loading == "refuse" and slot.state != "loaded":
-            self._loader.begin(slot)
-            raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.load_takes_s(self._clock()))
-        model = await self._loader.hold(slot)
+        await self._wait_for_names()
+        slot, prompt = self._names.resolve(name, tasks)
+        if slot.state != "loaded" and self._settings.while_loading == "refuse":
+            self._loader.start_loading(slot)
+            raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.estimate_load_s(self._clock()))
+        model = await self._loader.acquire(slot)
         try:
             yield Lease(model, prompt)
         finally:
             self._loader.release(slot)
 
-    def _resolve(self, name: str | None, tasks: Sequence[Task]) -> tuple[Slot, str | None]:
-        *earlier, last = tasks
-        for task in earlier:
-            with contextlib.suppress(WrongTask):
-                return self._names.meant(name, task)
-        return self._names.meant(name, last)
-
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
-        """List what the model that goes by this name can do; None for what any of them can.
-
-        Waits for the names to be known. Raises ModelNotFound.
-        """
-        await self._names_known()
+        """Return the tasks of the model with this name; of all models for None. Raises ModelNotFound."""
+        await self._wait_for_names()
         if name is None:
             return tuple(task for slot in self._slots for task in slot.info.tasks)
         names = self._names
-        return (names.own(name) or names.own(name.rpartition(":")[0]) or names.listed(name)).info.tasks
+        return (names.find_own(name) or names.find_own(name.rpartition(":")[0]) or names.find_listed(name)).info.tasks
 
-    def limits_of(self, name: str) -> Limits:
-        """Tell how much the model of this name takes. Raises ModelNotFound."""
-        return self._names.listed(name).limits(self._settings)
+    def limits_of(self, name: str) -> ModelLimits:
+        """Return the limits of the model with this name. Raises ModelNotFound."""
+        return self._names.find_listed(name).limits(self._settings.queue_tokens)
 
     async def load(self, name: str) -> ModelState:
-        """Load the model of this name or alias, however soon after a load that failed.
+        """Load a model by name or alias, however soon after a failed load.
 
         Raises ModelNotFound, or ModelNotReady where it can't be loaded; the log says why.
         """
-        slot = await self._ordered(name)
+        slot = await self._find(name)
         try:
             await self._loader.load(slot)
         except ServingError:
@@ -180,57 +170,61 @@ class Fleet:
 
         Raises ModelNotFound.
         """
-        slot = await self._ordered(name)
+        slot = await self._find(name)
         await self._loader.unload(slot)
         return slot.describe(self._clock())
 
     def describe(self, name: str) -> ModelInfo:
-        """Tell about the model of this name, alias or vendor's name. Raises ModelNotFound or ModelNotReady."""
+        """Return the description of a model by name, alias or a vendor's name.
+
+        Raises ModelNotFound or ModelNotReady.
+        """
         self.refuse_unready()
-        return self._names.listed(name).info
+        return self._names.find_listed(name).info
 
     def default(self, task: Task) -> ModelInfo | None:
-        """Tell about the model that answers a request for this which names none; None where no model can."""
+        """Return the description of the model that answers requests without a name; None where no model can."""
         try:
             return self._names.find(None, task).info
         except WrongTask:
             return None
 
     def queue_capacity(self, name: str) -> QueueCapacity | None:
-        """Tell how full the queue is of the model with this name; None where it isn't in memory."""
-        slot = self._names.own(name)
+        """Return how full the queue of the model with this name is; None where it isn't loaded."""
+        slot = self._names.find_own(name)
         return slot.model.lane.admission.capacity() if slot and slot.model else None
 
     @property
     def is_opening(self) -> bool:
-        """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
+        """Return whether a thread still opens a model, although its task may have been cancelled."""
         return self._opener.is_busy
 
-    async def _ordered(self, name: str) -> Slot:
-        await self._names_known()
-        if slot := self._names.own(name):
+    async def _find(self, name: str) -> Slot:
+        await self._wait_for_names()
+        if slot := self._names.find_own(name):
             return slot
         raise ModelNotFound(name)
 
-    async def _names_known(self) -> None:
-        """Wait until every model's names are known: before that, any request could be taken for another's."""
-        if self._finding is None or (not self._finding.done() and self._settings.while_loading == "refuse"):
-            raise ModelNotReady("the model is still loading", retry_after_s=1)
-        if not self._finding.done():
-            await asyncio.wait({self._finding})  # who leaves meanwhile doesn't cancel it
-        if self._finding.cancelled() or self._finding.exception():
-            raise ModelNotReady("the model failed to load; the server's log says why")
+    async def _wait_for_names(self) -> None:
+        """Wait until every model's names are known: before that, a request could get another model's answer."""
+        discovering = self._discovering
+        if discovering is None or (not discovering.done() and self._settings.while_loading == "refuse"):
+            raise ModelNotReady(_LOADING, retry_after_s=1)
+        if not discovering.done():
+            await asyncio.wait({discovering})  # a caller that leaves doesn't cancel it
+        if discovering.cancelled() or discovering.exception():
+            raise ModelNotReady(_FAILED)
 
-    async def _find_all(self) -> None:
+    async def _discover_all(self) -> None:
         try:
-            for wanted in self._settings.models:
+            for model in self._settings.models:
                 try:
-                    await self._find_one(wanted)
+                    await self._discover(model)
                 except SetupError as error:
-                    if self._must_open or (wanted is self._settings.models[-1] and not self._slots):
+                    if self._must_open or (model is self._settings.models[-1] and not self._slots):
                         raise
-                    _log.error("%s can't be served any more: %s", wanted.name, error)
-                    self._names.lose(wanted)
+                    _log.error("model %s can't be served any more: %s", model.name, error)
+                    self._names.mark_unavailable(model)
             self._refuse_too_large()
         except SetupError as error:
             _log.error("can't start: %s", error)
@@ -239,13 +233,13 @@ class Fleet:
             _log.exception("can't start")
             raise
 
-    async def _find_one(self, wanted: ModelSettings) -> None:
-        found = await self._opener.aside(partial(find_model, wanted, self._settings))
-        self._names.refuse_taken(found.info.name, *found.info.aliases)
-        self._slots.append(Slot(found, self._clock()))
+    async def _discover(self, model: ModelSettings) -> None:
+        discovered = await self._opener.run_on_thread(partial(discover_model, model, self._settings))
+        self._names.refuse_duplicates(discovered.info.name, *discovered.info.aliases)
+        self._slots.append(Slot(discovered, self._clock()))
 
     def _refuse_too_large(self) -> None:
-        """Raise SettingsError for a model that could never be loaded, whatever else is closed."""
+        """Raise SettingsError for a model that could never be loaded, whatever else is unloaded."""
         budget = self._settings.memory_budget_bytes
         if budget is None:
             return
@@ -259,10 +253,10 @@ class Fleet:
                     f"the budget is {budget:,}; raise it, or choose a smaller dtype"
                 )
 
-    async def _open_all(self, finding: asyncio.Task[None]) -> None:
-        await asyncio.shield(finding)
+    async def _load_all(self, discovering: asyncio.Task[None]) -> None:
+        await asyncio.shield(discovering)
         for slot in self._slots:
-            if slot.found.wanted.load == "demand":
+            if slot.discovered.settings.load == "demand":
                 continue
             try:
                 await self._loader.load(slot)
@@ -270,10 +264,10 @@ class Fleet:
                 if self._must_open or all(other.failure for other in self._slots):
                     raise
 
-    async def _sweep(self, finding: asyncio.Task[None]) -> None:
-        """Close the models that nobody uses, each when it is due."""
-        await asyncio.wait({finding})
-        due_s: float | None = 0.0
-        while due_s is not None:
+    async def _unload_idle(self, discovering: asyncio.Task[None]) -> None:
+        """Unload each model when it was idle for too long."""
+        await asyncio.wait({discovering})
+        due_s = 0.0
+        while due_s < math.inf:
             await asyncio.sleep(due_s)
-            due_s = await self._loader.close_idle()
+            due_s = await self._loader.unload_idle()

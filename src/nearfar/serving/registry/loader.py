@@ -1,39 +1,69 @@
-"""Filling and emptying slots: one load at a time, within the memory budget, and never under a request's hands.
+"""Loader: loads and unloads models, one load at a time, within the memory budget, and never while a request uses them.
 
-One at a time, because the libraries underneath set things for the whole process while they load, such as Torch its
-default precision; and so that no two loads count on the same free memory. They get their turns in the order they were
-asked for, so a large model isn't kept waiting by small ones that keep fitting.
+One at a time, because libraries set process-wide state while they load, such as Torch its default precision; and so
+that no two loads count on the same free memory. Loads take turns in the order they were requested, so a large model
+doesn't wait behind small ones that keep fitting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nearfar.core.errors import ModelNotReady, SetupError
-from nearfar.serving.registry.condition import Changes
-from nearfar.serving.registry.eviction import Held, choose_to_close
+from nearfar.serving.registry.eviction import LoadedModel, choose_evictions
 from nearfar.telemetry.events import LoadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from nearfar.serving.registry.opening import Model, Opener
     from nearfar.serving.registry.slot import Slot
     from nearfar.telemetry.events import CloseReason, Observer
 
-# How long a model in use is left to its users while another waits for its room. Then new requests for it have to wait
-# until it comes back, so that the other one's turn comes at all. A guess: about what a small model takes to load.
-_PATIENCE_S = 1.0
+# How long a model in use keeps its memory while another waits for it. Then new requests for it wait until it is loaded
+# again, so that the other model is loaded at all. A guess: about the time that a small model takes to load.
+_GRACE_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
+class StateCondition:
+    """Wakes waiting tasks whenever the state of a slot changes. Used on the event loop only.
+
+    An asyncio.Condition would need a lock around every change, and ending a lease must not wait. No lock is needed:
+    there is no await between checking the state and starting to wait, so no change is missed.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def notify_all(self) -> None:
+        """Wake all waiting tasks to check the state again."""
+        for future in self._waiters:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the next change, at most ``timeout_s``."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiters.add(future)
+        try:
+            await asyncio.wait({future}, timeout=timeout_s)
+        finally:
+            self._waiters.discard(future)
+
+    async def wait_for(self, predicate: Callable[[], bool]) -> None:
+        """Wait until the predicate is true."""
+        while not predicate():
+            await self.wait()
+
+
 class Loader:
-    """Loads and closes the models of ``slots``, a list that its owner fills. ``clock`` gives seconds."""
+    """Loads and unloads the models of ``slots``, a list that its owner fills. ``clock`` returns seconds."""
 
     def __init__(
         self,
@@ -49,73 +79,79 @@ class Loader:
         self._budget = budget
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._changes = Changes()
+        self._changed = StateCondition()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    async def hold(self, slot: Slot) -> Model:
-        """Lease the slot's model, loading it where it isn't there. ``release`` ends the lease.
+    async def acquire(self, slot: Slot) -> Model:
+        """Lease the slot's model, loading it first where it isn't loaded. ``release`` ends the lease.
 
-        One load serves everybody who waits; who leaves meanwhile takes it from nobody else. Raises ModelNotReady
-        where the model can't be loaded.
+        All waiting requests share one load; one that is cancelled leaves it to the others. Raises ModelNotReady where
+        the model can't be loaded.
         """
-        if model := slot.take(self._clock()):
+        if model := slot.acquire(self._clock()):
             return model
-        with self._waiting(slot):
-            # In a loop: by the time this task runs again, the model may have gone by order.
-            while not (model := slot.take(self._clock())):
+        slot.waiting += 1
+        try:
+            # A loop, because the model may be unloaded again before this task runs.
+            while not (model := slot.acquire(self._clock())):
                 await self._attempt(slot)
             return model
+        finally:
+            self._stop_waiting(slot)
 
     def release(self, slot: Slot) -> None:
         """End a lease."""
-        slot.give_back(self._clock())
+        slot.release(self._clock())
         if not slot.leases:
-            self._changes.tell()
+            self._changed.notify_all()
 
-    def begin(self, slot: Slot) -> asyncio.Task[None]:
-        """Begin to load the model, unless somebody has. Raises ModelNotReady so soon after a load that failed."""
+    def start_loading(self, slot: Slot) -> asyncio.Task[None]:
+        """Start to load the model, or return the task that does. Raises ModelNotReady soon after a failed load."""
         if self._is_closed:
             raise ModelNotReady("the server is shutting down", retry_after_s=1)
-        if slot.loading and slot.is_loading:
+        if slot.loading and not slot.loading.done():
             return slot.loading
-        if pause_s := slot.pause_s(self._clock()):
-            raise ModelNotReady(f"{slot.name} failed to load; the server's log says why", retry_after_s=pause_s)
-        slot.failure = None  # of an earlier load; this one may end without any, when it is cancelled
-        slot.loading = asyncio.create_task(self._load(slot), name=f"loading {slot.name}")
-        slot.loading.add_done_callback(lambda _: self._changes.tell())  # only then is the slot's state another
-        return slot.loading
+        if backoff_s := slot.backoff_s(self._clock()):
+            raise ModelNotReady(f"{slot.name} failed to load; the server's log says why", retry_after_s=backoff_s)
+        task = asyncio.create_task(self._load(slot), name=f"loading {slot.name}")
+        slot.start_loading(task)
+        task.add_done_callback(lambda task: self._end_loading(slot, task))
+        return task
 
     async def load(self, slot: Slot) -> None:
-        """Load the model if it isn't there. Raises what keeps it from being opened."""
-        slot.forgive()
-        with self._waiting(slot):
+        """Load the model if it isn't loaded, however soon after a failed load. Raises why it can't be loaded."""
+        slot.reset_backoff()
+        slot.waiting += 1
+        try:
             while slot.state != "loaded":
                 await self._attempt(slot)
                 if slot.failure:
                     raise slot.failure
+        finally:
+            self._stop_waiting(slot)
 
     async def unload(self, slot: Slot) -> None:
-        """Close the model, once it has loaded and nobody uses it any more. Cancelled before that, it stays."""
-        await self._changes.until(lambda: slot.state in {"loaded", "unloaded"})
+        """Unload the model once it has loaded and no request uses it any more. Cancelled before that, it stays."""
+        await self._changed.wait_for(lambda: slot.state in {"loaded", "unloaded"})
         if slot.state == "loaded":
-            await self._retire(slot, "asked")
+            await self._unload(slot, "asked")
 
-    async def close_idle(self) -> float | None:
-        """Close the models that nobody has used for too long; give the seconds until the next is due."""
-        due_s: list[float] = []
+    async def unload_idle(self) -> float:
+        """Unload models that were idle for too long; return the seconds until the next is due, or infinity."""
+        due_s = math.inf
         for slot in self._slots:
-            idle_timeout_s = slot.found.wanted.idle_timeout_s
-            if idle_timeout_s is None or slot.pin:
+            idle_timeout_s = slot.discovered.settings.idle_timeout_s
+            if slot.pin:
                 continue
             left_s = slot.last_used + idle_timeout_s - self._clock() if slot.is_idle else idle_timeout_s
             if left_s <= 0:
-                await self._retire(slot, "idle")
-            due_s.append(left_s if left_s > 0 else idle_timeout_s)
-        return min(due_s, default=None)
+                await self._unload(slot, "idle")
+            due_s = min(due_s, left_s if left_s > 0 else idle_timeout_s)
+        return due_s
 
     async def close(self) -> None:
-        """Load no more, and close every model."""
+        """Load no more, and unload every model."""
         self._is_closed = True
         loads = [slot.loading for slot in self._slots if slot.loading]
         for load in loads:
@@ -124,93 +160,84 @@ class Loader:
         for slot in self._slots:
             if slot.model:
                 await slot.model.lane.close()
-                slot.emptied()
-        self._changes.tell()
+                slot.finish_unloading()
+        self._changed.notify_all()
 
     async def _attempt(self, slot: Slot) -> None:
-        """Wait until a load has ended, well or not.
+        """Wait until a load has ended, successfully or not.
 
-        Not by awaiting the task: that would raise when somebody else cancels it, and cancel it when this caller goes.
+        Awaiting the task itself would raise when another caller cancels it, and cancel it when this caller leaves.
         """
-        await asyncio.wait({self.begin(slot)})
+        await asyncio.wait({self.start_loading(slot)})
 
-    @contextmanager
-    def _waiting(self, slot: Slot) -> Iterator[None]:
-        """Keep the model from being closed before this caller had its turn."""
-        slot.waiting += 1
-        try:
-            yield
-        finally:
-            slot.waiting -= 1
-            if slot.loading and not slot.waiting and not slot.is_opening:
-                slot.loading.cancel()  # others would be closed for nobody; once it opens it may as well end
-            self._changes.tell()
+    def _stop_waiting(self, slot: Slot) -> None:
+        """Count one request less that waits; cancel a load that none waits for, unless its engine opens already."""
+        slot.waiting -= 1
+        if slot.loading and not slot.waiting and slot.opening_since is None:
+            slot.loading.cancel()  # so that no other model is evicted in vain
+        self._changed.notify_all()
+
+    def _end_loading(self, slot: Slot, task: asyncio.Task[None]) -> None:
+        slot.end_loading(task)
+        self._changed.notify_all()
 
     async def _load(self, slot: Slot) -> None:
-        """Wait for a turn and for room, and open the model; what comes of it is in the slot."""
+        """Wait for a turn and for memory, and open the model. The slot gets the model or the failure."""
         async with self._turn:
-            await self._changes.until(lambda: slot.state != "unloading")
-            if slot.model:  # whoever was to close it has thought better of it
+            await self._changed.wait_for(lambda: slot.state != "unloading")
+            if slot.state == "loaded":  # unloading was cancelled
                 return
             try:
                 await self._make_room(slot)
-                slot.begin(self._clock())
-                model = await self._opener.open(slot.found)
-            except Exception as error:  # noqa: BLE001 — whatever an engine raises, who waits must hear of it
-                self._note_failure(slot, error)
-            except BaseException:
-                slot.is_opening = False
-                raise
+                slot.start_opening(self._clock())
+                model = await self._opener.open(slot.discovered)
+            except Exception as error:  # noqa: BLE001 — whatever an engine raises, the waiting requests must get it
+                slot.fail_loading(error, self._clock())
+                traceback = None if isinstance(error, SetupError) else error
+                _log.error("model %s failed to load: %s", slot.name, error, exc_info=traceback)
             else:
-                slot.filled(model, self._clock())  # no await since it was opened: a cancelled load can't lose it
+                slot.finish_loading(model, self._clock())  # no await since it opened: a cancelled load can't lose it
             record = LoadRecord(model=slot.name, seconds=slot.load_s, failed=slot.failure is not None)
             self._observer.model_loaded(record)
 
-    def _note_failure(self, slot: Slot, error: Exception) -> None:
-        slot.failed(error, self._clock())
-        if isinstance(error, SetupError):
-            _log.error("can't load %s: %s", slot.name, error)
-        else:
-            _log.error("can't load %s", slot.name, exc_info=error)
-
     async def _make_room(self, slot: Slot) -> None:
-        """Close what is least recently used until the model fits; wait where everything is in use."""
-        patient_until = time.monotonic() + _PATIENCE_S
+        """Unload the least recently used models until this one fits; wait where all are in use."""
+        grace_ends = time.monotonic() + _GRACE_S
         while (budget := self._budget) is not None:
-            left_s = patient_until - time.monotonic()
-            chosen = choose_to_close(self._held(also_busy=left_s <= 0), slot.bytes, budget)
-            if chosen == []:
+            grace_s = grace_ends - time.monotonic()
+            evicted = choose_evictions(self._loaded_models(include_busy=grace_s <= 0), slot.bytes, budget)
+            if evicted == []:
                 return
-            if chosen:
-                # One, and then another look: while it was closing others may have come into use, or been closed.
-                await self._retire(next(other for other in self._slots if other.name == chosen[0]), "memory")
+            if evicted:
+                # One, then check again: meanwhile others may have come into use, or have been unloaded.
+                await self._unload(next(other for other in self._slots if other.name == evicted[0]), "memory")
             else:
-                await self._changes.wait(left_s if left_s > 0 else None)
+                await self._changed.wait(grace_s if grace_s > 0 else None)
 
-    def _held(self, *, also_busy: bool) -> list[Held]:
-        """List what counts. Who waits for a model that has just come gets it in any case."""
+    def _loaded_models(self, *, include_busy: bool) -> list[LoadedModel]:
+        """Return what counts against the budget. A model that requests still wait for is never unloaded."""
         return [
-            Held(
+            LoadedModel(
                 name=slot.name,
                 bytes=slot.bytes,
                 last_used=slot.last_used,
-                can_close=not slot.pin
-                and (slot.is_idle or (also_busy and slot.state == "loaded" and not slot.waiting)),
+                can_unload=not slot.pin
+                and (slot.is_idle or (include_busy and slot.state == "loaded" and not slot.waiting)),
             )
             for slot in self._slots
             if slot.model
         ]
 
-    async def _retire(self, slot: Slot, reason: CloseReason) -> None:
-        """Give the model to nobody new, and close it once nobody has it. Cancelled before that, it stays."""
-        slot.is_leaving = True
+    async def _unload(self, slot: Slot, reason: CloseReason) -> None:
+        """Lease the model to no new request, and close it once none uses it. Cancelled before that, it stays."""
+        slot.start_unloading()
         try:
-            await self._changes.until(lambda: not slot.leases)
+            await self._changed.wait_for(lambda: not slot.leases)
         except asyncio.CancelledError:
-            slot.is_leaving = False
-            self._changes.tell()
+            slot.cancel_unloading()
+            self._changed.notify_all()
             raise
-        # In a task of its own, since what is half closed can't stay: whoever asked may go, and it ends all the same.
+        # In a task of its own: a model that is half closed can't stay, although the caller may leave.
         closing = asyncio.create_task(self._close(slot, reason), name=f"closing {slot.name}")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -220,9 +247,9 @@ class Loader:
         try:
             if slot.model:
                 await slot.model.lane.close()
-        except Exception:  # noqa: BLE001 — it must be out of the slot all the same
-            _log.exception("%s could not be closed", slot.name)
-        slot.emptied()
-        self._changes.tell()
+        except Exception:  # noqa: BLE001 — it must leave the slot all the same
+            _log.exception("model %s failed to close", slot.name)
+        slot.finish_unloading()
+        self._changed.notify_all()
         self._observer.model_closed(slot.name, reason)
-        _log.info("%s is closed (%s)", slot.name, reason)
+        _log.info("model %s unloaded (%s)", slot.name, reason)

@@ -1,7 +1,8 @@
-"""Which model a request means. Knows names and tasks; whether the model is in memory is nothing to it."""
+"""Model names: which model a request asks for. Names and tasks only; whether the model is loaded doesn't matter."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
@@ -15,147 +16,172 @@ if TYPE_CHECKING:
     from nearfar.core.types import Task
     from nearfar.serving.registry.slot import Slot
 
-_LOST_S = 60  # until an operator may have seen to it; clients don't wait any longer
+_UNAVAILABLE_RETRY_AFTER_S = 60  # an operator has to act first; clients don't wait any longer
 
 
 class VendorNames(NamedTuple):
-    """The vendors' names of models.
+    """The vendors' names of models."""
 
-    ``defaults`` mean the default model of their task. ``open_models`` are names of models with public weights, each
-    with the last parts of that model's other names on the hub: such a name means that model only.
-    """
-
+    # Names that mean the default model of a task.
     defaults: Mapping[str, Task]
+    # Names of models with public weights, each with the last parts of that model's other names on the hub. Such a name
+    # means that model only.
     open_models: Mapping[str, Sequence[str]]
 
 
-class Lost(NamedTuple):
-    """The names of a model that can't be served, and how many that can come before it in the settings."""
+class UnavailableModel(NamedTuple):
+    """A model of the settings that can't be served: its names, and how many models precede it."""
 
     names: tuple[str, ...]
-    before: int
+    position: int
 
 
-class Names:
-    """The names of ``slots``, a list that its owner fills, and the vendors' names."""
+class ModelNames:
+    """Resolves names to the models of ``slots``, a list that its owner fills."""
 
     def __init__(self, slots: Sequence[Slot], vendors: VendorNames) -> None:
         self._slots = slots
-        self._vendor_names = vendors.defaults
-        self._open_models = vendors.open_models
-        self._lost: list[Lost] = []
+        self._vendors = vendors
+        self._unavailable: list[UnavailableModel] = []
 
-    def lose(self, wanted: ModelSettings) -> None:
-        """Note that the next of the models can't be served, nor anybody else in its place."""
-        names = (wanted.name, wanted.name.rstrip("/").rpartition("/")[2], *wanted.aliases)
-        self._lost.append(Lost(names, len(self._slots)))
+    def mark_unavailable(self, settings: ModelSettings) -> None:
+        """Record that the next of the models can't be served: no other model may answer in its place."""
+        names = (settings.name, settings.name.rstrip("/").rpartition("/")[2], *settings.aliases)
+        self._unavailable.append(UnavailableModel(names, len(self._slots)))
 
-    def own(self, name: str) -> Slot | None:
-        """Find a model by its name, an alias, the last part of either, or a vendor's name of this very model.
-
-        Ollama's clients put ``:latest`` behind a name that has no tag, so that means the name alone, unless a model is
-        called just so. Raises InputError for a name of several models, and ModelNotReady where one of them was lost.
-        """
-        bare = name.removesuffix(":latest")
-        return self._called(name) or self._called(bare) or self._published_as(bare)
-
-    def _called(self, name: str) -> Slot | None:
-        return next((slot for slot in self._slots if slot.goes_by(name)), None)
-
-    def _published_as(self, name: str) -> Slot | None:
-        """Find the one model that is published under this name, with any owner and in any case."""
-        served = [(slot, [slot.name, *slot.info.aliases]) for slot in self._slots]
-        found = {slot: full for slot, names in served if (full := self._full_name(name, names))}
-        if len(found) > 1:
-            raise InputError(f"model {name[:200]!r} could be {' or '.join(found.values())}; use the full name", "model")
-        if found and self._is_lost(name):
-            raise _lost_one(name)
-        return next(iter(found), None)
-
-    def _full_name(self, asked: str, names: Iterable[str]) -> str | None:
-        """Return the first of a model's names that ``asked`` means, the whole name or its last part."""
-        meant = {name.lower() for name in (asked, *self._open_models.get(asked.lower(), ()))}
-        return next((name for name in names if meant & {name.lower(), name.lower().rpartition("/")[2]}), None)
-
-    def _vendors(self, name: str) -> Task | None:
-        """Return the task whose default model a vendor's name means.
-
-        The name of an open model means a default only where the built-in model is all that is served, so that the
-        vendor's clients can be tried without a download.
-        """
-        bare = name.removesuffix(":latest")
-        is_built_in_alone = [slot.name for slot in self._slots] == [BUILTIN_MODEL] and not self._lost
-        if bare in self._open_models and not is_built_in_alone:
-            return None
-        return self._vendor_names.get(name) or self._vendor_names.get(bare)
-
-    def refuse_taken(self, *names: str) -> None:
-        """Raise SettingsError where a model goes by one of these names already."""
+    def refuse_duplicates(self, *names: str) -> None:
+        """Raise SettingsError where a model has one of these names already."""
         for name in names:
-            if self._called(name):
+            if self._find_exact(name):
                 raise SettingsError(f"models: two of them are called {name!r}; rename a folder or an alias")
 
-    def meant(self, name: str | None, task: Task) -> tuple[Slot, str | None]:
-        """Find the model a request means, and the name of the prompt that came with the model's name.
+    def resolve(self, name: str | None, tasks: Sequence[Task]) -> tuple[Slot, str | None]:
+        """Return the model that a request asks for, and the prompt where the name is ``MODEL:PROMPT``.
 
-        Where the name is nobody's and ends in a colon and the name of a prompt, that prompt comes with the model.
-        Raises ModelNotFound or WrongTask, or ModelNotReady for a model that was lost.
+        It is that of the first task for which there is one. Raises ModelNotFound or WrongTask, and ModelNotReady for a
+        model that is unavailable.
         """
+        for task in tasks[:-1]:
+            with contextlib.suppress(WrongTask):
+                return self._resolve(name, task)
+        return self._resolve(name, tasks[-1])
+
+    def _resolve(self, name: str | None, task: Task) -> tuple[Slot, str | None]:
         try:
             return self.find(name, task), None
         except ModelNotFound:
-            start, _, prompt = (name or "").rpartition(":")
-            if not start:
+            model, _, prompt = (name or "").rpartition(":")
+            if not model:
                 raise
-            slot = self.find(start, task)
-            if find_prompt(slot.found.recipe.prompts, prompt) is None:
+            slot = self.find(model, task)
+            if find_prompt(slot.discovered.recipe.prompts, prompt) is None:
                 raise
             return slot, prompt
 
     def find(self, name: str | None, task: Task) -> Slot:
-        """Find a model by name, by alias, or as the default of the task. Raises as ``meant`` does."""
-        if name is not None and (found := self.own(name)):
-            if task not in found.info.tasks:
+        """Return a model by name, by alias, or as the default of the task. Raises as ``resolve`` does."""
+        if name is not None:
+            if slot := self.find_own(name):
+                if task not in slot.info.tasks:
+                    raise WrongTask(name, task)
+                return slot
+            self._refuse_unavailable(name)
+            default_of = self._task_of_vendor_name(name)
+            if default_of is None:
+                raise ModelNotFound(name)
+            if default_of != task:
                 raise WrongTask(name, task)
-            return found
-        self._refuse_lost(name)
-        if name is not None and self._vendors(name) is None:
-            raise ModelNotFound(name)
-        if name is not None and self._vendors(name) != task:
-            raise WrongTask(name, task)
-        return self._default(name, task)
+        return self._find_default(name, task)
 
-    def listed(self, name: str) -> Slot:
-        """Find the model that a caller only asks about. Raises as ``meant`` does."""
-        if found := self.own(name):
-            return found
-        self._refuse_lost(name)
-        if (task := self._vendors(name)) is None:
+    def find_listed(self, name: str) -> Slot:
+        """Return a model that a caller only asks about. Raises as ``resolve`` does."""
+        if slot := self.find_own(name):
+            return slot
+        self._refuse_unavailable(name)
+        if (task := self._task_of_vendor_name(name)) is None:
             raise ModelNotFound(name, listing=True)
-        return self._default(name, task)
+        return self._find_default(name, task)
 
-    def _default(self, name: str | None, task: Task) -> Slot:
-        """Take the first model made for the task, else the first that can do it."""
+    def find_own(self, name: str) -> Slot | None:
+        """Return a model by its name, an alias, the last part of either, or a vendor's name of this very model.
+
+        Ollama's clients append ``:latest`` to a name without a tag, so that means the name alone, unless a model is
+        called exactly that. Raises InputError for a name of several models, and ModelNotReady where one of them is
+        unavailable.
+        """
+        bare = name.removesuffix(":latest")
+        return self._find_exact(name) or self._find_exact(bare) or self._find_published(bare)
+
+    def _find_exact(self, name: str) -> Slot | None:
+        for slot in self._slots:
+            if slot.is_called(name):
+                return slot
+        return None
+
+    def _find_published(self, name: str) -> Slot | None:
+        """Return the one model that is published under this name, with any owner and in any case."""
+        found: dict[Slot, str] = {}
+        for slot in self._slots:
+            if full_name := self._full_name(name, (slot.name, *slot.info.aliases)):
+                found[slot] = full_name
+        if len(found) > 1:
+            raise InputError(f"model {name[:200]!r} could be {' or '.join(found.values())}; use the full name", "model")
+        if found and self._is_unavailable(name):
+            raise _unavailable_error(name)
+        return next(iter(found), None)
+
+    def _full_name(self, requested: str, names: Iterable[str]) -> str | None:
+        """Return the first of a model's names that was requested, by the whole name or by its last part."""
+        lower = requested.lower()
+        accepted = {lower, *map(str.lower, self._vendors.open_models.get(lower, ()))}
+        for name in names:
+            if name.lower() in accepted or name.lower().rpartition("/")[2] in accepted:
+                return name
+        return None
+
+    def _task_of_vendor_name(self, name: str) -> Task | None:
+        """Return the task whose default model a vendor's name means.
+
+        The name of an open model means a default only where nothing but the built-in model is served, so that the
+        vendor's clients can be tried without a download.
+        """
+        bare = name.removesuffix(":latest")
+        if bare in self._vendors.open_models:
+            only = self._slots[0].name if len(self._slots) == 1 and not self._unavailable else None
+            if only != BUILTIN_MODEL:
+                return None
+        return self._vendors.defaults.get(name) or self._vendors.defaults.get(bare)
+
+    def _find_default(self, name: str | None, task: Task) -> Slot:
+        """Return the first model made for the task, else the first that can do it."""
         made_for = "score" if task in {"rank", "classify"} else "embed"
-        able = [slot for slot in self._slots if task in slot.info.tasks]
-        if not able and self._lost:
-            raise _lost_one(name or task)
-        if not able:
+        best: Slot | None = None
+        for slot in self._slots:
+            if task in slot.info.tasks:
+                if slot.discovered.recipe.task == made_for:
+                    best = slot
+                    break
+                best = best or slot
+        if not best and not self._unavailable:
             raise WrongTask(name or "the served model", task)
-        best = next((slot for slot in able if slot.found.recipe.task == made_for), able[0])
-        if any(lost.before <= self._slots.index(best) or best.found.recipe.task != made_for for lost in self._lost):
-            raise _lost_one(name or task)  # it may have been the default, and another model's vectors are no answer
+        if not best or self._may_precede(best, is_best=best.discovered.recipe.task == made_for):
+            raise _unavailable_error(name or task)
         return best
 
-    def _refuse_lost(self, name: str | None) -> None:
-        """Raise ModelNotReady for the name of a model that was lost, alone or with a tag or a prompt behind it."""
-        for each in (name or "", (name or "").rpartition(":")[0]):
-            if each and self._is_lost(each):
-                raise _lost_one(each)
+    def _may_precede(self, default: Slot, *, is_best: bool) -> bool:
+        """Return whether an unavailable model may be the true default; another model's vectors are no answer."""
+        return any(not is_best or other.position <= self._slots.index(default) for other in self._unavailable)
 
-    def _is_lost(self, name: str) -> bool:
-        return any(self._full_name(name, lost.names) for lost in self._lost)
+    def _refuse_unavailable(self, name: str) -> None:
+        """Raise ModelNotReady for the name of an unavailable model, alone or followed by a tag or a prompt."""
+        for part in (name, name.rpartition(":")[0]):
+            if part and self._is_unavailable(part):
+                raise _unavailable_error(part)
+
+    def _is_unavailable(self, name: str) -> bool:
+        return any(self._full_name(name, other.names) for other in self._unavailable)
 
 
-def _lost_one(name: str) -> ModelNotReady:
-    return ModelNotReady(f"{name} can't be served just now; the server's log says why", retry_after_s=_LOST_S)
+def _unavailable_error(name: str) -> ModelNotReady:
+    message = f"{name} can't be served just now; the server's log says why"
+    return ModelNotReady(message, retry_after_s=_UNAVAILABLE_RETRY_AFTER_S)

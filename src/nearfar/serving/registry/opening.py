@@ -1,10 +1,11 @@
-"""A model's files → an open model: its tokenizer, an engine, and a lane through which one forward went."""
+"""Opening a model: from its files to its tokenizer and a lane whose engine has answered one forward."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 import msgspec
@@ -17,16 +18,16 @@ from nearfar.engines.base import Engine, OpenRequest
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
-from nearfar.serving.queue.lane import Lane, LaneLimits
-from nearfar.serving.registry.description import describe, usual_call
-from nearfar.serving.registry.discovery import UNKNOWN, Found
-from nearfar.serving.registry.warmup import rows_of_lengths, warmed
+from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
+from nearfar.serving.registry.description import default_method, describe_loaded
+from nearfar.serving.registry.warmup import rows_of_lengths, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nearfar.core.settings import Settings
     from nearfar.engines.selection import EngineChoice
+    from nearfar.serving.registry.discovery import DiscoveredModel
     from nearfar.telemetry.events import Observer
 
 _T = TypeVar("_T")
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """One open model: its tokenizer, its recipe, its lane, and all that is true of it."""
+    """One loaded model: its description, recipe, tokenizer and lane."""
 
     info: ModelInfo
     recipe: Recipe
@@ -44,116 +45,101 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Opener:
-    """Opens models, with the server's settings where a model has none of its own."""
+    """Opens models. ``lane_stopped`` is set when a lane stops on its own: only another process can serve it again."""
 
     def __init__(self, settings: Settings, observer: Observer) -> None:
         self._settings = settings
         self._observer = observer
-        self._threads_opening = 0
-        self.died = asyncio.Event()  # a lane has stopped by itself
+        self._busy_threads = 0
+        self.lane_stopped = asyncio.Event()
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether a thread is still busy opening a model, though nobody may wait for it any more."""
-        return self._threads_opening > 0
+        """Return whether a thread still opens a model, although its task may have been cancelled."""
+        return self._busy_threads > 0
 
-    async def aside(self, call: Callable[[], _T]) -> _T:
-        """Call on a thread, for what belongs to opening a model and takes a while."""
-        return await asyncio.to_thread(self._busy, call)
+    async def run_on_thread(self, call: Callable[[], _T]) -> _T:
+        """Run a slow part of opening a model on a thread."""
+        return await asyncio.to_thread(self._count_busy, call)
 
-    async def open(self, found: Found) -> Model:
-        """Open one model. Raises a SetupError when no engine can run it."""
+    async def open(self, discovered: DiscoveredModel) -> Model:
+        """Open a model with the first engine that supports it. Raises a SetupError when none does."""
         started = time.perf_counter()
-        settings, checkpoint, recipe = self._settings, found.checkpoint, found.recipe
-        tokens = await self.aside(lambda: TextEncoder(checkpoint.folder, recipe))
+        checkpoint, recipe, own = discovered.checkpoint, discovered.recipe, discovered.settings
+        tokens = await self.run_on_thread(lambda: TextEncoder(checkpoint.folder, recipe))
         request = OpenRequest(
             folder=checkpoint.folder,
             recipe=recipe,
-            device=found.wanted.device or "auto",
-            dtype=found.wanted.dtype or "auto",
+            device=own.device,
+            dtype=own.dtype,
             probes=tokens.sample_rows(),
             revision=checkpoint.revision,
-            cache_dir=settings.cache_path,
-            threads=settings.threads,
+            cache_dir=self._settings.cache_path,
+            threads=self._settings.threads,
         )
-        limits = LaneLimits(
-            batch_tokens=settings.batch_tokens,
-            queue=QueueLimits(tokens=settings.queue_tokens, requests=settings.queue_requests),
-            forward_s=settings.forward_timeout_s,
-        )
-        lane = Lane(checkpoint.name, usual_call(recipe), limits, self._observer, self.died)
-        try:
-            engine, reason = await self.open_engine(lane, found.choices, request)
-        except BaseException:
-            await lane.close()
-            raise
-        model = Model(
-            info=describe(checkpoint, recipe, engine.info, found.wanted, found.weights),
-            recipe=recipe,
-            tokens=tokens,
-            lane=lane,
-            on_overflow=found.wanted.on_overflow or "truncate",
-        )
-        _log_open(model.info, reason, time.perf_counter() - started)
-        return model
+        lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request)
+        info = describe_loaded(discovered.info, lane.engine_info)
+        _log_loaded(info, reason, time.perf_counter() - started)
+        return Model(info=info, recipe=recipe, tokens=tokens, lane=lane, on_overflow=own.on_overflow)
 
-    async def open_engine(self, lane: Lane, choices: list[EngineChoice], request: OpenRequest) -> tuple[Engine, str]:
-        """Open the first engine that takes this checkpoint, and say why it is that one.
+    async def open_lane(self, name: str, choices: list[EngineChoice], request: OpenRequest) -> tuple[Lane, str]:
+        """Open a lane with the first engine that supports the checkpoint, and return why it is that one.
 
-        Raises EngineUnavailable where the last of them refuses it too.
+        Raises EngineUnavailable where the last of them doesn't support it either.
         """
+        settings = LaneSettings(
+            model=name,
+            method=default_method(request.recipe),
+            batch_tokens=self._settings.batch_tokens,
+            queue=QueueLimits(tokens=self._settings.queue_tokens, requests=self._settings.queue_requests),
+            forward_timeout_s=self._settings.forward_timeout_s,
+        )
         *better, last = choices
         refusals = ""
         for choice in better:
             try:
-                return await self._open_one(lane, choice, request), choice.reason
+                return await self._open_lane(settings, choice, request), choice.reason
             except EngineUnavailable as error:
-                _log.warning("not engine %s: %s", choice.name, error)
+                _log.warning("model %s: engine %s is unavailable: %s", name, choice.name, error)
                 refusals += f"not {choice.name}: {error}; "
-        return await self._open_one(lane, last, request), refusals + last.reason
+        return await self._open_lane(settings, last, request), refusals + last.reason
 
-    async def _open_one(self, lane: Lane, choice: EngineChoice, request: OpenRequest) -> Engine:
-        call, longest = usual_call(request.recipe), max(request.probes, key=lambda row: len(row.ids))
+    async def _open_lane(self, settings: LaneSettings, choice: EngineChoice, request: OpenRequest) -> Lane:
+        longest = max(request.probes, key=lambda row: len(row.ids))
 
-        def open_warm() -> Engine:
-            return warmed(choice.kind.open(request), call, rows_of_lengths(longest, request.recipe.max_tokens))
+        def open_engine() -> Engine:
+            engine = choice.kind.open(request)
+            return warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
 
-        return await lane.open(lambda: self._busy(open_warm), request.probes[0])
+        opening = partial(self._count_busy, open_engine)
+        return await open_lane(settings, opening, request.probes[0], self._observer, self.lane_stopped)
 
-    def _busy(self, call: Callable[[], _T]) -> _T:
-        """Call, and let ``is_busy`` say so meanwhile: nothing can interrupt a thread."""
-        self._threads_opening += 1
+    def _count_busy(self, call: Callable[[], _T]) -> _T:
+        """Call, and count the thread as busy meanwhile: nothing can interrupt it."""
+        self._busy_threads += 1
         try:
             return call()
         finally:
-            self._threads_opening -= 1
+            self._busy_threads -= 1
 
 
-def as_opened(found: Found, model: Model) -> Found:
-    """Settle what the first opening chose, so that the model comes back with the same engine and precision.
+def as_loaded(discovered: DiscoveredModel, info: ModelInfo) -> DiscoveredModel:
+    """Pin the engine and dtype of the first load, so that later loads repeat them.
 
-    The automatic choices are measured, and a second measurement may choose otherwise: the same text would then get
-    another vector than it had before the model was closed.
+    The automatic choices are measured, and a second measurement may differ: the same text would then get another vector
+    than before the model was unloaded.
     """
-    info, first = model.info, found.info
-    settled = found.wanted
-    if info.dtype in get_args(Dtype) and not found.weights.quantized:
-        settled = msgspec.structs.replace(settled, dtype=info.dtype)
-    return msgspec.structs.replace(
-        found,
-        wanted=settled,
-        choices=[choice for choice in found.choices if choice.name == info.engine] or found.choices,
-        info=msgspec.structs.replace(
-            info,
-            created=first.created,
-            dtype_reason=info.dtype_reason if first.dtype_reason == UNKNOWN else first.dtype_reason,
-        ),
-    )
+    settings = discovered.settings
+    if info.dtype in get_args(Dtype) and not discovered.weights.quantized:
+        settings = msgspec.structs.replace(settings, dtype=info.dtype)
+    choices = [choice for choice in discovered.choices if choice.name == info.engine] or discovered.choices
+    return msgspec.structs.replace(discovered, settings=settings, choices=choices, info=info)
 
 
-def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
+def _log_loaded(info: ModelInfo, reason: str, seconds: float) -> None:
     _log.info(
-        "%s is ready in %.1f s: engine %s (%s), %s, %s (%s), for %s, pooling %s (%s), %d dimensions, %d tokens",
+        "model %s loaded in %.1f s: engine %s (%s), device %s, dtype %s (%s), tasks %s, pooling %s (%s), "
+        "%d dimensions, %d tokens",
         info.name,
         seconds,
         info.engine,
@@ -163,7 +149,7 @@ def _log_open(info: ModelInfo, reason: str, seconds: float) -> None:
         info.dtype_reason,
         ", ".join(info.tasks),
         info.pooling or "none",
-        info.pooling_source or "none needed",
+        info.pooling_source or "not needed",
         info.dim,
         info.max_tokens,
     )

@@ -1,4 +1,4 @@
-"""One served model, in memory or not: its state, who holds it, and who waits for it. Loads and closes nothing."""
+"""Slot: one served model, in memory or not: its state, who uses it and who waits for it. Loads and unloads nothing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.core.types import LoadState, ModelInfo, ModelState
-from nearfar.serving.registry.opening import as_opened
+from nearfar.serving.registry.opening import as_loaded
 
 if TYPE_CHECKING:
     import asyncio
 
-    from nearfar.core.settings import OnOverflow, Settings
-    from nearfar.serving.registry.discovery import Found
+    from nearfar.core.settings import OnOverflow
+    from nearfar.serving.registry.discovery import DiscoveredModel
     from nearfar.serving.registry.opening import Model
 
-_LONGEST_PAUSE_S = 60.0  # between two attempts to load what couldn't be loaded
-_MAX_RETRY_AFTER_S = 60  # as in a lane
+_MAX_LOAD_BACKOFF_S = 60.0
+_MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
 
 
-class Limits(NamedTuple):
-    """How much a model takes: in a batch, None while it isn't in memory, and in its queue; and what it cuts."""
+class ModelLimits(NamedTuple):
+    """The limits of a model: tokens in a batch (None while it isn't loaded), tokens in its queue; what it truncates."""
 
     batch_tokens: int | None
     queue_tokens: int
@@ -28,138 +28,150 @@ class Limits(NamedTuple):
 
 
 class Slot:
-    """The place of one model. ``loading`` is the task that fills it, the wait for room included.
+    """One served model. ``state`` goes unloaded → loading → loaded → unloading → unloaded.
 
-    ``leases`` counts requests that use the model, ``waiting`` those that will once it is there. They are told apart
-    because a model that is to be closed waits for the former, while the latter wait for it to come back.
+    A model that is being unloaded may stay (loading is cancelled, unloading is cancelled), and may already have a load
+    that waits for it to be gone: then it goes from unloading to loading.
     """
 
-    def __init__(self, found: Found, now: float) -> None:
-        self.found = found
-        self.bytes = found.weights.bytes_in_memory(found.info.dtype)
+    def __init__(self, discovered: DiscoveredModel, now: float) -> None:
+        self.discovered = discovered
+        self.info: ModelInfo = discovered.info
+        self.name = self.info.name
+        self.bytes = discovered.weights.bytes_in_memory(self.info.dtype)
+        self.state: LoadState = "unloaded"
+        # Present while the state is loaded or unloading.
         self.model: Model | None = None
+        # The task that loads the model; it waits for its turn and for memory first.
         self.loading: asyncio.Task[None] | None = None
-        self.is_opening = False
-        self.is_leaving = False
+        # When the engine began to open; None unless it is opening.
+        self.opening_since: float | None = None
+        # Requests that use the model, and requests that wait for it: unloading waits for the former only.
         self.leases = 0
         self.waiting = 0
         self.last_used = now
+        # Why the last load failed.
         self.failure: Exception | None = None
+        # How long the last load took, without the wait for its turn and for memory.
+        self.load_s = 0.0
         self._failures = 0
         self._retry_at = -math.inf
-        self._began = now
-        self.load_s = 0.0
 
-    @property
-    def info(self) -> ModelInfo:
-        """Tell all that is true of the model; before it was ever opened, as far as its files and the settings say."""
-        return self.found.info
-
-    @property
-    def name(self) -> str:
-        """Give the name that answers carry."""
-        return self.info.name
-
-    @property
-    def pin(self) -> bool:
-        """Tell whether the model is closed by nothing but an order."""
-        return self.found.wanted.pin
-
-    @property
-    def state(self) -> LoadState:
-        """Say where the model is."""
-        if self.model:
-            return "unloading" if self.is_leaving else "loaded"
-        return "loading" if self.is_loading else "unloaded"
-
-    @property
-    def is_loading(self) -> bool:
-        """Tell whether a task is about to fill the slot. One that was cancelled before its first step is none."""
-        return self.loading is not None and not self.loading.done()
+    def is_called(self, name: str) -> bool:
+        """Return whether this is the model's name, an alias, or what the settings call it (which may be a path)."""
+        return name in {self.name, self.discovered.settings.name, *self.info.aliases}
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether the model could be closed now without anybody noticing."""
+        """Return whether no request would notice if the model were unloaded now."""
         return self.state == "loaded" and not self.leases and not self.waiting
 
-    def limits(self, settings: Settings) -> Limits:
-        """Tell how much the model takes."""
-        batch_tokens = self.model.lane.batch_tokens if self.model else None
-        return Limits(batch_tokens, settings.queue_tokens, self.found.wanted.on_overflow or settings.on_overflow)
+    @property
+    def pin(self) -> bool:
+        """Return whether the model is only unloaded by an explicit request."""
+        return self.discovered.settings.pin
 
-    def goes_by(self, name: str) -> bool:
-        """Tell whether a request that says ``name`` means this model; it may say it as the settings do, or a path."""
-        return name in {self.name, self.found.wanted.name, *self.info.aliases}
-
-    def take(self, now: float) -> Model | None:
-        """Lease the model, if it is there and is to stay. ``give_back`` ends the lease."""
-        if self.model is None or self.is_leaving:
+    def acquire(self, now: float) -> Model | None:
+        """Lease the model if it is loaded. ``release`` ends the lease."""
+        if self.state != "loaded":
             return None
         self.leases += 1
         self.last_used = now
         return self.model
 
-    def give_back(self, now: float) -> None:
+    def release(self, now: float) -> None:
         """End a lease."""
         self.leases -= 1
         self.last_used = now
 
-    def begin(self, now: float) -> None:
-        """Note that room was made and that the model is being opened now."""
-        self.is_opening = True
-        self._began = now
-
-    def filled(self, model: Model, now: float) -> None:
-        """Put the model in."""
-        self.found = as_opened(self.found, model)
-        self.bytes = self.found.weights.bytes_in_memory(self.info.dtype)
-        self.model = model
-        self.is_opening = False
-        self.last_used = now
+    def start_loading(self, task: asyncio.Task[None]) -> None:
+        """Set the task that loads the model, once it is unloaded and there is memory."""
+        self.loading = task
         self.failure = None
+        if self.state == "unloaded":
+            self.state = "loading"
+
+    def start_opening(self, now: float) -> None:
+        """Record that there is memory and that the engine opens now."""
+        self.opening_since = now
+
+    def finish_loading(self, model: Model, now: float) -> None:
+        """Set the loaded model."""
+        self._end_opening(now)
+        self.discovered = as_loaded(self.discovered, model.info)
+        self.info = self.discovered.info
+        self.bytes = self.discovered.weights.bytes_in_memory(self.info.dtype)
+        self.model = model
+        self.state = "loaded"
+        self.last_used = now
         self._failures = 0
-        self.load_s = now - self._began
 
-    def failed(self, failure: Exception, now: float) -> None:
-        """Note why the model can't be opened, and let no one try again for a while, longer each time."""
-        self.is_opening = False
+    def fail_loading(self, failure: Exception, now: float) -> None:
+        """Set why the model can't be loaded, and refuse another attempt for a while, longer each time."""
+        self._end_opening(now)
         self.failure = failure
-        self.load_s = now - self._began
         self._failures += 1
-        self._retry_at = now + min(2.0 ** (self._failures - 1), _LONGEST_PAUSE_S)
+        self._retry_at = now + min(2.0 ** (self._failures - 1), _MAX_LOAD_BACKOFF_S)
 
-    def forgive(self) -> None:
-        """Let the next attempt be made at once."""
+    def end_loading(self, task: asyncio.Task[None]) -> None:
+        """Forget the task that loaded the model, failed, or was cancelled."""
+        if self.loading is task:
+            self.loading = None
+            self.opening_since = None
+            if self.state == "loading":
+                self.state = "unloaded"
+
+    def start_unloading(self) -> None:
+        """Lease the model to no other request."""
+        self.state = "unloading"
+
+    def cancel_unloading(self) -> None:
+        """Keep the model after all."""
+        self.state = "loaded"
+
+    def finish_unloading(self) -> None:
+        """Remove the model, which is closed."""
+        self.model = None
+        self.state = "loading" if self.loading and not self.loading.done() else "unloaded"
+
+    def reset_backoff(self) -> None:
+        """Allow the next attempt to load at once."""
         self._retry_at = -math.inf
 
-    def emptied(self) -> None:
-        """Note that the model is closed."""
-        self.model = None
-        self.is_leaving = False
-
-    def pause_s(self, now: float) -> int:
-        """Give the seconds before another attempt to load may be made; 0 where it may be made now."""
+    def backoff_s(self, now: float) -> int:
+        """Return the seconds until another attempt to load may be made; 0 if it may be made now."""
         return math.ceil(max(self._retry_at - now, 0.0))
 
-    def load_takes_s(self, now: float) -> int:
-        """Estimate the seconds until the model is there, from how long its last load took."""
-        passed = now - self._began if self.is_opening else 0.0
-        return min(max(math.ceil(self.load_s - passed), 1), _MAX_RETRY_AFTER_S)
+    def estimate_load_s(self, now: float) -> int:
+        """Estimate the seconds until the model is loaded, from how long its last load took."""
+        passed_s = 0.0 if self.opening_since is None else now - self.opening_since
+        return min(max(math.ceil(self.load_s - passed_s), 1), _MAX_RETRY_AFTER_S)
 
-    def closes_in_s(self, now: float) -> float | None:
-        """Give the seconds until the model has been idle for too long; None where it stays, or isn't there."""
-        idle_timeout_s = self.found.wanted.idle_timeout_s
-        if idle_timeout_s is None or self.pin or self.state != "loaded":
-            return None
+    def unloads_in_s(self, now: float) -> float:
+        """Return the seconds until the model is unloaded for being idle; infinite if it stays, or isn't loaded."""
+        idle_timeout_s = self.discovered.settings.idle_timeout_s
+        if self.pin or self.state != "loaded":
+            return math.inf
         return max(self.last_used + idle_timeout_s - now, 0.0) if self.is_idle else idle_timeout_s
 
     def describe(self, now: float) -> ModelState:
-        """Tell whether the model is there and who uses it."""
+        """Return whether the model is loaded and how many requests use it."""
+        unloads_in_s = self.unloads_in_s(now)
         return ModelState(
             name=self.name,
             state=self.state,
             bytes=self.bytes,
             pin=self.pin,
             requests=self.leases + self.waiting,
-            closes_in_s=self.closes_in_s(now),
+            closes_in_s=None if unloads_in_s == math.inf else unloads_in_s,
         )
+
+    def limits(self, queue_tokens: int) -> ModelLimits:
+        """Return the model's limits; its queue's are the server's."""
+        batch_tokens = self.model.lane.batch_tokens if self.model else None
+        return ModelLimits(batch_tokens, queue_tokens, self.discovered.settings.on_overflow)
+
+    def _end_opening(self, now: float) -> None:
+        if self.opening_since is not None:
+            self.load_s = now - self.opening_since
+            self.opening_since = None

@@ -1,4 +1,4 @@
-"""Warming an engine up: which lengths it meets, and that nothing of it can end a start."""
+"""Warm-up: the lengths that run, and that no failure of it fails the start."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from nearfar_fakes import BOOM, FakeEngine
 
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.registry.warmup import rows_of_lengths, warmed
+from nearfar.serving.registry.warmup import rows_of_lengths, warm_up
 
 EXAMPLE = Row([101, 7, 8, 102], [0, 0, 1, 1], 2, 0)
 
 
-def engine_that_plans(parallel: int = 1) -> FakeEngine:
+def compiling_engine(parallel: int = 1) -> FakeEngine:
     engine = FakeEngine()
-    engine.info = msgspec.structs.replace(engine.info, plans=True, parallel=parallel)
+    engine.info = msgspec.structs.replace(engine.info, compiles_per_shape=True, max_concurrent_batches=parallel)
     return engine
 
 
@@ -37,35 +37,35 @@ def test_lengths_double_up_to_the_models_limit(max_tokens: int, lengths: list[in
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_every_batch_that_an_engine_runs_at_once_meets_every_length(parallel: int) -> None:
-    engine = engine_that_plans(parallel)
+def test_every_concurrent_batch_runs_every_length(parallel: int) -> None:
+    engine = compiling_engine(parallel)
 
-    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64))
+    warm_up(engine, "embed", rows_of_lengths(EXAMPLE, 64))
 
     assert sorted([16, 32, 64] * parallel) == sorted(len(batch[0].ids) for batch in engine.batches)
-    assert parallel == 1 or all(name.startswith("warming") for name in engine.threads)
+    assert parallel == 1 or all(name.startswith("warm-up") for name in engine.threads)
 
 
-def test_an_engine_that_plans_nothing_is_not_kept_waiting() -> None:
+def test_an_engine_that_compiles_nothing_is_not_warmed_up() -> None:
     engine = FakeEngine()
 
-    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64))
+    warm_up(engine, "embed", rows_of_lengths(EXAMPLE, 64))
 
     assert [] == engine.batches
 
 
-def test_warming_ends_when_its_time_is_up() -> None:
-    engine = engine_that_plans()
+def test_warm_up_ends_at_its_timeout() -> None:
+    engine = compiling_engine()
 
-    warmed(engine, "embed", rows_of_lengths(EXAMPLE, 64), most_s=0)
+    warm_up(engine, "embed", rows_of_lengths(EXAMPLE, 64), timeout_s=0)
 
     assert [] == engine.batches
 
 
-def test_a_forward_that_fails_ends_the_warming_and_not_the_start() -> None:
-    engine = engine_that_plans()
+def test_a_failing_forward_ends_the_warm_up_and_not_the_start() -> None:
+    engine = compiling_engine()
 
-    given = warmed(engine, "embed", [Row([1, 2], None, 2, 0), Row([BOOM], None, 1, 0), Row([3], None, 1, 0)])
+    returned = warm_up(engine, "embed", [Row([1, 2], None, 2, 0), Row([BOOM], None, 1, 0), Row([3], None, 1, 0)])
 
-    assert engine is given
+    assert engine is returned
     assert [[1, 2], [BOOM]] == [batch[0].ids for batch in engine.batches]

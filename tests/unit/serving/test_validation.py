@@ -1,4 +1,4 @@
-"""What an engine gives is an answer, or it isn't: shapes, numbers that aren't finite, zeros, parts that are missing."""
+"""Validation: the shape, finiteness and completeness of an engine's results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from nearfar.core.errors import EngineError
 from nearfar.core.types import Representation, Weights
 from nearfar.engines.base import EngineInfo
-from nearfar.serving.queue.validation import checked
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.validation import validate
 
 if TYPE_CHECKING:
     from nearfar.core.types import FloatArray, Output
@@ -32,6 +33,10 @@ def weights(*values: float) -> Weights:
     return Weights(np.arange(len(values), dtype=np.int32), floats(*values), 9)
 
 
+def rows(*lengths: int) -> list[Row]:
+    return [Row([1] * length, None, length, 0) for length in lengths]
+
+
 WHOLE: dict[str, Any] = {
     "dense": floats(1, 0),
     "multi_vector": np.eye(2, dtype=np.float32),
@@ -40,7 +45,7 @@ WHOLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("part", "is_answer"),
+    ("part", "is_valid"),
     [
         ({}, True),
         ({"sparse": weights()}, True),
@@ -57,23 +62,23 @@ WHOLE: dict[str, Any] = {
         ({"sparse": weights(float("inf"))}, False),
     ],
 )
-def test_a_part_that_is_missing_or_no_number_makes_a_text_unanswered(part: dict[str, Any], is_answer: bool) -> None:
-    """A text may have no token and no weight that counts."""
-    given = [Representation(**WHOLE), Representation(**(WHOLE | part))]
+def test_a_missing_or_non_finite_output_is_invalid(part: dict[str, Any], is_valid: bool) -> None:
+    """A text may have no token vectors and no sparse weights."""
+    results = [Representation(**WHOLE), Representation(**(WHOLE | part))]
 
-    _, broken = checked(given, [1, 1], "represent", info("dense", "multi_vector", "sparse"))
+    _, invalid = validate(results, rows(1, 1), "represent", info("dense", "multi_vector", "sparse"))
 
-    assert ([] if is_answer else [1]) == broken
+    assert ([] if is_valid else [1]) == invalid
 
 
-def test_only_the_outputs_of_the_model_must_be_there() -> None:
-    _, broken = checked([Representation(sparse=weights(1))], [1], "represent", info("sparse", dim=0))
+def test_only_the_outputs_of_the_model_are_required() -> None:
+    _, invalid = validate([Representation(sparse=weights(1))], rows(1), "represent", info("sparse", dim=0))
 
-    assert [] == broken
+    assert [] == invalid
 
 
 @pytest.mark.parametrize(
-    ("call", "given", "told"),
+    ("method", "results", "engine_info"),
     [
         ("represent", [Representation(**WHOLE)], info("dense")),
         ("embed", np.ones((2, 3)), info()),
@@ -82,20 +87,20 @@ def test_only_the_outputs_of_the_model_must_be_there() -> None:
         ("hidden_states", [np.ones((2, 3))], info()),
     ],
 )
-def test_another_shape_fails_the_batch(call: Any, given: Any, told: EngineInfo) -> None:
-    with pytest.raises(EngineError, match="due"):
-        checked(given, [2, 2], call, told)
+def test_a_wrong_shape_fails_the_batch(method: Any, results: Any, engine_info: EngineInfo) -> None:
+    with pytest.raises(EngineError, match="the engine returned"):
+        validate(results, rows(2, 2), method, engine_info)
 
 
-def test_a_logit_may_be_0_and_a_vector_not() -> None:
+def test_a_logit_may_be_zero_and_a_vector_may_not() -> None:
     logits, vectors = np.zeros((2, 3), dtype=np.float32), np.zeros((2, 2), dtype=np.float32)
 
-    assert [] == checked(logits, [1, 1], "score", info(labels=3))[1]
-    assert [0, 1] == checked(vectors, [1, 1], "embed", info())[1]
+    assert [] == validate(logits, rows(1, 1), "score", info(labels=3))[1]
+    assert [0, 1] == validate(vectors, rows(1, 1), "embed", info())[1]
 
 
 @pytest.mark.parametrize(
-    ("states", "is_answer"),
+    ("states", "is_valid"),
     [
         (np.array([[0, 0], [1, 2]]), True),
         (np.array([[0, 0], [0, 0]]), False),
@@ -106,8 +111,8 @@ def test_a_logit_may_be_0_and_a_vector_not() -> None:
         (np.ones((0, 0)), False),
     ],
 )
-def test_hidden_states_are_those_of_every_token(states: Any, is_answer: bool) -> None:
-    """One token's may be all zeros, and a text's not."""
-    _, broken = checked([np.ones((1, 2)), states], [1, 2], "hidden_states", info())
+def test_hidden_states_cover_every_token(states: Any, is_valid: bool) -> None:
+    """One token's may be all zeros, those of a whole text may not."""
+    _, invalid = validate([np.ones((1, 2)), states], rows(1, 2), "hidden_states", info())
 
-    assert ([] if is_answer else [1]) == broken
+    assert ([] if is_valid else [1]) == invalid

@@ -68,7 +68,7 @@ class Several:
         self.fleet: Fleet = app.state.fleet
 
     def slot(self, name: str) -> Slot:
-        return next(slot for slot in self.fleet._slots if slot.goes_by(name))
+        return next(slot for slot in self.fleet._slots if slot.is_called(name))
 
     def engine(self, name: str) -> FakeEngine:
         return self.kinds[name].engines[-1]
@@ -139,7 +139,7 @@ async def serving(
         await fleet.opened()
         for slot in fleet._slots:
             choices = [EngineChoice(name="fake", kind=kinds[slot.name], reason="requested")]
-            slot.found = msgspec.structs.replace(slot.found, choices=choices)
+            slot.discovered = msgspec.structs.replace(slot.discovered, choices=choices)
         yield Several(app, client, kinds)
         for kind in kinds.values():
             kind.gate.set()
@@ -327,10 +327,10 @@ async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: d
         await several.ask_all("abc")
         clock.now_s += 40
         await several.ask("b")
-        early = await several.fleet._loader.close_idle()
+        early = await several.fleet._loader.unload_idle()
         there = several.states()
         clock.now_s += 20
-        due = await several.fleet._loader.close_idle()
+        due = await several.fleet._loader.unload_idle()
 
         assert ("abc", 20) == (there, early)
         assert [None, 40, None, None] == [state.closes_in_s for state in several.fleet.states()]
@@ -345,9 +345,9 @@ async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[
         await several.ask("a")
         async with several.in_use("a"):
             clock.now_s += 1000
-            due = await several.fleet._loader.close_idle()
+            due = await several.fleet._loader.unload_idle()
         clock.now_s += 59
-        after = await several.fleet._loader.close_idle()
+        after = await several.fleet._loader.unload_idle()
 
         assert (60, 1) == (due, after)
         assert "a" == several.states()
@@ -423,9 +423,9 @@ async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: di
         loader, a, b = several.fleet._loader, several.slot("a"), several.slot("b")
         several.kinds["b"].failures = [RuntimeError()]
         failed = await several.ask("b")
-        b.forgive()
-        await loader.hold(a)
-        leaving = asyncio.create_task(loader.hold(b))
+        b.reset_backoff()
+        await loader.acquire(a)
+        leaving = asyncio.create_task(loader.acquire(b))
         await until(lambda: b.waiting == 1)
         dying = b.loading
         leaving.cancel()
@@ -495,7 +495,7 @@ async def test_a_load_that_fails_is_told_to_everybody_who_waits_and_a_later_one_
     assert ["1"] * 6 == [answer.headers["retry-after"] for answer in (*failed, soon)]
     assert "private" not in "".join(answer.text for answer in failed)
     assert [200, 200, 200] == [answer.status_code for answer in (other, ready, later)]
-    assert 1 == sum("can't load a" in message for message in caplog.messages)
+    assert 1 == sum("model a failed to load" in message for message in caplog.messages)
     assert [1, 1] == [counted["load_seconds_count", failed, "a"] for failed in ("true", "false")]
 
 
@@ -595,7 +595,7 @@ async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(fol
         asking.cancel()
         await until(lambda: several.slot("a").waiting == 0)
         unloading = asyncio.create_task(several.order("unload", "a"))
-        await until(lambda: bool(several.fleet._loader._changes._waiting))
+        await until(lambda: bool(several.fleet._loader._changed._waiters))
         several.kinds["a"].gate.set()
         unloaded = await unloading
 
@@ -670,8 +670,9 @@ async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(fold
     """The automatic choice is measured, and might be another the next time; vectors that are stored would not fit."""
     async with serving(folders, "a") as several:
         slot = several.slot("a")
-        slot.found = msgspec.structs.replace(
-            slot.found, choices=[*slot.found.choices, EngineChoice(name="other", kind=GatedKind(), reason="next")]
+        slot.discovered = msgspec.structs.replace(
+            slot.discovered,
+            choices=[*slot.discovered.choices, EngineChoice(name="other", kind=GatedKind(), reason="next")],
         )
         await several.ask("a")
         created = several.fleet.infos()[0].created
@@ -679,7 +680,7 @@ async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(fold
         await several.ask("a")
 
         assert ["auto", "float32"] == [order.dtype for order in several.kinds["a"].requests]
-        assert ["fake"] == [choice.name for choice in slot.found.choices]
+        assert ["fake"] == [choice.name for choice in slot.discovered.choices]
         assert created == several.fleet.infos()[0].created
 
 

@@ -1,0 +1,143 @@
+"""Scheduler: similar lengths share a batch, requests take turns, small ones pass bulk, identical rows run once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler, group_duplicates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.core.types import EngineMethod
+
+pytestmark = pytest.mark.anyio
+
+
+def row(length: int, first: int = 1) -> Row:
+    return Row([first] * length, None, length, 0)
+
+
+def queued_request(rows: Sequence[Row], method: EngineMethod = "embed") -> QueuedRequest:
+    return QueuedRequest(rows, asyncio.get_running_loop().create_future(), method)
+
+
+def queue(scheduler: Scheduler, *lengths: int) -> QueuedRequest:
+    """Queue a request with rows of these lengths, no two of them identical."""
+    request = queued_request([row(length, number) for number, length in enumerate(lengths)])
+    scheduler.add(request)
+    return request
+
+
+def queued_rows(request: QueuedRequest) -> list[QueuedRow]:
+    return [QueuedRow(request, at, row, len(row.ids)) for at, row in enumerate(request.rows)]
+
+
+def lengths_of(batch: Sequence[QueuedRow]) -> list[int]:
+    return sorted(len(queued.row.ids) for queued in batch)
+
+
+async def test_a_batch_has_rows_of_the_length_of_the_next_row_from_every_request() -> None:
+    scheduler = Scheduler(64, 8)
+    for lengths in ((10, 40), (11, 50), (9, 12)):
+        queue(scheduler, *lengths)
+
+    assert [[9, 10, 11, 12], [50], [40], []] == [lengths_of(scheduler.next_batch(64)) for _ in range(4)]
+
+
+async def test_padding_is_bounded_by_what_another_batch_would_cost() -> None:
+    scheduler = Scheduler(64, 12)
+    queue(scheduler, 4, 4, 4, 10)
+
+    assert [[4, 4, 4], [10]] == [lengths_of(scheduler.next_batch(64)) for _ in range(2)]
+
+
+async def test_for_an_engine_that_does_not_pad_only_tokens_count() -> None:
+    scheduler = Scheduler(64, None)
+    queue(scheduler, 2, 30, 3, 29, 40)
+
+    assert [2, 3, 29, 30] == lengths_of(scheduler.next_batch(64))
+
+
+async def test_waiting_rows_are_divided_among_idle_workers() -> None:
+    scheduler = Scheduler(64, 64)
+    queue(scheduler, *[8] * 8)
+
+    assert [[8] * 4, [8] * 4] == [lengths_of(scheduler.next_batch(64, idle_workers)) for idle_workers in (2, 1)]
+
+
+async def test_small_requests_run_without_bulk_rows_and_bulk_has_its_own_token_budget() -> None:
+    scheduler = Scheduler(64, 64)
+    queue(scheduler, *[8] * 100)
+    queue(scheduler, 8)
+
+    assert [[8, 8], [8], [8, 8]] == [lengths_of(scheduler.next_batch(16)) for _ in range(3)]
+
+
+async def test_a_row_that_a_request_has_twice_runs_once_and_answers_both() -> None:
+    same, other = row(3), row(3, 2)
+    request = queued_request([same, other, same])
+    scheduler = Scheduler(64, 64)
+    scheduler.add(request)
+
+    batch = scheduler.next_batch(64)
+    for queued in batch:
+        request.set_result(queued.index, np.full(2, queued.row.ids[0], dtype=np.float32))
+
+    assert 2 == len(batch)
+    assert [[1, 1], [2, 2], [1, 1]] == request.future.result().tolist()
+
+
+async def test_hidden_states_of_different_lengths_answer_together() -> None:
+    same, other = row(3), row(2, 2)
+    request = queued_request([same, other, same], "hidden_states")
+
+    for index, one in enumerate(request.rows):
+        request.set_result(index, np.ones((len(one.ids), 2), dtype=np.float32))
+
+    assert [(3, 2), (2, 2), (3, 2)] == [states.shape for states in request.future.result()]
+
+
+async def test_identical_rows_of_different_requests_are_grouped() -> None:
+    first, second, typed = (queued_request([one]) for one in (row(5), row(5), Row([1] * 5, [0, 0, 1, 1, 1], 5, 0)))
+
+    groups = group_duplicates([*queued_rows(first), *queued_rows(second), *queued_rows(typed)])
+
+    assert [[first, second], [typed]] == [[queued.request for queued in group] for group in groups]
+
+
+async def test_rows_with_the_same_ids_differ_in_attention_and_in_returned_positions() -> None:
+    """A query may have the same tokens as a document, and other vectors."""
+    plain = Row([1, 2, 3], None, 3, 0)
+    masked = Row([1, 2, 3], None, 2, 0, unattended=1)
+    fewer = Row([1, 2, 3], None, 3, 0, vector_positions=[0, 2])
+    request = queued_request([plain, masked, fewer, Row([1, 2, 3], None, 3, 0)])
+
+    groups = group_duplicates(queued_rows(request))
+
+    assert [[0, 3], [1], [2]] == [[queued.index for queued in group] for group in groups]
+
+
+async def test_no_request_waits_longer_than_one_round() -> None:
+    scheduler = Scheduler(64, 0)
+    requests = [queue(scheduler, *[3 + number] * 50) for number in range(10)]
+
+    batches = [scheduler.next_batch(64) for _ in range(10)]
+
+    assert set(map(id, requests)) == {id(queued.request) for batch in batches for queued in batch}
+
+
+async def test_only_rows_for_the_same_engine_method_share_a_batch() -> None:
+    scheduler = Scheduler(64, 64)
+    methods: list[EngineMethod] = ["embed", "represent", "embed", "represent"]
+    for length, method in zip((4, 4, 5, 5), methods, strict=True):
+        scheduler.add(queued_request([row(length)], method))
+
+    batches = [scheduler.next_batch(64) for _ in range(2)]
+
+    assert [["embed"] * 2, ["represent"] * 2] == [[queued.request.method for queued in batch] for batch in batches]
