@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
-from nearfar.dialects.kit.base import installed_dialects
+from nearfar.dialects.kit.routing import installed_dialects
 from nearfar.http.openapi import Documentation
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from nearfar.dialects.kit.base import request_id
+from nearfar.dialects.kit.request import request_id
 from nearfar.telemetry.events import RequestRecord
 
 if TYPE_CHECKING:

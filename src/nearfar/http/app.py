@@ -11,8 +11,7 @@ from litestar import Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 
 from nearfar.core.errors import RequestError
-from nearfar.dialects.kit.base import dialect_for_path, installed_dialects
-from nearfar.dialects.kit.shared_routes import shared_router
+from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, shared_router
 from nearfar.http.access_log import Access, Clock
 from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from conftest import calling
 
-from nearfar.dialects.kit.base import installed_dialects
+from nearfar.dialects.kit.routing import installed_dialects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import installed_dialects
 from nearfar.dialects.kit.error_responses import DEFAULTS, ErrorRow, ErrorTable, all_errors, error_row, wire_error
+from nearfar.dialects.kit.routing import installed_dialects
 
 DIALECTS = {dialect.name: dialect for dialect in installed_dialects()}
 

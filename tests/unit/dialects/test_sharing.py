@@ -11,13 +11,14 @@ from litestar.datastructures import State
 
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
-from nearfar.dialects.kit.base import Dialect, SharedRoute, json_response
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import SharedRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, WireError
 from nearfar.dialects.kit.route_docs import RouteDocs
-from nearfar.dialects.kit.shared_routes import shared_router
+from nearfar.dialects.kit.routing import shared_router
 
 if TYPE_CHECKING:
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from manual import ROOT, codes, read, tables
 from openapi_document import DOCUMENT, OPERATIONS
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import installed_dialects
+from nearfar.dialects.kit.routing import installed_dialects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

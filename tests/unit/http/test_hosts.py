@@ -9,7 +9,7 @@ import pytest
 from conftest import calling, running
 
 from nearfar import Settings
-from nearfar.dialects.kit.base import installed_dialects
+from nearfar.dialects.kit.routing import installed_dialects
 
 if TYPE_CHECKING:
     import httpx

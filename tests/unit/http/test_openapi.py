@@ -16,8 +16,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings
-from nearfar.dialects.kit.base import installed_dialects
 from nearfar.dialects.kit.error_responses import WireError, all_errors
+from nearfar.dialects.kit.routing import installed_dialects
 from nearfar.http.openapi.page import render_page
 
 if TYPE_CHECKING:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects.cohere.embed import embed_v1, embed_v2
+from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2
 from nearfar.dialects.cohere.envelope import error_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.cohere.keys import check_api_key
-from nearfar.dialects.cohere.rerank import RERANK_V1, rerank_v1, rerank_v1_doubled, rerank_v2
-from nearfar.dialects.cohere.tokens import detokenize, tokenize
-from nearfar.dialects.kit.base import Dialect, SharedRoute
+from nearfar.dialects.cohere.rerank import RERANK_V1, RERANK_V2
+from nearfar.dialects.cohere.tokens import DETOKENIZE, TOKENIZE, check_api_key
+from nearfar.dialects.kit.base import Dialect
 
 if TYPE_CHECKING:
     from nearfar.core.types import Task
@@ -40,7 +39,16 @@ _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.f
 
 dialect = Dialect(
     name="cohere",
-    handlers=[rerank_v1_doubled, rerank_v2, embed_v1, embed_v2, tokenize, detokenize, check_api_key],
+    # With a base URL that ends in /v1, Cohere's clients send requests to /v1/v1 and /v1/v2.
+    handlers=[
+        RERANK_V1.route("/v1/v1/rerank"),
+        RERANK_V2.route("/v2/rerank", "/v1/v2/rerank"),
+        EMBED_V1.route("/v1/embed", "/v1/v1/embed"),
+        EMBED_V2.route("/v2/embed", "/v1/v2/embed"),
+        TOKENIZE.route("/v1/tokenize", "/v1/v1/tokenize"),
+        DETOKENIZE.route("/v1/detokenize", "/v1/v1/detokenize"),
+        check_api_key,
+    ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
@@ -51,5 +59,5 @@ dialect = Dialect(
         *(f"/v1/{route}" for route in ("rerank", "embed", "tokenize", "detokenize", "check-api-key", "v1", "v2")),
     ),
     vendor_models=_VENDOR_MODELS,
-    shared=[SharedRoute(path="/v1/rerank", handler=rerank_v1, docs=RERANK_V1)],
+    shared=[RERANK_V1.shared("/v1/rerank")],
 )

@@ -1,6 +1,6 @@
-"""The bodies of Cohere's requests and answers. Null means absent; fields that aren't named here are ignored.
+"""The bodies of Cohere's requests and replies. Null means absent; other fields are ignored.
 
-What the decoder lets pass and Cohere refuses is refused by whoever reads the body, in Cohere's words.
+What the decoder accepts and Cohere refuses is refused where the body becomes a job, in Cohere's words.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.cohere.envelope import LEAST_URGENT, Meta
+from nearfar.dialects.cohere.envelope import MAX_PRIORITY, Meta
 from nearfar.dialects.kit.rendering import EmbeddingType
 from nearfar.dialects.kit.route_docs import (
     BASE64,
@@ -31,7 +31,7 @@ TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
 INPUT_TYPES = ["search_document", "search_query", "classification", "clustering"]
 TRUNCATE = ["NONE", "START", "END"]
 
-Priority = Annotated[int, json_schema(minimum=0, maximum=LEAST_URGENT)]
+Priority = Annotated[int, json_schema(minimum=0, maximum=MAX_PRIORITY)]
 Document = NotEmpty | Annotated[dict[str, Any], json_schema(minProperties=1)]
 Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=MAX_CHUNKS - 1)]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
-from litestar import Request, Response, post
 
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
@@ -23,16 +22,15 @@ from nearfar.dialects.cohere.envelope import (
     ApiVersion,
     BilledUnits,
     Meta,
-    answer_headers,
+    check_priority,
+    embed_headers,
     meta_example,
-    named,
-    refuse_priority,
+    model_name,
 )
-from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.rendering import render_reply, render_types
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import render_rows, render_types
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from nearfar.core.settings import OnOverflow
     from nearfar.core.types import KeepSide, Role
     from nearfar.dialects.cohere.bodies import TextPart
-    from nearfar.dialects.kit.base import AnyRequest
     from nearfar.dialects.kit.rendering import EmbeddingType
 
 _ROLES: dict[str, Role] = {
@@ -59,8 +56,8 @@ _TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
 _EXAMPLE = {"model": "embed-v4.0", "texts": ["a cat on the sofa"], "input_type": "search_document"}
 
 
-def _replied(version: str, embeddings: object) -> dict[str, object]:
-    """Give what the OpenAPI document shows."""
+def _example_reply(version: str, embeddings: object) -> dict[str, object]:
+    """Return an example for the OpenAPI document."""
     return {
         "id": "7e3d5b1c-4a52-4f0e-9a53-2c8a3d1f0b6e",
         "embeddings": embeddings,
@@ -70,17 +67,17 @@ def _replied(version: str, embeddings: object) -> dict[str, object]:
     }
 
 
-_V1 = route_docs(
-    "Vectors of texts",
+_V1 = RouteDocs(
+    summary="Vectors of texts",
     body=Annotated[EmbedV1Request, ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={"by type": _EXAMPLE | {"embedding_types": ["float", "int8"]}},
-    reply_example=_replied("1", [[0.1431, -0.0766, -0.0241]]),
+    reply_example=_example_reply("1", [[0.1431, -0.0766, -0.0241]]),
     headers=ANSWER_HEADERS,
 )
-_V2 = route_docs(
-    "Vectors of texts, by type",
+_V2 = RouteDocs(
+    summary="Vectors of texts, by type",
     body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
@@ -93,61 +90,14 @@ _V2 = route_docs(
             "truncate": "START",
         }
     },
-    reply_example=_replied("2", {"float": [[0.1431, -0.0766, -0.0241]]}),
+    reply_example=_example_reply("2", {"float": [[0.1431, -0.0766, -0.0241]]}),
     headers=ANSWER_HEADERS,
 )
-_v1 = msgspec.json.Decoder(EmbedV1Request)
-_v2 = msgspec.json.Decoder(EmbedV2Request)
 
 
-@post(["/v1/embed", "/v1/v1/embed"], status_code=200, opt=_V1)
-async def embed_v1(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _v1)
-    return await _answer(request, body, _types(body.embedding_types), version="1")
-
-
-@post(["/v2/embed", "/v1/v2/embed"], status_code=200, opt=_V2)
-async def embed_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _v2)
-    named(body.model)
-    if body.input_type is None:
-        raise _no_input_type()
-    refuse_priority(body.priority)
-    return await _answer(request, body, _types(body.embedding_types) or ["float"], version="2")
-
-
-async def _answer(
-    request: AnyRequest, body: EmbedV1Request, kinds: Sequence[EmbeddingType], *, version: str
-) -> Response[bytes]:
-    """Embed, and answer with these types, or with plain lists of floats for none."""
+def _to_job(body: EmbedV1Request) -> EmbedJob:
+    _types(body.embedding_types)
     texts = _texts(body)
-    priority = body.priority if isinstance(body, EmbedV2Request) else None
-    done = await cancel_on_disconnect(
-        request, service_of(request).embed(_job(body, texts), caller_of(request.scope, priority))
-    )
-
-    def reply(embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]]) -> EmbedReply:
-        return _reply(done, embeddings, texts, version)
-
-    encoded = await (render_types(done, kinds, reply) if kinds else render_reply(done.vectors, "float", reply))
-    headers = record_usage(request, done.model, len(texts), done.usage, done.timings)
-    headers |= answer_headers(request, sum(map(len, texts)), done.usage.tokens)
-    return encoded_response(encoded, headers=headers)
-
-
-def _reply(
-    done: Embedded, embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]], texts: list[str], version: str
-) -> EmbedReply:
-    return EmbedReply(
-        id=str(uuid.uuid4()),
-        embeddings=embeddings,
-        texts=texts,
-        meta=Meta(ApiVersion(version), BilledUnits(input_tokens=done.usage.tokens)),
-        response_type="embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
-    )
-
-
-def _job(body: EmbedV1Request, texts: list[str]) -> EmbedJob:
     if body.input_type is not None and body.input_type not in _ROLES:
         raise _no_input_type()
     if body.truncate not in _TRUNCATE:
@@ -165,13 +115,21 @@ def _job(body: EmbedV1Request, texts: list[str]) -> EmbedJob:
     )
 
 
+def _to_job_v2(body: EmbedV2Request) -> EmbedJob:
+    model_name(body.model)
+    if body.input_type is None:
+        raise _no_input_type()
+    check_priority(body.priority)
+    return _to_job(body)
+
+
 def _texts(body: EmbedV1Request) -> list[str]:
-    """Take the texts, or those of the inputs' parts. Raises InputError for anything that isn't text."""
+    """Return the texts, or those of the inputs' parts. Raises InputError for anything that isn't text."""
     if body.images or body.input_type == "image":
         raise _no_images()
     if body.texts and body.inputs:
         raise errors.InputError("only one of texts, inputs and images may be given")
-    texts = body.texts or [_joined(given.content) for given in body.inputs or []]
+    texts = body.texts or [_joined(input_.content) for input_ in body.inputs or []]
     if not texts:
         raise errors.EmptyInput("one of texts, inputs and images must be given, and not be empty")
     if len(texts) > MAX_TEXTS:
@@ -182,17 +140,17 @@ def _texts(body: EmbedV1Request) -> list[str]:
 
 
 def _joined(parts: Sequence[TextPart]) -> str:
-    """Put the parts of one input under each other: Cohere doesn't say how it joins them."""
+    """Join the parts of one input by line breaks; Cohere doesn't document how it joins them."""
     if any(part.type != "text" for part in parts):
         raise _no_images()
     return "\n".join(part.text or "" for part in parts)
 
 
-def _types(said: list[str] | None) -> list[EmbeddingType]:
-    for kind in said or []:
+def _types(names: list[str] | None) -> list[EmbeddingType]:
+    for kind in names or []:
         if kind not in TYPES:
             raise errors.InputError(f"embedding_types must be of {', '.join(TYPES)} - received {kind[:50]}")
-    return cast("list[EmbeddingType]", list(dict.fromkeys(said or [])))
+    return cast("list[EmbeddingType]", list(dict.fromkeys(names or [])))
 
 
 def _no_input_type() -> errors.InputError:
@@ -201,3 +159,45 @@ def _no_input_type() -> errors.InputError:
 
 def _no_images() -> errors.InputError:
     return errors.InputError("image inputs are not supported by the provided model; send texts")
+
+
+def _reply(body: EmbedV1Request, job: EmbedJob, done: Embedded) -> EmbedReply:
+    """Build version 1's reply: vectors by type, or plain lists of floats where no types were asked for."""
+    kinds = _types(body.embedding_types)
+    embeddings = render_types(done, kinds) if kinds else render_rows(done)
+    return _build_reply(job, done, embeddings, version="1")
+
+
+def _reply_v2(body: EmbedV2Request, job: EmbedJob, done: Embedded) -> EmbedReply:
+    return _build_reply(job, done, render_types(done, _types(body.embedding_types) or ["float"]), version="2")
+
+
+def _build_reply(
+    job: EmbedJob, done: Embedded, embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]], *, version: str
+) -> EmbedReply:
+    return EmbedReply(
+        id=str(uuid.uuid4()),
+        embeddings=embeddings,
+        texts=[str(text) for text in job.inputs],
+        meta=Meta(ApiVersion(version), BilledUnits(input_tokens=done.usage.tokens)),
+        response_type="embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
+    )
+
+
+EMBED_V1 = Endpoint(
+    docs=_V1,
+    decoder=msgspec.json.Decoder(EmbedV1Request),
+    to_job=_to_job,
+    call=Service.embed,
+    reply=_reply,
+    headers=embed_headers,
+)
+EMBED_V2 = Endpoint(
+    docs=_V2,
+    decoder=msgspec.json.Decoder(EmbedV2Request),
+    to_job=_to_job_v2,
+    call=Service.embed,
+    reply=_reply_v2,
+    headers=embed_headers,
+    priority=lambda body: body.priority,
+)

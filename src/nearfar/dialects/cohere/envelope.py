@@ -1,4 +1,4 @@
-"""What Cohere's routes have in common: the model that must be named, what was billed, and the headers."""
+"""What Cohere's routes share: the required model and the priority of a request, billed units and headers of a reply."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.base import request_id
+from nearfar.dialects.kit.request import request_id
 
 if TYPE_CHECKING:
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
+    from nearfar.dialects.kit.request import AnyRequest
 
-LEAST_URGENT = 999  # the highest number of a priority
+MAX_PRIORITY = 999  # the least urgent
 _TRACE = "x-debug-trace-id"
 USUAL_HEADERS = {_TRACE: "the request's id"}
 ANSWER_HEADERS = {
@@ -30,7 +31,7 @@ class ApiVersion(Struct):
 
 
 class BilledUnits(Struct, omit_defaults=True):
-    """What Cohere would bill, of which 0 is left out: tokens for vectors, and for reranking search units."""
+    """What Cohere would bill: tokens for vectors, search units for reranking. 0 is left out."""
 
     input_tokens: int = 0
     search_units: int = 0
@@ -44,31 +45,40 @@ class Meta(Struct, omit_defaults=True):
 
 
 def meta_example(version: str, **billed: int) -> dict[str, Any]:
-    """Give what the OpenAPI document shows."""
+    """Return an example for the OpenAPI document."""
     return {"api_version": {"version": version}, **({"billed_units": billed} if billed else {})}
 
 
-def named(model: str | None) -> str:
-    """Give the model's name where the protocol wants one. Raises ModelRequired."""
+def model_name(model: str | None) -> str:
+    """Return the model's name. Raises ModelRequired."""
     if not model:
         raise errors.ModelRequired("a model parameter is required for this endpoint.")
     return model
 
 
-def refuse_priority(priority: int | None) -> None:
-    """Refuse a priority that Cohere doesn't know."""
-    if priority is not None and not 0 <= priority <= LEAST_URGENT:
-        raise errors.InputError(f"priority must be from 0 to {LEAST_URGENT} - received {priority}")
+def check_priority(priority: int | None) -> None:
+    """Raise InputError for a priority outside Cohere's range."""
+    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
+        raise errors.InputError(f"priority must be from 0 to {MAX_PRIORITY} - received {priority}")
 
 
 def usual_headers(request: AnyRequest) -> dict[str, str]:
-    """Give the headers that every answer has."""
+    """Return the headers of every response."""
     return {_TRACE: request_id(request.scope)}
 
 
-def answer_headers(request: AnyRequest, characters: int, tokens: int) -> dict[str, str]:
-    """Give the headers of an answer about texts."""
-    return {"num_chars": str(characters), "num_tokens": str(tokens), **usual_headers(request)}
+def embed_headers(request: AnyRequest, job: EmbedJob, done: Embedded) -> dict[str, str]:
+    """Return the headers of a reply with vectors."""
+    return _counts(sum(map(len, job.inputs)), done.usage) | usual_headers(request)
+
+
+def rank_headers(request: AnyRequest, job: RankJob, done: Ranked) -> dict[str, str]:
+    """Return the headers of a reply with ranked documents."""
+    return _counts(len(job.query) + sum(map(len, job.documents)), done.usage) | usual_headers(request)
+
+
+def _counts(characters: int, usage: Usage) -> dict[str, str]:
+    return {"num_chars": str(characters), "num_tokens": str(usage.tokens)}
 
 
 def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:  # noqa: ARG001 — every dialect's signature

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, Response, post
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
@@ -27,34 +25,30 @@ from nearfar.dialects.cohere.envelope import (
     ApiVersion,
     BilledUnits,
     Meta,
-    answer_headers,
+    check_priority,
     meta_example,
-    named,
-    refuse_priority,
+    model_name,
+    rank_headers,
 )
-from nearfar.dialects.kit.base import json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from nearfar.core.caller import Caller
     from nearfar.core.jobs import Ranked
-    from nearfar.dialects.cohere.bodies import Document
-    from nearfar.dialects.kit.base import AnyRequest
 
-_CHUNKS_A_DOCUMENT = 10  # version 1's default
-_TOKENS_A_DOCUMENT = 4096  # version 2's
-_TOKENS_A_CHUNK, _CHUNKS_A_UNIT = 500, 100  # as Cohere bills
+_MAX_CHUNKS_PER_DOC = 10  # version 1's default
+_MAX_TOKENS_PER_DOC = 4096  # version 2's
+_TOKENS_PER_CHUNK, _CHUNKS_PER_UNIT = 500, 100  # as Cohere bills
 
 _QUERY, _DOCUMENTS = "Where is the cat?", ["Bananas are yellow.", "The cat sat on the mat."]
 _RESULTS = [{"index": 1, "relevance_score": 0.767}, {"index": 0, "relevance_score": 0.548}]
 
 
-def _replied(version: str, **more: object) -> dict[str, Any]:
-    """Give what the built-in model answers to the examples."""
+def _example_reply(version: str, **more: object) -> dict[str, Any]:
+    """Return what the built-in model replies to the examples."""
     return {
         "id": "7e3d5b1c-4a52-4f0e-9a53-2c8a3d1f0b6e",
         "model": "sentence-transformers/all-MiniLM-L6-v2",
@@ -65,7 +59,7 @@ def _replied(version: str, **more: object) -> dict[str, Any]:
     }
 
 
-RERANK_V1 = RouteDocs(
+_V1 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=RerankV1Request,
     reply=RerankReply,
@@ -79,115 +73,113 @@ RERANK_V1 = RouteDocs(
             "return_documents": True,
         }
     },
-    reply_example=_replied("1", object="list", data=_RESULTS),
+    reply_example=_example_reply("1", object="list", data=_RESULTS),
     headers=ANSWER_HEADERS,
 )
-_RERANK_V2 = RouteDocs(
+_V2 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=requires(RerankV2Request, model=NOT_EMPTY),
     reply=RerankReply,
     example={"model": "rerank-v3.5", "query": _QUERY, "documents": _DOCUMENTS, "top_n": 2},
-    reply_example=_replied("2"),
+    reply_example=_example_reply("2"),
     headers=ANSWER_HEADERS,
 )
-_v1 = msgspec.json.Decoder(RerankV1Request)
-_v2 = msgspec.json.Decoder(RerankV2Request)
 
 
-@post("/v1/v1/rerank", status_code=200, opt={"docs": RERANK_V1})
-async def rerank_v1_doubled(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await rerank_v1(request)
-
-
-async def rerank_v1(request: AnyRequest) -> Response[bytes]:
-    body = await read_request(request, _v1)
+def _to_job_v1(body: RerankV1Request) -> RankJob:
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")
-    # Cohere assumes 10 chunks where none is said, but its clients send more than 1,000 documents, most of one chunk.
-    _refuse_chunks(len(body.documents) * (body.max_chunks_per_doc or 1))
-    job = RankJob(
+    # Cohere assumes 10 chunks by default, but its clients send more than 1,000 documents, most of one chunk.
+    _check_chunks(len(body.documents) * (body.max_chunks_per_doc or 1))
+    return RankJob(
         model=body.model or None,
         query=body.query,
-        documents=await _texts(text_v1, body),
+        documents=tuple(text_v1(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
         top_n=body.top_n,
-        max_chunks_per_document=_CHUNKS_A_DOCUMENT if body.max_chunks_per_doc is None else body.max_chunks_per_doc,
+        max_chunks_per_document=_MAX_CHUNKS_PER_DOC if body.max_chunks_per_doc is None else body.max_chunks_per_doc,
         instruction=body.instruction or None,
     )
-    return await _answer(request, caller_of(request.scope), job, body.documents if body.return_documents else None)
 
 
-@post(["/v2/rerank", "/v1/v2/rerank"], status_code=200, opt={"docs": _RERANK_V2})
-async def rerank_v2(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _v2)
-    model = named(body.model)
-    refuse_priority(body.priority)
-    _refuse_chunks(len(body.documents))
-    job = RankJob(
+def _to_job_v2(body: RerankV2Request) -> RankJob:
+    model = model_name(body.model)
+    check_priority(body.priority)
+    _check_chunks(len(body.documents))
+    return RankJob(
         model=model,
         query=body.query,
-        documents=await _texts(text_v2, body),
+        documents=tuple(text_v2(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
         top_n=body.top_n,
-        max_tokens_per_document=_TOKENS_A_DOCUMENT if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
+        max_tokens_per_document=_MAX_TOKENS_PER_DOC if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
     )
-    caller = caller_of(request.scope, body.priority)
-    return await _answer(request, caller, job, body.documents if body.return_documents else None)
 
 
-async def _texts(
-    read: Callable[[int, Document, Sequence[str] | None], str], body: RerankV1Request | RerankV2Request
-) -> tuple[str, ...]:
-    """Return the documents' texts. Objects are read in a thread: writing 1,000 as YAML takes tens of milliseconds."""
-
-    def texts() -> tuple[str, ...]:
-        return tuple(read(index, given, body.rank_fields) for index, given in enumerate(body.documents))
-
-    return await asyncio.to_thread(texts) if any(isinstance(one, dict) for one in body.documents) else texts()
-
-
-def _refuse_chunks(chunks: int) -> None:
+def _check_chunks(chunks: int) -> None:
     if chunks >= MAX_CHUNKS:
         raise errors.TooManyItems("documents", chunks, MAX_CHUNKS)
 
 
-async def _answer(request: AnyRequest, caller: Caller, job: RankJob, echoed: list[Document] | None) -> Response[bytes]:
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller))
-    characters = len(job.query) + sum(map(len, job.documents))
-    headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
-    headers |= answer_headers(request, characters, done.usage.tokens)
-    return json_response(_reply(done, job, echoed), headers=headers)
+def _reply_v1(body: RerankV1Request, job: RankJob, done: Ranked) -> RerankReply:
+    results = [
+        Result(found.index, found.score, as_object(body.documents[found.index]) if body.return_documents else UNSET)
+        for found in done.results
+    ]
+    reply = _build_reply(job, done, results, version="1")
+    reply.object, reply.data = "list", results
+    return reply
 
 
-def _reply(done: Ranked, job: RankJob, echoed: list[Document] | None) -> RerankReply:
-    first = job.max_chunks_per_document is not None  # of the two versions
+def _reply_v2(body: RerankV2Request, job: RankJob, done: Ranked) -> RerankReply:
+    results = [
+        Result(
+            found.index,
+            found.score,
+            with_text(body.documents[found.index], job.documents[found.index]) if body.return_documents else UNSET,
+        )
+        for found in done.results
+    ]
+    return _build_reply(job, done, results, version="2")
 
-    def given_back(index: int) -> dict[str, Any] | UnsetType:
-        if echoed is None:
-            return UNSET
-        return as_object(echoed[index]) if first else with_text(echoed[index], job.documents[index])
 
-    results = [Result(found.index, found.score, given_back(found.index)) for found in done.results]
+def _build_reply(job: RankJob, done: Ranked, results: list[Result], *, version: str) -> RerankReply:
+    units = BilledUnits(search_units=_search_units(done.document_tokens, job))
     return RerankReply(
         id=str(uuid.uuid4()),
-        object="list" if first else UNSET,
         model=done.model,
         results=results,
-        data=results if first else UNSET,
         usage=RerankUsage(done.usage.tokens, done.usage.tokens),
-        meta=Meta(
-            ApiVersion("1" if first else "2"), BilledUnits(search_units=_search_units(done.document_tokens, job))
-        ),
+        meta=Meta(ApiVersion(version), units),
     )
 
 
 def _search_units(document_tokens: Sequence[int], job: RankJob) -> int:
     """Count as Cohere bills: a unit is a query with up to 100 chunks, each of up to 500 tokens with the query.
 
-    No more is counted of a document than is read of it.
+    Only what the model reads of a document counts.
     """
-    most_tokens = job.max_tokens_per_document or math.inf
-    most_chunks = job.max_chunks_per_document or math.inf
+    max_tokens = job.max_tokens_per_document or math.inf
+    max_chunks = job.max_chunks_per_document or math.inf
     chunks = sum(
-        min(max(math.ceil(min(tokens, most_tokens) / _TOKENS_A_CHUNK), 1), most_chunks) for tokens in document_tokens
+        min(max(math.ceil(min(tokens, max_tokens) / _TOKENS_PER_CHUNK), 1), max_chunks) for tokens in document_tokens
     )
-    return math.ceil(chunks / _CHUNKS_A_UNIT)
+    return math.ceil(chunks / _CHUNKS_PER_UNIT)
+
+
+RERANK_V1 = Endpoint(
+    docs=_V1,
+    decoder=msgspec.json.Decoder(RerankV1Request),
+    to_job=_to_job_v1,
+    call=Service.rank,
+    reply=_reply_v1,
+    headers=rank_headers,
+)
+RERANK_V2 = Endpoint(
+    docs=_V2,
+    decoder=msgspec.json.Decoder(RerankV2Request),
+    to_job=_to_job_v2,
+    call=Service.rank,
+    reply=_reply_v2,
+    headers=rank_headers,
+    priority=lambda body: body.priority,
+)

@@ -1,4 +1,4 @@
-"""Cohere's tokenize and detokenize: https://docs.cohere.com/reference/tokenize."""
+"""Cohere's tokenize and detokenize, and the check of a key: https://docs.cohere.com/reference/tokenize."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from nearfar.dialects.cohere.bodies import (
     MAX_SHOWN,
     DetokenizeReply,
     DetokenizeRequest,
+    KeyReply,
     TokenizeReply,
     TokenizeRequest,
 )
-from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, named, usual_headers
-from nearfar.dialects.kit.base import json_response, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, requires, route_docs
+from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, model_name, usual_headers
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires, route_docs
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
-    from nearfar.core.jobs import TokenizedText
+    from nearfar.core.jobs import Tokenized, TokenizedText
+    from nearfar.dialects.kit.request import AnyRequest
 
-_TOKENIZE = route_docs(
-    "Tokens of a text, as the model reads it",
+_TOKENIZE = RouteDocs(
+    summary="Tokens of a text, as the model reads it",
     body=requires(TokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=TokenizeReply,
@@ -34,8 +35,8 @@ _TOKENIZE = route_docs(
     reply_example={"tokens": [7592, 2088], "token_strings": ["hello", " world"], "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_DETOKENIZE = route_docs(
-    "Text of tokens of the model's own vocabulary",
+_DETOKENIZE = RouteDocs(
+    summary="Text of tokens of the model's own vocabulary",
     body=requires(DetokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=DetokenizeReply,
@@ -43,38 +44,37 @@ _DETOKENIZE = route_docs(
     reply_example={"text": "hello world", "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_tokenize = msgspec.json.Decoder(TokenizeRequest)
-_detokenize = msgspec.json.Decoder(DetokenizeRequest)
+_CHECK = route_docs("Whether the key is valid", reply=KeyReply, reply_example={"valid": True}, headers=USUAL_HEADERS)
 
 
-@post(["/v1/tokenize", "/v1/v1/tokenize"], status_code=200, opt=_TOKENIZE)
-async def tokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _tokenize)
-    model = named(body.model)
+def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:
+    model = model_name(body.model)
     if not 1 <= len(body.text) <= MAX_SHOWN:
         raise errors.InputError(f"text must have from 1 to {MAX_SHOWN} characters - received {len(body.text)}")
-    job = TokenizeJob(model=model, texts=(body.text,), special=False)
-    (shown,) = (await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))).texts
-    reply = TokenizeReply([piece.id for piece in shown.tokens], _strings(shown), Meta(ApiVersion("1")))
-    return json_response(reply, headers=usual_headers(request))
+    return TokenizeJob(model=model, texts=(body.text,), special=False)
 
 
-@post(["/v1/detokenize", "/v1/v1/detokenize"], status_code=200, opt=_DETOKENIZE)
-async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _detokenize)
-    model = named(body.model)
+def _to_detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
+    model = model_name(body.model)
     if not 1 <= len(body.tokens) <= MAX_SHOWN:
         raise errors.InputError(f"tokens must have from 1 to {MAX_SHOWN} items - received {len(body.tokens)}")
-    job = DetokenizeJob(model=model, ids=tuple(body.tokens))
-    text = await cancel_on_disconnect(request, service_of(request).detokenize(job, caller_of(request.scope)))
-    return json_response(DetokenizeReply(text, Meta(ApiVersion("1"))), headers=usual_headers(request))
+    return DetokenizeJob(model=model, ids=tuple(body.tokens))
+
+
+def _tokenize_reply(_: TokenizeRequest, __: TokenizeJob, done: Tokenized) -> TokenizeReply:
+    (shown,) = done.texts
+    return TokenizeReply([piece.id for piece in shown.tokens], _strings(shown), Meta(ApiVersion("1")))
+
+
+def _detokenize_reply(_: DetokenizeRequest, __: DetokenizeJob, done: str) -> DetokenizeReply:
+    return DetokenizeReply(done, Meta(ApiVersion("1")))
 
 
 def _strings(shown: TokenizedText) -> list[str]:
-    """Part the text among its tokens, with nothing left out: Dify joins them again and embeds that.
+    """Return each token's part of the text. Joined they are the whole text, which Dify embeds.
 
-    Blanks that no token stands for go to the token after them, and those at the end to the last. Where several tokens
-    stand for one character, the first has it.
+    White space between tokens belongs to the next token, and at the end to the last. A character of several tokens
+    belongs to the first.
     """
     strings, at = [], 0
     for piece in shown.tokens:
@@ -84,3 +84,31 @@ def _strings(shown: TokenizedText) -> list[str]:
     if strings:
         strings[-1] += shown.text[at:]
     return strings
+
+
+def _headers(request: AnyRequest, _: object, __: object) -> dict[str, str]:
+    return usual_headers(request)
+
+
+TOKENIZE = Endpoint(
+    docs=_TOKENIZE,
+    decoder=msgspec.json.Decoder(TokenizeRequest),
+    to_job=_to_tokenize_job,
+    call=Service.tokenize,
+    reply=_tokenize_reply,
+    headers=_headers,
+)
+DETOKENIZE = Endpoint(
+    docs=_DETOKENIZE,
+    decoder=msgspec.json.Decoder(DetokenizeRequest),
+    to_job=_to_detokenize_job,
+    call=Service.detokenize,
+    reply=_detokenize_reply,
+    headers=_headers,
+)
+
+
+@post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)
+async def check_api_key(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Confirm the key: a request with a wrong one doesn't get here. The clients send no body."""
+    return json_response(KeyReply(valid=True), headers=usual_headers(request))

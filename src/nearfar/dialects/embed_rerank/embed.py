@@ -14,10 +14,9 @@ from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
 from nearfar.dialects.embed_rerank.info import process_time
 from nearfar.dialects.embed_rerank.route_docs import EMBED
-from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.endpoint import encoded_response, record_usage
 from nearfar.dialects.kit.rendering import render_reply
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Embedded

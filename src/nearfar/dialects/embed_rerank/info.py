@@ -12,11 +12,12 @@ from msgspec import UNSET
 from nearfar.core.errors import WrongTask
 from nearfar.dialects.embed_rerank.bodies import Backend, HealthBackend, HealthReply, ServiceInfo
 from nearfar.dialects.embed_rerank.route_docs import EMBED_INFO, HEALTH, RERANK_INFO
-from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import fleet_of
 
 if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo, Task
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 
 @get("/api/v1/embed/info", opt=EMBED_INFO)

@@ -26,15 +26,14 @@ from nearfar.dialects.embed_rerank.bodies import (
 )
 from nearfar.dialects.embed_rerank.info import process_time, ranking_method
 from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
-from nearfar.dialects.kit.base import json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import json_response, record_usage
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.core.jobs import Ranked
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _DEFAULT_TOP_K = 10  # as in embed-rerank
 _rerank = msgspec.json.Decoder(RerankRequest)

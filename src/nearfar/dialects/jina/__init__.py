@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS, answer_embeddings, create_embeddings
+from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS
 from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply, render_error
-from nearfar.dialects.jina.rerank import rerank
-from nearfar.dialects.kit.base import Dialect, SharedRoute
+from nearfar.dialects.jina.rerank import RERANK
+from nearfar.dialects.kit.base import Dialect
 
 if TYPE_CHECKING:
     from nearfar.core.types import Task
@@ -49,7 +49,7 @@ _OPEN_MODELS: dict[str, tuple[str, ...]] = {
 
 dialect = Dialect(
     name="jina",
-    handlers=[create_embeddings, rerank],
+    handlers=[EMBEDDINGS.route("/jina/v1/embeddings"), RERANK.route("/jina/v1/rerank")],
     errors=ERRORS,
     render_error=render_error,
     error_reply=JinaErrorReply,
@@ -57,8 +57,5 @@ dialect = Dialect(
     prefixes=("/jina",),
     vendor_models=_VENDOR_MODELS,
     open_models=_OPEN_MODELS,
-    shared=[
-        SharedRoute(path=path, fields=OWN_FIELDS, precedence=1, handler=answer_embeddings, docs=EMBEDDINGS)
-        for path in ("/v1/embeddings", "/embeddings")
-    ],
+    shared=[EMBEDDINGS.shared(path, OWN_FIELDS, precedence=1) for path in ("/v1/embeddings", "/embeddings")],
 )

@@ -5,27 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
-from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
-from nearfar.dialects.jina.documents import Document, named, text_of
-from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Embedded
     from nearfar.core.types import Role
-    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_INPUTS = 2048  # Jina's own for texts; its multimodal models take fewer
 
-# Models of code know ten tasks. What they do is still said in two words here: Jina's own models are served with the
-# prompt for queries or for passages, and others have none by these names.
+# The ten tasks of models of code become two roles: Jina's own models are served with the prompt for queries or for
+# passages, and other models have no prompts of these names.
 _ROLES: dict[str, Role] = {
     "retrieval.query": "query",
     "retrieval.passage": "document",
@@ -43,6 +39,15 @@ OWN_FIELDS = ("task", "late_chunking", "normalized", "embedding_type", "encoding
 _Task = Annotated[str, json_schema(enum=list(_ROLES))]
 _Type = Annotated[str, json_schema(enum=list(_TYPES))]
 _VECTOR: dict[str, Any] = {"anyOf": [NUMBERS, BASE64]}
+
+
+class JinaText(Struct):
+    """A text as an object. Images, sounds and pages are objects without a text, and so are refused."""
+
+    text: str
+
+
+Document = str | JinaText
 
 
 class JinaEmbeddingsRequest(Struct, kw_only=True):
@@ -92,7 +97,7 @@ class JinaEmbeddingsReply(Struct, kw_only=True):
     data: list[JinaEmbedding]
 
 
-EMBEDDINGS = RouteDocs(
+_DOCS = RouteDocs(
     summary="Vectors of texts for a task",
     body=requires(JinaEmbeddingsRequest, model=NOT_EMPTY),
     reply=JinaEmbeddingsReply,
@@ -107,41 +112,25 @@ EMBEDDINGS = RouteDocs(
         ],
     },
 )
-# Not strict: examples of the vendor's send numbers as strings, and its server reads them.
-_decoder = msgspec.json.Decoder(JinaEmbeddingsRequest, strict=False)
 
 
-@post("/jina/v1/embeddings", status_code=200, opt={"docs": EMBEDDINGS})
-async def create_embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await answer_embeddings(request)
-
-
-async def answer_embeddings(request: AnyRequest) -> Response[bytes]:
-    body = await read_request(request, _decoder)
-    job, kinds = _job(body), _types(body)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-    encoded = await render_types(done, kinds, lambda rendered: _reply(done, rendered))
-    return encoded_response(
-        encoded, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
-    )
-
-
-def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
+def _to_job(body: JinaEmbeddingsRequest) -> EmbedJob:
     if body.task is not None and body.task not in _ROLES:
         raise errors.InputError(f"task must be one of {', '.join(_ROLES)}, not {body.task[:50]!r}", "task")
     if body.return_multivector:
         raise errors.InputError("return_multivector: only one vector a text is given here; leave it out")
-    said = body.input if isinstance(body.input, list) else [body.input]
-    if not said:
+    found = body.input if isinstance(body.input, list) else [body.input]
+    if not found:
         raise errors.EmptyInput("input must not be empty", "input")
-    if len(said) > _MAX_INPUTS:
-        raise errors.TooManyItems("input", len(said), _MAX_INPUTS)
+    if len(found) > _MAX_INPUTS:
+        raise errors.TooManyItems("input", len(found), _MAX_INPUTS)
+    _types(body)
     return EmbedJob(
-        model=named(body.model),
-        inputs=tuple(text_of(one) for one in said),
+        model=model_name(body.model),
+        inputs=tuple(text_of(document) for document in found),
         dimensions=body.dimensions,
         role=_ROLES[body.task] if body.task is not None else None,
-        # Jina refuses what is too long unless told to cut it; here that is for the operator to say.
+        # Jina refuses a text that is too long unless it may truncate; here the operator's setting decides.
         on_overflow=None if body.truncate is None else "truncate" if body.truncate else "error",
         normalize=body.normalized,
         late_chunking=bool(body.late_chunking),
@@ -149,16 +138,29 @@ def _job(body: JinaEmbeddingsRequest) -> EmbedJob:
 
 
 def _types(body: JinaEmbeddingsRequest) -> list[EmbeddingType]:
-    """Take the types in whichever spelling they came, each once."""
-    said = next((one for one in (body.embedding_type, body.encoding_type, body.encoding_format) if one), "float")
-    kinds = [said] if isinstance(said, str) else said
+    """Return the types under any of their names, each once."""
+    found = next((value for value in (body.embedding_type, body.encoding_type, body.encoding_format) if value), "float")
+    kinds = [found] if isinstance(found, str) else found
     unknown = next((kind for kind in kinds if kind not in _TYPES), None)
     if unknown is not None:
         raise errors.InputError(f"embedding_type must be of {', '.join(_TYPES)}, not {unknown[:50]!r}")
     return cast("list[EmbeddingType]", list(dict.fromkeys(kinds)))
 
 
-def _reply(done: Embedded, rendered: dict[str, list[msgspec.Raw]]) -> JinaEmbeddingsReply:
+def text_of(document: Document) -> str:
+    """Return the document's text."""
+    return document if isinstance(document, str) else document.text
+
+
+def model_name(model: str | None) -> str:
+    """Return the model's name. Raises ModelRequired."""
+    if not model:
+        raise errors.ModelRequired("Field required: model", "model")
+    return model
+
+
+def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbeddingsReply:
+    rendered = render_types(done, _types(body))
     [vectors, *others] = rendered.values()
     if others:
         each = zip(vectors, *others, strict=True)
@@ -168,3 +170,13 @@ def _reply(done: Embedded, rendered: dict[str, list[msgspec.Raw]]) -> JinaEmbedd
         usage=JinaUsage(done.usage.tokens, done.usage.tokens),
         data=[JinaEmbedding(index=index, embedding=vector) for index, vector in enumerate(vectors)],
     )
+
+
+EMBEDDINGS = Endpoint(
+    docs=_DOCS,
+    # Not strict: Jina's own examples send numbers as strings, and its server reads them.
+    decoder=msgspec.json.Decoder(JinaEmbeddingsRequest, strict=False),
+    to_job=_to_job,
+    call=Service.embed,
+    reply=_reply,
+)

@@ -5,24 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.jina.documents import Document, JinaText, named, text_of
-from nearfar.dialects.kit.base import json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.jina.embeddings import Document, JinaText, model_name, text_of
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Ranked
 
 _MAX_DOCUMENTS = 10_000  # Jina's is 2,048; more breaks no client
-
-
-_SAID: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "object", "properties": {"text": NOT_BLANK}}]}
+_QUERY: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "object", "properties": {"text": NOT_BLANK}}]}
 
 
 class JinaRerankRequest(Struct, kw_only=True):
@@ -32,7 +28,7 @@ class JinaRerankRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    query: Annotated[Document, json_schema(allOf=[_SAID])]
+    query: Annotated[Document, json_schema(allOf=[_QUERY])]
     documents: Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_DOCUMENTS)]
     top_n: AtLeastOne | None = None
     return_documents: bool | None = None
@@ -64,7 +60,7 @@ class JinaRerankReply(Struct, kw_only=True):
     results: list[JinaRerankResult]
 
 
-_RERANK = RouteDocs(
+_DOCS = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=requires(JinaRerankRequest, model=NOT_EMPTY),
     reply=JinaRerankReply,
@@ -81,22 +77,9 @@ _RERANK = RouteDocs(
         "results": [{"index": 1, "relevance_score": 0.82, "document": {"text": "The cat sat on the mat."}}],
     },
 )
-_decoder = msgspec.json.Decoder(JinaRerankRequest, strict=False)  # as with embeddings
 
 
-@post("/jina/v1/rerank", status_code=200, opt={"docs": _RERANK})
-async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _decoder)
-    job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
-    # Told back unless asked not to: the vendor's default.
-    echoed = job.documents if body.return_documents is not False else None
-    return json_response(
-        _reply(done, echoed), headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings)
-    )
-
-
-def _job(body: JinaRerankRequest) -> RankJob:
+def _to_job(body: JinaRerankRequest) -> RankJob:
     if body.return_embeddings:
         raise errors.InputError("return_embeddings: rerankers give no vectors here; ask /jina/v1/embeddings")
     if len(body.documents) > _MAX_DOCUMENTS:
@@ -104,21 +87,31 @@ def _job(body: JinaRerankRequest) -> RankJob:
     if body.max_doc_length is not None and body.max_doc_length < 1:
         raise errors.InputError(f"max_doc_length must be at least 1, not {body.max_doc_length}", "max_doc_length")
     return RankJob(
-        model=named(body.model),
+        model=model_name(body.model),
         query=text_of(body.query),
-        documents=tuple(text_of(one) for one in body.documents),
+        documents=tuple(text_of(document) for document in body.documents),
         top_n=body.top_n,
         max_tokens_per_document=body.max_doc_length,
         on_overflow="error" if body.truncate is False else None,
     )
 
 
-def _reply(done: Ranked, echoed: tuple[str, ...] | None) -> JinaRerankReply:
+def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankReply:
+    echo = body.return_documents is not False  # Jina's default
     return JinaRerankReply(
         model=done.model,
         usage=JinaRerankUsage(done.usage.tokens),
         results=[
-            JinaRerankResult(found.index, found.score, UNSET if echoed is None else JinaText(echoed[found.index]))
+            JinaRerankResult(found.index, found.score, JinaText(job.documents[found.index]) if echo else UNSET)
             for found in done.results
         ],
     )
+
+
+RERANK = Endpoint(
+    docs=_DOCS,
+    decoder=msgspec.json.Decoder(JinaRerankRequest, strict=False),  # as with embeddings
+    to_job=_to_job,
+    call=Service.rank,
+    reply=_reply,
+)

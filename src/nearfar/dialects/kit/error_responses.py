@@ -1,18 +1,29 @@
-"""Errors → status, wire kind, code and message. One default status per class; a dialect's table has what differs.
+"""Exceptions → errors → status, wire kind, code and message. One default status per class of errors.
 
+A dialect's table has only what differs from the defaults.
 A class takes the nearest row of its method resolution order, and at each class the dialect's row goes before the
 default. A row without a status takes the nearest status in the same order.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
 from nearfar.core import errors
+from nearfar.dialects.kit.request import request_id
+
+if TYPE_CHECKING:
+    from nearfar.dialects.kit.request import AnyRequest
+
+_log = logging.getLogger(__name__)
 
 
 class ErrorRow(Struct, frozen=True):
@@ -69,6 +80,38 @@ def wire_error(error: errors.NearfarError, table: ErrorTable) -> WireError:
     row = error_row(type(error), table)
     message = row.message(error) if row.message else str(error)
     return WireError(error=error, status=row.status, kind=row.kind, code=row.code, message=message)
+
+
+def standard_headers(error: errors.NearfarError) -> dict[str, str]:
+    """Return the headers that an error has in every dialect."""
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.ServingError) and error.retry_after_s:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        if error.retry_after_s != int(error.retry_after_s):  # OpenAI's and Cohere's clients prefer it
+            headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["allow"] = ", ".join(error.allowed)
+    if isinstance(error, errors.BodyTimeout):
+        headers["connection"] = "close"  # or the server would wait for the rest of the body
+    return headers
+
+
+def to_nearfar_error(request: AnyRequest, exc: Exception, allowed: tuple[str, ...]) -> errors.NearfarError:
+    """Convert any exception to an error of ours; ``allowed`` are the path's methods. Logs what is unexpected."""
+    method, path = request.scope["method"][:20], request.scope["path"][:200]
+    if isinstance(exc, NotFoundException):
+        return errors.PathNotFound(method, path)
+    if isinstance(exc, MethodNotAllowedException):
+        return errors.MethodNotAllowed(method, path, allowed)
+    if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
+        limit = request.app.state.settings.max_body_bytes
+        return errors.BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
+    if isinstance(exc, HTTPException) and exc.status_code < HTTP_500_INTERNAL_SERVER_ERROR:
+        return errors.MalformedBody("the request can't be read")  # a bad host header
+    if isinstance(exc, errors.NearfarError) and not isinstance(exc, errors.SetupError):
+        return exc
+    _log.error("request %s failed", request_id(request.scope), exc_info=exc)
+    return errors.InternalError("the server failed on this request; its log says why under this request's id")
 
 
 def all_errors() -> list[type[errors.NearfarError]]:

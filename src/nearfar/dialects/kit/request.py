@@ -1,29 +1,104 @@
-"""Bodies → what a decoder makes of them, and work that goes on only for as long as its caller is there."""
+"""The request: its id, caller and body, and work that ends when the client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from litestar import Request
 from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
+from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import BodyTimeout, ClientDisconnected, InputError, MalformedBody
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from nearfar.dialects.kit.base import AnyRequest
+    from litestar.types import Scope
 
+    from nearfar.serving.registry.fleet import Fleet
+    from nearfar.serving.service import Service
+
+AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")
-# Inputs of one request, where a protocol has no limit of its own that callers can live with.
+
+# The most inputs of one request, where a protocol has no limit of its own that clients can work with.
 MAX_INPUTS = 2048
-# Of a body that is too large: guesses.
-_MOST_DISCARDED = 100_000_000
-_DISCARD_S = 5.0
-_PAUSE_S = 2.0  # who sends nothing for so long isn't sending any more
+PRIORITY, TIMEOUT = b"x-nearfar-priority", b"x-nearfar-timeout-s"
+RETRIES = b"x-stainless-retry-count"  # OpenAI's clients send it
+_MAX_DIGITS = 6
+_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_ids = random.Random()  # noqa: S311 — ids need to be different, not secret; the system's randomness takes 20 µs
+# How long to read on after a body that is too large. Guesses.
+_MAX_DISCARDED_BYTES = 100_000_000
+_DISCARD_TIMEOUT_S = 5.0
+_IDLE_TIMEOUT_S = 2.0
+
+
+def request_id(scope: Scope) -> str:
+    """Return the request's id: the client's own ``x-request-id`` where it is a plain token, else a new one."""
+    state: dict[str, Any] = scope["state"]
+    if "request_id" not in state:
+        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else f"req_{_ids.getrandbits(128):032x}"
+    found: str = state["request_id"]
+    return found
+
+
+def elapsed_ms(request: AnyRequest) -> int | None:
+    """Return the milliseconds since the request began; None for one that no route took."""
+    began: float | None = request.scope["state"].get("began")
+    return None if began is None else round((time.perf_counter() - began) * 1000)
+
+
+def service_of(request: AnyRequest) -> Service:
+    """Return the service that runs jobs."""
+    service: Service = request.app.state.service
+    return service
+
+
+def fleet_of(request: AnyRequest) -> Fleet:
+    """Return the served models."""
+    fleet: Fleet = request.app.state.fleet
+    return fleet
+
+
+def caller_of(scope: Scope, priority: int | None = None) -> Caller:
+    """Return the caller by the request's key and headers. ``priority`` is the body's, and goes before the header.
+
+    Raises InputError for a header that isn't a number in its range.
+    """
+    state: dict[str, Any] = scope["state"]
+    caller: Caller = state.get("caller", ANONYMOUS)
+    headers = {name: value for name, value in scope["headers"] if name in {PRIORITY, TIMEOUT, RETRIES}}
+    if priority is None and not headers:
+        return caller
+    if priority is None:
+        priority = int(_number(headers, PRIORITY, 0, LOWEST_PRIORITY)) if PRIORITY in headers else 0
+    timeout_s = _number(headers, TIMEOUT, 0.001, 86_400) if TIMEOUT in headers else None
+    retries = headers.get(RETRIES, b"")
+    return msgspec.structs.replace(
+        caller,
+        priority=priority,
+        timeout_s=timeout_s,
+        retries=int(retries) if retries.isdigit() and len(retries) < _MAX_DIGITS else None,
+    )
+
+
+def _number(headers: dict[bytes, bytes], name: bytes, lowest: float, highest: float) -> float:
+    try:
+        number = float(headers[name])
+    except ValueError:
+        number = -1
+    if not lowest <= number <= highest:
+        raise InputError(f"{name.decode()} must be a number from {lowest:g} to {highest:g}", name.decode())
+    return number
 
 
 async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
@@ -37,8 +112,8 @@ async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -
 async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decode the body.
 
-    Raises MalformedBody where it isn't JSON, msgspec.ValidationError where it is JSON of another shape, and BodyTimeout
-    where it doesn't come.
+    Raises MalformedBody if it isn't JSON, msgspec.ValidationError for JSON of another shape, BodyTimeout if it doesn't
+    arrive, and ClientDisconnected if the upload breaks off.
     """
     limit_s: float = request.app.state.settings.receive_timeout_s
     try:
@@ -47,28 +122,28 @@ async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _
     except TimeoutError as error:
         raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     except RequestEntityTooLarge:
-        if "expect" not in request.headers:  # who asks first whether to send needn't
+        if "expect" not in request.headers:  # a client that asks before it sends needs no reading on
             await _discard(request)
         raise
-    except InternalServerException as error:  # Litestar's word for an upload that broke off
+    except InternalServerException as error:  # Litestar's exception for an upload that broke off
         raise ClientDisconnected("the caller closed the connection while sending") from error
     return decode_json(body, decoder)
 
 
 async def _discard(request: AnyRequest) -> None:
-    """Read on for a while: who is still sending when the connection ends may never see the answer."""
-    left = _MOST_DISCARDED
+    """Read on for a while: a client that is still sending when the connection ends may never see the response."""
+    left = _MAX_DISCARDED_BYTES
     with suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_S):
+        async with asyncio.timeout(_DISCARD_TIMEOUT_S):
             while left > 0:
-                message = await asyncio.wait_for(request.receive(), _PAUSE_S)
+                message = await asyncio.wait_for(request.receive(), _IDLE_TIMEOUT_S)
                 if message["type"] != "http.request" or not message.get("more_body"):
                     return
                 left -= len(message["body"])
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode a body, or a part of one that was left as it came. Raises as ``read_body`` does."""
+    """Decode a body, or a part of one that was left undecoded. Raises as ``read_body`` does."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
@@ -83,24 +158,24 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
-    """Do the work for as long as the caller stays. Raises ClientDisconnected, having cancelled it, when they leave."""
-    working = asyncio.current_task()
-    gone = False
+    """Run the work. Cancels it and raises ClientDisconnected when the client closes the connection."""
+    task = asyncio.current_task()
+    is_gone = False
 
     async def watch() -> None:
-        nonlocal gone
-        with suppress(Exception):  # a connection that can't be heard any more is gone as well
+        nonlocal is_gone
+        with suppress(Exception):  # a connection that can't be read is closed, too
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-        gone = True
-        if working:
-            working.cancel()
+        is_gone = True
+        if task:
+            task.cancel()
 
     watching = asyncio.create_task(watch())
     try:
         return await work
     except asyncio.CancelledError:
-        if gone and working and not working.uncancel():
+        if is_gone and task and not task.uncancel():
             raise ClientDisconnected("the caller closed the connection") from None
         raise
     finally:

@@ -1,7 +1,7 @@
-"""What the OpenAPI document says of a route: the types of its bodies, and an example of each.
+"""What the OpenAPI document says about a route: the types of its bodies, and an example of each.
 
-Types are msgspec's. What a dialect enforces by itself, to refuse it in its vendor's words, msgspec must not enforce:
-``json_schema`` tells readers of it and no decoder.
+Types are msgspec's. A rule that a dialect enforces itself, to refuse a request in its vendor's words, must not be
+enforced by msgspec: ``json_schema`` adds it to the schema and not to the decoder.
 """
 
 from __future__ import annotations
@@ -15,57 +15,56 @@ from nearfar.core.errors import NearfarError
 
 
 class RouteDocs(Struct, frozen=True, kw_only=True):
-    """One route, for whoever reads about it.
-
-    ``body`` and ``reply`` are types that msgspec can make a schema of; None for no body, and for an answer that isn't
-    JSON. An answer that may be of several shapes has a tuple of types. ``query`` are the parameters that may follow the
-    path, each with its schema, and ``path`` an example of each that is part of it. The examples must be legal: tests
-    send the one, and those of ``examples`` by their names, and hold an answer's shape against the other.
-    ``media_type`` is the answer's, ``headers`` those that it has beside the usual ones, each with what it says.
-    ``counts`` tells that an answer to a body says how many tokens were cut off. ``raises`` are the errors that may come
-    instead, beside those about the key; None for all that there are for a request with a body, or with none.
-    """
+    """One route, for the OpenAPI document. Tests send the examples, and compare replies with ``reply_example``."""
 
     summary: str
+    # More about it, as Markdown with double backquotes.
+    details: str = ""
+    # Types that msgspec can make a schema of. None is no body, and a reply that isn't JSON; a tuple has alternatives.
     body: Any = None
     reply: Any = None
+    # Legal bodies, more of them by name, and a reply.
     example: object = None
     examples: dict[str, object] = {}
     reply_example: object = None
+    # The schemas of the query parameters, and examples of the path parameters.
     query: dict[str, Any] = {}
     path: dict[str, Any] = {}
-    media_type: str = "application/json"
+    media_type: str = "application/json"  # of the reply
+    # Headers of the reply besides the usual ones, each with its description.
     headers: dict[str, str] = {}
+    # Whether the reply to a body reports how many tokens were truncated.
     counts: bool = True
+    # The errors besides those about keys. None is all errors for a route with a body, or all for one without.
     raises: tuple[type[NearfarError], ...] | None = None
 
     def __deepcopy__(self, _: object) -> RouteDocs:
-        """Litestar copies handlers deeply, and types with msgspec's Meta can't be copied."""
+        """Return itself: Litestar copies handlers deeply, and types with msgspec's Meta can't be copied."""
         return self
 
 
 def route_docs(summary: str, **about: Any) -> dict[str, Any]:
-    """Give what goes into a handler's ``opt``."""
+    """Return a handler's ``opt`` with its RouteDocs."""
     return {"docs": RouteDocs(summary=summary, **about)}
 
 
 def json_schema(**keywords: Any) -> Meta:
-    """Add keywords to a type's schema, and nothing to what its decoder takes."""
+    """Add keywords to a type's schema, without effect on its decoder."""
     return Meta(extra_json_schema=keywords)
 
 
 def requires(kind: Any, **properties: dict[str, Any]) -> Any:
-    """Say that a body must have these fields, of these schemas, though its decoder lets them be left out."""
+    """Require these fields with these schemas, which the decoder takes as optional."""
     return Annotated[kind, json_schema(required=list(properties), properties=properties)]
 
 
 def requires_any(kind: Any, *choices: dict[str, dict[str, Any]]) -> Any:
-    """Say that a body must have all fields of at least one of these choices."""
+    """Require all fields of at least one of these choices."""
     return Annotated[kind, json_schema(anyOf=[{"required": list(one), "properties": one} for one in choices])]
 
 
 def each_item(*kinds: dict[str, Any]) -> dict[str, Any]:
-    """Say that each item of a list is of one of these schemas as well: what stands at a struct in a union is lost."""
+    """Require each item of a list to match one of these schemas; msgspec drops the schema of a struct in a union."""
     return {"allOf": [{"items": {"anyOf": list(kinds)}}]}
 
 
@@ -74,7 +73,7 @@ NOT_BLANK: dict[str, Any] = {"type": "string", "pattern": r"\S"}
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 BASE64: dict[str, Any] = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian"}
 
-# Parts of answers that are JSON already.
+# Parts of replies that are encoded already.
 Numbers = Annotated[msgspec.Raw, json_schema(**NUMBERS)]
 RowsOfNumbers = Annotated[msgspec.Raw, json_schema(type="array", items=NUMBERS)]
 NumbersOrBase64 = Annotated[msgspec.Raw, json_schema(anyOf=[NUMBERS, BASE64])]

@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Request, Response, get
 
 from nearfar.core.errors import PathNotFound
-from nearfar.dialects.kit.base import encoded_response
+from nearfar.dialects.kit.endpoint import encoded_response
 from nearfar.dialects.native.route_docs import DOCS, MANUAL, MANUAL_PAGE, OPENAPI
 from nearfar.docs import PAGES
 from nearfar.docs.html import POLICY, manual_index, manual_page

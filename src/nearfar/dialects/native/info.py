@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, get
 
-from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TeiInfo
 from nearfar.dialects.native.route_docs import INFO
 

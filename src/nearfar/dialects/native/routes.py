@@ -11,10 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RepresentJob
 from nearfar.core.types import Output
-from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, numbers
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_body, read_request
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body, read_request, service_of
 from nearfar.dialects.native.bodies import (
     Health,
     ModelRequest,

@@ -9,10 +9,9 @@ import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core.jobs import EmbedJob, RankJob
-from nearfar.dialects.kit.base import encoded_response, fleet_of, json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
 from nearfar.dialects.kit.rendering import render_reply
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
 from nearfar.dialects.ollama.bodies import (
     Document,
     EmbeddingsReply,
@@ -29,7 +28,7 @@ from nearfar.dialects.ollama.route_docs import EMBED, EMBEDDINGS, RERANK
 
 if TYPE_CHECKING:
     from nearfar.core.types import Task
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _NOTHING_TRUNCATED = {"x-nearfar-truncated-tokens": "0"}
 _embed = msgspec.json.Decoder(EmbedRequest)

@@ -16,9 +16,8 @@ import msgspec
 from litestar import Request, Response, get, post, route
 
 from nearfar.core.errors import InputError, ModelNotFound
-from nearfar.dialects.kit.base import fleet_of, json_response
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request
 from nearfar.dialects.ollama.bodies import (
     Details,
     GenerateRequest,
@@ -39,7 +38,7 @@ from nearfar.dialects.ollama.route_docs import CHAT, GENERATE, OLLAMA_VERSION, P
 
 if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo, ModelState, Task
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)  # as Ollama's own, for a model that is never unloaded
 _PRECISIONS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "INT8", "auto": "unknown"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects.kit.base import Dialect, SharedRoute
-from nearfar.dialects.openai.embeddings import EMBEDDINGS, create_embeddings
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.openai.embeddings import EMBEDDINGS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
 from nearfar.dialects.openai.models import get_model, list_models
@@ -28,7 +28,5 @@ dialect = Dialect(
     error_headers=error_headers,
     prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
     vendor_models=_VENDOR_MODELS,
-    shared=[
-        SharedRoute(path=path, handler=create_embeddings, docs=EMBEDDINGS) for path in ("/v1/embeddings", "/embeddings")
-    ],
+    shared=[EMBEDDINGS.shared(path) for path in ("/v1/embeddings", "/embeddings")],
 )

@@ -1,7 +1,4 @@
-"""The headers that OpenAI's answers carry, of what is true here: the API's version, time taken, queue capacity.
-
-The limits are those of the model's queue. There is nobody's organisation.
-"""
+"""OpenAI's response headers: API version, processing time, and the model's queue as rate limits. No organization."""
 
 from __future__ import annotations
 
@@ -9,51 +6,49 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from nearfar.core.errors import Overloaded
-from nearfar.dialects.kit.base import elapsed_ms, fleet_of
+from nearfar.dialects.kit.request import elapsed_ms, fleet_of
 
 if TYPE_CHECKING:
     from nearfar.core.errors import NearfarError
+    from nearfar.core.jobs import Embedded, EmbedJob
     from nearfar.core.types import QueueCapacity
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
-_PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # a header's other characters, and line breaks most of all, are written %XX
+_PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
 
 USUAL_HEADERS = {
-    "openai-version": "the version of OpenAI's API that is spoken",
-    "openai-processing-ms": "milliseconds from the request's head to its answer",
+    "openai-version": "version of OpenAI's API",
+    "openai-processing-ms": "milliseconds from the request's head to its response",
 }
 ANSWER_HEADERS = {
     **USUAL_HEADERS,
     "openai-model": "the model that answered",
     "x-nearfar-truncated-tokens": "tokens cut off because the model takes no more",
-    "x-ratelimit-limit-tokens": "tokens that may wait for the model or run in it",
-    "x-ratelimit-remaining-tokens": "tokens that its queue has room for now",
-    "x-ratelimit-reset-tokens": "how long what is in the queue takes, at the pace of the last batches",
-    "x-ratelimit-limit-requests": "requests that may wait for the model or run in it",
-    "x-ratelimit-remaining-requests": "requests that its queue has room for now",
+    "x-ratelimit-limit-tokens": "tokens that may be queued or running",
+    "x-ratelimit-remaining-tokens": "tokens that the queue has room for now",
+    "x-ratelimit-reset-tokens": "time until the queue is empty, at the throughput of the last batches",
+    "x-ratelimit-limit-requests": "requests that may be queued or running",
+    "x-ratelimit-remaining-requests": "requests that the queue has room for now",
     "x-ratelimit-reset-requests": "the same as x-ratelimit-reset-tokens",
 }
 
 
 def usual_headers(request: AnyRequest) -> dict[str, str]:
-    """Give the headers that every answer has."""
+    """Return the headers of every response."""
     headers = {"openai-version": "2020-10-01"}
-    if (spent := elapsed_ms(request)) is not None:
-        headers["openai-processing-ms"] = str(spent)
+    if (elapsed := elapsed_ms(request)) is not None:
+        headers["openai-processing-ms"] = str(elapsed)
     return headers
 
 
-def answer_headers(request: AnyRequest, model: str) -> dict[str, str]:
-    """Give the headers of an answer that a model was asked for."""
-    return (
-        usual_headers(request)
-        | {"openai-model": quote(model, safe=_PLAIN)}
-        | _limits(fleet_of(request).queue_capacity(model))
-    )
+def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
+    """Return the headers of a reply to a job."""
+    limits = _limits(fleet_of(request).queue_capacity(done.model))
+    return {**usual_headers(request), "openai-model": quote(done.model, safe=_PLAIN), **limits}
 
 
 def error_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:
-    """Give the headers of a refusal; that of a full queue tells how full."""
+    """Return the headers of an error; a full queue reports its limits."""
     return usual_headers(request) | _limits(error.capacity if isinstance(error, Overloaded) else None)
 
 
@@ -73,7 +68,7 @@ def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
+    """Format a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
     ms = round(seconds * 1000)
     if 0 < ms < 1000:  # noqa: PLR2004 — a second
         return f"{ms}ms"

@@ -13,7 +13,8 @@ from litestar.params import FromPath
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import InputError
-from nearfar.dialects.kit.base import fleet_of, json_response
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.kit.route_docs import json_schema, route_docs
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 

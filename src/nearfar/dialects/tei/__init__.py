@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response, post, route
 from msgspec import UNSET
 
-from nearfar.dialects.kit.base import Dialect, SharedRoute, fleet_of, json_response
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import SharedRoute, json_response
+from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.tei import route_docs as docs
 from nearfar.dialects.tei.answers import handler
 from nearfar.dialects.tei.bodies import (
@@ -34,7 +36,7 @@ from nearfar.dialects.tei.tokenize import decode, tokenize
 
 if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _NAME = "nearfar"
 

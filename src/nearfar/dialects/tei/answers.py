@@ -10,14 +10,14 @@ from litestar import Request, Response  # noqa: TC002 — Litestar reads the han
 from msgspec import Struct
 
 from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored, Timings, Usage
-from nearfar.dialects.kit.base import encoded_response, fleet_of, record_usage
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import encoded_response, record_usage
+from nearfar.dialects.kit.request import cancel_on_disconnect, fleet_of, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from nearfar.core.types import TokenIds
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _T = TypeVar("_T")
 TOTAL_HEADERS = {

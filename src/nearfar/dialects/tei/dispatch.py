@@ -11,8 +11,7 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Usage
-from nearfar.dialects.kit.base import fleet_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, decode_json, read_body, read_request
+from nearfar.dialects.kit.request import cancel_on_disconnect, decode_json, fleet_of, read_body, read_request
 from nearfar.dialects.tei.answers import Answer, send
 from nearfar.dialects.tei.bodies import (
     DispatchFields,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from nearfar.core.types import Task
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _T = TypeVar("_T")
 _any = msgspec.json.Decoder(msgspec.Raw)

@@ -8,16 +8,15 @@ import msgspec
 
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, RepresentJob
-from nearfar.dialects.kit.base import service_of
-from nearfar.dialects.kit.caller_headers import caller_of
 from nearfar.dialects.kit.rendering import encode_json, numbers, numbers_each, render_reply
+from nearfar.dialects.kit.request import caller_of, service_of
 from nearfar.dialects.tei.answers import Answer, count_characters
 from nearfar.dialects.tei.bodies import Parameters, SparseValue
 from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_inputs
 
 if TYPE_CHECKING:
     from nearfar.core.types import Output, TokenIds, Weights
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
     from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
 
 

@@ -9,15 +9,14 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import ClassifyJob, RankJob
-from nearfar.dialects.kit.base import service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.request import caller_of, service_of
 from nearfar.dialects.tei.answers import Answer, count_characters
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, Rank
 from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_sequences
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Classified
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
     from nearfar.dialects.tei.bodies import PredictRequest, RerankRequest
 
 _MAX_TEXTS = 10_000  # as in Cohere's protocol

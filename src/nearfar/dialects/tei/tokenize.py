@@ -10,9 +10,8 @@ from litestar import Request, Response, post
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import DetokenizeJob, TokenizeJob
-from nearfar.dialects.kit.base import json_response, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 from nearfar.dialects.tei.bodies import DecodeRequest, Token, TokenizeRequest
 from nearfar.dialects.tei.inputs import check_count
 from nearfar.dialects.tei.route_docs import DECODE
@@ -20,7 +19,7 @@ from nearfar.dialects.tei.route_docs import DECODE
 if TYPE_CHECKING:
     from nearfar.core.jobs import TokenizedText, TokenSpan
     from nearfar.core.types import TokenIds
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _tokenize = msgspec.json.Decoder(TokenizeRequest)
 _decode = msgspec.json.Decoder(DecodeRequest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nearfar.dialects.kit.base import Dialect, SharedRoute
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import SharedRoute
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.vllm.rerank import rerank
 from nearfar.dialects.vllm.route_docs import RERANK, TOKENIZE

@@ -8,16 +8,15 @@ import msgspec
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.base import json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import json_response, record_usage
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 from nearfar.dialects.vllm.bodies import Content, ContentPart, RerankReply, RerankRequest, RerankResult
 from nearfar.dialects.vllm.routes import check_truncation, envelope
 
 if TYPE_CHECKING:
     from litestar import Response
 
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _rerank = msgspec.json.Decoder(RerankRequest)
 

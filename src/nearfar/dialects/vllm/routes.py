@@ -11,10 +11,9 @@ from litestar import Request, Response, post
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
-from nearfar.dialects.kit.base import encoded_response, json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
+from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, numbers
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 from nearfar.dialects.vllm.bodies import (
     SCORE_SIDES,
     ClassificationData,
@@ -38,7 +37,7 @@ from nearfar.dialects.vllm.route_docs import CLASSIFY, DETOKENIZE, POOLING, SCOR
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Classified, Ranked, Represented, Scored
-    from nearfar.dialects.kit.base import AnyRequest
+    from nearfar.dialects.kit.request import AnyRequest
 
 _score = msgspec.json.Decoder(ScoreRequest)
 _classify = msgspec.json.Decoder(ClassifyRequest)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearfar.dialects.kit.base import Dialect, SharedRoute
-from nearfar.dialects.voyage import embeddings, rerank
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.voyage.embeddings import EMBEDDINGS, SHARED_EMBEDDINGS
 from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply, render_error
+from nearfar.dialects.voyage.rerank import RERANK, SHARED_RERANK
 
 if TYPE_CHECKING:
     from nearfar.core.types import Task
@@ -33,10 +34,11 @@ _EMBEDDERS = (
 )
 _RERANKERS = ("rerank-2.5", "rerank-2.5-lite", "rerank-2", "rerank-2-lite", "rerank-1", "rerank-lite-1")
 _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_EMBEDDERS, "embed"), **dict.fromkeys(_RERANKERS, "rank")}
+_OWN_FIELDS = ("input_type", "truncation", "output_dtype", "output_dimension")
 
 dialect = Dialect(
     name="voyage",
-    handlers=[embeddings.create, rerank.create],
+    handlers=[EMBEDDINGS.route("/voyage/v1/embeddings"), RERANK.route("/voyage/v1/rerank")],
     errors=ERRORS,
     render_error=render_error,
     error_reply=VoyageErrorReply,
@@ -44,25 +46,7 @@ dialect = Dialect(
     prefixes=("/voyage",),
     vendor_models=_VENDOR_MODELS,
     shared=[
-        *(
-            SharedRoute(
-                path=path,
-                fields=("input_type", "truncation", "output_dtype", "output_dimension"),
-                precedence=2,
-                handler=embeddings.answer_shared,
-                docs=embeddings.DESCRIBED,
-            )
-            for path in ("/v1/embeddings", "/embeddings")
-        ),
-        *(
-            SharedRoute(
-                path=path,
-                fields=("top_k", "truncation"),
-                precedence=2,
-                handler=rerank.answer_shared,
-                docs=rerank.DESCRIBED,
-            )
-            for path in ("/v1/rerank", "/rerank")
-        ),
+        *(SHARED_EMBEDDINGS.shared(path, _OWN_FIELDS, precedence=2) for path in ("/v1/embeddings", "/embeddings")),
+        *(SHARED_RERANK.shared(path, ("top_k", "truncation"), precedence=2) for path in ("/v1/rerank", "/rerank")),
     ],
 )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import msgspec
-from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import EmbedJob
-from nearfar.dialects.kit.base import encoded_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.rendering import Dtype, Encoding, render_dtype
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
 from nearfar.dialects.kit.route_docs import (
     BASE64,
     NOT_EMPTY,
@@ -24,13 +21,14 @@ from nearfar.dialects.kit.route_docs import (
     json_schema,
     requires,
 )
-from nearfar.dialects.voyage.arguments import checked, named
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nearfar.core.jobs import Embedded
     from nearfar.core.settings import OnOverflow
     from nearfar.core.types import KeepSide, Role
-    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client
 _ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}  # the last is NVIDIA's
@@ -57,7 +55,7 @@ class VoyageEmbeddingsRequest(Struct, kw_only=True):
     output_dimension: AtLeastOne | None = None
     output_dtype: Annotated[str, json_schema(enum=list(_DTYPES))] | None = None
     encoding_format: Annotated[str, json_schema(enum=list(_ENCODINGS))] | None = None
-    truncate: Annotated[str, json_schema(enum=[said for said in _TRUNCATE if said])] | bool | None = None
+    truncate: Annotated[str, json_schema(enum=[value for value in _TRUNCATE if value])] | bool | None = None
     dimensions: AtLeastOne | None = None
 
 
@@ -87,7 +85,7 @@ class VoyageEmbeddingsReply(Struct, kw_only=True):
     usage: VoyageUsage
 
 
-DESCRIBED = RouteDocs(
+_DOCS = RouteDocs(
     summary="Vectors of queries or documents, as floats, bytes or bits",
     body=requires(VoyageEmbeddingsRequest, model=NOT_EMPTY),
     reply=VoyageEmbeddingsReply,
@@ -99,67 +97,73 @@ DESCRIBED = RouteDocs(
         "usage": {"total_tokens": 7},
     },
 )
-_decoder = msgspec.json.Decoder(VoyageEmbeddingsRequest)
 
 
-@post("/voyage/v1/embeddings", status_code=200, opt={"docs": DESCRIBED})
-async def create(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await _answer(request)
-
-
-async def answer_shared(request: AnyRequest) -> Response[bytes]:
-    """Answer where OpenAI's clients may be listening: with the count of tokens that they need."""
-    return await _answer(request, shared=True)
-
-
-async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[bytes]:
-    body = await read_request(request, _decoder)
-    dtype = cast("Dtype", checked("output_dtype", body.output_dtype, _DTYPES) or "float")
-    encoding = cast("Encoding", checked("encoding_format", body.encoding_format, _ENCODINGS) or "float")
-    job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-
-    def reply(rendered: list[msgspec.Raw]) -> VoyageEmbeddingsReply:
-        return _reply(done, rendered, shared=shared)
-
-    encoded = await render_dtype(done, dtype, encoding, reply)
-    return encoded_response(
-        encoded, headers=record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
-    )
-
-
-def _job(body: VoyageEmbeddingsRequest) -> EmbedJob:
+def _to_job(body: VoyageEmbeddingsRequest) -> EmbedJob:
+    check_choice("output_dtype", body.output_dtype, _DTYPES)
+    check_choice("encoding_format", body.encoding_format, _ENCODINGS)
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or "" in texts:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "input")
     if len(texts) > _MAX_INPUTS:
         raise errors.TooManyItems("input", len(texts), _MAX_INPUTS)
-    input_type = checked("input_type", body.input_type, _ROLES)
+    check_choice("input_type", body.input_type, _ROLES)
     on_overflow, keep = _overflow(body)
     return EmbedJob(
-        model=named(body.model),
+        model=model_name(body.model),
         inputs=tuple(texts),
         dimensions=body.dimensions if body.output_dimension is None else body.output_dimension,
-        role=_ROLES[input_type] if input_type else None,
+        role=_ROLES[body.input_type] if body.input_type else None,
         on_overflow=on_overflow,
         keep=keep,
     )
 
 
 def _overflow(body: VoyageEmbeddingsRequest) -> tuple[OnOverflow | None, KeepSide]:
-    """Say what becomes of a text that is too long. Where nothing is said it is cut, or the operator has said so."""
+    """Return how to handle a text that is too long: None leaves it to the operator's setting."""
     truncation = body.truncate if body.truncation is None and isinstance(body.truncate, bool) else body.truncation
     if truncation is not None:
         return ("truncate" if truncation else "error"), "start"
-    said = body.truncate if isinstance(body.truncate, str) else None
-    checked("truncate", said, [known for known in _TRUNCATE if known])
-    return _TRUNCATE[said]
+    truncate = body.truncate if isinstance(body.truncate, str) else None
+    check_choice("truncate", truncate, [known for known in _TRUNCATE if known])
+    return _TRUNCATE[truncate]
 
 
-def _reply(done: Embedded, rendered: list[msgspec.Raw], *, shared: bool) -> VoyageEmbeddingsReply:
-    tokens = done.usage.tokens
+def model_name(model: str | None) -> str:
+    """Return the model's name. Raises ModelRequired."""
+    if not model:
+        raise errors.ModelRequired("Field required", "model")
+    return model
+
+
+def check_choice(param: str, value: str | None, choices: Collection[str]) -> None:
+    """Raise InputError for a value that is none of the choices."""
+    if value is not None and value not in choices:
+        raise errors.InputError(f"must be one of {', '.join(choices)}, not {value[:50]!r}", param)
+
+
+def _reply(body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded) -> VoyageEmbeddingsReply:
+    dtype = cast("Dtype", body.output_dtype or "float")
+    rows = render_rows(done, dtype, cast("Encoding", body.encoding_format or "float"))
     return VoyageEmbeddingsReply(
-        data=[VoyageEmbedding(embedding=vector, index=index) for index, vector in enumerate(rendered)],
+        data=[VoyageEmbedding(embedding=row, index=index) for index, row in enumerate(rows)],
         model=done.model,
-        usage=VoyageUsage(prompt_tokens=tokens if shared else UNSET, total_tokens=tokens),
+        usage=VoyageUsage(total_tokens=done.usage.tokens),
     )
+
+
+def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) -> VoyageEmbeddingsReply:
+    """Return the reply with ``prompt_tokens``, too: OpenAI's clients, which need it, send requests to these paths."""
+    reply = _reply(body, job, done)
+    reply.usage.prompt_tokens = done.usage.tokens
+    return reply
+
+
+EMBEDDINGS = Endpoint(
+    docs=_DOCS,
+    decoder=msgspec.json.Decoder(VoyageEmbeddingsRequest),
+    to_job=_to_job,
+    call=Service.embed,
+    reply=_reply,
+)
+SHARED_EMBEDDINGS = msgspec.structs.replace(EMBEDDINGS, reply=_shared_reply)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.base import json_response, record_usage, service_of
-from nearfar.dialects.kit.caller_headers import caller_of
-from nearfar.dialects.kit.request import cancel_on_disconnect, read_request
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
-from nearfar.dialects.voyage.arguments import named
+from nearfar.dialects.voyage.embeddings import model_name
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Ranked
     from nearfar.core.settings import OnOverflow
-    from nearfar.dialects.kit.base import AnyRequest
 
 _MAX_DOCUMENTS = 10_000  # Voyage's is 1,000; more breaks no client
 _ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncate", False: "error"}
@@ -60,7 +57,7 @@ class VoyageRerankReply(Struct, kw_only=True):
     usage: VoyageRerankUsage
 
 
-DESCRIBED = RouteDocs(
+_DOCS = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=requires(VoyageRerankRequest, model=NOT_EMPTY),
     reply=VoyageRerankReply,
@@ -78,30 +75,9 @@ DESCRIBED = RouteDocs(
         "usage": {"total_tokens": 21},
     },
 )
-_decoder = msgspec.json.Decoder(VoyageRerankRequest)
 
 
-@post("/voyage/v1/rerank", status_code=200, opt={"docs": DESCRIBED})
-async def create(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await _answer(request)
-
-
-async def answer_shared(request: AnyRequest) -> Response[bytes]:
-    """Answer where clients of other protocols, who say ``top_k`` too, look for ``results``."""
-    return await _answer(request, shared=True)
-
-
-async def _answer(request: AnyRequest, *, shared: bool = False) -> Response[bytes]:
-    body = await read_request(request, _decoder)
-    job = _job(body)
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
-    reply = _reply(done, job.documents if body.return_documents else None)
-    if shared:
-        reply.results = reply.data
-    return json_response(reply, headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings))
-
-
-def _job(body: VoyageRerankRequest) -> RankJob:
+def _to_job(body: VoyageRerankRequest) -> RankJob:
     if not body.documents or "" in body.documents:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "documents")
     if len(body.documents) > _MAX_DOCUMENTS:
@@ -109,7 +85,7 @@ def _job(body: VoyageRerankRequest) -> RankJob:
     if body.top_k is not None and body.top_k < 1:
         raise errors.InputError(f"must be at least 1, not {body.top_k}", "top_k")
     return RankJob(
-        model=named(body.model),
+        model=model_name(body.model),
         query=body.query,
         documents=tuple(body.documents),
         top_n=body.top_k,
@@ -117,9 +93,26 @@ def _job(body: VoyageRerankRequest) -> RankJob:
     )
 
 
-def _reply(done: Ranked, echoed: tuple[str, ...] | None) -> VoyageRerankReply:
+def _reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
     data = [
-        VoyageRerankResult(found.index, found.score, UNSET if echoed is None else echoed[found.index])
+        VoyageRerankResult(found.index, found.score, job.documents[found.index] if body.return_documents else UNSET)
         for found in done.results
     ]
     return VoyageRerankReply(data=data, model=done.model, usage=VoyageRerankUsage(done.usage.tokens))
+
+
+def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
+    """Return the reply with ``results``, too, which clients of the other protocols on these paths read."""
+    reply = _reply(body, job, done)
+    reply.results = reply.data
+    return reply
+
+
+RERANK = Endpoint(
+    docs=_DOCS,
+    decoder=msgspec.json.Decoder(VoyageRerankRequest),
+    to_job=_to_job,
+    call=Service.rank,
+    reply=_reply,
+)
+SHARED_RERANK = msgspec.structs.replace(RERANK, reply=_shared_reply)

@@ -54,7 +54,7 @@ def list_operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
                 method="post",
                 public=False,
                 about=route.docs,
-                docstring=to_markdown(route.handler.__doc__),
+                docstring=to_markdown(route.docs.details),
                 fields=route.fields,
             )
 

@@ -1,0 +1,131 @@
+"""Endpoint: how one POST is answered. Decode the body, build the job, run it, render the reply, record the usage."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from nearfar.core.caller import Caller
+from nearfar.core.errors import InputError
+from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
+from nearfar.dialects.kit.rendering import encode_json
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_body, service_of
+from nearfar.dialects.kit.route_docs import RouteDocs
+from nearfar.serving.service import Service
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
+
+    from nearfar.core.jobs import Timings, Usage
+
+Body = TypeVar("Body")
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+class SharedRoute(Struct, frozen=True, kw_only=True):
+    """A POST path that several dialects have. A body with one of ``fields`` goes to this dialect's handler.
+
+    Routes are matched in ascending ``precedence``. A body that matches none goes to the dialect that owns the path.
+    """
+
+    path: str
+    fields: tuple[str, ...] = ()
+    precedence: int = 0
+    handler: Callable[[AnyRequest], Awaitable[Response[bytes]]]
+    docs: RouteDocs
+
+
+def _shape_error(error: msgspec.ValidationError) -> InputError:
+    return InputError(str(error))
+
+
+def _no_priority(body: object) -> int | None:  # noqa: ARG001 — as an endpoint's own
+    return None
+
+
+def _no_headers(request: AnyRequest, job: object, done: object) -> dict[str, str]:  # noqa: ARG001 — as an endpoint's own
+    return {}
+
+
+class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
+    """How one POST is answered."""
+
+    docs: RouteDocs
+    decoder: msgspec.json.Decoder[Body]
+    # Raises an InputError for a body that breaks a rule of the protocol.
+    to_job: Callable[[Body], Job]
+    # A method of Service, such as ``Service.embed``.
+    call: Callable[[Service, Job, Caller], Coroutine[Any, Any, Done]]
+    # Returns the response body for msgspec to encode. Runs in a thread when it has many numbers to render.
+    reply: Callable[[Body, Job, Done], object]
+    # The vendor's own headers.
+    headers: Callable[[AnyRequest, Job, Done], dict[str, str]] = _no_headers
+    # The error for JSON of another shape than the decoder's.
+    shape_error: Callable[[msgspec.ValidationError], InputError] = _shape_error
+    # The priority that the body asks for, where the protocol has one.
+    priority: Callable[[Body], int | None] = _no_priority
+
+    async def answer(self, request: AnyRequest) -> Response[bytes]:
+        """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
+        try:
+            body = await read_body(request, self.decoder)
+            job = self.to_job(body)
+        except msgspec.ValidationError as error:
+            raise self.shape_error(error) from error
+        caller = caller_of(request.scope, self.priority(body))
+        done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
+        rows, numbers = _count(done)
+        encoded = await encode_json(numbers, partial(self.reply, body, job, done))
+        headers = self.headers(request, job, done)
+        if isinstance(done, (Embedded, Ranked, Scored, Represented, Classified)):
+            headers |= record_usage(request, done.model, rows, done.usage, done.timings)
+        return encoded_response(encoded, headers=headers)
+
+    def route(self, *paths: str) -> HTTPRouteHandler:
+        """Build the handler of these paths."""
+
+        async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
+            return await self.answer(request)
+
+        handle.__doc__ = self.docs.details
+        return post(list(paths), status_code=200, opt={"docs": self.docs})(handle)
+
+    def shared(self, path: str, fields: tuple[str, ...] = (), precedence: int = 0) -> SharedRoute:
+        """Build the route of a path that several dialects have."""
+        return SharedRoute(path=path, fields=fields, precedence=precedence, handler=self.answer, docs=self.docs)
+
+
+def _count(done: object) -> tuple[int, int]:
+    """Return how many inputs were answered, and how many numbers there are to render."""
+    if isinstance(done, Embedded):
+        return len(done.vectors), done.vectors.size
+    if isinstance(done, Represented):
+        arrays = [(one.dense, one.multi_vector, one.sparse and one.sparse.values) for one in done.texts]
+        return len(arrays), sum(array.size for row in arrays for array in row if array is not None)
+    if isinstance(done, Ranked):
+        return len(done.document_tokens), 0
+    return (len(done.scores), 0) if isinstance(done, (Scored, Classified)) else (0, 0)
+
+
+def record_usage(request: AnyRequest, model: str, rows: int, usage: Usage, timings: Timings | None) -> dict[str, str]:
+    """Record for the access log what was done, and return the header that reports truncation to the client."""
+    state: dict[str, Any] = request.scope["state"]
+    state["timings"] = timings
+    state["done"] = {"model": model, "rows": rows, "tokens": usage.tokens, "cut": usage.truncated_tokens}
+    return {"x-nearfar-truncated-tokens": str(usage.truncated_tokens)}
+
+
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Return a response with the body encoded as UTF-8 JSON."""
+    return encoded_response(msgspec.json.encode(body), status, headers)
+
+
+def encoded_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Return a response with a body that is UTF-8 JSON already."""
+    return Response(body, status_code=status, headers=headers, media_type="application/json; charset=utf-8")

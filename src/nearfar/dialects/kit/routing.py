@@ -1,0 +1,80 @@
+"""The installed dialects, and which of them answers a request.
+
+A path that several dialects have, such as /tokenize, is dispatched by the fields of the request body.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, Response, Router, post
+
+from nearfar.core.errors import MalformedBody
+from nearfar.dialects.kit.request import read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litestar.handlers import HTTPRouteHandler
+
+    from nearfar.dialects.kit.base import Dialect
+    from nearfar.dialects.kit.endpoint import SharedRoute
+    from nearfar.dialects.kit.request import AnyRequest
+
+GROUP = "nearfar.dialects"
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def installed_dialects() -> list[Dialect]:
+    """Load every registered dialect."""
+    return [point.load() for point in entry_points(group=GROUP)]
+
+
+def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    """Return the dialect that has a route of this path, else the one with the longest prefix of it."""
+    path = "/" + path.lstrip("/")  # that of OPTIONS * has no slash
+    if owner := next((dialect for dialect in dialects if dialect.handlers_of(path)), None):
+        return owner
+    prefixes = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes if path.startswith(prefix)]
+    return max(prefixes, key=lambda found: len(found[0]))[1]
+
+
+def shared_router(dialects: Sequence[Dialect]) -> Router:
+    """Build one route for each path that several dialects share."""
+    candidates: dict[str, list[tuple[Dialect, SharedRoute]]] = {}
+    for dialect in dialects:
+        for route in dialect.shared:
+            candidates.setdefault(route.path, []).append((dialect, route))
+    return Router("/", route_handlers=[_dispatcher(path, found, dialects) for path, found in candidates.items()])
+
+
+def _dispatcher(
+    path: str, candidates: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
+) -> HTTPRouteHandler:
+    owner = dialect_for_path(path, dialects)
+    candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
+    fallback = next((candidate for candidate in candidates if candidate[0] is owner), candidates[0])
+
+    @post(path, status_code=200)
+    async def dispatch(request: Request[Any, Any, Any]) -> Response[bytes]:
+        fields = await _fields_of(request)
+        dialect, route = next(
+            (found for found in candidates if not fields.keys().isdisjoint(found[1].fields)), fallback
+        )
+        request.scope["state"]["dialect"] = dialect.name
+        try:
+            return await route.handler(request)
+        except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
+            return dialect.error_response(request, error)
+
+    return dispatch
+
+
+async def _fields_of(request: AnyRequest) -> dict[str, msgspec.Raw]:
+    """Return the body's top-level fields; none of a body that can't be decoded, which the handler then refuses."""
+    try:
+        return await read_body(request, _fields)
+    except (MalformedBody, msgspec.ValidationError):
+        return {}
