@@ -78,7 +78,7 @@ LIBRARIES = {
     "asyncio": ["telemetry/tei_metrics", "serving", "dialects", "http", "process", "cli/main"],
     "os": ["core/settings", "cli/units/install"],
     "pickle": [],
-    "random": ["dialects/kit/base"],
+    "random": ["dialects/kit/request"],
     "signal": ["process"],
     "threading": [],
 }
