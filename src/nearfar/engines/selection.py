@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import EngineUnavailable
+from nearfar.core.plugins import load_plugins
 from nearfar.engines.base import EngineKind
 
 if TYPE_CHECKING:
@@ -40,16 +40,9 @@ class _BrokenPlugin:
 
 
 def installed_engines() -> dict[str, EngineKind]:
-    """Load every registered engine kind, by name."""
-    return {point.name: _load(point) for point in entry_points(group="nearfar.engines")}
-
-
-def _load(point: EntryPoint) -> EngineKind:
-    try:
-        kind: EngineKind = point.load()
-    except Exception as error:  # noqa: BLE001 — a plugin may raise anything while it is imported
-        return _BrokenPlugin(error)
-    return kind
+    """Load every registered engine kind, by name. One that fails to import is logged and can't be opened."""
+    kinds, failed = load_plugins("nearfar.engines")
+    return {**kinds, **{name: _BrokenPlugin(error) for name, error in failed.items()}}
 
 
 def choose_engines(name: str, device: Device) -> list[EngineChoice]:

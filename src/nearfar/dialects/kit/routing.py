@@ -5,13 +5,15 @@ A path that several dialects have, such as /tokenize, is dispatched by the field
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, Router, post
 
 from nearfar.core.errors import MalformedBody
+from nearfar.core.plugins import load_plugins
+from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.request import read_body
 
 if TYPE_CHECKING:
@@ -19,17 +21,23 @@ if TYPE_CHECKING:
 
     from litestar.handlers import HTTPRouteHandler
 
-    from nearfar.dialects.kit.base import Dialect
     from nearfar.dialects.kit.endpoint import SharedRoute
     from nearfar.dialects.kit.request import AnyRequest
 
 GROUP = "nearfar.dialects"
+_log = logging.getLogger(__name__)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def installed_dialects() -> list[Dialect]:
-    """Load every registered dialect."""
-    return [point.load() for point in entry_points(group=GROUP)]
+    """Load every registered dialect. Logs and skips one that fails to import."""
+    found = []
+    for name, plugin in load_plugins(GROUP)[0].items():
+        if isinstance(plugin, Dialect):
+            found.append(plugin)
+        else:
+            _log.warning("skipped plugin %s of %s: it is no Dialect but %s", name, GROUP, type(plugin).__name__)
+    return found
 
 
 def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
