@@ -28,7 +28,7 @@ from nearfar.engines.selection import installed_engines
 from nearfar.models.recipe.llm_reranker import AnswerTokens, LlmReranker, PairPrompt
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.batching import group_by_length
+from nearfar.serving.queue.scheduler import group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

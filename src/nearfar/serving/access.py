@@ -64,7 +64,7 @@ class ModelAccess:
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def acquire(self, caller: Caller, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[RequestContext]:
+    async def acquire(self, caller: Caller, name: str | None, tasks: tuple[Task, ...]) -> AsyncIterator[RequestContext]:
         """Lease the model of this name, or the default one, for the first of ``tasks`` that it supports.
 
         Raises DeadlineExceeded, or ModelNotReady where the model isn't loaded in time, and what ``Fleet.lease`` does.
@@ -84,7 +84,7 @@ class ModelAccess:
 
     @asynccontextmanager
     async def run_job(
-        self, caller: Caller, name: str | None, tasks: Sequence[Task], inputs: int
+        self, caller: Caller, name: str | None, tasks: tuple[Task, ...], inputs: int
     ) -> AsyncIterator[RequestContext]:
         """Acquire a model for a job with this number of inputs, and report how the job ended.
 

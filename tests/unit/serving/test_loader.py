@@ -267,7 +267,7 @@ async def test_a_wait_for_room_ends_at_the_deadline_with_a_time_to_come_back(
 ) -> None:
     async with serving(folders, "ab", memory_budget=size, request_timeout_s=0.2) as several:
         await several.ask("a")
-        async with several.fleet.lease("a", ["embed"]):
+        async with several.fleet.lease("a", ("embed",)):
             late = await several.ask("b")
 
         assert "a" == several.states()

@@ -64,8 +64,7 @@ class Admission:
         them. ``release`` has to be called with the charge when the request ends.
         """
         charge = min(tokens, self.limits.tokens // 2)
-        limit = _LAST_ATTEMPT if caller.is_last_attempt else 1.0
-        if not self._fits(charge, limit) and not (self._fits(charge, 2.0) and self._is_owed(charge, caller.name)):
+        if not self._fits(charge, 1.0) and not self._may_exceed(charge, caller):
             retry_after_s = self._retry_after_s(charge)
             raise Overloaded(f"the queue of {self._model} is full", retry_after_s, self.capacity())
         self.tokens += charge
@@ -97,6 +96,12 @@ class Admission:
         """Return whether one more request stays within ``factor`` times the limits."""
         limits = self.limits
         return self.tokens + charge <= limits.tokens * factor and self.requests < max(limits.requests * factor, 1)
+
+    def _may_exceed(self, charge: int, caller: Caller) -> bool:
+        """Return whether the caller is admitted to a full queue: at its last attempt, or within its equal share."""
+        if caller.is_last_attempt and self._fits(charge, _LAST_ATTEMPT):
+            return True
+        return self._fits(charge, 2.0) and self._is_owed(charge, caller.name)
 
     def _is_owed(self, charge: int, name: str) -> bool:
         """Return whether the caller stays within an equal share of the queue that other callers have filled."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,11 @@ from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.forward import Forward
-from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s, wait_for_progress
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler, group_duplicates
+from nearfar.serving.queue.health import LaneStopped
+from nearfar.serving.queue.runner import BatchRunner
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
 from nearfar.serving.queue.thread_boundary import contained
-from nearfar.telemetry.events import BatchRecord, QueueDepth
+from nearfar.telemetry.events import QueueDepth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,23 +102,21 @@ class Lane:
         self._settings = settings
         self._model = settings.model
         self._engine, self._opener, self._probe = opened.engine, opened.thread, opened.probe
-        self._observer = observer
         self._stopped = stopped
         self.engine_info = info = self._engine.info
         self.batch_tokens = settings.batch_tokens or info.batch_tokens
         self._scheduler = Scheduler(self.batch_tokens, info.max_padding if info.padded else None)
-        self._throughput = Throughput()
         self.admission = Admission(
             self._model, settings.queue, lambda: self._throughput.tokens_per_s * info.max_concurrent_batches
         )
-        self._liveness = Liveness(settings.forward_timeout_s)
-        self._called: set[EngineMethod] = set()
         self._arrived = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
         self._idle_workers = info.max_concurrent_batches
         self._threads = self._opener
         if info.max_concurrent_batches > 1:
             self._threads = ThreadPoolExecutor(info.max_concurrent_batches, thread_name_prefix=f"lane-{self._model}")
+        self._runner = BatchRunner(self._model, self._engine, self._threads, observer, settings.forward_timeout_s)
+        self._throughput, self._liveness = self._runner.throughput, self._runner.liveness
         # Whether submitted rows will run.
         self.is_open = True
         self._workers = [
@@ -207,8 +205,10 @@ class Lane:
                 )
                 if batch:
                     self._idle_workers -= 1
-                    await self._run(batch)
+                    await self._runner.run(batch)
                     self._idle_workers += 1
+                    if self._liveness.is_failing:
+                        self._start_probe()  # finds out whether the rows or the engine are bad
                 else:
                     self._arrived.clear()
         except Exception as error:  # an internal error, or a hang: no request may be left waiting
@@ -228,57 +228,6 @@ class Lane:
         for request in self._scheduler.clear():
             request.fail(self._stopped_error())
 
-    async def _run(self, batch: list[QueuedRow]) -> None:
-        """Run one batch and resolve its requests. Identical rows run once. Raises LaneStopped where it hangs."""
-        groups = group_duplicates(batch)
-        rows = [group[0].row for group in groups]
-        lengths = [len(row.ids) for row in rows]
-        method = batch[0].request.method
-        forward = Forward(self._engine, method, rows)
-        timeout_s = hang_timeout_s(
-            self._settings.forward_timeout_s,
-            sum(lengths),
-            self._throughput.tokens_per_s,
-            is_first=method not in self._called,
-        )
-        started = time.perf_counter()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, forward.run)
-        if not await wait_for_progress(running, forward, timeout_s):
-            what = f"{method} of {len(rows)} rows, the longest of {max(lengths)} tokens"
-            raise LaneStopped(f"a forward hangs, {what}: no result in {timeout_s:g} s")
-        running.result()
-        self._called.add(method)
-        self._record(batch, lengths, started, failed=forward.raised is not None)
-        self._check_health(forward, len(rows))
-        self._resolve(groups, forward)
-
-    def _resolve(self, groups: list[list[QueuedRow]], forward: Forward) -> None:
-        """Pass each row's result, or error, to the requests that have the row."""
-        for at, group in enumerate(groups):
-            failure = forward.failures.get(at)
-            for queued in group:
-                request = queued.request
-                if failure:
-                    error = failure.error_for(request.indices[queued.index][0], len(queued.row.ids))
-                    _log.error("model %s: %s", self._model, error)
-                    request.fail(error)
-                else:
-                    request.set_result(queued.index, forward.results[at])
-
-    def _check_health(self, forward: Forward, rows: int) -> None:
-        """Record whether any row was answered. Where none was, the probe finds out if the rows or the engine are bad.
-
-        Raises LaneStopped once the engine has failed on everything for too long.
-        """
-        self._liveness.record_batch(answered=len(forward.failures) < rows)
-        if forward.raised:
-            message = "model %s: the engine failed on %d of a batch's %d rows"
-            _log.error(message, self._model, len(forward.failures), rows, exc_info=forward.raised)
-        if self._liveness.is_failing:
-            if self._liveness.has_failed:
-                raise LaneStopped("its engine has failed on everything for too long")
-            self._start_probe()
-
     def _start_probe(self) -> None:
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._run_probe(), name=f"lane {self._model} probing")
@@ -286,29 +235,6 @@ class Lane:
     async def _run_probe(self) -> None:
         with contextlib.suppress(ServingError):  # recorded like that of any request
             await self.submit([self._probe])
-
-    def _record(self, batch: list[QueuedRow], lengths: list[int], started: float, *, failed: bool) -> None:
-        """Record the batch's throughput, report it, and stop its requests' stopwatches."""
-        ended = time.perf_counter()
-        tokens = 0
-        stopwatches: dict[int, Stopwatch] = {}
-        for queued in batch:
-            tokens += queued.tokens
-            stopwatches[id(queued.request)] = queued.request.stopwatch
-        for stopwatch in stopwatches.values():
-            stopwatch.ran(started, ended)
-        self._throughput.record_batch(tokens, ended - started)
-        record = BatchRecord(
-            model=self._model,
-            rows=len(lengths),
-            requests=len(stopwatches),
-            tokens=sum(lengths),
-            padded_tokens=len(lengths) * max(lengths),
-            run_s=ended - started,
-            failed=failed,
-            watches=tuple(stopwatches.values()),
-        )
-        self._observer.batch_done(record)
 
 
 async def _close_engine(engine: Engine, thread: ThreadPoolExecutor, model: str) -> None:

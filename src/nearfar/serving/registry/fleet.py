@@ -24,7 +24,7 @@ from nearfar.serving.registry.opening import Model, Opener
 from nearfar.serving.registry.slot import ModelLimits, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     from nearfar.core.settings import ModelSettings, Settings
     from nearfar.core.types import ModelInfo, ModelState, QueueCapacity, Task
@@ -122,7 +122,7 @@ class Fleet:
             raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
     @asynccontextmanager
-    async def lease(self, name: str | None, tasks: Sequence[Task]) -> AsyncIterator[Lease]:
+    async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> AsyncIterator[Lease]:
         """Lease the model that a request asks for while the request uses it; load it where it isn't loaded.
 
         ``tasks`` are tried in order: the first that the model supports decides which one it is. Raises ModelNotFound or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nearfar.core.types import Task
     from nearfar.serving.registry.slot import Slot
 
+_CACHED_NAMES = 256  # names are matched in any case and with prompts, so there is no end to them
 _UNAVAILABLE_RETRY_AFTER_S = 60  # an operator has to act first; clients don't wait any longer
 
 
@@ -43,6 +45,8 @@ class ModelNames:
         self._slots = slots
         self._vendors = vendors
         self._unavailable: list[UnavailableModel] = []
+        # Cached, as every request resolves one of a few names; once it is called, no model may be added any more.
+        self.resolve = lru_cache(_CACHED_NAMES)(self._resolve_any)
 
     def mark_unavailable(self, settings: ModelSettings) -> None:
         """Record that the next of the models can't be served: no other model may answer in its place."""
@@ -55,7 +59,7 @@ class ModelNames:
             if self._find_exact(name):
                 raise SettingsError(f"models: two of them are called {name!r}; rename a folder or an alias")
 
-    def resolve(self, name: str | None, tasks: Sequence[Task]) -> tuple[Slot, str | None]:
+    def _resolve_any(self, name: str | None, tasks: tuple[Task, ...]) -> tuple[Slot, str | None]:
         """Return the model that a request asks for, and the prompt where the name is ``MODEL:PROMPT``.
 
         It is that of the first task for which there is one. Raises ModelNotFound or WrongTask, and ModelNotReady for a
