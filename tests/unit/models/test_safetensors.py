@@ -1,17 +1,19 @@
-"""Files of weights that aren't whole are told by their headers and sizes, each by its own name, before any engine."""
+"""Damaged weight files are refused by their headers and sizes, naming the file; and sizes are known before loading."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import torch
 from checkpoints import lay, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.safetensors import find_tensor_file, tensor_shapes
+from nearfar.models.files.safetensors import find_tensor_file, read_weight_sizes, tensor_shapes
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 
@@ -25,10 +27,10 @@ AGAIN = "; download it again"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:06fb85\nsize 2363431\n"
 
 
-def made_of(header: object, numbers: bytes = b"") -> bytes:
-    """Write a file with this header, whatever it says of the numbers."""
+def made_of(header: object, weights: bytes = b"") -> bytes:
+    """Return a file with this header and these bytes of weights."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + numbers
+    return len(text).to_bytes(8, "little") + text + weights
 
 
 def tensor(start: object, end: object) -> dict[str, object]:
@@ -49,7 +51,7 @@ def refusal(folder: Path) -> str:
 
 
 def in_shards(folder: Path, *, index: bool = True) -> list[Path]:
-    """Deal the weights into two files."""
+    """Split the weights into two files."""
     weights = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -161,7 +163,7 @@ def test_an_index_beside_the_one_file_is_of_no_account(folder: Path) -> None:
 
 
 def test_a_file_that_nothing_loads_may_be_a_pointer(folder: Path) -> None:
-    """Whoever clones a repository fetches only the weights that are needed."""
+    """A clone of a repository may have fetched only the weights that are needed."""
     lay(folder, {"model.fp16.safetensors": POINTER})
 
     refuse_damaged(folder, read_recipe(folder))
@@ -219,3 +221,59 @@ def test_a_file_without_an_end_is_not_read_to_it(folder: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"config\.json: has over 200,000,000 bytes"):
         read_recipe(folder)
+
+
+def parameters_of(folder: Path) -> int:
+    return sum(parameter.numel() for parameter in AutoModel.from_pretrained(folder).parameters())
+
+
+def test_every_parameter_counts_with_the_bytes_of_its_dtype(bert: Path) -> None:
+    parameters = parameters_of(bert)
+
+    weights = read_weight_sizes(bert, read_recipe(bert))
+
+    sizes = {dtype: weights.bytes_in_memory(dtype) for dtype in ("float32", "float16", "bfloat16", "int8")}
+    assert {
+        "float32": 4 * parameters,
+        "float16": 2 * parameters,
+        "bfloat16": 2 * parameters,
+        "int8": parameters,
+    } == sizes
+
+
+def test_an_unknown_dtype_counts_as_float32(bert: Path) -> None:
+    weights = read_weight_sizes(bert, read_recipe(bert))
+
+    assert weights.bytes_in_memory("float32") == weights.bytes_in_memory("auto")
+
+
+def test_dense_layers_count_too(bert: Path) -> None:
+    parameters = parameters_of(bert)
+    write_steps(bert, "mean")
+
+    weights = read_weight_sizes(bert, read_recipe(bert))
+
+    assert parameters + 12 * 32 + 12 == weights.parameters
+
+
+def test_weights_in_several_files_are_counted_once_each(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "bert", "bert")
+    parameters = parameters_of(folder)
+    (folder / "model.safetensors").unlink()
+    AutoModel.from_config(
+        AutoModel.from_pretrained(write_transformer(tmp_path / "same", "bert")).config
+    ).save_pretrained(folder, max_shard_size="50KB")
+
+    weights = read_weight_sizes(folder, read_recipe(folder))
+
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    assert parameters == weights.parameters
+
+
+def test_quantized_weights_take_the_bytes_of_their_file(bert: Path) -> None:
+    recipe = msgspec.structs.replace(read_recipe(bert), quantized=True)
+
+    weights = read_weight_sizes(bert, recipe)
+
+    size = (bert / "model.safetensors").stat().st_size
+    assert {size} == {weights.bytes_in_memory(dtype) for dtype in ("float32", "auto", "4 bits")}

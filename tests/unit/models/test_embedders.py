@@ -1,4 +1,4 @@
-"""Folders that lack what their authors published: run as if it were there, or refused. What is there is followed."""
+"""Folders without some of their published files run as with them, or are refused; present files are followed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nearfar.models.tokenization.text_encoder import TextEncoder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nearfar.models.reading.families import FamilyDefaults
     from nearfar.models.recipe.recipe import Recipe
 
 # A name of each family's, in the order of the registry.
@@ -65,10 +66,15 @@ def step(kind: str, path: str = "") -> dict[str, str]:
     return {"name": kind, "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 
+def family_of(name: str) -> FamilyDefaults:
+    family = find_family(name)
+    assert family
+    return family
+
+
 def published(name: str) -> dict[str, object]:
-    """Give the files of a model as its authors published it, but for its numbers."""
-    known = find_family(name)
-    assert known
+    """Return the files of a model as its authors published it, without the weights."""
+    known = family_of(name)
     decodes = known.pooling == "lasttoken"
     modules = [step("Transformer"), step("Pooling", "1_Pooling")]
     files: dict[str, object] = {
@@ -95,7 +101,7 @@ def published(name: str) -> dict[str, object]:
 
 
 def numbers(recipe: Recipe) -> tuple[object, ...]:
-    """Give all of a recipe that changes a vector."""
+    """Return everything in a recipe that changes a vector."""
     return (
         recipe.pooling,
         recipe.normalize,
@@ -110,72 +116,65 @@ def test_the_names_are_one_of_each_family() -> None:
     assert [known.source for known in FAMILIES] == [known.source for name in NAMES if (known := find_family(name))]
 
 
-@pytest.mark.parametrize("missing", [None, *OPTIONAL])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(
-    name: str, missing: str | None, tmp_path: Path
-) -> None:
-    """Converters leave files out, now these and now those; a model's vectors must not depend on it."""
-    files = published(name)
+def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(name: str, tmp_path: Path) -> None:
+    """Converters leave files out; a model's vectors must not depend on which."""
+    files, family = published(name), family_of(name)
     expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
-    lacking = lay(tmp_path / "lacking", {file: content for file, content in files.items() if file != missing})
+    wrong = []
+    for at, missing in enumerate(OPTIONAL):
+        folder = lay(tmp_path / str(at), {file: content for file, content in files.items() if file != missing})
+        needed = missing in {"modules.json", "1_Pooling/config.json"} or missing.startswith("2_Dense")
+        try:
+            outcome: object = numbers(read_recipe(folder, name=name))
+        except CheckpointError as error:
+            outcome = "refused" if "download" in str(error) else error
+        if outcome != ("refused" if family.has_dense_layers and needed else expected):
+            wrong.append((missing, outcome))
 
-    try:
-        recipe = read_recipe(lacking, name=name)
-    except CheckpointError as error:
-        refused = str(error)
-    else:
-        refused = ""
-        assert expected == numbers(recipe)
-
-    known = find_family(name)
-    assert known
-    needed = missing in {"modules.json", "1_Pooling/config.json"} or (missing or "").startswith("2_Dense")
-    assert bool(refused) == (known.has_dense_layers and needed)
-    assert not refused or "download" in refused
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bare_folder_is_run_as_the_published_one(name: str, tmp_path: Path) -> None:
-    """Only the transformer and its tokenizer: what a conversion to another format often leaves."""
-    files = published(name)
-    known = find_family(name)
-    assert known
-    expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
-    bare = lay(tmp_path / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
-
-    if known.has_dense_layers:
-        with pytest.raises(CheckpointError, match=r"has Dense layers after its pooling; download"):
-            read_recipe(bare, name=name)
-    else:
-        recipe = read_recipe(bare, name=name)
-        assert expected == numbers(recipe)
-        assert (f"as {known.source}, by its name" if known.prompts else "") == recipe.prompts_source
+def test_a_bare_folder_is_run_as_the_published_one(tmp_path: Path) -> None:
+    """Conversions to another format often keep only the transformer and its tokenizer."""
+    for name in NAMES:
+        files, family = published(name), family_of(name)
+        expected = numbers(read_recipe(lay(tmp_path / name / "whole", files), name=name))
+        bare = lay(tmp_path / name / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
+        if family.has_dense_layers:
+            with pytest.raises(CheckpointError, match=r"has Dense layers after its pooling; download"):
+                read_recipe(bare, name=name)
+        else:
+            recipe = read_recipe(bare, name=name)
+            assert expected == numbers(recipe), name
+            assert (f"as {family.source}, by its name" if family.prompts else "") == recipe.prompts_source
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_folder_that_contradicts_its_name_is_followed(name: str, tmp_path: Path) -> None:
-    known = find_family(name)
-    assert known
-    files = published(name) | {
-        "modules.json": [step("Transformer"), step("Pooling", "1_Pooling")]
-        + ([] if known.normalize else [step("Normalize", "2_Normalize")]),
-        "1_Pooling/config.json": {"pooling_mode": "max"},
-        "config_sentence_transformers.json": {"prompts": {"query": "Q: ", "web": "W: "}, "default_prompt_name": "web"},
-        "sentence_bert_config.json": {"max_seq_length": 99},
-    }
+def test_a_folder_that_contradicts_its_name_is_followed(tmp_path: Path) -> None:
+    for name in NAMES:
+        family = family_of(name)
+        files = published(name) | {
+            "modules.json": [step("Transformer"), step("Pooling", "1_Pooling")]
+            + ([] if family.normalize else [step("Normalize", "2_Normalize")]),
+            "1_Pooling/config.json": {"pooling_mode": "max"},
+            "config_sentence_transformers.json": {
+                "prompts": {"query": "Q: ", "web": "W: "},
+                "default_prompt_name": "web",
+            },
+            "sentence_bert_config.json": {"max_seq_length": 99},
+        }
 
-    recipe = read_recipe(lay(tmp_path / "own", files), name=name)
+        recipe = read_recipe(lay(tmp_path / name, files), name=name)
 
-    own: tuple[object, ...] = (("max",), not known.normalize, [], {"query": "Q: ", "web": "W: "}, "web", 99)
-    assert own == numbers(recipe)
-    sources = ("1_Pooling/config.json", "config_sentence_transformers.json")
-    assert sources == (recipe.pooling_source, recipe.prompts_source)
+        own: tuple[object, ...] = (("max",), not family.normalize, [], {"query": "Q: ", "web": "W: "}, "web", 99)
+        assert own == numbers(recipe), name
+        sources = ("1_Pooling/config.json", "config_sentence_transformers.json")
+        assert sources == (recipe.pooling_source, recipe.prompts_source)
 
 
-@pytest.mark.parametrize("name", ["bge-small-en-v1.5", "somebody-s"])
-def test_the_pooling_s_own_file_counts_where_modules_json_is_missing(name: str, tmp_path: Path) -> None:
-    """sentence-transformers would pool by the mean without a word."""
+@pytest.mark.parametrize("name", ["bge-small-en-v1.5", "my-own"])
+def test_the_poolings_own_file_counts_if_modules_json_is_missing(name: str, tmp_path: Path) -> None:
+    """sentence-transformers would silently pool by mean."""
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
     lay(tmp_path, files | {"1_Pooling/config.json": {"pooling_mode": "max"}})
 
@@ -188,19 +187,17 @@ def test_the_pooling_s_own_file_counts_where_modules_json_is_missing(name: str, 
 
 
 @pytest.mark.parametrize("more", ["2_Dense", "2_Dense_1024", "1_SpladePooling", "2_LayerNorm"])
-def test_a_step_that_nobody_says_the_place_of_is_refused(more: str, tmp_path: Path) -> None:
+def test_a_step_without_modules_json_is_refused(more: str, tmp_path: Path) -> None:
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
     lay(tmp_path, files | {f"{more}/config.json": {}})
 
     with pytest.raises(CheckpointError, match=rf"has {more}, but no modules.json that says when to apply it; download"):
-        read_recipe(tmp_path, name="somebody-s")
+        read_recipe(tmp_path, name="my-own")
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta", "qwen3", "llama"])
 @pytest.mark.parametrize("missing", ["tokenizer_config.json", "special_tokens_map.json"])
-def test_a_text_has_the_same_ids_without_the_tokenizer_s_lesser_files(
-    missing: str, family: str, tmp_path: Path
-) -> None:
+def test_a_text_has_the_same_ids_without_the_tokenizers_minor_files(missing: str, family: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "model", family)
     lay(folder, {"special_tokens_map.json": {"pad_token": "[PAD]"}})
     texts = ["the quick brown fox", "Straße, naß", ""]
@@ -214,7 +211,7 @@ def test_a_text_has_the_same_ids_without_the_tokenizer_s_lesser_files(
 @pytest.mark.parametrize(
     ("tokenizer", "expected"), [({}, 256), ({"model_max_length": 128}, 128), ({"model_max_length": 512}, 256)]
 )
-def test_the_smaller_of_two_limits_counts_where_the_folder_states_none(
+def test_the_smaller_of_two_limits_counts_if_the_folder_states_none(
     tokenizer: dict[str, object], expected: int, tmp_path: Path
 ) -> None:
     files = {name: published("all-MiniLM-L6-v2")[name] for name in ("config.json", "model.safetensors")}
@@ -229,7 +226,7 @@ def test_a_file_that_leaves_the_limit_to_the_tokenizer_is_followed(tmp_path: Pat
     assert POSITIONS == read_recipe(lay(tmp_path, files), name="all-MiniLM-L6-v2").max_tokens
 
 
-def test_a_family_s_limit_is_not_for_what_was_tuned_further(tmp_path: Path) -> None:
+def test_a_familys_limit_does_not_apply_to_fine_tuned_models(tmp_path: Path) -> None:
     files = published("all-MiniLM-L6-v2")
     config = {"_name_or_path": "sentence-transformers/all-MiniLM-L6-v2", "max_position_embeddings": POSITIONS}
     plain = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 8}
