@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mlx_models import Opened
     from sentence_transformers import SentenceTransformer
 
+    from nearfar.telemetry.events import Event
+
 settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"parity/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
@@ -72,6 +74,10 @@ async def calling(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://nearfar.localhost") as client:
         yield client
+
+
+def ignore(_: Event) -> None:
+    """Observe events and do nothing."""
 
 
 async def until(condition: Callable[[], bool]) -> None:

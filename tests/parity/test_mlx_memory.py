@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from checkpoints import POSITIONS
-from conftest import until
+from conftest import ignore, until
 from mlx_models import DEVICE, TEXTS, Opened, open_mlx, order_of
 
 from nearfar.core.errors import ModelNotReady
@@ -165,7 +165,7 @@ class TestInItsLane:
             engines.append(engine)
             return engine
 
-        lane = await open_lane(settings, open_engine, request.probes[0], Metrics(list))
+        lane = await open_lane(settings, open_engine, request.probes[0], ignore)
         [engine] = engines
         engine._network = slow = Slow(engine._network)
         try:

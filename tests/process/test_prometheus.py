@@ -24,16 +24,18 @@ PROMETHEUS = shutil.which("prometheus")
 pytestmark = pytest.mark.skipif(not PROMETHEUS, reason="prometheus isn't installed")
 
 VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$model": ".*"}
+RULES = ("alerts", "tei-rules")
 EMPTY = {"nearfar_engine_memory_bytes"}  # of engines whose libraries tell
 
 
 @contextmanager
 def prometheus(folder: Path, server: ServerProcess) -> Iterator[str]:
     """Run Prometheus, twice a second at the server; give its address."""
-    (folder / "alerts.yml").write_text(read_asset(MONITORING["alerts"]))
+    for part in RULES:
+        (folder / f"{part}.yml").write_text(read_asset(MONITORING[part]))
     target = {"job_name": "nearfar", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
     every = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
-    settings = {"global": every, "rule_files": ["alerts.yml"], "scrape_configs": [target]}
+    settings = {"global": every, "rule_files": [f"{part}.yml" for part in RULES], "scrape_configs": [target]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
     port = free_port()
     assert PROMETHEUS
@@ -80,7 +82,7 @@ def _query(url: str, expression: str) -> list[Any]:
     return found
 
 
-def test_every_panel_has_data_and_every_alert_is_evaluated(tmp_path: Path) -> None:
+def test_every_panel_and_recorded_metric_has_data_and_every_alert_is_evaluated(tmp_path: Path) -> None:
     panels = json.loads(read_asset(MONITORING["dashboard"]))["panels"]
     expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
 
@@ -89,9 +91,13 @@ def test_every_panel_has_data_and_every_alert_is_evaluated(tmp_path: Path) -> No
             _use(server)
             time.sleep(0.5)
         empty = [expression for expression in expressions if not _query(url, expression)]
+        groups = yaml.safe_load(read_asset(MONITORING["tei-rules"]))["groups"]
+        recorded = {rule["record"] for group in groups for rule in group["rules"]}
+        missing = [name for name in recorded if not _query(url, name)]
         groups = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"]
 
     assert [] == [expression for expression in empty if not any(name in expression for name in EMPTY)]
+    assert [] == missing
     rules = [rule for group in groups for rule in group["rules"]]
     assert {"ok"} == {rule["health"] for rule in rules}
     assert len(expressions) > len(empty) + 20

@@ -30,7 +30,6 @@ FIELDS = {
     "log_format": ("json", 'log_format = "json"', "json"),
     "otlp_endpoint": ("http://trace.test:4318", 'otlp_endpoint = "http://trace.test:4318"', "http://trace.test:4318"),
     "trace_sample_ratio": ("0.25", "trace_sample_ratio = 0.25", 0.25),
-    "tei_metrics": ("true", "tei_metrics = true", True),
     "max_body_bytes": ("1000", "max_body_bytes = 1_000", 1000),
     "receive_timeout_s": ("5", "receive_timeout_s = 5", 5.0),
     "batch_tokens": ("64", "batch_tokens = 64", 64),

@@ -59,7 +59,7 @@ LIBRARIES = {
     "msgspec": [""],
     "numpy": ["core/types", "engines", "serving"],
     "openvino": ["engines/openvino"],
-    "opentelemetry": ["telemetry", "http/access_log", "http/tracing"],
+    "opentelemetry": ["telemetry", "http/access_log", "http/request_gate"],
     "orjson": ["dialects/kit/rendering"],
     "platformdirs": ["core/settings", "cli/service"],
     "prometheus_client": ["telemetry/metrics", "dialects/native"],
@@ -75,7 +75,7 @@ LIBRARIES = {
     "uvloop": ["cli/main"],
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
-    "asyncio": ["telemetry/tei_metrics", "serving", "dialects", "http", "process", "cli/main"],
+    "asyncio": ["serving", "dialects", "http", "process", "cli/main"],
     "os": ["core/settings", "cli/units/install"],
     "pickle": [],
     "random": ["dialects/kit/request"],

@@ -46,8 +46,8 @@ async def check_models(settings: Settings, report: Callable[[str], object]) -> b
     models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
     settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
-    fleet = Fleet(settings, VendorNames({}, {}), metrics)
-    service = Service(fleet, metrics, settings.request_timeout_s)
+    fleet = Fleet(settings, VendorNames({}, {}), metrics.observe)
+    service = Service(fleet, metrics.observe, settings.request_timeout_s)
     fleet.start()
     try:
         await fleet.opened()

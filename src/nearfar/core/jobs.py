@@ -112,9 +112,9 @@ class Timings(Struct, frozen=True, kw_only=True):
 
     taken_at: float  # time.perf_counter when this was measured
     total_s: float
-    tokenise_s: float  # until its rows were queued
+    tokenize_s: float  # until its rows were queued
     queue_s: float  # from then until the first batch with one of its rows began
-    run_s: float  # from then until the last such batch ended, including batches of other jobs in between
+    inference_s: float  # from then until the last such batch ended, including batches of other jobs in between
 
 
 class Usage(Struct, frozen=True, kw_only=True):

@@ -105,7 +105,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None  # OpenTelemetry collector for traces
     trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
-    tei_metrics: bool = False  # metrics by text-embeddings-inference's names as well
     max_body_bytes: Positive = 10_000_000
     receive_timeout_s: Seconds = 60.0  # for the headers of a request to arrive, and again for its body
     batch_tokens: Positive | None = None  # None: the engine's default for its device

@@ -12,26 +12,27 @@ from litestar.config.cors import CORSConfig
 
 from nearfar.core.errors import RequestError
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, shared_router
-from nearfar.http.access_log import Access, Clock
+from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
 from nearfar.http.openapi import Documentation
-from nearfar.http.tracing import Tracing
+from nearfar.http.request_gate import RequestGate
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
-from nearfar.telemetry.events import Observers
 from nearfar.telemetry.metrics import Metrics
-from nearfar.telemetry.tei_metrics import TeiMetrics
+from nearfar.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from litestar.types import Scope
+
     from nearfar.core.settings import Settings
     from nearfar.core.types import Task
     from nearfar.dialects.kit.base import Dialect
-    from nearfar.http.hosts import HostGuard
+    from nearfar.telemetry.events import Event, Observer
 
     _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
@@ -53,32 +54,40 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     for dialect in dialects:
         defaults |= dialect.vendor_models
         open_models |= dialect.open_models
-    metrics = (TeiMetrics if settings.tei_metrics else Metrics)(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
+    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet is built after its observer
     tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
-    observer = Observers(metrics, tracing) if tracing else metrics
-    fleet = Fleet(settings, VendorNames(defaults, open_models), observer, must_open=must_open)
+    observe = _both(metrics.observe, tracing.observe) if tracing else metrics.observe
+    fleet = Fleet(settings, VendorNames(defaults, open_models), observe, must_open=must_open)
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_path)
-    guard = KeyGuard(ring) if ring else None
-    hosts = host_guard(settings, requires_key=guard is not None)
-    checks = [check for check in (hosts, guard) if check]
+    keys = KeyGuard(ring) if ring else None
+    hosts = host_guard(settings, requires_key=keys is not None)
+    checks = [guard.check for guard in (hosts, keys) if guard]
     app = Litestar(
         route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
         exception_handlers={Exception: _by_path(dialects, checks)},
-        middleware=[Clock(), *([tracing] if tracing else []), drain, *checks],
-        before_send=[Access(observer, tracing, drain).sign],
+        middleware=[RequestGate(drain, checks, tracing)],
+        before_send=[AccessLog(observe, tracing, drain).before_send],
         lifespan=[_lifespan],
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings.cors_origins),
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
     )
-    service = Service(fleet, observer, settings.request_timeout_s)
+    service = Service(fleet, observe, settings.request_timeout_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
     app.state.started = time.monotonic()
-    app.state.documentation = Documentation(dialects, requires_key=guard is not None)
+    app.state.documentation = Documentation(dialects, requires_key=keys is not None)
     return app
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def observe(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return observe
 
 
 @asynccontextmanager
@@ -93,7 +102,7 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-def _by_path(dialects: Sequence[Dialect], checks: Sequence[HostGuard | KeyGuard]) -> _ErrorHandler:
+def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], None]]) -> _ErrorHandler:
     """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for.
 
     They have passed no middleware, so they are checked here: without a key nobody learns which routes there are.
@@ -102,7 +111,7 @@ def _by_path(dialects: Sequence[Dialect], checks: Sequence[HostGuard | KeyGuard]
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
         try:
             for check in checks:
-                check.check(request.scope)
+                check(request.scope)
         except RequestError as refusal:
             exc = refusal
         dialect = dialect_for_path(request.scope["path"], dialects)

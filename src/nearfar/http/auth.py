@@ -14,7 +14,6 @@ import tomllib
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from litestar.middleware import ASGIMiddleware
 from msgspec import Meta, Struct
 
 from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit, Scope
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from litestar.types import ASGIApp, Receive, Send
     from litestar.types import Scope as AsgiScope
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
@@ -104,18 +102,11 @@ class KeyRing:
         _log.info("%d API keys loaded from %s", len(entries), self._file)
 
 
-class KeyGuard(ASGIMiddleware):
+class KeyGuard:
     """Requires one of the keys as ``Authorization: Bearer KEY``, except on routes marked ``public``."""
-
-    exclude_opt_key = "public"
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
-
-    async def handle(self, scope: AsgiScope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Check the request and pass it on. Raises ApiKeyMissing or ApiKeyInvalid."""
-        self.check(scope)
-        await next_app(scope, receive, send)
 
     def check(self, scope: AsgiScope) -> None:
         """Store the key's caller in the request's state. Raises ApiKeyMissing or ApiKeyInvalid."""

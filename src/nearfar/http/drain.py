@@ -7,22 +7,16 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from litestar.middleware import ASGIMiddleware
-
 from nearfar.core.errors import ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from litestar.types import ASGIApp, Receive, Scope, Send
-
 _PROGRESS_EVERY_S = 3.0
 
 
-class Drain(ASGIMiddleware):
+class Drain:
     """Counts the requests in flight and refuses new ones after ``begin``. One for the whole server."""
-
-    exclude_opt_key = "public"
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -30,16 +24,16 @@ class Drain(ASGIMiddleware):
         self._has_successor = False
         self._empty = asyncio.Event()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Count the request and pass it on. Raises ShuttingDown during a shutdown."""
+    def enter(self) -> None:
+        """Count a request in. Raises ShuttingDown during a shutdown."""
         self.refuse_if_draining()
         self.in_flight += 1
-        try:
-            await next_app(scope, receive, send)
-        finally:
-            self.in_flight -= 1
-            if self.is_draining and not self.in_flight:
-                self._empty.set()
+
+    def leave(self) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+        if self.is_draining and not self.in_flight:
+            self._empty.set()
 
     def refuse_if_draining(self) -> None:
         """Raise ShuttingDown during a shutdown."""

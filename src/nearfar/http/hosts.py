@@ -9,15 +9,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from litestar.middleware import ASGIMiddleware
-
 from nearfar.core.errors import HostNotAllowed
 from nearfar.core.settings import is_address, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types import Scope
 
     from nearfar.core.settings import Settings
 
@@ -38,10 +36,8 @@ def host_guard(settings: Settings, *, requires_key: bool) -> HostGuard | None:
     return HostGuard(settings.allowed_hosts, settings.cors_origins)
 
 
-class HostGuard(ASGIMiddleware):
+class HostGuard:
     """Refuses requests with a ``Host`` or ``Origin`` that isn't allowed, except on routes marked ``public``."""
-
-    exclude_opt_key = "public"
 
     def __init__(self, allowed_hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         hostname = socket.gethostname().lower()
@@ -49,11 +45,6 @@ class HostGuard(ASGIMiddleware):
         self._names = {"localhost", hostname, hostname.partition(".")[0], *names}
         self._suffixes = (*_PRIVATE_SUFFIXES, *(name[1:] for name in names if name.startswith("*.")))
         self._origins = frozenset(origins)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Check the request and pass it on. Raises HostNotAllowed."""
-        self.check(scope)
-        await next_app(scope, receive, send)
 
     def check(self, scope: Scope) -> None:
         """Raise HostNotAllowed for a request that a foreign web page may have sent."""

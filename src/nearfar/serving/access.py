@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.core.caller import Caller
 from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
+from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
 from nearfar.serving.registry.opening import Model
-from nearfar.telemetry.events import JobRecord
+from nearfar.telemetry.events import JobDone
 from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from nearfar.core.types import EngineMethod, Task
     from nearfar.models.tokenization.row import Row
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nearfar.serving.registry.fleet import Fleet
     from nearfar.telemetry.events import Observer
 
+_Result = TypeVar("_Result", Embedded, Represented, Classified, Ranked, Scored)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
@@ -46,7 +49,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
 
         Raises Overloaded as well when the caller has no tokens left.
         """
-        tokens = sum(len(row.ids) for row in rows)
+        tokens = sum([len(row.ids) for row in rows])
         self.caller.rate_limit.spend(tokens)
         try:
             return await self.model.lane.submit(rows, method, self.stopwatch, self.caller)
@@ -58,9 +61,9 @@ class RequestContext(Struct, frozen=True, kw_only=True):
 class ModelAccess:
     """Leases models to requests."""
 
-    def __init__(self, fleet: Fleet, observer: Observer, timeout_s: float) -> None:
+    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float) -> None:
         self._fleet = fleet
-        self._observer = observer
+        self._observe = observe
         self._timeout_s = timeout_s
 
     @asynccontextmanager
@@ -82,39 +85,49 @@ class ModelAccess:
                 raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error
             raise ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1) from error
 
-    @asynccontextmanager
     async def run_job(
-        self, caller: Caller, name: str | None, tasks: tuple[Task, ...], inputs: int
-    ) -> AsyncIterator[RequestContext]:
-        """Acquire a model for a job with this number of inputs, and report how the job ended.
+        self,
+        caller: Caller,
+        name: str | None,
+        tasks: tuple[Task, ...],
+        inputs: int,
+        work: Callable[[RequestContext], Awaitable[_Result]],
+    ) -> _Result:
+        """Run ``work`` with the model of a job that has so many inputs, and report how the job ended.
 
-        Raises Forbidden or Overloaded where the caller may not do this, or not now.
+        Raises as ``acquire`` and ``work`` do, Forbidden without the scope for the tasks, and Overloaded at the caller's
+        limit.
         """
         context: RequestContext | None = None
-        failure: type[BaseException] | None = None
         try:
             caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
             caller.rate_limit.acquire()
             try:
                 async with self.acquire(caller, name, tasks) as context:
-                    yield context
+                    result = await work(context)
             finally:
                 caller.rate_limit.release()
         except BaseException as error:
-            failure = type(error)
+            self._observe(_failed(error, context, tasks[0], inputs))
             raise
-        finally:
-            self._observer.job_done(_record(context, tasks[0], inputs, failure))
+        self._observe(
+            JobDone(
+                task=tasks[0],
+                inputs=inputs,
+                model=result.model,
+                timings=result.timings,
+                stopwatch=context.stopwatch,
+                tokens=result.usage.tokens,
+                truncated_tokens=result.usage.truncated_tokens,
+            )
+        )
+        return result
 
 
-def _record(context: RequestContext | None, task: Task, inputs: int, failure: type[BaseException] | None) -> JobRecord:
+def _failed(error: BaseException, context: RequestContext | None, task: Task, inputs: int) -> JobDone:
+    event = JobDone(task=task, inputs=inputs, error_type=type(error))
     if context is None:
-        return JobRecord(task=task, inputs=inputs, failure=failure, timings=None)
-    return JobRecord(
-        task=task,
-        inputs=inputs,
-        failure=failure,
-        timings=context.stopwatch.timings(),
-        model=context.model.info.name,
-        watch=context.stopwatch,
+        return event
+    return msgspec.structs.replace(
+        event, model=context.model.info.name, timings=context.stopwatch.timings(), stopwatch=context.stopwatch
     )

@@ -1,13 +1,13 @@
-"""Numbers for Prometheus: counts what it is told through OpenTelemetry, and renders Prometheus' text form.
+"""Prometheus metrics, counted through OpenTelemetry.
 
-Every label has few values: models that are served, tasks, dialects, routes by their template, statuses, classes of
-errors. None is a caller's own word.
+Every label has few values: served models, tasks, dialects, route templates, statuses, error classes. No label contains
+text that a client chose.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
@@ -15,152 +15,155 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from nearfar.telemetry.events import (
+    Event,
+    ForwardDone,
+    JobDone,
+    ModelLoaded,
+    ModelUnloaded,
+    RequestDone,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import CallbackOptions
 
-    from nearfar.telemetry.events import BatchRecord, CloseReason, JobRecord, LoadRecord, QueueDepth, RequestRecord
+    from nearfar.telemetry.events import QueueDepth
 
 _SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_PARTS = (0.0001, 0.00025, 0.0005, *_SECONDS)
+_SHORT = (0.0001, 0.00025, 0.0005, *_SECONDS)
 _COUNTS = tuple(float(2**power) for power in range(16))
-_SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+_RATIOS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
-# OpenTelemetry's exporter appends a unit to a name: "s" makes nearfar_request → nearfar_request_seconds.
+# name → unit, bucket bounds, description. OpenTelemetry's exporter appends the unit: "s" becomes "_seconds".
 _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...], str]] = {
-    "nearfar_request": ("s", _SECONDS, "Time from a request's head to its answer's"),
-    "nearfar_tokenise": ("s", _PARTS, "Time of a job until its rows were in the queue"),
-    "nearfar_queue": ("s", _PARTS, "Time of a job from then until the first batch with its rows began"),
-    "nearfar_run": ("s", _PARTS, "Time of a job from then until the last batch with its rows ended"),
-    "nearfar_render": ("s", _PARTS, "Time from the end of a job until its answer began"),
-    "nearfar_batch": ("s", _SECONDS, "Time of one forward"),
-    "nearfar_batch_rows": ("", _COUNTS, "Rows a forward"),
-    "nearfar_batch_requests": ("", _COUNTS, "Requests that share a forward"),
-    "nearfar_batch_tokens": ("", _COUNTS, "Real tokens a forward"),
-    "nearfar_batch_padded_tokens": ("", _COUNTS, "Padded area of a forward"),
-    "nearfar_batch_padding_share": ("", _SHARES, "Share of a forward's padded area that is padding"),
-    "nearfar_model_load": ("s", _SECONDS, "Time to load a model"),
+    "http_request_duration": ("s", _SECONDS, "Time from the head of a request to the head of its response"),
+    "tokenize_duration": ("s", _SHORT, "Time from the start of a job until its rows are queued"),
+    "queue_wait_duration": ("s", _SHORT, "Time from there until the first forward with rows of the job starts"),
+    "inference_duration": ("s", _SHORT, "Time from there until the last forward with rows of the job ends"),
+    "render_duration": ("s", _SHORT, "Time from the end of a job until its response starts"),
+    "forward_duration": ("s", _SECONDS, "Time of one forward"),
+    "batch_rows": ("", _COUNTS, "Rows in a forward"),
+    "batch_requests": ("", _COUNTS, "Requests that share a forward"),
+    "batch_tokens": ("", _COUNTS, "Tokens in a forward, without padding"),
+    "batch_padded_tokens": ("", _COUNTS, "Tokens in a forward, with padding"),
+    "batch_padding_ratio": ("", _RATIOS, "Padding in a forward, as a part of its padded tokens"),
+    "model_load_duration": ("s", _SECONDS, "Time to load a model"),
 }
 
 
 class Metrics:
-    """Counts everything through OpenTelemetry; ``render`` gives Prometheus' text form."""
+    """Counts events; ``render`` returns Prometheus' text format.
+
+    ``queues`` is called to sample the queue of each loaded model.
+    """
 
     def __init__(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, processor time and open files, where the system has /proc
         reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self._registry)
         views = [
-            View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(bounds))
+            View(instrument_name=f"nearfar_{name}", aggregation=ExplicitBucketHistogramAggregation(bounds))
             for name, (_, bounds, _) in _HISTOGRAMS.items()
         ]
         self._provider = MeterProvider([reader], views=views, shutdown_on_exit=False)
-        meter = self._provider.get_meter("nearfar")
+        self._meter = self._provider.get_meter("nearfar")
         self._histograms = {
-            name.removeprefix("nearfar_"): meter.create_histogram(name, unit, description)
+            name: self._meter.create_histogram(f"nearfar_{name}", unit, description)
             for name, (unit, _, description) in _HISTOGRAMS.items()
         }
-        self._failed_batches = meter.create_counter("nearfar_batches_failed", description="Forwards that raised")
-        self._failed_jobs = meter.create_counter("nearfar_jobs_failed", description="Jobs that failed, by what of")
-        self._closed = meter.create_counter("nearfar_model_evictions", description="Models closed, by reason")
-        # By model; they are told with every request, and counting through an instrument takes 5 to 20 µs.
+        counter = self._meter.create_counter
+        self._forward_failures = counter("nearfar_forward_failures", description="Forwards that raised an exception")
+        self._job_failures = counter("nearfar_job_failures", description="Jobs that failed, by error class")
+        self._evictions = counter("nearfar_model_evictions", description="Models unloaded, by reason")
+        # By model. Every request adds to them, and an OpenTelemetry counter takes 5 to 20 µs.
         self._tokens: Counter[str] = Counter()
-        self._truncated: Counter[str] = Counter()
-        self._counters()
-        self._gauges(queues)
+        self._truncated_tokens: Counter[str] = Counter()
+        self._observe_tokens()
+        self._observe_queues(queues)
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            ForwardDone: self._forward_done,
+            JobDone: self._job_done,
+            RequestDone: self._request_done,
+            ModelLoaded: self._model_loaded,
+            ModelUnloaded: self._model_unloaded,
+        }
 
-    def _counters(self) -> None:
-        def tokens(_: CallbackOptions) -> list[Observation]:
-            return [Observation(count, {"model": model}) for model, count in self._tokens.items()]
+    def observe(self, event: Event) -> None:
+        """Count one event."""
+        self._handlers[type(event)](event)
 
-        def truncated(_: CallbackOptions) -> list[Observation]:
-            return [Observation(count, {"model": model}) for model, count in self._truncated.items()]
+    def _observe_tokens(self) -> None:
+        def by_model(counts: Counter[str]) -> Callable[[CallbackOptions], list[Observation]]:
+            return lambda _: [Observation(count, {"model": model}) for model, count in counts.items()]
 
-        counter = self._provider.get_meter("nearfar").create_observable_counter
-        counter("nearfar_tokens", [tokens], description="Tokens that went through a model")
-        counter("nearfar_truncated_tokens", [truncated], description="Tokens cut off before")
+        counter = self._meter.create_observable_counter
+        counter("nearfar_tokens", [by_model(self._tokens)], description="Tokens that went through a model")
+        counter(
+            "nearfar_truncated_tokens", [by_model(self._truncated_tokens)], description="Tokens cut off before that"
+        )
 
-    def _gauges(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
-        def rows(_: CallbackOptions) -> list[Observation]:
-            return [Observation(depth.rows, {"model": depth.model}) for depth in queues()]
+    def _observe_queues(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
+        def gauge(name: str, field: str, unit: str, description: str) -> None:
+            def sample(_: CallbackOptions) -> list[Observation]:
+                return [Observation(getattr(depth, field), {"model": depth.model}) for depth in queues()]
 
-        def tokens(_: CallbackOptions) -> list[Observation]:
-            return [Observation(depth.tokens, {"model": depth.model}) for depth in queues()]
-
-        def requests(_: CallbackOptions) -> list[Observation]:
-            return [Observation(depth.requests, {"model": depth.model}) for depth in queues()]
-
-        def limits(_: CallbackOptions) -> list[Observation]:
-            return [Observation(depth.limit, {"model": depth.model}) for depth in queues()]
+            self._meter.create_observable_gauge(name, [sample], unit, description)
 
         def memory(_: CallbackOptions) -> list[Observation]:
-            found = {
-                kind: size for depth in queues() for kind, size in depth.memory.items()
-            }  # the same from every model
-            return [Observation(size, {"kind": kind}) for kind, size in found.items()]
+            sizes = {kind: size for depth in queues() for kind, size in depth.memory.items()}  # equal for every model
+            return [Observation(size, {"kind": kind}) for kind, size in sizes.items()]
 
-        def weights(_: CallbackOptions) -> list[Observation]:
-            return [Observation(depth.weight_bytes, {"model": depth.model}) for depth in queues()]
+        gauge("nearfar_model_weights", "weight_bytes", "By", "Weights of a loaded model, as the memory budget counts")
+        gauge("nearfar_queue_rows", "rows", "", "Rows that wait")
+        gauge("nearfar_queue_tokens", "tokens", "", "Tokens that wait or run")
+        gauge("nearfar_queue_requests", "requests", "", "Requests that wait or run")
+        gauge("nearfar_queue_limit_tokens", "limit", "", "Tokens that may wait or run")
+        self._meter.create_observable_gauge("nearfar_engine_memory", [memory], "By", "Memory an engine's library uses")
 
-        gauge = self._provider.get_meter("nearfar").create_observable_gauge
-        gauge("nearfar_model_weights", [weights], "By", "Weights of a loaded model, as counted")
-        gauge("nearfar_engine_memory", [memory], "By", "Memory an engine's library has in use")
-        gauge("nearfar_queue_rows", [rows], description="Rows waiting now")
-        gauge("nearfar_queue_tokens", [tokens], description="Tokens waiting or running now")
-        gauge("nearfar_queue_requests", [requests], description="Requests waiting or running now")
-        gauge("nearfar_queue_limit_tokens", [limits], description="Tokens that may wait or run")
+    def _forward_done(self, event: ForwardDone) -> None:
+        labels = {"model": event.model}
+        histograms = self._histograms
+        histograms["forward_duration"].record(event.duration_s, labels)
+        histograms["batch_rows"].record(event.rows, labels)
+        histograms["batch_requests"].record(event.requests, labels)
+        histograms["batch_tokens"].record(event.tokens, labels)
+        histograms["batch_padded_tokens"].record(event.padded_tokens, labels)
+        histograms["batch_padding_ratio"].record(1 - event.tokens / max(event.padded_tokens, 1), labels)
+        self._forward_failures.add(int(event.failed), labels)
 
-    def batch_done(self, record: BatchRecord) -> None:
-        """Count a forward."""
-        of = {"model": record.model}
-        kept = self._histograms
-        kept["batch"].record(record.run_s, of)
-        kept["batch_rows"].record(record.rows, of)
-        kept["batch_requests"].record(record.requests, of)
-        kept["batch_tokens"].record(record.tokens, of)
-        kept["batch_padded_tokens"].record(record.padded_tokens, of)
-        kept["batch_padding_share"].record(1 - record.tokens / max(record.padded_tokens, 1), of)
-        self._failed_batches.add(int(record.failed), of)
-
-    def request_done(self, record: RequestRecord) -> None:
-        """Count a request by dialect, route, method and status, and how long its answer took to make."""
-        of = {
-            "dialect": record.dialect,
-            "route": record.route,
-            "method": record.method,
-            "status": str(record.status),
+    def _request_done(self, event: RequestDone) -> None:
+        labels = {
+            "dialect": event.dialect,
+            "route": event.route,
+            "method": event.method,
+            "status": str(event.status),
         }
-        self._histograms["request"].record(record.seconds, of)
-        if record.render_s is not None:
-            self._histograms["render"].record(record.render_s, {"dialect": record.dialect})
+        self._histograms["http_request_duration"].record(event.duration_s, labels)
+        if event.render_s is not None:
+            self._histograms["render_duration"].record(event.render_s, {"dialect": event.dialect})
 
-    def job_done(self, record: JobRecord) -> None:
-        """Count how long a job took by its parts, or what it failed of."""
-        if record.failure:
-            self._failed_jobs.add(1, {"task": record.task, "failure": record.failure.__name__})
-        elif record.timings and record.model:
-            of = {"model": record.model, "task": record.task}
-            self._histograms["tokenise"].record(record.timings.tokenise_s, of)
-            self._histograms["queue"].record(record.timings.queue_s, of)
-            self._histograms["run"].record(record.timings.run_s, of)
+    def _job_done(self, event: JobDone) -> None:
+        if event.error_type:
+            self._job_failures.add(1, {"task": event.task, "error_type": event.error_type.__name__})
+        elif event.timings and event.model:
+            labels = {"model": event.model, "task": event.task}
+            self._histograms["tokenize_duration"].record(event.timings.tokenize_s, labels)
+            self._histograms["queue_wait_duration"].record(event.timings.queue_s, labels)
+            self._histograms["inference_duration"].record(event.timings.inference_s, labels)
+            self._tokens[event.model] += event.tokens
+            self._truncated_tokens[event.model] += event.truncated_tokens
 
-    def tokens_counted(self, model: str, tokens: int, truncated: int) -> None:
-        """Count a job's tokens."""
-        self._tokens[model] += tokens
-        self._truncated[model] += truncated
+    def _model_loaded(self, event: ModelLoaded) -> None:
+        labels = {"model": event.model, "failed": str(event.failed).lower()}
+        self._histograms["model_load_duration"].record(event.duration_s, labels)
 
-    def model_loaded(self, record: LoadRecord) -> None:
-        """Count a load by whether it failed, and its time."""
-        of = {"model": record.model, "failed": str(record.failed).lower()}
-        self._histograms["model_load"].record(record.seconds, of)
-
-    def model_closed(self, model: str, reason: CloseReason) -> None:
-        """Count a model that was closed."""
-        self._closed.add(1, {"model": model, "reason": reason})
+    def _model_unloaded(self, event: ModelUnloaded) -> None:
+        self._evictions.add(1, {"model": event.model, "reason": event.reason})
 
     def render(self) -> bytes:
-        """Give every metric in Prometheus' text form, version 0.0.4."""
+        """Return every metric in Prometheus' text form, version 0.0.4."""
         return generate_latest(self._registry)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self.span: SpanContext = get_current_span().get_span_context()  # 0.2 µs where nothing is traced
-        self.batches: list[SpanContext] = []
+        self.forwards: list[SpanContext] = []
         self._came: float | None = None
         self._began: float | None = None
         self._ended: float | None = None
@@ -48,7 +48,7 @@ class Stopwatch:
         return Timings(
             taken_at=now,
             total_s=now - self._started,
-            tokenise_s=came - self._started,
+            tokenize_s=came - self._started,
             queue_s=began - came,
-            run_s=ended - began,
+            inference_s=ended - began,
         )

@@ -50,7 +50,7 @@ async def test_requests_are_counted_by_their_dialect() -> None:
     for *_, dialect, status in SENT:
         expected[dialect, str(status)] = expected.get((dialect, str(status)), 0) + 1
     got: dict[tuple[str, str], float] = {}
-    for labels, value in found["nearfar_request_seconds_count"]:
+    for labels, value in found["nearfar_http_request_duration_seconds_count"]:
         key = labels["dialect"], labels["status"]
         got[key] = got.get(key, 0) + value
     assert expected == got
@@ -63,11 +63,11 @@ async def test_the_parts_of_a_job_are_timed_by_model_and_failures_are_counted_by
         found = await counted(client)
 
     of = {"model": MODEL, "task": "embed"}
-    for part in ("tokenise", "queue", "run"):
-        assert [(of, 2.0)] == found[f"nearfar_{part}_seconds_count"]
-    assert [({"dialect": "openai"}, 2.0)] == found["nearfar_render_seconds_count"]
-    assert [({"task": "embed", "failure": "EngineError"}, 1.0)] == found["nearfar_jobs_failed_total"]
-    assert [({"model": MODEL}, 1.0)] == found["nearfar_batches_failed_total"]
+    for part in ("tokenize", "queue_wait", "inference"):
+        assert [(of, 2.0)] == found[f"nearfar_{part}_duration_seconds_count"]
+    assert [({"dialect": "openai"}, 2.0)] == found["nearfar_render_duration_seconds_count"]
+    assert [({"task": "embed", "error_type": "EngineError"}, 1.0)] == found["nearfar_job_failures_total"]
+    assert [({"model": MODEL}, 1.0)] == found["nearfar_forward_failures_total"]
 
 
 async def test_the_share_of_padding_is_that_of_the_batch() -> None:
@@ -77,8 +77,8 @@ async def test_the_share_of_padding_is_that_of_the_batch() -> None:
         await client.post("/v1/embeddings", json={"model": MODEL, "input": ["one", "one " * 10]})
         found = await counted(client)
 
-    assert "nearfar_batch_padding_share_sum" not in before
-    assert [({"model": MODEL}, 9 / 24)] == found["nearfar_batch_padding_share_sum"]
+    assert "nearfar_batch_padding_ratio_sum" not in before
+    assert [({"model": MODEL}, 9 / 24)] == found["nearfar_batch_padding_ratio_sum"]
     assert [({"model": MODEL}, 15.0)] == found["nearfar_batch_tokens_sum"]
 
 
@@ -100,7 +100,7 @@ async def test_metrics_hold_no_word_of_a_caller() -> None:
 
     assert [200, 404, 500, 405, 404] == statuses
     assert 401 == wrong.status_code
-    assert "nearfar_jobs_failed_total" in text
+    assert "nearfar_job_failures_total" in text
     assert "private" not in text
 
 
@@ -110,6 +110,6 @@ async def test_a_line_of_the_log_names_the_key_and_does_not_show_it(caplog: pyte
             for key in ("sk-private", "sk-wrongprivate"):
                 await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
 
-    ours = [record.__dict__["fields"] for record in caplog.records if record.name == "nearfar.http.access_log"]
+    ours = [record.__dict__["fields"] for record in caplog.records if record.name == "nearfar.access"]
     assert [(200, "default"), (401, None)] == [(fields["status"], fields.get("key")) for fields in ours]
     assert "private" not in str([record.__dict__ for record in caplog.records])

@@ -338,7 +338,11 @@ async def test_metrics_count_requests_batches_and_truncated_tokens() -> None:
     assert "46" == answer.headers["x-nearfar-truncated-tokens"]  # 300 words into 254 places
     assert 46 == found["nearfar_truncated_tokens_total", None]
     assert 259 == found["nearfar_tokens_total", None] == answer.json()["usage"]["total_tokens"]
-    assert 1 == found["nearfar_request_seconds_count", "200"] == found["nearfar_request_seconds_count", "404"]
+    assert (
+        1
+        == found["nearfar_http_request_duration_seconds_count", "200"]
+        == found["nearfar_http_request_duration_seconds_count", "404"]
+    )
     assert 2 == found["nearfar_batch_rows_sum", None]
     assert 0 == found["nearfar_queue_tokens", None]
 
@@ -351,7 +355,7 @@ async def test_invented_methods_share_one_label_of_the_metrics() -> None:
         text = (await client.get("/metrics")).text
 
     labels = 'dialect="openai",method="other",route="none",status="404"'
-    assert f"nearfar_request_seconds_count{{{labels}}} 3.0" in text
+    assert f"nearfar_http_request_duration_seconds_count{{{labels}}} 3.0" in text
     assert "MADE-UP" not in text
 
 
@@ -363,10 +367,10 @@ async def test_a_request_is_one_log_line_without_its_text(
         await faked.post("/v2/rerank", json=rank("a private sentence"))
         await faked.post(OPENAI, json=embed("a private boom"))
 
-    ours = [record for record in caplog.records if record.name == "nearfar.http.access_log"]
+    ours = [record for record in caplog.records if record.name == "nearfar.access"]
     assert [200, 200, 500] == [record.__dict__["fields"]["status"] for record in ours]
     whose = {"request_id", "dialect", "method", "path", "status", "ms"}
-    what = {"model", "rows", "tokens", "cut", "tokenise_ms", "queue_ms", "run_ms", "render_ms"}
+    what = {"model", "rows", "tokens", "cut", "tokenize_ms", "queue_ms", "inference_ms", "render_ms"}
     assert [whose | what, whose | what, whose] == [record.__dict__["fields"].keys() for record in ours]
     assert ["openai", "cohere", "openai"] == [record.__dict__["fields"]["dialect"] for record in ours]
     shown = json.dumps([record.getMessage() + str(record.__dict__.get("fields")) for record in caplog.records])

@@ -89,10 +89,10 @@ async def test_a_request_and_its_parts_are_spans_of_the_callers_trace(collector:
     [request] = [span for span in collector.spans if span.name == f"POST {OPENAI}"]
     parts = {span.name: span for span in collector.spans if span.parent_span_id == request.span_id}
     assert (TRACE, CALLER) == (request.trace_id.hex(), request.parent_span_id.hex())
-    assert {"tokenise", "queue", "run", "render"} == set(parts)
+    assert {"tokenize", "queue", "inference", "render"} == set(parts)
     assert {TRACE} == {span.trace_id.hex() for span in parts.values()}
-    assert len(collector.spans) == 6  # those, and the batch
-    order = [parts[name].start_time_unix_nano for name in ("tokenise", "queue", "run", "render")]
+    assert len(collector.spans) == 6  # those, and the forward
+    order = [parts[name].start_time_unix_nano for name in ("tokenize", "queue", "inference", "render")]
     assert sorted(order) == order
     expected = {
         "http.request.method": "POST",
@@ -125,12 +125,12 @@ async def test_one_batch_is_linked_to_the_requests_it_served_and_they_to_it(coll
 
     requests = {span.span_id for span in collector.spans if span.name == f"POST {OPENAI}"}
     alone, together = sorted(
-        (span for span in collector.spans if span.name == "batch"), key=lambda span: len(span.links)
+        (span for span in collector.spans if span.name == "forward"), key=lambda span: len(span.links)
     )
     assert (1, 3) == (len(alone.links), len(together.links))
-    assert requests == {link.span_id for batch in (alone, together) for link in batch.links}
+    assert requests == {link.span_id for forward in (alone, together) for link in forward.links}
     assert {"nearfar.rows": 3, "nearfar.requests": 3}.items() <= attributes(together).items()
-    back = [[link.span_id for link in span.links] for span in collector.spans if span.name == "run"]
+    back = [[link.span_id for link in span.links] for span in collector.spans if span.name == "inference"]
     assert sorted([[alone.span_id], *[[together.span_id]] * 3]) == sorted(back)
 
 
@@ -158,7 +158,7 @@ async def test_a_batch_that_failed_says_so(collector: Collector) -> None:
         await client.post(OPENAI, json=body_of("boom"))
 
     failed = {span.name for span in collector.spans if span.status.code == span.status.STATUS_CODE_ERROR}
-    assert {"batch", f"POST {OPENAI}"} == failed
+    assert {"forward", f"POST {OPENAI}"} == failed
 
 
 async def test_only_requests_whose_callers_trace_them_are_traced_where_no_others_should(collector: Collector) -> None:
@@ -170,7 +170,7 @@ async def test_only_requests_whose_callers_trace_them_are_traced_where_no_others
 
     assert [0, 0, 1] == [int(answer.headers["traceresponse"][-2:], 16) & 1 for answer in answers]
     assert 1 == len([span for span in collector.spans if span.name.startswith("POST")])
-    assert 1 == len([span for span in collector.spans if span.name == "batch"])
+    assert 1 == len([span for span in collector.spans if span.name == "forward"])
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ async def test_the_log_has_the_callers_trace_even_where_we_send_none(
     given: str | None, logged: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
-        with caplog.at_level(logging.INFO, "nearfar.http.access_log"):
+        with caplog.at_level(logging.INFO, "nearfar.access"):
             answer = await client.post(
                 OPENAI, json=body_of("one"), headers={"traceparent": given} if given is not None else {}
             )
 
-    [record] = [record for record in caplog.records if record.name == "nearfar.http.access_log"]
+    [record] = [record for record in caplog.records if record.name == "nearfar.access"]
     assert logged == record.__dict__["fields"].get("trace_id")
     assert "traceresponse" not in answer.headers

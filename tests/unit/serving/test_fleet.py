@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from checkpoints import lay, write_transformer
-from conftest import calling, running
+from conftest import calling, ignore, running
 from nearfar_fakes import FakeKind, vector_of
 from sentence_transformers import CrossEncoder
 
@@ -27,7 +27,6 @@ from nearfar.serving.registry.description import SCORE_OF_PAIRS, SCORE_OF_VECTOR
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.registry.opening import Opener
-from nearfar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -246,7 +245,7 @@ async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: st
 
 async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_it_has(prompted: Path) -> None:
     settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompt="web"),))
-    fleet = Fleet(settings, VendorNames({}, {}), Metrics(list))
+    fleet = Fleet(settings, VendorNames({}, {}), ignore)
     fleet.start()
 
     with pytest.raises(SettingsError, match=r"prompted has no prompt 'web'; there are: query, document$"):
@@ -277,7 +276,7 @@ async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_say
 
 async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
     settings = Settings(models=(ModelSettings(name=str(reranker), engine="fake", prompts={"query": "Q: "}),))
-    fleet = Fleet(settings, VendorNames({}, {}), Metrics(list))
+    fleet = Fleet(settings, VendorNames({}, {}), ignore)
     fleet.start()
 
     with pytest.raises(SettingsError, match=r"reranker takes pairs as they are; take its prompts out"):
@@ -418,7 +417,7 @@ class Refusing:
 async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
     refusing: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opener = Opener(Settings(), Metrics(list))
+    opener = Opener(Settings(), ignore)
     refusals = [EngineChoice(name=f"refusing{number}", kind=Refusing(), reason="first") for number in range(refusing)]
     last = EngineChoice(name="fake", kind=FakeKind(), reason="next")
 
@@ -432,7 +431,7 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
 
 
 async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
-    opener = Opener(Settings(), Metrics(list))
+    opener = Opener(Settings(), ignore)
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):
         await opener.open_lane("odd", [EngineChoice(name="refusing", kind=Refusing(), reason="requested")], ODD)

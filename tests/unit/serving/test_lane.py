@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from conftest import until
+from conftest import ignore, until
 from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
 from nearfar.core.errors import DeviceOutOfMemory, EngineError, InternalError, ModelNotReady, Overloaded, ServingError
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
+from nearfar.telemetry.events import ForwardDone
 from nearfar.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -24,40 +25,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nearfar.core.types import EngineMethod, FloatArray
-    from nearfar.telemetry.events import BatchRecord, CloseReason, JobRecord, LoadRecord, RequestRecord
+    from nearfar.telemetry.events import Event
 
 pytestmark = pytest.mark.anyio
 
 DIM = 8
 
 
-class Watcher:
-    """An observer that keeps its batch records."""
-
-    def __init__(self) -> None:
-        self.batches: list[BatchRecord] = []
-
-    def batch_done(self, record: BatchRecord) -> None:
-        self.batches.append(record)
-
-    def request_done(self, record: RequestRecord) -> None: ...
-
-    def job_done(self, record: JobRecord) -> None: ...
-
-    def tokens_counted(self, model: str, tokens: int, truncated: int) -> None: ...
-
-    def model_loaded(self, record: LoadRecord) -> None: ...
-
-    def model_closed(self, model: str, reason: CloseReason) -> None: ...
-
-
 class OpenLane:
     """A lane with its fake engine, whose probe has run and is forgotten."""
 
-    def __init__(self, lane: Lane, engine: FakeEngine, watcher: Watcher) -> None:
+    def __init__(self, lane: Lane, engine: FakeEngine, events: list[Event]) -> None:
         self.lane = lane
         self.engine = engine
-        self.watcher = watcher
+        self.events = events
 
 
 def lane_settings(method: EngineMethod = "embed", batch_tokens: int = 64, queue_tokens: int = 10_000) -> LaneSettings:
@@ -73,11 +54,12 @@ async def running_lane(
     method: EngineMethod = "embed",
     engine: FakeEngine | None = None,
 ) -> AsyncIterator[OpenLane]:
-    engine, watcher = engine or FakeEngine(DIM), Watcher()
-    lane = await open_lane(lane_settings(method, batch_tokens, queue_tokens), lambda: engine, row(1), watcher)
+    engine = engine or FakeEngine(DIM)
+    events: list[Event] = []
+    lane = await open_lane(lane_settings(method, batch_tokens, queue_tokens), lambda: engine, row(1), events.append)
     engine.batches.clear()
     try:
-        yield OpenLane(lane, engine, watcher)
+        yield OpenLane(lane, engine, events)
     finally:
         engine.gate.set()
         await lane.close()
@@ -114,7 +96,7 @@ async def test_requests_that_wait_for_the_engine_run_in_one_batch() -> None:
         await asyncio.gather(first, *others)
 
     assert [1, 20] == [len(batch) for batch in lane.engine.batches]
-    assert [1, 20] == [record.requests for record in lane.watcher.batches]
+    assert [1, 20] == [event.requests for event in lane.events if isinstance(event, ForwardDone)]
 
 
 async def test_no_batch_goes_over_the_budget() -> None:
@@ -320,7 +302,7 @@ class Bad(FakeEngine):
 async def test_whatever_an_engine_returns_the_request_is_answered_and_the_lane_closes(
     answer: Callable[[], Any],
 ) -> None:
-    lane = await open_lane(lane_settings(), lambda: Bad(answer), row(1), Watcher())
+    lane = await open_lane(lane_settings(), lambda: Bad(answer), row(1), ignore)
 
     async with asyncio.timeout(1):
         for _ in range(2):
@@ -332,7 +314,7 @@ async def test_whatever_an_engine_returns_the_request_is_answered_and_the_lane_c
 async def test_an_engine_that_fails_to_open_raises_and_never_hangs() -> None:
     async with asyncio.timeout(1):
         with pytest.raises(InternalError):
-            await open_lane(lane_settings(), lambda: next(iter(())), row(1), Watcher())
+            await open_lane(lane_settings(), lambda: next(iter(())), row(1), ignore)
 
 
 async def test_a_request_larger_than_the_queue_runs_when_it_is_alone() -> None:
@@ -361,7 +343,7 @@ async def test_a_lane_whose_probe_fails_never_opens_and_closes_its_engine() -> N
     engine = FakeEngine(DIM)
 
     with pytest.raises(EngineError):
-        await open_lane(lane_settings(), lambda: engine, row(NAN), Watcher())
+        await open_lane(lane_settings(), lambda: engine, row(NAN), ignore)
 
     assert engine.closed
 
@@ -375,8 +357,8 @@ async def test_the_times_of_a_job_add_up_to_no_more_than_its_total() -> None:
         found = stopwatch.timings()
 
     assert 0 < found.total_s < time.perf_counter() - began
-    assert min(found.tokenise_s, found.queue_s, found.run_s) > 0
-    assert found.tokenise_s + found.queue_s + found.run_s <= found.total_s
+    assert min(found.tokenize_s, found.queue_s, found.inference_s) > 0
+    assert found.tokenize_s + found.queue_s + found.inference_s <= found.total_s
 
 
 async def test_a_job_s_run_time_covers_all_its_batches() -> None:
@@ -384,15 +366,15 @@ async def test_a_job_s_run_time_covers_all_its_batches() -> None:
         stopwatch = Stopwatch()
         await there.lane.submit([row(*range(1, 5)), row(*range(2, 6)), row(*range(3, 7))], stopwatch=stopwatch)
 
-        found, batches = stopwatch.timings(), there.watcher.batches
+        found, batches = stopwatch.timings(), [event for event in there.events if isinstance(event, ForwardDone)]
 
     assert 3 == len(batches)
-    assert sum(batch.run_s for batch in batches) <= found.run_s
-    assert found.queue_s + found.run_s <= found.total_s
+    assert sum(batch.duration_s for batch in batches) <= found.inference_s
+    assert found.queue_s + found.inference_s <= found.total_s
 
 
 async def test_a_stopwatch_of_a_job_without_rows_measures_tokenization_only() -> None:
     found = Stopwatch().timings()
 
-    assert (0, 0) == (found.queue_s, found.run_s)
-    assert found.tokenise_s == found.total_s
+    assert (0, 0) == (found.queue_s, found.inference_s)
+    assert found.tokenize_s == found.total_s

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from checkpoints import write_transformer
-from conftest import calling, until
+from conftest import calling, ignore, until
 from nearfar_fakes import FakeEngine, GatedKind
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,7 +19,6 @@ from nearfar.core.errors import CheckpointError, ModelNotReady, SettingsError
 from nearfar.engines.selection import EngineChoice
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
-from nearfar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -288,9 +287,7 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
     pinned: str, share: float, says: str, folders: dict[str, Path], size: int
 ) -> None:
     models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in "ab")
-    fleet = Fleet(
-        Settings(models=models, engine="fake", memory_budget=int(share * size)), VendorNames({}, {}), Metrics(list)
-    )
+    fleet = Fleet(Settings(models=models, engine="fake", memory_budget=int(share * size)), VendorNames({}, {}), ignore)
     fleet.start()
 
     with pytest.raises(SettingsError, match=says):

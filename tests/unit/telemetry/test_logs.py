@@ -10,7 +10,7 @@ FIELDS = {"request_id": "req_1", "method": "GET", "path": "/a\nFAKE line", "stat
 
 
 def _record(**extra: object) -> logging.LogRecord:
-    record = logging.LogRecord("nearfar.http.access_log", logging.INFO, __file__, 1, "request", (), None)
+    record = logging.LogRecord("nearfar.access", logging.INFO, __file__, 1, "request", (), None)
     record.__dict__.update(extra)
     return record
 
@@ -26,7 +26,7 @@ def test_a_request_is_one_object_elsewhere() -> None:
     entry = json.loads(JsonLines().format(_record(fields=FIELDS)))
 
     assert FIELDS.items() <= entry.items()
-    assert ("info", "nearfar.http.access_log", "request") == (entry["level"], entry["logger"], entry["message"])
+    assert ("info", "nearfar.access", "request") == (entry["level"], entry["logger"], entry["message"])
 
 
 def test_a_traceback_stays_within_its_record() -> None:

@@ -1,7 +1,8 @@
-"""The dashboard and the alert rules, held against what a real server renders: names, labels, and PromQL itself."""
+"""The dashboard, the alert rules and the recording rules, checked against the metrics that a server renders."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from promql_parser import AggModifierType, AggregateExpr, Expr, MatrixSelector, 
 from nearfar import Settings
 from nearfar.cli.assets import MONITORING, read_asset
 from nearfar.cli.main import main
+from nearfar.core import errors
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -29,6 +31,9 @@ VARIABLES = {"$__rate_interval": "5m", "$instance": "here", "$model": "m"}
 
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(read_asset(MONITORING["alerts"]))["groups"] for rule in group["rules"]
+]
+RECORDED: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load(read_asset(MONITORING["tei-rules"]))["groups"] for rule in group["rules"]
 ]
 DASHBOARD: dict[str, Any] = json.loads(read_asset(MONITORING["dashboard"]))
 TARGETS: list[dict[str, str]] = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
@@ -123,6 +128,51 @@ def labels_left(tree: Expr, rendered: dict[str, set[str]]) -> set[str]:
     return set.intersection(*(rendered.get(name, set()) | TARGET for name in selectors(tree)))
 
 
+async def test_recording_rules_read_only_metrics_and_labels_that_the_server_renders(
+    rendered: dict[str, set[str]],
+) -> None:
+    found = {
+        rule["record"]: {
+            name: labels - rendered.get(name, set()) for name, labels in selectors(parsed(rule["expr"])).items()
+        }
+        for rule in RECORDED
+    }
+    dropped = {
+        (rule["record"], label)
+        for rule in RECORDED
+        for aggregate in aggregates(parsed(rule["expr"]))
+        for label in (aggregate.modifier.labels if aggregate.modifier else ())
+        if label not in set.union(*(rendered[name] for name in selectors(aggregate.expr)))
+    }
+
+    assert {} == {record: names for record, names in found.items() if names.keys() - rendered.keys()}
+    assert {} == {record: names for record, names in found.items() if any(names.values())}
+    assert set() == dropped
+
+
+def test_each_error_class_is_counted_under_one_of_tei_s_kinds() -> None:
+    matchers = {
+        rule["labels"]["err"]: re.search(r'error_type(=~?|!~)"([^"]*)"', rule["expr"])
+        for rule in RECORDED
+        if rule["record"] == "te_request_failure"
+    }
+    kinds = {
+        error.__name__: [
+            kind
+            for kind, matcher in matchers.items()
+            if matcher and (matcher[1] == "!~") != bool(re.fullmatch(matcher[2], error.__name__))
+        ]
+        for error in [*vars(errors).values(), asyncio.CancelledError]
+        if isinstance(error, type) and issubclass(error, BaseException)
+    }
+    named = {name for matcher in matchers.values() if matcher for name in matcher[2].split("|")}
+
+    assert [] == [name for name, found in kinds.items() if len(found) != 1]
+    assert set() == named - kinds.keys()
+    assert ["validation"] == kinds["InvalidDimensions"]
+    assert ["inference"] == kinds["EngineError"]
+
+
 async def test_every_metric_is_on_the_dashboard(rendered: dict[str, set[str]]) -> None:
     shown = {name for expression, _ in EXPRESSIONS for name in selectors(parsed(expression))}
 
@@ -151,7 +201,7 @@ def test_every_alert_says_what_to_do_and_how_bad_it_is() -> None:
     assert all({"summary", "description"} == rule["annotations"].keys() for rule in RULES)
 
 
-@pytest.mark.parametrize("part", ["dashboard", "alerts"])
+@pytest.mark.parametrize("part", MONITORING)
 def test_the_command_prints_them(part: str) -> None:
     result = CliRunner().invoke(main, ["monitoring", part])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 EXAMPLES = {"development": "development.toml", "production": "production.toml", "nginx": "nginx.conf"}
-MONITORING = {"dashboard": "dashboard.json", "alerts": "alerts.yml"}
+MONITORING = {"dashboard": "dashboard.json", "alerts": "alerts.yml", "tei-rules": "tei_rules.yml"}
 
 
 def read_asset(file: str) -> str:

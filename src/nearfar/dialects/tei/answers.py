@@ -89,9 +89,9 @@ def send(request: AnyRequest, answer: Answer) -> Response[bytes]:
     }
     if timings := answer.timings:
         headers |= {
-            "x-tokenization-time": _ms(timings.tokenise_s),
+            "x-tokenization-time": _ms(timings.tokenize_s),
             "x-queue-time": _ms(timings.queue_s),
-            "x-inference-time": _ms(timings.run_s),
+            "x-inference-time": _ms(timings.inference_s),
         }
     return encoded_response(answer.body, headers=headers)
 

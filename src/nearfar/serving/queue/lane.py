@@ -64,7 +64,7 @@ async def open_lane(
     settings: LaneSettings,
     open_engine: Callable[[], Engine],
     probe: Row,
-    observer: Observer,
+    observe: Observer,
     stopped: asyncio.Event | None = None,
 ) -> Lane:
     """Open an engine on a thread of its own, run the probe, and return the lane that serves it.
@@ -84,7 +84,7 @@ async def open_lane(
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return Lane(settings, OpenEngine(engine, thread, probe), observer, stopped or asyncio.Event())
+    return Lane(settings, OpenEngine(engine, thread, probe), observe, stopped or asyncio.Event())
 
 
 def _check(engine: Engine, settings: LaneSettings, probe: Row) -> None:
@@ -98,7 +98,7 @@ def _check(engine: Engine, settings: LaneSettings, probe: Row) -> None:
 class Lane:
     """Serves one open engine until ``close``. Made by ``open_lane``."""
 
-    def __init__(self, settings: LaneSettings, opened: OpenEngine, observer: Observer, stopped: asyncio.Event) -> None:
+    def __init__(self, settings: LaneSettings, opened: OpenEngine, observe: Observer, stopped: asyncio.Event) -> None:
         self._settings = settings
         self._model = settings.model
         self._engine, self._opener, self._probe = opened.engine, opened.thread, opened.probe
@@ -115,7 +115,7 @@ class Lane:
         self._threads = self._opener
         if info.max_concurrent_batches > 1:
             self._threads = ThreadPoolExecutor(info.max_concurrent_batches, thread_name_prefix=f"lane-{self._model}")
-        self._runner = BatchRunner(self._model, self._engine, self._threads, observer, settings.forward_timeout_s)
+        self._runner = BatchRunner(self._model, self._engine, self._threads, observe, settings.forward_timeout_s)
         self._throughput, self._liveness = self._runner.throughput, self._runner.liveness
         # Whether submitted rows will run.
         self.is_open = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s, wait_for_progress
 from nearfar.serving.queue.scheduler import QueuedRow, group_duplicates
-from nearfar.telemetry.events import BatchRecord
+from nearfar.telemetry.events import ForwardDone
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -26,11 +26,11 @@ _log = logging.getLogger(__name__)
 class BatchRunner:
     """Runs the batches of one model, as many at once as it is called. Measures ``throughput`` and ``liveness``."""
 
-    def __init__(self, model: str, engine: Engine, threads: Executor, observer: Observer, timeout_s: float) -> None:
+    def __init__(self, model: str, engine: Engine, threads: Executor, observe: Observer, timeout_s: float) -> None:
         self._model = model
         self._engine = engine
         self._threads = threads
-        self._observer = observer
+        self._observe = observe
         self._timeout_s = timeout_s
         self._called: set[EngineMethod] = set()
         self.throughput = Throughput()
@@ -96,14 +96,14 @@ class BatchRunner:
         for stopwatch in stopwatches.values():
             stopwatch.ran(started, ended)
         self.throughput.record_batch(tokens, ended - started)
-        record = BatchRecord(
+        event = ForwardDone(
             model=self._model,
             rows=len(lengths),
             requests=len(stopwatches),
             tokens=sum(lengths),
             padded_tokens=len(lengths) * max(lengths),
-            run_s=ended - started,
+            duration_s=ended - started,
             failed=failed,
-            watches=tuple(stopwatches.values()),
+            stopwatches=tuple(stopwatches.values()),
         )
-        self._observer.batch_done(record)
+        self._observe(event)

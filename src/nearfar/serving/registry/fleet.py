@@ -50,7 +50,7 @@ class Fleet:
         self,
         settings: Settings,
         vendor_names: VendorNames,
-        observer: Observer,
+        observe: Observer,
         clock: Callable[[], float] = time.monotonic,
         *,
         must_open: bool = True,
@@ -60,8 +60,8 @@ class Fleet:
         self._clock = clock
         self._slots: list[Slot] = []
         self._names = ModelNames(self._slots, vendor_names)
-        self._opener = Opener(settings, observer)
-        self._loader = Loader(self._slots, self._opener, observer, settings.memory_budget_bytes, clock)
+        self._opener = Opener(settings, observe)
+        self._loader = Loader(self._slots, self._opener, observe, settings.memory_budget_bytes, clock)
         self._discovering: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[None] | None = None

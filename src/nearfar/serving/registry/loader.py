@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from nearfar.core.errors import ModelNotReady, SetupError
 from nearfar.serving.registry.eviction import LoadedModel, choose_evictions
-from nearfar.telemetry.events import LoadRecord
+from nearfar.telemetry.events import ModelLoaded, ModelUnloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nearfar.serving.registry.opening import Model, Opener
     from nearfar.serving.registry.slot import Slot
-    from nearfar.telemetry.events import CloseReason, Observer
+    from nearfar.telemetry.events import Observer, UnloadReason
 
 # How long a model in use keeps its memory while another waits for it. Then new requests for it wait until it is loaded
 # again, so that the other model is loaded at all. A guess: about the time that a small model takes to load.
@@ -69,13 +69,13 @@ class Loader:
         self,
         slots: Sequence[Slot],
         opener: Opener,
-        observer: Observer,
+        observe: Observer,
         budget: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = slots
         self._opener = opener
-        self._observer = observer
+        self._observe = observe
         self._budget = budget
         self._clock = clock
         self._turn = asyncio.Lock()
@@ -197,8 +197,7 @@ class Loader:
                 _log.error("model %s failed to load: %s", slot.name, error, exc_info=traceback)
             else:
                 slot.finish_loading(model, self._clock())  # no await since it opened: a cancelled load can't lose it
-            record = LoadRecord(model=slot.name, seconds=slot.load_s, failed=slot.failure is not None)
-            self._observer.model_loaded(record)
+            self._observe(ModelLoaded(model=slot.name, duration_s=slot.load_s, failed=slot.failure is not None))
 
     async def _make_room(self, slot: Slot) -> None:
         """Unload the least recently used models until this one fits; wait where all are in use."""
@@ -228,7 +227,7 @@ class Loader:
             if slot.model
         ]
 
-    async def _unload(self, slot: Slot, reason: CloseReason) -> None:
+    async def _unload(self, slot: Slot, reason: UnloadReason) -> None:
         """Lease the model to no new request, and close it once none uses it. Cancelled before that, it stays."""
         slot.start_unloading()
         try:
@@ -243,7 +242,7 @@ class Loader:
         closing.add_done_callback(self._closing.discard)
         await asyncio.shield(closing)
 
-    async def _close(self, slot: Slot, reason: CloseReason) -> None:
+    async def _close(self, slot: Slot, reason: UnloadReason) -> None:
         try:
             if slot.model:
                 await slot.model.lane.close()
@@ -251,5 +250,5 @@ class Loader:
             _log.exception("model %s failed to close", slot.name)
         slot.finish_unloading()
         self._changed.notify_all()
-        self._observer.model_closed(slot.name, reason)
+        self._observe(ModelUnloaded(model=slot.name, reason=reason))
         _log.info("model %s unloaded (%s)", slot.name, reason)

@@ -47,9 +47,9 @@ class Model(Struct, frozen=True, kw_only=True):
 class Opener:
     """Opens models. ``lane_stopped`` is set when a lane stops on its own: only another process can serve it again."""
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
+    def __init__(self, settings: Settings, observe: Observer) -> None:
         self._settings = settings
-        self._observer = observer
+        self._observe = observe
         self._busy_threads = 0
         self.lane_stopped = asyncio.Event()
 
@@ -112,7 +112,7 @@ class Opener:
             return warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
 
         opening = partial(self._count_busy, open_engine)
-        return await open_lane(settings, opening, request.probes[0], self._observer, self.lane_stopped)
+        return await open_lane(settings, opening, request.probes[0], self._observe, self.lane_stopped)
 
     def _count_busy(self, call: Callable[[], _T]) -> _T:
         """Call, and count the thread as busy meanwhile: nothing can interrupt it."""
