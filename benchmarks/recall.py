@@ -20,7 +20,7 @@ from harness.reference import reference_vectors
 from harness.report import RESULTS, table, write_json
 from harness.workloads import passages
 
-from nearfar.serving.postprocess.quantization import quantize, usual_range
+from nearfar.serving.postprocess.quantization import default_range, quantize
 
 _NEAREST = 10
 _CANDIDATES = (4 * _NEAREST, 10 * _NEAREST)  # of the binary search, to be reranked
@@ -53,7 +53,7 @@ def main() -> None:
 def compare_kinds(queries: Array, documents: Array) -> list[list[str]]:
     """Return a row for each type of document and query vectors."""
     dim = documents.shape[1]
-    limit = usual_range(dim)
+    limit = default_range(dim)
     exact = nearest(queries @ documents.T)
     asked = {kind: quantize(queries, kind, limit) for kind in ("int8", "uint8", "ubinary")}
     stored = {kind: quantize(documents, kind, limit) for kind in ("int8", "uint8", "ubinary")}

@@ -25,7 +25,7 @@ KeepSide = Literal["start", "end"]  # which part of a text is kept when it is tr
 Role = Literal["query", "document", "classification", "clustering", "similarity"]
 
 
-class Weights(Struct, frozen=True):
+class SparseVector(Struct, frozen=True):
     """A sparse vector: the non-zero components of a vector of ``size``."""
 
     indices: IntArray  # (k,) ascending
@@ -38,7 +38,7 @@ class Representation(Struct, frozen=True, kw_only=True):
 
     dense: FloatArray | None = None  # (D,)
     multi_vector: FloatArray | None = None  # (n, M): a row for each token that the model scores
-    sparse: Weights | None = None
+    sparse: SparseVector | None = None
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

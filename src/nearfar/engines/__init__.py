@@ -5,8 +5,7 @@ A plugin is a package with an entry point in the group ``nearfar.engines`` that 
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.core.settings import Device, Dtype
-from nearfar.core.types import FloatArray, Representation
-from nearfar.core.types import Weights as SparseVector
+from nearfar.core.types import FloatArray, Representation, SparseVector
 from nearfar.engines.base import Engine, EngineInfo, EngineKind, OpenRequest, RowsTooLarge
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row

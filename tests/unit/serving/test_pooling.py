@@ -23,7 +23,7 @@ from nearfar.engines.transformer.heads import Vectors
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.serving.pipeline import embedding
-from nearfar.serving.postprocess.pooling import pool, unit
+from nearfar.serving.postprocess.pooling import normalize, pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -121,7 +121,7 @@ def test_pooling_is_that_of_the_engines(mode: Pooling) -> None:
 
 def test_a_vector_of_zeros_has_no_direction() -> None:
     with pytest.raises(EngineError, match="a vector's components are all zero"):
-        unit(np.zeros((1, 3), dtype=np.float32))
+        normalize(np.zeros((1, 3), dtype=np.float32))
 
 
 @pytest.mark.parametrize("mode", POOLINGS)

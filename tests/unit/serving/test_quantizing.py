@@ -10,7 +10,7 @@ import pytest
 from sentence_transformers.util import quantize_embeddings
 
 from nearfar.core.errors import InputError
-from nearfar.serving.postprocess.quantization import Quantized, quantize, range_at, usual_range
+from nearfar.serving.postprocess.quantization import Quantized, default_range, quantize, range_at
 
 R = 0.2
 FloatArray = npt.NDArray[np.float32]
@@ -134,8 +134,8 @@ def test_bytes_without_a_known_range_are_refused(kind: Quantized, vectors: Float
 
 
 def test_the_usual_range_is_four_times_a_components_usual_size() -> None:
-    assert 0.204124 == usual_range(384)
-    assert 4 / math.sqrt(1024) == usual_range(1024)
+    assert 0.204124 == default_range(384)
+    assert 4 / math.sqrt(1024) == default_range(1024)
 
 
 def test_shorter_unit_vectors_have_a_wider_range_and_others_the_same() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nearfar.core.errors import EngineError
-from nearfar.core.types import Representation, Weights
+from nearfar.core.types import Representation, SparseVector
 from nearfar.engines.base import EngineInfo
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.validation import validate
@@ -29,8 +29,8 @@ def floats(*values: float) -> FloatArray:
     return np.array(values, dtype=np.float32)
 
 
-def weights(*values: float) -> Weights:
-    return Weights(np.arange(len(values), dtype=np.int32), floats(*values), 9)
+def weights(*values: float) -> SparseVector:
+    return SparseVector(np.arange(len(values), dtype=np.int32), floats(*values), 9)
 
 
 def rows(*lengths: int) -> list[Row]:

@@ -15,7 +15,7 @@ from nearfar.dialects.tei.bodies import Parameters, SparseValue
 from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_inputs
 
 if TYPE_CHECKING:
-    from nearfar.core.types import Output, TokenIds, Weights
+    from nearfar.core.types import Output, SparseVector, TokenIds
     from nearfar.dialects.kit.request import AnyRequest
     from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, SimilarityRequest
 
@@ -87,6 +87,6 @@ def _represent_job(body: EmbedAllRequest, inputs: tuple[str | TokenIds, ...], *o
     )
 
 
-def _sparse_values(weights: Weights) -> list[SparseValue]:
+def _sparse_values(weights: SparseVector) -> list[SparseValue]:
     pairs = zip(weights.indices.tolist(), numbers_each(weights.values), strict=True)
     return [SparseValue(index, value) for index, value in pairs]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.types import Representation, Weights
+from nearfar.core.types import Representation, SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _kept(row: Row, tokens: FloatArray) -> FloatArray:
     return kept
 
 
-def _weights(row: Row, weights: FloatArray, how: Sparse) -> Weights:
+def _weights(row: Row, weights: FloatArray, how: Sparse) -> SparseVector:
     """Gather (V,), or (T,) of the row's own tokens, of which the same one may come several times."""
     if how.method == "lexical":
         counted = [at for at, found in enumerate(row.ids) if found not in how.skip_ids]
@@ -68,7 +68,7 @@ def _weights(row: Row, weights: FloatArray, how: Sparse) -> Weights:
     else:
         ids, values = np.arange(len(weights), dtype=np.int32), weights
     weighs = ~(values <= 0)  # what isn't a number stays, to be refused
-    return Weights(ids[weighs], values[weighs], how.size)
+    return SparseVector(ids[weighs], values[weighs], how.size)
 
 
 def comparable(outputs: Sequence[FloatArray], batch: Sequence[Row]) -> FloatArray:

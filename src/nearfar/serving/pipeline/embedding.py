@@ -11,8 +11,8 @@ from msgspec import Struct
 from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.pipeline.encoding import rows_of_chunks, rows_of_texts
-from nearfar.serving.postprocess.pooling import pool, unit
-from nearfar.serving.postprocess.quantization import range_at, usual_range
+from nearfar.serving.postprocess.pooling import normalize, pool
+from nearfar.serving.postprocess.quantization import default_range, range_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,11 +70,11 @@ async def embed(context: RequestContext, job: EmbedJob, laid: Laid) -> FloatArra
     else:
         vectors = await context.submit(laid.rows)
     if _is_unit(recipe, job) and (laid.spans or not recipe.normalize):
-        vectors = unit(vectors)
+        vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
         vectors = vectors[:, : job.dimensions]
         if _is_unit(recipe, job):
-            vectors = unit(vectors, f"the first {job.dimensions} components of a vector")
+            vectors = normalize(vectors, f"the first {job.dimensions} components of a vector")
     return np.ascontiguousarray(vectors)
 
 
@@ -83,7 +83,7 @@ def int8_range_of(model: Model, job: EmbedJob) -> float | None:
     recipe, dimensions = model.recipe, job.dimensions or model.recipe.dim
     if _is_unit(recipe, job) == recipe.normalize:
         return range_at(model.info.int8_range, recipe.dim, dimensions, unit=recipe.normalize)
-    return range_at(usual_range(recipe.dim), recipe.dim, dimensions, unit=True) if job.normalize else None
+    return range_at(default_range(recipe.dim), recipe.dim, dimensions, unit=True) if job.normalize else None
 
 
 def _is_unit(recipe: Recipe, job: EmbedJob) -> bool:

@@ -21,7 +21,7 @@ def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:
     return pooled.astype(np.float32)
 
 
-def unit(vectors: FloatArray, what: str = "a vector's components") -> FloatArray:
+def normalize(vectors: FloatArray, what: str = "a vector's components") -> FloatArray:
     """Make each of (B, D) a unit vector. Raises EngineError for one of zeros, which has no direction."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not lengths.all():

@@ -27,7 +27,7 @@ _TIMES_THE_USUAL_COMPONENT = 4.0
 _STEPS = 255
 
 
-def usual_range(dim: int) -> float:
+def default_range(dim: int) -> float:
     """Give R for unit vectors of so many dimensions; rounded, as it is published and has to be the same everywhere."""
     return round(_TIMES_THE_USUAL_COMPONENT / math.sqrt(dim), 6)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from nearfar.core.types import FloatArray, Representation, Weights
+    from nearfar.core.types import FloatArray, Representation, SparseVector
     from nearfar.models.recipe.recipe import Recipe
 
     Scores = npt.NDArray[Any]  # (N,)
@@ -77,12 +77,12 @@ def sparse_products(query: Representation, documents: Sequence[Representation]) 
     return dots, np.clip(np.divide(dots, lengths, out=np.zeros(len(dots)), where=lengths > 0), 0.0, 1.0)
 
 
-def _dot(one: Weights | None, other: Weights | None) -> float:
+def _dot(one: SparseVector | None, other: SparseVector | None) -> float:
     if one is None or other is None:
         return 0.0
     _, here, there = np.intersect1d(one.indices, other.indices, assume_unique=True, return_indices=True)
     return float(one.values[here].astype(np.float64) @ other.values[there].astype(np.float64))
 
 
-def _length(weights: Weights | None) -> float:
+def _length(weights: SparseVector | None) -> float:
     return 0.0 if weights is None else float(np.linalg.norm(weights.values.astype(np.float64)))

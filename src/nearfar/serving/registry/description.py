@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nearfar.core.types import TASK_OF, ModelInfo
-from nearfar.serving.postprocess.quantization import usual_range
+from nearfar.serving.postprocess.quantization import default_range
 
 if TYPE_CHECKING:
     from nearfar.core.settings import ModelSettings
@@ -102,4 +102,4 @@ def _int8_range(recipe: Recipe, setting: float | None) -> float | None:
     """Return the R of the settings, else the usual one of unit vectors. It depends on no engine and no dtype."""
     if not recipe.pooling:
         return None
-    return setting or (usual_range(recipe.dim) if recipe.normalize else None)
+    return setting or (default_range(recipe.dim) if recipe.normalize else None)
