@@ -164,10 +164,10 @@ async def test_a_query_that_is_too_long_is_refused_by_name(tmp_path: Path) -> No
 
 
 async def test_no_chunk_at_all_is_refused(faked_service: Service) -> None:
-    with pytest.raises(InputError, match="max_chunks_per_doc must be at least 1, not 0") as refused:
+    with pytest.raises(InputError, match="max_chunks_per_document must be at least 1, not 0") as refused:
         await faked_service.rank(RankJob(model=None, query="a", documents=("b",), max_chunks_per_document=0), ANONYMOUS)
 
-    assert refused.value.param == "max_chunks_per_doc"
+    assert refused.value.param == "max_chunks_per_document"
 
 
 async def test_tokens_are_counted_in_the_order_of_the_request(faked_service: Service) -> None:

@@ -45,10 +45,6 @@ def _shape_error(error: msgspec.ValidationError) -> InputError:
     return InputError(str(error))
 
 
-def _no_priority(body: object) -> int | None:  # noqa: ARG001 — as an endpoint's own
-    return None
-
-
 def _no_headers(request: AnyRequest, job: object, done: object) -> dict[str, str]:  # noqa: ARG001 — as an endpoint's own
     return {}
 
@@ -69,7 +65,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
     # The error for JSON of another shape than the decoder's.
     shape_error: Callable[[msgspec.ValidationError], InputError] = _shape_error
     # The priority that the body asks for, where the protocol has one.
-    priority: Callable[[Body], int | None] = _no_priority
+    priority: Callable[[Body], int | None] | None = None
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
@@ -78,7 +74,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
             job = self.to_job(body)
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error
-        caller = caller_of(request.scope, self.priority(body))
+        caller = caller_of(request.scope, self.priority(body) if self.priority else None)
         done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
         rows, numbers = _count(done)
         encoded = await encode_json(numbers, partial(self.reply, body, job, done))

@@ -45,7 +45,7 @@ def request_id(scope: Scope) -> str:
     """Return the request's id: the client's own ``x-request-id`` where it is a plain token, else a new one."""
     state: dict[str, Any] = scope["state"]
     if "request_id" not in state:
-        sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else f"req_{_ids.getrandbits(128):032x}"
     found: str = state["request_id"]
     return found
@@ -76,8 +76,8 @@ def caller_of(scope: Scope, priority: int | None = None) -> Caller:
     """
     state: dict[str, Any] = scope["state"]
     caller: Caller = state.get("caller", ANONYMOUS)
-    headers = {name: value for name, value in scope["headers"] if name in {PRIORITY, TIMEOUT, RETRIES}}
-    if priority is None and not headers:
+    headers = dict(scope["headers"])
+    if priority is None and headers.keys().isdisjoint((PRIORITY, TIMEOUT, RETRIES)):
         return caller
     if priority is None:
         priority = int(_number(headers, PRIORITY, 0, LOWEST_PRIORITY)) if PRIORITY in headers else 0

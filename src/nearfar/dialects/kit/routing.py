@@ -6,6 +6,7 @@ A path that several dialects have, such as /tokenize, is dispatched by the field
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from nearfar.dialects.kit.endpoint import SharedRoute
-    from nearfar.dialects.kit.request import AnyRequest
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)
@@ -67,10 +67,14 @@ def _dispatcher(
 
     @post(path, status_code=200)
     async def dispatch(request: Request[Any, Any, Any]) -> Response[bytes]:
-        fields = await _fields_of(request)
-        dialect, route = next(
-            (found for found in candidates if not fields.keys().isdisjoint(found[1].fields)), fallback
-        )
+        fields: dict[str, msgspec.Raw] = {}
+        with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
+            fields = await read_body(request, _fields)
+        dialect, route = fallback
+        for candidate in candidates:
+            if not fields.keys().isdisjoint(candidate[1].fields):
+                dialect, route = candidate
+                break
         request.scope["state"]["dialect"] = dialect.name
         try:
             return await route.handler(request)
@@ -78,11 +82,3 @@ def _dispatcher(
             return dialect.error_response(request, error)
 
     return dispatch
-
-
-async def _fields_of(request: AnyRequest) -> dict[str, msgspec.Raw]:
-    """Return the body's top-level fields; none of a body that can't be decoded, which the handler then refuses."""
-    try:
-        return await read_body(request, _fields)
-    except (MalformedBody, msgspec.ValidationError):
-        return {}

@@ -49,8 +49,8 @@ def refuse_unrankable(job: RankJob) -> None:
         raise EmptyInput("list of documents must not be empty", "documents")
     limits = {
         "top_n": job.top_n,
-        "max_tokens_per_doc": job.max_tokens_per_document,
-        "max_chunks_per_doc": job.max_chunks_per_document,
+        "max_tokens_per_document": job.max_tokens_per_document,
+        "max_chunks_per_document": job.max_chunks_per_document,
     }
     for param, value in limits.items():
         if value is not None and value < 1:
