@@ -1,4 +1,4 @@
-"""Cohere's embed, rerank, tokenize and check of a key, in its words: https://docs.cohere.com/reference/about."""
+"""Cohere's embed, rerank, tokenize and key check: https://docs.cohere.com/reference/about."""
 
 from __future__ import annotations
 

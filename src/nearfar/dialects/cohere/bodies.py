@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.cohere.envelope import MAX_PRIORITY, Meta
+from nearfar.core.caller import LOWEST_PRIORITY
+from nearfar.dialects.cohere.envelope import Meta
 from nearfar.dialects.kit.rendering import EmbeddingType
 from nearfar.dialects.kit.route_docs import (
     BASE64,
@@ -31,7 +32,7 @@ TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
 INPUT_TYPES = ["search_document", "search_query", "classification", "clustering"]
 TRUNCATE = ["NONE", "START", "END"]
 
-Priority = Annotated[int, json_schema(minimum=0, maximum=MAX_PRIORITY)]
+Priority = Annotated[int, json_schema(minimum=0, maximum=LOWEST_PRIORITY)]
 Document = NotEmpty | Annotated[dict[str, Any], json_schema(minProperties=1)]
 Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=MAX_CHUNKS - 1)]
 
@@ -39,9 +40,9 @@ Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=MAX_CHUNK
 class RerankV1Request(Struct, kw_only=True):
     """The body of POST /v1/rerank.
 
-    A document longer than the model takes is read in up to ``max_chunks_per_doc`` chunks, 10 where that is absent, and
-    the best of them counts. ``rank_fields`` says which fields of documents that are objects are read, ``text`` where it
-    is absent. ``instruction`` is ours: what is looked for, in a sentence, for rerankers that are language models.
+    A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
+    chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
+    ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
     """
 
     model: str | None = None
@@ -57,9 +58,9 @@ class RerankV1Request(Struct, kw_only=True):
 class RerankV2Request(Struct, kw_only=True):
     """The body of POST /v2/rerank.
 
-    Documents are cut to ``max_tokens_per_doc``, 4096 where that is absent. An object without a ``text`` is read whole.
-    ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` is accepted
-    and changes nothing. ``instruction`` is ours, as in version 1.
+    Documents are truncated to ``max_tokens_per_doc``, by default 4096. An object without a ``text`` is read whole.
+    ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` orders the
+    queue. ``instruction`` is our extension, as in version 1.
     """
 
     model: str | None = None
@@ -74,25 +75,25 @@ class RerankV2Request(Struct, kw_only=True):
 
 
 class Result(Struct):
-    """One document's place: ``index`` is where it stood in the request."""
+    """One document: its index in the request and its score."""
 
     index: int
     relevance_score: float
-    document: dict[str, Any] | UnsetType = UNSET  # absent unless asked for: clients break on null
+    document: dict[str, Any] | UnsetType = UNSET  # absent unless requested: clients fail on null
 
 
 class RerankUsage(Struct):
-    """Tokens that went through the model, in the words of Jina and OpenAI."""
+    """Tokens that the model read, under Jina's and OpenAI's names."""
 
     total_tokens: int
     prompt_tokens: int
 
 
 class RerankReply(Struct, kw_only=True):
-    """The body of an answer, best first.
+    """The body of a response, best first.
 
-    ``model`` and ``usage`` are for clients of Jina's and vLLM's protocols, which send the same body to the same path.
-    Version 1 also has ``object`` and, for those of Voyage's, the same results as ``data``.
+    ``model`` and ``usage`` are for Jina's and vLLM's clients, which send the same body to the same path. Version 1 also
+    has ``object`` and, for Voyage's clients, the same results as ``data``.
     """
 
     id: str
@@ -105,7 +106,7 @@ class RerankReply(Struct, kw_only=True):
 
 
 class TextPart(Struct):
-    """A part of an input. Cohere's may be images too, which no model here takes."""
+    """A part of an input. Cohere's may be images too, which no served model supports."""
 
     type: Annotated[str, json_schema(const="text")]
     text: NotEmpty | None = None
@@ -133,7 +134,7 @@ ONE_OF = json_schema(
 class EmbedV1Request(Struct, kw_only=True):
     """The body of POST /v1/embed: one of ``texts`` and ``inputs`` must be there.
 
-    ``instruction`` is ours: what is looked for, in a sentence, for models that take one before queries.
+    ``instruction`` is our extension: a sentence about what is relevant, for models that take one before queries.
     """
 
     model: str | None = None
@@ -149,7 +150,7 @@ class EmbedV1Request(Struct, kw_only=True):
 
 
 class EmbedV2Request(EmbedV1Request, kw_only=True):
-    """The body of POST /v2/embed: as version 1's. ``priority`` is accepted and changes nothing."""
+    """The body of POST /v2/embed: version 1's, and ``priority``, which orders the queue."""
 
     priority: Priority | None = None
 
@@ -160,7 +161,7 @@ _BY_TYPE = {kind: {"type": "array", "items": _ITEMS.get(kind, _WHOLE)} for kind 
 
 
 class EmbedReply(Struct, kw_only=True):
-    """The body of an answer: in version 1 plain lists of numbers, or as always in version 2 those of each type."""
+    """The body of a response: vectors of each type, or in version 1 plain lists of numbers."""
 
     id: str
     embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], json_schema(properties=_BY_TYPE)]
@@ -177,7 +178,7 @@ class TokenizeRequest(Struct, kw_only=True):
 
 
 class TokenizeReply(Struct):
-    """The body of an answer: the tokens' ids, and the text that each stands for, with nothing left out."""
+    """The body of a response: the tokens' ids and the text of each, which joined are the whole text."""
 
     tokens: list[int]
     token_strings: list[str]
@@ -192,13 +193,13 @@ class DetokenizeRequest(Struct, kw_only=True):
 
 
 class DetokenizeReply(Struct):
-    """The body of an answer."""
+    """The body of a response."""
 
     text: str
     meta: Meta
 
 
 class KeyReply(Struct):
-    """The body of POST /v1/check-api-key's answer; a key that isn't valid gets none."""
+    """The body of POST /v1/check-api-key's response; an invalid key gets an error."""
 
     valid: bool

@@ -1,4 +1,4 @@
-"""A document of Cohere's rerank → the text that is read, and what is given back of it."""
+"""A document of Cohere's rerank → the text that the model reads, and the document in the reply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 
 
 def text_v1(index: int, document: Document, rank_fields: Sequence[str] | None) -> str:
-    """Take the string, the object's ``rank_fields`` in their order as YAML, or else its ``text``.
+    """Return the string, the object's ``rank_fields`` in their order as YAML, or else its ``text``.
 
     Raises InputError, or EmptyInput for what has no text.
     """
@@ -36,7 +36,7 @@ def text_v1(index: int, document: Document, rank_fields: Sequence[str] | None) -
 
 
 def text_v2(index: int, document: Document, rank_fields: Sequence[str] | None) -> str:
-    """Take what version 1 would, or all of an object without a ``text`` as YAML.
+    """Return what version 1 would, or all of an object without a ``text`` as YAML.
 
     Version 2 takes strings only, and its documentation wants objects turned into YAML. Its clients pass objects on as
     they are. Raises as ``text_v1`` does.
@@ -47,12 +47,12 @@ def text_v2(index: int, document: Document, rank_fields: Sequence[str] | None) -
 
 
 def as_object(document: Document) -> dict[str, Any]:
-    """Give the document back, a string as an object with a ``text``."""
+    """Return the document, a string as an object with a ``text``."""
     return document if isinstance(document, dict) else {"text": document}
 
 
 def with_text(document: Document, text: str) -> dict[str, Any]:
-    """Give the document back as an object that has a ``text``, if only what was read: LiteLLM refuses one without."""
+    """Return the document as an object with a ``text``, if only the text that was read: LiteLLM needs one."""
     return {**document, "text": document.get("text") or text} if isinstance(document, dict) else {"text": text}
 
 

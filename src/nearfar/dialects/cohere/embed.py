@@ -1,4 +1,4 @@
-"""Cohere's embed, versions 1 and 2, for texts: https://docs.cohere.com/reference/embed."""
+"""Cohere's embed, versions 1 and 2, of texts: https://docs.cohere.com/reference/embed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ROLES: dict[str, Role] = {
     "clustering": "clustering",
 }
 _TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
-    None: (None, "start"),  # Cohere's default is END, and so is ours, unless the operator has said otherwise
+    None: (None, "start"),  # Cohere's default is END; so is ours, unless the operator's setting differs
     "NONE": ("error", "start"),
     "START": ("truncate", "end"),
     "END": ("truncate", "start"),

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from nearfar.core import errors
+from nearfar.core.caller import LOWEST_PRIORITY
 from nearfar.dialects.kit.request import request_id
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
     from nearfar.dialects.kit.request import AnyRequest
 
-MAX_PRIORITY = 999  # the least urgent
 _TRACE = "x-debug-trace-id"
 USUAL_HEADERS = {_TRACE: "the request's id"}
 ANSWER_HEADERS = {
@@ -58,8 +58,8 @@ def model_name(model: str | None) -> str:
 
 def check_priority(priority: int | None) -> None:
     """Raise InputError for a priority outside Cohere's range."""
-    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
-        raise errors.InputError(f"priority must be from 0 to {MAX_PRIORITY} - received {priority}")
+    if priority is not None and not 0 <= priority <= LOWEST_PRIORITY:
+        raise errors.InputError(f"priority must be from 0 to {LOWEST_PRIORITY} - received {priority}")
 
 
 def usual_headers(request: AnyRequest) -> dict[str, str]:

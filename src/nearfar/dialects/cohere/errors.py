@@ -1,4 +1,4 @@
-"""Our errors in Cohere's words: status and sentence."""
+"""Cohere's errors: status and message."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ERRORS: ErrorTable = {
 
 
 class ErrorReply(Struct):
-    """The body of every error. ``detail`` is where clients of Jina and Voyage look, whose rerank has the same path."""
+    """The body of every error. Jina's and Voyage's clients, which send rerank requests here, read ``detail``."""
 
     message: str
     id: str

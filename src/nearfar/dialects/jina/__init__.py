@@ -1,4 +1,4 @@
-"""Jina's embeddings and rerank for texts, in its words: https://api.jina.ai/docs."""
+"""Jina's embeddings and rerank of texts: https://api.jina.ai/docs."""
 
 from __future__ import annotations
 

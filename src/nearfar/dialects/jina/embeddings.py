@@ -1,4 +1,4 @@
-"""Jina's embeddings, for texts."""
+"""Jina's embeddings of texts."""
 
 from __future__ import annotations
 
@@ -51,10 +51,9 @@ Document = str | JinaText
 
 
 class JinaEmbeddingsRequest(Struct, kw_only=True):
-    """The body of POST /jina/v1/embeddings. Null means absent; fields not named here are ignored.
+    """The body of POST /jina/v1/embeddings. Null means absent; other fields are ignored.
 
-    ``encoding_type`` is LlamaIndex's name for ``embedding_type``, and ``encoding_format`` is OpenAI's, whose clients
-    send it beside Jina's fields.
+    ``encoding_type`` is LlamaIndex's name for ``embedding_type``, and ``encoding_format`` is OpenAI's.
     """
 
     model: str | None = None
@@ -71,7 +70,7 @@ class JinaEmbeddingsRequest(Struct, kw_only=True):
 
 
 class JinaEmbedding(Struct, kw_only=True):
-    """One text's vector; where several types were asked for, an object that has it by type."""
+    """One text's vector, or an object with one vector per type if several were requested."""
 
     object: str = "embedding"
     index: int
@@ -82,14 +81,14 @@ class JinaEmbedding(Struct, kw_only=True):
 
 
 class JinaUsage(Struct):
-    """Tokens that went through the model."""
+    """Tokens that the model read."""
 
     total_tokens: int
     prompt_tokens: int
 
 
 class JinaEmbeddingsReply(Struct, kw_only=True):
-    """The body of an answer, in the order of the request."""
+    """The body of a response, in the order of the request."""
 
     model: str
     object: str = "list"

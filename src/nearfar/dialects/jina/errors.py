@@ -1,4 +1,4 @@
-"""What goes wrong, in Jina's words: a sentence and, but for bodies of another shape, a code."""
+"""Jina's errors: a message and, except for invalid bodies, a code."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ ERRORS: ErrorTable = {
 
 
 class JinaErrorReply(Struct, omit_defaults=True):
-    """The body of every error. Where the body of a request has another shape there is no code."""
+    """The body of every error. An invalid request body has no code."""
 
-    detail: str  # a string there too, not FastAPI's list: clients show it as it is
+    detail: str  # always a string, not FastAPI's list: clients show it unchanged
     code: str | UnsetType = UNSET
 
 

@@ -1,4 +1,4 @@
-"""Jina's rerank, for texts."""
+"""Jina's rerank of texts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _QUERY: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "object", "properties": 
 
 
 class JinaRerankRequest(Struct, kw_only=True):
-    """The body of POST /jina/v1/rerank. Null means absent; fields not named here are ignored.
+    """The body of POST /jina/v1/rerank. Null means absent; other fields are ignored.
 
-    ``truncate`` has gone from Jina's own description; false still refuses what is too long for the model.
+    Jina no longer documents ``truncate``; false still refuses a text that is too long for the model.
     """
 
     model: str | None = None
@@ -38,21 +38,21 @@ class JinaRerankRequest(Struct, kw_only=True):
 
 
 class JinaRerankResult(Struct, omit_defaults=True):
-    """One document's place."""
+    """One document: its index in the request and its score."""
 
     index: int
     relevance_score: float
-    document: JinaText | UnsetType = UNSET  # absent unless wanted: clients break on null
+    document: JinaText | UnsetType = UNSET  # absent unless requested: clients fail on null
 
 
 class JinaRerankUsage(Struct):
-    """Tokens that went through the model."""
+    """Tokens that the model read."""
 
     total_tokens: int
 
 
 class JinaRerankReply(Struct, kw_only=True):
-    """The body of an answer, best first."""
+    """The body of a response, best first."""
 
     model: str
     object: str = "list"

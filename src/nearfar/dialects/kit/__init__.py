@@ -1,1 +1,1 @@
-"""What all dialects share."""
+"""What all dialects share: endpoints, requests, errors, rendering and dispatch of shared paths."""

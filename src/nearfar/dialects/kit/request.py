@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")
 
-# The most inputs of one request, where a protocol has no limit of its own that clients can work with.
+# The most inputs of one request, where the protocol has no limit or one that its clients exceed.
 MAX_INPUTS = 2048
 PRIORITY, TIMEOUT = b"x-nearfar-priority", b"x-nearfar-timeout-s"
 RETRIES = b"x-stainless-retry-count"  # OpenAI's clients send it

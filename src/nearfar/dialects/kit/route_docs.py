@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about a route: the types of its bodies, and an example of each.
+"""A route in the OpenAPI document: the types of its bodies, and an example of each.
 
 Types are msgspec's. A rule that a dialect enforces itself, to refuse a request in its vendor's words, must not be
 enforced by msgspec: ``json_schema`` adds it to the schema and not to the decoder.

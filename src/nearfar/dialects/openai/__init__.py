@@ -1,4 +1,4 @@
-"""OpenAI's embeddings and models, in its words: https://platform.openai.com/docs/api-reference/embeddings."""
+"""OpenAI's embeddings and models: https://platform.openai.com/docs/api-reference/embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nearfar.dialects.openai.models import get_model, list_models
 if TYPE_CHECKING:
     from nearfar.core.types import Task
 
-# The first generation's names are left to be unknown: their clients tokenise in vocabularies of which no file is here.
+# Names of the first generation stay unknown: their clients send ids of vocabularies that the server doesn't have.
 _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
     ("text-embedding-ada-002", "text-embedding-ada-002-v2", "text-embedding-3-small", "text-embedding-3-large"), "embed"
 )

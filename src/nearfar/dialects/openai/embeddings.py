@@ -54,7 +54,7 @@ class EmbeddingsRequest(Struct, kw_only=True):
 
 
 class Embedding(Struct, kw_only=True):
-    """One vector: numbers, or base64 of little-endian float32 where that was asked for."""
+    """One vector: numbers, or base64 of little-endian float32 if requested."""
 
     object: Annotated[str, json_schema(const="embedding")] = "embedding"
     index: int
@@ -62,7 +62,7 @@ class Embedding(Struct, kw_only=True):
 
 
 class Tokens(Struct):
-    """The tokens that went through the model; an embedding completes nothing, so both are the same."""
+    """The tokens that the model read. There is no completion, so both are equal."""
 
     prompt_tokens: int
     total_tokens: int

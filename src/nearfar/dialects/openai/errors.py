@@ -1,4 +1,4 @@
-"""Our errors in OpenAI's words: status, type, code and sentence."""
+"""OpenAI's errors: status, type, code and message."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ ERRORS: ErrorTable = {
 }
 
 
-class Fault(Struct):
-    """What went wrong: a sentence, its kind, and what is wrong where that has a name."""
+class ErrorInfo(Struct):
+    """The error: a message, its type, and the parameter and code where it has any."""
 
     message: str
     type: str
@@ -78,11 +78,11 @@ class Fault(Struct):
 class ErrorReply(Struct):
     """The body of every error.
 
-    ``message`` is where clients of Cohere look, whose list of models has the same path, and ``detail`` where those of
-    Jina and Voyage do, whose embeddings have.
+    Cohere's clients, which list models at the same path, read ``message``. Jina's and Voyage's, which send embeddings
+    requests to the same path, read ``detail``.
     """
 
-    error: Fault
+    error: ErrorInfo
     message: str
     detail: str
 
@@ -91,4 +91,4 @@ def render_error(wire: WireError) -> object:
     """Return the body of an error."""
     param = "model" if isinstance(wire.error, errors.ModelNotFound) and wire.error.listing else None
     kind = wire.kind or ("server_error" if wire.status >= _SERVER_ERROR else "invalid_request_error")
-    return ErrorReply(Fault(wire.message, kind, param, wire.code), wire.message, wire.message)
+    return ErrorReply(ErrorInfo(wire.message, kind, param, wire.code), wire.message, wire.message)

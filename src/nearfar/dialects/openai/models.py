@@ -1,4 +1,4 @@
-"""The list of models, in OpenAI's words and Cohere's at once: both have it at GET /v1/models.
+"""The list of models in OpenAI's and Cohere's format at once: both have it at GET /v1/models.
 
 OpenAI's clients read ``data``, Cohere's ``models``; an item has the keys of both.
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo, Task
     from nearfar.serving.registry.fleet import Fleet
 
-_ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's words
+_ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's names
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class ModelReply(Struct, kw_only=True):
-    """One model: OpenAI's keys, then what its numbers mean (``/info`` says the rest), then Cohere's keys.
+    """One model: OpenAI's keys, then what its numbers mean (``/info`` has the rest), then Cohere's keys.
 
-    ``tokenizer_url`` is null because the tokenizer is here: Cohere's clients ask /v1/tokenize then.
+    ``tokenizer_url`` is null so that Cohere's clients call /v1/tokenize.
     """
 
     id: str
@@ -85,7 +85,7 @@ _LIST = route_docs(
             "enum": list(_ENDPOINTS.values()),
             "description": "only models that can do this",
         },
-        "default_only": {"type": "boolean", "description": "only models that answer requests which name none"},
+        "default_only": {"type": "boolean", "description": "only models that answer requests without a model"},
         "page_size": {
             "type": "integer",
             "minimum": 1,
@@ -111,21 +111,21 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet.refuse_unready()
     defaults = _defaults(fleet)
     listed = [_model(info, name, defaults) for info in fleet.infos() for name in (info.name, *info.aliases)]
-    models, next_page_token = _page(request.query_params, _wanted(request.query_params, listed))
+    models, next_page_token = _page(request.query_params, _select(request.query_params, listed))
     reply = ModelsReply(object="list", data=listed, models=models, next_page_token=next_page_token)
     return json_response(reply, headers=usual_headers(request))
 
 
 @get(["/v1/models/{model_id:path}", "/models/{model_id:path}", "/v1/v1/models/{model_id:path}"], opt=_GET)
 async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
-    """Tell about one model; a slash in its name may be encoded, as OpenAI's clients do, or not, as Cohere's."""
+    """Return one model. A slash in its name may be encoded, as by OpenAI's clients, or not, as by Cohere's."""
     name, fleet = model_id.removeprefix("/"), fleet_of(request)
     found = _model(fleet.describe(name), name, _defaults(fleet))
     return json_response(found, headers=usual_headers(request))
 
 
 def _defaults(fleet: Fleet) -> dict[Task, str]:
-    """Name the model of each task that answers where none is named."""
+    """Return the default model's name for each task."""
     found = {task: fleet.default(task) for task in _ENDPOINTS}
     return {task: info.name for task, info in found.items() if info}
 
@@ -146,32 +146,32 @@ def _model(info: ModelInfo, name: str, defaults: Mapping[Task, str]) -> ModelRep
     )
 
 
-def _wanted(query: Mapping[str, str], listed: list[ModelReply]) -> list[ModelReply]:
-    """Keep the models that can do ``endpoint``; with ``default_only`` those that do it where none is named."""
+def _select(query: Mapping[str, str], listed: list[ModelReply]) -> list[ModelReply]:
+    """Return the models that serve ``endpoint``; with ``default_only`` those that are its default."""
     endpoint, default_only = query.get("endpoint"), query.get("default_only") or "false"
     if default_only.lower() not in _FLAGS:
         raise InputError(f"default_only must be true or false, not {default_only[:50]}", "default_only")
     only = _FLAGS[default_only.lower()]
 
-    def can(model: ModelReply) -> list[str]:
+    def served(model: ModelReply) -> list[str]:
         return model.default_endpoints if only else model.endpoints
 
     if endpoint:
-        return [model for model in listed if endpoint in can(model)]
-    return [model for model in listed if can(model)] if only else listed
+        return [model for model in listed if endpoint in served(model)]
+    return [model for model in listed if served(model)] if only else listed
 
 
 def _page(query: Mapping[str, str], listed: list[ModelReply]) -> tuple[list[ModelReply], str | UnsetType]:
-    """Cut out a page. A token is the number of models before the page."""
+    """Return one page and the next page's token, which is the number of models before that page."""
     size, start = _number(query, "page_size", len(listed)), _number(query, "page_token", 0)
     stop = start + size
     return listed[start:stop], str(stop) if stop < len(listed) else UNSET
 
 
 def _number(query: Mapping[str, str], name: str, absent: int) -> int:
-    said = query.get(name)
-    if not said:
+    value = query.get(name)
+    if not value:
         return absent
-    if not re.fullmatch("[0-9]{1,9}", said) or (name == "page_size" and int(said) < 1):
-        raise InputError(f"{name} can't be {said[:50]!r}", name)
-    return int(said)
+    if not re.fullmatch("[0-9]{1,9}", value) or (name == "page_size" and int(value) < 1):
+        raise InputError(f"{name} can't be {value[:50]!r}", name)
+    return int(value)

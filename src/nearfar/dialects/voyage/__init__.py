@@ -1,4 +1,4 @@
-"""Voyage's embeddings and rerank, in its words: https://docs.voyageai.com/reference."""
+"""Voyage's embeddings and rerank: https://docs.voyageai.com/reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voyage's embeddings; and NVIDIA's, whose bodies differ by a few words and come on the paths that all share."""
+"""Voyage's embeddings, and NVIDIA's, which differ in a few fields and are sent to the shared paths."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
 
 
 class VoyageEmbeddingsRequest(Struct, kw_only=True):
-    """The body of POST /voyage/v1/embeddings. Null means absent; fields not named here are ignored.
+    """The body of POST /voyage/v1/embeddings. Null means absent; other fields are ignored.
 
-    ``truncate`` is NVIDIA's, and ``dimensions`` is what it and OpenAI's clients call ``output_dimension``.
+    ``truncate`` is NVIDIA's. ``dimensions`` is NVIDIA's and OpenAI's name for ``output_dimension``.
     """
 
     model: str | None = None
@@ -60,7 +60,7 @@ class VoyageEmbeddingsRequest(Struct, kw_only=True):
 
 
 class VoyageEmbedding(Struct, kw_only=True):
-    """One text's vector: numbers of the kind asked for, or base64 of their bytes."""
+    """One text's vector: numbers of the requested type, or base64 of their bytes."""
 
     object: str = "embedding"
     embedding: Annotated[
@@ -70,14 +70,14 @@ class VoyageEmbedding(Struct, kw_only=True):
 
 
 class VoyageUsage(Struct, kw_only=True):
-    """Tokens that went through the model; OpenAI's clients want them by another name as well."""
+    """Tokens that the model read; OpenAI's clients need ``prompt_tokens``."""
 
     prompt_tokens: int | UnsetType = UNSET
     total_tokens: int
 
 
 class VoyageEmbeddingsReply(Struct, kw_only=True):
-    """The body of an answer, in the order of the request."""
+    """The body of a response, in the order of the request."""
 
     object: str = "list"
     data: list[VoyageEmbedding]

@@ -1,4 +1,4 @@
-"""What goes wrong, in Voyage's words: one sentence."""
+"""Voyage's errors: one message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOT_SPECIFIED = "The request body is not valid JSON, or some arguments were not
 
 
 def _invalid(error: errors.InputError) -> str:
-    """Name the argument, unless it can't be told which it was."""
+    """Name the argument, where it is known."""
     return (
         f"{_NOT_SPECIFIED} Error for argument '{error.param}': {error}" if error.param else f"{_NOT_SPECIFIED} {error}"
     )

@@ -23,7 +23,7 @@ _ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncat
 
 
 class VoyageRerankRequest(Struct, kw_only=True):
-    """The body of POST /voyage/v1/rerank. Null means absent; fields not named here are ignored."""
+    """The body of POST /voyage/v1/rerank. Null means absent; other fields are ignored."""
 
     model: str | None = None
     query: NotBlank
@@ -34,21 +34,21 @@ class VoyageRerankRequest(Struct, kw_only=True):
 
 
 class VoyageRerankResult(Struct, omit_defaults=True):
-    """One document's place."""
+    """One document: its index in the request and its score."""
 
     index: int
     relevance_score: float
-    document: str | UnsetType = UNSET  # absent unless asked for
+    document: str | UnsetType = UNSET  # absent unless requested
 
 
 class VoyageRerankUsage(Struct):
-    """Tokens that went through the model."""
+    """Tokens that the model read."""
 
     total_tokens: int
 
 
 class VoyageRerankReply(Struct, kw_only=True):
-    """The body of an answer, best first. Where other protocols share the path, ``results`` is ``data`` once more."""
+    """The body of a response, best first. On shared paths ``results`` repeats ``data`` for other clients."""
 
     object: str = "list"
     data: list[VoyageRerankResult]
