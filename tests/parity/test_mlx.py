@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from checkpoints import POSITIONS, lay, write_steps, write_transformer
+from checkpoints import POSITIONS, write_files, write_steps, write_transformer
 from mlx_models import MIXED, Opened, by_torch, open_mlx, order_of, with_config, with_weights
 from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -108,9 +108,11 @@ class TestNumbers:
 
     def test_a_bidirectional_llama_is_a_llama_that_looks_ahead(self, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path, "llama")
-        lay(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"model_type": "llama_bidirec"}})
+        write_files(
+            folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"model_type": "llama_bidirec"}}
+        )
         here = open_mlx(folder)
-        lay(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"model_type": "llama"}})
+        write_files(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"model_type": "llama"}})
         model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
         rows = here.rows(MIXED[20:30])
         expected = []
@@ -168,7 +170,7 @@ class TestNumbers:
         """Last token, an instruction before queries and none before documents, padding on whichever side it says."""
         folder = write_transformer(tmp_path / "Qwen3-Embedding-tiny", "qwen3")
         stated = json.loads((folder / "tokenizer_config.json").read_text())
-        lay(folder, {"tokenizer_config.json": stated | {"padding_side": side}})
+        write_files(folder, {"tokenizer_config.json": stated | {"padding_side": side}})
         here = open_mlx(folder)
         recipe = read_recipe(folder)
         query, document = here.tokens.encode(["the fox"], recipe.prompts["query"]) + here.rows(["the fox", "x"])[:1]
@@ -256,7 +258,7 @@ class TestRefusals:
         config = json.loads((folder / "config.json").read_text())
         request = order_of(folder)
         del config[option]
-        lay(folder, {"config.json": config})
+        write_files(folder, {"config.json": config})
 
         with pytest.raises(EngineUnavailable, match=f"config.json: the MLX engine doesn't support .*{option}"):
             kind.open(request)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
-from checkpoints import lay, write_steps, write_transformer
+from checkpoints import write_files, write_steps, write_transformer
 from mlx_models import DEVICE, MIXED, Opened, by_torch, open_mlx, order_of, with_config, with_weights
 from safetensors.torch import load_file, save_file
 
@@ -46,7 +46,7 @@ class TestWeights:
         for file, of in shards.items():
             save_file({name: weights[name] for name in of}, bert / file)
         index = {"metadata": {}, "weight_map": {name: file for file, of in shards.items() for name in of}}
-        lay(bert, {"model.safetensors.index.json": index})
+        write_files(bert, {"model.safetensors.index.json": index})
         (bert / "model.safetensors").unlink()
 
         np.testing.assert_array_equal(expected, open_mlx(bert).engine.embed(rows))
@@ -95,7 +95,7 @@ def unquantised(folder: Path, target: Path) -> Path:
         parts = [arrays.pop(f"{name}.{part}", None) for part in ("weight", "scales", "biases")]
         arrays[f"{name}.weight"] = mx.dequantize(*parts, **way).astype(mx.float32)
     mx.save_safetensors(str(target / "model.safetensors"), arrays, metadata={"format": "pt"})
-    lay(target, {"config.json": config})
+    write_files(target, {"config.json": config})
     return target
 
 
@@ -136,7 +136,7 @@ class TestQuantized:
         mx.save_safetensors(str(tmp_path / "q/model.safetensors"), arrays)
         config = json.loads((tmp_path / "q/config.json").read_text())
         config["quantization"][name] = {"group_size": 32, "bits": 8}
-        lay(tmp_path / "q", {"config.json": config})
+        write_files(tmp_path / "q", {"config.json": config})
 
         vectors = open_mlx(tmp_path / "q", "auto").engine.embed(here.rows(MIXED))
 
@@ -193,10 +193,10 @@ class TestQuantized:
         self, older: dict[str, object], tmp_path: Path
     ) -> None:
         """BAAI's own file is of a version that knew no prompts."""
-        folder = lay(write_transformer(tmp_path / "whole", "bert", max_position_embeddings=512), older)
+        folder = write_files(write_transformer(tmp_path / "whole", "bert", max_position_embeddings=512), older)
         write_steps(folder, "cls")
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-        lay(folder, {"tokenizer_config.json": tokenizer | {"model_max_length": 512}})
+        write_files(folder, {"tokenizer_config.json": tokenizer | {"model_max_length": 512}})
         for name, prompts, limit in (
             ("BAAI/bge-base-en-v1.5", known_prompts("bge-base-en-v1.5"), 512),
             ("sentence-transformers/all-MiniLM-L6-v2", {}, 256),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import HIDDEN, lay, write_transformer
+from checkpoints import HIDDEN, write_files, write_transformer
 from conftest import ENGINES
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
@@ -154,7 +154,7 @@ class TestMultiVector:
         dense = {"in_features": HIDDEN, "out_features": 16, "bias": False, "activation_function": identity}
         prefixes = {"query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 16, "document_length": 20}
         said = {"model_type": "ColBERT", "attend_to_expansion_tokens": False, **prefixes, **more}
-        lay(
+        write_files(
             folder,
             {"modules.json": modules, "1_Dense/config.json": dense, "config_sentence_transformers.json": said},
         )
@@ -173,9 +173,9 @@ class TestMultiVector:
         linear = torch.randn(16, HIDDEN, generator=torch.Generator().manual_seed(4))
         save_file(weights | {"linear.weight": linear}, folder / "model.safetensors", {"format": "pt"})
         config = json.loads((folder / "config.json").read_text())
-        lay(folder, {"config.json": config | {"architectures": ["HF_ColBERT"]}})
+        write_files(folder, {"config.json": config | {"architectures": ["HF_ColBERT"]}})
         if said:
-            lay(folder, {"artifact.metadata": said})
+            write_files(folder, {"artifact.metadata": said})
         model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
 
         here = Here(folder, engine)
@@ -254,7 +254,7 @@ def test_a_classifier_gives_a_logit_for_each_label(family: str, engine: str, tmp
     if family == "bert":  # as its own tokenizers say it; transformers' generic one leaves the types out otherwise
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
         names = ["input_ids", "token_type_ids", "attention_mask"]
-        lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
+        write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
     model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
     here = Here(folder, engine)
     pairs = [(QUERIES[0], text) for text in TEXTS[:20]]

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import ENGINES
-from llm_reranker_models import DOCUMENTS, JUDGES, QUERY, open_judge, write_judge
+from llm_reranker_models import DOCUMENTS, QUERY, RERANKERS, open_llm_reranker, write_llm_reranker
 from texts import varied_texts
 
 from nearfar.engines.base import OpenRequest
@@ -74,10 +74,10 @@ class Noting(torch.nn.Module):
 
 class TestNumbers:
     @pytest.mark.parametrize("engine", SHARING)
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_are_those_of_each_document_by_itself(self, judge: str, engine: str, tmp_path: Path) -> None:
         """A hundred documents: the head goes through the model once, in as few forwards as there are groups."""
-        opened = open_judge(write_judge(tmp_path, judge), engine)
+        opened = open_llm_reranker(write_llm_reranker(tmp_path, judge), engine)
         assert opened.engine
         rows = opened.rows(HUNDRED)
         alone = np.concatenate([opened.engine.score([one]) for one in rows])
@@ -99,7 +99,7 @@ class TestNumbers:
     @pytest.mark.parametrize("engine", SHARING)
     def test_of_other_queries_are_their_own(self, engine: str, tmp_path: Path) -> None:
         """A batch may have rows of several requests, and rows that part from the others within the head."""
-        opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), engine)
+        opened = open_llm_reranker(write_llm_reranker(tmp_path, "qwen3-reranker"), engine)
         assert opened.engine
         queries = ("one question", "one question more", "another question altogether", "one questioN")
         rows = [one for query in queries for one in opened.tokens.encode_pairs(query, DOCUMENTS[-4:], None)]
@@ -157,7 +157,7 @@ class TestNumbers:
             {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for at, (kind, path) in enumerate((("Transformer", ""), ("Pooling", "1_Pooling")))
         ]
-        lay(folder, {"modules.json": modules, "1_Pooling/config.json": {"pooling_mode": "mean"}})
+        write_files(folder, {"modules.json": modules, "1_Pooling/config.json": {"pooling_mode": "mean"}})
         request = OpenRequest(folder=folder, recipe=read_recipe(folder), device="cpu", dtype="float32")
 
         for name in SHARING:
@@ -170,7 +170,7 @@ class TestNumbers:
             assert not engine.info.shares_prefixes
 
     def test_stay_where_rows_are_too_many_to_be_attended_at_once(self, tmp_path: Path) -> None:
-        opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), "torch")
+        opened = open_llm_reranker(write_llm_reranker(tmp_path, "qwen3-reranker"), "torch")
         assert opened.engine
         rows = made_up(300, [7] * 20)
         run = Run(300, 20, 7, Run(0, 1, 300))
@@ -182,7 +182,7 @@ class TestNumbers:
         assert [13, 7] == [part.count for part in _parts(run)]
 
     def test_stay_with_tokens_that_fill_a_batch_up(self, tmp_path: Path) -> None:
-        opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), "torch")
+        opened = open_llm_reranker(write_llm_reranker(tmp_path, "qwen3-reranker"), "torch")
         engine: Any = opened.engine
         rows = made_up(20, (7, 2, 2, 9))
         expected = engine.score(rows)
@@ -263,7 +263,7 @@ async def test_a_request_s_batches_hold_as_many_rows_as_its_head_leaves_room_for
 
 def test_a_judge_s_question_is_the_head(tmp_path: Path) -> None:
     """All that stands before the document, the query too."""
-    opened = open_judge(write_judge(tmp_path, "qwen3-reranker"), None)
+    opened = open_llm_reranker(write_llm_reranker(tmp_path, "qwen3-reranker"), None)
     tokens = TextEncoder(opened.request.folder, opened.request.recipe)
     rows = tokens.encode_pairs(QUERY, ["x", "a", "fox"], None)
     [empty] = tokens.encode_pairs(QUERY, [""], None)

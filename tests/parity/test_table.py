@@ -11,7 +11,7 @@ import pytest
 import torch
 from checkpoints import FAMILIES, MORE_FAMILIES, write_transformer
 from conftest import ENGINES
-from llm_reranker_models import JUDGES, write_judge
+from llm_reranker_models import RERANKERS, write_llm_reranker
 from manual import tables
 from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModel, AutoModelForSequenceClassification
@@ -99,9 +99,9 @@ KINDS: dict[str, tuple[list[str], Callable[[Path, str], object]]] = {
     "SPLADE": (ENCODERS, write_splade),
     "BGE-M3": (["xlm-roberta"], lambda folder, _: write_m3(folder)),
     "classifier": (sorted([*ENCODERS, "qwen3"]), lambda folder, family: write_transformer(folder, family, labels=3)),
-    "Qwen3-Reranker": (["qwen3"], lambda folder, _: write_judge(folder, "qwen3-reranker")),
-    "mxbai-rerank-v2": (["qwen2"], lambda folder, _: write_judge(folder, "mxbai-rerank-v2")),
-    "bge-reranker-v2-gemma": (["gemma"], lambda folder, _: write_judge(folder, "bge-reranker-v2-gemma")),
+    "Qwen3-Reranker": (["qwen3"], lambda folder, _: write_llm_reranker(folder, "qwen3-reranker")),
+    "mxbai-rerank-v2": (["qwen2"], lambda folder, _: write_llm_reranker(folder, "mxbai-rerank-v2")),
+    "bge-reranker-v2-gemma": (["gemma"], lambda folder, _: write_llm_reranker(folder, "bge-reranker-v2-gemma")),
 }
 
 
@@ -125,7 +125,7 @@ def kinds_stated() -> dict[str, list[str]]:
 
 def test_the_second_table_has_every_kind_that_is_tried() -> None:
     assert list(KINDS) == list(kinds_stated())
-    assert len(JUDGES) == len([kind for kind in KINDS if "rerank" in kind.lower()])
+    assert len(RERANKERS) == len([kind for kind in KINDS if "rerank" in kind.lower()])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, HIDDEN, POSITIONS, lay, write_transformer
+from checkpoints import FAMILIES, HIDDEN, POSITIONS, write_files, write_transformer
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
@@ -244,7 +244,7 @@ class TestSteps:
     def test_flags_in_the_older_spelling_mean_the_same(self, bare: Callable[[str], Path], tmp_path: Path) -> None:
         write_sentence_model(tmp_path, bare("bert"), Pooling(HIDDEN, "mean"))
         flags = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}
-        lay(tmp_path, {"1_Pooling/config.json": {"word_embedding_dimension": HIDDEN, **flags}})
+        write_files(tmp_path, {"1_Pooling/config.json": {"word_embedding_dimension": HIDDEN, **flags}})
         theirs = SentenceTransformer(str(tmp_path), device="cpu")
 
         vectors = open_folder(tmp_path).embed(TEXTS)
@@ -280,7 +280,7 @@ class TestSteps:
 
     def test_lower_casing_is_sentence_transformers_own(self, bare: Callable[[str], Path], tmp_path: Path) -> None:
         write_sentence_model(tmp_path, bare("roberta"), Pooling(HIDDEN, "mean"))
-        lay(tmp_path, {"sentence_bert_config.json": {"max_seq_length": POSITIONS, "do_lower_case": True}})
+        write_files(tmp_path, {"sentence_bert_config.json": {"max_seq_length": POSITIONS, "do_lower_case": True}})
         theirs = SentenceTransformer(str(tmp_path), device="cpu")
         texts = ["The Quick FOX", "ÜBER den Hund", "Ελλάς ΣΊΣΥΦΟΣ İstanbul"]
 
@@ -333,7 +333,7 @@ class TestRerankers:
     ) -> None:
         folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
         said = json.loads((folder / "config.json").read_text())
-        lay(folder, {"config.json": said | {"pad_token_id": None}})
+        write_files(folder, {"config.json": said | {"pad_token_id": None}})
         expected = open_folder(rerankers("qwen3")).score(QUERY, TEXTS)
 
         scores = open_folder(folder).score(QUERY, TEXTS)
@@ -346,7 +346,7 @@ class TestRerankers:
         """To a decoder's vocabulary 0 is a token like any other; taken for padding, it would be looked past."""
         folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
         said = json.loads((folder / "config.json").read_text())
-        lay(folder, {"config.json": said | {"pad_token_id": None}})
+        write_files(folder, {"config.json": said | {"pad_token_id": None}})
         rows = [Row(ids, None, len(ids), 0) for ids in ([5, 6, 7, 0], [5, 6, 7], [8, 9, 0], [5, 6, 7, 8, 9])]
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         with torch.inference_mode():
@@ -378,7 +378,7 @@ class TestInfo:
     def test_auto_is_float32_even_where_the_weights_are_not(self, bert: Path) -> None:
         halves = {name: weight.half() for name, weight in load_file(bert / "model.safetensors").items()}
         save_file(halves, bert / "model.safetensors", {"format": "pt"})
-        lay(bert, {"config.json": json.loads((bert / "config.json").read_text()) | {"dtype": "float16"}})
+        write_files(bert, {"config.json": json.loads((bert / "config.json").read_text()) | {"dtype": "float16"}})
 
         opened = open_folder(bert, "auto")
 
@@ -431,7 +431,7 @@ class TestRefusals:
     def test_a_reranker_s_head_that_is_missing(self, bert: Path) -> None:
         said = json.loads((bert / "config.json").read_text())
         reranker = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
-        lay(bert, {"config.json": said | reranker})
+        write_files(bert, {"config.json": said | reranker})
 
         with pytest.raises(CheckpointError, match=r"the weights lack classifier\.bias and 1 more"):
             open_folder(bert)
@@ -462,7 +462,7 @@ class TestRefusals:
         (bert / "model.safetensors").unlink()
         shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
         index = {"metadata": {}, "weight_map": {name: shards[at % 2] for at, name in enumerate(weights)}}
-        lay(bert, {"model.safetensors.index.json": index})
+        write_files(bert, {"model.safetensors.index.json": index})
         save_file({name: weights[name] for name in [*weights][::2]}, bert / shards[0], {"format": "pt"})
 
         with pytest.raises(CheckpointError) as refused:
@@ -472,7 +472,7 @@ class TestRefusals:
 
     def test_weights_of_another_width(self, bert: Path) -> None:
         said = json.loads((bert / "config.json").read_text())
-        lay(bert, {"config.json": said | {"hidden_size": 64}})
+        write_files(bert, {"config.json": said | {"hidden_size": 64}})
 
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
@@ -483,7 +483,9 @@ class TestRefusals:
         sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
         T5Model(T5Config(**sizes)).save_pretrained(tmp_path)
         said = json.loads((tmp_path / "config.json").read_text())
-        lay(tmp_path, {"config.json": {key: value for key, value in said.items() if key != "is_encoder_decoder"}})
+        write_files(
+            tmp_path, {"config.json": {key: value for key, value in said.items() if key != "is_encoder_decoder"}}
+        )
         recipe = read_recipe(tmp_path, 32)
 
         with pytest.raises(CheckpointError) as refused:
@@ -494,7 +496,7 @@ class TestRefusals:
 
     def test_an_architecture_that_transformers_has_no_code_for(self, bert: Path) -> None:
         said = json.loads((bert / "config.json").read_text())
-        lay(bert, {"config.json": said | {"model_type": "unheard-of"}})
+        write_files(bert, {"config.json": said | {"model_type": "unheard-of"}})
 
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
@@ -509,7 +511,7 @@ class TestRefusals:
             "config.json": said | {"model_type": "mine", "auto_map": auto_map},
             "modeling_mine.py": f"open({str(bert / 'was run')!r}, 'w').close()\nclass Config: ...\nclass Model: ...\n",
         }
-        lay(bert, files)
+        write_files(bert, files)
 
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
@@ -563,4 +565,4 @@ class TestRefusals:
         """Write a sentence model with a Dense layer and change what its file says."""
         write_sentence_model(folder, transformer, Pooling(HIDDEN, "mean"), dense(HIDDEN, 12))
         said = json.loads((folder / "2_Dense" / "config.json").read_text())
-        return lay(folder, {"2_Dense/config.json": said | change})
+        return write_files(folder, {"2_Dense/config.json": said | change})

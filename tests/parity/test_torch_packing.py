@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from checkpoints import FAMILIES, POSITIONS, lay, write_transformer
+from checkpoints import FAMILIES, POSITIONS, write_files, write_transformer
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import linears
@@ -105,7 +105,7 @@ class TestPackedIsPadded:
             {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
         ]
         pooling = {"word_embedding_dimension": 32, "pooling_mode": mode}
-        lay(tmp_path, {"modules.json": modules, "1_Pooling/config.json": pooling})
+        write_files(tmp_path, {"modules.json": modules, "1_Pooling/config.json": pooling})
         request = order_for(tmp_path)
 
         padded, packed = both_ways(request, make_rows([3, 9, 9, 20]))

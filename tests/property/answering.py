@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from checkpoints import lay, write_steps, write_transformer
+from checkpoints import write_files, write_steps, write_transformer
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.core.settings import BUILTIN_MODEL
@@ -108,7 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _sample(place: Path) -> Path:
     folder = write_transformer(place / "sample", "bert")
     write_steps(folder, "mean")
-    lay(
+    write_files(
         folder,
         {
             "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": True},

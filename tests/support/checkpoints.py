@@ -106,7 +106,7 @@ MORE_FAMILIES = {
 }
 
 
-def lay(folder: Path, files: Mapping[str, object]) -> Path:
+def write_files(folder: Path, files: Mapping[str, object]) -> Path:
     """Write the files into the folder: bytes as they are, text as UTF-8, anything else as JSON."""
     for name, content in files.items():
         file = folder / name
@@ -200,7 +200,7 @@ def write_steps(folder: Path, pooling: str) -> None:
         "1_Pooling/config.json": {"word_embedding_dimension": HIDDEN, "pooling_mode": pooling},
         "2_Dense/config.json": dense,
     }
-    lay(folder, files)
+    write_files(folder, files)
     weights = torch.randn(12, HIDDEN, generator=torch.Generator().manual_seed(1))
     save_file(
         {"linear.weight": weights, "linear.bias": weights[:, 0].contiguous()}, folder / "2_Dense/model.safetensors"
@@ -208,7 +208,7 @@ def write_steps(folder: Path, pooling: str) -> None:
 
 
 def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedTokenizerFast:
-    """Make a tokenizer that knows the corpus; the same one every time."""
+    """Build a tokenizer with the corpus's words; the same one every time."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = _CUTTERS[words]()
@@ -245,7 +245,7 @@ _IN_ORDER = ("<s>", "<pad>", "</s>", "<unk>")  # padding is 1: MPNet's modeling 
 
 
 def _pieces(specials: tuple[str, ...], unknown: str) -> Tokenizer:
-    """Know the corpus's characters and longer words; the library's trainer gives other ones every time."""
+    """Build from the corpus's characters and longer words; the library's trainer is not deterministic."""
     text = " ".join(CORPUS).lower()
     characters = sorted(set(text) - {" "})
     longer = sorted({word for word in text.split() if len(word) > 3})
@@ -273,7 +273,7 @@ def _bytes() -> Tokenizer:
 
 
 def _unigrams() -> Tokenizer:
-    """Prefer the corpus's words to its characters; the library's trainer gives other ones every time."""
+    """Build from the corpus's words and characters; the library's trainer is not deterministic."""
     words = sorted({f"▁{word}" for line in CORPUS for word in line.split()})
     characters = sorted(set("".join(words)))
     scored = [(special, 0.0) for special in _IN_ORDER]

@@ -1,4 +1,4 @@
-"""Tiny rerankers that are language models, and their pages' own ways to put a question and to score."""
+"""Tiny LLM rerankers, and their prompts and scores as the families' own pages compute them."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ LOGIT_SCORE: dict[str, object] = {
 }
 _PART = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first }}'
 PLAIN_CHAT = f"Q: {_PART % 'query'} D: {_PART % 'document'}\nAnswer:"
-# By what their names hold: the name, and the kind of model.
-JUDGES = {
+# Pattern of the name → name, model_type.
+RERANKERS = {
     "qwen3-reranker": ("Qwen3-Reranker-tiny", "qwen3"),
     "mxbai-rerank-v2": ("mxbai-rerank-tiny-v2", "qwen2"),
     "bge-reranker-v2-gemma": ("bge-reranker-v2-gemma", "gemma"),
 }
 _OTHERS = {"minicpm3": {"num_key_value_heads": 4, "dim_model_base": 8}}
-# The ends of lines as Qwen's and Gemma's vocabularies have them: one token with what stands before.
+# Line ends as in Qwen's and Gemma's vocabularies: one token with the character before.
 _ADDED = ["?\n", "\n\n", "yes", "no", "Yes", "<bos>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
 
@@ -75,24 +75,24 @@ class Opened(NamedTuple):
         return self.engine.score(self.rows(documents, instruction))
 
 
-def open_judge(folder: Path, engine: str | None, name: str = "") -> Opened:
-    """Open the folder on the engine called so, or only its files."""
+def open_llm_reranker(folder: Path, engine: str | None, name: str = "") -> Opened:
+    """Open the folder on the engine of this name, or its files alone."""
     recipe = read_recipe(folder, name=name)
     tokens = TextEncoder(folder, recipe)
     request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
     return Opened(request, tokens, installed_engines()[engine].open(request) if engine else None)
 
 
-def write_judge(place: Path, judge: str, *, tied: bool = True) -> Path:
+def write_llm_reranker(place: Path, family: str, *, tied: bool = True) -> Path:
     """Write a seeded language model and its tokenizer into a folder with a name of the family's."""
-    name, kind = JUDGES.get(judge, (f"{judge}-tiny", judge))
+    name, kind = RERANKERS.get(family, (f"{family}-tiny", family))
 
     def write(folder: Path) -> None:
         tokenizer = make_tokenizer("bytes", "left")
         tokenizer.add_tokens(_ADDED)
         tokenizer.model_max_length = LIMIT
-        family = (FAMILIES | MORE_FAMILIES).get(kind, FAMILIES["llama"])
-        options = family.config | {"max_position_embeddings": LIMIT, "tie_word_embeddings": tied, "pad_token_id": 1}
+        options = (FAMILIES | MORE_FAMILIES).get(kind, FAMILIES["llama"]).config
+        options = options | {"max_position_embeddings": LIMIT, "tie_word_embeddings": tied, "pad_token_id": 1}
         with torch.random.fork_rng():
             torch.manual_seed(3)
             config = AutoConfig.for_model(kind, **options | _OTHERS.get(kind, {}), vocab_size=len(tokenizer))
@@ -100,17 +100,17 @@ def write_judge(place: Path, judge: str, *, tied: bool = True) -> Path:
         model.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return write_cached(place / name, ("judge", kind, tied), write)
+    return write_cached(place / name, ("family", kind, tied), write)
 
 
-def write_classifier(folder: Path, judge: str) -> Path:
-    """Write the classifier that is made of it: one label, whose row is that of yes, less that of no."""
+def write_converted_classifier(folder: Path, family: str) -> Path:
+    """Write the classifier that it is converted to: its one row is that of yes minus that of no."""
     made = folder.parent / f"{folder.name}-seq-cls"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.config.num_labels = 1
     classifier: Any = AutoModelForSequenceClassification.from_config(model.config)
     classifier.model.load_state_dict(model.model.state_dict())
-    yes, no = _words(folder, judge)
+    yes, no = _words(folder, family)
     rows = model.lm_head.weight.detach()
     classifier.score.weight = torch.nn.Parameter((rows[yes] if no is None else rows[yes] - rows[no])[None])
     classifier.save_pretrained(made)
@@ -118,37 +118,35 @@ def write_classifier(folder: Path, judge: str) -> Path:
     return made
 
 
-def score_by_the_page(folder: Path, judge: str, instruction: str | None = None, *, no: bool = True) -> list[float]:
-    """Compare the last position's logits, one pair at a time."""
+def reference_scores(folder: Path, family: str, instruction: str | None = None, *, no: bool = True) -> list[float]:
+    """Compute the scores from the last position's logits, one pair at a time."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    yes, other = _words(folder, judge)
+    yes, other = _words(folder, family)
     scores = []
     for document in DOCUMENTS:
-        ids = question_of_the_page(folder, judge, QUERY, document, instruction)
+        ids = reference_prompt(folder, family, QUERY, document, instruction)
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1]
         scores.append((logits[yes] - (logits[other] if no and other is not None else 0)).item())
     return scores
 
 
-def question_of_the_page(
-    folder: Path, judge: str, query: str, document: str, instruction: str | None = None
-) -> list[int]:
-    """Put a pair into ids as the family's page does, with its ways to cut, in ``LIMIT`` tokens."""
+def reference_prompt(folder: Path, family: str, query: str, document: str, instruction: str | None = None) -> list[int]:
+    """Encode a pair as the family's page does, truncated to ``LIMIT`` tokens."""
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
-    return _PAGES[judge](tokenizer, query, document, instruction)
+    return _PAGES[family](tokenizer, query, document, instruction)
 
 
-def _words(folder: Path, judge: str) -> tuple[int, int | None]:
+def _words(folder: Path, family: str) -> tuple[int, int | None]:
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
-    words = {"mxbai-rerank-v2": ("1", "0"), "bge-reranker-v2-gemma": ("Yes",)}.get(judge, ("yes", "no"))
+    words = {"mxbai-rerank-v2": ("1", "0"), "bge-reranker-v2-gemma": ("Yes",)}.get(family, ("yes", "no"))
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     return ids[0], ids[1] if len(ids) > 1 else None
 
 
-def _ids(tokenizer: Any, text: str, most: int | None = None) -> list[int]:
+def _ids(tokenizer: Any, text: str, limit: int | None = None) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids[:most]
+    return ids[:limit]
 
 
 def _qwen3(tokenizer: Any, query: str, document: str, instruction: str | None) -> list[int]:
@@ -159,8 +157,8 @@ def _qwen3(tokenizer: Any, query: str, document: str, instruction: str | None) -
         'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
     )
     after = _ids(tokenizer, "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    told = instruction or "Given a web search query, retrieve relevant passages that answer the query"
-    text = f"<Instruct>: {told}\n<Query>: {query}\n<Document>: {document}"
+    task = instruction or "Given a web search query, retrieve relevant passages that answer the query"
+    text = f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {document}"
     return before + _ids(tokenizer, text, LIMIT - len(before) - len(after)) + after
 
 
@@ -186,19 +184,19 @@ def _mxbai(tokenizer: Any, query: str, document: str, instruction: str | None) -
 
 def _gemma(tokenizer: Any, query: str, document: str, instruction: str | None) -> list[int]:
     """Source: https://huggingface.co/BAAI/bge-reranker-v2-gemma, get_inputs; an instruction is its ``prompt``."""
-    told = instruction or (
+    task = instruction or (
         "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
         "prediction of either 'Yes' or 'No'."
     )
     line = _ids(tokenizer, "\n")
-    after = [*line, *_ids(tokenizer, told)]
+    after = [*line, *_ids(tokenizer, task)]
     start = tokenizer.convert_tokens_to_ids("<bos>")
     pair = [start, *_ids(tokenizer, f"A: {query}"), *line, *_ids(tokenizer, f"B: {document}")]
     return pair[: LIMIT - len(after)] + after
 
 
 def _plain(tokenizer: Any, query: str, document: str, _instruction: str | None) -> list[int]:
-    """Put them as the chat template does that the tests lay into a folder."""
+    """Encode a pair as the tests' own chat template does."""
     end = _ids(tokenizer, "\nAnswer:")
     ids = _ids(tokenizer, f"Q: {query} D: {document}\nAnswer:")
     return ids if len(ids) <= LIMIT else ids[: LIMIT - len(end)] + end

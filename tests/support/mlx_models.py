@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from checkpoints import lay
+from checkpoints import write_files
 from safetensors.torch import load_file, save_file
 from texts import varied_texts
 
@@ -65,7 +65,7 @@ def by_torch(opened: Opened, rows: Sequence[Row]) -> FloatArray:
 
 
 def with_config(folder: Path, **options: object) -> Path:
-    return lay(folder, {"config.json": json.loads((folder / "config.json").read_text()) | options})
+    return write_files(folder, {"config.json": json.loads((folder / "config.json").read_text()) | options})
 
 
 def with_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:

@@ -1,4 +1,4 @@
-"""Tiny models whose texts become more, or other, than one vector; written by sentence-transformers where it can."""
+"""Tiny models with token vectors or sparse vectors; written by sentence-transformers where it can."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def write_colbert(folder: Path, family: str, skip: Sequence[str] = (",", "?", "!"), **knobs: Any) -> MultiVectorEncoder:
-    """Write one as sentence-transformers does, and give it."""
+    """Write one with sentence-transformers, and return its model."""
     words: Words | None = "pieces-colbert" if family == "bert" else None
     window = {"local_attention": knobs.pop("window", 48)} if family == "modernbert" else {}
     transformer = write_transformer(folder.parent / "trunk", family, words=words, **window)
@@ -40,7 +40,7 @@ def write_colbert(folder: Path, family: str, skip: Sequence[str] = (",", "?", "!
 
 
 def write_m3(folder: Path) -> Path:
-    """Write BGE-M3's three heads: the first token's state, and two linear layers in files of their own."""
+    """Write BGE-M3's three heads: CLS pooling, and two linear layers in separate files."""
     write_transformer(folder, "xlm-roberta")
     seeded = torch.Generator().manual_seed(2)
     heads = {
@@ -56,7 +56,7 @@ def write_m3(folder: Path) -> Path:
 
 
 def write_splade(folder: Path, family: str, **pooling: Any) -> SparseEncoder:
-    """Write one as sentence-transformers does, and give it."""
+    """Write one with sentence-transformers, and return its model."""
     trunk = write_transformer(folder.parent / "trunk", family, masked=True)
     modules = [Transformer(str(trunk), transformer_task="fill-mask"), SpladePooling(**pooling)]
     model = SparseEncoder(modules=modules, device="cpu")

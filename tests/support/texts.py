@@ -1,4 +1,4 @@
-"""500 texts that differ in everything that has ever broken a server: length, script, spaces, controls."""
+"""500 texts that vary in everything that has broken a server before: length, script, whitespace, control characters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _WORDS = [
 
 
 def varied_texts(count: int = 500, seed: int = 7) -> list[str]:
-    """Give the odd ones, then sentences of 1 to 400 words, most of them short."""
+    """Return the odd texts, then sentences of 1 to 400 words, most of them short."""
     rng = random.Random(seed)  # noqa: S311 — text, not secrets
     texts = list(ODD)
     while len(texts) < count:

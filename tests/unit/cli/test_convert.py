@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from small_models import write_m3
@@ -58,7 +58,7 @@ def test_shards_get_an_index(tmp_path: Path) -> None:
     for name, part in parts.items():
         torch.save(part, folder / name)
     where = {key: name for name, part in parts.items() for key in part}
-    lay(folder, {"pytorch_model.bin.index.json": {"metadata": {}, "weight_map": where}})
+    write_files(folder, {"pytorch_model.bin.index.json": {"metadata": {}, "weight_map": where}})
 
     code, _ = unpickle(folder, "--out", tmp_path / "new")
 

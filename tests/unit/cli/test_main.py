@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from click.testing import CliRunner
 from conftest import ENGINES
 from small_models import write_colbert, write_splade
@@ -160,12 +160,12 @@ def without_tokenizer(folder: Path) -> None:
 
 def with_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    lay(folder, {"config.json": config | {"auto_map": {"AutoModel": "modeling.Mine"}}})
+    write_files(folder, {"config.json": config | {"auto_map": {"AutoModel": "modeling.Mine"}}})
 
 
 def unknown(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    lay(folder, {"config.json": config | {"model_type": "unheard-of"}})
+    write_files(folder, {"config.json": config | {"model_type": "unheard-of"}})
 
 
 def not_json(folder: Path) -> None:

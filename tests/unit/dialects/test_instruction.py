@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import calling, running
-from llm_reranker_models import DOCUMENTS, INSTRUCTION, QUERY, open_judge, write_judge
+from llm_reranker_models import DOCUMENTS, INSTRUCTION, QUERY, open_llm_reranker, write_llm_reranker
 
 from nearfar import Settings
 from nearfar.core.settings import ModelSettings
@@ -22,8 +22,8 @@ ASKED = {"model": "judge", "query": QUERY, "documents": DOCUMENTS[-5:]}
 
 
 async def test_a_judge_is_told_it(tmp_path: Path) -> None:
-    folder = write_judge(tmp_path, "qwen3-reranker")
-    opened = open_judge(folder, "torch")
+    folder = write_llm_reranker(tmp_path, "qwen3-reranker")
+    opened = open_llm_reranker(folder, "torch")
     expected = 1 / (1 + 1 / 2.718281828459045 ** opened.scores(DOCUMENTS[-5:], INSTRUCTION))
     model = ModelSettings(name=str(folder), aliases=("judge",), engine="torch", dtype="float32")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ENGINES
-from llm_reranker_models import write_judge
+from llm_reranker_models import write_llm_reranker
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.errors import EngineUnavailable
@@ -84,7 +84,7 @@ def test_an_engine_that_shares_prefixes_goes_first_for_llm_rerankers(
 
 
 def test_only_an_llm_reranker_prefers_such_an_engine_and_a_requested_one_stays(bert: Path, tmp_path: Path) -> None:
-    reranker = write_judge(tmp_path, "qwen3-reranker")
+    reranker = write_llm_reranker(tmp_path, "qwen3-reranker")
 
     default, preferred, requested = (
         discover_model(ModelSettings(name=str(folder)), Settings(engine=engine, device="cpu")).choices[0].name

@@ -28,7 +28,7 @@ def entry(name: str, key: str, more: str = "") -> str:
     return f'[[keys]]\nname = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n{more}\n'
 
 
-def lay(file: Path, text: str) -> None:
+def write_files(file: Path, text: str) -> None:
     file.write_text(text)
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_wrong_at_the_start_is_refused_with_its_place(file: Path,
 
 
 async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
-    lay(
+    write_files(
         file,
         entry("e", "k-e", 'scopes = ["embed"]')
         + entry("r", "k-r", 'scopes = ["rerank"]')
@@ -158,7 +158,7 @@ async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
 
 
 async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(file: Path) -> None:
-    lay(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
+    write_files(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
 
     async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
         first = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
@@ -172,7 +172,7 @@ async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(
 
 async def test_a_public_bind_may_rest_on_a_file_of_keys(file: Path) -> None:
     key, made = make_key("app")
-    lay(file, made)
+    write_files(file, made)
 
     async with running(Settings(engine="fake", api_keys_file=str(file), host="0.0.0.0")) as app, calling(app) as client:  # noqa: S104
         without = await client.get("/info")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from checkpoints import lay
+from checkpoints import write_files
 from llm_reranker_models import (
     DOCUMENTS,
     GENERATES,
@@ -15,8 +15,8 @@ from llm_reranker_models import (
     LOGIT_SCORE,
     PLAIN_CHAT,
     QUERY,
-    open_judge,
-    write_judge,
+    open_llm_reranker,
+    write_llm_reranker,
 )
 from texts import varied_texts
 
@@ -52,13 +52,13 @@ TOKENIZER = {"tokenizer_class": "TokenizersBackend", "pad_token": "<pad>", "padd
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
     def write(chat: str | None, place: str = "chat_template.jinja", **score: object) -> Path:
-        folder = write_judge(tmp_path, "qwen3")
+        folder = write_llm_reranker(tmp_path, "qwen3")
         files: dict[str, object] = {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301} | score}
         if chat is not None:
             files[place] = (
                 chat if place.endswith("jinja") else {"model_max_length": LIMIT, "chat_template": chat} | TOKENIZER
             )
-        return lay(folder, LOGIT_SCORE | files)
+        return write_files(folder, LOGIT_SCORE | files)
 
     return write
 
@@ -76,7 +76,7 @@ def test_scores_are_sentence_transformers(chat: str, folder: Callable[..., Path]
     """In whole texts, in which an end of line may be one token with what stands before it; cut or not."""
     made = folder(CHATS[chat])
 
-    scores = open_judge(made, "torch").scores(DOCUMENTS)
+    scores = open_llm_reranker(made, "torch").scores(DOCUMENTS)
 
     np.testing.assert_allclose(scores, by_sentence_transformers(made), rtol=0, atol=1e-4)
     assert np.std(scores) > 0.1
@@ -84,7 +84,7 @@ def test_scores_are_sentence_transformers(chat: str, folder: Callable[..., Path]
 
 def test_an_instruction_is_the_system_s_message(folder: Callable[..., Path]) -> None:
     made = folder(CHATS["with an instruction"])
-    opened = open_judge(made, "torch")
+    opened = open_llm_reranker(made, "torch")
 
     scores = opened.scores(DOCUMENTS, INSTRUCTION)
 
@@ -95,15 +95,15 @@ def test_an_instruction_is_the_system_s_message(folder: Callable[..., Path]) -> 
 def test_a_default_prompt_is_the_instruction_of_who_gives_none(folder: Callable[..., Path]) -> None:
     made = folder(CHATS["with an instruction"])
     told = {"prompts": {"mine": "Find opposites"}, "default_prompt_name": "mine"}
-    lay(made, {"config_sentence_transformers.json": {"model_type": "CrossEncoder"} | told})
-    opened = open_judge(made, "torch")
+    write_files(made, {"config_sentence_transformers.json": {"model_type": "CrossEncoder"} | told})
+    opened = open_llm_reranker(made, "torch")
 
     np.testing.assert_allclose(opened.scores(DOCUMENTS), by_sentence_transformers(made), rtol=0, atol=1e-4)
     assert opened.rows(DOCUMENTS, "Find opposites") == opened.rows(DOCUMENTS)
 
 
 def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callable[..., Path]) -> None:
-    opened = open_judge(folder(PLAIN_CHAT), None)
+    opened = open_llm_reranker(folder(PLAIN_CHAT), None)
 
     with pytest.raises(InputError, match="this model takes no instruction"):
         opened.rows(DOCUMENTS, INSTRUCTION)
@@ -112,7 +112,7 @@ def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callab
 def test_the_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
     made = folder(PLAIN_CHAT, "tokenizer_config.json", false_token_id=None)
 
-    scores = open_judge(made, "torch").scores(DOCUMENTS)
+    scores = open_llm_reranker(made, "torch").scores(DOCUMENTS)
 
     np.testing.assert_allclose(scores, by_sentence_transformers(made), rtol=0, atol=1e-4)
 
@@ -148,9 +148,9 @@ def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder:
     """Qwen3-Reranker's own template is that of a chat."""
     made = folder("{% for m in messages %}{{ m.role | upper }}{% endfor %}")
 
-    known = open_judge(made, None, "Qwen/Qwen3-Reranker-0.6B")
+    known = open_llm_reranker(made, None, "Qwen/Qwen3-Reranker-0.6B")
 
-    rows = open_judge(write_judge(made.parent, "qwen3-reranker"), None).rows(varied_texts(5))
+    rows = open_llm_reranker(write_llm_reranker(made.parent, "qwen3-reranker"), None).rows(varied_texts(5))
     assert rows == known.rows(varied_texts(5))
 
 
@@ -165,14 +165,14 @@ def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder:
 def test_options_that_are_not_known_are_refused(
     changed: dict[str, object], said: str, folder: Callable[..., Path]
 ) -> None:
-    made = lay(folder(PLAIN_CHAT), {"sentence_bert_config.json": GENERATES | changed})
+    made = write_files(folder(PLAIN_CHAT), {"sentence_bert_config.json": GENERATES | changed})
 
     with pytest.raises(CheckpointError, match=said):
         read_recipe(made)
 
 
 def test_another_score_is_refused(folder: Callable[..., Path]) -> None:
-    made = lay(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
+    made = write_files(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
 
     with pytest.raises(CheckpointError, match="these are: Identity, Sigmoid"):
         read_recipe(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.reading.families import FAMILIES, find_family
@@ -120,10 +120,10 @@ def test_the_names_are_one_of_each_family() -> None:
 def test_a_folder_that_lacks_a_file_is_run_as_with_it_or_refused(name: str, tmp_path: Path) -> None:
     """Converters leave files out; a model's vectors must not depend on which."""
     files, family = published(name), family_of(name)
-    expected = numbers(read_recipe(lay(tmp_path / "whole", files), name=name))
+    expected = numbers(read_recipe(write_files(tmp_path / "whole", files), name=name))
     wrong = []
     for at, missing in enumerate(OPTIONAL):
-        folder = lay(tmp_path / str(at), {file: content for file, content in files.items() if file != missing})
+        folder = write_files(tmp_path / str(at), {file: content for file, content in files.items() if file != missing})
         needed = missing in {"modules.json", "1_Pooling/config.json"} or missing.startswith("2_Dense")
         try:
             outcome: object = numbers(read_recipe(folder, name=name))
@@ -139,8 +139,10 @@ def test_a_bare_folder_is_run_as_the_published_one(tmp_path: Path) -> None:
     """Conversions to another format often keep only the transformer and its tokenizer."""
     for name in NAMES:
         files, family = published(name), family_of(name)
-        expected = numbers(read_recipe(lay(tmp_path / name / "whole", files), name=name))
-        bare = lay(tmp_path / name / "bare", {file: files[file] for file in ("config.json", "model.safetensors")})
+        expected = numbers(read_recipe(write_files(tmp_path / name / "whole", files), name=name))
+        bare = write_files(
+            tmp_path / name / "bare", {file: files[file] for file in ("config.json", "model.safetensors")}
+        )
         if family.has_dense_layers:
             with pytest.raises(CheckpointError, match=r"has Dense layers after its pooling; download"):
                 read_recipe(bare, name=name)
@@ -164,7 +166,7 @@ def test_a_folder_that_contradicts_its_name_is_followed(tmp_path: Path) -> None:
             "sentence_bert_config.json": {"max_seq_length": 99},
         }
 
-        recipe = read_recipe(lay(tmp_path / name, files), name=name)
+        recipe = read_recipe(write_files(tmp_path / name, files), name=name)
 
         own: tuple[object, ...] = (("max",), not family.normalize, [], {"query": "Q: ", "web": "W: "}, "web", 99)
         assert own == numbers(recipe), name
@@ -176,7 +178,7 @@ def test_a_folder_that_contradicts_its_name_is_followed(tmp_path: Path) -> None:
 def test_the_poolings_own_file_counts_if_modules_json_is_missing(name: str, tmp_path: Path) -> None:
     """sentence-transformers would silently pool by mean."""
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
-    lay(tmp_path, files | {"1_Pooling/config.json": {"pooling_mode": "max"}})
+    write_files(tmp_path, files | {"1_Pooling/config.json": {"pooling_mode": "max"}})
 
     recipe = read_recipe(tmp_path, name=name)
 
@@ -189,7 +191,7 @@ def test_the_poolings_own_file_counts_if_modules_json_is_missing(name: str, tmp_
 @pytest.mark.parametrize("more", ["2_Dense", "2_Dense_1024", "1_SpladePooling", "2_LayerNorm"])
 def test_a_step_without_modules_json_is_refused(more: str, tmp_path: Path) -> None:
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
-    lay(tmp_path, files | {f"{more}/config.json": {}})
+    write_files(tmp_path, files | {f"{more}/config.json": {}})
 
     with pytest.raises(CheckpointError, match=rf"has {more}, but no modules.json that says when to apply it; download"):
         read_recipe(tmp_path, name="my-own")
@@ -199,7 +201,7 @@ def test_a_step_without_modules_json_is_refused(more: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("missing", ["tokenizer_config.json", "special_tokens_map.json"])
 def test_a_text_has_the_same_ids_without_the_tokenizers_minor_files(missing: str, family: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "model", family)
-    lay(folder, {"special_tokens_map.json": {"pad_token": "[PAD]"}})
+    write_files(folder, {"special_tokens_map.json": {"pad_token": "[PAD]"}})
     texts = ["the quick brown fox", "Straße, naß", ""]
     expected = TextEncoder(folder, read_recipe(folder)).encode(texts)
 
@@ -215,7 +217,7 @@ def test_the_smaller_of_two_limits_counts_if_the_folder_states_none(
     tokenizer: dict[str, object], expected: int, tmp_path: Path
 ) -> None:
     files = {name: published("all-MiniLM-L6-v2")[name] for name in ("config.json", "model.safetensors")}
-    lay(tmp_path, files | {"tokenizer_config.json": tokenizer})
+    write_files(tmp_path, files | {"tokenizer_config.json": tokenizer})
 
     assert expected == read_recipe(tmp_path, name="all-MiniLM-L6-v2").max_tokens
 
@@ -223,13 +225,13 @@ def test_the_smaller_of_two_limits_counts_if_the_folder_states_none(
 def test_a_file_that_leaves_the_limit_to_the_tokenizer_is_followed(tmp_path: Path) -> None:
     files = published("all-MiniLM-L6-v2") | {"sentence_bert_config.json": {"max_seq_length": None}}
 
-    assert POSITIONS == read_recipe(lay(tmp_path, files), name="all-MiniLM-L6-v2").max_tokens
+    assert POSITIONS == read_recipe(write_files(tmp_path, files), name="all-MiniLM-L6-v2").max_tokens
 
 
 def test_a_familys_limit_does_not_apply_to_fine_tuned_models(tmp_path: Path) -> None:
     files = published("all-MiniLM-L6-v2")
     config = {"_name_or_path": "sentence-transformers/all-MiniLM-L6-v2", "max_position_embeddings": POSITIONS}
     plain = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 8}
-    lay(tmp_path, {"config.json": plain | config, "model.safetensors": files["model.safetensors"]})
+    write_files(tmp_path, {"config.json": plain | config, "model.safetensors": files["model.safetensors"]})
 
     assert POSITIONS == read_recipe(tmp_path, name="me/tuned").max_tokens

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import HIDDEN, lay, write_transformer
+from checkpoints import HIDDEN, write_files, write_transformer
 from manual import tables
 
 from nearfar.core.errors import CheckpointError, InputError
@@ -111,7 +111,7 @@ def test_a_names_pooling_does_not_apply_to_another_architecture(
 def test_a_fine_tuned_model_keeps_its_bases_pooling_but_not_its_prompts(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "tuned", "bert")
     config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "BAAI/bge-small-en-v1.5"}
-    lay(folder, {"config.json": config})
+    write_files(folder, {"config.json": config})
 
     recipe = read_recipe(folder, name="me/tuned")
 
@@ -120,7 +120,7 @@ def test_a_fine_tuned_model_keeps_its_bases_pooling_but_not_its_prompts(tmp_path
 
 def test_a_null_name_or_path_is_accepted(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "plain", "bert")
-    lay(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"_name_or_path": None}})
+    write_files(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"_name_or_path": None}})
 
     assert ("mean",) == read_recipe(folder).pooling
 
@@ -133,7 +133,7 @@ def test_the_poolings_file_may_be_missing_if_the_family_is_known(tmp_path: Path)
         {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for at, (kind, path) in enumerate(paths.items())
     ]
-    lay(folder, {"modules.json": modules})
+    write_files(folder, {"modules.json": modules})
 
     recipe = read_recipe(folder)
 
@@ -204,7 +204,7 @@ def test_options_that_transformers_silently_ignores_are_refused(
     config = json.loads((folder / "config.json").read_text())
 
     read_recipe(folder)
-    lay(folder, {"config.json": config | options})
+    write_files(folder, {"config.json": config | options})
 
     with pytest.raises(CheckpointError, match=rf"{next(iter(options))}.* isn't supported"):
         read_recipe(folder)
@@ -238,7 +238,7 @@ def test_the_folders_own_files_win(tmp_path: Path) -> None:
     ]
     pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode": "max"}
     named = {"prompts": {"query": "Q: "}}
-    lay(
+    write_files(
         folder,
         {"modules.json": modules, "1_Pooling/config.json": pooling, "config_sentence_transformers.json": named},
     )
@@ -255,6 +255,6 @@ def test_the_folders_own_files_win(tmp_path: Path) -> None:
 def test_name_or_path_counts_if_the_folders_name_is_unknown(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "snapshot", "bert", _name_or_path="BAAI/bge-small-en-v1.5")
     config = json.loads((folder / "config.json").read_text()) | {"_name_or_path": "BAAI/bge-small-en-v1.5"}
-    lay(folder, {"config.json": config})
+    write_files(folder, {"config.json": config})
 
     assert ("cls",) == read_recipe(folder).pooling

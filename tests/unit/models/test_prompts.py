@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 import pytest
-from checkpoints import lay
+from checkpoints import write_files
 
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.types import Role
@@ -144,7 +144,7 @@ class TestSaid:
     )
     def test_a_folder_that_says_nothing_has_its_family_s(self, files: dict[str, object], tmp_path: Path) -> None:
         """BAAI's own files are of a version that knew no prompts."""
-        said = read_prompts(lay(tmp_path, files), self.known)
+        said = read_prompts(write_files(tmp_path, files), self.known)
 
         assert (self.known.prompts, None, "as BAAI/bge-large-en-v1.5, by its name") == said
 
@@ -161,13 +161,13 @@ class TestSaid:
     def test_a_list_of_the_folder_s_own_has_the_last_word(
         self, file: object, prompts: dict[str, str], default: str | None, source: str, tmp_path: Path
     ) -> None:
-        said = read_prompts(lay(tmp_path, {FILE: file}), self.known)
+        said = read_prompts(write_files(tmp_path, {FILE: file}), self.known)
 
         assert (prompts, default, source) == said
 
     def test_a_default_that_is_not_there_is_refused_even_where_nothing_is(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=rf"{FILE}: default_prompt_name is 'web', .*; add it"):
-            read_prompts(lay(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
+            read_prompts(write_files(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
 
     def test_where_nobody_says_anything_there_is_no_source(self, tmp_path: Path) -> None:
         assert ({}, None, "") == read_prompts(tmp_path, None)

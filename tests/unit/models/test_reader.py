@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import lay
-from llm_reranker_models import write_judge
+from checkpoints import write_files
+from llm_reranker_models import write_llm_reranker
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.errors import CheckpointError, SettingsError
@@ -73,12 +73,12 @@ PROJECTING: dict[str, object] = SENTENCE_MODEL | {
 
 def read_each(folder: Path, *each: Mapping[str, object], max_tokens: int | None = None) -> list[Recipe]:
     """Read a recipe from each of these sets of files."""
-    return [read_recipe(lay(folder / str(at), files), max_tokens) for at, files in enumerate(each)]
+    return [read_recipe(write_files(folder / str(at), files), max_tokens) for at, files in enumerate(each)]
 
 
 def refusal(folder: Path, files: Mapping[str, object], max_tokens: int | None = None) -> str:
     """Return the sentence with which these files are refused, without the folder's own path."""
-    lay(folder, files)
+    write_files(folder, files)
     try:
         read_recipe(folder, max_tokens)
     except CheckpointError as error:
@@ -179,7 +179,7 @@ class TestSteps:
             "3_Dense/config.json": second,
             "3_Dense/model.safetensors": b"",
         }
-        lay(tmp_path, PROJECTING | files)
+        write_files(tmp_path, PROJECTING | files)
 
         recipe = read_recipe(tmp_path)
 
@@ -193,14 +193,14 @@ class TestSteps:
 
     def test_a_dense_layer_takes_all_that_several_modes_give(self, tmp_path: Path) -> None:
         files = {POOLING: {"pooling_mode": ["cls", "mean"]}, DENSE: PROJECTION | {"in_features": 16}}
-        lay(tmp_path, PROJECTING | files)
+        write_files(tmp_path, PROJECTING | files)
 
         recipe = read_recipe(tmp_path)
 
         assert recipe.dim == 4
 
     def test_a_dense_layers_missing_options_have_the_librarys_defaults(self, tmp_path: Path) -> None:
-        lay(tmp_path, PROJECTING | {DENSE: {"in_features": 8, "out_features": 4}})
+        write_files(tmp_path, PROJECTING | {DENSE: {"in_features": 8, "out_features": 4}})
 
         (dense,) = read_recipe(tmp_path).dense
 
@@ -219,7 +219,7 @@ class TestSteps:
             DENSE: PROJECTION | config,
             "3_Normalize/config.json": config,
         }
-        lay(tmp_path, PROJECTING | files)
+        write_files(tmp_path, PROJECTING | files)
 
         recipe = read_recipe(tmp_path)
 
@@ -269,7 +269,8 @@ class TestMaxTokens:
         ]
 
         recipes = [
-            read_recipe(lay(tmp_path / str(at), PLAIN | files), limit) for at, (limit, files) in enumerate(table)
+            read_recipe(write_files(tmp_path / str(at), PLAIN | files), limit)
+            for at, (limit, files) in enumerate(table)
         ]
 
         assert [limit for limit, _ in table] == [recipe.max_tokens for recipe in recipes]
@@ -310,7 +311,7 @@ class TestText:
             for lower_case in (True, False):
                 file = {f"sentence_{family}_config.json": {"max_seq_length": 32, "do_lower_case": lower_case}}
 
-                recipe = read_recipe(lay(tmp_path / f"{family} {lower_case}", SENTENCE_MODEL | file))
+                recipe = read_recipe(write_files(tmp_path / f"{family} {lower_case}", SENTENCE_MODEL | file))
 
                 assert (32, lower_case) == (recipe.max_tokens, recipe.lower_case), family
 
@@ -352,7 +353,7 @@ class TestClassifiers:
         ],
     )
     def test_labels_may_be_independent(self, said: dict[str, object], tmp_path: Path) -> None:
-        lay(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | said})
+        write_files(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | said})
 
         assert read_recipe(tmp_path).multi_label
 
@@ -596,8 +597,8 @@ def test_what_is_not_supported_is_refused_by_its_file(tmp_path: Path) -> None:
 
 
 def test_a_path_out_of_the_folder_by_a_link_is_refused(tmp_path: Path) -> None:
-    outside = lay(tmp_path / "outside", {"config.json": {"pooling_mode": "cls"}})
-    folder = lay(tmp_path / "model", PLAIN | {MODULES: [TRANSFORMER, POOLED]})
+    outside = write_files(tmp_path / "outside", {"config.json": {"pooling_mode": "cls"}})
+    folder = write_files(tmp_path / "model", PLAIN | {MODULES: [TRANSFORMER, POOLED]})
     (folder / "1_Pooling").symlink_to(outside)
 
     with pytest.raises(CheckpointError, match="leads outside the folder"):
@@ -606,7 +607,7 @@ def test_a_path_out_of_the_folder_by_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_links_are_read(tmp_path: Path) -> None:
     """A hub's cache keeps the files elsewhere and links to them."""
-    blobs = lay(tmp_path / "blobs", SENTENCE_MODEL)
+    blobs = write_files(tmp_path / "blobs", SENTENCE_MODEL)
     folder = tmp_path / "snapshot"
     for name in SENTENCE_MODEL:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -627,8 +628,8 @@ def test_the_task_decides_for_a_model_with_two_uses(tmp_path: Path) -> None:
     masked = {CONFIG: BERT | {"architectures": ["BertForMaskedLM"], "vocab_size": 30}}
 
     for name, task, outputs in table:
-        assert outputs == read_recipe(lay(tmp_path / name, PLAIN | masked), task=task).outputs, (name, task)
-    folder = write_judge(tmp_path, "qwen3-reranker")
+        assert outputs == read_recipe(write_files(tmp_path / name, PLAIN | masked), task=task).outputs, (name, task)
+    folder = write_llm_reranker(tmp_path, "qwen3-reranker")
     assert ["score", "score", "embed"] == [read_recipe(folder, task=task).task for task in (None, "rank", "embed")]
 
 

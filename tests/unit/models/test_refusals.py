@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import lay, write_steps, write_transformer
+from checkpoints import write_files, write_steps, write_transformer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.reading.reader import read_recipe
@@ -218,7 +218,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_refusal_names_the_file_and_the_way_out_in_one_sentence(case: str, tmp_path: Path) -> None:
     name, files, start, way_out = REFUSALS[case]
-    folder = lay(tmp_path / name, files)
+    folder = write_files(tmp_path / name, files)
     folder.mkdir(exist_ok=True)
 
     with pytest.raises(CheckpointError) as refused:
@@ -236,8 +236,8 @@ def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refu
     option: str, tmp_path: Path
 ) -> None:
     """Its class reads other names, and would go on with its own values: those of nomic-embed-text-v1.5."""
-    read_recipe(lay(tmp_path / "nomic-embed-text-v1.5", plain(NOMIC)))
-    folder = lay(tmp_path / "other", plain(NOMIC | {option: 7}))
+    read_recipe(write_files(tmp_path / "nomic-embed-text-v1.5", plain(NOMIC)))
+    folder = write_files(tmp_path / "other", plain(NOMIC | {option: 7}))
 
     with pytest.raises(
         CheckpointError, match=rf"other/config.json: {option} = 7 is ignored by .*; use a version saved"
@@ -248,18 +248,18 @@ def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refu
 def test_but_not_where_transformers_own_name_says_the_same(tmp_path: Path) -> None:
     sizes = {"n_layer": 2, "num_hidden_layers": 2, "rotary_emb_base": 7, "rope_parameters": {"rope_theta": 7}}
 
-    assert "nomic_bert" == read_recipe(lay(tmp_path, plain(NOMIC | sizes))).model_type
+    assert "nomic_bert" == read_recipe(write_files(tmp_path, plain(NOMIC | sizes))).model_type
 
 
 @pytest.mark.parametrize("kind", ["nomic_bert", "gte", "eurobert", "jina_embeddings_v3", "modernbert", "llama_bidirec"])
 def test_code_that_transformers_has_taken_over_is_no_obstacle(kind: str, tmp_path: Path) -> None:
     config = BERT | {"model_type": kind, "auto_map": {"AutoModel": "modeling.Theirs"}}
 
-    assert kind == read_recipe(lay(tmp_path, plain(config))).model_type
+    assert kind == read_recipe(write_files(tmp_path, plain(config))).model_type
 
 
 def test_gte_qwen2_runs_where_its_config_says_that_it_sees_the_whole_text(tmp_path: Path) -> None:
-    recipe = read_recipe(lay(tmp_path, plain(QWEN2 | {"is_causal": False})), name="gte-Qwen2-1.5B-instruct")
+    recipe = read_recipe(write_files(tmp_path, plain(QWEN2 | {"is_causal": False})), name="gte-Qwen2-1.5B-instruct")
 
     assert ("lasttoken",) == recipe.pooling
 
@@ -301,4 +301,4 @@ class TestLostEnd:
     def _asking(self, tmp_path: Path, family: str, *, asked: bool | None = True) -> Path:
         folder = write_transformer(tmp_path / "model", family)
         said = json.loads((folder / "tokenizer_config.json").read_text())
-        return lay(folder, {"tokenizer_config.json": said | {"add_eos_token": asked}})
+        return write_files(folder, {"tokenizer_config.json": said | {"add_eos_token": asked}})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import torch
-from checkpoints import lay, write_steps, write_transformer
+from checkpoints import write_files, write_steps, write_transformer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
@@ -58,7 +58,9 @@ def in_shards(folder: Path, *, index: bool = True) -> list[Path]:
     for at, name in enumerate(names):
         save_file({key: weights[key] for key in [*weights][at::2]}, folder / name, {"format": "pt"})
     if index:
-        lay(folder, {INDEX: {"metadata": {}, "weight_map": {key: names[at % 2] for at, key in enumerate(weights)}}})
+        write_files(
+            folder, {INDEX: {"metadata": {}, "weight_map": {key: names[at % 2] for at, key in enumerate(weights)}}}
+        )
     return [folder / name for name in names]
 
 
@@ -150,21 +152,21 @@ def test_a_file_that_the_index_names_must_be_there(at: int, folder: Path) -> Non
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}], ids=str)
 def test_an_index_that_names_nothing_is_refused(index: object, folder: Path) -> None:
     in_shards(folder)
-    lay(folder, {INDEX: index})
+    write_files(folder, {INDEX: index})
 
     assert f"{folder / INDEX}: its weight_map lists no files; download it again" == refusal(folder)
 
 
 def test_an_index_beside_the_one_file_is_of_no_account(folder: Path) -> None:
     """Conversions to one file leave it behind, and transformers doesn't look at it."""
-    lay(folder, {INDEX: {"weight_map": {"a": "model-00001-of-00009.safetensors"}}})
+    write_files(folder, {INDEX: {"weight_map": {"a": "model-00001-of-00009.safetensors"}}})
 
     refuse_damaged(folder, read_recipe(folder))
 
 
 def test_a_file_that_nothing_loads_may_be_a_pointer(folder: Path) -> None:
     """A clone of a repository may have fetched only the weights that are needed."""
-    lay(folder, {"model.fp16.safetensors": POINTER})
+    write_files(folder, {"model.fp16.safetensors": POINTER})
 
     refuse_damaged(folder, read_recipe(folder))
     in_shards(folder)
@@ -208,7 +210,7 @@ def test_a_header_may_tell_of_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "..", "", "a\0b", "ä" * 128])
 def test_an_index_may_not_name_a_file_elsewhere(name: str, folder: Path) -> None:
     in_shards(folder)
-    lay(folder, {INDEX: {"weight_map": {"a": name}}})
+    write_files(folder, {INDEX: {"weight_map": {"a": name}}})
 
     assert f"{folder / INDEX}: lists {name!r}, which isn't a file in the folder; download it again" == refusal(folder)
 

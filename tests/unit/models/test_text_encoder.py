@@ -8,7 +8,7 @@ from itertools import cycle, islice, product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
-from checkpoints import lay, make_tokenizer
+from checkpoints import make_tokenizer, write_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -446,7 +446,7 @@ class TestOpening:
             "config.json": {"model_type": "bert"},
             "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
         }
-        lay(tmp_path, files)
+        write_files(tmp_path, files)
         expected = [AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] for text in ("The foxs", *TEXTS)]
 
         rows = TextEncoder(tmp_path, recipe(max_tokens=512)).encode(["The foxs", *TEXTS])
@@ -468,8 +468,8 @@ class TestOpening:
         """It rebuilds such tokenizers from tokenizer_config.json; the model was trained with what it built."""
         make_tokenizer(kind).save_pretrained(tmp_path)  # type: ignore[arg-type]  # a row of the table
         config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-        lay(tmp_path, {"tokenizer_config.json": config | {"tokenizer_class": class_name, option: value}})
-        lay(tmp_path, {"config.json": {"model_type": class_name.removesuffix("Tokenizer").lower()}})
+        write_files(tmp_path, {"tokenizer_config.json": config | {"tokenizer_class": class_name, option: value}})
+        write_files(tmp_path, {"config.json": {"model_type": class_name.removesuffix("Tokenizer").lower()}})
         text = "Quick fox über mañana"
         expected = AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
 
@@ -479,7 +479,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("content", [b"", b"{", b'{"version": "1.0"}', b"[]", b"\xff"])
     def test_a_damaged_file_is_named(self, content: bytes, tmp_path: Path) -> None:
-        lay(tmp_path, {"tokenizer.json": content})
+        write_files(tmp_path, {"tokenizer.json": content})
 
         with pytest.raises(CheckpointError) as refused:
             TextEncoder(tmp_path, recipe())
@@ -489,7 +489,7 @@ class TestOpening:
     @pytest.mark.parametrize("model_type", [None, "unheard-of", "bert", "roberta", "xlm-roberta", "mpnet", "qwen2"])
     def test_a_folder_without_any_tokenizer_is_refused(self, model_type: str | None, tmp_path: Path) -> None:
         """Transformers would make an empty one, to which every word is unknown."""
-        lay(tmp_path, {"config.json": {"model_type": model_type}} if model_type else {})
+        write_files(tmp_path, {"config.json": {"model_type": model_type}} if model_type else {})
 
         with pytest.raises(CheckpointError) as refused:
             TextEncoder(tmp_path, recipe())

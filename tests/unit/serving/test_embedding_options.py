@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import calling, running
 
 from nearfar import ModelSettings, Settings
@@ -41,7 +41,7 @@ async def embed(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
     ],
 )
 async def test_an_input_type_chooses_the_prompt(input_type: str, prompt: str, bert: Path) -> None:
-    lay(bert, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
+    write_files(bert, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
 
     async with running(Settings(models=(ModelSettings(name=str(bert), engine="fake"),))) as app:
         async with calling(app) as client:
@@ -53,7 +53,7 @@ async def test_an_input_type_chooses_the_prompt(input_type: str, prompt: str, be
 
 
 async def test_without_an_input_type_version_1_has_the_default_prompt(bert: Path) -> None:
-    lay(bert, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
+    write_files(bert, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
 
     async with running(Settings(models=(ModelSettings(name=str(bert), engine="fake"),))) as app:
         async with calling(app) as client:
@@ -131,7 +131,7 @@ async def test_vectors_of_no_fixed_length_have_bits_and_floats_but_bytes_only_by
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
     ]
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
-    lay(folder, {"modules.json": modules, "1_Pooling/config.json": pooling})
+    write_files(folder, {"modules.json": modules, "1_Pooling/config.json": pooling})
 
     model = ModelSettings(name=str(folder), engine="torch", device="cpu")
     async with running(Settings(models=(model,))) as app, calling(app) as client:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import calling, ignore, running
 from nearfar_fakes import FakeKind, vector_of
 from sentence_transformers import CrossEncoder
@@ -48,7 +48,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     # As BERT's own tokenizers say it; transformers' generic one leaves the types out otherwise.
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    return lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
+    return write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ def prompted(tmp_path: Path) -> Path:
     """Make a model that wants a prompt before queries, another before documents, and the latter by default."""
     folder = write_transformer(tmp_path / "prompted", "bert")
     prompts = {"query": "a query, ", "document": "a document; "}
-    return lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": "document"}})
+    return write_files(
+        folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": "document"}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_th
     prompted: Path, prompts: dict[str, str], default: str | None, query: str, document: str
 ) -> None:
     folder = prompted
-    lay(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": default}})
+    write_files(folder, {"config_sentence_transformers.json": {"prompts": prompts, "default_prompt_name": default}})
     model = ModelSettings(name=str(folder), engine="fake")
 
     async with running(Settings(models=(model,))) as app, calling(app) as client:
@@ -222,7 +224,7 @@ PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? 
 async def test_a_name_or_a_setting_chooses_the_prompt(
     name: str, setting: str | None, prompt: str, prompted: Path
 ) -> None:
-    lay(prompted, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
+    write_files(prompted, {"config_sentence_transformers.json": {"prompts": PROMPTS, "default_prompt_name": "web"}})
     model = ModelSettings(name=str(prompted), engine="fake", prompt=setting, aliases=("with:colon",))
 
     async with running(Settings(models=(model,))) as app, calling(app) as client:
@@ -385,7 +387,7 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
 async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_engine(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "mistral", "mistral")
     said = json.loads((folder / "tokenizer_config.json").read_text())
-    lay(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
+    write_files(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
 
     with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token is set")):
         async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from checkpoints import HIDDEN, lay, write_steps, write_transformer
+from checkpoints import HIDDEN, write_files, write_steps, write_transformer
 from conftest import running
 from transformers import AutoModel, AutoTokenizer
 
@@ -62,7 +62,7 @@ def write(folder: Path, pooling: Pooling = "mean", *, normalize: bool = True, fa
         for at, name in enumerate(kinds)
     ]
     steps = {"word_embedding_dimension": HIDDEN, "pooling_mode": pooling}
-    return lay(
+    return write_files(
         folder,
         {"modules.json": modules, "1_Pooling/config.json": steps, "config_sentence_transformers.json": PROMPTS},
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import write_transformer
 from conftest import running
-from llm_reranker_models import LIMIT, write_judge
+from llm_reranker_models import LIMIT, write_llm_reranker
 from msgspec.structs import replace
 from small_models import write_colbert, write_splade
 
@@ -44,7 +44,7 @@ def write(place: Path, kind: str) -> Path:
         case "splade":
             write_splade(place / kind, "bert")
         case "judge":
-            return write_judge(place, "qwen3-reranker")
+            return write_llm_reranker(place, "qwen3-reranker")
         case _:
             return write_transformer(place / kind, "bert")
     return place / kind

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import running, until
 from small_models import write_colbert, write_m3, write_splade
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -153,7 +153,7 @@ async def test_labels_have_probabilities(labels: int, independent: bool, tmp_pat
 async def test_a_classifier_of_several_labels_ranks_nothing(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "classifier", "bert", labels=3)
     config = json.loads((folder / "config.json").read_text())
-    lay(folder, {"config.json": config | {"id2label": {"0": "no", "1": "maybe", "2": "yes"}}})
+    write_files(folder, {"config.json": config | {"id2label": {"0": "no", "1": "maybe", "2": "yes"}}})
 
     async with serving(folder) as service:
         found = await service.classify(ClassifyJob(model="classifier", inputs=("fox",)), ANONYMOUS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import calling, running
 from sentence_transformers import CrossEncoder
 
@@ -38,7 +38,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_transformer(tmp_path_factory.mktemp("models") / "reranker", "bert", labels=1)
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizers say it
-    return lay(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
+    return write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
 
 
 @pytest.fixture(scope="module")

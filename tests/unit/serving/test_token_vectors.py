@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import lay, write_transformer
+from checkpoints import write_files, write_transformer
 from conftest import running
 from msgspec.structs import replace
 from small_models import write_colbert, write_m3, write_splade
@@ -69,7 +69,7 @@ async def test_an_embedding_model_gives_its_hidden_states_of_all_tokens(family: 
 async def test_it_puts_the_prompt_before_them_that_it_embeds_with(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path, "bert")
     prompts = {"prompts": {"query": "fox, ", "web": "dog: "}, "default_prompt_name": "web"}
-    lay(folder, {"config_sentence_transformers.json": prompts})
+    write_files(folder, {"config_sentence_transformers.json": prompts})
     job = RepresentJob(model=None, inputs=TEXTS[:1])
 
     async with serving(folder) as service:

@@ -68,7 +68,7 @@ def prompt_names(prompts: Mapping[str, str]) -> list[str]:
 
 
 def _with_instruction(recipe: Recipe, wanted: str, instruction: str) -> str:
-    """Put the instruction into the query prompt, which the models' pages use for all tasks."""
+    """Return the query prompt with this instruction; the models' pages use it for all tasks."""
     template = _INSTRUCTED.fullmatch(find_prompt(recipe.prompts, "query") or "")
     if template is None:
         raise InputError("this model takes no instruction; leave it out", "instruction")

@@ -25,7 +25,7 @@ TEXTS = (
         "stood on the shore with their hands in their sleeves and spoke of the winter in which a cart and two "
         "horses had crossed to the other side. No one measured the ice; it was enough that the smith had walked "
         "out on it with his hammer, struck it three times, and come back nodding. By March it groaned at night, "
-        "by April it was gone, and the boats lay upside down on the grass, their seams black with fresh tar, "
+        "by April it was gone, and the boats were upside down on the grass, their seams black with fresh tar, "
         "waiting to be turned over."
     ),
 )

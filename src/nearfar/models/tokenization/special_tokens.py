@@ -84,7 +84,7 @@ def prepare_token_vectors(row: Row, multi_vector: MultiVector, role: Role) -> Ro
 
 
 def register_markers(tokenizer: Tokenizer, multi_vector: MultiVector) -> None:
-    """Make each marker a single token if the vocabulary has it, with or without its trailing space."""
+    """Register each marker as a single token if the vocabulary has it, with or without its trailing space."""
     for marker in multi_vector.markers:
         words = (marker, *marker.split(maxsplit=1)[:1])
         known = next((word for word in words if tokenizer.token_to_id(word) is not None), None)

@@ -137,14 +137,14 @@ class TextEncoder:
         return [by_text[text] for text in documents]
 
     def budget_after_prompt(self, prompt: str) -> TokenBudget:
-        """Return the budget of a document that ``encode`` puts after this prompt."""
+        """Return the budget of a document after this prompt."""
         own = len(self._encode_ids([prompt])[0])
         return TokenBudget(
             self._text_limit("document") - own, lambda text: len(self._encode_ids([prompt + text])[0]) - own
         )
 
     def budget_beside_query(self, query: str, instruction: str | None) -> TokenBudget:
-        """Return the budget of a document that ``encode_pairs`` puts beside this query."""
+        """Return the budget of a document in a pair with this query."""
         if self._pair_prompt:
             return self._pair_prompt.budget(query, self.max_tokens, instruction)
         space = self.max_tokens - (self._pair or self._single).size
@@ -216,7 +216,7 @@ class TextEncoder:
         return text[: encoded.offsets[:count][-1][1]] if count else ""
 
     def _check_end_token(self, folder: Path) -> None:
-        """Raise CheckpointError if tokenizer.json lost the end token, whose vector is the text's.
+        """Raise CheckpointError if tokenizer.json no longer adds the end token, which has the text's vector.
 
         transformers 5 follows tokenizer.json alone; earlier versions added the token that tokenizer_config.json asks
         for. E5-Mistral and gte-Qwen2 were trained with it.

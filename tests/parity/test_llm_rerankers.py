@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from checkpoints import lay, make_tokenizer, write_transformer
+from checkpoints import make_tokenizer, write_files, write_transformer
 from conftest import ENGINES
 from llm_reranker_models import (
     DOCUMENTS,
     INSTRUCTION,
-    JUDGES,
     LOGIT_SCORE,
     PLAIN_CHAT,
     QUERY,
-    open_judge,
-    question_of_the_page,
-    score_by_the_page,
-    write_classifier,
-    write_judge,
+    RERANKERS,
+    open_llm_reranker,
+    reference_prompt,
+    reference_scores,
+    write_converted_classifier,
+    write_llm_reranker,
 )
 from transformers import AutoTokenizer
 
@@ -37,22 +37,22 @@ LONG = "word " * 300
 class TestScores:
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_are_what_the_page_computes(self, judge: str, engine: str, *, tied: bool, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, judge, tied=tied)
-        expected = score_by_the_page(folder, judge)
+        folder = write_llm_reranker(tmp_path, judge, tied=tied)
+        expected = reference_scores(folder, judge)
 
-        scores = open_judge(folder, engine).scores(DOCUMENTS)
+        scores = open_llm_reranker(folder, engine).scores(DOCUMENTS)
 
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
         assert np.std(expected) > 0.1
 
     @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_follow_the_instruction_of_a_request(self, judge: str, engine: str, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, judge)
-        expected = score_by_the_page(folder, judge, INSTRUCTION)
-        opened = open_judge(folder, engine)
+        folder = write_llm_reranker(tmp_path, judge)
+        expected = reference_scores(folder, judge, INSTRUCTION)
+        opened = open_llm_reranker(folder, engine)
 
         scores = opened.scores(DOCUMENTS, INSTRUCTION)
 
@@ -60,14 +60,14 @@ class TestScores:
         assert np.abs(scores - opened.scores(DOCUMENTS)).max() > 1e-2
 
     @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_of_a_classifier_made_of_it_are_the_same(self, judge: str, engine: str, tmp_path: Path) -> None:
         """As the converted checkpoints are: the head holds the row of yes, less that of no where that counts."""
-        folder = write_judge(tmp_path, judge)
-        expected = score_by_the_page(folder, judge)
-        twin = write_classifier(folder, judge)
+        folder = write_llm_reranker(tmp_path, judge)
+        expected = reference_scores(folder, judge)
+        twin = write_converted_classifier(folder, judge)
 
-        scores = open_judge(twin, engine).scores(DOCUMENTS)
+        scores = open_llm_reranker(twin, engine).scores(DOCUMENTS)
 
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
 
@@ -77,14 +77,14 @@ class TestScores:
         """And the folder is known for what it is under any name."""
         from nearfar.engines.mlx.quantizing import Way, quantize_folder
 
-        folder = write_judge(tmp_path, "qwen3-reranker", tied=tied)
-        opened = open_judge(folder, "mlx")
+        folder = write_llm_reranker(tmp_path, "qwen3-reranker", tied=tied)
+        opened = open_llm_reranker(folder, "mlx")
 
         made = quantize_folder(opened.request, tmp_path / "mine", Way(bits=8, group_size=32))
-        scores, again = (open_judge(tmp_path / "mine", "mlx").scores(DOCUMENTS) for _ in range(2))
+        scores, again = (open_llm_reranker(tmp_path / "mine", "mlx").scores(DOCUMENTS) for _ in range(2))
 
         np.testing.assert_array_equal(scores, again)
-        assert np.corrcoef(scores, score_by_the_page(folder, "qwen3-reranker"))[0, 1] > 0.99
+        assert np.corrcoef(scores, reference_scores(folder, "qwen3-reranker"))[0, 1] > 0.99
         assert made.loss.worst < 0.05
 
 
@@ -95,38 +95,38 @@ class TestHeads:
         """Gemma 2's caps the logits of all words at 30, here at 3."""
         if engine not in ENGINES:
             pytest.skip("not installed")
-        folder = write_judge(tmp_path, "gemma2")
+        folder = write_llm_reranker(tmp_path, "gemma2")
         yes, other = (AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(word) for word in ("yes", "no"))
-        lay(
+        write_files(
             folder,
             LOGIT_SCORE
             | {"1_LogitScore/config.json": {"true_token_id": yes} | ({"false_token_id": other} if no else {})},
         )
-        lay(folder, {"chat_template.jinja": PLAIN_CHAT})
-        opened = open_judge(folder, engine)
+        write_files(folder, {"chat_template.jinja": PLAIN_CHAT})
+        opened = open_llm_reranker(folder, engine)
 
         scores = opened.scores(DOCUMENTS)
 
-        expected = score_by_the_page(folder, "gemma2", no=no)
+        expected = reference_scores(folder, "gemma2", no=no)
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
         assert np.abs(expected).max() > 2
 
     def test_what_is_not_known_of_a_head_is_refused(self, tmp_path: Path) -> None:
         """MiniCPM3 divides what its logits are made of by a number of its own."""
-        folder = write_judge(tmp_path, "minicpm3")
-        lay(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301}})
-        lay(folder, {"chat_template.jinja": PLAIN_CHAT})
-        order = open_judge(folder, None).request
+        folder = write_llm_reranker(tmp_path, "minicpm3")
+        write_files(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301}})
+        write_files(folder, {"chat_template.jinja": PLAIN_CHAT})
+        order = open_llm_reranker(folder, None).request
 
         with pytest.raises(EngineUnavailable, match="MiniCPM3ForCausalLM scales its logits in a way not known here"):
             load_transformer(order, torch.float32)
 
     def test_a_word_past_the_vocabulary_is_refused(self, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, "qwen3-reranker")
-        lay(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 5000}})
+        folder = write_llm_reranker(tmp_path, "qwen3-reranker")
+        write_files(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 5000}})
 
         with pytest.raises(CheckpointError, match="the answer is token 5000, and there are"):
-            open_judge(folder, "torch")
+            open_llm_reranker(folder, "torch")
 
 
 class TestWhichAreKnown:
@@ -137,7 +137,7 @@ class TestWhichAreKnown:
 
     @pytest.mark.parametrize(("judge", "words"), [("qwen3-reranker", "yes and no"), ("bge-reranker-v2-gemma", "Yes")])
     def test_a_vocabulary_without_the_words_is_refused(self, judge: str, words: str, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, judge)
+        folder = write_llm_reranker(tmp_path, judge)
         make_tokenizer("bytes").save_pretrained(folder)
 
         with pytest.raises(CheckpointError, match=f"its tokenizer has no single tokens for {words}"):
@@ -145,31 +145,31 @@ class TestWhichAreKnown:
 
 
 class TestTexts:
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_lie_in_the_model_as_the_page_lays_them(self, judge: str, tmp_path: Path) -> None:
         """The end of a line and a question mark before it are one token, unless each text is tokenised by itself."""
-        folder = write_judge(tmp_path, judge)
-        opened = open_judge(folder, None)
+        folder = write_llm_reranker(tmp_path, judge)
+        opened = open_llm_reranker(folder, None)
 
         for text in ("ends with a question?", "two\n\n", "", "{document} {query}"):
             [row] = opened.tokens.encode_pairs(text or QUERY, [text], None)
-            assert question_of_the_page(folder, judge, text or QUERY, text) == row.ids
+            assert reference_prompt(folder, judge, text or QUERY, text) == row.ids
 
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_over_the_limit_lose_the_end_of_the_document(self, judge: str, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, judge)
-        tokens = open_judge(folder, None).tokens
+        folder = write_llm_reranker(tmp_path, judge)
+        tokens = open_llm_reranker(folder, None).tokens
 
         [row] = tokens.encode_pairs(QUERY, [LONG], None)
 
-        assert question_of_the_page(folder, judge, QUERY, LONG) == row.ids
+        assert reference_prompt(folder, judge, QUERY, LONG) == row.ids
         assert len(row.ids) == tokens.max_tokens
         assert row.truncated_tokens > 0
 
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_of_queries_are_kept_whole_up_to_half_of_the_room(self, judge: str, tmp_path: Path) -> None:
-        folder = write_judge(tmp_path, judge)
-        tokens = open_judge(folder, None).tokens
+        folder = write_llm_reranker(tmp_path, judge)
+        tokens = open_llm_reranker(folder, None).tokens
         [empty] = tokens.encode_pairs("", [""], None)
         half = (tokens.max_tokens - len(empty.ids)) // 2
 
@@ -181,7 +181,7 @@ class TestTexts:
         [shorter] = tokens.encode_pairs(fits, [LONG], None)
         [longer], [alone] = (tokens.encode_pairs(" ".join(["fox"] * 300), [text], None) for text in (LONG, "x"))
 
-        assert shorter.ids == question_of_the_page(folder, judge, fits, LONG)
+        assert shorter.ids == reference_prompt(folder, judge, fits, LONG)
         assert len(longer.ids) == tokens.max_tokens
         assert tokens.max_tokens - 3 <= len(alone.ids) <= tokens.max_tokens
         fox = max(set(shorter.ids), key=shorter.ids.count)
@@ -189,9 +189,9 @@ class TestTexts:
         assert alone.ids.count(fox) * word >= 2 * half - 10
         assert longer.truncated_tokens > alone.truncated_tokens > 0
 
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_of_a_document_keep_to_its_own_limit(self, judge: str, tmp_path: Path) -> None:
-        tokens = open_judge(write_judge(tmp_path, judge), None).tokens
+        tokens = open_llm_reranker(write_llm_reranker(tmp_path, judge), None).tokens
 
         whole, cut = (tokens.encode_pairs("fox", ["word " * 20], limit)[0] for limit in (None, 7))
 
@@ -199,9 +199,9 @@ class TestTexts:
         assert len(empty.ids) + 7 == len(cut.ids)
         assert len(whole.ids) - len(cut.ids) == cut.truncated_tokens
 
-    @pytest.mark.parametrize("judge", JUDGES)
+    @pytest.mark.parametrize("judge", RERANKERS)
     def test_an_instruction_without_end_is_refused(self, judge: str, tmp_path: Path) -> None:
-        tokens = open_judge(write_judge(tmp_path, judge), None).tokens
+        tokens = open_llm_reranker(write_llm_reranker(tmp_path, judge), None).tokens
 
         with pytest.raises(InputError, match="the instruction leaves no room for text in the model's 400 tokens"):
             tokens.encode_pairs("fox", ["x"], None, LONG)
