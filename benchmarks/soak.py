@@ -97,7 +97,7 @@ def report(samples: Sequence[Sample], soak: Soak) -> str:
             ["threads", f"{first.threads} → {last.threads}", f"{threads:+.0f}"],
             ["open files", f"{first.files} → {last.files}", f"{files:+.0f}"],
         ]
-    return table(["after the warmup", "", "growth"], rows)
+    return table(["soak", "", "growth after the warmup"], rows)
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def choose_engines(name: str, device: Device) -> list[EngineChoice]:
 def prefer_prefix_sharing(choices: list[EngineChoice]) -> list[EngineChoice]:
     """Move engines to the front that compute a common prefix once, for LLM rerankers, where all rows have one.
 
-    On a CPU without bfloat16 this made Torch 1.2 to 2.5 times as fast as OpenVINO (benchmarks/README.md).
+    On a CPU without bfloat16 this made Torch 1.2 to 2.5 times as fast as OpenVINO (docs/performance.md).
     """
     sharing = [choice for choice in choices if getattr(choice.kind, "shares_prefixes", False)]
     rest = [choice for choice in choices if choice not in sharing]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Quantized = Literal["int8", "uint8", "binary", "ubinary"]
 
 # The components of a unit vector of D dimensions have a root mean square of 1 / sqrt(D); R is so many of those. Of 2 to
-# 8, 4 keeps most of the ten nearest among 5,000 passages with the built-in model (benchmarks/README.md has the table);
+# 8, 4 keeps most of the ten nearest among 5,000 passages with the built-in model (docs/performance.md has the table);
 # models with a few large components may want more. Cohere's R of 0.1482 for 384 dimensions is 2.9.
 _TIMES_THE_USUAL_COMPONENT = 4.0
 _STEPS = 255
