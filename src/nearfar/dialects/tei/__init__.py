@@ -9,30 +9,19 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from litestar import Request, Response, post, route
+from litestar import Request, Response, route
 from msgspec import UNSET
 
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.endpoint import SharedRoute, json_response
+from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import fleet_of
-from nearfar.dialects.tei import route_docs as docs
-from nearfar.dialects.tei.answers import handler
-from nearfar.dialects.tei.bodies import (
-    EmbedAllRequest,
-    EmbedRequest,
-    HealthReply,
-    ModelHealth,
-    PredictRequest,
-    RerankRequest,
-    ServerInfo,
-    SimilarityRequest,
-    Welcome,
-)
+from nearfar.dialects.tei.bodies import HealthReply, ModelHealth, ServerInfo, Welcome
 from nearfar.dialects.tei.dispatch import invoke, vertex
-from nearfar.dialects.tei.embed import embed, embed_all, embed_sparse, similarity
+from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.tei.rerank import predict, rerank
-from nearfar.dialects.tei.tokenize import decode, tokenize
+from nearfar.dialects.tei.rerank import PREDICT, RERANK
+from nearfar.dialects.tei.route_docs import HEALTH, WELCOME
+from nearfar.dialects.tei.tokenize import DECODE, TOKENIZE
 
 if TYPE_CHECKING:
     from nearfar.core.types import ModelInfo
@@ -41,7 +30,7 @@ if TYPE_CHECKING:
 _NAME = "nearfar"
 
 
-@route(["/health", "/ping"], http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **docs.HEALTH})
+@route(["/health", "/ping"], http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 under the conditions of /health/ready, with the models at work."""
     request.app.state.drain.refuse_if_draining()
@@ -49,7 +38,7 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(_health(request))
 
 
-@route("/", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **docs.WELCOME})
+@route("/", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **WELCOME})
 async def welcome() -> Response[bytes]:
     """Answer while the event loop runs, with the path of the documentation."""
     return json_response(Welcome(f"{_NAME} is running", version(_NAME), "/docs"))
@@ -87,12 +76,13 @@ def _health(request: AnyRequest) -> HealthReply:
 dialect = Dialect(
     name="tei",
     handlers=[
-        post("/embed", status_code=200, opt=docs.EMBED)(handler(EmbedRequest, embed)),
-        post("/embed_all", status_code=200, opt=docs.EMBED_ALL)(handler(EmbedAllRequest, embed_all)),
-        post("/embed_sparse", status_code=200, opt=docs.EMBED_SPARSE)(handler(EmbedAllRequest, embed_sparse)),
-        post("/similarity", status_code=200, opt=docs.SIMILARITY)(handler(SimilarityRequest, similarity)),
-        post("/predict", status_code=200, opt=docs.PREDICT)(handler(PredictRequest, predict)),
-        *(decode, invoke, vertex, health, welcome),
+        EMBED.route("/embed"),
+        EMBED_ALL.route("/embed_all"),
+        EMBED_SPARSE.route("/embed_sparse"),
+        SIMILARITY.route("/similarity"),
+        PREDICT.route("/predict"),
+        DECODE.route("/decode"),
+        *(invoke, vertex, health, welcome),
     ],
     errors=ERRORS,
     render_error=render_error,
@@ -100,7 +90,7 @@ dialect = Dialect(
     about="Text Embeddings Inference: https://huggingface.github.io/text-embeddings-inference",
     prefixes=("/similarity", "/embed", "/predict", "/decode", "/invocations", "/vertex", "/ping"),
     shared=[
-        SharedRoute(path="/rerank", fields=("texts",), handler=handler(RerankRequest, rerank), docs=docs.RERANK),
-        SharedRoute(path="/tokenize", fields=("inputs",), handler=tokenize, docs=docs.TOKENIZE),
+        RERANK.shared("/rerank", fields=("texts",)),
+        TOKENIZE.shared("/tokenize", fields=("inputs",)),
     ],
 )

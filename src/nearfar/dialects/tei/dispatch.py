@@ -11,90 +11,98 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Usage
-from nearfar.dialects.kit.request import cancel_on_disconnect, decode_json, fleet_of, read_body, read_request
-from nearfar.dialects.tei.answers import Answer, send
-from nearfar.dialects.tei.bodies import (
-    DispatchFields,
-    EmbedAllRequest,
-    EmbedRequest,
-    PredictRequest,
-    RerankRequest,
-    SimilarityRequest,
-    VertexReply,
-    VertexRequest,
+from nearfar.dialects.kit.endpoint import encoded_response, record_usage
+from nearfar.dialects.kit.request import (
+    caller_of,
+    cancel_on_disconnect,
+    decode_json,
+    fleet_of,
+    read_request,
+    service_of,
 )
-from nearfar.dialects.tei.embed import embed, embed_all, embed_sparse, similarity
+from nearfar.dialects.tei.bodies import DispatchFields, VertexReply, VertexRequest
+from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
+from nearfar.dialects.tei.headers import characters_of, rows_of, total_headers
 from nearfar.dialects.tei.inputs import check_count
-from nearfar.dialects.tei.rerank import predict, rerank
+from nearfar.dialects.tei.rerank import PREDICT, RERANK
 from nearfar.dialects.tei.route_docs import INVOKE, VERTEX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Mapping
 
     from nearfar.core.types import Task
+    from nearfar.dialects.kit.endpoint import Endpoint
     from nearfar.dialects.kit.request import AnyRequest
 
+    AnyEndpoint = Endpoint[Any, Any, Any]
+
 _T = TypeVar("_T")
-_any = msgspec.json.Decoder(msgspec.Raw)
+_fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
 # What a body with only ``inputs`` asks for, by the first of these tasks that the model has.
-_BY_TASK: dict[Task, tuple[type, Callable[..., Awaitable[Answer]]]] = {
-    "embed": (EmbedRequest, embed),
-    "sparse": (EmbedAllRequest, embed_sparse),
-    "multi_vector": (EmbedAllRequest, embed_all),
-    "classify": (PredictRequest, predict),
-    "rank": (RerankRequest, rerank),
+_BY_TASK: Mapping[Task, AnyEndpoint] = {
+    "embed": EMBED,
+    "sparse": EMBED_SPARSE,
+    "multi_vector": EMBED_ALL,
+    "classify": PREDICT,
+    "rank": RERANK,
 }
 
 
 @post(["/", "/invocations"], status_code=200, opt=INVOKE)
 async def invoke(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
-    raw = await read_body(request, _any)
-    return send(request, await cancel_on_disconnect(request, _dispatch(request, bytes(raw))))
+    fields = await read_request(request, _fields)
+    endpoint = await cancel_on_disconnect(request, _choose_endpoint(request, fields))
+    return await endpoint.answer(request)
 
 
 @post("/vertex", status_code=200, opt=VERTEX)
 async def vertex(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _vertex)
     check_count("instances", body.instances)
-    return send(request, await cancel_on_disconnect(request, _dispatch_each(request, body.instances)))
+    answers = await cancel_on_disconnect(request, _run_all(request, body.instances))
+    done = [one for _, one, _ in answers]
+    usage = Usage(
+        tokens=sum(one.usage.tokens for one in done), truncated_tokens=sum(one.usage.truncated_tokens for one in done)
+    )
+    characters = sum(characters_of(job) for job, _, _ in answers)
+    headers = record_usage(request, done[0].model, sum(rows_of(job) for job, _, _ in answers), usage, None)
+    headers |= total_headers(request, done[0].model, characters, usage.tokens)
+    return encoded_response(msgspec.json.encode(VertexReply([encoded for *_, encoded in answers])), headers=headers)
 
 
-async def _dispatch(request: AnyRequest, raw: bytes) -> Answer:
-    fields = _decode(raw, DispatchFields)
+async def _choose_endpoint(request: AnyRequest, fields: DispatchFields) -> AnyEndpoint:
     if fields.texts is not UNSET and bytes(fields.texts) != b"null":
-        return await rerank(request, _decode(raw, RerankRequest))
+        return RERANK
     if fields.inputs is not UNSET and bytes(fields.inputs).startswith(b"{"):
-        return await similarity(request, _decode(raw, SimilarityRequest))
+        return SIMILARITY
     tasks = await fleet_of(request).tasks_of(fields.model or None)
-    kind, run = next(_BY_TASK[task] for task in _BY_TASK if task in tasks)
-    return await run(request, _decode(raw, kind))
+    return next(_BY_TASK[task] for task in _BY_TASK if task in tasks)
 
 
-async def _dispatch_each(request: AnyRequest, instances: Sequence[msgspec.Raw]) -> Answer:
-    """Answer several bodies concurrently. Raises the error of the first that fails."""
+async def _run_all(request: AnyRequest, instances: list[msgspec.Raw]) -> list[tuple[Any, Any, msgspec.Raw]]:
+    """Run several bodies concurrently. Raises the error of the first that fails."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_dispatch(request, bytes(instance))) for instance in instances]
+            tasks = [group.create_task(_run(request, bytes(instance))) for instance in instances]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-    answers = [task.result() for task in tasks]
-    return Answer(
-        body=msgspec.json.encode(VertexReply([msgspec.Raw(answer.body) for answer in answers])),
-        model=answers[0].model,
-        rows=sum(answer.rows for answer in answers),
-        characters=sum(answer.characters for answer in answers),
-        usage=Usage(
-            tokens=sum(answer.usage.tokens for answer in answers),
-            truncated_tokens=sum(answer.usage.truncated_tokens for answer in answers),
-        ),
-        timings=None,
-    )
+    return [task.result() for task in tasks]
 
 
-def _decode(raw: bytes, kind: type[_T]) -> _T:
+async def _run(request: AnyRequest, raw: bytes) -> tuple[Any, Any, msgspec.Raw]:
+    """Run one body. Returns the job, what the service returned, and the encoded reply."""
+    endpoint = await _choose_endpoint(request, _decode(raw, _fields))
+    body = _decode(raw, endpoint.decoder)
+    job = endpoint.to_job(body)
+    done = await endpoint.call(service_of(request), job, caller_of(request.scope))
+    encoded = await asyncio.to_thread(lambda: msgspec.json.encode(endpoint.reply(body, job, done)))
+    return job, done, msgspec.Raw(encoded)
+
+
+def _decode(raw: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
-        return decode_json(raw, msgspec.json.Decoder(kind))
+        return decode_json(raw, decoder)
     except msgspec.ValidationError as error:
         raise InputError(str(error)) from error

@@ -36,15 +36,21 @@ def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
     return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", value))
 
 
-def parse_sequences(raw: msgspec.Raw) -> tuple[tuple[str | tuple[str, str], ...], bool]:
-    """Parse texts and pairs of texts. Returns them, and whether there is a single one outside a list."""
+def parse_sequences(raw: msgspec.Raw) -> tuple[str | tuple[str, str], ...]:
+    """Parse a text or a pair of texts, or a list of both. Raises InputError for anything else."""
     value = _decode(raw, _sequences_decoder)
     if isinstance(value, str):
-        return (value,), True
-    if value and all(isinstance(text, str) for text in value):
-        return (_sequence(value),), True
+        return (value,)
+    if is_single(raw):
+        return (_sequence(value),)
     check_count("inputs", value)
-    return tuple(_sequence([text] if isinstance(text, str) else text) for text in value), False
+    return tuple(_sequence([text] if isinstance(text, str) else text) for text in value)
+
+
+def is_single(raw: msgspec.Raw) -> bool:
+    """Return whether the sequences are a single text or pair, not a list of them."""
+    value = _decode(raw, _sequences_decoder)
+    return isinstance(value, str) or (bool(value) and all(isinstance(text, str) for text in value))
 
 
 def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:

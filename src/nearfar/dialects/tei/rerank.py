@@ -9,23 +9,22 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import ClassifyJob, RankJob
-from nearfar.dialects.kit.request import caller_of, service_of
-from nearfar.dialects.tei.answers import Answer, count_characters
-from nearfar.dialects.tei.bodies import LabelParameters, Prediction, Rank
-from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_sequences
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.tei import route_docs
+from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
+from nearfar.dialects.tei.headers import compute_headers
+from nearfar.dialects.tei.inputs import check_count, is_single, kept_side, on_overflow, parse_sequences
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
-    from nearfar.core.jobs import Classified
-    from nearfar.dialects.kit.request import AnyRequest
-    from nearfar.dialects.tei.bodies import PredictRequest, RerankRequest
+    from nearfar.core.jobs import Classified, Ranked
 
 _MAX_TEXTS = 10_000  # as in Cohere's protocol
 
 
-async def rerank(request: AnyRequest, body: RerankRequest) -> Answer:
-    """Score each text, best first."""
+def _rank_job(body: RerankRequest) -> RankJob:
     check_count("texts", body.texts, _MAX_TEXTS)
-    job = RankJob(
+    return RankJob(
         model=body.model or None,
         query=body.query,
         documents=tuple(body.texts),
@@ -34,31 +33,23 @@ async def rerank(request: AnyRequest, body: RerankRequest) -> Answer:
         on_overflow=on_overflow(truncate=body.truncate),
         raw_scores=bool(body.raw_scores),
     )
-    done = await service_of(request).rank(job, caller_of(request.scope))
-    ranks = [
+
+
+def _ranks(body: RerankRequest, _: RankJob, done: Ranked) -> list[Rank]:
+    return [
         Rank(result.index, result.score, body.texts[result.index] if body.return_text else UNSET)
         for result in done.results
     ]
-    characters = len(body.texts) * len(body.query) + count_characters(body.texts)
-    return Answer.of(msgspec.json.encode(ranks), done, len(body.texts), characters)
 
 
-async def predict(request: AnyRequest, body: PredictRequest) -> Answer:
-    """Score every label of each text, the most probable first."""
-    inputs, is_single = parse_sequences(body.inputs)
-    parameters = body.parameters or LabelParameters()
-    job = ClassifyJob(
+def _classify_job(body: PredictRequest) -> ClassifyJob:
+    return ClassifyJob(
         model=body.model or None,
-        inputs=inputs,
-        raw_scores=bool(body.raw_scores) or _wants_logits(parameters),
+        inputs=parse_sequences(body.inputs),
+        raw_scores=bool(body.raw_scores) or _wants_logits(body.parameters or LabelParameters()),
         keep=kept_side(body.truncation_direction),
         on_overflow=on_overflow(truncate=body.truncate),
     )
-    done = await service_of(request).classify(job, caller_of(request.scope))
-    predictions = [row[: parameters.top_k] for row in _predictions(done)]
-    is_bare = is_single and body.parameters is None
-    encoded = msgspec.json.encode(predictions[0] if is_bare else predictions)
-    return Answer.of(encoded, done, len(inputs), count_characters(inputs))
 
 
 def _wants_logits(parameters: LabelParameters) -> bool:
@@ -70,8 +61,28 @@ def _wants_logits(parameters: LabelParameters) -> bool:
     return parameters.function_to_apply == "none"
 
 
-def _predictions(done: Classified) -> list[list[Prediction]]:
+def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list[Prediction] | list[list[Prediction]]:
     """Sort each text's labels by score; equal scores keep the model's order."""
     labels = done.labels or ("LABEL_0",)
-    rows = [zip(scores.tolist(), labels, strict=True) for scores in done.scores]
-    return [sorted((Prediction(*pair) for pair in row), key=lambda found: -found.score) for row in rows]
+    top_k = body.parameters.top_k if body.parameters else None
+    rows = [[Prediction(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
+    best = [sorted(row, key=lambda prediction: -prediction.score)[:top_k] for row in rows]
+    return best[0] if is_single(body.inputs) and body.parameters is None else best
+
+
+RERANK = Endpoint(
+    docs=route_docs.RERANK,
+    decoder=msgspec.json.Decoder(RerankRequest),
+    to_job=_rank_job,
+    call=Service.rank,
+    reply=_ranks,
+    headers=compute_headers,
+)
+PREDICT = Endpoint(
+    docs=route_docs.PREDICT,
+    decoder=msgspec.json.Decoder(PredictRequest),
+    to_job=_classify_job,
+    call=Service.classify,
+    reply=_predictions,
+    headers=compute_headers,
+)

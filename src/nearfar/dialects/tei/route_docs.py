@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, route_docs
-from nearfar.dialects.tei.answers import HEADERS, TOTAL_HEADERS
 from nearfar.dialects.tei.bodies import (
     DecodeRequest,
     EmbedAllRequest,
@@ -23,11 +22,12 @@ from nearfar.dialects.tei.bodies import (
     VertexRequest,
     Welcome,
 )
+from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-EMBED = route_docs(
-    "Embed texts",
+EMBED = RouteDocs(
+    summary="Embed texts",
     body=EmbedRequest,
     reply=RowsOfNumbers,
     example={"inputs": ["a cat on the sofa", "stock prices fell"]},
@@ -46,8 +46,8 @@ EMBED = route_docs(
     headers=HEADERS,
 )
 
-SIMILARITY = route_docs(
-    "Compare texts with one text",
+SIMILARITY = RouteDocs(
+    summary="Compare texts with one text",
     body=SimilarityRequest,
     reply=list[float],
     example={"inputs": {"source_sentence": "a cat on the sofa", "sentences": ["the cat sat on the mat", "rates rose"]}},
@@ -55,8 +55,8 @@ SIMILARITY = route_docs(
     headers=HEADERS,
 )
 
-EMBED_ALL = route_docs(
-    "Embed each token of texts",
+EMBED_ALL = RouteDocs(
+    summary="Embed each token of texts",
     body=EmbedAllRequest,
     reply=list[RowsOfNumbers],
     example={"inputs": "a cat"},
@@ -64,8 +64,8 @@ EMBED_ALL = route_docs(
     headers=HEADERS,
 )
 
-EMBED_SPARSE = route_docs(
-    "Embed texts as sparse vectors",
+EMBED_SPARSE = RouteDocs(
+    summary="Embed texts as sparse vectors",
     body=EmbedAllRequest,
     reply=list[list[SparseValue]],
     example={"inputs": "a cat"},
@@ -73,8 +73,8 @@ EMBED_SPARSE = route_docs(
     headers=HEADERS,
 )
 
-PREDICT = route_docs(
-    "Classify texts or pairs of texts",
+PREDICT = RouteDocs(
+    summary="Classify texts or pairs of texts",
     body=PredictRequest,
     reply=(list[Prediction], list[list[Prediction]]),
     example={"inputs": "I like you."},
@@ -108,8 +108,8 @@ RERANK = RouteDocs(
     headers=HEADERS,
 )
 
-DECODE = route_docs(
-    "Decode token ids",
+DECODE = RouteDocs(
+    summary="Decode token ids",
     counts=False,
     body=DecodeRequest,
     reply=list[str],

@@ -1,4 +1,4 @@
-"""Errors as vLLM reports them: OpenAI's shape with types of its own."""
+"""Errors as vLLM reports them: OpenAI's shape with other types."""
 
 from __future__ import annotations
 

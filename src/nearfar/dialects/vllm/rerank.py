@@ -8,23 +8,19 @@ import msgspec
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.endpoint import json_response, record_usage
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.vllm import route_docs
 from nearfar.dialects.vllm.bodies import Content, ContentPart, RerankReply, RerankRequest, RerankResult
 from nearfar.dialects.vllm.routes import check_truncation, envelope
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
-    from litestar import Response
-
-    from nearfar.dialects.kit.request import AnyRequest
-
-_rerank = msgspec.json.Decoder(RerankRequest)
+    from nearfar.core.jobs import Ranked
 
 
-async def rerank(request: AnyRequest) -> Response[bytes]:
-    body = await read_request(request, _rerank)
+def _to_job(body: RerankRequest) -> RankJob:
     check_truncation(body)
-    job = RankJob(
+    return RankJob(
         model=body.model or None,
         query=_text(body.query, "query"),
         documents=_documents(body.documents),
@@ -33,10 +29,6 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
         raw_scores=bool(body.raw_scores) or body.wants_logits,
         instruction=body.instruction or None,
     )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
-    results = [RerankResult(result.index, result.score) for result in done.results]
-    reply = RerankReply(results=results, data=results, **envelope("rerank", done))
-    return json_response(reply, headers=record_usage(request, done.model, len(job.documents), done.usage, done.timings))
 
 
 def _documents(documents: list[str | Content] | Content) -> tuple[str, ...]:
@@ -63,3 +55,17 @@ def _join(parts: list[ContentPart], field: str) -> str:
     if len(texts) < len(parts):
         raise InputError(f"{field}: the models here read text only", field)
     return "\n".join(texts)
+
+
+def _reply(_: RerankRequest, __: RankJob, done: Ranked) -> RerankReply:
+    results = [RerankResult(result.index, result.score) for result in done.results]
+    return RerankReply(results=results, data=results, **envelope("rerank", done))
+
+
+RERANK = Endpoint(
+    docs=route_docs.RERANK,
+    decoder=msgspec.json.Decoder(RerankRequest),
+    to_job=_to_job,
+    call=Service.rank,
+    reply=_reply,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.dialects.vllm.bodies import (
     SCORE_SIDES,
     ClassificationData,
@@ -42,8 +42,8 @@ def _list_reply(kind: str, *data: dict[str, Any], **more: object) -> dict[str, A
     }
 
 
-SCORE = route_docs(
-    "Compare the texts of each pair",
+SCORE = RouteDocs(
+    summary="Compare the texts of each pair",
     body=Annotated[ScoreRequest, _ANY_SIDES],
     reply=ListReply[ScoreData],
     example={"text_1": "Where is the cat?", "text_2": ["The cat sat on the mat.", "Rates rose."]},
@@ -59,8 +59,9 @@ SCORE = route_docs(
     ),
 )
 
-CLASSIFY = route_docs(
-    "Classify texts",
+CLASSIFY = RouteDocs(
+    summary="Classify texts",
+    details="Returns each text's most probable label and all probabilities, or with ``raw_scores`` Infinity's form.",
     body=ClassifyRequest,
     reply=(ListReply[ClassificationData], InfinityClassifyReply),
     example={"input": ["I like you."]},
@@ -68,8 +69,8 @@ CLASSIFY = route_docs(
     reply_example=_list_reply("classify", {"index": 0, "label": "positive", "probs": [0.06, 0.94], "num_classes": 2}),
 )
 
-POOLING = route_docs(
-    "Embed each token of texts",
+POOLING = RouteDocs(
+    summary="Embed each token of texts",
     body=PoolingRequest,
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},
@@ -95,8 +96,8 @@ TOKENIZE = RouteDocs(
     reply_example={"count": 4, "max_model_len": 256, "tokens": [101, 1037, 4937, 102], "token_strs": None},
 )
 
-DETOKENIZE = route_docs(
-    "Convert token ids to text",
+DETOKENIZE = RouteDocs(
+    summary="Convert token ids to text",
     counts=False,
     body=DetokenizeRequest,
     reply=DetokenizeReply,

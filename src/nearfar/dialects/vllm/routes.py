@@ -7,13 +7,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, Response, post
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
-from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
-from nearfar.dialects.kit.rendering import encode_json, numbers
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import numbers
+from nearfar.dialects.vllm import route_docs
 from nearfar.dialects.vllm.bodies import (
     SCORE_SIDES,
     ClassificationData,
@@ -33,85 +32,10 @@ from nearfar.dialects.vllm.bodies import (
     TokenizeRequest,
     UsageInfo,
 )
-from nearfar.dialects.vllm.route_docs import CLASSIFY, DETOKENIZE, POOLING, SCORE
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
-    from nearfar.core.jobs import Classified, Ranked, Represented, Scored
-    from nearfar.dialects.kit.request import AnyRequest
-
-_score = msgspec.json.Decoder(ScoreRequest)
-_classify = msgspec.json.Decoder(ClassifyRequest)
-_pooling = msgspec.json.Decoder(PoolingRequest)
-_tokenize = msgspec.json.Decoder(TokenizeRequest)
-_detokenize = msgspec.json.Decoder(DetokenizeRequest)
-
-
-@post(["/v1/score", "/score"], status_code=200, opt=SCORE)
-async def score(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _score)
-    check_truncation(body)
-    first, second = _sides(body)
-    job = ScoreJob(
-        model=body.model or None,
-        pairs=tuple(zip(first * len(second) if len(first) == 1 else first, second, strict=True)),
-        max_tokens_per_document=body.max_tokens_per_doc or None,
-        raw_scores=body.wants_logits,
-    )
-    done = await cancel_on_disconnect(request, service_of(request).score(job, caller_of(request.scope)))
-    data = [ScoreData(index=index, score=value) for index, value in enumerate(done.scores)]
-    reply = ListReply(data=data, **envelope("score", done))
-    return json_response(reply, headers=_headers(request, done, len(job.pairs)))
-
-
-@post("/classify", status_code=200, opt=CLASSIFY)
-async def classify(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return the most probable label of each text and all probabilities, or with ``raw_scores`` Infinity's form."""
-    body = await read_request(request, _classify)
-    job = ClassifyJob(
-        model=body.model or None, inputs=_texts(body.input), raw_scores=bool(body.raw_scores) or body.wants_logits
-    )
-    done = await cancel_on_disconnect(request, service_of(request).classify(job, caller_of(request.scope)))
-    # Infinity's client always sends raw_scores, vLLM's clients never do.
-    if body.raw_scores is None:
-        reply: object = ListReply(data=_classifications(done), **envelope("classify", done))
-    else:
-        reply = InfinityClassifyReply(data=_sorted_labels(done), **envelope("classify", done))
-    return json_response(reply, headers=_headers(request, done, len(job.inputs)))
-
-
-@post("/pooling", status_code=200, opt=POOLING)
-async def pooling(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Embed each token of the texts, (n, M) a text."""
-    body = await read_request(request, _pooling)
-    if body.task not in {None, "token_embed"}:
-        raise InputError("task: only token_embed is supported; for other tasks use /v1/embeddings and /classify")
-    job = RepresentJob(model=body.model or None, inputs=_texts(body.input), outputs=("multi_vector",))
-    done = await cancel_on_disconnect(request, service_of(request).represent(job, caller_of(request.scope)))
-    vectors = [one.multi_vector for one in done.texts if one.multi_vector is not None]
-
-    def build() -> ListReply[PoolingData]:
-        data = [PoolingData(index, numbers(one)) for index, one in enumerate(vectors)]
-        return ListReply(data=data, **envelope("pool", done))
-
-    encoded = await encode_json(sum(one.size for one in vectors), build)
-    return encoded_response(encoded, headers=_headers(request, done, len(vectors)))
-
-
-async def tokenize(request: AnyRequest) -> Response[bytes]:
-    body = await read_request(request, _tokenize)
-    job = TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
-    done = await cancel_on_disconnect(request, service_of(request).tokenize(job, caller_of(request.scope)))
-    tokens = done.texts[0].tokens
-    names = [token.token for token in tokens] if body.return_token_strs else None
-    return json_response(TokenizeReply(len(tokens), done.max_tokens, [token.id for token in tokens], names))
-
-
-@post("/detokenize", status_code=200, opt=DETOKENIZE)
-async def detokenize(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _detokenize)
-    job = DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
-    text = await cancel_on_disconnect(request, service_of(request).detokenize(job, caller_of(request.scope)))
-    return json_response(DetokenizeReply(text))
+    from nearfar.core.jobs import Classified, Ranked, Represented, Scored, Tokenized
 
 
 def check_truncation(body: PairScoring) -> None:
@@ -130,8 +54,15 @@ def envelope(kind: str, done: Scored | Classified | Represented | Ranked) -> dic
     }
 
 
-def _headers(request: AnyRequest, done: Scored | Classified | Represented, rows: int) -> dict[str, str]:
-    return record_usage(request, done.model, rows, done.usage, done.timings)
+def _score_job(body: ScoreRequest) -> ScoreJob:
+    check_truncation(body)
+    first, second = _sides(body)
+    return ScoreJob(
+        model=body.model or None,
+        pairs=tuple(zip(first * len(second) if len(first) == 1 else first, second, strict=True)),
+        max_tokens_per_document=body.max_tokens_per_doc or None,
+        raw_scores=body.wants_logits,
+    )
 
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
@@ -150,19 +81,89 @@ def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
     return first, second
 
 
+def _score_reply(_: ScoreRequest, __: ScoreJob, done: Scored) -> ListReply[ScoreData]:
+    data = [ScoreData(index=index, score=score) for index, score in enumerate(done.scores)]
+    return ListReply(data=data, **envelope("score", done))
+
+
 def _texts(texts: Texts) -> tuple[str, ...]:
     if not texts:
         raise EmptyInput("input must not be empty", "input")
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
-def _classifications(done: Classified) -> list[ClassificationData]:
+def _classify_job(body: ClassifyRequest) -> ClassifyJob:
+    raw_scores = bool(body.raw_scores) or body.wants_logits
+    return ClassifyJob(model=body.model or None, inputs=_texts(body.input), raw_scores=raw_scores)
+
+
+def _classify_reply(
+    body: ClassifyRequest, _: ClassifyJob, done: Classified
+) -> ListReply[ClassificationData] | InfinityClassifyReply:
     labels = done.labels or ("LABEL_0",)
     rows = [scores.tolist() for scores in done.scores]
-    return [ClassificationData(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
+    if body.raw_scores is None:  # Infinity's client always sends it, vLLM's clients never do
+        data = [ClassificationData(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
+        return ListReply(data=data, **envelope("classify", done))
+    scored = [[InfinityLabel(*pair) for pair in zip(row, labels, strict=True)] for row in rows]
+    ranked = [sorted(row, key=lambda label: -label.score) for row in scored]
+    return InfinityClassifyReply(data=ranked, **envelope("classify", done))
 
 
-def _sorted_labels(done: Classified) -> list[list[InfinityLabel]]:
-    labels = done.labels or ("LABEL_0",)
-    rows = [[InfinityLabel(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
-    return [sorted(row, key=lambda label: -label.score) for row in rows]
+def _pooling_job(body: PoolingRequest) -> RepresentJob:
+    if body.task not in {None, "token_embed"}:
+        raise InputError("task: only token_embed is supported; for other tasks use /v1/embeddings and /classify")
+    return RepresentJob(model=body.model or None, inputs=_texts(body.input), outputs=("multi_vector",))
+
+
+def _pooling_reply(_: PoolingRequest, __: RepresentJob, done: Represented) -> ListReply[PoolingData]:
+    vectors = [text.multi_vector for text in done.texts if text.multi_vector is not None]
+    data = [PoolingData(index, numbers(one)) for index, one in enumerate(vectors)]
+    return ListReply(data=data, **envelope("pool", done))
+
+
+def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
+    return TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
+
+
+def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> TokenizeReply:
+    tokens = done.texts[0].tokens
+    names = [token.token for token in tokens] if body.return_token_strs else None
+    return TokenizeReply(len(tokens), done.max_tokens, [token.id for token in tokens], names)
+
+
+SCORE = Endpoint(
+    docs=route_docs.SCORE,
+    decoder=msgspec.json.Decoder(ScoreRequest),
+    to_job=_score_job,
+    call=Service.score,
+    reply=_score_reply,
+)
+CLASSIFY = Endpoint(
+    docs=route_docs.CLASSIFY,
+    decoder=msgspec.json.Decoder(ClassifyRequest),
+    to_job=_classify_job,
+    call=Service.classify,
+    reply=_classify_reply,
+)
+POOLING = Endpoint(
+    docs=route_docs.POOLING,
+    decoder=msgspec.json.Decoder(PoolingRequest),
+    to_job=_pooling_job,
+    call=Service.represent,
+    reply=_pooling_reply,
+)
+TOKENIZE = Endpoint(
+    docs=route_docs.TOKENIZE,
+    decoder=msgspec.json.Decoder(TokenizeRequest),
+    to_job=_tokenize_job,
+    call=Service.tokenize,
+    reply=_tokenize_reply,
+)
+DETOKENIZE = Endpoint(
+    docs=route_docs.DETOKENIZE,
+    decoder=msgspec.json.Decoder(DetokenizeRequest),
+    to_job=lambda body: DetokenizeJob(model=body.model or None, ids=tuple(body.tokens)),
+    call=Service.detokenize,
+    reply=lambda _, __, text: DetokenizeReply(text),
+)
