@@ -26,8 +26,9 @@ from nearfar.dialects.embed_rerank.bodies import (
 )
 from nearfar.dialects.embed_rerank.info import process_time, ranking_method
 from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
-from nearfar.dialects.kit.endpoint import json_response, record_usage
+from nearfar.dialects.kit.endpoint import Endpoint, json_response, record_usage
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _DEFAULT_TOP_K = 10  # as in embed-rerank
 _rerank = msgspec.json.Decoder(RerankRequest)
 _batch = msgspec.json.Decoder(list[RerankRequest])
-_openai = msgspec.json.Decoder(OpenAIRerankRequest)
 
 
 @post("/api/v1/rerank", status_code=200, opt=RERANK)
@@ -65,36 +65,6 @@ async def rerank_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     longest = max((done.timings for _, done in answers), key=lambda timings: timings.total_s)
     headers = record_usage(request, answers[0][1].model, sum(len(job.documents) for job in jobs), total, longest)
     return json_response([reply for reply, _ in answers], headers=headers | process_time(request))
-
-
-@post(["/v1/openai/rerank", "/v1/rerank_openai"], status_code=200, opt=OPENAI)
-async def rerank_openai(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _openai)
-    texts = _texts(body.documents)
-    job = RankJob(
-        model=body.model or None,
-        query=body.query,
-        documents=texts,
-        top_n=body.top_n if body.top_n and body.top_n > 0 else None,
-        instruction=body.instruction or None,
-    )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
-    documents = texts if body.return_documents else [UNSET] * len(texts)
-    reply = OpenAIRerankReply(
-        data=[
-            OpenAIRanked(index=result.index, score=result.score, document=documents[result.index])
-            for result in done.results
-        ],
-        model=done.model,
-        usage=OpenAIUsage(
-            total_passages=len(texts),
-            returned_passages=len(done.results),
-            prompt_tokens=done.usage.tokens,
-            total_tokens=done.usage.tokens,
-        ),
-    )
-    headers = record_usage(request, done.model, len(texts), done.usage, done.timings)
-    return json_response(reply, headers=headers | process_time(request))
 
 
 async def _rank_all(
@@ -179,3 +149,40 @@ def _text(index: int, document: str | DocumentObject) -> str:
     if not text.strip():
         raise EmptyInput(f"Passage at index {index} cannot be empty or whitespace only", "passages")
     return text
+
+
+def _openai_job(body: OpenAIRerankRequest) -> RankJob:
+    return RankJob(
+        model=body.model or None,
+        query=body.query,
+        documents=_texts(body.documents),
+        top_n=body.top_n if body.top_n and body.top_n > 0 else None,
+        instruction=body.instruction or None,
+    )
+
+
+def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> OpenAIRerankReply:
+    documents = job.documents if body.return_documents else [UNSET] * len(job.documents)
+    return OpenAIRerankReply(
+        data=[
+            OpenAIRanked(index=result.index, score=result.score, document=documents[result.index])
+            for result in done.results
+        ],
+        model=done.model,
+        usage=OpenAIUsage(
+            total_passages=len(documents),
+            returned_passages=len(done.results),
+            prompt_tokens=done.usage.tokens,
+            total_tokens=done.usage.tokens,
+        ),
+    )
+
+
+rerank_openai = Endpoint(
+    docs=OPENAI,
+    decoder=msgspec.json.Decoder(OpenAIRerankRequest),
+    to_job=_openai_job,
+    call=Service.rank,
+    reply=_openai_reply,
+    headers=lambda request, _, __: process_time(request),
+).route("/v1/openai/rerank", "/v1/rerank_openai")

@@ -16,7 +16,7 @@ from nearfar.dialects.embed_rerank.bodies import (
     RerankRequest,
     ServiceInfo,
 )
-from nearfar.dialects.kit.route_docs import json_schema, requires_any, route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, requires_any, route_docs
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _HEADERS = {"x-process-time": "Seconds since the request began"}
@@ -104,8 +104,8 @@ BATCH = route_docs(
     headers=_HEADERS,
 )
 
-OPENAI = route_docs(
-    "Rank documents by relevance to a query, as in embed-rerank's routes for OpenAI's clients",
+OPENAI = RouteDocs(
+    summary="Rank documents by relevance to a query, as in embed-rerank's routes for OpenAI's clients",
     body=OpenAIRerankRequest,
     reply=OpenAIRerankReply,
     example={"query": _QUERY, "documents": _PASSAGES, "top_n": 1, "return_documents": True},

@@ -15,7 +15,7 @@ from nearfar.core.errors import (
     ShuttingDown,
 )
 from nearfar.core.types import ModelState
-from nearfar.dialects.kit.route_docs import route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs, route_docs
 from nearfar.dialects.native.bodies import (
     Health,
     InfoReply,
@@ -107,8 +107,9 @@ DOCS = route_docs("Return this document as a page", **_HTML, raises=())
 MANUAL = route_docs("List the manual's pages", **_HTML, raises=())
 MANUAL_PAGE = route_docs("Return a page of the manual", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
 METRICS = route_docs("Return the metrics for Prometheus", media_type="text/plain")
-REPRESENT = route_docs(
-    "Return all outputs of a model for texts",
+REPRESENT = RouteDocs(
+    summary="Return all outputs of a model for texts",
+    details="One forward pass computes all of them: dense, multi-vector and sparse.",
     body=RepresentRequest,
     reply=RepresentReply,
     example={"input": ["a cat on the sofa"], "input_type": "document"},

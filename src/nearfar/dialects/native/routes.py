@@ -11,9 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import RepresentJob
 from nearfar.core.types import Output
-from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
-from nearfar.dialects.kit.rendering import encode_json, numbers
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body, read_request, service_of
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.rendering import numbers
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
 from nearfar.dialects.native.bodies import (
     Health,
     ModelRequest,
@@ -24,12 +24,12 @@ from nearfar.dialects.native.bodies import (
     TokenUsage,
 )
 from nearfar.dialects.native.route_docs import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
+from nearfar.serving.service import Service
 
 if TYPE_CHECKING:
     from nearfar.core.jobs import Represented
     from nearfar.core.types import Representation
 
-_represent = msgspec.json.Decoder(RepresentRequest)
 _model = msgspec.json.Decoder(ModelRequest)
 
 
@@ -58,25 +58,6 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(request.app.state.metrics.render(), media_type=media_type)
 
 
-@post("/represent", status_code=200, opt=REPRESENT)
-async def represent(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return all outputs of the model for each text from one forward pass: dense, multi-vector and sparse."""
-    body = await read_request(request, _represent)
-    texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
-    job = RepresentJob(
-        model=body.model or None,
-        inputs=texts,
-        outputs=tuple(body.outputs or ()),
-        role=body.input_type,
-        prompt=body.prompt_name,
-    )
-    done = await cancel_on_disconnect(request, service_of(request).represent(job, caller_of(request.scope)))
-    outputs = set(body.outputs or get_args(Output))
-    size = sum(_size(text) for text in done.texts)
-    encoded = await encode_json(size, lambda: _represent_reply(done, outputs))
-    return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
-
-
 @post("/admin/models/load", status_code=200, opt=LOAD)
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model; answer when it is loaded."""
@@ -98,12 +79,18 @@ async def _admin_model(request: Request[Any, Any, Any]) -> str:
         raise InputError(f'the body must be {{"model": "a name"}}: {error}') from error
 
 
-def _size(text: Representation) -> int:
-    arrays = (text.dense, text.multi_vector, text.sparse and text.sparse.values)
-    return sum(array.size for array in arrays if array is not None)
+def _represent_job(body: RepresentRequest) -> RepresentJob:
+    return RepresentJob(
+        model=body.model or None,
+        inputs=(body.input,) if isinstance(body.input, str) else tuple(body.input),
+        outputs=tuple(body.outputs or ()),
+        role=body.input_type,
+        prompt=body.prompt_name,
+    )
 
 
-def _represent_reply(done: Represented, outputs: set[Output]) -> RepresentReply:
+def _represent_reply(body: RepresentRequest, _: RepresentJob, done: Represented) -> RepresentReply:
+    outputs = set(body.outputs or get_args(Output))
     return RepresentReply(
         model=done.model,
         data=[_text_representation(index, text, outputs) for index, text in enumerate(done.texts)],
@@ -120,3 +107,12 @@ def _text_representation(index: int, text: Representation, outputs: set[Output])
     if (sparse := text.sparse) is not None and "sparse" in outputs:
         found.sparse = Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size)
     return found
+
+
+represent = Endpoint(
+    docs=REPRESENT,
+    decoder=msgspec.json.Decoder(RepresentRequest),
+    to_job=_represent_job,
+    call=Service.represent,
+    reply=_represent_reply,
+).route("/represent")
