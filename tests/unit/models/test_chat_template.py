@@ -1,4 +1,4 @@
-"""Rerankers of sentence-transformers that are language models: the pair is put as their chat template puts it."""
+"""LLM rerankers of sentence-transformers are run with the prompts of their chat templates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PART = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first%s }}'
-# As published ones are: an instruction with a default, and a part only where an answer is asked for.
+# Like published ones: an instruction with a default, and a part for add_generation_prompt.
 CHATS = {
     "with an instruction": (
         "<|im_start|>system\n"
@@ -73,7 +73,7 @@ def by_sentence_transformers(folder: Path, instruction: str | None = None) -> An
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_scores_are_sentence_transformers(chat: str, folder: Callable[..., Path]) -> None:
-    """In whole texts, in which an end of line may be one token with what stands before it; cut or not."""
+    """Truncated or not, also where a line end and the character before it are one token."""
     made = folder(CHATS[chat])
 
     scores = open_llm_reranker(made, "torch").scores(DOCUMENTS)
@@ -82,7 +82,7 @@ def test_scores_are_sentence_transformers(chat: str, folder: Callable[..., Path]
     assert np.std(scores) > 0.1
 
 
-def test_an_instruction_is_the_system_s_message(folder: Callable[..., Path]) -> None:
+def test_an_instruction_becomes_the_system_message(folder: Callable[..., Path]) -> None:
     made = folder(CHATS["with an instruction"])
     opened = open_llm_reranker(made, "torch")
 
@@ -92,10 +92,10 @@ def test_an_instruction_is_the_system_s_message(folder: Callable[..., Path]) -> 
     assert np.abs(scores - opened.scores(DOCUMENTS)).max() > 1e-2
 
 
-def test_a_default_prompt_is_the_instruction_of_who_gives_none(folder: Callable[..., Path]) -> None:
+def test_the_default_prompt_is_the_default_instruction(folder: Callable[..., Path]) -> None:
     made = folder(CHATS["with an instruction"])
-    told = {"prompts": {"mine": "Find opposites"}, "default_prompt_name": "mine"}
-    write_files(made, {"config_sentence_transformers.json": {"model_type": "CrossEncoder"} | told})
+    default = {"prompts": {"mine": "Find opposites"}, "default_prompt_name": "mine"}
+    write_files(made, {"config_sentence_transformers.json": {"model_type": "CrossEncoder"} | default})
     opened = open_llm_reranker(made, "torch")
 
     np.testing.assert_allclose(opened.scores(DOCUMENTS), by_sentence_transformers(made), rtol=0, atol=1e-4)
@@ -109,7 +109,7 @@ def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callab
         opened.rows(DOCUMENTS, INSTRUCTION)
 
 
-def test_the_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
+def test_the_logit_of_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
     made = folder(PLAIN_CHAT, "tokenizer_config.json", false_token_id=None)
 
     scores = open_llm_reranker(made, "torch").scores(DOCUMENTS)
@@ -134,9 +134,7 @@ def test_the_yes_alone_may_be_the_score(folder: Callable[..., Path]) -> None:
         ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "can't be rendered with a pair"),
     ],
 )
-def test_a_template_that_does_something_else_is_refused(
-    chat: str | None, why: str, folder: Callable[..., Path]
-) -> None:
+def test_a_template_that_is_not_for_pairs_is_refused(chat: str | None, why: str, folder: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError) as refused:
         read_recipe(folder(chat))
 
@@ -144,8 +142,8 @@ def test_a_template_that_does_something_else_is_refused(
     assert str(refused.value).endswith("add the chat_template.jinja that sentence-transformers uses for it")
 
 
-def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder: Callable[..., Path]) -> None:
-    """Qwen3-Reranker's own template is that of a chat."""
+def test_without_a_template_for_pairs_the_family_is_found_by_name(folder: Callable[..., Path]) -> None:
+    """Qwen3-Reranker's own template is for chats."""
     made = folder("{% for m in messages %}{{ m.role | upper }}{% endfor %}")
 
     known = open_llm_reranker(made, None, "Qwen/Qwen3-Reranker-0.6B")
@@ -162,16 +160,14 @@ def test_where_the_template_is_no_pair_s_the_family_is_known_by_its_name(folder:
         ({"modality_config": {"message": {"format": "structured"}}}, "the message format structured isn't supported"),
     ],
 )
-def test_options_that_are_not_known_are_refused(
-    changed: dict[str, object], said: str, folder: Callable[..., Path]
-) -> None:
+def test_unsupported_options_are_refused(changed: dict[str, object], said: str, folder: Callable[..., Path]) -> None:
     made = write_files(folder(PLAIN_CHAT), {"sentence_bert_config.json": GENERATES | changed})
 
     with pytest.raises(CheckpointError, match=said):
         read_recipe(made)
 
 
-def test_another_score_is_refused(folder: Callable[..., Path]) -> None:
+def test_an_unsupported_activation_is_refused(folder: Callable[..., Path]) -> None:
     made = write_files(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
 
     with pytest.raises(CheckpointError, match="these are: Identity, Sigmoid"):

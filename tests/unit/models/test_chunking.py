@@ -1,4 +1,4 @@
-"""A text that is too long becomes pieces: nothing twice, nothing lost, each as much as fits."""
+"""A text that is too long is split into chunks: nothing twice, nothing lost, each as long as fits."""
 
 from __future__ import annotations
 
@@ -48,29 +48,27 @@ def words(tmp_path: Path) -> TextEncoder:
     return TextEncoder(tmp_path, RECIPE)
 
 
-def room_of(tokens: TextEncoder, size: int) -> TokenBudget:
+def budget_of(tokens: TextEncoder, size: int) -> TokenBudget:
     return tokens.budget_after_prompt("")._replace(max_tokens=size)
 
 
 @pytest.mark.parametrize("keep", KEEP)
 @pytest.mark.parametrize("size", [8, 9, 16])
-def test_pieces_joined_are_the_text_and_each_fits(size: int, keep: KeepSide, tokens: TextEncoder) -> None:
-    room = room_of(tokens, size)
+def test_chunks_joined_are_the_text_and_each_fits(size: int, keep: KeepSide, tokens: TextEncoder) -> None:
+    budget = budget_of(tokens, size)
 
     for text in TEXTS:
-        found = tokens.chunk(text, room, Chunking(max_chunks=1000, keep=keep))
+        found = tokens.chunk(text, budget, Chunking(max_chunks=1000, keep=keep))
 
         assert text == "".join(found.texts)
         assert 0 == found.truncated_tokens
-        assert all(room.count(piece) <= size for piece in found.texts)
+        assert all(budget.count(chunk) <= size for chunk in found.texts)
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(
-    keep: KeepSide, tokens: TextEncoder
-) -> None:
+def test_chunks_joined_are_the_text_even_if_a_character_does_not_fit(keep: KeepSide, tokens: TextEncoder) -> None:
     for text in TEXTS:
-        found = tokens.chunk(text, room_of(tokens, 1), Chunking(max_chunks=1000, keep=keep))
+        found = tokens.chunk(text, budget_of(tokens, 1), Chunking(max_chunks=1000, keep=keep))
 
         assert text == "".join(found.texts)
         assert all(found.texts)
@@ -87,32 +85,32 @@ def test_pieces_joined_are_the_text_even_where_a_character_is_more_than_fits(
         (Chunking(keep="end"), [" sleeps ."], 8),
     ],
 )
-def test_a_piece_is_as_much_as_fits(how: Chunking, expected: list[str], cut: int, words: TextEncoder) -> None:
+def test_a_chunk_is_as_long_as_fits(how: Chunking, expected: list[str], cut: int, words: TextEncoder) -> None:
     text = " ".join(WORDS) + (" ." if how.keep == "end" else "")
 
-    found = words.chunk(text, room_of(words, 2), how)
+    found = words.chunk(text, budget_of(words, 2), how)
 
     assert expected == found.texts
     assert (len(text.split()), cut) == (found.token_count, found.truncated_tokens)
 
 
-def test_a_piece_that_has_more_tokens_alone_ends_earlier(words: TextEncoder) -> None:
-    """The end of a word has other tokens at the start of a piece."""
+def test_a_chunk_with_more_tokens_alone_ends_earlier(words: TextEncoder) -> None:
+    """The end of a word has other tokens at the start of a chunk."""
     text = "sleeping " * 4
-    room = room_of(words, 3)
+    budget = budget_of(words, 3)
 
-    found = words.chunk(text, room, Chunking(max_chunks=100))
+    found = words.chunk(text, budget, Chunking(max_chunks=100))
 
     assert text == "".join(found.texts)
-    assert max(map(room.count, found.texts)) <= 3
+    assert max(map(budget.count, found.texts)) <= 3
 
 
 @pytest.mark.parametrize("keep", KEEP)
-def test_of_a_huge_text_no_more_is_read_than_needed(keep: KeepSide, words: TextEncoder) -> None:
+def test_a_huge_text_is_tokenized_no_further_than_needed(keep: KeepSide, words: TextEncoder) -> None:
     text = "quick " * 100_000
 
-    some = words.chunk(text, room_of(words, 40), Chunking(max_chunks=10, keep=keep))
-    most = words.chunk(text, room_of(words, 40), Chunking(max_chunks=1000, keep=keep))
+    some = words.chunk(text, budget_of(words, 40), Chunking(max_chunks=10, keep=keep))
+    most = words.chunk(text, budget_of(words, 40), Chunking(max_chunks=1000, keep=keep))
 
     assert [10, 1000] == [len(some.texts), len(most.texts)]
     assert 10 * 40 == len("".join(some.texts).split())

@@ -75,7 +75,7 @@ class TestDecoding:
 
         assert text == decode(ids, encoder.name)
 
-    def test_no_ids_are_no_text(self, encoder: Any) -> None:
+    def test_no_ids_become_an_empty_text(self, encoder: Any) -> None:
         assert decode([], encoder.name) == ""
 
     def test_the_harmony_vocabulary_shares_its_ranks_with_o200k(self) -> None:
@@ -92,7 +92,7 @@ class TestDecoding:
         assert b"".join(table).decode(errors="replace") == text
 
     @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-    def test_the_ranks_are_openai_s_file(self, vocabulary: str) -> None:
+    def test_the_ranks_are_those_of_openais_file(self, vocabulary: str) -> None:
         import base64
 
         lines = [b"%s %d\n" % (base64.b64encode(piece), rank) for rank, piece in enumerate(_table(vocabulary))]
@@ -100,10 +100,8 @@ class TestDecoding:
         assert _RANKS_SHA256[vocabulary] == hashlib.sha256(b"".join(lines)).hexdigest()
 
     @pytest.mark.parametrize("size", range(1, 8))
-    def test_a_text_cut_into_chunks_of_ids_loses_only_the_characters_that_are_cut(
-        self, size: int, encoder: Any
-    ) -> None:
-        """LangChain cuts by ids, so a chunk may begin or end inside a character: U+FFFD stands for it."""
+    def test_chunks_of_ids_lose_only_the_characters_that_are_cut(self, size: int, encoder: Any) -> None:
+        """LangChain cuts by ids, so a chunk may start or end inside a character, which becomes U+FFFD."""
         text = "naïve 🦊🐉 狐 über"
         ids = encoder.encode(text)
 
@@ -143,7 +141,7 @@ class TestSpecials:
 
         assert f"a{expected}" == decode(ids, vocabulary)
 
-    def test_that_table_is_whole(self) -> None:
+    def test_every_special_token_is_in_that_table(self) -> None:
         assert {"cl100k_base": 5, "o200k_base": 2} == {name: len(specials) for name, specials in _SPECIALS.items()}
 
 
@@ -165,13 +163,13 @@ class TestRefusals:
             ("o200k_base", 200019),
         ],
     )
-    def test_a_number_that_is_no_id_is_refused(self, vocabulary: str, at: int) -> None:
+    def test_an_unknown_id_is_refused(self, vocabulary: str, at: int) -> None:
         with pytest.raises(InvalidTokenIds) as refused:
             decode([9906, at, 9906], vocabulary)
 
         assert f"{at} is not a token id of {vocabulary}" == str(refused.value)
 
-    def test_a_number_of_any_length_is_refused_in_a_short_sentence(self) -> None:
+    def test_a_huge_number_is_refused_in_a_short_sentence(self) -> None:
         with pytest.raises(InvalidTokenIds) as refused:
             decode([10**4000], "cl100k_base")
 
@@ -187,7 +185,7 @@ class TestRefusals:
             "(LangChain: check_embedding_ctx_length=False)"
         ) == str(refused.value)
 
-    def test_no_name_leads_to_a_vocabulary_that_is_neither_decoded_nor_refused_above(self) -> None:
+    def test_every_names_vocabulary_is_decoded_or_refused_above(self) -> None:
         names = {*tiktoken_model.MODEL_TO_ENCODING, *tiktoken_model.MODEL_PREFIX_TO_ENCODING}
 
         vocabularies = {find_vocabulary(name) for name in names}

@@ -1,4 +1,4 @@
-"""What stands before a text: a prompt by its name, by what the text is for, or with the caller's own instruction."""
+"""The prompt before a text is chosen by name, by the text's role, or with a request's instruction."""
 
 from __future__ import annotations
 
@@ -59,37 +59,35 @@ class TestRoles:
             ("similarity", "task: sentence similarity | query: "),
         ],
     )
-    def test_a_role_finds_its_prompt_under_the_name_that_the_checkpoint_gives_it(
-        self, role: Role, expected: str
-    ) -> None:
+    def test_a_roles_prompt_is_found_under_the_checkpoints_name_for_it(self, role: Role, expected: str) -> None:
         assert expected == choose_prompt(recipe_of(GEMMA), None, role)
 
-    def test_stella_and_e5_mistral_have_names_of_their_own_for_queries(self) -> None:
+    def test_stellas_and_e5_mistrals_names_for_queries_are_known(self) -> None:
         assert STELLA["s2p_query"] == choose_prompt(recipe_of(STELLA), None, "query")
         assert STELLA["s2s_query"] == choose_prompt(recipe_of(STELLA), None, "similarity")
         assert "W" == choose_prompt(recipe_of({"web_search_query": "W"}), None, "query")
 
     @pytest.mark.parametrize("role", ["classification", "clustering", "similarity"])
     @pytest.mark.parametrize(("default", "expected"), [("query", "Q: "), (None, "")])
-    def test_a_task_that_a_model_knows_nothing_of_gets_the_default_prompt(
+    def test_a_role_without_a_prompt_gets_the_default_prompt(
         self, role: Role, default: str | None, expected: str
     ) -> None:
         assert expected == choose_prompt(recipe_of({"query": "Q: "}, default), None, role)
 
     @pytest.mark.parametrize("role", ["query", "document"])
-    def test_but_a_query_or_a_document_never_does(self, role: Role) -> None:
+    def test_but_queries_and_documents_never_do(self, role: Role) -> None:
         assert "" == choose_prompt(recipe_of({"web": "W: "}, "web"), None, role)
 
-    def test_a_name_that_is_none_of_the_model_s_is_refused_with_those_it_has(self) -> None:
+    def test_an_unknown_name_is_refused_with_the_known_ones(self) -> None:
         with pytest.raises(InputError, match=r"no prompt 'clustering'; there are: query, document$"):
             choose_prompt(recipe_of({"query": "Q: "}), "clustering", None)
 
-    def test_a_name_goes_before_a_role(self) -> None:
+    def test_a_name_takes_precedence_over_a_role(self) -> None:
         assert "title: none | text: " == choose_prompt(recipe_of(GEMMA), "document", "query")
 
     @pytest.mark.parametrize("known", FAMILIES, ids=lambda known: known.source)
-    def test_no_family_has_a_prompt_under_another_name_than_a_role_s(self, known: FamilyDefaults) -> None:
-        """Else nobody who says only what a text is for would get it."""
+    def test_every_prompt_of_a_family_is_a_roles(self, known: FamilyDefaults) -> None:
+        """Requests with a role alone could not reach it otherwise."""
         assert set(known.prompts) <= set(get_args(Role))
         assert all(prompt == find_prompt(known.prompts, name) for name, prompt in known.prompts.items())
 
@@ -106,25 +104,25 @@ class TestInstructions:
         ids=["Qwen3-Embedding", "E5", "stella", "EmbeddingGemma"],
     )
     @pytest.mark.parametrize("role", [None, "query", "classification", "clustering", "similarity"])
-    def test_the_caller_s_own_stands_where_the_model_s_does(
+    def test_an_instruction_replaces_the_models_own(
         self, prompts: dict[str, str], expected: str, role: Role | None
     ) -> None:
         assert expected == choose_prompt(recipe_of(prompts), None, role, "Find the law.")
 
-    def test_it_may_have_lines_and_braces(self) -> None:
+    def test_an_instruction_may_have_lines_and_braces(self) -> None:
         assert "Instruct: {a}\n\\1 b\nQuery:" == choose_prompt(recipe_of(QWEN), "query", None, "{a}\n\\1 b")
 
     @pytest.mark.parametrize(
         "prompts", [{}, {"query": "query: ", "document": "passage: "}, {"query": "Instruct: x"}, {"web": QWEN["query"]}]
     )
-    def test_a_model_that_takes_none_refuses_it(self, prompts: dict[str, str]) -> None:
+    def test_a_model_without_instructions_refuses_one(self, prompts: dict[str, str]) -> None:
         with pytest.raises(InputError, match="takes no instruction; leave it out") as refused:
             choose_prompt(recipe_of(prompts), None, "query", "Find the law.")
 
         assert "instruction" == refused.value.param
 
     @pytest.mark.parametrize(("named", "role"), [(None, "document"), ("document", None), ("s2s_query", "query")])
-    def test_documents_and_texts_with_a_prompt_by_name_take_none(self, named: str | None, role: Role | None) -> None:
+    def test_documents_and_texts_with_a_named_prompt_take_none(self, named: str | None, role: Role | None) -> None:
         with pytest.raises(InputError, match="before queries, not before"):
             choose_prompt(recipe_of(STELLA), named, role, "Find the law.")
 
@@ -134,19 +132,19 @@ class TestInstructions:
             choose_prompt(recipe_of(QWEN), None, "query", instruction)
 
 
-class TestSaid:
-    """Who says the prompts: the folder's own file as soon as it has a list, else the family."""
+class TestReading:
+    """Prompts come from the folder's file if it has a list of them, else from the family."""
 
     known = next(known for known in FAMILIES if known.source == "BAAI/bge-large-en-v1.5")
 
     @pytest.mark.parametrize(
         "files", [{}, {FILE: {"__version__": {"sentence_transformers": "2.2.2"}}}, {FILE: {"prompts": None}}], ids=str
     )
-    def test_a_folder_that_says_nothing_has_its_family_s(self, files: dict[str, object], tmp_path: Path) -> None:
-        """BAAI's own files are of a version that knew no prompts."""
-        said = read_prompts(write_files(tmp_path, files), self.known)
+    def test_a_folder_without_a_list_has_its_familys_prompts(self, files: dict[str, object], tmp_path: Path) -> None:
+        """BAAI's own files are of a version without prompts."""
+        found = read_prompts(write_files(tmp_path, files), self.known)
 
-        assert (self.known.prompts, None, "as BAAI/bge-large-en-v1.5, by its name") == said
+        assert (self.known.prompts, None, "as BAAI/bge-large-en-v1.5, by its name") == found
 
     @pytest.mark.parametrize(
         ("file", "prompts", "default", "source"),
@@ -158,16 +156,16 @@ class TestSaid:
         ],
         ids=str,
     )
-    def test_a_list_of_the_folder_s_own_has_the_last_word(
+    def test_a_list_in_the_folder_replaces_the_familys(
         self, file: object, prompts: dict[str, str], default: str | None, source: str, tmp_path: Path
     ) -> None:
-        said = read_prompts(write_files(tmp_path, {FILE: file}), self.known)
+        found = read_prompts(write_files(tmp_path, {FILE: file}), self.known)
 
-        assert (prompts, default, source) == said
+        assert (prompts, default, source) == found
 
-    def test_a_default_that_is_not_there_is_refused_even_where_nothing_is(self, tmp_path: Path) -> None:
+    def test_a_default_without_a_list_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=rf"{FILE}: default_prompt_name is 'web', .*; add it"):
             read_prompts(write_files(tmp_path, {FILE: {"default_prompt_name": "web"}}), self.known)
 
-    def test_where_nobody_says_anything_there_is_no_source(self, tmp_path: Path) -> None:
+    def test_without_any_prompts_there_is_no_source(self, tmp_path: Path) -> None:
         assert ({}, None, "") == read_prompts(tmp_path, None)

@@ -87,7 +87,7 @@ def refusal(folder: Path, files: Mapping[str, object], max_tokens: int | None = 
 
 
 class TestWithoutModules:
-    """A folder of transformers alone gets its architecture's usual pooling, and the source says so."""
+    """A folder of transformers alone gets its architecture's usual pooling, stated as its source."""
 
     def test_an_encoder_is_pooled_by_mean_and_a_decoder_at_its_last_token(self, tmp_path: Path) -> None:
         encoders = ["bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "modernbert", "electra", "unheard-of"]
@@ -378,7 +378,7 @@ class TestClassifiers:
         assert said.startswith(f"/{PROMPTS}: ")
 
     def test_a_default_prompt_for_pairs_is_refused(self, tmp_path: Path) -> None:
-        """sentence-transformers puts it before every pair since version 6."""
+        """sentence-transformers adds it to every pair since version 6."""
         values = {"model_type": "CrossEncoder", "prompts": {"web": "search: "}, "default_prompt_name": "web"}
 
         said = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})

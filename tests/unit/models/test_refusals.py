@@ -232,10 +232,8 @@ def test_a_refusal_names_the_file_and_the_way_out_in_one_sentence(case: str, tmp
 
 
 @pytest.mark.parametrize("option", [*NOMIC][4:])
-def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refused(
-    option: str, tmp_path: Path
-) -> None:
-    """Its class reads other names, and would go on with its own values: those of nomic-embed-text-v1.5."""
+def test_an_option_that_transformers_nomic_bert_ignores_is_refused(option: str, tmp_path: Path) -> None:
+    """Its class reads other names, and would use its own defaults: those of nomic-embed-text-v1.5."""
     read_recipe(write_files(tmp_path / "nomic-embed-text-v1.5", plain(NOMIC)))
     folder = write_files(tmp_path / "other", plain(NOMIC | {option: 7}))
 
@@ -245,30 +243,32 @@ def test_an_option_of_nomic_s_own_code_that_transformers_would_leave_out_is_refu
         read_recipe(folder)
 
 
-def test_but_not_where_transformers_own_name_says_the_same(tmp_path: Path) -> None:
+def test_but_not_if_transformers_own_name_has_the_same_value(tmp_path: Path) -> None:
     sizes = {"n_layer": 2, "num_hidden_layers": 2, "rotary_emb_base": 7, "rope_parameters": {"rope_theta": 7}}
 
     assert "nomic_bert" == read_recipe(write_files(tmp_path, plain(NOMIC | sizes))).model_type
 
 
 @pytest.mark.parametrize("kind", ["nomic_bert", "gte", "eurobert", "jina_embeddings_v3", "modernbert", "llama_bidirec"])
-def test_code_that_transformers_has_taken_over_is_no_obstacle(kind: str, tmp_path: Path) -> None:
+def test_remote_code_that_transformers_now_contains_is_no_obstacle(kind: str, tmp_path: Path) -> None:
     config = BERT | {"model_type": kind, "auto_map": {"AutoModel": "modeling.Theirs"}}
 
     assert kind == read_recipe(write_files(tmp_path, plain(config))).model_type
 
 
-def test_gte_qwen2_runs_where_its_config_says_that_it_sees_the_whole_text(tmp_path: Path) -> None:
+def test_gte_qwen2_runs_if_its_config_is_not_causal(tmp_path: Path) -> None:
     recipe = read_recipe(write_files(tmp_path, plain(QWEN2 | {"is_causal": False})), name="gte-Qwen2-1.5B-instruct")
 
     assert ("lasttoken",) == recipe.pooling
 
 
 class TestLostEnd:
-    """E5-Mistral's vector is that of an end token that transformers 5 no longer puts."""
+    """E5-Mistral's vector is that of an end token that transformers 5 no longer adds."""
 
     @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
-    def test_a_tokenizer_that_puts_no_end_where_it_is_asked_to_is_refused(self, family: str, tmp_path: Path) -> None:
+    def test_a_tokenizer_that_does_not_add_the_configured_end_token_is_refused(
+        self, family: str, tmp_path: Path
+    ) -> None:
         folder = self._asking(tmp_path, family)
         recipe = read_recipe(folder)
 
@@ -278,13 +278,13 @@ class TestLostEnd:
             TextEncoder(folder, recipe)
 
     @pytest.mark.parametrize("family", ["qwen3", "bert"])
-    def test_one_that_does_or_need_not_is_not(self, family: str, tmp_path: Path) -> None:
+    def test_one_that_adds_it_or_pools_otherwise_is_not(self, family: str, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, family)
         recipe = read_recipe(folder)
 
         TextEncoder(folder, recipe)
 
-    def test_nor_is_one_whose_vector_is_another_token_s(self, tmp_path: Path) -> None:
+    def test_nor_is_a_model_that_pools_another_token(self, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, "llama")
         write_steps(folder, "mean")
         recipe = read_recipe(folder)
@@ -292,7 +292,7 @@ class TestLostEnd:
         TextEncoder(folder, recipe)
 
     @pytest.mark.parametrize("asked", [None, False])
-    def test_nor_is_one_that_isn_t_asked(self, asked: bool | None, tmp_path: Path) -> None:
+    def test_nor_is_one_without_add_eos_token(self, asked: bool | None, tmp_path: Path) -> None:
         folder = self._asking(tmp_path, "llama", asked=asked)
         recipe = read_recipe(folder)
 

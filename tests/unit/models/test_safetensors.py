@@ -64,14 +64,14 @@ def in_shards(folder: Path, *, index: bool = True) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_whole_files_pass(folder: Path) -> None:
+def test_complete_files_pass(folder: Path) -> None:
     refuse_damaged(folder, read_recipe(folder))
     in_shards(folder)
     refuse_damaged(folder, read_recipe(folder))
 
 
 DAMAGED = "is truncated or damaged ("
-# What is wrong with a file → how the sentence about it goes on, and the file's new content.
+# The damage → the error's text after the file's name, and the file's new content.
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "empty": (f"{DAMAGED}the file is empty)", lambda _: b""),
     "a few bytes": (f"{DAMAGED}header too small)", lambda whole: whole[:7]),
@@ -150,14 +150,14 @@ def test_a_file_that_the_index_names_must_be_there(at: int, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}], ids=str)
-def test_an_index_that_names_nothing_is_refused(index: object, folder: Path) -> None:
+def test_an_index_without_files_is_refused(index: object, folder: Path) -> None:
     in_shards(folder)
     write_files(folder, {INDEX: index})
 
     assert f"{folder / INDEX}: its weight_map lists no files; download it again" == refusal(folder)
 
 
-def test_an_index_beside_the_one_file_is_of_no_account(folder: Path) -> None:
+def test_an_index_is_ignored_if_there_is_a_single_file(folder: Path) -> None:
     """Conversions to one file leave it behind, and transformers doesn't look at it."""
     write_files(folder, {INDEX: {"weight_map": {"a": "model-00001-of-00009.safetensors"}}})
 
@@ -173,7 +173,7 @@ def test_a_file_that_nothing_loads_may_be_a_pointer(folder: Path) -> None:
     refuse_damaged(folder, read_recipe(folder))
 
 
-def test_without_an_index_the_files_own_names_say_how_many_there_are(folder: Path) -> None:
+def test_without_an_index_the_shards_names_state_their_count(folder: Path) -> None:
     first, second = in_shards(folder, index=False)
     first.unlink()
 
@@ -183,14 +183,14 @@ def test_without_an_index_the_files_own_names_say_how_many_there_are(folder: Pat
 
 
 def test_a_link_to_a_file_that_is_gone_is_refused(folder: Path) -> None:
-    """What a cleaned-up cache leaves."""
+    """A cleaned-up cache leaves such links."""
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / "gone")
 
     assert f"{folder / WEIGHTS}: can't be read (No such file or directory); download it again" == refusal(folder)
 
 
-def test_the_file_an_array_comes_from_is_found_with_or_without_a_prefix(folder: Path) -> None:
+def test_a_tensors_file_is_found_with_or_without_a_prefix(folder: Path) -> None:
     first, second = in_shards(folder)
 
     inner = next(iter(tensor_shapes(first))).partition(".")[2]
@@ -201,7 +201,7 @@ def test_the_file_an_array_comes_from_is_found_with_or_without_a_prefix(folder: 
     assert folder == find_tensor_file(folder, "no.such.array")
 
 
-def test_a_header_may_tell_of_itself(tmp_path: Path) -> None:
+def test_a_header_may_have_metadata(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / WEIGHTS, {"format": "pt"})
 
     assert {"a": (3,)} == tensor_shapes(tmp_path / WEIGHTS)
@@ -215,7 +215,7 @@ def test_an_index_may_not_name_a_file_elsewhere(name: str, folder: Path) -> None
     assert f"{folder / INDEX}: lists {name!r}, which isn't a file in the folder; download it again" == refusal(folder)
 
 
-def test_a_file_without_an_end_is_not_read_to_it(folder: Path) -> None:
+def test_an_endless_file_is_not_read_to_the_end(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to(folder / "many zeros")
     with (folder / "many zeros").open("wb") as sparse:

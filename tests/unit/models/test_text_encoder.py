@@ -1,4 +1,4 @@
-"""Texts and pairs get the ids that transformers gives, truncated where it truncates."""
+"""Texts and pairs have the same ids as in transformers, and are truncated in the same places."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _POOLING_FLAGS: dict[str, Pooling] = {
 }
 _MAX_NAME_BYTES = 255
 
-# The packages whose steps are known; any other step is remote code.
+# The packages with known steps; a step of any other package is remote code.
 KNOWN_PACKAGES = ("sentence_transformers.", "pylate.models.Dense.")
 
 

@@ -49,7 +49,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
 
     ``max_tokens`` overrides the limit that the files state. ``name``, by default the folder's, identifies the model's
     family for what the files don't state. ``task`` decides for a model that has two uses: a language model may embed or
-    rerank, a masked language model embed or give sparse vectors.
+    rerank, a masked language model return dense or sparse vectors.
 
     Raises CheckpointError, naming the file and the way out, for a missing or damaged file and for anything that isn't
     supported.

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from nearfar.models.files.config import ModelConfig
     from nearfar.models.recipe.recipe import Recipe
 
-# transformers gives these absolute positions, whatever config.json says; jina-embeddings-v2 has others (ALiBi).
+# transformers uses absolute positions for these and ignores config.json; jina-embeddings-v2 needs others (ALiBi).
 _ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
 # Decoders for which transformers honors use_bidirectional_attention.
 _BIDIRECTIONAL = ("gemma", "t5gemma", "llama_bidirec")
-# Models whose remote code is now part of transformers (llama_bidirec: of mlx-embeddings). For any other model with
-# remote code, transformers' class of the same name gives other numbers: LLM2Vec's llama attends to the whole text.
+# Remote code that is now part of transformers (llama_bidirec: of mlx-embeddings). For any other, transformers' class of
+# the same name computes other numbers: LLM2Vec's llama attends to the whole text.
 _NATIVE = frozenset(("eurobert", "gte", "jina_embeddings_v3", "lfm2", "modernbert", "nomic_bert", "llama_bidirec"))
 # nomic_bert's options: the name in its remote code, the name that transformers' class reads, and that class's default.
 _NOMIC: tuple[tuple[str, str, object], ...] = (

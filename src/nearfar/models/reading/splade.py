@@ -1,4 +1,4 @@
-"""Reads models with sparse outputs: SPLADE, and BGE-M3's lexical weights beside its token vectors."""
+"""Reads models with sparse outputs: SPLADE, and BGE-M3's lexical weights and token vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rerankers that are language models: the prompt that a pair is put into, and the answer tokens."""
+"""Rerankers that are language models: the prompt for a pair, and the answer tokens."""
 
 from __future__ import annotations
 

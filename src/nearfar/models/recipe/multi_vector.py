@@ -9,7 +9,7 @@ from nearfar.models.recipe.dense import Dense
 
 
 class QueryExpansion(Struct, frozen=True, kw_only=True):
-    """Padding of short queries with a token (usually [MASK]) whose vectors count like those of the query's own."""
+    """Padding of short queries with a token, usually [MASK]; its vectors count like those of the query's own tokens."""
 
     token_id: int
     # Tokens of an expanded query, special tokens included.

@@ -45,7 +45,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     # A classifier's labels, one logit each; ``multi_label`` means a sigmoid each in place of a softmax over all.
     labels: tuple[str, ...] = ()
     multi_label: bool = False
-    # The outputs beside, or instead of, the pooled vector.
+    # The outputs in addition to, or instead of, the pooled vector.
     multi_vector: MultiVector | None = None
     sparse: Sparse | None = None
     llm_reranker: LlmReranker | None = None

@@ -64,7 +64,7 @@ class PairPromptEncoder:
         return rows
 
     def budget(self, query: str, max_tokens: int, instruction: str | None) -> TokenBudget:
-        """Return the budget of a document that is too long beside this query."""
+        """Return the budget of a document in a prompt with this query."""
         prompt = self._prompt(instruction, max_tokens)
         [bare] = prompt.encode_pairs([(query, "")])
         space = max_tokens - prompt.size

@@ -1,4 +1,4 @@
-"""Chooses the prompt that is put before a text: by its name, by the text's role, or with a request's instruction."""
+"""Chooses the prompt for a text: by its name, by the text's role, or with a request's instruction."""
 
 from __future__ import annotations
 

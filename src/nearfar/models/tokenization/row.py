@@ -18,5 +18,5 @@ class Row(Struct, frozen=True):
     truncated_tokens: int
     # How many of the last tokens no token attends to.
     unattended: int = 0
-    # Positions of the tokens whose vectors are returned; None means all.
+    # Positions of the tokens that have a vector; None means all.
     vector_positions: list[int] | None = None
