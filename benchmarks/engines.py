@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from harness.workloads import Size
 
     from nearfar.core.settings import Dtype
+    from nearfar.engines.base import Engine
 
     Embed = Callable[[list[str]], npt.NDArray[np.float32]]
 
@@ -92,10 +93,23 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache_dir: Path) -> Conte
         return str(error)
     info = engine.info
     loading = {"load_s": time.perf_counter() - started, "batch_tokens": float(info.batch_tokens)}
+    embed = embed_in_batches(engine, tokens)
+    started = time.perf_counter()
+    embed(texts("S", 1))
+    loading["first_text_s"] = time.perf_counter() - started
+    rate = _tokens_per_s(embed, tokens)
+    loading["best_batch_tokens"] = float(_best_batch_tokens(embed, rate))
+    loading["memory_mib"] = resident_mib() - before
+    about = f"batches in parallel: {info.max_concurrent_batches}; {info.dtype_reason}"
+    return Contender(f"nearfar {name} {dtype}", about, embed, loading, rate)
+
+
+def embed_in_batches(engine: Engine, tokens: TextEncoder) -> Callable[..., npt.NDArray[np.float32]]:
+    """Return a function that embeds texts as the server does; its ``budget`` is the batch size in tokens."""
+    info = engine.info
     pool = ThreadPoolExecutor(info.max_concurrent_batches) if info.max_concurrent_batches > 1 else None
 
     def embed(chosen: list[str], budget: int = info.batch_tokens) -> npt.NDArray[np.float32]:
-        """Batch the texts as the server does, and run as many batches at once as the engine supports."""
         rows = tokens.encode(chosen)
         lengths = [len(row.ids) for row in rows]
         groups = group_by_length(lengths, budget, info.max_padding if info.padded else None)
@@ -108,14 +122,7 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache_dir: Path) -> Conte
             found[group] = vectors
         return found
 
-    started = time.perf_counter()
-    embed(texts("S", 1))
-    loading["first_text_s"] = time.perf_counter() - started
-    rate = _tokens_per_s(embed, tokens)
-    loading["best_batch_tokens"] = float(_best_batch_tokens(embed, rate))
-    loading["memory_mib"] = resident_mib() - before
-    about = f"batches in parallel: {info.max_concurrent_batches}; {info.dtype_reason}"
-    return Contender(f"nearfar {name} {dtype}", about, embed, loading, rate)
+    return embed
 
 
 def _tokens_per_s(embed: Embed, tokens: TextEncoder) -> float:
