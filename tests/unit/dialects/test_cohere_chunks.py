@@ -1,4 +1,4 @@
-"""Version 1 of Cohere's rerank reads long documents in chunks, and the best of them counts; version 2 cuts them."""
+"""Version 1 of Cohere's rerank scores long documents by their best chunk; version 2 truncates them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ASKED = {"model": "rerank-v3.5", "query": "a pet that meows"}
+BODY = {"model": "rerank-v3.5", "query": "a pet that meows"}
 END = "A cat is a pet that meows."
 LATE = "truck " * 600 + END  # of 256 tokens in all, a chunk has room for 254
 
 
 async def _score(client: httpx.AsyncClient, path: str, **more: object) -> tuple[float, str]:
-    answer = await client.post(path, json={**ASKED, "documents": [LATE], **more})
+    answer = await client.post(path, json={**BODY, "documents": [LATE], **more})
     return answer.json()["results"][0]["relevance_score"], answer.headers["x-nearfar-truncated-tokens"]
 
 
-async def test_what_a_document_says_at_its_end_is_found_by_version_1(builtin: httpx.AsyncClient) -> None:
+async def test_version_1_finds_what_is_at_the_end_of_a_document(builtin: httpx.AsyncClient) -> None:
     early, _ = await _score(builtin, "/v1/rerank", max_chunks_per_doc=2)
     late, cut = await _score(builtin, "/v1/rerank", max_chunks_per_doc=3)
     default, _ = await _score(builtin, "/v1/rerank")
@@ -31,7 +31,7 @@ async def test_what_a_document_says_at_its_end_is_found_by_version_1(builtin: ht
     assert late > early + 0.05
 
 
-async def test_version_2_reads_no_more_than_its_model_takes(builtin: httpx.AsyncClient) -> None:
+async def test_version_2_truncates_to_the_limit_of_the_model(builtin: httpx.AsyncClient) -> None:
     first_chunk, _ = await _score(builtin, "/v1/rerank", max_chunks_per_doc=1)
     score, cut = await _score(builtin, "/v2/rerank")
 

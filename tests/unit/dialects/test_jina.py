@@ -1,4 +1,4 @@
-"""Jina's words for what a text is for and what its vector is made of."""
+"""Jina's tasks, vector types, late chunking and document lengths."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TEXTS = ["the cat sat on the mat", "a truck"]
 PROMPTS = {"query": "seek: ", "document": "keep: ", "classification": "sort: ", "clustering": "heap: ", "STS": "like: "}
 
 
-async def embed(client: httpx.AsyncClient, path: str = "/jina/v1/embeddings", **said: Any) -> list[Any]:
-    response = await client.post(path, json={"model": BUILTIN_MODEL, "input": TEXTS, **said})
+async def embed(client: httpx.AsyncClient, path: str = "/jina/v1/embeddings", **fields: Any) -> list[Any]:
+    response = await client.post(path, json={"model": BUILTIN_MODEL, "input": TEXTS, **fields})
     assert 200 == response.status_code, response.text
     return [one["embedding"] for one in response.json()["data"]]
 
@@ -48,10 +48,10 @@ async def test_the_task_chooses_the_prompt(path: str) -> None:
         assert await embed(client) == await embed(client, path, task=None)
 
 
-async def test_types_are_of_the_same_vectors_and_bits_are_cohere_s(faked: httpx.AsyncClient) -> None:
-    asked = {"model": BUILTIN_MODEL, "texts": TEXTS, "input_type": "clustering"}
+async def test_types_are_of_the_same_vectors_with_the_bits_of_cohere(faked: httpx.AsyncClient) -> None:
+    body = {"model": BUILTIN_MODEL, "texts": TEXTS, "input_type": "clustering"}
     wanted = ["float", "binary", "ubinary"]
-    cohere = (await faked.post("/v2/embed", json=asked | {"embedding_types": wanted})).json()["embeddings"]
+    cohere = (await faked.post("/v2/embed", json=body | {"embedding_types": wanted})).json()["embeddings"]
 
     alone = {kind: await embed(faked, embedding_type=kind) for kind in wanted}
     together = await embed(faked, embedding_type=["ubinary", "base64", "float"])
@@ -63,7 +63,7 @@ async def test_types_are_of_the_same_vectors_and_bits_are_cohere_s(faked: httpx.
     np.testing.assert_array_equal(np.array(cohere["float"], dtype=np.float32), floats)
 
 
-async def test_the_first_spelling_that_says_a_type_is_heard(faked: httpx.AsyncClient) -> None:
+async def test_the_first_field_with_a_type_wins(faked: httpx.AsyncClient) -> None:
     ubinary = await embed(faked, embedding_type="ubinary")
 
     assert ubinary == await embed(faked, embedding_type="ubinary", encoding_type="float", encoding_format="base64")
@@ -72,7 +72,7 @@ async def test_the_first_spelling_that_says_a_type_is_heard(faked: httpx.AsyncCl
     assert isinstance((await embed(faked, embedding_type=[]))[0], list)
 
 
-async def test_a_body_of_both_vendors_is_jina_s(faked: httpx.AsyncClient) -> None:
+async def test_a_body_with_fields_of_jina_and_voyage_goes_to_jina(faked: httpx.AsyncClient) -> None:
     both = {"model": BUILTIN_MODEL, "input": TEXTS, "normalized": True, "output_dtype": "int8", "input_type": "query"}
 
     found = await faked.post("/v1/embeddings", json=both)
@@ -83,18 +83,18 @@ async def test_a_body_of_both_vendors_is_jina_s(faked: httpx.AsyncClient) -> Non
     assert "INPUT_MODEL_NOT_FOUND" == refused.json()["code"]
 
 
-async def test_documents_are_cut_to_the_length_that_is_asked_for(faked: httpx.AsyncClient) -> None:
-    asked = {"model": BUILTIN_MODEL, "query": "cat", "documents": ["the cat sat on the mat"]}
+async def test_documents_are_truncated_to_max_doc_length(faked: httpx.AsyncClient) -> None:
+    body = {"model": BUILTIN_MODEL, "query": "cat", "documents": ["the cat sat on the mat"]}
 
     whole, cut = [
-        (await faked.post("/jina/v1/rerank", json=asked | {"max_doc_length": most})).json()["usage"]["total_tokens"]
+        (await faked.post("/jina/v1/rerank", json=body | {"max_doc_length": most})).json()["usage"]["total_tokens"]
         for most in (None, 2)
     ]
 
     assert 4 == whole - cut
 
 
-async def test_chunks_are_read_in_their_context(builtin: httpx.AsyncClient) -> None:
+async def test_late_chunking_embeds_chunks_in_context(builtin: httpx.AsyncClient) -> None:
     chunks = ["Berlin is the capital of Germany.", "The city has four million people.", "It lies on the Spree."]
 
     apart = np.array(await embed(builtin, input=chunks, late_chunking=False))
@@ -104,34 +104,34 @@ async def test_chunks_are_read_in_their_context(builtin: httpx.AsyncClient) -> N
 
     np.testing.assert_array_equal(together, over_shared)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    assert all(together[1:] @ berlin > apart[1:] @ berlin + 0.1)  # they have heard which city it is
+    assert all(together[1:] @ berlin > apart[1:] @ berlin + 0.1)  # the first chunk names the city
 
 
-async def test_chunks_may_be_shortened_and_made_bits_like_any_text(builtin: httpx.AsyncClient) -> None:
-    asked: dict[str, Any] = {"late_chunking": True, "task": "retrieval.passage"}
+async def test_late_chunks_have_dimensions_and_types_like_any_text(builtin: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {"late_chunking": True, "task": "retrieval.passage"}
 
-    short = np.array(await embed(builtin, dimensions=64, **asked))
-    bits = await embed(builtin, dimensions=64, embedding_type="ubinary", **asked)
+    short = np.array(await embed(builtin, dimensions=64, **body))
+    bits = await embed(builtin, dimensions=64, embedding_type="ubinary", **body)
 
     assert (2, 64) == short.shape
     assert bits == np.packbits(short > 0, axis=1).tolist()
 
 
 @pytest.mark.parametrize("truncate", [True, False, None])
-async def test_chunks_that_are_too_long_together_are_refused(
+async def test_late_chunks_that_are_too_long_together_are_refused(
     truncate: bool | None,
     builtin: httpx.AsyncClient,
 ) -> None:
-    asked = {"model": BUILTIN_MODEL, "input": ["word " * 200] * 2, "late_chunking": True, "truncate": truncate}
+    body = {"model": BUILTIN_MODEL, "input": ["word " * 200] * 2, "late_chunking": True, "truncate": truncate}
 
-    refused = await builtin.post("/jina/v1/embeddings", json=asked)
+    refused = await builtin.post("/jina/v1/embeddings", json=body)
 
     assert (400, "INPUT_TOKEN_LIMIT_EXCEEDED") == (refused.status_code, refused.json()["code"])
     assert "400 tokens together; at most 254" in refused.json()["detail"]
 
 
-async def test_vectors_need_not_be_of_unit_length(builtin: httpx.AsyncClient) -> None:
-    unit, same, longer = [np.array(await embed(builtin, normalized=said)) for said in (True, None, False)]
+async def test_normalized_false_keeps_the_length_of_vectors(builtin: httpx.AsyncClient) -> None:
+    unit, same, longer = [np.array(await embed(builtin, normalized=value)) for value in (True, None, False)]
 
     np.testing.assert_array_equal(unit, same)
     lengths = np.linalg.norm(longer, axis=1, keepdims=True)

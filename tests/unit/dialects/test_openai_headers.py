@@ -1,4 +1,4 @@
-"""OpenAI's headers say what is true: the time taken, and how much more the model's queue takes."""
+"""OpenAI's headers report the processing time and the limits of the model's queue."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def embed(text: str) -> dict[str, Any]:
         (90061, "25h1m1s"),
     ],
 )
-def test_a_duration_is_written_as_openai_writes_it(seconds: float, expected: str) -> None:
+def test_durations_have_the_format_of_openai(seconds: float, expected: str) -> None:
     assert expected == duration(seconds)
 
 
-async def test_an_answer_tells_the_queues_room_and_a_full_queue_that_it_has_none() -> None:
+async def test_responses_report_the_queue_limits_and_a_full_queue_its_reset_time() -> None:
     async with running(Settings(engine="fake", queue_tokens=8)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         alone = await client.post(PATH, json=embed("first"))
@@ -82,42 +82,44 @@ async def test_the_last_retry_of_a_client_may_exceed_the_queue_limit(retries: st
     assert status == answer.status_code
 
 
-async def test_a_full_queue_refuses_so_many_requests_and_says_when_to_the_millisecond() -> None:
+async def test_a_full_queue_reports_its_request_limit_and_when_to_retry() -> None:
     async with running(Settings(engine="fake", queue_requests=1)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         await client.post(PATH, json=embed("first"))
         engine.gate.clear()
-        asked = asyncio.create_task(client.post(PATH, json=embed("first")))
+        waiting = asyncio.create_task(client.post(PATH, json=embed("first")))
         await until(lambda: app.state.fleet.depths()[0].requests == 1)
         refused = await client.post(PATH, json=embed("next"))
         engine.gate.set()
-        await asked
+        await waiting
 
-    told = {name: refused.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining", "reset")}
-    assert ("1", "0") == (told["limit"], told["remaining"])
+    limits = {name: refused.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining", "reset")}
+    assert ("1", "0") == (limits["limit"], limits["remaining"])
     assert (429, "1", "500") == (refused.status_code, refused.headers["retry-after"], refused.headers["retry-after-ms"])
 
 
-async def test_a_queue_of_which_no_batch_has_run_does_not_guess_when_it_is_empty() -> None:
+async def test_no_reset_time_is_reported_before_the_first_batch() -> None:
     async with running(Settings(engine="fake", queue_tokens=4)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
-        asked = [asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first", "second")]
+        requests = [asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first", "second")]
         await until(lambda: app.state.fleet.depths()[0].tokens == 4)
         refused = await client.post(PATH, json=embed("next"))
         engine.gate.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*requests)
 
     assert ("4", "0") == (refused.headers[LIMIT], refused.headers[REMAINING])
     assert RESET not in refused.headers
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/no-such-model", PATH])
-async def test_every_answer_says_how_long_it_took(path: str) -> None:
+async def test_every_response_reports_the_processing_time(path: str) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         answer = await client.get(path)
 
-    assert (path == PATH) == ("openai-processing-ms" not in answer.headers)  # GET has no route there, so no beginning
+    assert (path == PATH) == (
+        "openai-processing-ms" not in answer.headers
+    )  # no route takes GET there, so no clock has started
     assert "2020-10-01" == answer.headers["openai-version"]
     assert LIMIT not in answer.headers
     assert not any(name.startswith("x-ratelimit") and name.endswith("requests") for name in answer.headers)

@@ -1,4 +1,4 @@
-"""Fixtures are held against answers strictly: what is missing, too much or of another kind is told, by its place."""
+"""Fixtures are compared strictly: what is missing, unexpected or of another type is reported with its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("expected", "found", "says"),
+    ("expected", "found", "difference"),
     [
         ({"a": 1}, {"a": 1}, None),
         ({"a": 1}, {"a": 1.0}, "$.a is 1.0, expected 1"),
@@ -51,16 +51,16 @@ if TYPE_CHECKING:
         ("<int8 1>", [1.0], "expected '<int8 1>'"),
     ],
 )
-def test_a_value_is_what_the_fixture_says_or_the_difference_is_told(
-    expected: Any, found: Any, says: str | None
+def test_a_value_equals_the_fixture_or_the_difference_is_reported(
+    expected: Any, found: Any, difference: str | None
 ) -> None:
     lines = differences({"status": 200, "json": expected}, 200, {}, found)
 
-    assert (says is not None) == bool(lines)
-    assert not says or says in lines[0]
+    assert (difference is not None) == bool(lines)
+    assert not difference or difference in lines[0]
 
 
-def test_status_headers_and_keys_that_must_be_absent_count_too() -> None:
+def test_status_headers_and_absent_keys_are_compared_too() -> None:
     expect = {"status": 200, "headers": {"content-type": "json"}, "absent": ["results.0.document"]}
 
     lines = differences(expect, 500, {"content-type": "text/html"}, {"results": [{"document": None}]})
@@ -83,13 +83,11 @@ def test_status_headers_and_keys_that_must_be_absent_count_too() -> None:
         ({"a": "<base64 2>"}, {"a": [1.0, 2.0]}, False),
     ],
 )
-def test_of_another_model_only_the_shape_counts(expected: Any, found: Any, agrees: bool) -> None:
+def test_only_the_shape_is_compared_with_another_model(expected: Any, found: Any, agrees: bool) -> None:
     assert agrees == (not shape_differences({"status": 200, "json": expected}, 200, found))
 
 
-def test_the_cases_agree_to_the_letter_with_a_real_server(
-    server: ServerProcess, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_cases_agree_exactly_with_a_real_server(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
     parts = ["openai", "cohere/rerank_v2"]
 
     code = replay.main(["--url", server.url, "--exact", "--only", *parts])
@@ -97,10 +95,10 @@ def test_the_cases_agree_to_the_letter_with_a_real_server(
     printed = capsys.readouterr().out
     assert 0 == code, printed
     assert "openai/embeddings" in printed
-    assert "Not run" in printed  # cases that need other settings are told
+    assert "Not run" in printed  # cases that need other settings
 
 
-def test_another_server_is_told_wherein_it_differs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_differences_of_another_server_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with _answering({"object": "list"}) as url:
         code = replay.main(["--url", url, "--only", "openai/embeddings/text", "openai/embeddings/no_model"])
 
@@ -109,7 +107,7 @@ def test_another_server_is_told_wherein_it_differs(capsys: pytest.CaptureFixture
     assert "openai/embeddings/no_model: status 200, expected 400" in printed
 
 
-def test_a_server_that_is_not_there_and_a_case_that_is_not_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_server_or_case_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == replay.main(["--url", "http://127.0.0.1:9", "--only", "openai"])
     assert "doesn't respond" in capsys.readouterr().err
     assert 2 == replay.main(["--only", "no-such-dialect"])
@@ -118,17 +116,17 @@ def test_a_server_that_is_not_there_and_a_case_that_is_not_are_told(capsys: pyte
 
 @contextmanager
 def _answering(body: object) -> Iterator[str]:
-    """Run a server that always gives the same answer."""
+    """Run a server that always returns the same body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
-            said = json.dumps(body).encode()
+            reply = json.dumps(body).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(said)))
+            self.send_header("content-length", str(len(reply)))
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(reply)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -1,4 +1,4 @@
-"""Voyage's words for what a text is for and what its vector is made of; and NVIDIA's, who shares its path."""
+"""Voyage's input types, number types and truncation, and NVIDIA's, which is sent to the same path."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TEXTS = ["the cat sat on the mat", "a truck"]
 NUMPY = {"float": "<f4", "int8": "i1", "uint8": "u1", "binary": "i1", "ubinary": "u1"}
 
 
-async def embed(client: httpx.AsyncClient, path: str = "/voyage/v1/embeddings", **said: Any) -> list[Any]:
-    response = await client.post(path, json={"model": BUILTIN_MODEL, "input": TEXTS, **said})
+async def embed(client: httpx.AsyncClient, path: str = "/voyage/v1/embeddings", **fields: Any) -> list[Any]:
+    response = await client.post(path, json={"model": BUILTIN_MODEL, "input": TEXTS, **fields})
     assert 200 == response.status_code, response.text
     return [one["embedding"] for one in response.json()["data"]]
 
 
 @pytest.mark.parametrize("dtype", NUMPY)
-async def test_numbers_are_those_of_cohere_and_base64_is_their_bytes(dtype: str, faked: httpx.AsyncClient) -> None:
-    asked = {"model": BUILTIN_MODEL, "texts": TEXTS, "input_type": "clustering", "embedding_types": [dtype]}
-    cohere = (await faked.post("/v2/embed", json=asked)).json()["embeddings"][dtype]
+async def test_numbers_equal_those_of_cohere_and_base64_has_their_bytes(dtype: str, faked: httpx.AsyncClient) -> None:
+    body = {"model": BUILTIN_MODEL, "texts": TEXTS, "input_type": "clustering", "embedding_types": [dtype]}
+    cohere = (await faked.post("/v2/embed", json=body)).json()["embeddings"][dtype]
 
     plain = await embed(faked, output_dtype=dtype)
     encoded = await embed(faked, output_dtype=dtype, encoding_format="base64")
@@ -54,7 +54,7 @@ async def test_the_input_type_chooses_the_prompt(path: str, input_type: str | No
     assert prompted == found
 
 
-async def test_the_vendor_s_field_wins_where_nvidia_s_is_there_as_well(faked: httpx.AsyncClient) -> None:
+async def test_the_field_of_voyage_wins_over_that_of_nvidia(faked: httpx.AsyncClient) -> None:
     long = "word " * 300
 
     cut = await embed(faked, input=long, truncation=True, truncate="NONE", output_dimension=8, dimensions=16)
@@ -67,28 +67,28 @@ async def test_the_vendor_s_field_wins_where_nvidia_s_is_there_as_well(faked: ht
     assert 400 == refused.status_code
 
 
-async def test_truncate_may_be_a_plain_yes_or_no(faked: httpx.AsyncClient) -> None:
-    asked = {"model": BUILTIN_MODEL, "input": "word " * 300, "input_type": "query"}
+async def test_truncate_may_be_a_boolean(faked: httpx.AsyncClient) -> None:
+    body = {"model": BUILTIN_MODEL, "input": "word " * 300, "input_type": "query"}
 
-    answers = [await faked.post("/v1/embeddings", json=asked | {"truncate": said}) for said in (True, False)]
+    answers = [await faked.post("/v1/embeddings", json=body | {"truncate": value}) for value in (True, False)]
 
     assert [200, 400] == [answer.status_code for answer in answers]
 
 
-async def test_start_keeps_the_end_of_a_text_and_end_its_start(faked: httpx.AsyncClient) -> None:
+async def test_truncate_start_keeps_the_end_and_end_keeps_the_start(faked: httpx.AsyncClient) -> None:
     words = "cat " * 254 + "dog " * 254
 
-    found = {said: await embed(faked, input=words, truncate=said) for said in ("START", "END")}
+    found = {side: await embed(faked, input=words, truncate=side) for side in ("START", "END")}
 
     assert found["START"] == await embed(faked, input="dog " * 254)
     assert found["END"] == await embed(faked, input="cat " * 254)
 
 
-async def test_results_are_data_once_more_only_where_others_share_the_path(faked: httpx.AsyncClient) -> None:
-    asked = {"model": BUILTIN_MODEL, "query": "cat", "documents": TEXTS, "top_k": 1}
+async def test_results_repeat_data_on_shared_paths_only(faked: httpx.AsyncClient) -> None:
+    body = {"model": BUILTIN_MODEL, "query": "cat", "documents": TEXTS, "top_k": 1}
 
     own, v1, bare = [
-        (await faked.post(path, json=asked)).json() for path in ("/voyage/v1/rerank", "/v1/rerank", "/rerank")
+        (await faked.post(path, json=body)).json() for path in ("/voyage/v1/rerank", "/v1/rerank", "/rerank")
     ]
 
     assert "results" not in own

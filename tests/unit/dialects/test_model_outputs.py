@@ -1,4 +1,4 @@
-"""Vectors of tokens, sparse weights and labels, as TEI and vLLM spell them, and all at once in our own words."""
+"""Token vectors, sparse weights and labels in TEI's and vLLM's protocols, and all of them in our own."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ async def ask(client: httpx.AsyncClient, path: str, **body: Any) -> Any:
     return response.json()
 
 
-async def test_vectors_of_tokens_in_two_spellings(tmp_path: Path) -> None:
+async def test_token_vectors_are_the_same_in_both_protocols(tmp_path: Path) -> None:
     expansion = {"strategy": "fixed", "attend": False, "length": 16}
     model = write_colbert(tmp_path / "colbert", "bert", query_expansion=expansion)
 
     async with serving(tmp_path / "colbert") as client:
         tei = await ask(client, "/embed_all", inputs=TEXTS)
-        asked = await ask(client, "/embed_all", inputs=TEXTS[0], prompt_name="query")
+        query = await ask(client, "/embed_all", inputs=TEXTS[0], prompt_name="query")
         vllm = await ask(client, "/pooling", model="colbert", input=TEXTS)
 
     for expected, found in zip(model.encode_document(TEXTS), tei, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(asked[0], model.encode_query(TEXTS[0]), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(query[0], model.encode_query(TEXTS[0]), rtol=0, atol=1e-4)
     assert tei == [one["data"] for one in vllm["data"]]
     assert ("list", "colbert", [0, 1, 2]) == (vllm["object"], vllm["model"], [one["index"] for one in vllm["data"]])
     assert vllm["usage"]["total_tokens"] > 0
 
 
-async def test_weights_of_the_vocabulary(tmp_path: Path) -> None:
+async def test_sparse_weights_are_those_of_the_reference(tmp_path: Path) -> None:
     model = write_splade(tmp_path / "splade", "bert")
 
     async with serving(tmp_path / "splade") as client:
@@ -65,7 +65,7 @@ async def test_weights_of_the_vocabulary(tmp_path: Path) -> None:
         np.testing.assert_allclose([one["value"] for one in weights], expected[expected > 0], rtol=0, atol=1e-4)
 
 
-async def test_everything_at_once_or_what_is_wanted_of_it(tmp_path: Path) -> None:
+async def test_represent_returns_all_outputs_or_those_requested(tmp_path: Path) -> None:
     async with serving(write_m3(tmp_path / "bge-m3")) as client:
         whole = await ask(client, "/represent", input=TEXTS)
         part = await ask(client, "/represent", input=TEXTS[1], outputs=["sparse", "dense"], model="bge-m3")
@@ -80,7 +80,7 @@ async def test_everything_at_once_or_what_is_wanted_of_it(tmp_path: Path) -> Non
     assert openai["usage"]["total_tokens"] == whole["usage"]["tokens"]
 
 
-async def test_a_model_of_one_vector_a_text_gives_that_alone(builtin: httpx.AsyncClient) -> None:
+async def test_represent_returns_only_what_the_model_has(builtin: httpx.AsyncClient) -> None:
     whole = await ask(builtin, "/represent", input=TEXTS)
     openai = await ask(builtin, "/v1/embeddings", input=TEXTS, model="text-embedding-3-small")
 
@@ -89,7 +89,7 @@ async def test_a_model_of_one_vector_a_text_gives_that_alone(builtin: httpx.Asyn
         np.testing.assert_allclose(found["dense"], expected["embedding"], rtol=0, atol=1e-6)
 
 
-async def test_labels_in_two_spellings(tmp_path: Path) -> None:
+async def test_labels_are_the_same_in_both_protocols(tmp_path: Path) -> None:
     names: dict[str, Any] = {"id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
     folder = write_transformer(tmp_path / "classifier", "bert", labels=3, **names)
 
@@ -134,12 +134,14 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("path", "body", "status", "kind"), REFUSALS)
-async def test_what_the_model_does_not_do_is_said_in_the_dialect_s_words(
+async def test_an_unsupported_task_is_refused_in_the_format_of_the_dialect(
     path: str, body: dict[str, Any], status: int, kind: str, faked: httpx.AsyncClient
 ) -> None:
-    """The built-in model gives one vector a text, and no labels."""
+    """The built-in model has one vector for each text, and no labels."""
     response = await faked.post(path, json=body)
 
     error = response.json()
-    said = error.get("error_type") or (error["error"]["type"] if isinstance(error["error"], dict) else error["error"])
-    assert (status, kind) == (response.status_code, said)
+    kind_found = error.get("error_type") or (
+        error["error"]["type"] if isinstance(error["error"], dict) else error["error"]
+    )
+    assert (status, kind) == (response.status_code, kind_found)

@@ -1,4 +1,4 @@
-"""Where several dialects have one path, the body tells whose a request is, errors and all."""
+"""On a path that several dialects share, the fields of the body select the dialect, for errors too."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def speaking(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect:
-    """Make a dialect that answers with its name, and refuses in it whatever says so."""
+def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect:
+    """Return a dialect that replies with its name, to a body with "wrong" or "odd" by an error."""
 
     async def answer(request: AnyRequest) -> Response[bytes]:
         if b"wrong" in await request.body():
@@ -61,7 +61,7 @@ def speaking(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect
         ('{"two": [{"one": 1}]}', 200, "second"),
         ('{"two": "wrong"}', 418, "second says wrong"),
         ('{"one": "wrong"}', 418, "first says wrong"),
-        ('{"one": 1, "two": 2}', 200, "second"),  # it is asked first
+        ('{"one": 1, "two": 2}', 200, "second"),  # its precedence is lower
         ('{"neither": 1}', 200, "second"),  # the path is the second's
         ("[1]", 200, "second"),
         ("not json", 200, "second"),
@@ -72,8 +72,8 @@ def speaking(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect
         ),
     ],
 )
-async def test_a_field_of_the_body_tells_whose_a_request_is(body: str, status: int, answer: str) -> None:
-    dialects = [speaking("first", "one", "/", precedence=1), speaking("second", "two", "/shared")]
+async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int, answer: str) -> None:
+    dialects = [dialect_of("first", "one", "/", precedence=1), dialect_of("second", "two", "/shared")]
     state = State({"settings": Settings()})
     app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None, state=state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:

@@ -1,0 +1,71 @@
+"""A request's work ends when its client disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from nearfar.core.errors import ClientDisconnected
+from nearfar.dialects.kit.request import cancel_on_disconnect
+
+pytestmark = pytest.mark.anyio
+
+
+class Connection:
+    """A request of a client that disconnects when the test sets ``closed``, or of a connection that fails then."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.closed = asyncio.Event()
+        self.fails = fails
+
+    async def receive(self) -> dict[str, str]:
+        await self.closed.wait()
+        if self.fails:
+            raise RuntimeError("the connection can't be read")
+        return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_work_is_cancelled_when_the_client_disconnects(*, fails: bool) -> None:
+    connection: Any = Connection(fails=fails)
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        connection.closed.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            cancelled.set()
+
+    with pytest.raises(ClientDisconnected):
+        await cancel_on_disconnect(connection, work())
+    assert cancelled.is_set()
+    task = asyncio.current_task()
+    assert task
+    assert not task.cancelling()
+
+
+async def test_the_result_or_the_exception_of_the_work_is_returned() -> None:
+    async def work(failure: Exception | None) -> int:
+        await asyncio.sleep(0)
+        if failure:
+            raise failure
+        return 7
+
+    connection: Any = Connection()
+    assert 7 == await cancel_on_disconnect(connection, work(None))
+    with pytest.raises(ValueError, match="a failure"):
+        await cancel_on_disconnect(connection, work(ValueError("a failure")))
+
+
+async def test_a_cancelled_request_stays_cancelled() -> None:
+    connection: Any = Connection()
+    calling = asyncio.create_task(cancel_on_disconnect(connection, asyncio.sleep(30)))
+    await asyncio.sleep(0)
+
+    calling.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await calling
