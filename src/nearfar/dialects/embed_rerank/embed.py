@@ -15,7 +15,7 @@ from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, Embed
 from nearfar.dialects.embed_rerank.info import process_time
 from nearfar.dialects.embed_rerank.route_docs import EMBED
 from nearfar.dialects.kit.endpoint import encoded_response, record_usage
-from nearfar.dialects.kit.rendering import render_reply
+from nearfar.dialects.kit.rendering import encode_json, render_rows
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     info = await cancel_on_disconnect(request, service.prepare(job.model, "embed", caller))
     done = await cancel_on_disconnect(request, service.embed(job, caller))
     seconds = time.perf_counter() - began
-    encoded = await render_reply(done.vectors, "float", lambda rows: _reply(body, info, done, rows, seconds))
+    encoded = await encode_json(done.vectors.size, lambda: _reply(body, info, done, render_rows(done), seconds))
     headers = record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
     return encoded_response(encoded, headers=headers | process_time(request))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import orjson
@@ -15,7 +15,7 @@ import orjson
 from nearfar.serving.postprocess.quantization import Quantized, quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from nearfar.core.jobs import Embedded
     from nearfar.core.types import FloatArray
@@ -45,11 +45,6 @@ def render_types(done: Embedded, kinds: Sequence[EmbeddingType]) -> dict[str, li
     return {kind: render_rows(done, encoding=kind) if kind == "base64" else render_rows(done, kind) for kind in kinds}
 
 
-async def render_reply(vectors: FloatArray, encoding: Encoding, reply: Callable[[list[msgspec.Raw]], object]) -> bytes:
-    """Encode the body that ``reply`` builds around one JSON value for each row of (B, D)."""
-    return await encode_json(vectors.size, lambda: reply(_render(vectors, encoding)))
-
-
 async def encode_json(numbers: int, build: Callable[[], object]) -> bytes:
     """Encode what ``build`` returns, in a thread when it renders many numbers."""
     if numbers <= _MAX_ON_LOOP:
@@ -57,24 +52,12 @@ async def encode_json(numbers: int, build: Callable[[], object]) -> bytes:
     return await asyncio.to_thread(lambda: msgspec.json.encode(build()))
 
 
-def _render(vectors: FloatArray, encoding: Encoding) -> list[msgspec.Raw]:
-    return _base64(vectors.astype("<f4", copy=False)) if encoding == "base64" else _numbers(vectors)
-
-
-def _base64(rows: Iterable[Any]) -> list[msgspec.Raw]:
-    return [msgspec.Raw(b'"%b"' % binascii.b2a_base64(row, newline=False)) for row in rows]
-
-
-def _numbers(rows: Iterable[object]) -> list[msgspec.Raw]:
-    return [numbers(row) for row in rows]
-
-
-def numbers(array: object) -> msgspec.Raw:
+def render_array(array: object) -> msgspec.Raw:
     """Render an array of any shape, each number with the fewest digits that identify it."""
     return msgspec.Raw(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def numbers_each(array: FloatArray) -> list[msgspec.Raw]:
+def render_each(array: FloatArray) -> list[msgspec.Raw]:
     """Render each number of (k,)."""
     return [
         msgspec.Raw(found)

@@ -12,7 +12,7 @@ from nearfar.core.errors import InputError
 from nearfar.core.jobs import RepresentJob
 from nearfar.core.types import Output
 from nearfar.dialects.kit.endpoint import Endpoint, json_response
-from nearfar.dialects.kit.rendering import numbers
+from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
 from nearfar.dialects.native.bodies import (
     Health,
@@ -101,11 +101,11 @@ def _represent_reply(body: RepresentRequest, _: RepresentJob, done: Represented)
 def _text_representation(index: int, text: Representation, outputs: set[Output]) -> TextRepresentation:
     found = TextRepresentation(index=index)
     if text.dense is not None and "dense" in outputs:
-        found.dense = numbers(text.dense)
+        found.dense = render_array(text.dense)
     if text.multi_vector is not None and "multi_vector" in outputs:
-        found.multi_vector = numbers(text.multi_vector)
+        found.multi_vector = render_array(text.multi_vector)
     if (sparse := text.sparse) is not None and "sparse" in outputs:
-        found.sparse = Sparse(numbers(sparse.indices), numbers(sparse.values), sparse.size)
+        found.sparse = Sparse(render_array(sparse.indices), render_array(sparse.values), sparse.size)
     return found
 
 

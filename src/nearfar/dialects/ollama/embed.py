@@ -10,7 +10,7 @@ from litestar import Request, Response, post
 
 from nearfar.core.jobs import EmbedJob, RankJob
 from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
-from nearfar.dialects.kit.rendering import render_reply
+from nearfar.dialects.kit.rendering import encode_json, render_rows
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
 from nearfar.dialects.ollama.bodies import (
     Document,
@@ -68,7 +68,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
             prompt_eval_count=done.usage.tokens,
         )
 
-    encoded = await render_reply(done.vectors, "float", reply)
+    encoded = await encode_json(done.vectors.size, lambda: reply(render_rows(done)))
     return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
 
 
@@ -82,7 +82,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         return json_response({"embedding": []}, headers=_NOTHING_TRUNCATED)
     job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=body.max_tokens)
     done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-    encoded = await render_reply(done.vectors, "float", lambda rows: EmbeddingsReply(rows[0]))
+    encoded = await encode_json(done.vectors.size, lambda: EmbeddingsReply(render_rows(done)[0]))
     return encoded_response(encoded, headers=record_usage(request, done.model, 1, done.usage, done.timings))
 
 

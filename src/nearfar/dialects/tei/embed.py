@@ -9,7 +9,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, RepresentJob
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import numbers, numbers_each, render_rows
+from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
 from nearfar.dialects.tei import route_docs
 from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, Parameters, SimilarityRequest, SparseValue
 from nearfar.dialects.tei.headers import compute_headers
@@ -62,7 +62,7 @@ def _similarity_job(body: SimilarityRequest) -> EmbedJob:
 
 
 def _token_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> list[msgspec.Raw]:
-    return [numbers(text.multi_vector) for text in done.texts if text.multi_vector is not None]
+    return [render_array(text.multi_vector) for text in done.texts if text.multi_vector is not None]
 
 
 def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> list[list[SparseValue]]:
@@ -70,7 +70,7 @@ def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> 
 
 
 def _sparse_values(vector: SparseVector) -> list[SparseValue]:
-    pairs = zip(vector.indices.tolist(), numbers_each(vector.values), strict=True)
+    pairs = zip(vector.indices.tolist(), render_each(vector.values), strict=True)
     return [SparseValue(index, value) for index, value in pairs]
 
 

@@ -11,7 +11,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import numbers
+from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.vllm import route_docs
 from nearfar.dialects.vllm.bodies import (
     SCORE_SIDES,
@@ -118,7 +118,7 @@ def _pooling_job(body: PoolingRequest) -> RepresentJob:
 
 def _pooling_reply(_: PoolingRequest, __: RepresentJob, done: Represented) -> ListReply[PoolingData]:
     vectors = [text.multi_vector for text in done.texts if text.multi_vector is not None]
-    data = [PoolingData(index, numbers(one)) for index, one in enumerate(vectors)]
+    data = [PoolingData(index, render_array(one)) for index, one in enumerate(vectors)]
     return ListReply(data=data, **envelope("pool", done))
 
 
