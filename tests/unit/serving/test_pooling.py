@@ -160,7 +160,7 @@ async def test_many_texts_are_pooled_in_parts(tmp_path: Path) -> None:
         found = await service.embed(job, ANONYMOUS)
         some = await service.embed(msgspec.structs.replace(job, inputs=texts[600:601]), ANONYMOUS)
 
-    assert found.usage.tokens > 2 * embedding._MOST_STATES
+    assert found.usage.tokens > 2 * embedding._MAX_STATES
     np.testing.assert_array_equal(found.vectors[:700], found.vectors[700:])
     np.testing.assert_allclose(some.vectors[0], found.vectors[600], atol=1e-5)
 
@@ -228,9 +228,9 @@ async def test_a_chunk_without_tokens_is_refused_by_its_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", ["cls", "lasttoken", "max"])
-async def test_late_chunking_is_for_models_pooled_by_the_mean(mode: Pooling, tmp_path: Path) -> None:
+async def test_late_chunking_needs_mean_pooling(mode: Pooling, tmp_path: Path) -> None:
     async with serving(write(tmp_path / "model", mode)) as service:
-        with pytest.raises(InputError, match=f"and this one is pooled by {mode}"):
+        with pytest.raises(InputError, match=f"and this one has {mode}"):
             await service.embed(EmbedJob(model=None, inputs=CHUNKS, late_chunking=True), ANONYMOUS)
 
 

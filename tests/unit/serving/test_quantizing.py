@@ -10,7 +10,7 @@ import pytest
 from sentence_transformers.util import quantize_embeddings
 
 from nearfar.core.errors import InputError
-from nearfar.serving.postprocess.quantization import Quantized, default_range, quantize, range_at
+from nearfar.serving.postprocess.quantization import Quantized, default_range, quantize, scale_range
 
 R = 0.2
 FloatArray = npt.NDArray[np.float32]
@@ -133,13 +133,11 @@ def test_bytes_without_a_known_range_are_refused(kind: Quantized, vectors: Float
         quantize(vectors, kind, None)
 
 
-def test_the_usual_range_is_four_times_a_components_usual_size() -> None:
+def test_the_default_range_is_four_times_a_component_s_root_mean_square() -> None:
     assert 0.204124 == default_range(384)
     assert 4 / math.sqrt(1024) == default_range(1024)
 
 
-def test_shorter_unit_vectors_have_a_wider_range_and_others_the_same() -> None:
-    assert 0.5 == range_at(0.25, 1024, 256, unit=True)
-    assert 0.25 == range_at(0.25, 1024, 1024, unit=True)
-    assert 0.25 == range_at(0.25, 1024, 256, unit=False)
-    assert range_at(None, 1024, 256, unit=False) is None
+def test_shorter_unit_vectors_have_a_wider_range() -> None:
+    assert 0.5 == scale_range(0.25, 1024, 256)
+    assert 0.25 == scale_range(0.25, 1024, 1024)

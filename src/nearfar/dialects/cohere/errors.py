@@ -9,9 +9,15 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 
+# A job's fields → Cohere's
+_FIELDS = {"max_tokens_per_document": "max_tokens_per_doc", "max_chunks_per_document": "max_chunks_per_doc"}
+
 
 def _invalid(error: errors.RequestError) -> str:
-    return f"invalid request: {error}"
+    message = str(error)
+    for field, name in _FIELDS.items():
+        message = message.replace(field, name)
+    return f"invalid request: {message}"
 
 
 def _count_message(error: errors.TooManyItems) -> str:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core.types import ModelInfo, ModelState, Output
 from nearfar.dialects.kit.request import MAX_INPUTS
 from nearfar.dialects.kit.route_docs import Numbers, RowsOfNumbers, json_schema
-from nearfar.serving.pipeline.tokenizer_pool import WORKERS
+from nearfar.serving.pipeline.encoding import WORKERS
 
 
 class ModelRequest(Struct, kw_only=True):

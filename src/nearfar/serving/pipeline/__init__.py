@@ -1,1 +1,1 @@
-"""Jobs to token rows, and rows' results to answers."""
+"""What a job goes through: limits, encoding to rows, and computing the result from the engine's output."""

@@ -1,4 +1,4 @@
-"""Texts → vectors: from the engine as they are, or from hidden states where a request wants others than it gives."""
+"""Computes the vectors of a job: the engine's own, or ones pooled here from hidden states."""
 
 from __future__ import annotations
 
@@ -6,117 +6,97 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct
 
-from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions
-from nearfar.models.tokenization.row import Row
-from nearfar.serving.pipeline.encoding import rows_of_chunks, rows_of_texts
+from nearfar.core.jobs import Embedded
+from nearfar.models.tokenization.prompts import choose_prompt
+from nearfar.serving.pipeline.encoding import encode_chunks, encode_texts, usage_of
+from nearfar.serving.pipeline.limits import check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
-from nearfar.serving.postprocess.quantization import default_range, range_at
+from nearfar.serving.postprocess.quantization import default_range, scale_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nearfar.core.jobs import EmbedJob
     from nearfar.core.types import FloatArray
-    from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.tokenization.row import Row
     from nearfar.serving.access import RequestContext
+    from nearfar.serving.pipeline.encoding import TokenizerPool
     from nearfar.serving.registry.opening import Model
 
-# Tokens of which hidden states are held at once, of a request that doesn't keep them: 64 MB of 1,024 numbers each.
-_MOST_STATES = 16_384
+# Tokens whose hidden states are in memory at once, if the job doesn't need all: 64 MB of 1,024 numbers each.
+_MAX_STATES = 16_384
 
 
-class Laid(Struct, frozen=True, kw_only=True):
-    """A job's rows; or one row of all its inputs, with where each lies in it."""
-
-    rows: list[Row]
-    spans: list[tuple[int, int]] | None = None
-
-
-def refuse_unembeddable(recipe: Recipe, job: EmbedJob) -> None:
-    """Refuse a job without texts, or for vectors that can't be made of this model's."""
-    if not job.inputs:
-        raise EmptyInput("there is nothing to embed")
-    if job.dimensions is not None and not 1 <= job.dimensions <= recipe.dim:
-        raise InvalidDimensions(job.dimensions, recipe.dim)
-    layers = "this model has linear layers after pooling, which only run as a whole, up to its vectors"
+async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContext) -> Embedded:
+    """Compute a vector for each of the job's inputs."""
+    model, recipe = context.model, context.model.recipe
+    check_job(job)
+    check_vectors(recipe, job)
+    prompt = choose_prompt(recipe, context.prompt_name or job.prompt, job.role, job.instruction)
+    size = count_characters(job.inputs)
+    is_unit = recipe.normalize if job.normalize is None else job.normalize
     if job.late_chunking:
-        if recipe.pooling != ("mean",):
-            way = " and ".join(recipe.pooling)
-            raise InputError(f"late chunking needs a model pooled by the mean, and this one is pooled by {way}")
-        if recipe.dense:
-            raise InputError(f"{layers}; late chunking needs a model without")
-    if _wants_raw(recipe, job) and recipe.dense:
-        raise InputError(f"{layers} of unit length; leave out that they should not be normalised")
-
-
-def lay(model: Model, job: EmbedJob, prompt: str) -> Laid:
-    """Tokenise a job."""
-    if not job.late_chunking:
-        return Laid(rows=rows_of_texts(model, job, prompt))
-    row, spans = rows_of_chunks(model, job, prompt)
-    return Laid(rows=[row], spans=spans)
-
-
-async def embed(context: RequestContext, job: EmbedJob, laid: Laid) -> FloatArray:
-    """Give (B, D) vectors as the job wants them."""
-    recipe = context.model.recipe
-    if laid.spans:
-        [states] = await context.submit(laid.rows, "hidden_states")
-        vectors = await asyncio.to_thread(_of_spans, states, laid.spans)
-    elif _wants_raw(recipe, job):
-        vectors = await _raw(context, laid.rows)
+        row, spans = await tokenizers.run(size, lambda: encode_chunks(model, job, prompt))
+        rows = [row]
+        vectors = await _pool_spans(context, row, spans)
     else:
-        vectors = await context.submit(laid.rows)
-    if _is_unit(recipe, job) and (laid.spans or not recipe.normalize):
+        rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt))
+        # The engine's vectors are normalized, so vectors that are not have to be pooled here.
+        vectors = await (_pool_rows(context, rows) if recipe.normalize and not is_unit else context.submit(rows))
+    if is_unit and (job.late_chunking or not recipe.normalize):
         vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
         vectors = vectors[:, : job.dimensions]
-        if _is_unit(recipe, job):
+        if is_unit:
             vectors = normalize(vectors, f"the first {job.dimensions} components of a vector")
-    return np.ascontiguousarray(vectors)
+    return Embedded(
+        model=model.info.name,
+        vectors=np.ascontiguousarray(vectors),
+        usage=usage_of(rows),
+        timings=context.stopwatch.timings(),
+        int8_range=_int8_range(model, job, is_unit=is_unit),
+    )
 
 
-def int8_range_of(model: Model, job: EmbedJob) -> float | None:
-    """Give the R of the job's vectors. What the model's own is tells nothing of vectors of another length."""
-    recipe, dimensions = model.recipe, job.dimensions or model.recipe.dim
-    if _is_unit(recipe, job) == recipe.normalize:
-        return range_at(model.info.int8_range, recipe.dim, dimensions, unit=recipe.normalize)
-    return range_at(default_range(recipe.dim), recipe.dim, dimensions, unit=True) if job.normalize else None
+def _int8_range(model: Model, job: EmbedJob, *, is_unit: bool) -> float | None:
+    """Return the quantization range of the job's vectors. The model's own is of vectors with its own length."""
+    recipe = model.recipe
+    if is_unit == recipe.normalize:
+        int8_range = model.info.int8_range
+    else:
+        int8_range = default_range(recipe.dim) if is_unit else None
+    if int8_range is None or job.dimensions is None or not is_unit:
+        return int8_range
+    return scale_range(int8_range, recipe.dim, job.dimensions)
 
 
-def _is_unit(recipe: Recipe, job: EmbedJob) -> bool:
-    return recipe.normalize if job.normalize is None else job.normalize
+async def _pool_spans(context: RequestContext, row: Row, spans: Sequence[tuple[int, int]]) -> FloatArray:
+    """Mean-pool the hidden states (T, H) of one row over each span; return (B, H)."""
+    [states] = await context.submit([row], "hidden_states")
+    return await asyncio.to_thread(lambda: np.stack([pool(states[start:stop], ["mean"]) for start, stop in spans]))
 
 
-def _wants_raw(recipe: Recipe, job: EmbedJob) -> bool:
-    """Tell whether the engine's own vectors are of unit length and those before that are wanted."""
-    return recipe.normalize and job.normalize is False and not job.late_chunking
-
-
-async def _raw(context: RequestContext, rows: Sequence[Row]) -> FloatArray:
-    """Pool hidden states, of so many rows at once as are held easily. Equal rows are pooled once."""
+async def _pool_rows(context: RequestContext, rows: Sequence[Row]) -> FloatArray:
+    """Pool the hidden states of each row; return (B, D). Equal rows are pooled once."""
+    modes = context.model.recipe.pooling
     distinct = {id(row): row for row in rows}
-    found: list[FloatArray] = []
-    for part in _parts([*distinct.values()]):
+    pooled: list[FloatArray] = []
+    for part in _split([*distinct.values()]):
         states = await context.submit(part, "hidden_states")
-        found += await asyncio.to_thread(lambda: [pool(one, context.model.recipe.pooling) for one in states])  # noqa: B023 — awaited here
-    vectors = dict(zip(distinct, found, strict=True))
+        pooled += await asyncio.to_thread(lambda: [pool(each, modes) for each in states])  # noqa: B023 — awaited here
+    vectors = dict(zip(distinct, pooled, strict=True))
     return np.stack([vectors[id(row)] for row in rows])
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _split(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Split the rows into parts of at most ``_MAX_STATES`` tokens, or of one row."""
     part: list[Row] = []
     tokens = 0
     for row in rows:
-        if part and tokens + len(row.ids) > _MOST_STATES:
+        if part and tokens + len(row.ids) > _MAX_STATES:
             yield part
             part, tokens = [], 0
         part.append(row)
         tokens += len(row.ids)
     yield part
-
-
-def _of_spans(states: FloatArray, spans: Sequence[tuple[int, int]]) -> FloatArray:
-    return np.stack([pool(states[start:stop], ["mean"]) for start, stop in spans])

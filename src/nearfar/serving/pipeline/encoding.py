@@ -1,42 +1,83 @@
-"""Jobs → rows for an engine: which prompt goes before a text, where it is cut, and which texts are refused."""
+"""Encodes jobs to rows for an engine: prompts, truncation, and the threads that tokenize long texts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from nearfar.core.errors import EmptyInput, InputError, TextTooLong, TooManyTokens, WrongTask
-from nearfar.core.types import TASK_OF
+from nearfar.core.errors import EmptyInput, Overloaded, TextTooLong, TooManyTokens
+from nearfar.core.jobs import Usage
 from nearfar.models.tokenization import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
+from nearfar.serving.pipeline.limits import check_rows, check_token_limits
+from nearfar.serving.queue.thread_boundary import contained
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob, TokenLimits
-    from nearfar.core.settings import OnOverflow
+    from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob
     from nearfar.core.types import KeepSide, TokenIds
     from nearfar.models.tokenization.row import Row
     from nearfar.serving.registry.opening import Model
 
+_T = TypeVar("_T")
 
-def rows_of_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
-    """Tokenise the job's inputs with the prompt before each, hold them against the limits, and cut them."""
-    texts = _texts(model, job)
-    if job.max_tokens is not None and job.max_tokens < 1:
-        raise InputError(f"max_tokens must be at least 1, not {job.max_tokens}", "max_tokens")
-    enough = job.token_limits.per_text if job.token_limits else None
-    rows = model.tokens.encode(texts, prompt, job.max_tokens, count_up_to=enough, keep=job.keep)
-    _refuse_many(job, [row.token_count for row in rows])
-    return _kept(rows, job.on_overflow or model.on_overflow)
+WORKERS = 2
+_MAX_INLINE = 1000  # characters; they take at most 0.4 ms, and passing them to a thread 0.15 ms
+_MAX_WAITING = 50_000_000  # characters that wait for a thread: five of the largest bodies; a guess
 
 
-def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
-    """Lay all of the job's inputs in one row, and say where each lies in it. What is too long is refused, never cut."""
-    row, spans = model.tokens.encode_concatenated(_texts(model, job), prompt)
+class TokenizerPool:
+    """Runs tokenization: short texts on the event loop, long ones on two threads. One for the whole server."""
+
+    def __init__(self) -> None:
+        # Tokenization releases the GIL and takes microseconds per text, up to 50 ms for a long one. There are two
+        # threads so that one text that takes seconds (10 MB with few tokens) doesn't block all others.
+        self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="tokens")
+        self._waiting = 0
+
+    def close(self) -> None:
+        """Cancel what waits to be tokenized."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, size: int, call: Callable[[], _T]) -> _T:
+        """Call a function that tokenizes so many characters. Raises Overloaded if too many of them wait."""
+        if size <= _MAX_INLINE:
+            return contained(call)
+        if self._waiting and self._waiting + size > _MAX_WAITING:
+            raise Overloaded("too much text waits to be tokenized", retry_after_s=1)
+        self._waiting += size
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
+        finally:
+            self._waiting -= size
+
+
+def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
+    """Encode each input after the prompt, truncated to the limits. Raises an InputError for what exceeds them."""
+    texts = _decode_inputs(model, job.inputs, job)
+    limits = job.token_limits
+    count_up_to = limits.per_text if limits else None
+    rows = model.tokens.encode(texts, prompt, job.max_tokens, count_up_to=count_up_to, keep=job.keep)
+    if limits:
+        # Token ids count as sent, because clients split their input by that count.
+        counts = [row.token_count if isinstance(text, str) else 0 for row, text in zip(rows, job.inputs, strict=True)]
+        check_token_limits(limits, counts)
+    return check_rows(rows, job.on_overflow or model.on_overflow)
+
+
+def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
+    """Encode all inputs into one row, and return it with each input's span. Never truncates: too long is an error."""
+    row, spans = model.tokens.encode_concatenated(_decode_inputs(model, job.inputs, job), prompt)
     counts = [stop - start for start, stop in spans]
-    _refuse_many(job, counts)
+    if job.token_limits:
+        check_token_limits(
+            job.token_limits,
+            [count if isinstance(text, str) else 0 for count, text in zip(counts, job.inputs, strict=True)],
+        )
     for index, count in enumerate(counts):
         if not count:
             raise EmptyInput(f"text {index} has no token this model knows")
@@ -47,94 +88,49 @@ def rows_of_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[
     return row, spans
 
 
-def _texts(model: Model, job: EmbedJob) -> list[str]:
-    """Turn token ids among the inputs into text."""
-    if job.token_limits:
-        _refuse_many_ids(job.inputs, job.token_limits)
-    if job.vocabulary is None:
-        return _own_texts(model, job.inputs)
-    vocabulary = job.vocabulary
-    return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in job.inputs]
+def encode_outputs(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
+    """Encode texts for all of the model's outputs."""
+    rows = model.tokens.encode(_decode_inputs(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
+    return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
-def _own_texts(model: Model, inputs: Sequence[str | TokenIds]) -> list[str]:
-    """Turn the model's own token ids among the inputs into text."""
-    return [text if isinstance(text, str) else model.tokens.decode(text, special=False) for text in inputs]
-
-
-def _refuse_many(job: EmbedJob, counts: Sequence[int]) -> None:
-    """Refuse texts over the limits; token ids count as sent, because clients split their input by that count."""
-    if job.token_limits:
-        counted = [count if isinstance(text, str) else 0 for text, count in zip(job.inputs, counts, strict=True)]
-        _refuse_over(counted, job.token_limits)
-
-
-def _refuse_many_ids(inputs: Sequence[str | TokenIds], token_limits: TokenLimits) -> None:
-    _refuse_over([0 if isinstance(text, str) else len(text) for text in inputs], token_limits)
-
-
-def _refuse_over(counts: Sequence[int], token_limits: TokenLimits) -> None:
-    for index, count in enumerate(counts):
-        if count > token_limits.per_text:
-            raise TextTooLong(index, count, token_limits.per_text)
-    if sum(counts) > token_limits.per_request:
-        raise TooManyTokens(sum(counts), token_limits.per_request)
-
-
-def refuse_empty(rows: Sequence[Row]) -> None:
-    """Refuse rows that have no token."""
-    for index, row in enumerate(rows):
-        if not row.ids:
-            raise EmptyInput(f"text {index} has no token this model knows")
-
-
-def _refuse_cut(rows: Sequence[Row]) -> None:
-    for index, row in enumerate(rows):
-        if row.truncated_tokens:
-            raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)
-
-
-def rows_to_represent(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
-    """Tokenise texts of which all is wanted that the model makes of them."""
-    rows = model.tokens.encode(_own_texts(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
-    return _kept(rows, job.on_overflow or model.on_overflow)
-
-
-def refuse_unrepresentable(model: Model, job: RepresentJob) -> None:
-    """Refuse a job without texts, or for an output that isn't among the model's."""
-    if not job.inputs:
-        raise EmptyInput("there is nothing to embed")
-    absent = next((output for output in job.outputs if output not in model.recipe.outputs), None)
-    if absent or not model.recipe.outputs:
-        raise WrongTask(model.info.name, TASK_OF[absent or "dense"])
-
-
-def rows_to_classify(model: Model, job: ClassifyJob) -> list[Row]:
-    """Tokenise texts, and pairs of a text and another."""
+def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
+    """Encode texts, and pairs of texts, for a classifier."""
     rows = []
     for text in job.inputs:
         if isinstance(text, str):
             rows += model.tokens.encode([text], keep=job.keep)
         else:
-            rows.append(_pair(model, *text, job.keep))
-    return _kept(rows, job.on_overflow or model.on_overflow)
+            rows.append(_encode_pair(model, *text, job.keep))
+    return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
-def _pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:
-    """Put two texts together; of a second one that is too long the end is left where that is to be kept."""
+def usage_of(rows: Sequence[Row]) -> Usage:
+    """Count the tokens of rows that went through a model."""
+    each = [(len(row.ids), row.truncated_tokens) for row in rows]
+    tokens, truncated_tokens = map(sum, zip(*each, strict=True))
+    return Usage(tokens=tokens, truncated_tokens=truncated_tokens, each=tuple(each))
+
+
+def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds], job: EmbedJob | None = None) -> list[str]:
+    """Decode the token ids among the inputs: an EmbedJob's by its vocabulary, others by the model's own."""
+    texts = [text for text in inputs if isinstance(text, str)]
+    if len(texts) == len(inputs):
+        return texts
+    if job and job.token_limits:
+        check_token_limits(job.token_limits, [0 if isinstance(text, str) else len(text) for text in inputs])
+    if job and (vocabulary := job.vocabulary) is not None:
+        return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in inputs]
+    return [text if isinstance(text, str) else model.tokens.decode(text, special=False) for text in inputs]
+
+
+def _encode_pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:
+    """Encode two texts as one row. Truncation cuts the end of the second, or its start to keep the end."""
     [row] = model.tokens.encode_pairs(first, [second], None)
     if keep == "start" or not row.truncated_tokens:
         return row
-    left = model.tokens.chunk(second, model.tokens.budget_beside_query(first, None), Chunking(keep=keep))
-    [shorter] = model.tokens.encode_pairs(first, left.texts, None)
+    end = model.tokens.chunk(second, model.tokens.budget_beside_query(first, None), Chunking(keep=keep))
+    [shorter] = model.tokens.encode_pairs(first, end.texts, None)
     return msgspec.structs.replace(
-        shorter, token_count=row.token_count, truncated_tokens=shorter.truncated_tokens + left.truncated_tokens
+        shorter, token_count=row.token_count, truncated_tokens=shorter.truncated_tokens + end.truncated_tokens
     )
-
-
-def _kept(rows: list[Row], on_overflow: OnOverflow) -> list[Row]:
-    """Refuse rows that have no token, and if asked to, those that were cut."""
-    refuse_empty(rows)
-    if on_overflow == "error":
-        _refuse_cut(rows)
-    return rows

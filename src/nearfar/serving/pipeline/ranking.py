@@ -1,7 +1,8 @@
-"""A query and documents → rows for an engine, and what came of those → a score for each document."""
+"""Scores documents against a query: encodes them, and computes scores from the engine's output."""
 
 from __future__ import annotations
 
+import asyncio
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.errors import EmptyInput, InputError, TextTooLong
-from nearfar.core.jobs import RankJob
+from nearfar.core.errors import InputError, TextTooLong
+from nearfar.core.jobs import Ranked, RankedDocument, RankJob, Scored
 from nearfar.models.tokenization.chunking import Chunking
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.pipeline.encoding import refuse_empty
+from nearfar.serving.pipeline.encoding import usage_of
+from nearfar.serving.pipeline.limits import check_job, check_rows, count_characters
 from nearfar.serving.postprocess import scores
 
 if TYPE_CHECKING:
@@ -23,42 +25,71 @@ if TYPE_CHECKING:
     from nearfar.core.jobs import ScoreJob
     from nearfar.models.recipe.recipe import Recipe
     from nearfar.models.tokenization.chunking import TokenBudget
+    from nearfar.serving.access import RequestContext
+    from nearfar.serving.pipeline.encoding import TokenizerPool
     from nearfar.serving.postprocess.scores import Scores
     from nearfar.serving.queue.scheduler import Results
     from nearfar.serving.registry.opening import Model
 
-    Lay = Callable[[Sequence[str], int | None], list[Row]]
+    # Encodes documents, each with at most so many tokens.
+    EncodeDocuments = Callable[[Sequence[str], int | None], list[Row]]
 
 
-class Laid(Struct, frozen=True, kw_only=True):
-    """One job's rows: the query's, where it has one of its own, and those of each document, as many as ``chunks`` says.
+class EncodedJob(Struct, frozen=True, kw_only=True):
+    """The rows of one query and its documents."""
 
-    ``tokens`` are those of the query with each document before anything was cut.
-    """
-
+    # The query's own row, unless the model reads pairs; then those of each document in order.
     rows: list[Row]
+    # How many rows each document has: more than one if it is split into chunks.
     chunks: list[int]
+    # Tokens of the query with each document, before truncation.
     tokens: list[int]
 
 
-def refuse_unrankable(job: RankJob) -> None:
-    """Refuse a job without a query or documents, or with limits below 1."""
-    if not job.query.strip():
-        raise EmptyInput("query must not be empty or be only whitespace", "query")
-    if not job.documents:
-        raise EmptyInput("list of documents must not be empty", "documents")
-    limits = {
-        "top_n": job.top_n,
-        "max_tokens_per_document": job.max_tokens_per_document,
-        "max_chunks_per_document": job.max_chunks_per_document,
-    }
-    for param, value in limits.items():
-        if value is not None and value < 1:
-            raise InputError(f"{param} must be at least 1, not {value}", param)
+async def rank(job: RankJob, tokenizers: TokenizerPool, context: RequestContext) -> Ranked:
+    """Score each document against the query and sort them: best first, equal scores in the job's order."""
+    check_job(job)
+    [encoded], raw, mapped = await _score(context, tokenizers, [job])
+    values = raw if job.raw_scores else mapped
+    best = np.argsort(-values, kind="stable")[: job.top_n]
+    return Ranked(
+        model=context.model.info.name,
+        results=tuple([RankedDocument(int(index), float(values[index])) for index in best]),
+        document_tokens=tuple(encoded.tokens),
+        usage=usage_of(encoded.rows),
+        timings=context.stopwatch.timings(),
+    )
 
 
-def by_query(job: ScoreJob) -> list[RankJob]:
-    """Put neighbours with the same query together, as it need be read only once."""
+async def score(job: ScoreJob, tokenizers: TokenizerPool, context: RequestContext) -> Scored:
+    """Score the two texts of each pair."""
+    check_job(job)
+    encoded, raw, mapped = await _score(context, tokenizers, _group_by_query(job))
+    values = mapped if context.model.recipe.task == "score" and not job.raw_scores else raw
+    return Scored(
+        model=context.model.info.name,
+        scores=tuple(values.tolist()),
+        usage=usage_of(_all_rows(encoded)),
+        timings=context.stopwatch.timings(),
+    )
+
+
+async def _score(
+    context: RequestContext, tokenizers: TokenizerPool, jobs: Sequence[RankJob]
+) -> tuple[list[EncodedJob], Scores, Scores]:
+    """Score the documents of all jobs, each against its job's query; return raw scores and those in [0, 1]."""
+    model = context.model
+    size = sum([len(job.query) + count_characters(job.documents) for job in jobs])
+    encoded = await tokenizers.run(size, lambda: [encode_job(model, job) for job in jobs])
+    results = await context.submit(_all_rows(encoded))
+    if model.recipe.task == "score" or model.recipe.pooling:
+        return encoded, *_compute_scores(model.recipe, encoded, results)
+    # Comparing token vectors takes long.
+    return encoded, *await asyncio.to_thread(_compute_scores, model.recipe, encoded, results)
+
+
+def _group_by_query(job: ScoreJob) -> list[RankJob]:
+    """Group neighboring pairs with the same query, so that it is encoded once."""
     return [
         RankJob(
             model=job.model,
@@ -70,90 +101,92 @@ def by_query(job: ScoreJob) -> list[RankJob]:
     ]
 
 
-def lay(model: Model, job: RankJob) -> Laid:
-    """Tokenise a job. Documents are cut whatever the model's ``on_overflow`` says, as rerankers do; not the job's."""
-    return _pairs(model, job) if model.recipe.task == "score" else _query_and_documents(model, job)
+def encode_job(model: Model, job: RankJob) -> EncodedJob:
+    """Encode a job. Long documents are truncated whatever the model's ``on_overflow`` is; the job's applies."""
+    return _encode_pairs(model, job) if model.recipe.task == "score" else _encode_separately(model, job)
 
 
-def _pairs(model: Model, job: RankJob) -> Laid:
-    def laid(documents: Sequence[str], limit: int | None) -> list[Row]:
-        return model.tokens.encode_pairs(job.query, documents, limit, job.instruction)
+def _encode_pairs(model: Model, job: RankJob) -> EncodedJob:
+    def encode(documents: Sequence[str], max_tokens: int | None) -> list[Row]:
+        return model.tokens.encode_pairs(job.query, documents, max_tokens, job.instruction)
 
-    whole = laid(job.documents, job.max_tokens_per_document)
-    each = _chunked(model, job, whole, laid, lambda: model.tokens.budget_beside_query(job.query, job.instruction))
-    return Laid(
+    whole = encode(job.documents, job.max_tokens_per_document)
+    each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_beside_query(job.query, job.instruction))
+    return EncodedJob(
         rows=[row for rows in each for row in rows],
         chunks=[len(rows) for rows in each],
         tokens=[row.token_count for row in whole],
     )
 
 
-def _query_and_documents(model: Model, job: RankJob) -> Laid:
-    """Put the query first and the documents after it, each with the prompt of its role."""
+def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
+    """Encode the query and then the documents, each after the prompt of its role."""
     query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
     [query] = model.tokens.encode([job.query], query_prompt, role="query")
     if job.on_overflow == "error" and query.truncated_tokens:
-        raise InputError(
-            f"the query has {query.token_count} tokens; at most {query.token_count - query.truncated_tokens} fit",
-            "query",
-        )
+        limit = query.token_count - query.truncated_tokens
+        raise InputError(f"the query has {query.token_count} tokens; at most {limit} fit", "query")
     prompt = choose_prompt(model.recipe, None, "document")
 
-    def laid(documents: Sequence[str], limit: int | None) -> list[Row]:
-        return model.tokens.encode(documents, prompt, limit)
+    def encode(documents: Sequence[str], max_tokens: int | None) -> list[Row]:
+        return model.tokens.encode(documents, prompt, max_tokens)
 
-    whole = laid(job.documents, job.max_tokens_per_document)
-    each = _chunked(model, job, whole, laid, lambda: model.tokens.budget_after_prompt(prompt))
-    documents = [row for rows in each for row in rows]
-    refuse_empty([query, *documents])
-    return Laid(
-        rows=[query, *documents],
+    whole = encode(job.documents, job.max_tokens_per_document)
+    each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_after_prompt(prompt))
+    return EncodedJob(
+        rows=check_rows([query, *[row for rows in each for row in rows]], "truncate"),
         chunks=[len(rows) for rows in each],
         tokens=[query.token_count + row.token_count for row in whole],
     )
 
 
-def _chunked(
-    model: Model, job: RankJob, whole: Sequence[Row], laid: Lay, room: Callable[[], TokenBudget]
+def _split_long(
+    model: Model, job: RankJob, whole: Sequence[Row], encode: EncodeDocuments, budget: Callable[[], TokenBudget]
 ) -> list[list[Row]]:
-    """Give each document's rows: the one that it has, or those of its chunks where it is cut and chunks are wanted.
+    """Return the rows of each document: its own, or those of its chunks if it is too long and the job wants chunks.
 
-    What is in none of the chunks counts as cut from the last. Equal documents have the same rows.
+    Tokens in none of the chunks count as truncated from the last one. Equal documents share their rows.
     """
-    over = dict.fromkeys(text for text, row in zip(job.documents, whole, strict=True) if row.truncated_tokens)
+    long = dict.fromkeys(text for text, row in zip(job.documents, whole, strict=True) if row.truncated_tokens)
     how = Chunking(max_chunks=job.max_chunks_per_document or 1, max_tokens=job.max_tokens_per_document, keep=job.keep)
-    found: dict[str, list[Row]] = {}
-    if over and (how.max_chunks > 1 or how.keep == "end"):
-        place = room()
-        chunks = {text: model.tokens.chunk(text, place, how) for text in over}
-        made = iter(laid([piece for one in chunks.values() for piece in one.texts], None))
-        for text, one in chunks.items():
-            *parts, last = [next(made) for _ in one.texts]
-            found[text] = [
-                *parts,
-                msgspec.structs.replace(last, truncated_tokens=last.truncated_tokens + one.truncated_tokens),
-            ]
-    each = [found.get(text, [row]) for text, row in zip(job.documents, whole, strict=True)]
+    split: dict[str, list[Row]] = {}
+    if long and (how.max_chunks > 1 or how.keep == "end"):
+        available = budget()
+        chunks = {text: model.tokens.chunk(text, available, how) for text in long}
+        encoded = iter(encode([piece for each in chunks.values() for piece in each.texts], None))
+        for text, each in chunks.items():
+            *parts, last = [next(encoded) for _ in each.texts]
+            truncated_tokens = last.truncated_tokens + each.truncated_tokens
+            split[text] = [*parts, msgspec.structs.replace(last, truncated_tokens=truncated_tokens)]
+    rows = [split.get(text, [row]) for text, row in zip(job.documents, whole, strict=True)]
     if job.on_overflow == "error":
-        for index, (row, rows) in enumerate(zip(whole, each, strict=True)):
-            if cut := sum(part.truncated_tokens for part in rows):
-                raise TextTooLong(index, row.token_count, max(row.token_count - cut, 0))
-    return each
+        _check_truncation(whole, rows)
+    return rows
 
 
-def compare(recipe: Recipe, laid: Sequence[Laid], found: Results) -> tuple[Scores, Scores]:
-    """Score every document by the best of its chunks, the jobs' documents end to end; as it is, and mapped to [0, 1].
+def _check_truncation(whole: Sequence[Row], rows: Sequence[Sequence[Row]]) -> None:
+    """Raise TextTooLong for a document that lost tokens in all of its rows together."""
+    for index, (row, parts) in enumerate(zip(whole, rows, strict=True)):
+        if truncated := sum([part.truncated_tokens for part in parts]):
+            raise TextTooLong(index, row.token_count, max(row.token_count - truncated, 0))
 
-    ``found`` is what the model made of the rows: logits of pairs, or what is compared now.
+
+def _compute_scores(recipe: Recipe, encoded: Sequence[EncodedJob], results: Results) -> tuple[Scores, Scores]:
+    """Return raw scores and scores in [0, 1] of all documents, each that of its best chunk.
+
+    ``results`` are the engine's, one for each row: logits of pairs, or vectors to compare.
     """
     if recipe.task == "score":
-        raw, mapped = found, scores.sigmoid(found)
+        raw, mapped = results, scores.sigmoid(results)
     else:
-        ends = [*accumulate(len(one.rows) for one in laid)]
-        each = np.split(found, ends[:-1])  # what became of every job's query, and of its documents after it
-        raw, mapped = scores.compared(recipe, each)
-    chunks = [count for one in laid for count in one.chunks]
+        ends = [*accumulate([len(job.rows) for job in encoded])]
+        raw, mapped = scores.compare_groups(recipe, np.split(results, ends[:-1]))  # a query and its documents each
+    chunks = [count for job in encoded for count in job.chunks]
     if len(chunks) == len(raw):
         return raw, mapped
     starts = [0, *accumulate(chunks[:-1])]
     return np.maximum.reduceat(raw, starts), np.maximum.reduceat(mapped, starts)
+
+
+def _all_rows(encoded: Sequence[EncodedJob]) -> list[Row]:
+    return [row for job in encoded for row in job.rows]

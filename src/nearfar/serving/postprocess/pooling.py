@@ -1,4 +1,4 @@
-"""Hidden states → vectors, as engines pool them, but of any part of a text. Pure."""
+"""Pooling and normalization of hidden states, as engines do them, for any part of a text. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:
-    """Make one row of the states (n, H) of a text, or of a part of it: (H · modes,)."""
+    """Pool the hidden states (T, H) of a text, or of a part of it, to (H · modes,) float32."""
     pooled = np.concatenate([_POOL[mode](states) for mode in modes])
     return pooled.astype(np.float32)
 
 
 def normalize(vectors: FloatArray, what: str = "a vector's components") -> FloatArray:
-    """Make each of (B, D) a unit vector. Raises EngineError for one of zeros, which has no direction."""
+    """Scale each vector of (B, D) to unit length. Raises EngineError for a zero vector, which has no direction."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not lengths.all():
         raise EngineError(f"{what} are all zero")
-    made: FloatArray = vectors / lengths
-    return made
+    normalized: FloatArray = vectors / lengths
+    return normalized
 
 
 def _weighted_mean(states: FloatArray) -> FloatArray:
-    weights = np.arange(1, len(states) + 1, dtype=np.float32)  # token i weighs i, counted from 1 (SGPT)
+    weights = np.arange(1, len(states) + 1, dtype=np.float32)  # token i has weight i, counted from 1 (SGPT)
     pooled: FloatArray = weights @ states / weights.sum()
     return pooled
 

@@ -1,4 +1,4 @@
-"""Vectors and logits → scores. Pure: raw ones are cosines, sums or logits, and mapped ones are in [0, 1]."""
+"""Scores from vectors and logits. Raw ones are cosines, sums or logits; mapped ones are in [0, 1]. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 
 def sigmoid(logits: FloatArray) -> npt.NDArray[Any]:
-    """Map logits to [0, 1]; through tanh, which can't overflow, and in float64, where -90 isn't yet 0."""
+    """Map logits to [0, 1]; by tanh, which can't overflow, and in float64, where -90 isn't 0 yet."""
     return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0
 
 
 def probabilities(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
-    """Map the logits (B,) or (B, L) of a classifier's labels to [0, 1], together or each for itself."""
+    """Map a classifier's logits (B,) or (B, L) to [0, 1]: by softmax, or by sigmoid if labels are independent."""
     if recipe.multi_label or logits.ndim == 1:
         return sigmoid(logits)
-    raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares: npt.NDArray[Any] = raised / raised.sum(axis=1, keepdims=True)
-    return shares
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    softmax: npt.NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax
 
 
 def cosines(query: FloatArray, documents: FloatArray) -> FloatArray:
-    """Compare (D,) with each of (N, D), in [-1, 1]."""
+    """Compute the cosine of (D,) with each of (N, D), in [-1, 1]."""
     lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
-    found: FloatArray = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may pass 1 by 1e-7
-    return found
+    clipped: FloatArray = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may exceed 1 by 1e-7
+    return clipped
 
 
-def compared(recipe: Recipe, each: Sequence[npt.NDArray[Any]]) -> tuple[Scores, Scores]:
-    """Compare what became of texts: of every group the first with each of the others, raw and mapped, end to end.
+def compare_groups(recipe: Recipe, groups: Sequence[npt.NDArray[Any]]) -> tuple[Scores, Scores]:
+    """Compare the first of each group with each of the others; return all raw scores, and all mapped ones.
 
-    That is vectors (1 + N, D), or Representations (1 + N,) where a text has no one vector.
+    A group is (1 + N, D) vectors, or (1 + N,) Representations if a text has no single vector.
     """
-    pairs = [_compare(recipe, group) for group in each]
+    pairs = [_compare(recipe, group) for group in groups]
     return np.concatenate([raw for raw, _ in pairs]), np.concatenate([mapped for _, mapped in pairs])
 
 
@@ -57,23 +57,23 @@ def _compare(recipe: Recipe, group: npt.NDArray[Any]) -> tuple[Scores, Scores]:
 
 
 def max_sims(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
-    """Sum over the query's vectors (n, M) the most that each has in common with one of the document's (m, M).
+    """Compute ColBERT's MaxSim: for each of the query's vectors (n, M) the best product with the document's (m, M).
 
-    That is between -n and n for unit vectors. A document without vectors, of nothing but punctuation, gets the least.
+    The sum is between -n and n for unit vectors. A document without vectors, only punctuation, gets -n.
     """
-    asked = query.multi_vector
-    if asked is None or not len(asked):
+    vectors = query.multi_vector
+    if vectors is None or not len(vectors):
         return np.zeros(len(documents)), np.full(len(documents), 0.5)
-    found = [one.multi_vector for one in documents]
-    least = -float(len(asked))
-    sums = np.array([(asked @ one.T).max(axis=1).sum() if one is not None and len(one) else least for one in found])
-    return sums, np.clip((1.0 + sums / len(asked)) / 2.0, 0.0, 1.0)
+    found = [document.multi_vector for document in documents]
+    lowest = -float(len(vectors))
+    sums = np.array([(vectors @ one.T).max(axis=1).sum() if one is not None and len(one) else lowest for one in found])
+    return sums, np.clip((1.0 + sums / len(vectors)) / 2.0, 0.0, 1.0)
 
 
 def sparse_products(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
-    """Give dot products, and cosines, which are never below 0; 0 for a text without weights."""
-    dots = np.array([_dot(query.sparse, one.sparse) for one in documents])
-    lengths = np.array([_length(one.sparse) for one in documents]) * _length(query.sparse)
+    """Compute dot products of sparse vectors, and cosines, which are never negative; 0 for an empty vector."""
+    dots = np.array([_dot(query.sparse, document.sparse) for document in documents])
+    lengths = np.array([_length(document.sparse) for document in documents]) * _length(query.sparse)
     return dots, np.clip(np.divide(dots, lengths, out=np.zeros(len(dots)), where=lengths > 0), 0.0, 1.0)
 
 
@@ -84,5 +84,5 @@ def _dot(one: SparseVector | None, other: SparseVector | None) -> float:
     return float(one.values[here].astype(np.float64) @ other.values[there].astype(np.float64))
 
 
-def _length(weights: SparseVector | None) -> float:
-    return 0.0 if weights is None else float(np.linalg.norm(weights.values.astype(np.float64)))
+def _length(vector: SparseVector | None) -> float:
+    return 0.0 if vector is None else float(np.linalg.norm(vector.values.astype(np.float64)))

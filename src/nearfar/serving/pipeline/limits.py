@@ -1,0 +1,104 @@
+"""The rules of a job: what may not be empty, which values are legal, and how many tokens are allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions, TextTooLong, TooManyTokens, WrongTask
+from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob
+from nearfar.core.types import TASK_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.core.jobs import TokenLimits
+    from nearfar.core.settings import OnOverflow
+    from nearfar.core.types import TokenIds
+    from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.tokenization.row import Row
+    from nearfar.serving.registry.opening import Model
+
+Job = EmbedJob | RepresentJob | ClassifyJob | RankJob | ScoreJob
+
+# kind of job → the list that may not be empty, and the error message
+_REQUIRED: dict[type[Job], tuple[str, str]] = {
+    EmbedJob: ("inputs", "there is nothing to embed"),
+    RepresentJob: ("inputs", "there is nothing to embed"),
+    ClassifyJob: ("inputs", "there is nothing to classify"),
+    RankJob: ("documents", "list of documents must not be empty"),
+    ScoreJob: ("pairs", "there is nothing to compare"),
+}
+# kind of job → the fields that are None or at least 1
+_AT_LEAST_ONE: dict[type[Job], tuple[str, ...]] = {
+    EmbedJob: ("max_tokens",),
+    RankJob: ("top_n", "max_tokens_per_document", "max_chunks_per_document"),
+    ScoreJob: ("max_tokens_per_document",),
+}
+_MAX_SHOWN = 262_144  # characters that one request may ask to see as tokens: four times Cohere's limit for a text
+
+
+def check_job(job: Job) -> None:
+    """Raise EmptyInput if the job has nothing to do, and InputError for a limit below 1."""
+    kind = type(job)
+    if isinstance(job, RankJob) and not job.query.strip():
+        raise EmptyInput("query must not be empty or be only whitespace", "query")
+    field, message = _REQUIRED[kind]
+    if not getattr(job, field):
+        raise EmptyInput(message, field)
+    for field in _AT_LEAST_ONE.get(kind, ()):
+        value = getattr(job, field)
+        if value is not None and value < 1:
+            raise InputError(f"{field} must be at least 1, not {value}", field)
+
+
+def check_vectors(recipe: Recipe, job: EmbedJob) -> None:
+    """Raise an InputError if the model can't compute the vectors that the job asks for."""
+    dimensions = job.dimensions
+    if dimensions is not None and not 1 <= dimensions <= recipe.dim:
+        raise InvalidDimensions(dimensions, recipe.dim)
+    if job.late_chunking and recipe.pooling != ("mean",):
+        modes = " and ".join(recipe.pooling)
+        raise InputError(f"late chunking needs a model with mean pooling, and this one has {modes}")
+    if recipe.dense and job.late_chunking:
+        raise InputError("late chunking needs a model without linear layers after pooling, and this one has some")
+    if recipe.dense and recipe.normalize and job.normalize is False:
+        raise InputError("this model has linear layers after pooling and returns normalized vectors only")
+
+
+def check_outputs(model: Model, job: RepresentJob) -> None:
+    """Raise WrongTask if the model lacks one of the outputs."""
+    missing = next((output for output in job.outputs if output not in model.recipe.outputs), None)
+    if missing or not model.recipe.outputs:
+        raise WrongTask(model.info.name, TASK_OF[missing or "dense"])
+
+
+def check_token_limits(limits: TokenLimits, counts: Sequence[int]) -> None:
+    """Raise TextTooLong or TooManyTokens if texts with so many tokens exceed the protocol's limits."""
+    for index, count in enumerate(counts):
+        if count > limits.per_text:
+            raise TextTooLong(index, count, limits.per_text)
+    if sum(counts) > limits.per_request:
+        raise TooManyTokens(sum(counts), limits.per_request)
+
+
+def check_rows(rows: Sequence[Row], on_overflow: OnOverflow) -> list[Row]:
+    """Return the rows. Raises EmptyInput for one without tokens, and TextTooLong for a truncated one if asked to."""
+    for index, row in enumerate(rows):
+        if not row.ids:
+            raise EmptyInput(f"text {index} has no token this model knows")
+        if row.truncated_tokens and on_overflow == "error":
+            raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)
+    return [*rows]
+
+
+def count_characters(inputs: Sequence[str | TokenIds]) -> int:
+    """Count the characters, four for a token id."""
+    return sum([len(text) if isinstance(text, str) else 4 * len(text) for text in inputs])
+
+
+def check_shown(inputs: Sequence[str | TokenIds]) -> int:
+    """Return the number of characters. Raises InputError if there are too many to show their tokens."""
+    size = count_characters(inputs)
+    if size > _MAX_SHOWN:
+        raise InputError(f"the texts have {size} characters together; at most {_MAX_SHOWN} are shown at once")
+    return size

@@ -1,0 +1,70 @@
+"""Computes a job's other outputs: sparse vectors, vectors for each token, and classifiers' labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nearfar.core.jobs import Classified, Represented
+from nearfar.core.types import Representation
+from nearfar.models.tokenization.prompts import choose_prompt
+from nearfar.serving.pipeline.encoding import encode_classified, encode_outputs, usage_of
+from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
+from nearfar.serving.postprocess.scores import probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.core.jobs import ClassifyJob, RepresentJob
+    from nearfar.models.tokenization.row import Row
+    from nearfar.serving.access import RequestContext
+    from nearfar.serving.pipeline.encoding import TokenizerPool
+
+
+async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
+    """Compute every output of the model for each of the job's inputs, in one forward."""
+    check_job(job)
+    model = context.model
+    check_outputs(model, job)
+    prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role or "document")
+    rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
+    return _represented(context, rows, (await context.submit(rows, "represent")).tolist())
+
+
+async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
+    """Compute a vector for each token: the model's multi-vector output, or else its last hidden states."""
+    model = context.model
+    if model.recipe.multi_vector:
+        return await represent(job, tokenizers, context)
+    check_job(job)
+    prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role)
+    rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
+    states = await context.submit(rows, "hidden_states")
+    return _represented(context, rows, [Representation(multi_vector=each) for each in states])
+
+
+async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: RequestContext) -> Classified:
+    """Score each of the job's inputs for each of the model's labels."""
+    check_job(job)
+    model = context.model
+    texts = [part for text in job.inputs for part in ([text] if isinstance(text, str) else text)]
+    rows = await tokenizers.run(count_characters(texts), lambda: encode_classified(model, job))
+    logits = await context.submit(rows)
+    scores = logits if job.raw_scores else probabilities(model.recipe, logits)
+    return Classified(
+        model=model.info.name,
+        labels=model.recipe.labels,
+        scores=scores.reshape(len(rows), -1).astype(np.float32),  # (B,) → (B, 1)
+        usage=usage_of(rows),
+        timings=context.stopwatch.timings(),
+    )
+
+
+def _represented(context: RequestContext, rows: Sequence[Row], texts: Sequence[Representation]) -> Represented:
+    return Represented(
+        model=context.model.info.name,
+        texts=tuple(texts),
+        usage=usage_of(rows),
+        timings=context.stopwatch.timings(),
+    )
