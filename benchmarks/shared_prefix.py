@@ -15,7 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from harness.machine import describe, machine_facts
@@ -116,14 +116,14 @@ def methods(engine: Engine, rows: Sequence[Row], threads: int) -> dict[str, Call
 
 def _without_sharing(engine: Engine, call: Callable[[], Scores]) -> Scores:
     """Run the call with prefix sharing switched off, on engines that have it."""
-    run = getattr(engine, "_run", None)
-    if run is None:
+    model: Any = getattr(engine, "_model", None)
+    if not hasattr(model, "shares_prefixes"):
         return call()
-    run.shares_prefixes = False
+    model.shares_prefixes = False
     try:
         return call()
     finally:
-        run.shares_prefixes = engine.info.shares_prefixes
+        model.shares_prefixes = engine.info.shares_prefixes
 
 
 def measure(

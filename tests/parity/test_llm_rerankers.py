@@ -25,7 +25,7 @@ from llm_reranker_models import (
 from transformers import AutoTokenizer
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable, InputError
-from nearfar.engines.transformer.module import load_transformer
+from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.reading.reader import read_recipe
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class TestScores:
     @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
     def test_of_quantised_words_stay_near(self, *, tied: bool, tmp_path: Path) -> None:
         """And the folder is known for what it is under any name."""
-        from nearfar.engines.mlx.quantizing import Way, quantize_folder
+        from nearfar.engines.mlx.quantization import QuantizationOptions, quantize_folder
 
         folder = write_llm_reranker(tmp_path, "qwen3-reranker", tied=tied)
         opened = open_llm_reranker(folder, "mlx")
 
-        made = quantize_folder(opened.request, tmp_path / "mine", Way(bits=8, group_size=32))
+        made = quantize_folder(opened.request, tmp_path / "mine", QuantizationOptions(bits=8, group_size=32))
         scores, again = (open_llm_reranker(tmp_path / "mine", "mlx").scores(DOCUMENTS) for _ in range(2))
 
         np.testing.assert_array_equal(scores, again)
@@ -118,14 +118,16 @@ class TestHeads:
         write_files(folder, {"chat_template.jinja": PLAIN_CHAT})
         order = open_llm_reranker(folder, None).request
 
-        with pytest.raises(EngineUnavailable, match="MiniCPM3ForCausalLM scales its logits in a way not known here"):
+        with pytest.raises(
+            EngineUnavailable, match="MiniCPM3ForCausalLM scales its logits in a way that isn't supported"
+        ):
             load_transformer(order, torch.float32)
 
     def test_a_word_past_the_vocabulary_is_refused(self, tmp_path: Path) -> None:
         folder = write_llm_reranker(tmp_path, "qwen3-reranker")
         write_files(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 5000}})
 
-        with pytest.raises(CheckpointError, match="the answer is token 5000, and there are"):
+        with pytest.raises(CheckpointError, match="the answer is token 5000, but the vocabulary has"):
             open_llm_reranker(folder, "torch")
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.mlx import kind
-from nearfar.engines.mlx.attention import within
+from nearfar.engines.mlx.attention import window_mask
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
@@ -159,7 +159,7 @@ class TestNumbers:
 
         mask = mx.array([[1] * 2 + [0] * 42, [1] * 44])
 
-        seen = np.array(within(44, 4, mask))
+        seen = np.array(window_mask(44, 4, mask))
 
         assert (2, 1, 44, 44) == seen.shape
         assert seen.any(axis=-1).all()
@@ -221,7 +221,7 @@ class TestRefusals:
         ("change", "says"),
         [
             (lambda weights: weights.pop("embeddings.LayerNorm.bias"), "lack trunk.embeddings.LayerNorm.bias and 0"),
-            (lambda weights: weights["embeddings.LayerNorm.bias"].fill_(np.nan), "LayerNorm.bias holds numbers that"),
+            (lambda weights: weights["embeddings.LayerNorm.bias"].fill_(np.nan), "LayerNorm.bias has values that"),
             (lambda weights: weights.update({"encoder.adapter.weight": torch.ones(2)}), "no place for the weights enc"),
             (
                 lambda weights: weights.update({"embeddings.LayerNorm.scales": torch.ones(2)}),
@@ -230,7 +230,7 @@ class TestRefusals:
             (lambda weights: weights.update({"dense.0.weight": torch.ones(2)}), "Dense layers inside, as mlx-embeddi"),
             (
                 lambda weights: weights.update({"embeddings.LayerNorm.bias": torch.ones(3)}),
-                r"LayerNorm.bias are \(3,\) where config.json says \(32,\)",
+                r"LayerNorm.bias are \(3,\), but \(32,\) according to config.json",
             ),
         ],
     )
@@ -307,7 +307,7 @@ class TestChoice:
             "from pathlib import Path\n"
             "from nearfar.engines import OpenRequest\n"
             "from nearfar.engines.mlx import kind\n"
-            "from nearfar.models.reading import read_recipe\n"
+            "from nearfar.models.reading.reader import read_recipe\n"
             "folder = Path(sys.argv[1])\n"
             "kind.open(OpenRequest(folder=folder, recipe=read_recipe(folder), device='cpu', dtype='float32'))\n"
             "print({'torch', 'transformers', 'mlx_vlm', 'mlx_embeddings', 'mlx_lm'} & {*sys.modules})\n"

@@ -18,7 +18,7 @@ from mlx_models import DEVICE, TEXTS, Opened, open_mlx, order_of
 from nearfar.core.errors import ModelNotReady
 from nearfar.engines.base import Engine, RowsTooLarge
 from nearfar.engines.mlx import kind
-from nearfar.engines.mlx.memory import in_parts
+from nearfar.engines.mlx.memory import split
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from nearfar.engines.common.padding import Padded
+    from nearfar.engines.common.padding import PaddedBatch
 
 
 METAL_SAYS = (
@@ -45,12 +45,12 @@ class Full:
         self.shares_prefixes: bool = network.shares_prefixes
         self.seen: list[tuple[int, int]] = []
 
-    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
+    def __call__(self, padded: PaddedBatch, prefix: Sequence[int] = ()) -> Any:
         rows, length = padded.ids.shape
         self.seen.append((rows, length))
         if rows > self.rows or length > self.length:
             raise RuntimeError(self.says)
-        return self.network(padded, head)
+        return self.network(padded, prefix)
 
 
 def fill(engine: Any, **options: Any) -> Full:
@@ -95,12 +95,10 @@ class TestMemory:
         """32 texts of 8,194 tokens asked for a buffer of 41 GB elsewhere."""
         batch = [Row([1] * 8194, None, 8194, 0)] * 32
 
-        parts = [len(rows) for _, rows in in_parts(batch, 16)]
+        parts = [len(rows) for _, rows in split(batch, 16)]
 
         assert [1] * 32 == parts
-        assert [(0, 64), (64, 36)] == [
-            (at, len(rows)) for at, rows in in_parts([Row([1] * 1024, None, 0, 0)] * 100, 16)
-        ]
+        assert [(0, 64), (64, 36)] == [(at, len(rows)) for at, rows in split([Row([1] * 1024, None, 0, 0)] * 100, 16)]
 
     def test_memory_is_told_by_kind_and_given_back(self, bert: Path) -> None:
         here = open_mlx(bert)
@@ -146,10 +144,10 @@ class Slow:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
         self.shares_prefixes: bool = network.shares_prefixes
 
-    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> Any:
+    def __call__(self, padded: PaddedBatch, prefix: Sequence[int] = ()) -> Any:
         self.running.set()
         assert self.go.wait(30)
-        return self.network(padded, head)
+        return self.network(padded, prefix)
 
 
 @pytest.mark.anyio

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
 from nearfar.engines.mlx import kind
-from nearfar.engines.mlx.quantizing import Way, quantize_folder
+from nearfar.engines.mlx.quantization import QuantizationOptions, quantize_folder
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.reader import read_recipe
@@ -109,7 +109,9 @@ class TestQuantized:
         mode, _, bits = way.partition(" ")
 
         group = 16 if mode == "nvfp4" else 32
-        made = quantize_folder(order_of(here.folder), tmp_path / "q", Way(bits=int(bits), mode=mode, group_size=group))
+        made = quantize_folder(
+            order_of(here.folder), tmp_path / "q", QuantizationOptions(bits=int(bits), mode=mode, group_size=group)
+        )
         there = open_mlx(tmp_path / "q", "float32")
 
         rows = here.rows(MIXED)
@@ -117,7 +119,7 @@ class TestQuantized:
         rounded = by_torch(open_mlx(unquantised(tmp_path / "q", tmp_path / "rounded")), rows)
         assert (vectors * rounded).sum(1).min() >= 0.9999
         assert (vectors * here.engine.embed(rows)).sum(1).min() < 0.99999
-        assert made.after < made.before * 0.6
+        assert made.bytes_after < made.bytes_before * 0.6
         assert f"{bits} bit {mode}" == there.engine.info.dtype
 
     def test_single_layers_may_be_quantised_in_their_own_way(
@@ -127,7 +129,9 @@ class TestQuantized:
         import mlx.core as mx
 
         here = on_mlx("bert")
-        quantize_folder(order_of(here.folder), tmp_path / "q", Way(bits=4, mode="affine", group_size=32))
+        quantize_folder(
+            order_of(here.folder), tmp_path / "q", QuantizationOptions(bits=4, mode="affine", group_size=32)
+        )
         name = "encoder.layer.0.attention.self.query"
         arrays: Any = mx.load(str(tmp_path / "q/model.safetensors"))
         original = mx.array(load_file(here.folder / "model.safetensors")[f"{name}.weight"].numpy())
@@ -143,21 +147,25 @@ class TestQuantized:
         assert np.isfinite(vectors).all()
 
     def test_other_engines_say_which_one_it_is_for(self, on_mlx: Callable[..., Opened], tmp_path: Path) -> None:
-        quantize_folder(order_of(on_mlx("bert").folder), tmp_path / "q", Way(bits=4, mode="affine", group_size=32))
+        quantize_folder(
+            order_of(on_mlx("bert").folder), tmp_path / "q", QuantizationOptions(bits=4, mode="affine", group_size=32)
+        )
 
-        with pytest.raises(EngineUnavailable, match="quantised for MLX; use --engine mlx"):
+        with pytest.raises(EngineUnavailable, match="quantized for MLX; use --engine mlx"):
             TorchEngine(order_of(tmp_path / "q"))
 
     @pytest.mark.parametrize(
         ("way", "says"),
         [
-            (Way(mode="mxfp4", bits=8), "mxfp4 has 4 bits, not 8"),
-            (Way(group_size=48), "affine has 32 or 64 or 128 weights a group, not 48"),
-            (Way(bits=7), "affine has 2 or 3 or 4 or 5 or 6 or 8 bits, not 7"),
-            (Way(group_size=128), "none of its matrices can be parted into groups of 128"),
+            (QuantizationOptions(mode="mxfp4", bits=8), "mxfp4 has 4 bits, not 8"),
+            (QuantizationOptions(group_size=48), "affine has 32 or 64 or 128 weights a group, not 48"),
+            (QuantizationOptions(bits=7), "affine has 2 or 3 or 4 or 5 or 6 or 8 bits, not 7"),
+            (QuantizationOptions(group_size=128), "none of its matrices can be split into groups of 128"),
         ],
     )
-    def test_a_way_that_there_is_not_is_refused(self, way: Way, says: str, bert: Path, tmp_path: Path) -> None:
+    def test_a_way_that_there_is_not_is_refused(
+        self, way: QuantizationOptions, says: str, bert: Path, tmp_path: Path
+    ) -> None:
         with pytest.raises(SettingsError, match=says):
             quantize_folder(order_of(bert), tmp_path / "q", way)
         assert not (tmp_path / "q").exists()
@@ -165,11 +173,11 @@ class TestQuantized:
     def test_what_is_there_or_quantised_already_is_refused(self, bert: Path, tmp_path: Path) -> None:
         order = order_of(bert)
 
-        with pytest.raises(SettingsError, match="is there already"):
-            quantize_folder(order, bert, Way())
+        with pytest.raises(SettingsError, match="already exists"):
+            quantize_folder(order, bert, QuantizationOptions())
         with_config(bert, quantization={"bits": 4, "group_size": 32})
-        with pytest.raises(CheckpointError, match="quantised already"):
-            quantize_folder(order, tmp_path / "q", Way())
+        with pytest.raises(CheckpointError, match="already quantized"):
+            quantize_folder(order, tmp_path / "q", QuantizationOptions())
 
     def test_the_folder_may_be_called_anything(self, tmp_path: Path) -> None:
         """What the model's name told is written down: bge-m3 pools by its first token, e5 has its prompts."""
@@ -183,7 +191,7 @@ class TestQuantized:
             order = msgspec.structs.replace(order_of(folder), recipe=recipe)
             target = tmp_path / "any" / name.rpartition("/")[2][:2]
 
-            quantize_folder(order, target, Way(bits=8, group_size=32), name)
+            quantize_folder(order, target, QuantizationOptions(bits=8, group_size=32), name)
 
             found = read_recipe(target)
             assert (pooling, prompts, recipe.normalize) == (found.pooling, found.prompts, found.normalize)
@@ -205,7 +213,7 @@ class TestQuantized:
             order = msgspec.structs.replace(order_of(folder), recipe=recipe)
             target = tmp_path / "any" / name.rpartition("/")[2][:2]
 
-            quantize_folder(order, target, Way(bits=8, group_size=32), name)
+            quantize_folder(order, target, QuantizationOptions(bits=8, group_size=32), name)
 
             found = read_recipe(target)
             assert (("cls",), prompts, limit) == (found.pooling, found.prompts, found.max_tokens)
@@ -213,5 +221,5 @@ class TestQuantized:
     def test_another_library_s_quantisation_is_refused(self, bert: Path) -> None:
         with_config(bert, quantization_config={"quant_method": "gptq", "bits": 4})
 
-        with pytest.raises(EngineUnavailable, match="quantised with gptq aren't supported, only MLX's own"):
+        with pytest.raises(EngineUnavailable, match="quantized with gptq aren't supported, only MLX's own"):
             kind.open(order_of(bert))

@@ -19,7 +19,7 @@ from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.precision import measure_loss
 from nearfar.engines.openvino import kind
-from nearfar.engines.openvino.forward import computes
+from nearfar.engines.openvino.compiled_model import supports
 from nearfar.engines.selection import installed_engines
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.models.hub.checkpoint import find_builtin
@@ -173,7 +173,7 @@ sys.addaudithook(lambda event, _: sought.append(event) if event in {"socket.conn
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.openvino import kind
-from nearfar.engines.openvino.forward import computes
+from nearfar.engines.openvino.compiled_model import supports
 from nearfar.engines.common.precision import measure_loss
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
@@ -259,14 +259,14 @@ class TestCache:
 
         rows = opened.rows(MIXED)
         np.testing.assert_allclose(opened.engine.embed(rows), opened.torch.embed(rows), rtol=0, atol=1e-5)
-        assert "will be converted at every start" in caplog.text
+        assert "it will be converted at every start" in caplog.text
 
 
 class TestPrecision:
     def test_the_automatic_choice_says_why(self, bert: Path) -> None:
         info = kind.open(order_of(bert, dtype="auto")).info
 
-        native = computes("bfloat16")
+        native = supports("bfloat16")
         assert native or ("float32", "auto: this processor doesn't compute in bfloat16") == (
             info.dtype,
             info.dtype_reason,
@@ -275,7 +275,7 @@ class TestPrecision:
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     def test_a_precision_this_processor_lacks_is_refused(self, dtype: Dtype, bert: Path) -> None:
-        if computes(dtype):
+        if supports(dtype):
             assert kind.open(order_of(bert, dtype=dtype)).info.dtype == dtype
             return
 

@@ -272,7 +272,7 @@ class TestRefusals:
         expansion = {"strategy": "fixed", "attend": False, "length": 16, "token": "</s>"}
         write_colbert(tmp_path / "colbert", "modernbert", query_expansion=expansion, window=8)
 
-        with pytest.raises(EngineUnavailable, match=r"a window of 8 tokens.*use --engine torch"):
+        with pytest.raises(EngineUnavailable, match=r"an attention window of 8 tokens.*use --engine torch"):
             Here(tmp_path / "colbert", engine)
 
     def test_a_step_that_would_change_the_vectors_is_named(self, tmp_path: Path) -> None:
@@ -299,7 +299,9 @@ class TestRefusals:
         expansion = {"strategy": "fixed", "attend": False, "length": 16, "token": "</s>"}
         write_colbert(tmp_path / "colbert", "llama", query_expansion=expansion)
 
-        with pytest.raises(EngineUnavailable, match=r"no llama ColBERT model with tokens that none sees, only bert"):
+        with pytest.raises(
+            EngineUnavailable, match=r"no llama ColBERT model with unattended query expansion, only bert"
+        ):
             Here(tmp_path / "colbert", "mlx")
 
     @pytest.mark.skipif("mlx" not in ENGINES, reason="needs mlx")

@@ -17,8 +17,8 @@ from texts import varied_texts
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, PrefixGroup, group_by_prefix, token_costs
 from nearfar.engines.selection import installed_engines
-from nearfar.engines.torch.attention import Pattern, Run, _parts
-from nearfar.engines.torch.packing import lay as lay_out
+from nearfar.engines.torch.attention import MaskPattern, Run
+from nearfar.engines.torch.packing import pack as pack_rows
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -50,7 +50,7 @@ def count_tokens(engine: Engine) -> list[int]:
     seen: list[int] = []
     inner: Any = engine
     if engine.info.name == "torch":
-        inner._run._base = Noting(inner._run._base, seen)
+        inner._model._base = Noting(inner._model._base, seen)
         return seen
     run = inner._network._run
 
@@ -179,7 +179,7 @@ class TestNumbers:
 
         alone = np.concatenate([opened.engine.score([one]) for one in rows])
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
-        assert [13, 7] == [part.count for part in _parts(run)]
+        assert [13, 7] == [part.count for part in run.split()]
 
     def test_stay_with_tokens_that_fill_a_batch_up(self, tmp_path: Path) -> None:
         opened = open_llm_reranker(write_llm_reranker(tmp_path, "qwen3-reranker"), "torch")
@@ -187,7 +187,7 @@ class TestNumbers:
         rows = made_up(20, (7, 2, 2, 9))
         expected = engine.score(rows)
 
-        engine._run._multiple = 32
+        engine._model._multiple = 32
 
         np.testing.assert_allclose(engine.score(rows), expected, rtol=0, atol=1e-4)
 
@@ -232,21 +232,21 @@ class TestGroups:
     def test_lie_behind_their_heads(self) -> None:
         rows = [row(1, 2, 3, 9), row(5), row(1, 2, 3, 7, 8), row(1, 2, 3, 6)]
 
-        layout = lay_out(rows, groups=[PrefixGroup(length=3, rows=[0, 2, 3]), PrefixGroup(length=0, rows=[1])])
+        layout = pack_rows(rows, groups=[PrefixGroup(length=3, rows=[0, 2, 3]), PrefixGroup(length=0, rows=[1])])
 
         head = Run(0, 1, 3)
         assert [1, 2, 3, 9, 6, 7, 8, 5] == layout.ids.tolist()
         assert [0, 1, 2, 3, 3, 3, 4, 0] == layout.positions.tolist()
-        assert [head] == layout.heads
         assert [Run(3, 2, 1, head), Run(5, 1, 2, head), Run(7, 1, 1)] == layout.runs
+        assert [head, *layout.runs] == layout.segments
         assert [0, 3, 2, 1] == layout.order
 
     def test_a_head_that_sees_what_comes_after_it_is_refused(self) -> None:
         """A window to both sides might hide that from a trial of few tokens."""
-        near = Pattern(lambda _batch, _head, query, key: (query - key).abs() <= 2)
+        near = MaskPattern(lambda _batch, _head, query, key: (query - key).abs() <= 2)
 
-        with pytest.raises(TypeError, match="see those after them"):
-            near.of(Run(5, 2, 4, Run(0, 1, 5)), torch.device("cpu"))
+        with pytest.raises(TypeError, match="attend to those after them"):
+            near.mask(Run(5, 2, 4, Run(0, 1, 5)), torch.device("cpu"))
 
 
 @pytest.mark.anyio

@@ -491,7 +491,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as refused:
             TorchEngine(OpenRequest(folder=tmp_path, recipe=recipe, device="cpu", dtype="float32"))
 
-        expected = f"{tmp_path / 'config.json'}: t5 is an encoder with a decoder, which isn't supported; "
+        expected = f"{tmp_path / 'config.json'}: t5 is an encoder-decoder model, which isn't supported; "
         assert str(refused.value).startswith(expected)
 
     def test_an_architecture_that_transformers_has_no_code_for(self, bert: Path) -> None:

@@ -12,13 +12,13 @@ from checkpoints import FAMILIES, POSITIONS, write_files, write_transformer
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import linears
-from nearfar.engines.torch.attention import Pattern, Run
+from nearfar.engines.torch.attention import MaskPattern, Run
+from nearfar.engines.torch.checks import check_rows, returns_same
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.engines.torch.packing import PackedModel
-from nearfar.engines.torch.packing import lay as lay_out
+from nearfar.engines.torch.packing import pack as pack_rows
 from nearfar.engines.torch.padded import PaddedModel
-from nearfar.engines.torch.trial import gives, trial_rows
-from nearfar.engines.transformer.module import load_transformer
+from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.dense import POOLINGS
@@ -143,27 +143,27 @@ class TestWhichArePacked:
 
     def test_other_numbers_are_refused(self, folder: Callable[..., Path]) -> None:
         request = order_for(folder("bert"))
-        rows = trial_rows(request, 40)
+        rows = check_rows(request, 40)
         padded = PaddedModel(load_transformer(request, torch.float32), request.recipe, "cpu")
         with torch.inference_mode():
             expected = padded(rows)
 
-        assert gives(expected, padded, rows, torch.float32)
-        assert not gives(expected, lambda rows: padded(rows) * 1.01, rows, torch.float32)
-        assert not gives(expected, lambda rows: padded(rows) * torch.nan, rows, torch.float32)
+        assert returns_same(expected, padded, rows, torch.float32)
+        assert not returns_same(expected, lambda rows: padded(rows) * 1.01, rows, torch.float32)
+        assert not returns_same(expected, lambda rows: padded(rows) * torch.nan, rows, torch.float32)
 
     def test_an_error_from_within_a_family_is_a_refusal(self) -> None:
         def fail(_rows: Sequence[Row]) -> torch.Tensor:
             raise KeyError("runs")
 
-        assert not gives(torch.zeros(1), fail, make_rows([3]), torch.float32)
+        assert not returns_same(torch.zeros(1), fail, make_rows([3]), torch.float32)
 
 
 class TestLayout:
     def test_rows_lie_by_length_with_positions_that_start_again(self) -> None:
         rows = [Row([7, 8, 9], None, 0, 0), Row([5], None, 0, 0), Row([1, 2, 3], [0, 1, 1], 0, 0)]
 
-        layout = lay_out(rows)
+        layout = pack_rows(rows)
 
         assert [5, 7, 8, 9, 1, 2, 3] == layout.ids.tolist()
         assert [0, 0, 1, 2, 0, 1, 2] == layout.positions.tolist()
@@ -172,16 +172,16 @@ class TestLayout:
         assert ([Run(0, 1, 1), Run(1, 2, 3)], [1, 0, 2]) == (layout.runs, layout.order)
 
     def test_positions_after_a_padding_id_skip_the_padding_that_a_text_spells_out(self) -> None:
-        layout = lay_out([Row([9, 1, 8], None, 0, 0), Row([5, 6], None, 0, 0)], offset_after=1)
+        layout = pack_rows([Row([9, 1, 8], None, 0, 0), Row([5, 6], None, 0, 0)], position_offset=1)
 
         assert [2, 3, 2, 1, 3] == layout.positions.tolist()
 
     def test_a_pattern_is_no_mask_where_the_row_is_within_the_window(self) -> None:
-        pattern = Pattern(lambda _batch, _head, query, key: (query - key).abs() <= 2)
+        pattern = MaskPattern(lambda _batch, _head, query, key: (query - key).abs() <= 2)
 
-        wide = pattern.of(Run(start=6, count=1, length=4), torch.device("cpu"))
+        wide = pattern.mask(Run(start=6, count=1, length=4), torch.device("cpu"))
 
-        assert pattern.of(Run(start=0, count=2, length=3), torch.device("cpu")) is None
+        assert pattern.mask(Run(start=0, count=2, length=3), torch.device("cpu")) is None
         assert wide is not None
         assert not wide[0, 3]
         assert wide.sum() == 14
@@ -229,7 +229,7 @@ class TestLinears:
         times = linears.time_linears(model, dtype)
 
         assert times.plain > 0
-        assert 0 < times.part < 1
+        assert 0 < times.share < 1
         assert times.text_s >= times.best
 
     @pytest.mark.parametrize(
@@ -241,4 +241,4 @@ class TestLinears:
     ) -> None:
         times = linears.LinearTimes(plain, prepacked, 0.1)
 
-        assert (swaps, prepacked if swaps else plain) == (times.swap, times.best)
+        assert (swaps, prepacked if swaps else plain) == (times.prefers_prepacked, times.best)

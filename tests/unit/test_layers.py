@@ -55,7 +55,7 @@ LIBRARIES = {
     "markdown_it": ["docs/html"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],
-    "mlx_embeddings": ["engines/mlx/library"],
+    "mlx_embeddings": ["engines/mlx/upstream"],
     "msgspec": [""],
     "numpy": ["core/types", "engines", "serving"],
     "openvino": ["engines/openvino"],
@@ -88,7 +88,6 @@ CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}
 # What still breaks a rule, to be emptied.
 PENDING_IMPORTS: list[str] = []
 PENDING_FOLDERS = {
-    "engines/mlx": 13,
     "models/reading": 10,
     "models/tokenization": 10,
 }

@@ -34,7 +34,7 @@ def convert_model(settings: Settings, out: Path | None, **quantization: Any) -> 
     Raises a SetupError if MLX isn't installed, or can't quantize this model so.
     """
     choose_engines("mlx", settings.device)
-    from nearfar.engines.mlx.quantizing import Way, quantize_folder  # imports mlx
+    from nearfar.engines.mlx.quantization import QuantizationOptions, quantize_folder  # imports mlx
 
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline)
     checkpoint = find_checkpoint(settings.models[0].name, hub)
@@ -46,12 +46,12 @@ def convert_model(settings: Settings, out: Path | None, **quantization: Any) -> 
         dtype="float32",
         probes=TextEncoder(checkpoint.folder, recipe).sample_rows(),
     )
-    chosen = Way(**quantization)
-    kind = f"{chosen.checked()['bits']}bit" if chosen.mode == "affine" else chosen.mode
+    chosen = QuantizationOptions(**quantization)
+    kind = f"{chosen.resolve()['bits']}bit" if chosen.mode == "affine" else chosen.mode
     target = out or Path(f"{checkpoint.name.rpartition('/')[2]}-{kind}")
     made = quantize_folder(request, target, chosen, checkpoint.name)
     yield f"folder   {target}"
-    yield f"size     {made.after / _MB:,.1f} MB of weights, {made.before / _MB:,.1f} MB before"
+    yield f"size     {made.bytes_after / _MB:,.1f} MB of weights, {made.bytes_before / _MB:,.1f} MB before"
     yield f"exact    {made.loss}"
     yield f"serve    nearfar serve {target} --engine mlx"
 
@@ -101,9 +101,9 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def _write(file: Path, to: Path) -> None:
-    from nearfar.engines.transformer.pickles import rewrite  # imports torch
+    from nearfar.engines.transformer.pickle_conversion import convert_pickle  # imports torch
 
-    rewrite(file, to)
+    convert_pickle(file, to)
 
 
 def _write_index(source: Path, target: Path) -> None:

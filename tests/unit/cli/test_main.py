@@ -226,5 +226,5 @@ def test_convert_writes_a_folder_and_reports_the_loss(tmp_path: Path) -> None:
     assert re.search(r"exact +cosine to float32 min 0\.9\d+, mean 0\.9\d+ on 12 probes\n", output)
     assert f"serve    nearfar serve {tmp_path / 'q'} --engine mlx" in output
     assert 1 == again
-    assert f"Error: {tmp_path / 'q'} is there already; name another folder with --out\n" == refused
+    assert f"Error: {tmp_path / 'q'} already exists; name another folder with --out\n" == refused
     assert "unit length" in run("check", str(tmp_path / "q"), "--engine", "mlx")[1]

@@ -12,15 +12,16 @@ from msgspec import structs
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.base import OpenRequest
-from nearfar.engines.common.padding import rounded_length
-from nearfar.engines.common.precision import Loss
-from nearfar.engines.torch import devices, kind
+from nearfar.engines.common.padding import round_up_length
+from nearfar.engines.common.precision import PrecisionLoss
+from nearfar.engines.torch import choices, kind
+from nearfar.engines.torch.choices import choose_dtype
 from nearfar.engines.torch.engine import TorchEngine
 from nearfar.engines.torch.linears import LinearTimes
 from nearfar.engines.torch.loading import open_checkpoint
+from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
-from nearfar.engines.torch.precision_choice import choose_dtype
-from nearfar.engines.transformer.module import load_transformer
+from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
@@ -29,9 +30,9 @@ from nearfar.models.tokenization.text_encoder import TextEncoder
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = Loss(12, 0.99996, 0.99999, of_scores=False)
-LARGE = Loss(12, 0.98, 0.99, of_scores=False)
-BROKEN = Loss(12, float("nan"), float("nan"), of_scores=False)
+SMALL = PrecisionLoss(12, 0.99996, 0.99999, of_scores=False)
+LARGE = PrecisionLoss(12, 0.98, 0.99, of_scores=False)
+BROKEN = PrecisionLoss(12, float("nan"), float("nan"), of_scores=False)
 
 
 NEEDS_ONEDNN = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
@@ -41,17 +42,17 @@ class TestDtype:
     @pytest.mark.parametrize(
         ("device", "speed", "losses", "expected", "reason"),
         [
-            ("cpu", 0.2, {}, "float32", "bfloat16 is 0.2 times as fast as float32 here, and 1.5 would be worth it"),
-            ("cpu", 1.4, {}, "float32", "bfloat16 is 1.4 times as fast as float32 here, and 1.5 would be worth it"),
+            ("cpu", 0.2, {}, "float32", "bfloat16 is 0.2 times as fast as float32 here, less than 1.5"),
+            ("cpu", 1.4, {}, "float32", "bfloat16 is 1.4 times as fast as float32 here, less than 1.5"),
             ("cpu", 3.4, {"bfloat16": SMALL}, "bfloat16", f"3.4 times as fast as float32 here; {SMALL}"),
             ("cpu", 3.4, {"bfloat16": LARGE}, "float32", f"bfloat16 loses too much: {LARGE}"),
-            ("cuda", 0, {"float16": SMALL}, "float16", f"the usual precision of the device; {SMALL}"),
+            ("cuda", 0, {"float16": SMALL}, "float16", f"the device's usual precision; {SMALL}"),
             (
                 "cuda",
                 0,
                 {"float16": BROKEN, "bfloat16": SMALL},
                 "bfloat16",
-                f"float16 loses too much: {BROKEN}; the usual precision of the device; {SMALL}",
+                f"float16 loses too much: {BROKEN}; the device's usual precision; {SMALL}",
             ),
             (
                 "cuda",
@@ -60,22 +61,22 @@ class TestDtype:
                 "float32",
                 f"float16 loses too much: {LARGE}; bfloat16 loses too much: {LARGE}",
             ),
-            ("mps", 0, {"float16": SMALL}, "float16", f"the usual precision of the device; {SMALL}"),
+            ("mps", 0, {"float16": SMALL}, "float16", f"the device's usual precision; {SMALL}"),
             ("mps", 0, {"float16": LARGE}, "float32", f"float16 loses too much: {LARGE}"),
         ],
     )
     def test_auto_takes_what_is_fast_and_loses_little(
-        self, device: str, speed: float, losses: dict[str, Loss], expected: str, reason: str
+        self, device: str, speed: float, losses: dict[str, PrecisionLoss], expected: str, reason: str
     ) -> None:
-        choice = choose_dtype(device, lambda: speed, has_probes=True, try_out=losses.__getitem__)
+        choice = choose_dtype(device, lambda: speed, losses.__getitem__, has_probes=True)
 
         assert (expected, reason) == choice
 
     @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
     def test_without_probes_auto_is_float32(self, device: str) -> None:
-        choice = choose_dtype(device, lambda: 9.0, has_probes=False, try_out=lambda _name: SMALL)
+        choice = choose_dtype(device, lambda: 9.0, lambda _dtype: SMALL, has_probes=False)
 
-        assert ("float32", "there were no texts to try a lower precision on") == choice
+        assert ("float32", "there are no texts to compare another precision on") == choice
 
     def test_auto_on_this_machine_says_what_it_did_and_keeps_the_numbers(self) -> None:
         folder = find_builtin().folder
@@ -110,9 +111,9 @@ class TestDtype:
         )
 
         with torch.inference_mode():
-            cosines = (opened.run(probes).numpy() * exact).sum(1)
+            cosines = (opened.model(probes).numpy() * exact).sum(1)
         rounded = opened.choice.dtype == "bfloat16"
-        assert opened.packed
+        assert isinstance(opened.model, PackedModel)
         assert rounded != opened.choice.reason.startswith("bfloat16 loses too much: cosine to float32 min 0.99")
         assert cosines.min() >= (0.9998 if rounded else 0.999999)
 
@@ -123,7 +124,7 @@ class TestDtype:
         with pytest.raises(EngineUnavailable) as refused:
             kind.open(request)
 
-        assert "engine 'torch' has no int8; take engine = \"openvino\" for it, or another dtype" == str(refused.value)
+        assert "engine 'torch' has no int8; use engine = \"openvino\" for it, or another dtype" == str(refused.value)
 
 
 class TestDevices:
@@ -143,14 +144,14 @@ class TestDevices:
     def test_a_batch_gets_as_many_cores_as_a_text_of_the_model_needs(
         self, cores: int, text_s: float, expected: tuple[int, int]
     ) -> None:
-        assert expected == devices.share(cores, text_s)
+        assert expected == choices.split_cores(cores, text_s)
 
     @pytest.mark.parametrize(
         ("longest", "step", "expected"),
         [(33, 1, 33), (33, 16, 48), (1, 16, 16), (64, 16, 64), (505, 16, 510), (510, 16, 510)],
     )
     def test_lengths_are_rounded_up_but_not_past_the_limit(self, longest: int, step: int, expected: int) -> None:
-        assert expected == rounded_length(longest, step, 510)
+        assert expected == round_up_length(longest, step, 510)
 
     @pytest.mark.parametrize("labels", [None, 1])
     @pytest.mark.parametrize("family", ["bert", "roberta", "qwen3"])

@@ -19,7 +19,7 @@ from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EmptyInput, EngineError, InputError, InvalidTokenIds, TextTooLong, TooManyTokens
 from nearfar.core.jobs import EmbedJob, TokenLimits
 from nearfar.core.settings import BUILTIN_MODEL
-from nearfar.engines.transformer.heads import Vectors
+from nearfar.engines.transformer.heads import PoolingHead
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.serving.pipeline import embedding
@@ -114,7 +114,7 @@ def test_pooling_is_that_of_the_engines(mode: Pooling) -> None:
         normalize=False,
     )
 
-    expected = Vectors(recipe)(torch.from_numpy(states)[None], torch.ones((1, 7), dtype=torch.long))
+    expected = PoolingHead(recipe)(torch.from_numpy(states)[None], torch.ones((1, 7), dtype=torch.long))
 
     np.testing.assert_allclose(pool(states, recipe.pooling), expected[0], rtol=1e-6, atol=1e-6)
 

@@ -1,1 +1,1 @@
-"""What all engines share: padding, precision choice, shared prefixes, out-of-memory handling."""
+"""What all engines share: padding, precision measurement, prefix sharing, out-of-memory detection."""

@@ -1,4 +1,4 @@
-"""How much of float32 a lower precision keeps, told from the probes: what ``dtype = "auto"`` is decided by."""
+"""Measures what a lower precision loses against float32 on sample rows: the basis for ``dtype = "auto"``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import numpy as np
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nearfar.core.types import FloatArray
+    from nearfar.models.tokenization.row import Row
 
-COSINE_FLOOR = 0.9999  # of a vector with the one computed in float32
-SCORE_CEILING = 0.002  # how far the sigmoid of a pair's logit may move
-_ROUNDING, _ROUNDING_OF_SCORES = 0.99999, 0.0001
+MIN_COSINE = 0.9999  # of a vector with its float32 version
+MAX_SCORE_CHANGE = 0.002  # of the sigmoid of a pair's logit
+# Differences between two float32 implementations stay within these.
+_ROUNDING_COSINE, _ROUNDING_SCORE = 0.99999, 0.0001
+_COMPARED_TOKENS = 32  # of a text; enough to measure a precision
 
 
-class Loss(Struct, frozen=True):
-    """What a precision costs against float32 on ``count`` probes: cosines of vectors, or differences of scores."""
+class PrecisionLoss(Struct, frozen=True):
+    """How ``count`` results differ from float32: cosines of vectors, or absolute differences of scores."""
 
     count: int
     worst: float
@@ -25,27 +30,45 @@ class Loss(Struct, frozen=True):
 
     @property
     def is_small(self) -> bool:
-        """Tell whether the automatic choice may take it; one row that isn't finite makes it large."""
-        return self.worst <= SCORE_CEILING if self.of_scores else self.worst >= COSINE_FLOOR
+        """Return whether the automatic choice may use the precision; False if any value is NaN."""
+        return self.worst <= MAX_SCORE_CHANGE if self.of_scores else self.worst >= MIN_COSINE
 
     @property
     def is_rounding(self) -> bool:
-        """Tell whether it is no more than two float32 programs differ by."""
-        return self.worst <= _ROUNDING_OF_SCORES if self.of_scores else self.worst >= _ROUNDING
+        """Return whether two float32 implementations may differ as much."""
+        return self.worst <= _ROUNDING_SCORE if self.of_scores else self.worst >= _ROUNDING_COSINE
 
     def __str__(self) -> str:
-        """Say it as the log does."""
+        """Format it for logs and ``dtype_reason``."""
         if self.of_scores:
             return f"scores within {self.worst:.5f} of float32 on {self.count} probes"
         return f"cosine to float32 min {self.worst:.5f}, mean {self.mean:.5f} on {self.count} probes"
 
 
-def measure_loss(exact: FloatArray, found: FloatArray) -> Loss:
-    """Compare (B, D) vectors, or (B,) logits by their sigmoids, with those computed in float32."""
-    with np.errstate(invalid="ignore"):  # a damaged entry of a cache may hold anything; NaN is no small loss
+def measure_loss(exact: FloatArray, found: FloatArray) -> PrecisionLoss:
+    """Compare (B, D) vectors, or (B,) logits after a sigmoid, with their float32 versions."""
+    with np.errstate(invalid="ignore"):  # a damaged cache entry may contain anything; NaN is not a small loss
         a, b = exact.astype(np.float64), found.astype(np.float64)
     if exact.ndim == 1:
-        moved = np.abs(np.tanh(a / 2) - np.tanh(b / 2)) / 2  # sigmoid(x) = (1 + tanh(x / 2)) / 2
-        return Loss(len(a), float(moved.max()), float(moved.mean()), of_scores=True)
+        changes = np.abs(np.tanh(a / 2) - np.tanh(b / 2)) / 2  # sigmoid(x) = (1 + tanh(x / 2)) / 2
+        return PrecisionLoss(len(a), float(changes.max()), float(changes.mean()), of_scores=True)
     cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return Loss(len(a), float(cosines.min()), float(cosines.mean()), of_scores=False)
+    return PrecisionLoss(len(a), float(cosines.min()), float(cosines.mean()), of_scores=False)
+
+
+def flatten_outputs(outputs: Sequence[FloatArray], batch: Sequence[Row]) -> FloatArray:
+    """Return (N, X): a vector for each text and output, without all-zero ones, which have no cosine."""
+    rows = [
+        (array[at][: min(len(row.ids), _COMPARED_TOKENS)] if array.ndim > 2 else array[at]).ravel()  # noqa: PLR2004
+        for at, row in enumerate(batch)
+        for array in outputs
+    ]
+    return stack([row[None] for row in rows if row.any()])
+
+
+def stack(parts: Sequence[FloatArray]) -> FloatArray:
+    """Concatenate (n, X) arrays, zero-padded to the widest, or (n,) arrays."""
+    width = max((part.shape[1] for part in parts if part.ndim > 1), default=None)
+    if width is None:
+        return np.concatenate(parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])

@@ -1,7 +1,7 @@
-"""The MLX engine: Apple's array library, on the GPU of Apple Silicon; on Linux it runs on the processor, slowly.
+"""The MLX engine: Apple's array library, on the GPU of Apple Silicon; on Linux it runs on the CPU, slowly.
 
-The transformers are mlx-embeddings' and mlx-lm's; what stands around them, from weights to vectors, is ours, so that a
-Recipe means the same as on every engine. Architectures they don't have are refused with a list of those they have.
+The transformers are mlx-embeddings' and mlx-lm's. Everything around them, from weights to vectors, is ours, so that a
+Recipe means the same on every engine. Architectures that they lack are refused with a list of those they have.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from nearfar.core.settings import Device
     from nearfar.engines.base import Engine, OpenRequest
 
-_NEEDED = ("mlx", "mlx_embeddings")
+_PACKAGES = ("mlx", "mlx_embeddings")
 
 
 class MlxKind:
-    """Finds out, without importing mlx, whether the engine can run, and opens it."""
+    """Checks whether the engine can run, without importing mlx, and opens it."""
 
     shares_prefixes = True
-    # First on Apple Silicon. Elsewhere it runs ten times slower than Torch, so it is never taken by itself.
+    # First on Apple Silicon. Elsewhere it is ten times slower than Torch, so it is only used on request.
     priority = 30 if sys.platform == "darwin" and platform.machine() == "arm64" else -1
 
     def unavailable_reason(self, device: Device) -> str | None:
-        """Look for the packages; whether there is a GPU shows when the engine opens."""
-        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        """Look for the packages; a missing GPU is refused when the engine opens."""
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             return f'{", ".join(missing)} not installed; pip install "nearfar[mlx]"'
         if device == "cuda":

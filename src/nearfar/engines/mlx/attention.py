@@ -1,6 +1,6 @@
-"""Who sees whom, as masks that mlx's own attention takes; and that attention for BERT's kin.
+"""Attention masks, fused attention for BERT's family, and the cache for a prefix that rows share.
 
-A mask is True where a token (row) may look at another (column), and None where all may. Padding stands on the right.
+A mask is True where a token (row) may attend to another (column), and None where all may. Padding is on the right.
 """
 
 from __future__ import annotations
@@ -9,38 +9,59 @@ import mlx.core as mx
 from mlx import nn
 
 
-def visible(mask: mx.array | None) -> mx.array | None:
-    """Let everyone see everything but padding: (B, T) → (B, 1, 1, T)."""
+def full_mask(mask: mx.array | None) -> mx.array | None:
+    """Allow everything but padding: (B, T) → (B, 1, 1, T)."""
     return None if mask is None else mask.astype(mx.bool_)[:, None, None, :]
 
 
-def within(length: int, reach: int, mask: mx.array | None) -> mx.array | None:
-    """Let everyone see ``reach`` tokens to either side, but no padding: (B or 1, 1, T, T).
+def window_mask(length: int, reach: int, mask: mx.array | None) -> mx.array | None:
+    """Allow ``reach`` tokens to either side, without padding: (B or 1, 1, T, T).
 
-    A place with nothing to see, among padding, sees itself: it would be NaN otherwise.
+    A padding position that could attend to nothing attends to itself; it would be NaN otherwise.
     """
     if length <= reach + 1:
-        return visible(mask)
-    places = mx.arange(length)
-    distance = mx.abs(places[:, None] - places)
+        return full_mask(mask)
+    positions = mx.arange(length)
+    distance = mx.abs(positions[:, None] - positions)
     near = (distance <= reach)[None, None]
     if mask is None:
         return near
-    seen = near & mask.astype(mx.bool_)[:, None, None, :]
-    return seen | (~seen.any(axis=-1, keepdims=True) & (distance == 0)[None, None])
+    allowed = near & mask.astype(mx.bool_)[:, None, None, :]
+    return allowed | (~allowed.any(axis=-1, keepdims=True) & (distance == 0)[None, None])
 
 
-def causal(length: int, reach: int) -> mx.array | str:
-    """Let everyone see themselves and ``reach`` tokens before them: (1, 1, T, T), or mlx's word for no bound."""
+def causal_mask(length: int, reach: int) -> mx.array | str:
+    """Allow each token itself and ``reach`` tokens before it: (1, 1, T, T), or mlx's name for an unlimited reach."""
     if length <= reach + 1:
         return "causal"
-    places = mx.arange(length)
-    back = places[:, None] - places
+    positions = mx.arange(length)
+    back = positions[:, None] - positions
     return ((back >= 0) & (back <= reach))[None, None]
 
 
+class PrefixCache:
+    """One layer's keys and values of a prefix that all rows share, passed where mlx-lm's layers take a KV cache.
+
+    The first call stores its own; later ones get the stored ones before each of their rows'.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._stored: tuple[mx.array, mx.array] | None = None
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Return keys and values (n, heads, offset + L, d) to attend to, for new ones (n, heads, L, d)."""
+        if self._stored is None:
+            self._stored = keys, values
+            self.offset = keys.shape[2]
+            return keys, values
+        prefixes = (mx.broadcast_to(of, (keys.shape[0], *of.shape[1:])) for of in self._stored)
+        whole = [mx.concatenate([*pair], axis=2) for pair in zip(prefixes, (keys, values), strict=True)]
+        return whole[0], whole[1]
+
+
 class FusedAttention(nn.Module):
-    """BERT's self-attention by mlx's own kernel: the file's would hold (B, heads, T, T) numbers several times over."""
+    """BERT's self-attention by mlx's own kernel; mlx-embeddings' would store (B, heads, T, T) several times."""
 
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
@@ -49,24 +70,24 @@ class FusedAttention(nn.Module):
         self._scale = plain.attention_head_size**-0.5
 
     def __call__(self, hidden: mx.array, mask: mx.array | None = None, *_: object) -> tuple[mx.array]:
-        """Give (B, T, H), in a tuple."""
-        query, key, value = (self._part(of(hidden)) for of in (self.query, self.key, self.value))
-        seen = mx.fast.scaled_dot_product_attention(query, key, value, scale=self._scale, mask=mask)
-        return (seen.transpose(0, 2, 1, 3).reshape(hidden.shape),)
+        """Return (B, T, H), in a tuple, as xlm_roberta.py expects it."""
+        query, key, value = (self._split_heads(of(hidden)) for of in (self.query, self.key, self.value))
+        attended = mx.fast.scaled_dot_product_attention(query, key, value, scale=self._scale, mask=mask)
+        return (attended.transpose(0, 2, 1, 3).reshape(hidden.shape),)
 
-    def _part(self, values: mx.array) -> mx.array:
+    def _split_heads(self, values: mx.array) -> mx.array:
         rows, length, _ = values.shape
         return values.reshape(rows, length, self._heads, -1).transpose(0, 2, 1, 3)
 
 
-class _Bare(FusedAttention):
-    """The same, without the tuple, as bert.py wants it."""
+class _BertAttention(FusedAttention):
+    """The same, without the tuple, as bert.py expects it."""
 
     def __call__(self, hidden: mx.array, mask: mx.array | None = None, *_: object) -> mx.array:  # type: ignore[override]
         return super().__call__(hidden, mask)[0]
 
 
 def fuse_attention(attention: nn.Module) -> None:
-    """Put the kernel in place of a layer's own self-attention."""
-    gives_tuple = type(attention).__module__.endswith("xlm_roberta")
-    attention.self = (FusedAttention if gives_tuple else _Bare)(attention.self)
+    """Replace a layer's self-attention by the fused one."""
+    returns_tuple = type(attention).__module__.endswith("xlm_roberta")
+    attention.self = (FusedAttention if returns_tuple else _BertAttention)(attention.self)

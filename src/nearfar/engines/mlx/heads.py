@@ -1,6 +1,7 @@
-"""What follows the transformer, on MLX, and has its weights among the transformer's: classifiers, and words' heads.
+"""What follows the transformer, on MLX: pooled vectors, token vectors, sparse weights, and classifiers' logits.
 
-Attributes are called as transformers calls the weights.
+Each maps hidden states (B, T, H), padded on the right where the mask (B, T) is 0. Classifiers' attributes have the
+names of the weights in transformers.
 """
 
 from __future__ import annotations
@@ -10,71 +11,168 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.options import Unsupported
-from nearfar.engines.mlx.vectors import first_token, last_token, mean
+from nearfar.engines.mlx.upstream import Unsupported
+from nearfar.engines.mlx.weights import load_dense
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nearfar.models.recipe.dense import Dense, Pooling
     from nearfar.models.recipe.llm_reranker import AnswerTokens
+    from nearfar.models.recipe.multi_vector import MultiVector
+    from nearfar.models.recipe.recipe import Recipe
     from nearfar.models.recipe.sparse import Sparse
 
+    Head = Callable[[mx.array, mx.array], mx.array]
 
-class BertHead(nn.Module):
+
+def build_heads(recipe: Recipe) -> list[Head]:
+    """Build the heads whose weights are in files of their own, in the order of the recipe's outputs."""
+    heads: list[Head] = [pooling_head(recipe)] if recipe.pooling else []
+    if recipe.multi_vector:
+        heads.append(multi_vector_head(recipe.multi_vector))
+    if recipe.sparse and recipe.sparse.head:
+        heads.append(lexical_head(recipe.sparse.head))
+    return heads
+
+
+def pooling_head(recipe: Recipe) -> Head:
+    """Return pooling, Dense layers and Normalize as one function to (B, D), in float32."""
+    project = _projection(recipe.dense, normalize=recipe.normalize)
+
+    def run(hidden: mx.array, mask: mx.array) -> mx.array:
+        hidden = hidden.astype(mx.float32)
+        return project(mx.concatenate([_POOL[mode](hidden, mask) for mode in recipe.pooling], axis=1))
+
+    return run
+
+
+def multi_vector_head(multi_vector: MultiVector) -> Head:
+    """Return ColBERT's projection to (B, T, M), in float32, for all tokens; rows select those that are returned."""
+    project = _projection(multi_vector.dense, normalize=multi_vector.normalize)
+    return lambda hidden, _mask: project(hidden.astype(mx.float32))
+
+
+def _projection(dense: Sequence[Dense], *, normalize: bool) -> Callable[[mx.array], mx.array]:
+    layers = [load_dense(one) for one in dense]
+
+    def run(vectors: mx.array) -> mx.array:
+        for layer in layers:
+            vectors = layer(vectors)
+        if not normalize:
+            return vectors
+        lengths = mx.linalg.norm(vectors, axis=-1, keepdims=True)
+        return vectors / mx.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
+
+    return run
+
+
+def lexical_head(dense: Dense) -> Head:
+    """Return BGE-M3's weights of a text's own tokens: (B, T), 0 on padding, in float32."""
+    layer = load_dense(dense)
+    return lambda hidden, mask: mx.maximum(layer(hidden.astype(mx.float32))[..., 0], 0) * mask
+
+
+# Pooling: (B, T, H) and the mask (B, T) → (B, H)
+
+
+def _first(hidden: mx.array, _mask: mx.array) -> mx.array:
+    return hidden[:, 0]
+
+
+def _max(hidden: mx.array, mask: mx.array) -> mx.array:
+    return mx.where(mask[..., None] == 0, -mx.inf, hidden).max(axis=1)
+
+
+def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
+    weights = mask[..., None].astype(mx.float32)
+    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+
+
+def _mean_sqrt(hidden: mx.array, mask: mx.array) -> mx.array:
+    weights = mask[..., None].astype(mx.float32)
+    return (hidden * weights).sum(axis=1) / mx.sqrt(weights.sum(axis=1))
+
+
+def _weighted_mean(hidden: mx.array, mask: mx.array) -> mx.array:
+    weights = (mask * mx.cumsum(mask, axis=1))[..., None].astype(mx.float32)  # token i weighs i, counted from 1
+    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+
+
+def _last(hidden: mx.array, mask: mx.array) -> mx.array:
+    return hidden[mx.arange(hidden.shape[0]), mask.sum(axis=1) - 1]
+
+
+_POOL: dict[Pooling, Callable[[mx.array, mx.array], mx.array]] = {
+    "cls": _first,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last,
+}
+
+
+# Classifiers: → (B,) or (B, labels) float32
+
+
+class BertClassifier(nn.Module):
     """BertForSequenceClassification's: pooler, tanh, classifier."""
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
-        self.pooler = _Layer(config["hidden_size"], config["hidden_size"])
+        self.pooler = _DenseLayer(config["hidden_size"], config["hidden_size"])
         self.classifier = nn.Linear(config["hidden_size"], labels)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B,) or (B, labels) float32."""
-        return _logits(self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0]))))
+        """Return logits."""
+        return _squeeze_logits(self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0]))))
 
 
-class RobertaHead(nn.Module):
+class RobertaClassifier(nn.Module):
     """RobertaForSequenceClassification's: dense, tanh, out_proj."""
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
-        self.classifier = _Layer(config["hidden_size"], config["hidden_size"])
+        self.classifier = _DenseLayer(config["hidden_size"], config["hidden_size"])
         self.classifier.out_proj = nn.Linear(config["hidden_size"], labels)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Give (B,) or (B, labels) float32."""
-        return _logits(self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0]))))
+        """Return logits."""
+        return _squeeze_logits(self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0]))))
 
 
-class ModernBertHead(nn.Module):
-    """ModernBertForSequenceClassification's: the pooling config.json names, dense, GELU, norm, classifier."""
+class ModernBertClassifier(nn.Module):
+    """ModernBertForSequenceClassification's: config.json's pooling, dense, GELU, norm, classifier."""
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         size = config["hidden_size"]
-        self._pool = {"cls": first_token, "mean": mean}[config.get("classifier_pooling", "cls")]
-        self.head = _Layer(size, size, bias=config.get("classifier_bias", False))
+        self._pool = {"cls": _first, "mean": _mean}[config.get("classifier_pooling", "cls")]
+        self.head = _DenseLayer(size, size, bias=config.get("classifier_bias", False))
         self.head.norm = nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
         self.classifier = nn.Linear(size, labels)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B,) or (B, labels) float32."""
+        """Return logits."""
         pooled = self._pool(hidden, mask).astype(hidden.dtype)
-        return _logits(self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled)))))
+        return _squeeze_logits(self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled)))))
 
 
-class LastTokenHead(nn.Module):
-    """A decoder's, such as Qwen3ForSequenceClassification's: one score of the last token."""
+class LastTokenClassifier(nn.Module):
+    """A decoder's, such as Qwen3ForSequenceClassification's: a linear layer on the last token."""
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         self.score = nn.Linear(config["hidden_size"], labels, bias=False)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Give (B,) or (B, labels) float32."""
-        return _logits(self.score(last_token(hidden, mask)))
+        """Return logits."""
+        return _squeeze_logits(self.score(_last(hidden, mask)))
 
 
-class JudgeHead(nn.Module):
-    """A language model's, of which two rows of the vocabulary count: the logit of yes, less that of no."""
+class AnswerHead(nn.Module):
+    """An LLM reranker's: logit(yes) less logit(no), or logit(yes) alone, of the last token."""
 
     def __init__(self, config: dict[str, Any], answer: AnswerTokens) -> None:
         super().__init__()
@@ -82,60 +180,62 @@ class JudgeHead(nn.Module):
             self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
         self._answer = answer
 
-    def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:
-        """Give (B,) float32. ``words`` is the transformer's own table, which many models answer from as well."""
-        rows = _rows(self.get("lm_head", words), [at for at in (self._answer.yes, self._answer.no) if at is not None])
-        logits = last_token(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
+    def __call__(self, hidden: mx.array, mask: mx.array, embeddings: nn.Module) -> mx.array:
+        """Return (B,) float32. ``embeddings`` are the transformer's own, which tied models compute logits with."""
+        ids = [token for token in (self._answer.yes, self._answer.no) if token is not None]
+        rows = _table_rows(self.get("lm_head", embeddings), ids)
+        logits = _last(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
         return logits[:, 0] if self._answer.no is None else logits[:, 0] - logits[:, 1]
 
 
-def _rows(table: nn.Module, ids: list[int]) -> mx.array:
-    """Read some rows of a table's weights, quantised or not."""
+def _table_rows(table: nn.Module, ids: list[int]) -> mx.array:
+    """Return some rows of a table's weights, dequantized."""
     at = mx.array(ids)
     if "scales" not in table:
         rows: mx.array = table.weight[at]
         return rows
     biases = table.biases[at] if "biases" in table else None
-    way = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
-    return mx.dequantize(table.weight[at], table.scales[at], biases, **way)
+    options = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
+    return mx.dequantize(table.weight[at], table.scales[at], biases, **options)
 
 
-def _logits(scores: mx.array) -> mx.array:
-    scores = scores.astype(mx.float32)
-    return scores[:, 0] if scores.shape[1] == 1 else scores
+class SpladeHead(nn.Module):
+    """SPLADE on BertForMaskedLM's head: dense, GELU, norm, embeddings; log(1 + relu), pooled → (B, V) float32."""
 
-
-class BertWords(nn.Module):
-    """BertForMaskedLM's, for SPLADE: dense, GELU, norm, the words' own table; tamed, and the most of each text."""
-
-    def __init__(self, config: dict[str, Any], how: Sparse) -> None:
+    def __init__(self, config: dict[str, Any], sparse: Sparse) -> None:
         super().__init__()
         if not config.get("tie_word_embeddings", True):
             raise Unsupported("tie_word_embeddings = false")
         size = config["hidden_size"]
         self.cls = nn.Module()
         self.cls.predictions = nn.Module()
-        self.cls.predictions.transform = _Layer(size, size)
+        self.cls.predictions.transform = _DenseLayer(size, size)
         self.cls.predictions.transform.LayerNorm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
         self.cls.predictions.bias = mx.zeros(config["vocab_size"])
-        self._twice = how.log_twice
-        self._sum = how.pooling == "sum"
+        self._log_twice = sparse.log_twice
+        self._sum = sparse.pooling == "sum"
 
-    def __call__(self, hidden: mx.array, mask: mx.array, words: nn.Module) -> mx.array:
-        """Give weights (B, V) float32."""
-        said = self.cls.predictions.transform
-        logits = words.as_linear(said.LayerNorm(nn.gelu(said.dense(hidden)))) + self.cls.predictions.bias  # (B, T, V)
-        counted = logits.astype(mx.float32) * mask[..., None]
-        return self._tame(counted).sum(axis=1) if self._sum else self._tame(counted.max(axis=1))
+    def __call__(self, hidden: mx.array, mask: mx.array, embeddings: nn.Module) -> mx.array:
+        """Return weights."""
+        transform = self.cls.predictions.transform
+        states = transform.LayerNorm(nn.gelu(transform.dense(hidden)))
+        logits = embeddings.as_linear(states) + self.cls.predictions.bias  # (B, T, V)
+        masked = logits.astype(mx.float32) * mask[..., None]
+        return self._saturate(masked).sum(axis=1) if self._sum else self._saturate(masked.max(axis=1))
 
-    def _tame(self, logits: mx.array) -> mx.array:
+    def _saturate(self, logits: mx.array) -> mx.array:
         weights = mx.log1p(mx.maximum(logits, 0))
-        return mx.log1p(weights) if self._twice else weights
+        return mx.log1p(weights) if self._log_twice else weights
 
 
-class _Layer(nn.Module):
-    """Holds a layer under the name ``dense``."""
+class _DenseLayer(nn.Module):
+    """A linear layer with the name ``dense``."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__()
         self.dense = nn.Linear(inputs, outputs, bias=bias)
+
+
+def _squeeze_logits(logits: mx.array) -> mx.array:
+    logits = logits.astype(mx.float32)
+    return logits[:, 0] if logits.shape[1] == 1 else logits

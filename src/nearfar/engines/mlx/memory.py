@@ -1,4 +1,4 @@
-"""How much memory MLX may take, how large a forward may be, and what to do when one was too large."""
+"""How much memory MLX may use, and running a batch in parts that fit into it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,69 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from nearfar.engines.common.oom import is_out_of_memory
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nearfar.models.tokenization.row import Row
 
-# The least that a batch of long texts may take in attention, rows × length²: one text of 8,192 tokens. For lengths that
-# mlx has no fused kernel for, each head holds so many numbers. A guess.
-_ATTENTION_AREA = 8192 * 8192
-_CACHE_SHARE = 0.1  # of the memory that the GPU should use at most: buffers kept for the next forward; a guess
-_CACHE_BYTES = 256 * 1024**2  # on a processor, whose allocator is cheap; a guess
+# The attention area, rows × length², of a part that is never cut further: one text of 8,192 tokens. For lengths that
+# mlx has no fused kernel for, each head stores as many numbers. A guess.
+_MAX_ATTENTION_AREA = 8192 * 8192
+_CACHE_RATIO = 0.1  # of the GPU's recommended memory, for buffers kept for the next forward; a guess
+_CACHE_BYTES = 256 * 1024**2  # on a CPU, whose allocator is fast; a guess
 
 
-def bound_memory() -> None:
-    """Bound the buffers that mlx keeps; on a GPU, keep the model's weights from being paged out."""
+def limit_memory() -> None:
+    """Limit the buffers that mlx caches; on a GPU, keep the model's weights from being paged out."""
     if not mx.metal.is_available():
         mx.set_cache_limit(_CACHE_BYTES)
         return
-    most = int(mx.device_info()["max_recommended_working_set_size"])
-    mx.set_cache_limit(int(most * _CACHE_SHARE))
-    mx.set_wired_limit(most)
-
-
-def in_parts(batch: Sequence[Row], length_step: int) -> Iterator[tuple[int, Sequence[Row]]]:
-    """Cut a batch so that attention's area, rows × length², stays bounded; give each part with its first index."""
-    longest = max(len(row.ids) for row in batch)
-    length = -(-longest // length_step) * length_step
-    most = max(_ATTENTION_AREA // (length * length), 1)
-    for start in range(0, len(batch), most):
-        yield start, batch[start : start + most]
+    recommended = int(mx.device_info()["max_recommended_working_set_size"])
+    mx.set_cache_limit(int(recommended * _CACHE_RATIO))
+    mx.set_wired_limit(recommended)
 
 
 def memory_in_use() -> dict[str, int]:
-    """Give bytes: ``active`` of arrays, ``cache`` of buffers kept, ``peak`` of both so far; of the whole process."""
+    """Return bytes of the whole process: ``active`` in arrays, ``cache`` in kept buffers, ``peak`` of both so far."""
     return {"active": mx.get_active_memory(), "cache": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
+
+
+def run_in_parts(batch: Sequence[Row], length_step: int, run: Callable[[int, Sequence[Row]], None]) -> list[int]:
+    """Call ``run`` with parts of the batch, each with its first index; return the rows that don't fit alone.
+
+    A part that runs out of memory is run again in halves.
+    """
+    too_large: list[int] = []
+    for start, rows in split(batch, length_step):
+        _run_or_halve(run, start, rows, too_large)
+    return too_large
+
+
+def split(batch: Sequence[Row], length_step: int) -> Iterator[tuple[int, Sequence[Row]]]:
+    """Yield parts of the batch with a limited attention area, each with its first index."""
+    longest = max(len(row.ids) for row in batch)
+    length = -(-longest // length_step) * length_step
+    rows = max(_MAX_ATTENTION_AREA // (length * length), 1)
+    for start in range(0, len(batch), rows):
+        yield start, batch[start : start + rows]
+
+
+def _run_or_halve(
+    run: Callable[[int, Sequence[Row]], None], start: int, rows: Sequence[Row], too_large: list[int]
+) -> None:
+    try:
+        run(start, rows)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        mx.clear_cache()
+    else:
+        return
+    if len(rows) == 1:
+        too_large.append(start)
+        return
+    half = len(rows) // 2
+    _run_or_halve(run, start, rows[:half], too_large)
+    _run_or_halve(run, start + half, rows[half:], too_large)

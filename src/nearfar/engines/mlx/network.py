@@ -1,98 +1,173 @@
-"""A folder → the network that turns its padded ids into answers: transformer, head and weights put together."""
+"""The supported architectures, and a folder → the network that computes a padded batch's outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx import nn
+from msgspec import Struct
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.engines.mlx.decoders import Head
-from nearfar.engines.mlx.families import family_of
-from nearfar.engines.mlx.heads import JudgeHead
-from nearfar.engines.mlx.options import Unsupported
-from nearfar.engines.mlx.vectors import heads_of
-from nearfar.engines.mlx.weights import load_weights, put, quantize_like, read_config, read_quantization
+from nearfar.engines.mlx import architectures, heads
+from nearfar.engines.mlx.attention import PrefixCache
+from nearfar.engines.mlx.upstream import Config, Unsupported
+from nearfar.engines.mlx.weights import fill, load_weights, quantize_like, read_config, read_quantization
+from nearfar.models.recipe.sparse import Sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nearfar.engines.base import OpenRequest
-    from nearfar.engines.common.padding import Padded
-    from nearfar.engines.mlx.families import Family
-    from nearfar.engines.mlx.options import Config
-    from nearfar.engines.mlx.weights import Weights
+    from nearfar.engines.common.padding import PaddedBatch
+    from nearfar.engines.mlx.weights import PlacedWeights
     from nearfar.models.recipe.recipe import Recipe
 
 
+class Family(Struct, frozen=True, kw_only=True):
+    """One architecture: its functions in ``architectures``, and its heads."""
+
+    build: Callable[[Config], nn.Module]
+    run: Callable[..., mx.array]
+    # For a number of labels; None: no classifier is supported.
+    classifier: Callable[[Config, int], nn.Module] | None = None
+    splade: Callable[[Config, Sparse], nn.Module] | None = None
+    embeddings: Callable[[nn.Module], nn.Module] = lambda transformer: transformer.embed_tokens
+    # Converts a named array to mlx's layout.
+    adapt: Callable[[str, mx.array], mx.array] = lambda _, array: array
+    # Whether ``run`` takes PrefixCaches.
+    shares_prefixes: bool = False
+    # Whether ``run`` applies the mask everywhere, so that tokens within the text may be unattended.
+    applies_mask: bool = False
+
+
+def _decoder(build: Callable[[Config], nn.Module]) -> Family:
+    return Family(
+        build=build, run=architectures.run_decoder, classifier=heads.LastTokenClassifier, shares_prefixes=True
+    )
+
+
+_ROBERTA = Family(
+    build=architectures.build_roberta,
+    run=architectures.run_bert,
+    classifier=heads.RobertaClassifier,
+    applies_mask=True,
+)
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        build=architectures.build_bert,
+        run=architectures.run_bert,
+        classifier=heads.BertClassifier,
+        splade=heads.SpladeHead,
+        embeddings=lambda transformer: transformer.embeddings.word_embeddings,
+        applies_mask=True,
+    ),
+    "xlm-roberta": _ROBERTA,
+    "roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "modernbert": Family(
+        build=architectures.build_modernbert,
+        run=architectures.run_modernbert,
+        classifier=heads.ModernBertClassifier,
+        applies_mask=True,
+    ),
+    "qwen2": _decoder(architectures.build_qwen2),
+    "qwen3": _decoder(architectures.build_qwen3),
+    "gemma": _decoder(architectures.build_gemma),
+    "llama": _decoder(architectures.build_llama),
+    "llama_bidirec": Family(build=architectures.build_llama, run=architectures.run_llama_bidirec),
+    "gemma3_text": Family(build=architectures.build_gemma3, run=architectures.run_gemma3),
+    "lfm2": Family(build=architectures.build_lfm2, run=architectures.run_lfm2, adapt=architectures.adapt_lfm2),
+}
+
+
+def find_family(recipe: Recipe) -> Family:
+    """Return the checkpoint's family. Raises EngineUnavailable, listing those that there are, if MLX lacks it."""
+    kind, supported = "model", FAMILIES
+    if recipe.task == "score":
+        kind, supported = "reranker", {name: one for name, one in FAMILIES.items() if one.classifier}
+    if recipe.sparse and recipe.sparse.method == "splade":
+        kind, supported = "SPLADE model", {name: one for name, one in FAMILIES.items() if one.splade}
+    if recipe.multi_vector and recipe.multi_vector.expansion and not recipe.multi_vector.expansion.attended:
+        kind = "ColBERT model with unattended query expansion"
+        supported = {name: one for name, one in FAMILIES.items() if one.applies_mask}
+    if recipe.model_type not in supported:
+        raise EngineUnavailable(
+            f"the MLX engine has no {recipe.model_type} {kind if recipe.model_type in FAMILIES else 'model'}, only "
+            f"{', '.join(sorted(supported))}; use --engine torch"
+        )
+    return supported[recipe.model_type]
+
+
 class Network(nn.Module):
-    """A transformer and what makes answers of its hidden states."""
+    """A transformer and its heads."""
 
     def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
         super().__init__()
         self._run = family.run
-        # Whatever looks at more of a row than its last token would miss the head.
+        # Where the result depends on more than a row's last token, it would lack the prefix.
         self.shares_prefixes = family.shares_prefixes and (not recipe.outputs or recipe.pooling == ("lasttoken",))
         self.trunk = family.build(config)
-        self._heads = heads_of(recipe)
-        self._speaks = recipe.uses_lm_head or (recipe.sparse is not None and recipe.sparse.method == "splade")
-        self._words = family.words
+        self._heads = heads.build_heads(recipe)
+        is_splade = recipe.sparse is not None and recipe.sparse.method == "splade"
+        self._embeddings = family.embeddings if recipe.uses_lm_head or is_splade else None
         if recipe.llm_reranker and recipe.llm_reranker.answer_tokens:
-            self.head = JudgeHead(config, recipe.llm_reranker.answer_tokens)
-        elif recipe.task == "score" and family.head:
-            self.head = family.head(config, max(len(recipe.labels), 1))
-        elif recipe.sparse and recipe.sparse.method == "splade" and family.speaker:
-            self.head = family.speaker(config, recipe.sparse)
+            self.head = heads.AnswerHead(config, recipe.llm_reranker.answer_tokens)
+        elif recipe.task == "score" and family.classifier:
+            self.head = family.classifier(config, max(len(recipe.labels), 1))
+        elif recipe.sparse and is_splade and family.splade:
+            self.head = family.splade(config, recipe.sparse)
 
-    def __call__(self, padded: Padded, head: Sequence[int] = ()) -> list[mx.array]:
-        """Turn ids (B, T), padded on the right, into logits, or what the recipe's outputs name, not yet computed.
+    def __call__(self, padded: PaddedBatch, prefix: Sequence[int] = ()) -> list[mx.array]:
+        """Return logits, or the recipe's outputs, for ids (B, T) padded on the right; lazy arrays.
 
-        Where ``shares_prefixes``, the ids of all rows may go on from those of a ``head``.
+        With ``shares_prefixes``, all rows may continue the ids of a ``prefix``.
         """
         ids, mask, types = _arrays(padded)
-        kept = {"heads": [Head() for _ in self.trunk.layers]} if head else {}
-        if head:
-            self._run(self.trunk, mx.array([head], dtype=mx.int32), None, None, **kept)
-        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types, **kept)
+        caches = {"caches": [PrefixCache() for _ in self.trunk.layers]} if prefix else {}
+        if prefix:
+            self._run(self.trunk, mx.array([prefix], dtype=mx.int32), None, None, **caches)
+        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types, **caches)
         if self._heads:
-            return [make(hidden, mask) for make in self._heads]
-        words = (self._words(self.trunk),) if self._speaks else ()  # the table as it is now: it may have been quantised
-        return [self.head(hidden, mask, *words)]
+            return [head(hidden, mask) for head in self._heads]
+        # The embeddings as they are now: they may have been quantized since.
+        embeddings = (self._embeddings(self.trunk),) if self._embeddings else ()
+        return [self.head(hidden, mask, *embeddings)]
 
-    def hidden(self, padded: Padded) -> mx.array:
-        """Give the last hidden states (B, T, H) in float32, not yet computed."""
+    def hidden_states(self, padded: PaddedBatch) -> mx.array:
+        """Return the last hidden states (B, T, H) in float32, lazy."""
         ids, mask, types = _arrays(padded)
         hidden: mx.array = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
         return hidden.astype(mx.float32)
 
 
-def _arrays(padded: Padded) -> tuple[mx.array, mx.array, mx.array | None]:
+def _arrays(padded: PaddedBatch) -> tuple[mx.array, mx.array, mx.array | None]:
     types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
     return mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types
 
 
-def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, Weights]:
-    """Load the folder in ``dtype`` (None: as saved), on the current stream; give its arrays and their names as well.
+def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, PlacedWeights]:
+    """Load the folder in ``dtype`` (None: as saved) on the current stream; return its arrays as well.
 
     Raises EngineUnavailable for what only another engine can run, CheckpointError for files that none can.
     """
-    family = family_of(request)
+    family = find_family(request.recipe)
     try:
         network = Network(family, read_config(request.folder), request.recipe)
     except Unsupported as error:
         raise EngineUnavailable(f"{request.folder}/{error}") from error
-    except (KeyError, TypeError, ValueError) as error:  # an option that the transformer's file wants and isn't there
-        raise EngineUnavailable(f"{request.folder}/{Unsupported(f'what it says ({error!r})')}") from error
-    weights = load_weights(request.folder, network, family.adapt, _projections(request))
+    except (KeyError, TypeError, ValueError) as error:  # the model file needs an option that is missing
+        raise EngineUnavailable(f"{request.folder}/{Unsupported(f'these options ({error!r})')}") from error
+    weights = load_weights(request.folder, network, family.adapt, _used_by_heads(request))
     if quantization := read_quantization(request.folder):
         quantize_like(network, weights, quantization)
-    put(network, weights, dtype, request.folder)
+    fill(network, weights, dtype, request.folder)
     return network, weights
 
 
-def _projections(request: OpenRequest) -> list[str]:
-    """Name the projection of tokens where it is kept among the transformer's weights, as Stanford's ColBERT does."""
-    how = request.recipe.multi_vector
-    inside = how is not None and any(dense.file == request.folder / "model.safetensors" for dense in how.dense)
-    return ["linear.weight"] if inside else []
+def _used_by_heads(request: OpenRequest) -> list[str]:
+    """Return the arrays in the transformer's file that a head loads itself, such as Stanford's ColBERT's projection."""
+    multi_vector = request.recipe.multi_vector
+    file = request.folder / "model.safetensors"
+    return ["linear.weight"] if multi_vector and any(dense.file == file for dense in multi_vector.dense) else []

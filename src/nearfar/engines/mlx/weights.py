@@ -1,13 +1,13 @@
-"""Safetensors → the numbers of a network: one file or shards, float or quantised, by whatever prefix they were saved.
+"""Safetensors → a network's weights: one file or shards, float or quantized, with any prefix in their names.
 
-Every number the network needs must be there, and every one that is there must have its place: a bias that nobody adds
-would change all answers without saying so.
+Every weight that the network needs must exist, and every one that exists must be used: a bias that isn't added would
+change all numbers silently.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -15,7 +15,6 @@ from mlx.utils import tree_flatten
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.engines.mlx.arrays import load_arrays
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import find_tensor_file
 
@@ -23,21 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
     from pathlib import Path
 
+    from nearfar.models.recipe.dense import Dense
+
 # What a whole model's class puts before its transformer's names.
 _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")
-# What checkpoints hold besides: positions counted out, heads that predict words, poolers and positions' frequencies.
-_IDLE = re.compile(
+# Arrays that checkpoints contain but no output needs: positions, masked-language-model heads, poolers, frequencies.
+_UNUSED = re.compile(
     r"(position_ids|inv_freq|masked_bias)$|^(pooler|lm_head|cls|decoder|head|predictions|prediction_head)\.|_Dense\."
 )
 _INNER_DENSE = re.compile(r"^dense\.\d+\.")
-_WAYS = ("group_size", "bits", "mode")
+_OPTIONS = ("group_size", "bits", "mode")
 _PARTS = ("weight", "bias", "scales", "biases")
 
 Quantization = dict[str, Any]
 
 
-class Weights(Struct, frozen=True):
-    """A folder's arrays by their place in a network; ``names`` are those they have in the folder."""
+class PlacedWeights(Struct, frozen=True):
+    """A folder's arrays by their path in a network, and the names that these have in the folder."""
 
     arrays: dict[str, mx.array]
     names: dict[str, str]
@@ -49,31 +50,73 @@ class _Index(Struct):
     weight_map: dict[str, str]
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read all of config.json. Raises CheckpointError."""
+    return read_json(folder / "config.json", dict[str, Any])
+
+
+def load_arrays(file: Path) -> dict[str, mx.array]:
+    """Open a safetensors file: its arrays by name, lazy. Raises CheckpointError if it is missing or damaged."""
+    try:
+        return cast("dict[str, mx.array]", mx.load(str(file)))
+    except Exception as error:  # mlx passes on what its C++ raises
+        raise CheckpointError(f"{file}: can't be loaded: {error}") from error
+
+
+_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "Identity": lambda values: values,
+    "Tanh": mx.tanh,
+    "ReLU": nn.relu,
+    "GELU": nn.gelu,
+    "SiLU": nn.silu,
+    "Sigmoid": mx.sigmoid,
+}
+
+
+def load_dense(dense: Dense) -> Callable[[mx.array], mx.array]:
+    """Load a linear layer with its activation, in float32. Raises CheckpointError for weights of other shapes."""
+    activation = _ACTIVATIONS.get(dense.activation)
+    if activation is None:
+        raise EngineUnavailable(f"{dense.file}: MLX has no activation {dense.activation} here; use --engine torch")
+    arrays = {key.removeprefix("linear."): value for key, value in load_arrays(dense.file).items()}
+    weights = {key: arrays[key].astype(mx.float32) for key in ("weight", "bias") if key in arrays}
+    mx.eval(weights)
+    shapes: dict[str, tuple[int, ...]] = {"weight": (dense.out_features, dense.in_features)}
+    shapes |= {"bias": (dense.out_features,)} if dense.bias else {}
+    if {key: value.shape for key, value in weights.items()} != shapes:
+        raise CheckpointError(f"{dense.file}: its weights have other shapes than config.json states")
+
+    def run(values: mx.array) -> mx.array:
+        values = values @ weights["weight"].T
+        return activation(values + weights["bias"] if dense.bias else values)
+
+    return run
+
+
 def load_weights(
-    folder: Path, network: nn.Module, adapt: Callable[[str, mx.array], mx.array], elsewhere: Container[str] = ()
-) -> Weights:
-    """Read the folder's safetensors and find each array's place in the network, whose modules needn't be quantised yet.
+    folder: Path, network: nn.Module, adapt: Callable[[str, mx.array], mx.array], used_elsewhere: Container[str] = ()
+) -> PlacedWeights:
+    """Open the folder's safetensors and find each array's path in the network, which needn't be quantized yet.
 
-    Those named in ``elsewhere`` have their place outside.
-
-    Raises CheckpointError for files that can't be read, EngineUnavailable for arrays that have no place.
+    Names in ``used_elsewhere`` need no path. Raises CheckpointError for files that can't be read, EngineUnavailable for
+    arrays that the network doesn't have.
     """
     modules = {path for path, _ in network.named_modules()} | {path for path, _ in tree_flatten(network.parameters())}
     arrays: dict[str, mx.array] = {}
     names: dict[str, str] = {}
     for file in _files(folder):
         for name, array in load_arrays(file).items():
-            place = _place(name, modules)
-            if place:
-                arrays[place], names[place] = adapt(name, array), name
+            path = _find_path(name, modules)
+            if path:
+                arrays[path], names[path] = adapt(name, array), name
             elif _INNER_DENSE.match(_PREFIX.sub("", name)):
                 raise CheckpointError(
                     f"{file}: has Dense layers inside, as mlx-embeddings saves them, which modules.json should name; "
-                    "take the original model, or quantise it with nearfar convert"
+                    "use the original model, or quantize it with nearfar convert"
                 )
-            elif name not in elsewhere and not _IDLE.search(_PREFIX.sub("", name)):
+            elif name not in used_elsewhere and not _UNUSED.search(_PREFIX.sub("", name)):
                 raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
-    return Weights(arrays, names)
+    return PlacedWeights(arrays, names)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -84,85 +127,89 @@ def _files(folder: Path) -> list[Path]:
     return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
 
 
-def _place(name: str, modules: set[str]) -> str | None:
+def _find_path(name: str, modules: set[str]) -> str | None:
     bare = _PREFIX.sub("", name)
-    for place in (f"head.{bare}", f"trunk.{bare}"):
-        module, _, part = place.rpartition(".")
-        if place in modules or (module in modules and part in _PARTS):
-            return place
+    for path in (f"head.{bare}", f"trunk.{bare}"):
+        module, _, part = path.rpartition(".")
+        if path in modules or (module in modules and part in _PARTS):
+            return path
     return None
 
 
 def read_quantization(folder: Path) -> Quantization | None:
-    """Give what config.json says of MLX's quantisation: bits, group_size and mode, and where single layers differ.
+    """Return config.json's MLX quantization: bits, group_size and mode, and single layers' own; None without one.
 
-    Raises EngineUnavailable for weights that are quantised in another way.
+    Raises EngineUnavailable for another library's quantization.
     """
-    file = folder / "config.json"
-    config = read_json(file, dict[str, Any])
-    said = config.get("quantization") or config.get("quantization_config")
-    if said is None:
+    config = read_config(folder)
+    quantization = config.get("quantization") or config.get("quantization_config")
+    if quantization is None:
         return None
-    if not isinstance(said, dict) or "bits" not in said or "quant_method" in said:
-        method = said.get("quant_method", "an unknown method") if isinstance(said, dict) else said
-        raise EngineUnavailable(f"{file}: weights quantised with {method} aren't supported, only MLX's own")
-    return said
+    if not isinstance(quantization, dict) or "bits" not in quantization or "quant_method" in quantization:
+        method = quantization.get("quant_method", "another method") if isinstance(quantization, dict) else quantization
+        raise EngineUnavailable(
+            f"{folder / 'config.json'}: weights quantized with {method} aren't supported, only MLX's own"
+        )
+    return quantization
 
 
-def quantize_like(network: nn.Module, weights: Weights, quantization: Quantization) -> None:
-    """Make those layers quantised whose weights are, each in its own way."""
-    by_place = {
-        place: quantization.get(weights.names[f"{place}.scales"].removesuffix(".scales"))
-        for place in (name.removesuffix(".scales") for name in weights.arrays if name.endswith(".scales"))
+def quantize_like(network: nn.Module, weights: PlacedWeights, quantization: Quantization) -> None:
+    """Quantize those layers of the network whose weights are, each with its own options."""
+    own_options = {
+        path: quantization.get(weights.names[f"{path}.scales"].removesuffix(".scales"))
+        for path in (name.removesuffix(".scales") for name in weights.arrays if name.endswith(".scales"))
     }
-    usual: Quantization = {key: quantization[key] for key in _WAYS if key in quantization}
+    defaults: Quantization = {key: quantization[key] for key in _OPTIONS if key in quantization}
 
-    def way(path: str, _module: nn.Module) -> bool | dict[str, Any]:
-        own = by_place.get(path)
-        return {**usual, **own} if isinstance(own, dict) else path in by_place
+    def options(path: str, _module: nn.Module) -> bool | dict[str, Any]:
+        own = own_options.get(path)
+        return {**defaults, **own} if isinstance(own, dict) else path in own_options
 
     try:
-        nn.quantize(network, **usual, class_predicate=way)
+        nn.quantize(network, **defaults, class_predicate=options)
     except Exception as error:
-        raise CheckpointError(f"config.json: quantization {usual}: {error}") from error
+        raise CheckpointError(f"config.json: quantization {defaults}: {error}") from error
 
 
-def put(network: nn.Module, weights: Weights, dtype: mx.Dtype | None, folder: Path) -> None:
-    """Fill the network, in ``dtype`` (None: as saved), and read everything in on this thread.
+def fill(network: nn.Module, weights: PlacedWeights, dtype: mx.Dtype | None, folder: Path) -> None:
+    """Fill the network in ``dtype`` (None: as saved), and evaluate all weights on this thread.
 
-    Raises CheckpointError where weights are absent, of another shape, or not finite, EngineUnavailable where there are
-    more than the network has use for.
+    Raises CheckpointError for weights that are missing, have another shape, or aren't finite, EngineUnavailable for
+    more than the network has.
     """
-    wanted: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
-    absent = sorted(wanted.keys() - weights.arrays.keys())
-    if absent:
+    parameters: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    _refuse_mismatch(parameters, weights, folder)
+    network.load_weights([(path, _cast(weights.arrays[path], dtype)) for path in parameters])
+    network.eval()
+    mx.eval(network.parameters())
+    # As saved: a value that is too large for half precision isn't damaged, and is refused in the results.
+    saved = ((path, weights.arrays[path]) for path in parameters)
+    damaged = next((path for path, value in saved if _is_float(value) and not mx.isfinite(value).all().item()), None)
+    if damaged:
         raise CheckpointError(
-            f"{folder}: the weights lack {absent[0]} and {len(absent) - 1} more that the model needs; take a folder "
+            f"{find_tensor_file(folder, weights.names[damaged])}: the weights are damaged: {damaged} has values that "
+            "aren't finite; download the model again"
+        )
+
+
+def _refuse_mismatch(parameters: dict[str, mx.array], weights: PlacedWeights, folder: Path) -> None:
+    missing = sorted(parameters.keys() - weights.arrays.keys())
+    if missing:
+        raise CheckpointError(
+            f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more that the model needs; use a folder "
             "that has them"
         )
-    extra = sorted(weights.arrays.keys() - wanted.keys())
+    extra = sorted(weights.arrays.keys() - parameters.keys())
     if extra:
         raise EngineUnavailable(
             f"{folder}: MLX has no place for the weights {weights.names[extra[0]]}; use --engine torch"
         )
-    unlike = next((name for name, value in wanted.items() if value.shape != weights.arrays[name].shape), None)
-    if unlike:
-        found = weights.arrays[unlike].shape
-        raise CheckpointError(
-            f"{folder}: the weights {unlike} are {found} where config.json says {wanted[unlike].shape}"
-        )
-    filled = [(name, _cast(weights.arrays[name], dtype)) for name in wanted]
-    network.load_weights(filled)
-    network.eval()
-    mx.eval(network.parameters())
-    # As saved: what is too large for half precision isn't damaged, and shows in the answers.
-    saved = ((name, weights.arrays[name]) for name in wanted)
-    damaged = next((name for name, value in saved if _is_float(value) and not mx.isfinite(value).all().item()), None)
-    if damaged:
-        raise CheckpointError(
-            f"{find_tensor_file(folder, weights.names[damaged])}: the weights are damaged: {damaged} holds numbers "
-            "that aren't finite; download the model again"
-        )
+    for path, parameter in parameters.items():
+        shape = weights.arrays[path].shape
+        if parameter.shape != shape:
+            raise CheckpointError(
+                f"{folder}: the weights {path} are {shape}, but {parameter.shape} according to config.json"
+            )
 
 
 def _cast(array: mx.array, dtype: mx.Dtype | None) -> mx.array:
@@ -171,8 +218,3 @@ def _cast(array: mx.array, dtype: mx.Dtype | None) -> mx.array:
 
 def _is_float(array: mx.array) -> bool:
     return bool(mx.issubdtype(array.dtype, mx.floating))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json whole. Raises CheckpointError."""
-    return read_json(folder / "config.json", dict[str, Any])

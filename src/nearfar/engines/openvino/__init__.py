@@ -1,7 +1,7 @@
 """The OpenVINO engine: the same checkpoints as Torch's, compiled for x86 CPUs.
 
-A checkpoint is converted once, by way of its torch modules, and kept in the cache; from then on neither torch nor
-transformers is imported, and a small model serves a second after its process began.
+A checkpoint is converted once, from its torch modules, and the result is cached; after that neither torch nor
+transformers is imported, and a small model serves a second after its process started.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nearfar.core.settings import Device
     from nearfar.engines.base import Engine, OpenRequest
 
-_NEEDED = ("openvino", "torch", "transformers", "safetensors")
+_PACKAGES = ("openvino", "torch", "transformers", "safetensors")
 _NVIDIA = Path("/dev/nvidiactl")
 
 
 def disable_telemetry() -> None:
-    """Hide the package ``openvino_telemetry``, so that openvino takes its own stub, which sends and writes nothing.
+    """Hide the package ``openvino_telemetry``, so that openvino uses its own stub, which sends and writes nothing.
 
     Otherwise ``import openvino`` writes a client id under ``~/intel`` and reports itself to Google Analytics from a
     child process. The only official switch is a consent file in the home folder. Python itself puts None in
@@ -35,24 +35,24 @@ disable_telemetry()  # here, because Python runs this file before any module of 
 
 
 class OpenVinoKind:
-    """Finds out, without importing openvino, whether the engine can run, and opens it."""
+    """Checks whether the engine can run, without importing openvino, and opens it."""
 
-    # OpenVINO runs on ARM as well, but nobody has measured it there against Torch.
+    # OpenVINO runs on ARM as well, but hasn't been compared with Torch there.
     priority = 20 if platform.machine() in {"x86_64", "AMD64"} else 5
 
     def unavailable_reason(self, device: Device) -> str | None:
-        """Look for the packages and for a GPU, which only Torch uses."""
-        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        """Look for the packages, and for a GPU, which only Torch uses."""
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             return f'{", ".join(missing)} not installed; pip install "nearfar[torch,openvino]"'
         if device not in {"auto", "cpu"}:
             return f"it has no {device}, only cpu"
         if device == "auto" and _NVIDIA.exists():
-            return "there is an NVIDIA GPU, which it can't use; to keep to the processor, say --device cpu"
+            return "there is an NVIDIA GPU, which it can't use; to use the CPU, set --device cpu"
         return None
 
     def open(self, request: OpenRequest) -> Engine:
-        """Load the checkpoint, converting it first where the cache doesn't have it."""
+        """Load the checkpoint, converting it first if it isn't in the cache."""
         from nearfar.engines.openvino.engine import OpenVinoEngine  # imports openvino, 0.2 s
 
         return OpenVinoEngine(request)

@@ -1,4 +1,4 @@
-"""The Torch engine: any transformers encoder, decoder or one-label cross-encoder, on cpu, cuda or mps."""
+"""The Torch engine: any transformers encoder, decoder or cross-encoder, on cpu, cuda or mps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ if TYPE_CHECKING:
 
 
 class TorchKind:
-    """Finds out, without importing torch, whether the engine can run, and opens it."""
+    """Checks whether the engine can run, without importing torch, and opens it."""
 
     priority = 10
     shares_prefixes = True
 
     def unavailable_reason(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
-        """Look for the packages; a missing device shows when the engine opens."""
+        """Look for the packages; a missing device is refused when the engine opens."""
         missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
-        if missing:
-            return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"'
-        return None
+        return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"' if missing else None
 
     def open(self, request: OpenRequest) -> Engine:
         """Load the checkpoint."""

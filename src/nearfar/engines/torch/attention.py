@@ -1,8 +1,8 @@
-"""Attention over rows laid end to end: each token sees its own row, as its family's mask would let it.
+"""Attention over rows packed end to end: each token attends within its own row, as its architecture's mask allows.
 
-Enters transformers by its two registries, so that it is one function for every architecture that attends through them.
-Rows come sorted by length, and every run of equal lengths is one call on an unpadded (n, heads, L, d). Rows that begin
-alike may have a head in common, which is laid once, apart from them: they see it as if it were their own.
+Registered with transformers, so one function serves every architecture that attends through its registry. Rows are
+sorted by length, and each run of equal lengths is one call on an unpadded (n, heads, L, d). Rows with a common prefix
+have it once in the batch, and attend to it as if it were their own.
 """
 
 from __future__ import annotations
@@ -17,67 +17,73 @@ from torch.nn.functional import scaled_dot_product_attention
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-NAME = "nearfar_rows"
-# What some families add to the scores of attention, and this function doesn't.
-_UNKNOWN = ("softcap", "s_aux", "position_bias")
-# Keys that are laid side by side for one call where rows have a head: 32 MB for 16 heads of 128. A guess.
-_KEYS = 4096
+NAME = "nearfar_packed"
+# Terms that some architectures add to attention scores, and this function doesn't.
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+# Keys per call for rows with a prefix, which is copied before each of them: 32 MB for 16 heads of 128. A guess.
+_MAX_KEYS = 4096
 
 
 class Run(Struct, frozen=True):
-    """Rows of one length that lie next to each other: ``count`` of them from token ``start`` on.
+    """Rows of one length, adjacent in the packed batch."""
 
-    They may go on from a ``head``, a run of one row; ``length`` doesn't count it.
-    """
-
+    # The first row's first token.
     start: int
+    # The number of rows, and their length, without the prefix.
     count: int
     length: int
-    head: Run | None = None
+    # The run, of one row, that each of them continues.
+    prefix: Run | None = None
 
     @property
-    def seen(self) -> int:
-        """Count the tokens that a row's last one may see."""
-        return self.length + (self.head.length if self.head else 0)
+    def end(self) -> int:
+        """Return the token after the last row's last one."""
+        return self.start + self.count * self.length
 
     @property
-    def tokens(self) -> slice:
-        """Give their place on the axis of tokens."""
-        return slice(self.start, self.start + self.count * self.length)
+    def key_length(self) -> int:
+        """Return how many tokens a row's last token may attend to."""
+        return self.length + (self.prefix.length if self.prefix else 0)
 
-    def rows(self, flat: Tensor) -> Tensor:
-        """Cut them out of (T, …), as (count, length, …)."""
-        return flat[self.tokens].view(self.count, self.length, *flat.shape[1:])
+    def rows(self, packed: Tensor) -> Tensor:
+        """Return the rows' part of (T, …), as (count, length, …)."""
+        return packed[self.start : self.end].view(self.count, self.length, *packed.shape[1:])
+
+    def split(self) -> Iterator[Run]:
+        """Yield runs of fewer rows, so that prefixes copied before each row's keys stay within _MAX_KEYS."""
+        limit = max(_MAX_KEYS // self.key_length, 1)
+        for at in range(0, self.count, limit):
+            yield Run(self.start + at * self.length, min(limit, self.count - at), self.length, self.prefix)
 
 
-class Pattern:
-    """Which token sees which, as the family's own function of positions: causal, all, or within a window."""
+class MaskPattern:
+    """An architecture's attention mask as a function of positions: causal, full, or within a window."""
 
-    def __init__(self, sees: Callable[..., Tensor]) -> None:
-        self._sees = sees
-        self._known: dict[tuple[int, int], Tensor | None] = {}
+    def __init__(self, mask_function: Callable[..., Tensor]) -> None:
+        self._mask_function = mask_function
+        self._masks: dict[tuple[int, int], Tensor | None] = {}
 
-    def of(self, run: Run, device: torch.device) -> Tensor | None:
-        """Give the (L, head + L) mask of a row of the run, None where every token sees every other one.
+    def mask(self, run: Run, device: torch.device) -> Tensor | None:
+        """Return the (L, prefix + L) mask of the run's rows, None if every token attends to every other one.
 
-        Raises TypeError for a head that would see what comes after it: it can't be the same for several rows.
+        Raises TypeError if a prefix would attend to what follows it, and so differ between rows.
         """
-        shape = run.length, run.seen
-        if shape not in self._known:
-            at = torch.arange(run.seen, device=device)
+        shape = run.length, run.key_length
+        if shape not in self._masks:
+            positions = torch.arange(run.key_length, device=device)
             zero = torch.zeros((), dtype=torch.long, device=device)
-            whole = self._sees(zero, zero, at[:, None], at[None]).expand(run.seen, run.seen)
-            head = run.seen - run.length
-            if whole[:head, head:].any():
-                raise TypeError("tokens of this family see those after them")
-            mask = whole[head:]
-            self._known[shape] = None if bool(mask.all()) else mask
-        return self._known[shape]
+            mask = self._mask_function(zero, zero, positions[:, None], positions[None])
+            mask = mask.expand(run.key_length, run.key_length)
+            prefix = run.key_length - run.length
+            if mask[:prefix, prefix:].any():
+                raise TypeError("this architecture's tokens attend to those after them")
+            self._masks[shape] = None if bool(mask[prefix:].all()) else mask[prefix:]
+        return self._masks[shape]
 
 
-def _keep_pattern(*, mask_function: Callable[..., Tensor], **_rest: object) -> Pattern:
-    """Stand where transformers makes a mask for the whole of the tokens, T by T, of which most would be empty."""
-    return Pattern(mask_function)
+def _keep_pattern(*, mask_function: Callable[..., Tensor], **_rest: object) -> MaskPattern:
+    """Replace transformers' mask creation, whose (T, T) for the packed batch would be almost empty."""
+    return MaskPattern(mask_function)
 
 
 def _attend(  # noqa: PLR0913 — transformers' signature
@@ -91,45 +97,42 @@ def _attend(  # noqa: PLR0913 — transformers' signature
     scaling: float | None = None,
     **rest: object,
 ) -> tuple[Tensor, None]:
-    """Attend row by row. query (1, h, T, d), key and value (1, h or fewer, T, d) → (1, T, h, d).
+    """Attend run by run: query (1, h, T, d), key and value (1, h or fewer, T, d) → (1, T, h, d).
 
-    A sliding window is in the pattern; the number that also arrives in ``rest`` isn't needed.
+    ``runs`` cover all tokens in their order. A sliding window is in the mask; its size in ``rest`` isn't needed.
     """
-    if not isinstance(attention_mask, Pattern) or any(rest.get(name) is not None for name in _UNKNOWN):
-        raise TypeError("this family attends in a way that isn't known here")
-    flat = [_repeat(of[0], query.shape[1]).transpose(0, 1) for of in (query, key, value)]  # (T, h, d) each
-    found = []
+    unsupported = [name for name in _UNSUPPORTED if rest.get(name) is not None]
+    if unsupported or not isinstance(attention_mask, MaskPattern):
+        raise TypeError("this architecture's attention isn't supported")
+    heads = query.shape[1]
+    if key.shape[1] != heads:  # grouped-query attention: several heads share a key and value
+        key = key.repeat_interleave(heads // key.shape[1], dim=1)
+        value = value.repeat_interleave(heads // value.shape[1], dim=1)
+    outputs = []
     for run in runs:
-        mask = attention_mask.of(run, query.device)
-        for some in _parts(run):
-            q, k, v = (some.rows(of).transpose(1, 2) for of in flat)  # (n, h, L, d) each
-            if some.head:
-                k, v = (_behind(some.head, of, own) for of, own in zip(flat[1:], (k, v), strict=True))
+        mask = attention_mask.mask(run, query.device)
+        for part in run.split() if run.prefix else (run,):
+            q, k, v = _rows_of(part, query), _rows_of(part, key), _rows_of(part, value)  # (n, h, L, d) each
+            if part.prefix:
+                k, v = _prepend(part.prefix, key, k), _prepend(part.prefix, value, v)
             attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-            found.append(attended.transpose(1, 2).flatten(0, 1))  # (n · L, h, d)
-    return (found[0] if len(found) == 1 else torch.cat(found))[None], None
+            outputs.append(attended.transpose(1, 2).flatten(0, 1))  # (n · L, h, d)
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
 
 
-def _parts(run: Run) -> Iterator[Run]:
-    """Cut a run with a head into runs of fewer rows: for each row the head's keys are laid before its own."""
-    most = max(_KEYS // run.seen, 1) if run.head else run.count
-    for at in range(0, run.count, most):
-        yield Run(run.start + at * run.length, min(most, run.count - at), run.length, run.head)
+def _rows_of(run: Run, packed: Tensor) -> Tensor:
+    """Return the run's part of (1, h, T, d) as a view (n, h, L, d)."""
+    end = run.start + run.count * run.length
+    return packed[0, :, run.start : end].view(packed.shape[1], run.count, run.length, -1).transpose(0, 1)
 
 
-def _behind(head: Run, flat: Tensor, own: Tensor) -> Tensor:
-    """Lay a head's (T, h, d) before each row's own (n, h, L, d): → (n, h, head + L, d)."""
-    before = head.rows(flat).transpose(1, 2).expand(own.shape[0], -1, -1, -1)
-    return torch.cat([before, own], dim=2)
-
-
-def _repeat(of: Tensor, heads: int) -> Tensor:
-    """Give each of the query's heads its key or value (h, T, d): several share one where they are grouped."""
-    return of if of.shape[0] == heads else of.repeat_interleave(heads // of.shape[0], dim=0)
+def _prepend(prefix: Run, packed: Tensor, own: Tensor) -> Tensor:
+    """Concatenate the prefix's keys or values and each row's own (n, h, L, d) to (n, h, prefix + L, d)."""
+    return torch.cat([_rows_of(prefix, packed).expand(own.shape[0], -1, -1, -1), own], dim=2)
 
 
 def register() -> str:
-    """Make the two functions known to transformers and give their name there; again is no harm."""
+    """Register both functions with transformers and return their name there. May be called again."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attend)

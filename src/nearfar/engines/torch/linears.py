@@ -1,7 +1,7 @@
-"""Which kernel multiplies by a weight fastest here, found out by trying.
+"""Chooses the fastest kernel for linear layers on this CPU, by timing both.
 
-Torch hands float32 linears on a processor to MKL. oneDNN with the weight laid out beforehand is 2.3 times as fast on a
-Zen 5, and 0.75 times on a Zen 3: so both are timed on one layer of the checkpoint.
+Torch runs float32 linears on MKL. oneDNN with a prepacked weight is 2.3 times as fast on a Zen 5, but 0.75 times on a
+Zen 3: so both are timed on one layer of the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,58 +17,54 @@ from torch.nn.functional import linear
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROWS = 256  # of the input that is timed; also the hint for the layout
+ROWS = 256  # of the timed input; also the batch size that oneDNN packs the weight for
 _REPEATS = 5
-_MATRIX = 2  # axes
-_WORTH_SWAPPING = 1.15  # how much faster it has to be
-_CLOSE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # of the largest number that comes out
+_MIN_SPEEDUP = 1.15  # for layers to be replaced
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # relative to the largest output
 
 
 class LinearTimes(NamedTuple):
-    """Seconds that one core takes for ROWS rows; ``prepacked`` is None where it can't be done or gives other numbers.
-
-    ``part`` is the timed weight's part of all weights that are multiplied by.
-    """
+    """The time of one layer, in seconds on one core, for an input of ROWS rows."""
 
     plain: float
-    prepacked: float | None
-    part: float
+    prepacked: float | None  # None where it isn't supported or returns other numbers
+    share: float  # of all multiplied weights that the timed one has
 
     @property
-    def swap(self) -> bool:
-        """Tell whether prepacked is faster by enough to be worth it."""
-        return self.prepacked is not None and self.plain >= _WORTH_SWAPPING * self.prepacked
+    def prefers_prepacked(self) -> bool:
+        """Return whether prepacked layers are faster by enough."""
+        return self.prepacked is not None and self.plain >= _MIN_SPEEDUP * self.prepacked
 
     @property
     def best(self) -> float:
-        """Give the time of the kernel that will be used."""
-        return self.prepacked if self.swap and self.prepacked else self.plain
+        """Return the time of the kernel that will be used."""
+        return self.prepacked if self.prefers_prepacked and self.prepacked else self.plain
 
     @property
     def text_s(self) -> float:
-        """Estimate what a text of ROWS tokens takes: the multiplications are by far most of it."""
-        return self.best / self.part
+        """Estimate the time of a text of ROWS tokens, which is mostly multiplication."""
+        return self.best / self.share
 
 
 class PrepackedLinear(nn.Module):
-    """A linear layer whose weight oneDNN has laid out beforehand. The operators are torch's own, but private."""
+    """A linear layer whose weight is in oneDNN's own layout. Uses private operators of torch."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)  # noqa: SLF001
-        self._bias: Tensor | None = layer.bias  # type says never None, and it often is
+        self._bias: Tensor | None = layer.bias  # may be None, whatever its type is
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply: (…, in) → (…, out)."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")  # noqa: SLF001
-        return found
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")  # noqa: SLF001
+        return product
 
 
 def time_linears(model: nn.Module, dtype: torch.dtype) -> LinearTimes:
-    """Time the shape of weight that makes up most of the work, as if it were of ``dtype``, on this thread's cores."""
+    """Time the weight shape that makes up most of the work, in ``dtype``, on this thread's cores."""
     layers = (module for module in model.modules() if not isinstance(module, nn.Embedding))
-    weights = [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.ndim == _MATRIX]
+    weights = [weight for layer in layers for weight in layer.parameters(recurse=False) if weight.ndim == 2]  # noqa: PLR2004
     work: Counter[torch.Size] = Counter()
     for weight in weights:
         work[weight.shape] += weight.numel()
@@ -87,16 +83,16 @@ def _time_prepacked(x: Tensor, weight: Tensor) -> float | None:
     expected = linear(x, weight).float()
     try:
         prepacked = PrepackedLinear(layer)
-        found = prepacked(x).float()
-    except (AttributeError, RuntimeError):  # this build of torch hasn't got them, or they don't take the dtype
+        product = prepacked(x).float()
+    except (AttributeError, RuntimeError):  # this build of torch lacks the operators, or they lack the dtype
         return None
-    if (found - expected).abs().max() > _CLOSE[x.dtype] * expected.abs().max():
+    if (product - expected).abs().max() > _TOLERANCE[x.dtype] * expected.abs().max():
         return None
     return _seconds(lambda: prepacked(x))
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Give the shortest of a few: whatever else the machine does only makes it longer."""
+    """Return the shortest time of a few calls: other load only adds to it."""
     call()
     times = []
     for _ in range(_REPEATS):
@@ -107,8 +103,8 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def prepack(model: nn.Module) -> None:
-    """Put prepacked layers in place of the model's linear ones."""
+    """Replace the model's linear layers by prepacked ones."""
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
-            if type(child) is nn.Linear:  # a class made from it may do more
+            if type(child) is nn.Linear:  # not a subclass, which may do more
                 setattr(module, name, PrepackedLinear(child))

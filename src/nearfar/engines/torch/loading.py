@@ -1,7 +1,7 @@
-"""Opening a checkpoint: in which precision, with which kernels, packed or padded, on how many threads.
+"""Loads a checkpoint and chooses precision, kernels, packing or padding, and threads.
 
-Every choice is measured on the machine at hand, and a faster way is taken only where it was seen to give the numbers
-of the plain one: padded batches through transformers' own modules.
+Every choice is measured on this machine. A faster path is only used if it returns the numbers of the plain one: padded
+batches through transformers' own modules.
 """
 
 from __future__ import annotations
@@ -11,55 +11,49 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.engines.common.precision import measure_loss
-from nearfar.engines.common.representations import comparable
-from nearfar.engines.torch.devices import CORES, LENGTH_STEP, Share, find_device, share
+from nearfar.engines.common.precision import flatten_outputs, measure_loss
+from nearfar.engines.torch.checks import check_rows, returns_same, rows_with_prefix
+from nearfar.engines.torch.choices import (
+    CORES,
+    LENGTH_STEP,
+    DtypeChoice,
+    Parallelism,
+    choose_dtype,
+    find_device,
+    split_cores,
+)
 from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
-from nearfar.engines.torch.precision_choice import DtypeChoice, choose_dtype
-from nearfar.engines.torch.trial import gives, sharing_rows, trial_rows
-from nearfar.engines.transformer.module import load_transformer
+from nearfar.engines.transformer.loading import load_transformer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor
-
     from nearfar.core.types import FloatArray
     from nearfar.engines.base import OpenRequest
-    from nearfar.engines.common.precision import Loss
-    from nearfar.engines.torch.precision_choice import Name
+    from nearfar.engines.common.precision import PrecisionLoss
+    from nearfar.engines.torch.choices import TorchDtype
     from nearfar.models.tokenization.row import Row
 
-_KERNEL_ROWS = 32  # oneDNN keeps a kernel for every count of tokens it meets, 0.7 GB in all; so they are rounded up
+_KERNEL_ROWS = 32  # oneDNN keeps a kernel for each token count, 0.7 GB in all; so counts are rounded up
 
-Forward: TypeAlias = "Callable[[Sequence[Row]], Tensor]"
-Outputs: TypeAlias = "Callable[[Sequence[Row]], Sequence[Tensor]]"
-Hidden: TypeAlias = "Callable[[Sequence[Row]], list[Tensor]]"
-Measure: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
+TimeLinears: TypeAlias = "Callable[[torch.nn.Module, torch.dtype], LinearTimes]"
 
 
 class Opened(NamedTuple):
-    """What came of it. ``run`` gives vectors or logits; ``outputs`` all that a text becomes, where that is more.
+    """A loaded model and how it runs."""
 
-    ``hidden`` gives each row's last hidden states. ``shares_prefixes`` tells of beginnings that rows share.
-    """
-
-    run: Forward
-    outputs: Outputs | None
-    hidden: Hidden
+    model: PackedModel | PaddedModel
     device: str
     choice: DtypeChoice
-    packed: bool
-    share: Share
-    shares_prefixes: bool = False
+    parallelism: Parallelism
 
 
-def open_checkpoint(request: OpenRequest, measure: Measure = time_linears) -> Opened:
-    """Load the checkpoint and settle how it is run, by what ``measure`` finds on one core.
+def open_checkpoint(request: OpenRequest, measure: TimeLinears = time_linears) -> Opened:
+    """Load the checkpoint, and choose how it runs by what ``measure`` returns on one core.
 
-    Raises SetupError for files or a device it can't work with.
+    Raises a SetupError for files or a device it can't work with.
     """
     device = find_device(request.device)
     cores = request.threads or CORES
@@ -67,82 +61,78 @@ def open_checkpoint(request: OpenRequest, measure: Measure = time_linears) -> Op
     model, choice = _load(request, device, measure)
     if device != "cpu":
         padded = PaddedModel(model, request.recipe, device, LENGTH_STEP[device])
-        return _padded(padded, device, choice, Share(1, cores))
+        return Opened(padded, device, choice, Parallelism(1, cores))
     dtype = getattr(torch, choice.dtype)
     times = _on_one_core(measure, model, dtype)
+    runner = _padded_or_packed(request, model, dtype, prepacked=times.prefers_prepacked)
+    return Opened(runner, device, choice, split_cores(cores, times.text_s))
+
+
+def _padded_or_packed(
+    request: OpenRequest, model: Any, dtype: torch.dtype, *, prepacked: bool
+) -> PackedModel | PaddedModel:
+    """Return the model with the fastest path on a CPU that returns the plain path's numbers."""
     if request.recipe.task == "embed" and request.recipe.outputs != ("dense",):
-        return _padded(PaddedModel(model, request.recipe, device), device, choice, share(cores, times.text_s))
-    rows = trial_rows(request, model.config.vocab_size)
-    expected = _exactly(model, request, rows)
-    if times.swap:
+        return PaddedModel(model, request.recipe, "cpu")
+    rows = check_rows(request, model.config.vocab_size)
+    with torch.inference_mode():
+        expected = PaddedModel(model, request.recipe, "cpu")(rows)
+    if prepacked:
         prepack(model)
-        if not gives(expected, PaddedModel(model, request.recipe, device), rows, dtype):
+        if not returns_same(expected, PaddedModel(model, request.recipe, "cpu"), rows, dtype):
             model = load_transformer(request, dtype)
-    packed = PackedModel(model, request.recipe, _KERNEL_ROWS if times.swap or dtype != torch.float32 else 1)
-    fits = gives(expected, packed, rows, dtype)
-    if not fits:
+    packed = PackedModel(model, request.recipe, _KERNEL_ROWS if prepacked or dtype != torch.float32 else 1)
+    if not returns_same(expected, packed, rows, dtype):
         packed.undo()
-        return _padded(PaddedModel(model, request.recipe, device), device, choice, share(cores, times.text_s))
-    packed.shares_prefixes = _may_share(packed, request, rows, dtype)
-    cores_of = share(cores, times.text_s)
-    return Opened(
-        packed, None, packed.hidden, device, choice, packed=True, share=cores_of, shares_prefixes=packed.shares_prefixes
-    )
+        return PaddedModel(model, request.recipe, "cpu")
+    packed.shares_prefixes = _can_share_prefixes(packed, request, rows, dtype)
+    return packed
 
 
-def _padded(padded: PaddedModel, device: str, choice: DtypeChoice, share: Share) -> Opened:
-    return Opened(padded, padded.outputs, padded.hidden, device, choice, packed=False, share=share)
-
-
-def _load(request: OpenRequest, device: str, measure: Measure) -> tuple[Any, DtypeChoice]:
-    """Load in the precision asked for; or in float32, to find out what a lower one loses."""
+def _load(request: OpenRequest, device: str, measure: TimeLinears) -> tuple[Any, DtypeChoice]:
+    """Load in the requested precision; or in float32, and then compare lower ones with it."""
     if request.dtype == "int8":
-        raise EngineUnavailable("engine 'torch' has no int8; take engine = \"openvino\" for it, or another dtype")
+        raise EngineUnavailable("engine 'torch' has no int8; use engine = \"openvino\" for it, or another dtype")
     if request.dtype != "auto":
         return load_transformer(request, getattr(torch, request.dtype)), DtypeChoice(request.dtype, "requested")
     loaded: dict[str, Any] = {"float32": load_transformer(request, torch.float32)}
     exact = None
 
-    def answers(model: Any) -> FloatArray:
+    def embed_probes(model: Any) -> FloatArray:
         with torch.inference_mode():
-            found = PaddedModel(model, request.recipe, device).outputs(request.probes)
-        arrays = [output.cpu().numpy() for output in found]
-        return comparable(arrays, request.probes) if request.recipe.outputs else arrays[0]
+            outputs = PaddedModel(model, request.recipe, device).outputs(request.probes)
+        arrays = [output.cpu().numpy() for output in outputs]
+        return flatten_outputs(arrays, request.probes) if request.recipe.outputs else arrays[0]
 
-    def try_out(name: Name) -> Loss:
+    def loss_of(dtype: TorchDtype) -> PrecisionLoss:
         nonlocal exact
         if exact is None:
-            exact = answers(loaded["float32"])
-        loaded.clear()  # never two copies of a large model
-        loaded[name] = load_transformer(request, getattr(torch, name))
-        return measure_loss(exact, answers(loaded[name]))
+            exact = embed_probes(loaded["float32"])
+        loaded.clear()  # a large model must not be in memory twice
+        loaded[dtype] = load_transformer(request, getattr(torch, dtype))
+        return measure_loss(exact, embed_probes(loaded[dtype]))
 
-    def speed() -> float:
-        exactly, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))
-        return exactly.best / rounded.best
+    def speedup() -> float:
+        plain, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))
+        return plain.best / rounded.best
 
-    choice = choose_dtype(device, speed, has_probes=bool(request.probes), try_out=try_out)
+    choice = choose_dtype(device, speedup, loss_of, has_probes=bool(request.probes))
     return loaded.get(choice.dtype) or load_transformer(request, getattr(torch, choice.dtype)), choice
 
 
-def _may_share(packed: PackedModel, request: OpenRequest, rows: Sequence[Row], dtype: torch.dtype) -> bool:
-    """Tell whether beginnings that rows have in common may be computed once: whether the numbers stay as they are."""
-    alike = sharing_rows(rows, request.recipe.max_tokens) if packed.can_share else []
-    if not alike:
+def _can_share_prefixes(packed: PackedModel, request: OpenRequest, rows: Sequence[Row], dtype: torch.dtype) -> bool:
+    """Return whether the numbers stay the same when a common prefix is computed once."""
+    with_prefix = rows_with_prefix(rows, request.recipe.max_tokens) if packed.can_share_prefixes else []
+    if not with_prefix:
         return False
     with torch.inference_mode():
-        expected = packed(alike)
+        expected = packed(with_prefix)
     packed.shares_prefixes = True
-    return gives(expected, packed, alike, dtype)
+    return returns_same(expected, packed, with_prefix, dtype)
 
 
-def _exactly(model: Any, request: OpenRequest, rows: Sequence[Row], device: str = "cpu") -> Tensor:
-    with torch.inference_mode():
-        return PaddedModel(model, request.recipe, device)(rows)
-
-
-def _on_one_core(measure: Measure, model: Any, dtype: torch.dtype) -> LinearTimes:
-    """Time there: where another process has one of several cores, times on all of them tell nothing."""
+def _on_one_core(measure: TimeLinears, model: Any, dtype: torch.dtype) -> LinearTimes:
+    """Measure on one core: with several, another process on one of them would distort the times."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = measure(model, dtype)

@@ -1,8 +1,8 @@
-"""Rows laid end to end instead of padded: the transformer runs on one row of all the batch's tokens.
+"""Rows packed end to end instead of padded: the transformer runs once, on all tokens of the batch as one row.
 
-Positions start again with every row and attention stays within it, so the numbers are those of the padded batch. What
-comes after the transformer is given its hidden states by runs of equal lengths, which need no padding either. Where a
-decoder's last token is all that counts, rows that begin alike have that beginning laid once: their head.
+Positions restart with every row and attention stays within it, so the numbers are those of a padded batch. What follows
+the transformer gets its hidden states by runs of equal lengths, which need no padding either. For decoders whose last
+token is the result, a prefix that rows have in common is packed once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from nearfar.engines.common.prefixes import PrefixGroup, group_by_prefix
 from nearfar.engines.torch.attention import Run, register
-from nearfar.engines.transformer.heads import Vectors
-from nearfar.engines.transformer.module import labelled
+from nearfar.engines.transformer.heads import PoolingHead, squeeze_logits
 from nearfar.models.tokenization.row import Row
 
 if TYPE_CHECKING:
@@ -30,77 +29,78 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 
-class Layout(Struct, frozen=True, kw_only=True):
-    """A batch end to end: the heads, and each group's rows, shortest first.
+class PackedBatch(Struct, frozen=True, kw_only=True):
+    """A batch end to end: each group's prefix, then its rows, shortest first."""
 
-    (T,) arrays; ``heads`` and ``runs`` say where which lie, and ``order`` is the batch's index of each row laid.
-    """
-
+    # (T,) each; ``types`` is None where all are 0.
     ids: Ids
     positions: Ids
     types: Ids | None
-    heads: list[Run]
+    # Prefixes and rows together cover all tokens, in this order.
+    segments: list[Run]
+    # Rows without prefixes, and each row's index in the batch.
     runs: list[Run]
     order: list[int]
 
 
-def lay(batch: Sequence[Row], offset_after: int | None = None, groups: Sequence[PrefixGroup] = ()) -> Layout:
-    """Lay the rows out, those of a group behind their common head; without ``groups`` each row is whole.
+def pack(batch: Sequence[Row], position_offset: int | None = None, groups: Sequence[PrefixGroup] = ()) -> PackedBatch:
+    """Pack the rows, those of a group after their common prefix; without ``groups`` each row is whole.
 
-    ``offset_after`` is the padding id of a family that counts positions from there (RoBERTa).
+    ``position_offset`` is the padding id of an architecture that counts positions from there (RoBERTa).
     """
-    groups = groups or [PrefixGroup(length=0, rows=list(range(len(batch))))]
-    heads: list[Run] = []
-    for group in groups:
-        if group.length:
-            heads.append(Run(heads[-1].tokens.stop if heads else 0, 1, group.length))
+    lengths = [len(row.ids) for row in batch]
+    segments: list[Run] = []
     runs: list[Run] = []
     order: list[int] = []
-    laid = [(batch[group.rows[0]], 0, group.length) for group in groups if group.length]  # (row, from, to)
-    end = heads[-1].tokens.stop if heads else 0
-    shared = iter(heads)
-    for group in groups:
-        head = next(shared) if group.length else None
-        rows = sorted(group.rows, key=lambda at: len(batch[at].ids))
-        for length, run in groupby(len(batch[at].ids) - group.length for at in rows):
-            runs.append(Run(end, len(list(run)), length, head))
-            end = runs[-1].tokens.stop
+    pieces: list[tuple[Row, int, int]] = []  # from which of its tokens to which
+    end = 0
+    for group in groups or [PrefixGroup(length=0, rows=list(range(len(batch))))]:
+        prefix = None
+        if group.length:
+            prefix = Run(end, 1, group.length)
+            pieces.append((batch[group.rows[0]], 0, group.length))
+            segments.append(prefix)
+            end = prefix.end
+        rows = sorted(group.rows, key=lengths.__getitem__)
+        for length, same in groupby(rows, key=lengths.__getitem__):
+            run = Run(end, len(list(same)), length - group.length, prefix)
+            runs.append(run)
+            segments.append(run)
+            end = run.end
         order += rows
-        laid += [(batch[at], group.length, len(batch[at].ids)) for at in rows]
-    return _flat(laid, offset_after, heads, runs, order)
+        pieces += [(batch[at], group.length, lengths[at]) for at in rows]
+    ids, positions, types = _concatenate(pieces, end, position_offset)
+    return PackedBatch(ids=ids, positions=positions, types=types, segments=segments, runs=runs, order=order)
 
 
-def _flat(
-    laid: Sequence[tuple[Row, int, int]], offset_after: int | None, heads: list[Run], runs: list[Run], order: list[int]
-) -> Layout:
-    """Join the pieces of rows, each from one of its tokens to another, into arrays."""
-    firsts = np.array([first for _, first, _ in laid])
-    lengths = np.array([last for _, _, last in laid]) - firsts
-    count = int(lengths.sum())
-    ids = np.fromiter(chain.from_iterable(row.ids[first:last] for row, first, last in laid), np.int64, count)
+def _concatenate(
+    pieces: Sequence[tuple[Row, int, int]], count: int, position_offset: int | None
+) -> tuple[Ids, Ids, Ids | None]:
+    """Join pieces of rows to (count,) ids, positions and types."""
+    rows, starts, ends = zip(*pieces, strict=True)
+    lengths = np.subtract(ends, starts)
+    flat_ids = chain.from_iterable([row.ids[start:end] for row, start, end in pieces])
+    ids = np.fromiter(flat_ids, np.int64, count)
     types = None
-    if any(row.type_ids for row, _, _ in laid):
-        typed = (row.type_ids[first:last] if row.type_ids else [0] * (last - first) for row, first, last in laid)
-        types = np.fromiter(chain.from_iterable(typed), np.int64, count)
+    if any(row.type_ids for row in rows):
+        flat = [row.type_ids[start:end] if row.type_ids else [0] * (end - start) for row, start, end in pieces]
+        types = np.fromiter(chain.from_iterable(flat), np.int64, count)
     before = np.repeat(np.cumsum(lengths) - lengths, lengths)  # (T,) tokens of earlier pieces
-    positions = (
-        np.arange(count) - before + np.repeat(firsts, lengths)
-        if offset_after is None
-        else _offset_positions(ids, before, offset_after)
-    )
-    return Layout(ids=ids, positions=positions, types=types, heads=heads, runs=runs, order=order)
+    if position_offset is not None:
+        return ids, _offset_positions(ids, before, position_offset), types
+    return ids, np.arange(count) - before + np.repeat(starts, lengths), types
 
 
 def _offset_positions(ids: Ids, before: Ids, padding_id: int) -> Ids:
-    """Count from ``padding_id`` + 1, and give a padding token that a text spells out that id for a position."""
+    """Count from ``padding_id`` + 1; a padding token that is spelled out in a text gets that id as its position."""
     counted = ids != padding_id
-    total = np.concatenate([[0], np.cumsum(counted)])  # (T + 1,) of those before each token
+    total = np.concatenate([[0], np.cumsum(counted)])  # (T + 1,) counted tokens before each
     positions: Ids = (total[1:] - total[before]) * counted + padding_id
     return positions
 
 
-class _Given(nn.Module):
-    """Stands in a classifier for its transformer and answers with the hidden states that it is handed."""
+class _PrecomputedTransformer(nn.Module):
+    """Replaces a classifier's transformer: returns the hidden states that it is given as ``inputs_embeds``."""
 
     def __init__(self, pooler: nn.Module | None) -> None:
         super().__init__()
@@ -114,10 +114,10 @@ class _Given(nn.Module):
 
 
 class PackedModel:
-    """Runs a transformer, and the pooling or the classifier after it, on batches laid end to end.
+    """Runs a transformer, and the pooling or the classifier after it, on packed batches.
 
-    Takes the model over: ``undo`` gives it back as it was. Counts of tokens are rounded up to a ``multiple``. With
-    ``shares_prefixes`` set, which is only right for causal models, heads that rows have in common are computed once.
+    Changes the model; ``undo`` restores it. Token counts are rounded up to a ``multiple``. With ``shares_prefixes``,
+    which only suits causal models, prefixes that rows have in common are computed once.
     """
 
     def __init__(self, model: Any, recipe: Recipe, multiple: int = 1) -> None:
@@ -125,76 +125,78 @@ class PackedModel:
         self._model = model
         self._base = model.base_model
         self._attention = model.config._attn_implementation  # noqa: SLF001 — has a setter but no other getter
-        self._vectors = Vectors(recipe) if recipe.task == "embed" else None
+        self._pooling = PoolingHead(recipe) if recipe.task == "embed" else None
         embeddings: Any = getattr(self._base, "embeddings", None)
         from_ids = hasattr(embeddings, "create_position_ids_from_input_ids")  # the RoBERTa family has it
-        self._offset_after: int | None = embeddings.padding_idx if from_ids else None
+        self._position_offset: int | None = embeddings.padding_idx if from_ids else None
         self.shares_prefixes = False
-        # Whatever looks at more of a row than its last token would miss the head.
-        self.can_share = not from_ids and recipe.pooling in {(), ("lasttoken",)}
+        # Where the result depends on more than a row's last token, it would lack the prefix.
+        self.can_share_prefixes = not from_ids and recipe.pooling in {(), ("lasttoken",)}
         self._base.set_attn_implementation(register())
-        if self._vectors is None:
-            setattr(model, model.base_model_prefix, _Given(getattr(self._base, "pooler", None)))
+        if self._pooling is None:
+            setattr(model, model.base_model_prefix, _PrecomputedTransformer(getattr(self._base, "pooler", None)))
 
     def undo(self) -> None:
-        """Let the model pad again."""
-        if self._vectors is None:
+        """Restore the model for padded batches."""
+        if self._pooling is None:
             setattr(self._model, self._model.base_model_prefix, self._base)
         self._base.set_attn_implementation(self._attention)
 
     def __call__(self, batch: Sequence[Row]) -> Tensor:
-        """Give vectors (B, D) or logits (B,)."""
+        """Return vectors (B, D) or logits (B,)."""
         groups = group_by_prefix(batch) if self.shares_prefixes else []
         filler = self._filler(batch, groups)
         if filler and groups:
             groups.append(PrefixGroup(length=0, rows=list(range(len(batch), len(batch) + len(filler)))))
-        layout = lay([*batch, *filler], self._offset_after, groups)
-        hidden = self._transform(layout)
-        if self._vectors:
-            pooled = [self._vectors.pool(rows, _all(rows)) for rows in (run.rows(hidden) for run in layout.runs)]
-            answers = self._vectors.project(torch.cat(pooled))
+        packed = pack([*batch, *filler], self._position_offset, groups)
+        hidden = self._transform(packed)  # (T, H)
+        if self._pooling:
+            pooled = [self._pooling.pool(rows, _ones(rows)) for rows in [run.rows(hidden) for run in packed.runs]]
+            results = self._pooling.project(torch.cat(pooled))
         else:
-            ids = torch.from_numpy(layout.ids)
-            answers = torch.cat([self._classify(run.rows(hidden), run.rows(ids)) for run in layout.runs])
-        back = torch.empty_like(answers)
-        back[layout.order] = answers
-        return back[: len(batch)]
+            ids = torch.from_numpy(packed.ids)
+            results = torch.cat([self._classify(run.rows(hidden), run.rows(ids)) for run in packed.runs])
+        in_order = torch.empty_like(results)
+        in_order[packed.order] = results
+        return in_order[: len(batch)]
 
-    def hidden(self, batch: Sequence[Row]) -> list[Tensor]:
-        """Give each row's last hidden states (n, H); every row is whole, whatever it shares with others."""
-        layout = lay([*batch, *self._filler(batch, [])], self._offset_after)
-        states = self._transform(layout).float()
-        each = [row for run in layout.runs for row in run.rows(states)]
-        back = dict(zip(layout.order, each, strict=True))
-        return [back[at] for at in range(len(batch))]
+    def hidden_states(self, batch: Sequence[Row]) -> list[Tensor]:
+        """Return each row's last hidden states (n, H), without sharing prefixes."""
+        packed = pack([*batch, *self._filler(batch, [])], self._position_offset)
+        states = self._transform(packed).float()
+        rows = [row for run in packed.runs for row in run.rows(states)]
+        in_order = dict(zip(packed.order, rows, strict=True))
+        return [in_order[at] for at in range(len(batch))]
 
-    def _transform(self, layout: Layout) -> Tensor:
-        """Give the last hidden states (T, H) of all tokens."""
-        ids = torch.from_numpy(layout.ids)[None]  # (1, T)
-        types = {} if layout.types is None else {"token_type_ids": torch.from_numpy(layout.types)[None]}
-        found = self._base(
+    def _transform(self, packed: PackedBatch) -> Tensor:
+        """Return the last hidden states (T, H) of all tokens."""
+        ids = torch.from_numpy(packed.ids)[None]  # (1, T)
+        types = {} if packed.types is None else {"token_type_ids": torch.from_numpy(packed.types)[None]}
+        output = self._base(
             input_ids=ids,
-            # All ones, and no mask comes of it; with none at all transformers would look for rows among the positions.
+            # All ones, so no mask results; without one, transformers would look for rows in the positions.
             attention_mask=torch.ones(ids.shape, dtype=torch.bool),
-            position_ids=torch.from_numpy(layout.positions)[None],
-            runs=[*layout.heads, *layout.runs],
+            position_ids=torch.from_numpy(packed.positions)[None],
+            runs=packed.segments,
             **types,
         )
-        hidden: Tensor = found.last_hidden_state[0]
+        hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
     def _filler(self, batch: Sequence[Row], groups: Sequence[PrefixGroup]) -> list[Row]:
-        """Make the rows, of a token each, that bring the tokens up to a multiple; nobody gets their answers."""
-        spared = sum(group.length * (len(group.rows) - 1) for group in groups)
-        missing = (spared - sum(len(row.ids) for row in batch)) % self._multiple
+        """Return rows of one token that round the token count up to a multiple; their results are dropped."""
+        if self._multiple == 1:
+            return []
+        saved = sum(group.length * (len(group.rows) - 1) for group in groups)
+        missing = (saved - sum(len(row.ids) for row in batch)) % self._multiple
         return [Row([0], None, 0, 0)] * missing
 
     def _classify(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Give the logits of rows of one length; a decoder's classifier looks in the ids for the last token."""
-        found = self._model(input_ids=ids, attention_mask=_all(ids), inputs_embeds=hidden)
-        return labelled(found.logits)
+        """Return the logits of rows of one length; a decoder's classifier finds the last token by the ids."""
+        output = self._model(input_ids=ids, attention_mask=_ones(ids), inputs_embeds=hidden)
+        return squeeze_logits(output.logits)
 
 
-def _all(rows: Tensor) -> Tensor:
-    """Make the mask (n, L) of rows without padding."""
+def _ones(rows: Tensor) -> Tensor:
+    """Return the mask (n, L) of rows without padding."""
     return torch.ones(rows.shape[:2], dtype=torch.long)

@@ -1,1 +1,1 @@
-"""What the Torch and OpenVINO engines share: transformers modules and their heads."""
+"""A checkpoint as torch modules: what the Torch engine runs and OpenVINO converts. Importing it imports torch."""

@@ -1,7 +1,7 @@
-"""What comes after the transformer, in torch: of hidden states a vector, one a token, or weights of the vocabulary.
+"""What follows the transformer, in torch: pooled vectors, token vectors, sparse weights.
 
-All in float32, whatever the transformer runs in: sums in half lose digits. Every head takes hidden states (B, T, H),
-padded on the right where the mask (B, T) is 0, and gives an array whose first axis is the batch.
+Everything is computed in float32, since sums in half precision lose digits. Every head maps hidden states (B, T, H),
+padded on the right where the mask (B, T) is 0, to an array whose first axis is the batch.
 """
 
 from __future__ import annotations
@@ -22,20 +22,58 @@ if TYPE_CHECKING:
     from nearfar.models.recipe.sparse import Sparse
 
 
-def heads_of(recipe: Recipe) -> nn.ModuleList:
-    """Make the heads that the recipe's outputs need, in their order."""
-    heads: list[nn.Module] = [Vectors(recipe)] if recipe.pooling else []
-    if recipe.multi_vector:
-        heads.append(TokenVectors(recipe.multi_vector))
-    if recipe.sparse:
-        heads.append(
-            _VocabularyWeights(recipe.sparse) if recipe.sparse.method == "splade" else _TokenWeights(recipe.sparse)
+class ModelWithHeads(nn.Module):
+    """The whole checkpoint: padded ids → logits (B,) or (B, labels), or the heads' output, a tuple for several."""
+
+    def __init__(self, transformer: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self._transformer = transformer
+        self._heads = build_heads(recipe)
+        self._heads_take_logits = recipe.sparse is not None and recipe.sparse.method == "splade"
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Run ids (B, T), padded on the right where ``attention_mask`` is 0."""
+        output = self._transform(input_ids, attention_mask, token_type_ids)
+        if not self._heads:
+            return squeeze_logits(output.logits)
+        results = self.apply_heads(
+            output.logits if self._heads_take_logits else output.last_hidden_state, attention_mask
         )
+        return results if len(results) > 1 else results[0]
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Return the last hidden states (B, T, H) in float32; undefined where a row is padded."""
+        hidden: Tensor = self._transform(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return hidden.float()
+
+    def apply_heads(self, hidden: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Return each head's output for the last hidden states (B, T, H)."""
+        return tuple(head(hidden, attention_mask) for head in self._heads)
+
+    def _transform(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self._transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
+
+
+def squeeze_logits(logits: Tensor) -> Tensor:
+    """Return (B, labels) in float32, or (B,) for one label."""
+    return logits[:, 0].float() if logits.shape[1] == 1 else logits.float()
+
+
+def build_heads(recipe: Recipe) -> nn.ModuleList:
+    """Build the heads that the recipe's outputs need, in their order."""
+    heads: list[nn.Module] = [PoolingHead(recipe)] if recipe.pooling else []
+    if recipe.multi_vector:
+        heads.append(MultiVectorHead(recipe.multi_vector))
+    if recipe.sparse:
+        heads.append(SpladeHead(recipe.sparse) if recipe.sparse.method == "splade" else LexicalHead(recipe.sparse))
     return nn.ModuleList(heads)
 
 
-class Vectors(nn.Module):
-    """Pooling, Dense layers and Normalize."""
+class PoolingHead(nn.Module):
+    """Pooling, Dense layers and Normalize, as sentence-transformers defines them."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -44,71 +82,71 @@ class Vectors(nn.Module):
         self._dense = nn.Sequential(*map(load_dense, recipe.dense))
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Give vectors (B, D)."""
+        """Return vectors (B, D)."""
         return self.project(self.pool(hidden, mask))
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Make one row of each text's hidden states: (B, T, H) → (B, H · modes)."""
+        """Pool hidden states: (B, T, H) → (B, H · modes)."""
         hidden = hidden.float()
         return torch.cat([_POOL[mode](hidden, mask) for mode in self._pooling], dim=1)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Do what follows pooling: (B, H · modes) → (B, D)."""
+        """Apply what follows pooling: (B, H · modes) → (B, D)."""
         vectors: Tensor = self._dense(pooled)
         return nn.functional.normalize(vectors, dim=1) if self._normalize else vectors
 
 
-class TokenVectors(nn.Module):
-    """A projection of each token, and its length made 1."""
+class MultiVectorHead(nn.Module):
+    """ColBERT: a projection of each token, normalized."""
 
-    def __init__(self, how: MultiVector) -> None:
+    def __init__(self, multi_vector: MultiVector) -> None:
         super().__init__()
-        self._dense = nn.Sequential(*map(load_dense, how.dense))
-        self._normalize = how.normalize
+        self._dense = nn.Sequential(*map(load_dense, multi_vector.dense))
+        self._normalize = multi_vector.normalize
 
     def forward(self, hidden: Tensor, _mask: Tensor) -> Tensor:
-        """Give (B, T, M); which of the T count, the rows say."""
+        """Return (B, T, M), for all tokens; rows select those that are returned."""
         vectors: Tensor = self._dense(hidden.float())
         return nn.functional.normalize(vectors, dim=2) if self._normalize else vectors
 
 
-class _VocabularyWeights(nn.Module):
-    """SPLADE: what a language model's head says at every token, tamed and pooled over the text."""
+class SpladeHead(nn.Module):
+    """SPLADE: log(1 + relu(logits)), pooled over the tokens."""
 
-    def __init__(self, how: Sparse) -> None:
+    def __init__(self, sparse: Sparse) -> None:
         super().__init__()
-        self._twice = how.log_twice
-        self._sum = how.pooling == "sum"
+        self._log_twice = sparse.log_twice
+        self._sum = sparse.pooling == "sum"
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Turn logits (B, T, V) into weights (B, V). The maximum first: what follows keeps the order, and is costly."""
-        counted = logits.float() * mask[..., None]  # padding says 0, and relu makes that the least there is
+        """Return weights (B, V) from logits (B, T, V)."""
+        masked = logits.float() * mask[..., None]  # 0 on padding, which is the least value after relu
         if self._sum:
-            return self._tame(counted).sum(1)
-        return self._tame(counted.amax(1))
+            return self._saturate(masked).sum(1)
+        return self._saturate(masked.amax(1))  # the function is monotonic, and costly: so the maximum comes first
 
-    def _tame(self, logits: Tensor) -> Tensor:
+    def _saturate(self, logits: Tensor) -> Tensor:
         weights = torch.log1p(torch.relu(logits))
-        return torch.log1p(weights) if self._twice else weights
+        return torch.log1p(weights) if self._log_twice else weights
 
 
-class _TokenWeights(nn.Module):
-    """BGE-M3: a weight for each of the text's own tokens."""
+class LexicalHead(nn.Module):
+    """BGE-M3's lexical weights: one for each of the text's own tokens."""
 
-    def __init__(self, how: Sparse) -> None:
+    def __init__(self, sparse: Sparse) -> None:
         super().__init__()
-        if how.head is None:
-            raise TypeError("weights of a text's own tokens come from a linear layer")
-        self._head = load_dense(how.head)
+        if sparse.head is None:
+            raise TypeError("lexical weights need a linear layer")
+        self._head = load_dense(sparse.head)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Give (B, T), 0 for padding."""
+        """Return (B, T), 0 on padding."""
         weights: Tensor = torch.relu(self._head(hidden.float()))[..., 0]
         return weights * mask
 
 
 def load_dense(dense: Dense) -> nn.Module:
-    """Load a linear layer and its activation, in float32. Raises CheckpointError for a file that hasn't got them."""
+    """Load a linear layer and its activation in float32. Raises CheckpointError if the file doesn't contain them."""
     from safetensors.torch import load_file
 
     kind: Any = getattr(nn, dense.activation, None)
@@ -117,16 +155,19 @@ def load_dense(dense: Dense) -> nn.Module:
     linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
     try:
         activation = kind()
-        named = {key.removeprefix("linear."): value for key, value in load_file(dense.file).items()}
-        linear.load_state_dict({key: named[key] for key in ("weight", "bias") if key in named})
+        tensors = {key.removeprefix("linear."): value for key, value in load_file(dense.file).items()}
+        linear.load_state_dict({key: tensors[key] for key in ("weight", "bias") if key in tensors})
     except Exception as error:  # safetensors raises its own, load_state_dict a RuntimeError
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{dense.file}: {first}") from error
     return nn.Sequential(linear, activation).float().eval()
 
 
+# Each maps hidden states (B, T, H) and the mask (B, T) to (B, H).
+
+
 def _cls(hidden: Tensor, _mask: Tensor) -> Tensor:
-    return hidden[:, 0]  # (B, T, H) → (B, H); padding is on the right, so the first token is position 0
+    return hidden[:, 0]  # padding is on the right, so the first token is position 0
 
 
 def _max(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -135,7 +176,7 @@ def _max(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)  # (B, T, H) → (B, H); mask drops padding, keeps specials
+    return (hidden * weights).sum(1) / weights.sum(1)  # the mask drops padding and keeps special tokens
 
 
 def _mean_sqrt(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Converted models in the cache, one folder each: ``model.xml``, ``model.bin``, and torch's answers to the probes.
+"""Converted models in the cache folder: ``model.xml``, ``model.bin``, and torch's outputs for the probes.
 
-A folder's name tells all that the conversion depends on, and a folder appears whole or not at all. Entries that
-another version made of the same files are removed when a new one is written.
+An entry's name is a hash of everything that the conversion depends on, and an entry is written as a whole or not at
+all. Writing one removes older entries for the same checkpoint.
 """
 
 from __future__ import annotations
@@ -31,29 +31,26 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
-    """A converted model: its file, or the model itself where the cache couldn't be written.
+class ConvertedModel:
+    """A converted model, and torch's float32 outputs for the probes, (N, D) or (N,)."""
 
-    ``exact`` is what torch answers to the probes in float32, (N, D) or (N,).
-    """
-
-    model: Path | openvino.Model
+    model: Path | openvino.Model  # the model itself where the cache couldn't be written
     exact: FloatArray
 
     @property
     def folder(self) -> Path | None:
-        """Give the folder it is kept in."""
+        """Return the cache entry's folder."""
         return self.model.parent if isinstance(self.model, Path) else None
 
 
-def load_or_convert(request: OpenRequest) -> Converted:
-    """Take the model from the cache, or convert the checkpoint and put it there.
+def load_or_convert(request: OpenRequest) -> ConvertedModel:
+    """Load the model from the cache, or convert the checkpoint and cache it.
 
     Raises CheckpointError and EngineUnavailable as ``conversion.convert`` does.
     """
-    folder = _folder(request)
-    if folder and (kept := _load(folder)):
-        return kept
+    folder = _entry_folder(request)
+    if folder and (cached := _load(folder)):
+        return cached
     from nearfar.engines.openvino.conversion import convert  # imports torch and transformers, 4 s
 
     _log.info("converting %s for OpenVINO, once", request.folder.name)
@@ -62,31 +59,29 @@ def load_or_convert(request: OpenRequest) -> Converted:
         try:
             _save(folder, model, exact)
         except OSError as error:
-            _log.warning("%s can't be kept (%s): it will be converted at every start", request.folder.name, error)
+            _log.warning("can't cache %s (%s): it will be converted at every start", request.folder.name, error)
         else:
-            return Converted(model=folder / _MODEL, exact=exact)
-    return Converted(model=model, exact=exact)
+            return ConvertedModel(model=folder / _MODEL, exact=exact)
+    return ConvertedModel(model=model, exact=exact)
 
 
-def forget(kept: Converted) -> None:
+def remove_damaged(entry: ConvertedModel) -> None:
     """Remove an entry that turned out to be damaged."""
-    if kept.folder:
-        _log.warning("%s is damaged and will be made anew", kept.folder)
-        shutil.rmtree(kept.folder, ignore_errors=True)
+    if entry.folder:
+        _log.warning("cache entry %s is damaged and will be converted again", entry.folder)
+        shutil.rmtree(entry.folder, ignore_errors=True)
 
 
-def _folder(request: OpenRequest) -> Path | None:
+def _entry_folder(request: OpenRequest) -> Path | None:
     if request.cache_dir is None:
         return None
-    return request.cache_dir / "openvino" / f"{_source(request)}-{_digest(_ingredients(request))[:16]}"
+    name = re.sub(r"[^A-Za-z0-9.-]", "_", request.folder.name)[:48]
+    source = f"{name}-{_sha256(str(request.folder).encode())[:8]}"
+    return request.cache_dir / "openvino" / f"{source}-{_sha256(_cache_key(request))[:16]}"
 
 
-def _source(request: OpenRequest) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', request.folder.name)[:48]}-{_digest(str(request.folder).encode())[:8]}"
-
-
-def _ingredients(request: OpenRequest) -> bytes:
-    """Write down all that the numbers depend on: the files, the recipe, the libraries, the probes."""
+def _cache_key(request: OpenRequest) -> bytes:
+    """Serialize everything that the numbers depend on: the files, the recipe, the libraries, the probes."""
     recipe = request.recipe
     files = sorted(path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"})
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -103,27 +98,27 @@ def _ingredients(request: OpenRequest) -> bytes:
     )
 
 
-def _digest(what: bytes) -> str:
-    return hashlib.sha256(what).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _load(folder: Path) -> Converted | None:
+def _load(folder: Path) -> ConvertedModel | None:
     try:
         exact = np.load(folder / _EXACT, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged
+    except (OSError, ValueError, EOFError):  # missing or damaged
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Converted(model=folder / _MODEL, exact=exact)
+    return ConvertedModel(model=folder / _MODEL, exact=exact)
 
 
 def _save(folder: Path, model: openvino.Model, exact: FloatArray) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as made:
-        new = Path(made) / "entry"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
+        new = Path(temporary) / "entry"
         new.mkdir()
         try:
             openvino.save_model(model, new / _MODEL, compress_to_fp16=False)
-        except RuntimeError as error:  # openvino's word for a full disk
+        except RuntimeError as error:  # what openvino raises when the disk is full
             raise OSError(str(error).strip().splitlines()[-1]) from error
         np.save(new / _EXACT, exact, allow_pickle=False)
         source = folder.name.rpartition("-")[0]
@@ -133,5 +128,5 @@ def _save(folder: Path, model: openvino.Model, exact: FloatArray) -> None:
         try:
             new.replace(folder)
         except OSError:
-            if not (folder / _EXACT).is_file():  # else another process has made the same meanwhile
+            if not (folder / _EXACT).is_file():  # otherwise another process has written the same entry meanwhile
                 raise

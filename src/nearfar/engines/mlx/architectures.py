@@ -1,0 +1,235 @@
+"""How each architecture's transformer is built from config.json, and how it is called.
+
+``build_*`` return a transformer with random weights. ``run_*`` take it, ids and mask (B, T) and types (B, T) or None,
+and return hidden states (B, T, H); None as the mask means no padding. Options that a model file doesn't implement are
+refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx import nn
+
+from nearfar.engines.mlx.attention import causal_mask, full_mask, fuse_attention, window_mask
+from nearfar.engines.mlx.upstream import (
+    Config,
+    Unsupported,
+    import_model_file,
+    layer_period,
+    model_args,
+    require,
+    require_full_attention,
+    rope_theta,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.engines.mlx.attention import PrefixCache
+
+
+# BERT and RoBERTa
+
+
+def build_bert(config: Config) -> nn.Module:
+    """Build BERT's encoder, without the pooler."""
+    require(config, hidden_act="gelu", is_decoder=False)
+    file = import_model_file("bert")
+    return _prepare_encoder(file.Model(model_args(file.ModelArgs, config)))
+
+
+def build_roberta(config: Config) -> nn.Module:
+    """Build the encoder of RoBERTa, XLM-RoBERTa or CamemBERT, without the pooler."""
+    require(config, hidden_act="gelu", is_decoder=False)
+    file = import_model_file("xlm_roberta")
+    padding = config.get("pad_token_id")
+    return _prepare_encoder(
+        file.Model(model_args(file.ModelArgs, {**config, "pad_token_id": 1 if padding is None else padding}))
+    )
+
+
+def _prepare_encoder(model: nn.Module) -> nn.Module:
+    """Remove the pooler, which belongs to a head, and fuse attention."""
+    model.pop("pooler")
+    for layer in model.encoder.layer:
+        fuse_attention(layer.attention)
+    return model
+
+
+def run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.array | None) -> mx.array:
+    """Run BERT's or RoBERTa's encoder."""
+    output = model.encoder(model.embeddings(ids, types), full_mask(mask))
+    hidden: mx.array = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+# ModernBERT
+
+
+def build_modernbert(config: Config) -> nn.Module:
+    """Build ModernBERT."""
+    require(config, hidden_activation="gelu", classifier_activation="gelu")
+    file = import_model_file("modernbert")
+    every = config.get("global_attn_every_n_layers") or layer_period(config["layer_types"], "full_attention", first=0)
+    thetas = {
+        "global_rope_theta": rope_theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
+        "local_rope_theta": rope_theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
+    }
+    model = file.ModernBertModel(model_args(file.ModelArgs, {**config, **thetas, "global_attn_every_n_layers": every}))
+    for layer in model.layers:
+        layer.mlp.act = nn.GELU()  # the file's own is an approximation that changes the fourth digit
+    return model
+
+
+def run_modernbert(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    """Run ModernBERT, with our masks."""
+    window = window_mask(ids.shape[1], model.config.local_attention // 2, mask)
+    full = full_mask(mask)
+    hidden = model.embeddings(ids)
+    for layer in model.layers:
+        hidden = layer(hidden, attention_mask=full, sliding_window_mask=window)[0]
+    last: mx.array = model.final_norm(hidden)
+    return last
+
+
+# Causal decoders, made of mlx-lm's layers. Padding on the right is never attended to.
+
+
+def run_decoder(
+    model: nn.Module,
+    ids: mx.array,
+    _mask: mx.array | None,
+    _types: mx.array | None,
+    caches: Sequence[PrefixCache] | None = None,
+) -> mx.array:
+    """Run a causal decoder on ids that continue the prefix in ``caches``, one per layer, or that fill them."""
+    hidden = model.embed_tokens(ids) * getattr(model, "scale", 1)
+    for at, layer in enumerate(model.layers):
+        hidden = layer(hidden, "causal", caches[at] if caches else None)
+    last: mx.array = model.norm(hidden)
+    return last
+
+
+def build_qwen3(config: Config) -> nn.Module:
+    """Build Qwen3."""
+    require(config, hidden_act="silu", use_sliding_window=False, is_causal=True, attention_bias=False)
+    require_full_attention(config)
+    file = import_model_file("qwen3", "mlx_lm")
+    defaults = {"head_dim": config["hidden_size"] // config["num_attention_heads"], "tie_word_embeddings": True}
+    return file.Qwen3Model(model_args(file.ModelArgs, {**defaults, **config, "rope_theta": rope_theta(config)}))
+
+
+def build_qwen2(config: Config) -> nn.Module:
+    """Build Qwen2."""
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    require(config, hidden_act="silu", use_sliding_window=False, is_causal=True, head_dim=head_dim)
+    require_full_attention(config)
+    file = import_model_file("qwen2", "mlx_lm")
+    return file.Qwen2Model(model_args(file.ModelArgs, {**config, "rope_theta": rope_theta(config)}))
+
+
+def build_gemma(config: Config) -> nn.Module:
+    """Build the first Gemma."""
+    require(config, attention_bias=False, is_causal=True)
+    require(config, use_bidirectional_attention=False, final_logit_softcapping=None)
+    require_full_attention(config)
+    if config.get("hidden_act", "gelu") not in {"gelu", "gelu_pytorch_tanh"}:  # Gemma computes the second for both
+        raise Unsupported(f"hidden_act = {config['hidden_act']}")
+    file = import_model_file("gemma", "mlx_lm")
+    model = file.GemmaModel(model_args(file.ModelArgs, {**config, "rope_theta": rope_theta(config)}))
+    model.scale = float(config["hidden_size"] ** 0.5)
+    for layer in model.layers:
+        layer.mlp = _TanhMlp(layer.mlp)
+    return model
+
+
+class _TanhMlp(nn.Module):
+    """Gemma's MLP with the approximate GELU that it was trained with; the file has the exact one."""
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = plain.gate_proj, plain.up_proj, plain.down_proj
+
+    def __call__(self, hidden: mx.array) -> mx.array:
+        product: mx.array = self.down_proj(nn.gelu_approx(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return product
+
+
+def build_llama(config: Config) -> nn.Module:
+    """Build Llama, for causal or bidirectional attention."""
+    require(config, hidden_act="silu", is_causal=True)
+    require_full_attention(config)
+    file = import_model_file("llama_bidirec")
+    rope: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    scaling = rope.get("rope_type", rope.get("type", "default"))
+    if scaling not in {"default", "linear", "llama3"}:
+        raise Unsupported(f"{scaling} rotary positions")
+    theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    options = {"rope_theta": theta, "rope_scaling": None if scaling == "default" else rope}
+    return file.LlamaBidirectionalModel(model_args(file.ModelArgs, {**config, **options}))
+
+
+def run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    """Run Llama with bidirectional attention."""
+    last: mx.array = model(ids, full_mask(mask))
+    return last
+
+
+# Gemma 3, causal or bidirectional, and LFM2
+
+
+def build_gemma3(config: Config) -> nn.Module:
+    """Build Gemma 3's text model."""
+    require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
+    file = import_model_file("gemma3_text")
+    pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
+    if layers := config.get("layer_types"):
+        pattern = layer_period(layers, "full_attention", first=None)
+    local_theta = config.get("rope_local_base_freq") or 10_000.0
+    if "rope_parameters" in config:
+        local_theta = rope_theta(config, "sliding_attention", local_theta)
+    options = {
+        "rope_theta": rope_theta(config, "full_attention", 1_000_000.0),
+        "rope_local_base_freq": local_theta,
+        "sliding_window_pattern": pattern or 6,
+    }
+    model = file.Gemma3Model(model_args(file.ModelArgs, {**config, **options}))
+    window = int(config.get("sliding_window") or 0)
+    model.config.bidirectional = bool(config.get("use_bidirectional_attention"))
+    model.config.reach = window // 2 if model.config.bidirectional else window - 1  # to a side, as in transformers
+    return model
+
+
+def run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    """Run Gemma 3, with our masks."""
+    reach, length = model.config.reach, ids.shape[1]
+    full: mx.array | str | None = "causal"
+    window: mx.array | str | None = causal_mask(length, reach)
+    if model.config.bidirectional:
+        full, window = full_mask(mask), window_mask(length, reach, mask)
+    hidden = model.embed_tokens(ids)
+    hidden = hidden * mx.array(model.config.hidden_size**0.5, hidden.dtype)
+    for layer in model.layers:
+        hidden = layer(hidden, window if layer.self_attn.is_sliding else full, None)
+    last: mx.array = model.norm(hidden)
+    return last
+
+
+def build_lfm2(config: Config) -> nn.Module:
+    """Build LFM2."""
+    file = import_model_file("lfm2")
+    defaults = {"rope_theta": rope_theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
+    return file.Lfm2Model(model_args(file.ModelArgs, {**defaults, **config}))
+
+
+def adapt_lfm2(name: str, array: mx.array) -> mx.array:
+    """Transpose a convolution's weights from torch's (H, 1, width) to mlx's (H, width, 1)."""
+    return array.transpose(0, 2, 1) if name.endswith("conv.conv.weight") and array.shape[1] == 1 else array
+
+
+def run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    """Run LFM2."""
+    last: mx.array = model(ids)
+    return last

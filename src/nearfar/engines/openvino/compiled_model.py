@@ -1,0 +1,123 @@
+"""A model compiled for this CPU. Its forwards run outside the GIL, several at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+
+from nearfar.engines.common.padding import pad
+from nearfar.engines.openvino.quantization import quantize_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nearfar.core.settings import Dtype
+    from nearfar.core.types import FloatArray
+    from nearfar.models.recipe.recipe import Recipe
+    from nearfar.models.tokenization.row import Row
+
+# The operation of a converted model that returns the last hidden states.
+HIDDEN_STATES = "nearfar_hidden"
+# Batches at once, each on its part of the cores: on two cores, two of one thread each beat one of two. That four are
+# enough for more cores is a guess.
+_MAX_STREAMS = 4
+# Shapes with cached kernels, per kind of layer. OpenVINO's default of 5,000 grows for as long as new shapes occur; with
+# none a forward takes twice as long, with 32 no longer than with all.
+_CACHED_SHAPES = 64
+# When memory runs out during a forward, openvino may return without an error, and its outputs are still the previous
+# batch's: another text's vectors. So outputs are overwritten with this value, which no layer returns, after each read.
+_NOT_WRITTEN = np.float32(-2.718281e38)
+# OpenVINO's names for a precision, and for the CPU's capability to compute in it.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+
+
+def supports(dtype: Dtype) -> bool:
+    """Return whether this CPU has instructions for ``dtype``; openvino would silently compute in float32."""
+    return _CAPABILITIES[dtype] in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class CompiledModel:
+    """Rows → outputs, on padded batches. ``run`` may be called from ``streams`` threads at once.
+
+    With ``hidden_states`` the only output is the last hidden states (B, T, H).
+    """
+
+    def __init__(
+        self,
+        model: Path | openvino.Model,
+        dtype: Dtype,
+        recipe: Recipe,
+        threads: int,
+        *,
+        hidden_states: bool = False,
+    ) -> None:
+        self.streams = min(threads, _MAX_STREAMS)
+        self._padding_id = recipe.pad_token_id or 0
+        options: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": self.streams,
+            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_SHAPES,
+            "ENABLE_CPU_PINNING": False,  # lets the OS move a thread away from a core that another process uses
+        }
+        self._compiled = _compile(_only_hidden_states(model) if hidden_states else model, dtype, options)
+        self._outputs = len(self._compiled.outputs)
+        self._takes_types = len(self._compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
+        # The idle ones. A deque's appends and pops are thread-safe.
+        self._requests = deque(self._compiled.create_infer_request() for _ in range(self.streams))
+
+    def run(self, batch: Sequence[Row], outputs: int | None = None) -> list[FloatArray]:
+        """Return the first ``outputs`` of the model's outputs, float32, or all of them.
+
+        Raises MemoryError where openvino returned without computing them.
+        """
+        padded = pad(batch, self._padding_id)
+        inputs = [padded.ids, padded.mask]
+        if self._takes_types:
+            inputs.append(padded.mask * 0 if padded.types is None else padded.types)
+        request = self._requests.pop()
+        try:
+            found = request.infer(inputs, share_inputs=True)  # inputs aren't copied
+            results: list[FloatArray] = [found[at].copy() for at in range(outputs or self._outputs)]
+            refuse_unwritten(results, len(batch))
+            for at in range(self._outputs):
+                request.get_output_tensor(at).data.fill(_NOT_WRITTEN)
+        except Exception:
+            del request  # and the memory that it allocated
+            request = self._compiled.create_infer_request()
+            raise
+        finally:
+            self._requests.append(request)
+        return results
+
+
+def refuse_unwritten(results: Sequence[FloatArray], rows: int) -> None:
+    """Raise MemoryError if the results are an earlier batch's."""
+    for result in results:
+        if len(result) != rows or (result == _NOT_WRITTEN).any():
+            raise MemoryError("openvino had no memory for the forward, and left its outputs unchanged")
+
+
+def _only_hidden_states(model: Path | openvino.Model) -> openvino.Model:
+    """Return the model with the last hidden states as its only output."""
+    whole = openvino.Core().read_model(model) if isinstance(model, Path) else model
+    operation = next(op for op in whole.get_ops() if op.get_friendly_name() == HIDDEN_STATES)
+    return openvino.Model([operation.output(0)], whole.get_parameters())
+
+
+def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]) -> openvino.CompiledModel:
+    core = openvino.Core()
+    if dtype == "int8":
+        weights = core.read_model(model) if isinstance(model, Path) else model
+        quantize_weights(weights)
+        hint = _HINTS["bfloat16" if supports("bfloat16") else "float32"]
+        options |= {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
+        return core.compile_model(weights, "CPU", options)
+    options["INFERENCE_PRECISION_HINT"] = _HINTS[dtype]
+    if isinstance(model, Path):  # OpenVINO's own cache, next to the model, whose weights it uses
+        options |= {"CACHE_DIR": str(model.parent), "CACHE_MODE": "OPTIMIZE_SIZE"}
+    return core.compile_model(model, "CPU", options)
