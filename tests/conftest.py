@@ -18,7 +18,6 @@ import httpx
 import pytest
 from checkpoints import write_transformer
 from hypothesis import HealthCheck, Phase, settings
-from inputs import FEW
 from server_process import ServerProcess
 
 from nearfar import ModelSettings, Settings, create_app
@@ -35,25 +34,25 @@ if TYPE_CHECKING:
 
     from nearfar.telemetry.events import Event
 
-settings.register_profile("long", max_examples=1000)  # ten times Hypothesis' own
+FUZZ_INPUTS = 8  # of each fuzz test, without --fuzz
 ENGINES = ["torch", *(name for name in ("openvino", "mlx") if find_spec(name))]
 collect_ignore_glob = [f"parity/test_{name}*.py" for name in ("openvino", "mlx") if name not in ENGINES]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let fuzz tests try more than a few inputs."""
-    parser.addoption("--fuzz", type=int, default=0, metavar="N", help="inputs of each fuzz test; a few by default")
+    """Add --fuzz."""
+    parser.addoption("--fuzz", type=int, default=FUZZ_INPUTS, metavar="N", help="inputs of each fuzz test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say how fuzz tests run: an input may take a second, and what takes longer hangs."""
-    count = config.getoption("--fuzz") or FEW
+    """Register how fuzz tests run: an input that takes over a second counts as a hang."""
+    count = config.getoption("--fuzz")
     settings.register_profile(
         "fuzz",
         max_examples=count,
         deadline=1000,
         database=None,
-        derandomize=count == FEW,
+        derandomize=count == FUZZ_INPUTS,
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[*HealthCheck],
     )

@@ -1,22 +1,31 @@
-"""What the fuzz tests ask: a server, called without a socket, and the files of a model."""
+"""The server that fuzz tests call, without a socket, and what every answer of it must be."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+import json
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from checkpoints import write_files, write_steps, write_transformer
+from checkpoints import write_transformer
+from openapi_document import DOCUMENT, OPERATIONS, examples
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.core.settings import BUILTIN_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-_MOST_S = 20  # then it hangs; a busy machine may take a second or two
+# Words on which the fake engine fails or hangs.
+FAULTS = re.compile(rb"boom|nan|zero|few|quit|hang|giant", re.IGNORECASE)
+POSTS = [path for path, method in OPERATIONS if method == "post"]
+GETS = [path for path, method in OPERATIONS if method in {"get", "head"}]
+_UNLOAD = "/admin/models/unload"  # its examples would unload the model of the tests that follow
+_NOT_IMPLEMENTED = 501  # routes that Ollama has and this server doesn't
+_HEADER_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+_HANG_S = 20  # a busy machine may take a second or two
 
 
 class Answer(NamedTuple):
@@ -26,7 +35,7 @@ class Answer(NamedTuple):
 
 
 class Caller:
-    """Calls an application as a server does, in a loop of its own."""
+    """Calls an application as a server does, in its own event loop."""
 
     def __init__(self, app: Any, runner: asyncio.Runner) -> None:
         self._app, self._runner = app, runner
@@ -70,28 +79,35 @@ class Caller:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        async with asyncio.timeout(_MOST_S):
+        async with asyncio.timeout(_HANG_S):
             await self._app(scope, receive, send)
-        said = b"".join(message.get("body", b"") for message in sent[1:])
-        return Answer(sent[0]["status"], sent[0]["headers"], said)
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        return Answer(sent[0]["status"], sent[0]["headers"], content)
 
 
 @pytest.fixture(scope="session")
-def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Answer]]:
+def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """Call a server with an embedding model and a reranker, on the engine that runs no model."""
     reranker = write_transformer(tmp_path_factory.mktemp("fuzz") / "reranker", "bert", labels=1)
     models = (ModelSettings(name=BUILTIN_MODEL), ModelSettings(name=str(reranker)))
-    app = create_app(Settings(models=models, engine="fake", cors_origins=("https://app.example",)))
+    with serving(Settings(models=models, engine="fake", cors_origins=("https://app.example",))) as caller:
+        yield caller
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Caller]:
+    """Run the application, with its models open, in its own event loop."""
+    app = create_app(settings)
     with asyncio.Runner() as runner:
         ready, over = asyncio.Event(), asyncio.Event()
-        serving = runner.get_loop().create_task(_serve(app, ready, over))
+        lifespan = runner.get_loop().create_task(_lifespan(app, ready, over))
         runner.run(ready.wait())
         yield Caller(app, runner)
         over.set()
-        runner.run(asyncio.wait_for(serving, 30))
+        runner.run(asyncio.wait_for(lifespan, 30))
 
 
-async def _serve(app: Any, ready: asyncio.Event, over: asyncio.Event) -> None:
+async def _lifespan(app: Any, ready: asyncio.Event, over: asyncio.Event) -> None:
     """Enter and leave the lifespan in one task."""
     async with app.lifespan():
         await app.state.fleet.opened()
@@ -99,29 +115,17 @@ async def _serve(app: Any, ready: asyncio.Event, over: asyncio.Event) -> None:
         await over.wait()
 
 
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("files")
+def body_examples(path: str) -> list[Any]:
+    """Return the documented bodies of a POST."""
+    content = DOCUMENT["paths"][path]["post"].get("requestBody", {"content": {}})["content"]
+    return [] if path == _UNLOAD else [body for _, body in examples(content)]
 
 
-@cache
-def _sample(place: Path) -> Path:
-    folder = write_transformer(place / "sample", "bert")
-    write_steps(folder, "mean")
-    write_files(
-        folder,
-        {
-            "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": True},
-            "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
-            "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors"}},
-            "tokenizer_config.json": {"model_max_length": 48, "do_lower_case": True, "chat_template": "{{ messages }}"},
-            "special_tokens_map.json": {"pad_token": "[PAD]"},
-            "3_Normalize/config.json": {},
-        },
-    )
-    return folder
-
-
-@pytest.fixture
-def sample(place: Path) -> Path:
-    return _sample(place)
+def check_answer(answer: Answer) -> None:
+    """Assert that it is an answer or a refusal, with legal headers, and JSON if it says so."""
+    assert answer.status < 500 or answer.status == _NOT_IMPLEMENTED, answer
+    for name, value in answer.headers:
+        assert re.fullmatch(rb"[\w-]+", name), answer
+        assert _HEADER_VALUE.fullmatch(value), answer
+    if (b"content-type", b"application/json; charset=utf-8") in answer.headers and answer.body:
+        json.loads(answer.body)
