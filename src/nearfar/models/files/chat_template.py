@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import SentenceConfig
+from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
 
 if TYPE_CHECKING:
@@ -41,13 +41,6 @@ class _TokenizerConfig(Struct):
     eos_token: str | dict[str, Any] | None = None
 
 
-class _PromptsConfig(Struct):
-    """config_sentence_transformers.json; its default prompt is the default instruction for pairs."""
-
-    prompts: dict[str, str] = {}
-    default_prompt_name: str | None = None
-
-
 def render_pair(folder: Path, query: str, document: str, instruction: str) -> RenderedTemplate:
     """Render the folder's template with these three placeholders.
 
@@ -59,8 +52,8 @@ def render_pair(folder: Path, query: str, document: str, instruction: str) -> Re
         "bos_token": _content(tokenizer.bos_token),
         "eos_token": _content(tokenizer.eos_token),
     }
-    config = read_optional_json(folder / "config_sentence_transformers.json", _PromptsConfig)
-    default = config.prompts.get(config.default_prompt_name or "")
+    prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
+    default = (prompts.prompts or {}).get(prompts.default_prompt_name or "")  # the default instruction for pairs
     placeholders = {
         _MARK.format("query"): query,
         _MARK.format("document"): document,
