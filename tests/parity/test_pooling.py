@@ -245,7 +245,7 @@ async def test_layers_after_pooling_refuse_what_is_made_of_hidden_states(wish: d
 
 
 async def test_ids_of_the_models_own_vocabulary_are_the_text_they_stand_for(tmp_path: Path) -> None:
-    """Special tokens among them are the model's own to put."""
+    """Special tokens among them are added by the model."""
     folder = write(tmp_path / "model")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     ids = tuple(tokenizer("the quick fox")["input_ids"])

@@ -101,7 +101,7 @@ async def test_usage_counts_every_chunk_and_the_cut_only_what_is_in_none(kind: s
 
 
 async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
-    """Each is put in the question as a document of its own."""
+    """Each is a separate document in the prompt."""
     text = " ".join(LONG)
 
     async with serving(write(tmp_path, "judge")) as service:

@@ -25,12 +25,12 @@ pytestmark = pytest.mark.skipif(not PROMETHEUS, reason="prometheus isn't install
 
 VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$model": ".*"}
 RULES = ("alerts", "tei-rules")
-EMPTY = {"nearfar_engine_memory_bytes"}  # of engines whose libraries tell
+EMPTY = {"nearfar_engine_memory_bytes"}  # only some engines measure it
 
 
 @contextmanager
 def prometheus(folder: Path, server: ServerProcess) -> Iterator[str]:
-    """Run Prometheus, twice a second at the server; give its address."""
+    """Run Prometheus, which scrapes the server twice a second; yield its address."""
     for part in RULES:
         (folder / f"{part}.yml").write_text(read_asset(MONITORING[part]))
     target = {"job_name": "nearfar", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
@@ -64,7 +64,7 @@ def _answers(url: str) -> bool:
 
 
 def _use(server: ServerProcess) -> None:
-    """Let everything happen that is counted, but for failed loads."""
+    """Trigger everything that is counted, except failed loads."""
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for text in ("one", "word " * 300, "boom"):
             client.post("/v1/embeddings", json={**BODY, "input": text})

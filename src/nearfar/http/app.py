@@ -1,4 +1,4 @@
-"""Settings → a Litestar application. Builds and wires; opens nothing before its lifespan."""
+"""Builds the Litestar application from settings. Nothing is opened before its lifespan."""
 
 from __future__ import annotations
 
@@ -36,15 +36,20 @@ if TYPE_CHECKING:
 
     _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
-_EXPOSED = ("x-request-id", "x-nearfar-truncated-tokens", "retry-after", "retry-after-ms")  # what pages may read
+_EXPOSED = (
+    "x-request-id",
+    "x-nearfar-truncated-tokens",
+    "retry-after",
+    "retry-after-ms",
+)  # headers that web pages may read
 
 
 def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
 
-    Without ``must_open``, one that can't be opened keeps nobody from the others.
+    Without ``must_open``, a model that can't be opened doesn't stop the others.
 
-    The application's state holds ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
+    The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
     ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
@@ -72,7 +77,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
         request_max_body_size=settings.max_body_bytes,
         cors_config=_cors(settings.cors_origins),
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
-        logging_config=None,  # whoever runs the application configures logging; errors are logged where they are met
+        logging_config=None,  # the command line configures logging; errors are logged where they are caught
     )
     service = Service(fleet, observe, settings.request_timeout_s)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
@@ -103,9 +108,9 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
 
 
 def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], None]]) -> _ErrorHandler:
-    """Answer for requests that no route took (404, 405) in the shape of the dialect they were meant for.
+    """Build the handler of requests without a route (404, 405), which answers as the dialect that owns the path.
 
-    They have passed no middleware, so they are checked here: without a key nobody learns which routes there are.
+    Such requests pass no middleware, so they are checked here: routes are not disclosed without a key.
     """
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
@@ -122,7 +127,7 @@ def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], Non
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig | None:
-    """Let pages of these origins ask and read the answers; None, for no page at all, is the default."""
+    """Allow web pages of these origins to call the server and read responses; None allows no page."""
     if not origins:
         return None
     return CORSConfig(allow_origins=[*origins], allow_methods=["GET", "POST"], expose_headers=[*_EXPOSED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from litestar.middleware import ASGIMiddleware
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class RequestGate(ASGIMiddleware):
     """Passes a request on to its route, unless the server is shutting down or one of ``checks`` raises.
 
-    Routes with the option ``public`` need no check and don't delay a shutdown.
+    Routes with the option ``public`` need no check and don't delay a shutdown. Health checks aren't traced.
     """
 
     def __init__(self, drain: Drain, checks: Sequence[Callable[[Scope], None]], tracing: Tracing | None) -> None:
@@ -29,26 +30,21 @@ class RequestGate(ASGIMiddleware):
         self._tracing = tracing
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on. Raises ShuttingDown, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
+        """Check the request and call its route. Raises ShuttingDown, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
         scope["state"]["began"] = time.perf_counter()
         route = scope.get("path_template") or "none"
-        if self._tracing is None or route.startswith("/health/"):
-            await self._pass_on(scope, receive, send, next_app)
-            return
-        span = self._tracing.start_request(str(scope.get("method", "")), route, scope["headers"])
-        scope["state"]["span"] = span
-        with use_span(span, record_exception=False, set_status_on_exception=False):  # an error's message may hold text
-            await self._pass_on(scope, receive, send, next_app)
-        span.end()  # after an exception the access log ends it: the error is answered further out
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        if scope["route_handler"].opt.get("public"):
+        span = None
+        with ExitStack() as stack:
+            if self._tracing and not route.startswith("/health/"):
+                span = self._tracing.start_request(str(scope.get("method", "")), route, scope["headers"])
+                scope["state"]["span"] = span
+                # An error's message may contain text. After an exception the access log ends the span.
+                stack.enter_context(use_span(span, record_exception=False, set_status_on_exception=False))
+            if not scope["route_handler"].opt.get("public"):
+                self._drain.enter()
+                stack.callback(self._drain.leave)
+                for check in self._checks:
+                    check(scope)
             await next_app(scope, receive, send)
-            return
-        self._drain.enter()
-        try:
-            for check in self._checks:
-                check(scope)
-            await next_app(scope, receive, send)
-        finally:
-            self._drain.leave()
+        if span is not None:
+            span.end()

@@ -1,4 +1,4 @@
-"""One line a log record: for people on a terminal, JSON elsewhere."""
+"""Log formats: one readable line per record on a terminal, one JSON object elsewhere."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class HumanLines(logging.Formatter):
     """``12:00:00 INFO  POST /v1/embeddings 200 4.1 ms …``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line, with the traceback under it where there is one."""
+        """Return the line, followed by the traceback if there is one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname:<7} {_human(record)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record, with the fields of a request beside its message."""
+    """One JSON object per record, with the message and the fields of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the object, on one line."""
+        """Return the object, on one line."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         entry: dict[str, Any] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
@@ -46,7 +46,7 @@ def _human(record: logging.LogRecord) -> str:
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if not fields:
         return record.getMessage()
-    path = repr(fields.pop("path"))[1:-1]  # a caller's line breaks must not make lines of ours
+    path = repr(fields.pop("path"))[1:-1]  # a client's line breaks must not start new log lines
     line = f"{fields.pop('method')} {path} {fields.pop('status')} {fields.pop('ms')} ms"
     return f"{line}  {' '.join(f'{name}={value}' for name, value in fields.items())}"
 
@@ -68,6 +68,6 @@ def log_config(log_format: LogFormat) -> dict[str, Any]:
 
 
 def configure_logging(log_format: LogFormat) -> None:
-    """Apply ``log_config``, and leave out of every record what no line of ours shows."""
+    """Apply ``log_config``, and turn off record attributes that no format uses."""
     logging.config.dictConfig(log_config(log_format))
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -1,4 +1,4 @@
-"""How long one job took, and what of that was tokenising, waiting and running."""
+"""Stopwatch: how long one job was tokenized, queued and run."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ if TYPE_CHECKING:
 
 
 class Stopwatch:
-    """One job's times. The service starts it, and the lane notes when its rows came and when they ran.
+    """Measures one job, from the lease of its model. The lane records when its rows are queued and when they run.
 
-    What passes before the first rows come is taken for tokenising: the rest of it is microseconds. ``span`` is the
-    request's, where it is traced, and ``batches`` are the spans of those that had some of the rows.
+    The time until the first rows are queued counts as tokenization: the rest of it is microseconds.
     """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self.span: SpanContext = get_current_span().get_span_context()  # 0.2 µs where nothing is traced
+        # The span of the request, and those of forwards with some of its rows. 0.2 µs where nothing is traced.
+        self.span: SpanContext = get_current_span().get_span_context()
         self.forwards: list[SpanContext] = []
-        self._came: float | None = None
-        self._began: float | None = None
-        self._ended: float | None = None
+        self._queued: float | None = None
+        self._forward_started: float | None = None
+        self._forward_ended: float | None = None
 
-    def submitted(self) -> None:
-        """Note that rows were put in the queue."""
-        if self._came is None:
-            self._came = time.perf_counter()
+    def record_queued(self) -> None:
+        """Record that rows are queued; the first time counts."""
+        if self._queued is None:
+            self._queued = time.perf_counter()
 
-    def ran(self, began: float, ended: float) -> None:
-        """Note a batch with some of the rows."""
-        if self._began is None or began < self._began:
-            self._began = began
-        self._ended = ended
+    def record_forward(self, started: float, ended: float) -> None:
+        """Record a forward with some of the rows."""
+        if self._forward_started is None or started < self._forward_started:
+            self._forward_started = started
+        self._forward_ended = ended
 
     def timings(self) -> Timings:
-        """Give the times so far."""
+        """Return the times so far."""
         now = time.perf_counter()
-        came = now if self._came is None else self._came
-        began = now if self._began is None else self._began
-        ended = began if self._ended is None else self._ended
+        queued = now if self._queued is None else self._queued
+        started = now if self._forward_started is None else self._forward_started
+        ended = started if self._forward_ended is None else self._forward_ended
         return Timings(
             taken_at=now,
             total_s=now - self._started,
-            tokenize_s=came - self._started,
-            queue_s=began - came,
-            inference_s=ended - began,
+            tokenize_s=queued - self._started,
+            queue_s=started - queued,
+            inference_s=ended - started,
         )

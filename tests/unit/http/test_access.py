@@ -32,7 +32,7 @@ SENT: list[tuple[str, str, dict[str, Any] | None, str, int]] = [
 
 
 async def counted(client: httpx.AsyncClient) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Give the samples of each name, with their labels."""
+    """Return the samples of each name, with their labels."""
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families((await client.get("/metrics")).text):
         for sample in family.samples:
@@ -83,7 +83,7 @@ async def test_the_share_of_padding_is_that_of_the_batch() -> None:
 
 
 async def test_metrics_hold_no_word_of_a_caller() -> None:
-    """Each would be a series of its own, and told to whoever may read the metrics."""
+    """Each would be a new series, and visible to every reader of the metrics."""
     headers = {"authorization": "Bearer sk-private", "x-request-id": "private", "user-agent": "private"}
     sent: list[tuple[str, dict[str, Any]]] = [
         ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a private sentence", "user": "private"}),

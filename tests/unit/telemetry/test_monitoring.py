@@ -37,7 +37,7 @@ RECORDED: list[dict[str, Any]] = [
 ]
 DASHBOARD: dict[str, Any] = json.loads(read_asset(MONITORING["dashboard"]))
 TARGETS: list[dict[str, str]] = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
-# expression, and the text beside it that names labels of its result
+# expression, and the legend or annotation that names labels of its result
 EXPRESSIONS = [
     *((target["expr"], target["legendFormat"]) for target in TARGETS),
     *((rule["expr"], " ".join(rule["annotations"].values())) for rule in RULES),
@@ -45,7 +45,7 @@ EXPRESSIONS = [
 
 
 async def _provoke(app: Litestar) -> str:
-    """Let everything happen that is counted; give what the server renders then."""
+    """Trigger everything that is counted; return the rendered metrics."""
     async with calling(app) as client:
         for text in ("one", "word " * 300, "boom"):
             await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": text})
@@ -59,7 +59,7 @@ async def _provoke(app: Litestar) -> str:
 
 @pytest.fixture(scope="module")
 async def rendered() -> dict[str, set[str]]:
-    """Give the labels of every series of a real server, by the series' name."""
+    """Return the labels of every series of a real server, by the series' name."""
     async with running(Settings(engine="fake")) as app:
         text = await _provoke(app)
     return {
@@ -74,7 +74,7 @@ def parsed(expression: str) -> Expr:
 
 
 def selectors(expression: Expr) -> dict[str, set[str]]:
-    """Give the names of the series that an expression reads, and the labels that it chooses them by."""
+    """Return the series that an expression reads, each with the labels that it matches."""
     found: dict[str, set[str]] = {}
 
     def visit(node: Expr) -> bool:

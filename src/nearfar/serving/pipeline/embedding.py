@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nearfar.serving.pipeline.encoding import TokenizerPool
     from nearfar.serving.registry.opening import Model
 
-# Tokens whose hidden states are in memory at once, if the job doesn't need all: 64 MB of 1,024 numbers each.
+# Hidden states in memory at once, in tokens, if the job doesn't need all: 64 MB of 1,024 numbers each.
 _MAX_STATES = 16_384
 
 

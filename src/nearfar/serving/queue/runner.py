@@ -94,7 +94,7 @@ class BatchRunner:
             tokens += queued.tokens
             stopwatches[id(queued.request)] = queued.request.stopwatch
         for stopwatch in stopwatches.values():
-            stopwatch.ran(started, ended)
+            stopwatch.record_forward(started, ended)
         self.throughput.record_batch(tokens, ended - started)
         event = ForwardDone(
             model=self._model,

@@ -62,7 +62,7 @@ class QueuedRequest:
         self.caller = caller.name
         self.token_weight = caller.token_weight
         self.stopwatch = stopwatch or Stopwatch()
-        self.stopwatch.submitted()
+        self.stopwatch.record_queued()
         indices: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             indices.setdefault(id(row), []).append(index)
