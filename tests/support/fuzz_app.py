@@ -122,7 +122,7 @@ def body_examples(path: str) -> list[Any]:
 
 
 def check_answer(answer: Answer) -> None:
-    """Assert that it is an answer or a refusal, with legal headers, and JSON if it says so."""
+    """Assert that it is an answer or a refusal, with legal headers, and JSON by its content type."""
     assert answer.status < 500 or answer.status == _NOT_IMPLEMENTED, answer
     for name, value in answer.headers:
         assert re.fullmatch(rb"[\w-]+", name), answer

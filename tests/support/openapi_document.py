@@ -1,4 +1,4 @@
-"""The document that a server gives of itself, for those who hold answers against it."""
+"""The server's own OpenAPI document, and validation against it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for 
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a struct have no field but its own, so that an answer with one that isn't told of is found."""
+    """Forbid additional fields, so that an undocumented field of an answer is found."""
     return {**schema, "additionalProperties": False} if "properties" in schema else schema
 
 
@@ -25,7 +25,7 @@ _CLOSED = {name: _closed(schema) for name, schema in DOCUMENT["components"]["sch
 
 
 def faults(schema: dict[str, Any], value: object, *, is_ours: bool = True) -> list[str]:
-    """Say where the value isn't what the schema says; what is ours may hold no more than that either."""
+    """Return where a value doesn't match a schema; the server's own values may have no additional fields."""
     components = {**DOCUMENT["components"], "schemas": _CLOSED} if is_ours else DOCUMENT["components"]
     validator = Draft202012Validator({**schema, "components": components})
     return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(value)]
@@ -37,7 +37,7 @@ def examples(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def address(path: str, operation: dict[str, Any]) -> str:
-    """Put the examples of parameters into the path."""
+    """Return the path with the examples of its parameters."""
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", parameter["example"])

@@ -1,4 +1,4 @@
-"""embed-rerank's own routes, where an answer alone doesn't show that it is true."""
+"""embed-rerank's routes, where an answer alone doesn't show that it is correct."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ pytestmark = pytest.mark.anyio
 PASSAGES = ["Bananas are yellow.", "The cat sat on the mat.", "Rates rose."]
 
 
-async def test_without_normalize_vectors_have_the_length_that_the_model_gives(builtin: httpx.AsyncClient) -> None:
-    unit, own = [
-        np.array((await builtin.post("/api/v1/embed", json={"texts": ["hello"], **said})).json()["vectors"][0])
-        for said in ({}, {"normalize": False})
+async def test_without_normalization_vectors_keep_the_model_s_length(builtin: httpx.AsyncClient) -> None:
+    unit, raw = [
+        np.array((await builtin.post("/api/v1/embed", json={"texts": ["hello"], **options})).json()["vectors"][0])
+        for options in ({}, {"normalize": False})
     ]
 
-    length = np.linalg.norm(own)
+    length = np.linalg.norm(raw)
     assert 0.1 < abs(length - 1)
-    assert unit == pytest.approx(own / length, abs=1e-6)
+    assert unit == pytest.approx(raw / length, abs=1e-6)
 
 
-async def test_any_number_of_texts_is_taken_and_each_is_counted(faked: httpx.AsyncClient) -> None:
+async def test_more_than_100_texts_are_accepted_and_each_is_counted(faked: httpx.AsyncClient) -> None:
     texts = [f"text {'word ' * (number % 7)}{number}" for number in range(1, 300)]
 
     answer = (await faked.post("/api/v1/embed", json={"texts": texts, "return_processing_info": True})).json()
 
-    told = [one["processing_info"]["processed_tokens"] for one in answer["embeddings"]]
+    tokens = [one["processing_info"]["processed_tokens"] for one in answer["embeddings"]]
     alone = (await faked.post("/api/v1/embed", json={"texts": texts[5:6]})).json()["usage"]["total_tokens"]
     assert (299, 299) == (answer["num_texts"], len(answer["vectors"]))
-    assert (alone, sum(told)) == (told[5], answer["usage"]["total_tokens"])
+    assert (alone, sum(tokens)) == (tokens[5], answer["usage"]["total_tokens"])
     assert [one["embedding"] for one in answer["embeddings"]] == answer["vectors"]
 
 
-async def test_a_batch_answers_as_its_queries_would_be_one_by_one(faked: httpx.AsyncClient) -> None:
-    asked = [{"query": query, "passages": PASSAGES, "top_k": 2} for query in ("a cat", "fruit", "the bank")]
+async def test_a_batch_answers_as_its_queries_one_by_one(faked: httpx.AsyncClient) -> None:
+    bodies = [{"query": query, "passages": PASSAGES, "top_k": 2} for query in ("a cat", "fruit", "the bank")]
 
-    together = (await faked.post("/api/v1/rerank/batch", json=asked)).json()
-    single = [(await faked.post("/api/v1/rerank", json=one)).json() for one in asked]
+    together = (await faked.post("/api/v1/rerank/batch", json=bodies)).json()
+    single = [(await faked.post("/api/v1/rerank", json=one)).json() for one in bodies]
 
     assert [one["results"] for one in single] == [one["results"] for one in together]
     assert ["a cat", "fruit", "the bank"] == [one["query"] for one in together]
 
 
-async def test_who_ranks_is_the_model_that_was_made_for_it(tmp_path: Path) -> None:
+async def test_the_default_reranker_is_a_model_trained_to_rank(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "ranker", "bert", labels=1)
     models = (ModelSettings(name=BUILTIN_MODEL), ModelSettings(name=str(folder)))
 
     async with running(Settings(models=models, engine="torch", device="cpu")) as app, calling(app) as client:
-        told = [(await client.get(f"/api/v1/{work}/info")).json()["backend"] for work in ("embed", "rerank")]
+        backends = [(await client.get(f"/api/v1/{work}/info")).json()["backend"] for work in ("embed", "rerank")]
         ranked = (await client.post("/api/v1/rerank", json={"query": "a cat", "passages": PASSAGES})).json()
 
-    assert [BUILTIN_MODEL, "ranker"] == [one["model_name"] for one in told]
-    assert ["cross-encoder"] * 2 == [told[1]["method"], ranked["method"]]
+    assert [BUILTIN_MODEL, "ranker"] == [one["model_name"] for one in backends]
+    assert ["cross-encoder"] * 2 == [backends[1]["method"], ranked["method"]]
     assert "ranker" == ranked["model_info"]

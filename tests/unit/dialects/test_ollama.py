@@ -1,4 +1,4 @@
-"""Ollama's orders and listings, as far as they are about models that come and go."""
+"""Ollama's routes that load, unload and list models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLOSED = {"model": BUILTIN_MODEL, "response": "", "done": True, "done_reason": "
 
 
 @pytest.mark.parametrize(
-    ("path", "order"),
+    ("path", "body"),
     [
         ("/api/generate", {"keep_alive": 0}),
         ("/api/generate", {"keep_alive": "0s", "prompt": ""}),
@@ -26,12 +26,12 @@ CLOSED = {"model": BUILTIN_MODEL, "response": "", "done": True, "done_reason": "
         ("/api/embed", {"keep_alive": "0m", "input": []}),
     ],
 )
-async def test_keep_alive_of_0_without_work_closes_the_model_and_nothing_to_embed_loads_it(
-    path: str, order: dict[str, Any]
+async def test_keep_alive_0_without_input_unloads_the_model_and_an_empty_input_loads_it(
+    path: str, body: dict[str, Any]
 ) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         before = await client.get("/api/ps")
-        answer = await client.post(path, json={"model": BUILTIN_MODEL, **order})
+        answer = await client.post(path, json={"model": BUILTIN_MODEL, **body})
         after = await client.get("/api/ps")
         await client.post("/api/embed", json={"model": BUILTIN_MODEL, "input": []})
         again = await client.get("/api/ps")
@@ -41,7 +41,7 @@ async def test_keep_alive_of_0_without_work_closes_the_model_and_nothing_to_embe
 
 
 @pytest.mark.parametrize("keep_alive", [0, "0", "5m", -1, None])
-async def test_a_model_that_was_asked_to_embed_stays_as_long_as_its_operator_wants(
+async def test_keep_alive_with_input_has_no_effect(
     keep_alive: float | str | None,
 ) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
@@ -52,28 +52,28 @@ async def test_a_model_that_was_asked_to_embed_stays_as_long_as_its_operator_wan
     assert 1 == len(listing.json()["models"])
 
 
-async def test_a_model_goes_when_its_settings_say() -> None:
+async def test_a_model_expires_after_its_idle_timeout() -> None:
     async with running(Settings(engine="fake", idle_timeout_s=600)) as app, calling(app) as client:
-        asked_at = datetime.now(UTC)
+        requested_at = datetime.now(UTC)
         listing = await client.get("/api/ps")
 
-    goes_at = datetime.fromisoformat(listing.json()["models"][0]["expires_at"])
-    assert 500 < (goes_at - asked_at).total_seconds() <= 601
+    expires_at = datetime.fromisoformat(listing.json()["models"][0]["expires_at"])
+    assert 500 < (expires_at - requested_at).total_seconds() <= 601
 
 
-async def test_a_digest_is_of_the_model_not_of_the_name_it_goes_by() -> None:
+async def test_all_names_of_a_model_have_one_digest() -> None:
     model = ModelSettings(name=BUILTIN_MODEL, aliases=("all-minilm",))
     async with running(Settings(models=(model,), engine="fake")) as app, calling(app) as client:
         tags = await client.get("/api/tags")
-        running_ones = await client.get("/api/ps")
+        loaded = await client.get("/api/ps")
 
     names = {listed["name"]: listed["digest"] for listed in tags.json()["models"]}
-    (digest,) = {*names.values(), running_ones.json()["models"][0]["digest"]}
+    (digest,) = {*names.values(), loaded.json()["models"][0]["digest"]}
     assert {f"{BUILTIN_MODEL}:latest", "all-minilm:latest"} == names.keys()
     assert re.fullmatch("[0-9a-f]{64}", digest)
 
 
-async def test_only_the_wait_for_a_model_counts_as_its_loading() -> None:
+async def test_load_duration_is_the_wait_for_the_model() -> None:
     async with running(Settings(engine="fake", load="demand")) as app, calling(app) as client:
         first, second = [
             (await client.post("/api/embed", json={"model": BUILTIN_MODEL, "input": "a"})).json() for _ in range(2)

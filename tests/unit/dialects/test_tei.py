@@ -1,4 +1,4 @@
-"""Text-embeddings-inference's protocol where the answer depends on what the model is for."""
+"""TEI's protocol where the answer depends on the model's task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def ask(client: httpx.AsyncClient, path: str, **body: Any) -> Any:
         (None, "/embed"),
     ],
 )
-async def test_a_body_without_a_path_of_its_own_is_for_what_the_model_does(
+async def test_a_generic_route_runs_the_model_s_task(
     model: str | None, route: str, path: str, every_kind: Litestar
 ) -> None:
     async with calling(every_kind) as client:
@@ -64,7 +64,7 @@ async def test_instances_may_be_for_several_models(every_kind: Litestar) -> None
         assert one == other or np.allclose(one, other, atol=1e-6)
 
 
-async def test_hugging_face_s_client_gets_all_labels_of_a_text(every_kind: Litestar) -> None:
+async def test_hugging_face_s_client_receives_all_labels_of_a_text(every_kind: Litestar) -> None:
     """It sends ``parameters`` and reads the first item of a list; TEI's own clients get the labels without one."""
     async with calling(every_kind) as client:
         plain = await ask(client, "/predict", inputs="fox", model="classifier")
@@ -80,13 +80,13 @@ async def test_hugging_face_s_client_gets_all_labels_of_a_text(every_kind: Lites
     assert [logits] == raw
 
 
-@pytest.mark.parametrize(("top_k", "said"), [(0, "top_k"), (-1, "top_k")])
-async def test_at_least_one_label_comes_back(top_k: int, said: str, every_kind: Litestar) -> None:
+@pytest.mark.parametrize("top_k", [0, -1])
+async def test_a_top_k_below_1_is_refused(top_k: int, every_kind: Litestar) -> None:
     async with calling(every_kind) as client:
         response = await client.post("/predict", json={"inputs": "fox", "parameters": {"top_k": top_k}})
 
     assert 422 == response.status_code
-    assert said in response.json()["error"]
+    assert "top_k" in response.json()["error"]
 
 
 async def test_a_reranker_s_scores_are_sigmoids_unless_raw(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_a_reranker_s_scores_are_sigmoids_unless_raw(tmp_path: Path) -> No
     assert "reranker" == health["reranker"]["model_name"]
 
 
-async def test_info_before_the_models_are_known_has_no_words_of_tei(tmp_path: Path) -> None:
+async def test_info_during_startup_describes_no_default_model(tmp_path: Path) -> None:
     app = create_app(Settings(models=(ModelSettings(name=str(tmp_path / "nothing")),)))
     async with calling(app) as client:
         about = (await client.get("/info")).json()
@@ -118,7 +118,7 @@ async def test_info_before_the_models_are_known_has_no_words_of_tei(tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", ["/health", "/ping"])
-async def test_a_server_that_is_not_ready_is_unhealthy_in_tei_s_words(path: str) -> None:
+async def test_a_server_that_is_not_ready_is_unhealthy(path: str) -> None:
     async with calling(create_app(Settings(engine="fake"))) as client:
         response = await client.get(path)
 
@@ -126,7 +126,7 @@ async def test_a_server_that_is_not_ready_is_unhealthy_in_tei_s_words(path: str)
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ping"])
-async def test_health_may_be_asked_for_by_its_head(path: str, faked: httpx.AsyncClient) -> None:
+async def test_health_answers_head_requests(path: str, faked: httpx.AsyncClient) -> None:
     response = await faked.head(path)
 
     assert 200 == response.status_code

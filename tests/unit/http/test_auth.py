@@ -1,4 +1,4 @@
-"""Keys: several, named, known by their hashes, each for what it is for; the file of them may change meanwhile."""
+"""API keys: names, hashes, scopes and limits, and a file that may change while the server runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.toml"
 
 
-def test_a_made_key_is_found_by_its_entry_which_does_not_hold_it(file: Path) -> None:
+def test_a_new_key_is_found_by_its_entry_which_does_not_contain_it(file: Path) -> None:
     key, made = make_key("app", ("embed",))
     file.write_text(made)
 
@@ -61,7 +61,7 @@ def test_a_made_key_is_found_by_its_entry_which_does_not_hold_it(file: Path) -> 
     assert 256 <= 8 * len(key.removeprefix("nf-")) * 3 / 4
 
 
-def test_the_setting_and_the_file_are_both_good_and_nothing_else_is(file: Path) -> None:
+def test_the_keys_of_the_setting_and_the_file_are_valid_and_no_others(file: Path) -> None:
     file.write_text(entry("one", "k1") + entry("two", "k2"))
     ring = KeyRing("own", file)
 
@@ -70,7 +70,7 @@ def test_the_setting_and_the_file_are_both_good_and_nothing_else_is(file: Path) 
     assert ["default", "one", "two", None, None] == names
 
 
-def test_a_changed_file_counts_within_a_second_and_limits_stay_as_spent(file: Path) -> None:
+def test_a_changed_file_is_read_within_a_second_and_unchanged_keys_keep_their_limits(file: Path) -> None:
     clock = Clock()
     file.write_text(entry("one", "k1", "max_concurrent = 1"))
     ring = KeyRing(None, file, clock)
@@ -86,7 +86,7 @@ def test_a_changed_file_counts_within_a_second_and_limits_stay_as_spent(file: Pa
     assert first is ring.find(b"k1")
 
 
-def test_a_key_taken_out_is_no_longer_good(file: Path) -> None:
+def test_a_key_removed_from_the_file_is_invalid(file: Path) -> None:
     clock = Clock()
     file.write_text(entry("one", "k1") + entry("two", "k2"))
     ring = KeyRing(None, file, clock)
@@ -99,7 +99,7 @@ def test_a_key_taken_out_is_no_longer_good(file: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["[[keys", '[[keys]]\nname = "one"', "", None])
-def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
+def test_an_invalid_file_while_running_keeps_the_keys_and_is_logged(
     file: Path, broken: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -118,7 +118,7 @@ def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "keys"),
         ('[[keys]]\nname = "a"\nsha256 = "short"', "sha256"),
@@ -128,15 +128,15 @@ def test_a_file_that_breaks_meanwhile_changes_nothing_and_the_log_says_so(
         (entry("a", "k1") + entry("a", "k2"), "two keys are named 'a'"),
     ],
 )
-def test_a_file_that_is_wrong_at_the_start_is_refused_with_its_place(file: Path, text: str, says: str) -> None:
+def test_an_invalid_file_at_startup_is_refused_with_its_path(file: Path, text: str, message: str) -> None:
     file.write_text(text)
 
-    with pytest.raises(SettingsError, match=says) as refused:
+    with pytest.raises(SettingsError, match=message) as refused:
         KeyRing(None, file)
     assert str(file) in str(refused.value)
 
 
-async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
+async def test_a_key_is_valid_for_its_scopes_only(file: Path) -> None:
     write_files(
         file,
         entry("e", "k-e", 'scopes = ["embed"]')
@@ -157,7 +157,7 @@ async def test_a_key_is_good_for_its_scopes_alone(file: Path) -> None:
     assert "the key 'e' has no scope 'rerank'" == refused.json()["message"]
 
 
-async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(file: Path) -> None:
+async def test_a_key_over_its_limit_gets_a_429_and_other_keys_do_not(file: Path) -> None:
     write_files(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
 
     async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
@@ -170,7 +170,7 @@ async def test_a_keys_own_limits_are_429_in_the_dialects_shape_and_others_go_on(
     assert 0 < int(second.headers["retry-after"]) <= 60
 
 
-async def test_a_public_bind_may_rest_on_a_file_of_keys(file: Path) -> None:
+async def test_a_file_of_keys_allows_a_public_bind(file: Path) -> None:
     key, made = make_key("app")
     write_files(file, made)
 
@@ -192,14 +192,14 @@ async def test_a_public_bind_may_rest_on_a_file_of_keys(file: Path) -> None:
         ({"x-nearfar-timeout-s": "nan"}, 400),
     ],
 )
-async def test_what_headers_say_of_urgency_and_patience_is_checked(headers: dict[str, str], status: int) -> None:
+async def test_headers_for_priority_and_timeout_are_validated(headers: dict[str, str], status: int) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         answer = await client.post(EMBED[0], json=EMBED[1], headers=headers)
 
     assert status == answer.status_code, answer.text
 
 
-async def test_a_caller_may_wait_less_long_than_the_server_lets_them_and_their_work_is_dropped() -> None:
+async def test_a_caller_s_own_timeout_is_a_504_and_drops_the_request_from_the_queue() -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
