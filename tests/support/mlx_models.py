@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEVICE: Device = "mps" if os.environ.get("NEARFAR_TEST_DEVICE") == "mps" else "cpu"
 QUERY = "a question? the fox"
 TEXTS = varied_texts(90)
-MIXED = [*TEXTS[:20], "x", "the fox", *TEXTS[25:60]]  # from one token to far more than the limit
+MIXED = [*TEXTS[:10], "x", "the fox", *TEXTS[25:35]]  # from one token to far more than the limit
 
 
 class Opened(NamedTuple):

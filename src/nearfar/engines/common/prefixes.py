@@ -21,7 +21,7 @@ _MAX_CANDIDATES = 16  # prefix lengths that are compared
 
 
 class PrefixGroup(Struct, frozen=True, kw_only=True):
-    """The indices of rows whose first ``length`` ids are the same; each row is longer. 0: nothing in common."""
+    """The indices of rows with the same first ``length`` ids; each row is longer. 0: nothing in common."""
 
     length: int
     rows: list[int]
@@ -30,7 +30,7 @@ class PrefixGroup(Struct, frozen=True, kw_only=True):
 def group_by_prefix(rows: Sequence[Row]) -> list[PrefixGroup]:
     """Split the rows into groups that save as many tokens as can be found; every index occurs once.
 
-    Sorting puts rows with a common prefix next to each other. Each prefix length is tried as the least that keeps
+    After sorting, rows with a common prefix are adjacent. Each prefix length is tried as the least that keeps
     neighbors together, the most frequent lengths first, and the one that saves most is used. Rows with type ids share
     nothing.
     """

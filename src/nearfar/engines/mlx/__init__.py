@@ -26,7 +26,7 @@ class MlxKind:
     priority = 30 if sys.platform == "darwin" and platform.machine() == "arm64" else -1
 
     def unavailable_reason(self, device: Device) -> str | None:
-        """Look for the packages; a missing GPU is refused when the engine opens."""
+        """Check for the packages; a missing GPU is refused when the engine opens."""
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             return f'{", ".join(missing)} not installed; pip install "nearfar[mlx]"'

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build_heads(recipe: Recipe) -> list[Head]:
-    """Build the heads whose weights are in files of their own, in the order of the recipe's outputs."""
+    """Build the heads that have weights in separate files, in the order of the recipe's outputs."""
     heads: list[Head] = [pooling_head(recipe)] if recipe.pooling else []
     if recipe.multi_vector:
         heads.append(multi_vector_head(recipe.multi_vector))

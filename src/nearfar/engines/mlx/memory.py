@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # mlx has no fused kernel for, each head stores as many numbers. A guess.
 _MAX_ATTENTION_AREA = 8192 * 8192
 _CACHE_RATIO = 0.1  # of the GPU's recommended memory, for buffers kept for the next forward; a guess
-_CACHE_BYTES = 256 * 1024**2  # on a CPU, whose allocator is fast; a guess
+_CACHE_BYTES = 256 * 1024**2  # on a CPU, which allocates fast; a guess
 
 
 def limit_memory() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from nearfar.models.recipe.dense import Dense
 
-# What a whole model's class puts before its transformer's names.
+# What a whole model's class adds before its transformer's names.
 _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")
 # Arrays that checkpoints contain but no output needs: positions, masked-language-model heads, poolers, frequencies.
 _UNUSED = re.compile(
@@ -154,7 +154,7 @@ def read_quantization(folder: Path) -> Quantization | None:
 
 
 def quantize_like(network: nn.Module, weights: PlacedWeights, quantization: Quantization) -> None:
-    """Quantize those layers of the network whose weights are, each with its own options."""
+    """Quantize the layers of the network that have quantized weights, each with its own options."""
     own_options = {
         path: quantization.get(weights.names[f"{path}.scales"].removesuffix(".scales"))
         for path in (name.removesuffix(".scales") for name in weights.arrays if name.endswith(".scales"))

@@ -24,7 +24,7 @@ def disable_telemetry() -> None:
     """Hide the package ``openvino_telemetry``, so that openvino uses its own stub, which sends and writes nothing.
 
     Otherwise ``import openvino`` writes a client id under ``~/intel`` and reports itself to Google Analytics from a
-    child process. The only official switch is a consent file in the home folder. Python itself puts None in
+    child process. The only official switch is a consent file in the home folder. Python itself sets None in
     ``sys.modules`` for a module that can't be imported. A program that imported openvino before nearfar keeps its own
     choice.
     """
@@ -41,7 +41,7 @@ class OpenVinoKind:
     priority = 20 if platform.machine() in {"x86_64", "AMD64"} else 5
 
     def unavailable_reason(self, device: Device) -> str | None:
-        """Look for the packages, and for a GPU, which only Torch uses."""
+        """Check for the packages, and for a GPU, which only Torch uses."""
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             return f'{", ".join(missing)} not installed; pip install "nearfar[torch,openvino]"'

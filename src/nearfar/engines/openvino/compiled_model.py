@@ -62,7 +62,7 @@ class CompiledModel:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": self.streams,
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_SHAPES,
-            "ENABLE_CPU_PINNING": False,  # lets the OS move a thread away from a core that another process uses
+            "ENABLE_CPU_PINNING": False,  # so the OS can move a thread away from a core that another process uses
         }
         self._compiled = _compile(_only_hidden_states(model) if hidden_states else model, dtype, options)
         self._outputs = len(self._compiled.outputs)
@@ -118,6 +118,6 @@ def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]
         options |= {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
         return core.compile_model(weights, "CPU", options)
     options["INFERENCE_PRECISION_HINT"] = _HINTS[dtype]
-    if isinstance(model, Path):  # OpenVINO's own cache, next to the model, whose weights it uses
+    if isinstance(model, Path):  # OpenVINO's own cache, next to the model; it uses the model's weights
         options |= {"CACHE_DIR": str(model.parent), "CACHE_MODE": "OPTIMIZE_SIZE"}
     return core.compile_model(model, "CPU", options)

@@ -90,7 +90,7 @@ def _exact(model: ModelWithHeads, row: Row, request: OpenRequest) -> FloatArray:
 
 
 def _mask(*args: Any, **options: Any) -> torch.Tensor:
-    """Build the mask (B, 1, T, T) that transformers would, but let a token that attends to nothing attend to itself.
+    """Build transformers' mask (B, 1, T, T), but make a token that attends to nothing attend to itself.
 
     With a sliding window a padding position may attend to nothing, its softmax is NaN, and that NaN would reach the
     text's own tokens in the next layer.

@@ -17,7 +17,7 @@ class TorchKind:
     shares_prefixes = True
 
     def unavailable_reason(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
-        """Look for the packages; a missing device is refused when the engine opens."""
+        """Check for the packages; a missing device is refused when the engine opens."""
         missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
         return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"' if missing else None
 

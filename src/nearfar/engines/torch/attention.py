@@ -82,7 +82,7 @@ class MaskPattern:
 
 
 def _keep_pattern(*, mask_function: Callable[..., Tensor], **_rest: object) -> MaskPattern:
-    """Replace transformers' mask creation, whose (T, T) for the packed batch would be almost empty."""
+    """Replace transformers' mask creation: (T, T) for the packed batch would be almost empty."""
     return MaskPattern(mask_function)
 
 

@@ -21,7 +21,7 @@ CORES = torch.get_num_threads()
 # The longest that 256 tokens may take on one core before a batch gets more of them. A guess.
 _MAX_TEXT_S = 1.0
 # Tokens per batch. A CPU's caches are small, and small batches keep all cores busy to the end of a request; a GPU needs
-# large ones, whose sizes are guesses.
+# large ones; their sizes are guesses.
 _PACKED_TOKENS = 512
 _PADDED_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 # Padding that costs as much as another forward: about 5 ms of Python on every device. On GPUs a guess.
@@ -41,7 +41,7 @@ class Parallelism(NamedTuple):
 
 
 def split_cores(cores: int, text_s: float) -> Parallelism:
-    """Give each batch one core, or as many as bring ``text_s``, the time of a text on one core, down to a second.
+    """Assign each batch one core, or as many as bring ``text_s``, the time of a text on one core, down to a second.
 
     Threads with a batch each never wait for each other. Several threads on one batch do, a hundred times per forward:
     when another process takes one of their cores, the forward takes ten times as long.

@@ -1,7 +1,7 @@
 """One open checkpoint in Torch.
 
-On a CPU, rows are packed where the architecture allows it, linears use the fastest kernel, and every batch gets a core
-of its own if one is fast enough. On cuda and mps batches are padded; that path has only been run on CPUs so far.
+On a CPU, rows are packed where the architecture allows it, linears use the fastest kernel, and every batch runs on
+one core if that is fast enough. On cuda and mps batches are padded; that path has only been run on CPUs so far.
 """
 
 from __future__ import annotations

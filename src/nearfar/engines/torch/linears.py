@@ -47,7 +47,7 @@ class LinearTimes(NamedTuple):
 
 
 class PrepackedLinear(nn.Module):
-    """A linear layer whose weight is in oneDNN's own layout. Uses private operators of torch."""
+    """A linear layer with its weight in oneDNN's layout. Uses private operators of torch."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Rows packed end to end instead of padded: the transformer runs once, on all tokens of the batch as one row.
 
 Positions restart with every row and attention stays within it, so the numbers are those of a padded batch. What follows
-the transformer gets its hidden states by runs of equal lengths, which need no padding either. For decoders whose last
-token is the result, a prefix that rows have in common is packed once.
+the transformer gets its hidden states by runs of equal lengths, which need no padding either. For decoders that pool
+the last token, a prefix that rows have in common is packed once.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def to_classifier(request: OpenRequest, model: Any, answer: AnswerTokens) -> Any
 
 
 def _same_score(model: Any, head: AnswerHead, answer: AnswerTokens) -> bool:
-    """Return whether the head computes what the language model's logits give, on one token."""
+    """Return whether the head computes the same score as the language model's logits, on one token."""
     ids = torch.tensor([[answer.yes]])
     with torch.inference_mode():
         score = head(model.base_model(ids).last_hidden_state)[0, 0, 0].float()

@@ -1,7 +1,7 @@
 """What follows the transformer, in torch: pooled vectors, token vectors, sparse weights.
 
 Everything is computed in float32, since sums in half precision lose digits. Every head maps hidden states (B, T, H),
-padded on the right where the mask (B, T) is 0, to an array whose first axis is the batch.
+padded on the right where the mask (B, T) is 0, to an array with the batch as its first axis.
 """
 
 from __future__ import annotations
