@@ -105,10 +105,14 @@ async def test_the_requests_of_one_caller_take_turns(scheduler: Scheduler) -> No
     assert {id(one) for one in requests} == next_requests
 
 
-async def test_a_cancelled_request_leaves_the_queue(scheduler: Scheduler) -> None:
-    cancelled = request("gone", 50)
+@pytest.mark.parametrize("callers", [("one", "one"), ("one", "two")])
+async def test_rows_of_a_cancelled_request_never_run(scheduler: Scheduler, callers: tuple[str, str]) -> None:
+    waits, cancelled = (request(caller, 2) for caller in callers)
+    scheduler.add(waits)
     scheduler.add(cancelled)
     cancelled.future.cancel()
 
-    assert [] == scheduler.next_batch(64)
+    ran = [queued.request for _ in range(3) for queued in scheduler.next_batch(64)]
+
+    assert [waits, waits] == ran
     assert 0 == scheduler.count_rows()

@@ -339,6 +339,27 @@ async def test_closing_fails_every_request_that_waits() -> None:
     assert [ModelNotReady] * 3 == [type(answer) for answer in answers]
 
 
+async def test_a_lane_whose_forward_hangs_stops_and_fails_its_requests() -> None:
+    engine, stopped = FakeEngine(DIM), asyncio.Event()
+    settings = msgspec.structs.replace(lane_settings(), forward_timeout_s=0.01)
+    lane = await open_lane(settings, lambda: engine, row(1), Watcher(), stopped)
+    engine.gate.clear()
+
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(lane.submit([row(1)]))
+        await until(lambda: len(engine.batches) == 2)  # the probe, then this one
+        waiting = asyncio.create_task(lane.submit([row(2)]))
+        answers = await asyncio.gather(running, waiting, return_exceptions=True)
+        with pytest.raises(ModelNotReady, match="has stopped"):
+            await lane.submit([row(3)])
+    engine.gate.set()
+    await lane.close()
+
+    assert [EngineError, ModelNotReady] == [type(answer) for answer in answers]
+    assert stopped.is_set()
+    assert not lane.is_healthy()
+
+
 async def test_a_lane_whose_probe_fails_never_opens_and_closes_its_engine() -> None:
     engine = FakeEngine(DIM)
 

@@ -145,3 +145,21 @@ async def test_a_model_that_was_lost_is_not_replaced_by_one_with_the_same_last_p
         found = [await answered(client, name) for name in ("bge-m3", "all-minilm", "two/bge-m3")]
 
     assert [[503] * 3, [503] * 3, [OTHER] * 3] == found
+
+
+@pytest.mark.parametrize(("gone_first", "status"), [(True, 503), (False, 200)])
+async def test_a_default_model_that_is_unavailable_is_not_replaced_by_the_next(
+    tmp_path: Path, *, gone_first: bool, status: int
+) -> None:
+    """Its vectors would be those of another model. A model after the default is missed by its own name alone."""
+    gone = ModelSettings(name=str(tmp_path / "gone"))
+    models = (gone, ModelSettings(name=BUILTIN_MODEL)) if gone_first else (ModelSettings(name=BUILTIN_MODEL), gone)
+    app = create_app(Settings(models=models, engine="fake"), must_open=False)
+    async with app.lifespan(), calling(app) as client:
+        await app.state.fleet.opened()
+        by_default, by_name, other = [
+            (await client.post("/v1/embeddings", json={"model": name, "input": "fox"})).status_code
+            for name in ("text-embedding-3-small", "gone", BUILTIN_MODEL)
+        ]
+
+    assert (status, 503, 200) == (by_default, by_name, other)
