@@ -1,4 +1,4 @@
-"""Four real models under a budget for two, all asked at once: nobody gets another's answer, and everybody gets one."""
+"""Four real models under a budget for two, all requested at once: every request gets its own answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(folders: Sequence[Path], **settings: Any) -> Settings:
 
 
 async def ask(client: httpx.AsyncClient, model: str, text: str) -> tuple[str, np.ndarray[Any, Any]]:
-    """Give the name in the answer, and its numbers."""
+    """Return the model's name in the answer, and its numbers."""
     if model.startswith("embeds"):
         body: dict[str, Any] = {"model": model, "input": text}
         answer = await client.post("/v1/embeddings", json=body)
@@ -61,7 +61,7 @@ async def ask(client: httpx.AsyncClient, model: str, text: str) -> tuple[str, np
 
 @pytest.fixture(scope="module")
 async def expected(folders: list[Path]) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
-    """Give what each model says to each text when it is served by itself, one request at a time."""
+    """Return each model's answer to each text when it is served alone, one request at a time."""
     found = {}
     for folder in folders:
         async with running(serve([folder])) as app, calling(app) as client:
@@ -70,7 +70,7 @@ async def expected(folders: list[Path]) -> dict[tuple[str, str], np.ndarray[Any,
     return found
 
 
-async def test_the_references_tell_the_models_apart(expected: dict[tuple[str, str], np.ndarray[Any, Any]]) -> None:
+async def test_the_references_of_the_models_differ(expected: dict[tuple[str, str], np.ndarray[Any, Any]]) -> None:
     for kind in ("embeds", "ranks"):
         for text in TEXTS:
             assert np.abs(expected[f"{kind}-1", text] - expected[f"{kind}-2", text]).max() > 0.01

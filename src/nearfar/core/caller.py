@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Scope = Literal["embed", "rerank", "admin"]
 ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")
-MAX_RETRIES = 2  # OpenAI's clients retry so often by default, then they give up
+MAX_RETRIES = 2  # of OpenAI's clients by default
 LOWEST_PRIORITY = 999  # Cohere's scale: 0 is the most urgent
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
 
@@ -23,7 +23,7 @@ _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks
 class RateLimit:
     """Limits one caller's concurrent requests and tokens per minute; None is no limit. Used on the event loop only.
 
-    A token bucket: it refills evenly and holds a minute's worth. A request larger than that is admitted when the
+    A token bucket: it refills evenly up to a minute's worth. A request larger than that is admitted when the
     bucket is full, and leaves a debt that later requests wait for.
     """
 
@@ -84,7 +84,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     @property
     def is_last_attempt(self) -> bool:
-        """Return whether most clients would give up after this attempt."""
+        """Return whether most clients don't retry after this attempt."""
         return self.retries is not None and self.retries >= MAX_RETRIES
 
     @property

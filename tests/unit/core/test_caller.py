@@ -78,7 +78,7 @@ def test_a_request_larger_than_a_minutes_worth_is_admitted_when_the_bucket_is_fu
     clock.now += 121
     rate_limit.spend(1)
 
-    assert 60 == refused.value.retry_after_s  # 121 s would be right, and clients would give up at once
+    assert 60 == refused.value.retry_after_s  # 121 s would be exact, but clients don't wait so long
 
 
 def test_refunded_tokens_can_be_spent_again() -> None:

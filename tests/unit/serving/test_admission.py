@@ -136,7 +136,7 @@ def test_a_caller_that_fills_the_queue_does_not_lock_the_others_out(clock: Clock
 def test_hardly_a_client_that_retries_twice_gives_up(clock: Clock, capacity: int, times: int, measured: float) -> None:
     """Simulated for 30 s at ``times`` the capacity: two retries after retry-after, as OpenAI's clients do.
 
-    The queue holds 2 s of work; the throughput it knows is off by up to a fifth. Plain jitter loses 38 to 61 %.
+    The queue's limit is 2 s of work; the throughput it knows is off by up to a fifth. Plain jitter loses 38 to 61 %.
     """
     cost = 1000
     queue = admission(clock, tokens=2 * capacity * cost, requests=10**6, rate=measured * capacity * cost)

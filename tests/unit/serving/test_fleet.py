@@ -1,4 +1,4 @@
-"""Several models in one process: whose name means whom, and what each may be asked for."""
+"""Several models in one process: their names, tasks, prompts and engines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ DOCUMENTS = ["jumps over the lazy dog", "a question? an answer!", "numbers 0 1 2
 def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_transformer(tmp_path_factory.mktemp("models") / "reranker", "bert", labels=1)
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    # As BERT's own tokenizers say it; transformers' generic one leaves the types out otherwise.
+    # As in BERT's own tokenizer files; transformers' generic tokenizer leaves the types out otherwise.
     names = ["input_ids", "token_type_ids", "attention_mask"]
     return write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
 
@@ -112,7 +112,7 @@ async def test_a_vendor_s_name_means_its_model_where_that_is_served(tmp_path: Pa
         ("plain", "plain"),
     ],
 )
-async def test_an_embedding_model_goes_by_its_name_alias_or_as_the_default(
+async def test_an_embedding_model_is_found_by_name_by_alias_or_as_the_default(
     several: httpx.AsyncClient, asked: str, served: str
 ) -> None:
     answer = await several.post("/v1/embeddings", json={"model": asked, "input": "hello"})
@@ -152,7 +152,7 @@ async def test_a_cross_encoder_cannot_embed(several: httpx.AsyncClient) -> None:
     assert "not allowed to generate embeddings" in answer.json()["error"]["message"]
 
 
-async def test_info_says_what_each_model_is_and_how_it_scores(several: httpx.AsyncClient) -> None:
+async def test_info_describes_each_model_and_how_it_scores(several: httpx.AsyncClient) -> None:
     models = (await several.get("/info")).json()["models"]
 
     assert [SCORE_OF_VECTORS, SCORE_OF_VECTORS, SCORE_OF_PAIRS] == [model["score"] for model in models]
@@ -179,7 +179,7 @@ async def test_every_model_and_alias_is_listed(several: httpx.AsyncClient) -> No
         ({"web": "a question? "}, "web", "", ""),
     ],
 )
-async def test_ranking_puts_the_prompt_of_its_role_before_each_text_and_never_the_default(
+async def test_ranking_uses_the_prompt_of_each_role_and_never_the_default(
     prompted: Path, prompts: dict[str, str], default: str | None, query: str, document: str
 ) -> None:
     folder = prompted
@@ -237,7 +237,7 @@ async def test_a_name_or_a_setting_chooses_the_prompt(
 
 
 @pytest.mark.parametrize("name", ["prompted:other", "other:query", "prompted:", ":query", "prompted:query:query"])
-async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: str, prompted: Path) -> None:
+async def test_a_name_with_an_unknown_prompt_is_an_unknown_model(name: str, prompted: Path) -> None:
     async with only(prompted) as client:
         answer = await client.post("/v1/embeddings", json={"model": name, "input": "dog"})
 
@@ -245,7 +245,7 @@ async def test_a_prompt_that_a_model_lacks_is_a_model_that_is_not_there(name: st
     assert "model_not_found" == answer.json()["error"]["code"]
 
 
-async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_it_has(prompted: Path) -> None:
+async def test_a_setting_for_an_unknown_prompt_is_refused_with_the_known_ones(prompted: Path) -> None:
     settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompt="web"),))
     fleet = Fleet(settings, VendorNames({}, {}), ignore)
     fleet.start()
@@ -255,7 +255,7 @@ async def test_a_setting_for_a_prompt_that_a_model_lacks_is_refused_with_those_i
     await fleet.close()
 
 
-async def test_prompts_of_the_settings_take_the_place_of_all_others_and_info_says_so(prompted: Path) -> None:
+async def test_prompts_of_the_settings_replace_all_others_and_info_shows_them(prompted: Path) -> None:
     """Even of a name that they leave out; the default goes with its prompt."""
     model = ModelSettings(name=str(prompted), engine="fake", prompts={"query": "numbers "})
 
@@ -286,7 +286,7 @@ async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
     await fleet.close()
 
 
-async def test_info_says_where_prompts_come_from(several: httpx.AsyncClient, prompted: Path) -> None:
+async def test_info_shows_the_source_of_prompts(several: httpx.AsyncClient, prompted: Path) -> None:
     async with only(prompted) as client:
         (told,) = (await client.get("/info")).json()["models"]
     models = (await several.get("/info")).json()["models"]
@@ -295,7 +295,7 @@ async def test_info_says_where_prompts_come_from(several: httpx.AsyncClient, pro
     assert ["", "", ""] == [model["prompts_source"] for model in models]
 
 
-async def test_an_instruction_of_the_caller_s_stands_in_the_model_s_own_prompt(prompted: Path) -> None:
+async def test_an_instruction_is_inserted_into_the_model_s_own_prompt(prompted: Path) -> None:
     prompts = {"query": "Instruct: a question\nQuery: "}
     model = ModelSettings(name=str(prompted), engine="fake", prompts=prompts)
 
@@ -316,7 +316,7 @@ async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncCl
     assert [30, *range(30)] == [result["index"] for result in answer.json()["results"]]
 
 
-async def test_max_tokens_per_document_cuts_documents_and_not_the_query(several: httpx.AsyncClient) -> None:
+async def test_max_tokens_per_document_truncates_documents_and_not_the_query(several: httpx.AsyncClient) -> None:
     body = {"model": "reranker", "query": QUERY, "documents": ["jumps over the lazy dog", "jumps over"]}
 
     whole = await several.post("/v2/rerank", json=body)
@@ -328,7 +328,7 @@ async def test_max_tokens_per_document_cuts_documents_and_not_the_query(several:
     assert first["relevance_score"] == pytest.approx(second["relevance_score"], abs=1e-6)
 
 
-async def test_text_over_the_limit_is_an_error_where_the_operator_says_so(prompted: Path) -> None:
+async def test_a_text_over_the_limit_is_an_error_with_on_overflow_error(prompted: Path) -> None:
     async with only(prompted, on_overflow="error") as client:
         embedded = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "fox " * 100]})
         body = {"model": "prompted", "query": "fox", "documents": ["fox " * 100]}
@@ -351,7 +351,7 @@ async def test_a_vector_is_the_engines_own_row(prompted: Path) -> None:
     np.testing.assert_allclose(expected, [item["embedding"] for item in answer.json()["data"]], atol=1e-7)
 
 
-async def test_a_model_answers_to_the_name_it_was_asked_for_by(prompted: Path) -> None:
+async def test_a_path_finds_its_model_but_never_appears_in_an_answer(prompted: Path) -> None:
     async with only(prompted) as client:
         by_path = await client.post("/v1/embeddings", json={"model": str(prompted), "input": "fox"})
         listed = await client.get("/v1/models")
@@ -361,7 +361,7 @@ async def test_a_model_answers_to_the_name_it_was_asked_for_by(prompted: Path) -
 
 
 @pytest.mark.parametrize("twice", ["name", "alias"])
-async def test_two_models_of_one_name_are_refused(prompted: Path, twice: str) -> None:
+async def test_two_models_with_one_name_are_refused(prompted: Path, twice: str) -> None:
     other = (
         ModelSettings(name=str(prompted))
         if twice == "name"
@@ -374,7 +374,7 @@ async def test_two_models_of_one_name_are_refused(prompted: Path, twice: str) ->
             pass
 
 
-async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(tmp_path: Path) -> None:
+async def test_a_damaged_model_prevents_readiness_with_an_error_that_names_it(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "damaged", "bert")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -384,7 +384,7 @@ async def test_a_damaged_model_keeps_the_server_from_being_ready_and_says_which(
             pass
 
 
-async def test_a_model_whose_tokenizer_lost_its_end_token_is_refused_before_any_engine(tmp_path: Path) -> None:
+async def test_a_tokenizer_without_its_end_token_is_refused_before_an_engine_opens(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "mistral", "mistral")
     said = json.loads((folder / "tokenizer_config.json").read_text())
     write_files(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
@@ -416,7 +416,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("refusing", [1, 2])
-async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
+async def test_the_automatic_choice_tries_the_next_engine_and_logs_why(
     refusing: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     opener = Opener(Settings(), ignore)
@@ -432,7 +432,7 @@ async def test_the_automatic_choice_goes_on_to_the_next_engine_and_says_so(
     assert reason.endswith("next")
 
 
-async def test_a_named_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
+async def test_a_requested_engine_that_refuses_the_checkpoint_is_not_replaced() -> None:
     opener = Opener(Settings(), ignore)
 
     with pytest.raises(EngineUnavailable, match="can't run Odd"):

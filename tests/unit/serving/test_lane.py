@@ -33,7 +33,7 @@ DIM = 8
 
 
 class OpenLane:
-    """A lane with its fake engine, whose probe has run and is forgotten."""
+    """A lane with its fake engine, after the probe."""
 
     def __init__(self, lane: Lane, engine: FakeEngine, events: list[Event]) -> None:
         self.lane = lane
@@ -341,8 +341,9 @@ async def test_closing_fails_every_request_that_waits() -> None:
 
 async def test_a_lane_whose_forward_hangs_stops_and_fails_its_requests() -> None:
     engine, stopped = FakeEngine(DIM), asyncio.Event()
+    events: list[Event] = []
     settings = msgspec.structs.replace(lane_settings(), forward_timeout_s=0.01)
-    lane = await open_lane(settings, lambda: engine, row(1), Watcher(), stopped)
+    lane = await open_lane(settings, lambda: engine, row(1), events.append, stopped)
     engine.gate.clear()
 
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""Models come and go: on demand, within a budget, and never under the hands of a request."""
+"""Loader: models are loaded on demand within the budget, and never unloaded while a request uses them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def size(folders: dict[str, Path]) -> int:
-    """Give the bytes of any of them."""
+    """Return the bytes of any of them."""
     return (folders["a"] / "model.safetensors").stat().st_size
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -73,7 +73,7 @@ class Several:
         return self.kinds[name].engines[-1]
 
     def states(self) -> str:
-        """Give the names of the models that are loaded."""
+        """Return the names of the loaded models."""
         return "".join(state.name for state in self.fleet.states() if state.state == "loaded")
 
     def most_there(self) -> int:
@@ -126,7 +126,7 @@ class Several:
 async def serving(
     folders: dict[str, Path], names: str, clock: Clock | None = None, *, pinned: str = "", **settings: Any
 ) -> AsyncIterator[Several]:
-    """Serve the models of these one-letter names, none of them loaded yet, each with a gated engine of its own."""
+    """Serve the models of these one-letter names, none of them loaded yet, each with its own gated engine."""
     models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in names)
     app = create_app(Settings(models=models, engine="fake", load="demand", **settings))
     fleet: Fleet = app.state.fleet
@@ -145,7 +145,7 @@ async def serving(
     assert all(engine.closed for engine in there)
 
 
-async def test_a_model_on_demand_is_listed_before_it_is_there_and_opens_with_its_first_request(
+async def test_a_model_on_demand_is_listed_before_its_first_request_loads_it(
     folders: dict[str, Path], size: int
 ) -> None:
     async with serving(folders, "ab") as several:
@@ -164,7 +164,7 @@ async def test_a_model_on_demand_is_listed_before_it_is_there_and_opens_with_its
     assert all(0.9 * size < model["bytes"] <= size for model in before)  # the file has a header as well
 
 
-async def test_what_can_be_told_without_a_model_is_told_without_loading_it(folders: dict[str, Path]) -> None:
+async def test_errors_and_descriptions_need_no_loaded_model(folders: dict[str, Path]) -> None:
     async with serving(folders, "ab") as several:
         unknown = await several.ask("nobody")
         no_prompt = await several.ask("a:web")
@@ -183,7 +183,7 @@ async def test_what_can_be_told_without_a_model_is_told_without_loading_it(folde
     ("asked", "there"),
     [("ab", "ab"), ("abc", "bc"), ("abac", "ac"), ("abca", "ac"), ("abcabc", "bc"), ("abcd", "cd"), ("abbbac", "ac")],
 )
-async def test_the_model_that_was_used_least_recently_makes_room(
+async def test_the_least_recently_used_model_is_evicted(
     asked: str, there: str, folders: dict[str, Path], size: int
 ) -> None:
     async with serving(folders, "abcd", memory_budget=2 * size) as several:
@@ -195,7 +195,7 @@ async def test_the_model_that_was_used_least_recently_makes_room(
     assert [200] * len(asked) == statuses
 
 
-async def test_a_pinned_model_stays(folders: dict[str, Path], size: int) -> None:
+async def test_a_pinned_model_is_never_evicted(folders: dict[str, Path], size: int) -> None:
     async with serving(folders, "abc", pinned="a", memory_budget=2 * size) as several:
         await several.ask_all("abcbcb")
 
@@ -203,7 +203,7 @@ async def test_a_pinned_model_stays(folders: dict[str, Path], size: int) -> None
         assert 1 == len(several.kinds["a"].requests)
 
 
-async def test_a_model_in_use_is_closed_only_after_its_request_was_answered(
+async def test_a_model_in_use_is_unloaded_only_after_its_request_was_answered(
     folders: dict[str, Path], size: int
 ) -> None:
     async with serving(folders, "ab", memory_budget=size) as several:
@@ -220,7 +220,7 @@ async def test_a_model_in_use_is_closed_only_after_its_request_was_answered(
     assert (200, "b") == (answer.status_code, answer.json()["model"])
 
 
-async def test_a_model_that_is_always_in_use_gives_way_and_comes_back(folders: dict[str, Path], size: int) -> None:
+async def test_a_model_that_is_always_in_use_is_evicted_and_loaded_again(folders: dict[str, Path], size: int) -> None:
     """New requests for it wait meanwhile: if each overlapped with the next, the other would never get its turn."""
     async with serving(folders, "ab", memory_budget=size) as several:
         await several.ask("a")
@@ -236,7 +236,7 @@ async def test_a_model_that_is_always_in_use_gives_way_and_comes_back(folders: d
         assert "a" == several.states()
 
 
-async def test_an_idle_model_is_closed_rather_than_one_in_use(folders: dict[str, Path], size: int) -> None:
+async def test_an_idle_model_is_evicted_rather_than_one_in_use(folders: dict[str, Path], size: int) -> None:
     async with serving(folders, "abc", memory_budget=2 * size) as several:
         await several.ask_all("ab")
         async with several.in_use("a"):
@@ -248,7 +248,7 @@ async def test_an_idle_model_is_closed_rather_than_one_in_use(folders: dict[str,
     assert 200 == answer.status_code
 
 
-async def test_no_model_is_closed_for_a_caller_who_has_left(folders: dict[str, Path], size: int) -> None:
+async def test_no_model_is_evicted_for_a_cancelled_request(folders: dict[str, Path], size: int) -> None:
     async with serving(folders, "ab", memory_budget=size) as several:
         await several.ask("a")
         async with several.in_use("a"):
@@ -261,7 +261,7 @@ async def test_no_model_is_closed_for_a_caller_who_has_left(folders: dict[str, P
         assert not several.kinds["b"].requests
 
 
-async def test_a_wait_for_room_ends_at_the_deadline_with_a_time_to_come_back(
+async def test_a_wait_for_memory_ends_at_the_request_timeout_with_retry_after(
     folders: dict[str, Path], size: int
 ) -> None:
     async with serving(folders, "ab", memory_budget=size, request_timeout_s=0.2) as several:
@@ -295,7 +295,7 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
     await fleet.close()
 
 
-async def test_at_the_start_every_model_is_opened_once_whatever_the_budget(folders: dict[str, Path], size: int) -> None:
+async def test_every_model_is_loaded_once_at_the_start_whatever_the_budget(folders: dict[str, Path], size: int) -> None:
     """So that a damaged one is found at the start, and not by its first caller."""
     models = tuple(ModelSettings(name=str(folders[name])) for name in "abc")
     app = create_app(Settings(models=models, engine="fake", memory_budget=2 * size))
@@ -311,14 +311,14 @@ async def test_at_the_start_every_model_is_opened_once_whatever_the_budget(folde
     assert "a" == again.json()["model"]
 
 
-async def test_a_vendors_name_loads_the_default_model_that_was_closed(folders: dict[str, Path], size: int) -> None:
+async def test_a_vendors_name_loads_the_default_model_that_was_evicted(folders: dict[str, Path], size: int) -> None:
     async with serving(folders, "ab", memory_budget=size) as several:
         answers = [await several.ask(name) for name in ("text-embedding-3-small", "b", "text-embedding-3-small")]
 
     assert ["a", "b", "a"] == [answer.json()["model"] for answer in answers]
 
 
-async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: dict[str, Path]) -> None:
+async def test_a_model_is_unloaded_after_its_idle_timeout(folders: dict[str, Path]) -> None:
     clock = Clock()
     async with serving(folders, "abcd", clock, pinned="c", idle_timeout_s=60) as several:
         await several.ask_all("abc")
@@ -336,7 +336,7 @@ async def test_a_model_is_closed_when_nobody_has_used_it_for_its_time(folders: d
         assert 200 == (await several.ask("a")).status_code
 
 
-async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[str, Path]) -> None:
+async def test_a_model_in_use_is_not_idle_however_long_its_request_takes(folders: dict[str, Path]) -> None:
     clock = Clock()
     async with serving(folders, "a", clock, idle_timeout_s=60) as several:
         await several.ask("a")
@@ -350,7 +350,7 @@ async def test_a_model_in_use_is_not_idle_however_long_that_takes(folders: dict[
         assert "a" == several.states()
 
 
-async def test_the_server_itself_closes_idle_models(folders: dict[str, Path]) -> None:
+async def test_the_server_unloads_idle_models(folders: dict[str, Path]) -> None:
     async with serving(folders, "a", idle_timeout_s=0.01) as several:
         await several.ask("a")
         await until(several.is_in("a", "unloaded"))
@@ -359,7 +359,7 @@ async def test_the_server_itself_closes_idle_models(folders: dict[str, Path]) ->
         assert 200 == (await several.client.get("/health/ready")).status_code
 
 
-async def test_one_load_serves_everybody_who_waits(folders: dict[str, Path]) -> None:
+async def test_all_waiting_requests_share_one_load(folders: dict[str, Path]) -> None:
     async with serving(folders, "ab") as several:
         several.kinds["a"].gate.clear()
         waiting = [several.asking("a", f"text {number}") for number in range(20)]
@@ -375,7 +375,7 @@ async def test_one_load_serves_everybody_who_waits(folders: dict[str, Path]) -> 
     assert [200] * 20 == [answer.status_code for answer in answers]
 
 
-async def test_a_load_keeps_no_other_model_from_answering(folders: dict[str, Path]) -> None:
+async def test_other_models_answer_during_a_load(folders: dict[str, Path]) -> None:
     async with serving(folders, "ab") as several:
         await several.ask("b")
         several.kinds["a"].gate.clear()
@@ -388,7 +388,7 @@ async def test_a_load_keeps_no_other_model_from_answering(folders: dict[str, Pat
     assert 200 == answer.status_code
 
 
-async def test_a_caller_who_leaves_while_the_model_loads_takes_it_from_nobody(folders: dict[str, Path]) -> None:
+async def test_a_request_that_is_cancelled_during_a_load_leaves_it_to_the_others(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         leaving, staying = several.asking("a"), several.asking("a")
@@ -403,7 +403,7 @@ async def test_a_caller_who_leaves_while_the_model_loads_takes_it_from_nobody(fo
     assert 200 == answer.status_code
 
 
-async def test_a_load_that_has_begun_ends_even_when_everybody_has_left(folders: dict[str, Path]) -> None:
+async def test_a_load_whose_engine_opens_ends_even_without_waiting_requests(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         leaving = several.asking("a")
@@ -414,8 +414,10 @@ async def test_a_load_that_has_begun_ends_even_when_everybody_has_left(folders: 
         await until(several.is_in("a", "loaded"))
 
 
-async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: dict[str, Path], size: int) -> None:
-    """It meets a load that is cancelled but hasn't heard of it yet: neither that nor an older failure is its own."""
+async def test_a_load_requested_while_another_is_being_cancelled_starts_again(
+    folders: dict[str, Path], size: int
+) -> None:
+    """The cancelled load has not ended yet: neither it nor an older failure counts."""
     async with serving(folders, "ab", Clock(), memory_budget=size) as several:
         loader, a, b = several.fleet._loader, several.slot("a"), several.slot("b")
         several.kinds["b"].failures = [RuntimeError()]
@@ -438,10 +440,10 @@ async def test_an_order_right_after_the_last_caller_left_begins_anew(folders: di
     assert (503, "loaded") == (failed.status_code, state.state)
 
 
-async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_there_is_told_when_to_come_back(
+async def test_with_while_loading_refuse_a_request_gets_retry_after(
     folders: dict[str, Path],
 ) -> None:
-    """The time is what is left of what the last load took."""
+    """It is what remains of the time that the last load took."""
     clock = Clock()
     async with serving(folders, "a", clock, while_loading="refuse") as several:
         kind = several.kinds["a"]
@@ -468,7 +470,7 @@ async def test_where_the_operator_says_so_a_request_for_a_model_that_is_not_ther
 @pytest.mark.parametrize(
     "failure", [CheckpointError("a private path"), RuntimeError("a private path"), MemoryError(), StopIteration()]
 )
-async def test_a_load_that_fails_is_told_to_everybody_who_waits_and_a_later_one_may_succeed(
+async def test_a_failed_load_fails_all_waiting_requests_and_a_later_one_may_succeed(
     failure: Exception, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
@@ -493,10 +495,10 @@ async def test_a_load_that_fails_is_told_to_everybody_who_waits_and_a_later_one_
     assert "private" not in "".join(answer.text for answer in failed)
     assert [200, 200, 200] == [answer.status_code for answer in (other, ready, later)]
     assert 1 == sum("model a failed to load" in message for message in caplog.messages)
-    assert [1, 1] == [counted["load_seconds_count", failed, "a"] for failed in ("true", "false")]
+    assert [1, 1] == [counted["load_duration_seconds_count", failed, "a"] for failed in ("true", "false")]
 
 
-async def test_the_pause_after_a_load_that_failed_grows_and_an_order_does_not_wait_for_it(
+async def test_the_backoff_after_failed_loads_grows_and_an_explicit_load_skips_it(
     folders: dict[str, Path],
 ) -> None:
     clock = Clock()
@@ -513,7 +515,7 @@ async def test_the_pause_after_a_load_that_failed_grows_and_an_order_does_not_wa
     assert [503, 200] == [answer.status_code for answer in ordered]
 
 
-async def test_a_model_that_fails_at_the_start_is_named_once_and_keeps_the_server_from_being_ready(
+async def test_a_model_that_fails_at_the_start_is_logged_once_and_prevents_readiness(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged = write_transformer(tmp_path / "damaged", "bert")
@@ -530,7 +532,7 @@ async def test_a_model_that_fails_at_the_start_is_named_once_and_keeps_the_serve
     assert 1 == sum("damaged" in record.getMessage() for record in caplog.records if record.levelname == "ERROR")
 
 
-async def test_a_model_is_unloaded_once_its_request_has_ended_and_the_next_one_loads_it(
+async def test_a_model_is_unloaded_once_its_request_has_ended_and_the_next_request_loads_it(
     folders: dict[str, Path],
 ) -> None:
     async with serving(folders, "a") as several:
@@ -552,7 +554,7 @@ async def test_a_model_is_unloaded_once_its_request_has_ended_and_the_next_one_l
         assert (await several.metrics())["evictions_total", "a", "asked"] == 1
 
 
-async def test_an_order_to_unload_that_is_withdrawn_leaves_the_model_in_place(folders: dict[str, Path]) -> None:
+async def test_a_cancelled_unload_leaves_the_model_loaded(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         await several.ask("a")
         async with several.in_use("a"):
@@ -568,7 +570,7 @@ async def test_an_order_to_unload_that_is_withdrawn_leaves_the_model_in_place(fo
         assert 1 == len(several.kinds["a"].requests)
 
 
-async def test_an_order_to_unload_waits_for_a_model_that_loads(folders: dict[str, Path]) -> None:
+async def test_an_unload_waits_for_a_model_that_loads(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         asking = several.asking("a")
@@ -582,8 +584,8 @@ async def test_an_order_to_unload_waits_for_a_model_that_loads(folders: dict[str
     assert "unloaded" == unloaded.json()["state"]
 
 
-async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(folders: dict[str, Path]) -> None:
-    """Whoever asked for the model has left by then, so that nobody but the load itself can tell how it ended."""
+async def test_an_unload_that_waits_for_a_failing_load_ends(folders: dict[str, Path]) -> None:
+    """The waiting request is cancelled by then, so only the load itself can end the wait."""
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         several.kinds["a"].failures = [RuntimeError()]
@@ -600,10 +602,10 @@ async def test_an_order_to_unload_a_model_that_then_cannot_be_loaded_is_done(fol
 
 
 @pytest.mark.parametrize("then", ["comes back", "server ends"])
-async def test_a_model_that_is_half_closed_is_closed_though_whoever_asked_has_left(
+async def test_a_model_that_is_half_closed_is_closed_although_the_unload_was_cancelled(
     then: str, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And only once, whoever else wants it closed."""
+    """And only once, whatever else closes it."""
     async with serving(folders, "a") as several:
         await several.ask("a")
         engine = several.engine("a")
@@ -625,7 +627,7 @@ async def test_a_model_that_is_half_closed_is_closed_though_whoever_asked_has_le
         assert ("a" if then == "comes back" else "") == several.states()
 
 
-async def test_models_are_loaded_and_unloaded_by_order(folders: dict[str, Path]) -> None:
+async def test_models_are_loaded_and_unloaded_by_admin_requests(folders: dict[str, Path]) -> None:
     async with serving(folders, "ab", pinned="b") as several:
         done = [
             (await several.order(what, name)).json()
@@ -654,7 +656,7 @@ async def test_models_are_loaded_and_unloaded_by_order(folders: dict[str, Path])
         ([], 400),
     ],
 )
-async def test_an_order_that_names_no_model_of_ours_is_refused(
+async def test_an_admin_request_for_an_unknown_model_is_refused(
     what: str, body: object, status: int, faked: httpx.AsyncClient
 ) -> None:
     answer = await faked.post(f"/admin/models/{what}", json=body)
@@ -663,7 +665,7 @@ async def test_an_order_that_names_no_model_of_ours_is_refused(
     assert {"error", "message"} == answer.json().keys()
 
 
-async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(folders: dict[str, Path]) -> None:
+async def test_a_model_is_loaded_again_with_the_same_engine_and_dtype(folders: dict[str, Path]) -> None:
     """The automatic choice is measured, and might be another the next time; vectors that are stored would not fit."""
     async with serving(folders, "a") as several:
         slot = several.slot("a")
@@ -681,7 +683,7 @@ async def test_a_model_comes_back_with_the_engine_and_precision_that_it_had(fold
         assert created == several.fleet.infos()[0].created
 
 
-async def test_shutting_down_while_a_model_loads_tells_who_waits(folders: dict[str, Path]) -> None:
+async def test_shutting_down_during_a_load_answers_the_waiting_requests(folders: dict[str, Path]) -> None:
     async with serving(folders, "ab") as several:
         several.kinds["a"].gate.clear()
         waiting = [several.asking("a"), several.asking("b")]
@@ -710,7 +712,7 @@ async def test_loads_evictions_and_weights_are_counted(folders: dict[str, Path],
         key: value for key, value in counted.items() if key[0] == "evictions_total"
     }
     assert {"a": 2, "b": 1, "c": 1} == {
-        key[-1]: value for key, value in counted.items() if key[0] == "load_seconds_count"
+        key[-1]: value for key, value in counted.items() if key[0] == "load_duration_seconds_count"
     }
     assert {"a": told["a"], "c": told["c"]} == {
         key[-1]: value for key, value in counted.items() if key[0] == "weights_bytes"
@@ -718,10 +720,10 @@ async def test_loads_evictions_and_weights_are_counted(folders: dict[str, Path],
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_whoever_comes_and_goes_nothing_is_lost_and_the_budget_holds(
+async def test_random_loads_cancellations_and_unloads_lose_nothing_and_keep_the_budget(
     seed: int, folders: dict[str, Path], size: int
 ) -> None:
-    """Callers who leave at any moment, loads that fail, orders to unload: afterwards every count is zero again."""
+    """Requests cancelled at any moment, failing loads, unloads: afterwards every count is zero."""
     chance = random.Random(seed)  # noqa: S311 — only has to be different
     async with serving(folders, "abcd", Clock(), memory_budget=2 * size) as several:
         for kind in several.kinds.values():
@@ -750,7 +752,7 @@ async def test_whoever_comes_and_goes_nothing_is_lost_and_the_budget_holds(
                 assert not name or answer.status_code == 503 or name == answer.json()["model"]
 
 
-async def test_a_load_refused_by_a_closed_server_is_said_to_be_so(folders: dict[str, Path]) -> None:
+async def test_a_load_during_shutdown_is_refused_as_such(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         await several.fleet.close()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_RETRY_AFTER_S = 60.0  # clients stop retrying altogether when the server asks them to wait much longer
 _MIN_RETRY_AFTER_S = 0.5
 _UNKNOWN_RETRY_AFTER_S = 1.0  # before the first batch has run
-_LAST_ATTEMPT = 1.5  # how full the queue may be for a caller that would give up
+_LAST_ATTEMPT = 1.5  # how full the queue may be for a client's last attempt
 
 
 class QueueLimits(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """One batch through the engine: a result or an error for each row. Runs on a worker thread; no queue, no futures.
 
-An engine that raises doesn't say for which row. So the batch runs again in halves, and those in halves, until the rows
+An exception of an engine doesn't name the row. So the batch runs again in halves, and those in halves, until the rows
 that fail are alone and all others have their results.
 
 That has to end when it isn't the rows: an engine that failed as often in a row as it takes to find two bad rows of the

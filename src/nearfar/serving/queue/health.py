@@ -32,7 +32,7 @@ _SLOW_FACTOR = 20
 
 
 class LaneStopped(Exception):
-    """A lane stops because its engine will not answer any more; the message says why."""
+    """A lane stops because its engine will not answer any more; the message is the reason."""
 
 
 class Throughput:

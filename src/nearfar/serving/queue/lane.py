@@ -67,7 +67,7 @@ async def open_lane(
     observe: Observer,
     stopped: asyncio.Event | None = None,
 ) -> Lane:
-    """Open an engine on a thread of its own, run the probe, and return the lane that serves it.
+    """Open an engine on a new thread, run the probe, and return the lane that serves it.
 
     ``stopped`` is set when the lane stops on its own: after an internal error, or a forward that hangs, which only ends
     with the process. Raises what ``open_engine`` raises, and EngineError where the probe has no result.

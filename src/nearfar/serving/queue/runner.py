@@ -64,7 +64,7 @@ class BatchRunner:
         self._resolve(groups, forward)
 
     def _resolve(self, groups: list[list[QueuedRow]], forward: Forward) -> None:
-        """Pass each row's result, or error, to the requests that have the row."""
+        """Resolve the requests of each row with its result or error."""
         for at, group in enumerate(groups):
             failure = forward.failures.get(at)
             for queued in group:

@@ -6,7 +6,7 @@ from the other requests fill the batch. So a short request overtakes a long one,
 than one round of that caller's requests.
 
 A request that fills a batch on its own is bulk. Small requests don't wait for bulk rows in the same batch, and bulk has
-a token budget of its own, which shrinks while small requests arrive so that the next one is served soon.
+a separate token budget, which shrinks while small requests arrive so that the next one is served soon.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class QueuedRequest:
     """One request in the queue: its rows, and the array that collects their results.
 
     A row that occurs several times, as the same object, runs once, so that equal texts get bit-identical answers.
-    ``tokens`` holds what each row costs the engine; where it ``shares_prefixes``, a prefix that rows share costs once.
+    ``tokens`` is what each row costs the engine; where it ``shares_prefixes``, a prefix that rows share costs once.
     """
 
     def __init__(  # noqa: PLR0913 — each is a property of one request

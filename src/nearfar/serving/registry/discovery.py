@@ -1,4 +1,4 @@
-"""Discovery: from a model's settings to what its files say. Reads everything but the weights; opens no engine."""
+"""Discovery: from a model's settings to its recipe and description. Reads all but the weights; opens no engine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DiscoveredModel(Struct, frozen=True, kw_only=True):
 
 
 def resolve_settings(model: ModelSettings, server: Settings) -> ResolvedModelSettings:
-    """Fill in the server's settings where the model has none of its own."""
+    """Fill in the server's settings where the model's are unset."""
     return ResolvedModelSettings(
         name=model.name,
         engine=model.engine or server.engine,

@@ -126,7 +126,7 @@ class Fleet:
         """Lease the model that a request asks for while the request uses it; load it where it isn't loaded.
 
         ``tasks`` are tried in order: the first that the model supports decides which one it is. Raises ModelNotFound or
-        WrongTask, and ModelNotReady where the model can't be loaded, or the settings don't let requests wait for it.
+        WrongTask, and ModelNotReady where the model can't be loaded, or requests may not wait for it.
         """
         await self._wait_for_names()
         slot, prompt = self._names.resolve(name, tasks)
@@ -154,7 +154,7 @@ class Fleet:
     async def load(self, name: str) -> ModelState:
         """Load a model by name or alias, however soon after a failed load.
 
-        Raises ModelNotFound, or ModelNotReady where it can't be loaded; the log says why.
+        Raises ModelNotFound, or ModelNotReady where it can't be loaded; the log has the reason.
         """
         slot = await self._find(name)
         try:

@@ -236,7 +236,7 @@ class Loader:
             slot.cancel_unloading()
             self._changed.notify_all()
             raise
-        # In a task of its own: a model that is half closed can't stay, although the caller may leave.
+        # In a separate task: a model that is half closed can't stay, although the caller may leave.
         closing = asyncio.create_task(self._close(slot, reason), name=f"closing {slot.name}")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

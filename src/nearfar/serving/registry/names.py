@@ -144,7 +144,7 @@ class ModelNames:
         return None
 
     def _task_of_vendor_name(self, name: str) -> Task | None:
-        """Return the task whose default model a vendor's name means.
+        """Return the task of the default model that a vendor's name means.
 
         The name of an open model means a default only where nothing but the built-in model is served, so that the
         vendor's clients can be tried without a download.

@@ -1,4 +1,4 @@
-"""Opening a model: from its files to its tokenizer and a lane whose engine has answered one forward."""
+"""Opening a model: from its files to its tokenizer and a running lane."""
 
 from __future__ import annotations
 

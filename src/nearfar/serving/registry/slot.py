@@ -1,4 +1,4 @@
-"""Slot: one served model, in memory or not: its state, who uses it and who waits for it. Loads and unloads nothing."""
+"""Slot: one served model, in memory or not: its state, its leases and its waiting requests. Loads nothing itself."""
 
 from __future__ import annotations
 
