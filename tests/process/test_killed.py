@@ -27,7 +27,7 @@ def _embed(client: openai.OpenAI, number: int) -> CreateEmbeddingResponse:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
 def test_the_openai_client_gets_every_answer_although_the_worker_is_killed(
-    number: signal.Signals, told: dict[str, object]
+    number: signal.Signals, measurements: dict[str, object]
 ) -> None:
     with ServerProcess("--engine", "fake") as server, ThreadPoolExecutor(32) as threads:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=60)
@@ -36,12 +36,12 @@ def test_the_openai_client_gets_every_answer_although_the_worker_is_killed(
         until(lambda: sum(call.done() for call in calls) > CALLS // 10)
         left = CALLS - sum(call.done() for call in calls)
         os.kill(first, number)
-        told["ready again after s"] = round(server.wait_until_ready(), 2)
+        measurements["ready again after s"] = round(server.wait_until_ready(), 2)
         answers = [call.result() for call in calls]
         second = server.workers()[0]
         client.close()
 
-    told["calls without an answer when it was killed"] = left
+    measurements["calls without an answer when it was killed"] = left
     assert left > 0
     assert CALLS == len(answers)
     assert first != second

@@ -58,7 +58,7 @@ async def test_a_model_in_memory_survives_its_folder_and_loading_it_again_is_a_5
     assert "retry-after" in gone.headers
 
 
-def test_truncated_weights_of_a_running_model_cost_one_worker(tmp_path: Path, told: dict[str, object]) -> None:
+def test_truncated_weights_of_a_running_model_cost_one_worker(tmp_path: Path, measurements: dict[str, object]) -> None:
     """They are memory-mapped, so reading the lost part is a SIGBUS. The file is whole again before the restart."""
     folder = tmp_path / "minilm"
     shutil.copytree(find_builtin().folder, folder)
@@ -71,7 +71,7 @@ def test_truncated_weights_of_a_running_model_cost_one_worker(tmp_path: Path, to
         (tmp_path / "whole").replace(weights)
         with pytest.raises(httpx.TransportError):
             httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
-        told["ready again after s"] = round(server.wait_until_ready(), 2)
+        measurements["ready again after s"] = round(server.wait_until_ready(), 2)
         after = httpx.post(f"{server.url}{EMBED}", json=embed("minilm"), timeout=60)
         second = server.workers()[0]
 

@@ -36,7 +36,9 @@ def status(server: ServerProcess, model: str) -> int:
     return httpx.post(f"{server.url}/v1/embeddings", json={**BODY, "model": model}, timeout=60).status_code
 
 
-def test_a_reload_loses_no_request_of_clients_without_retries(server: ServerProcess, told: dict[str, object]) -> None:
+def test_a_reload_loses_no_request_of_clients_without_retries(
+    server: ServerProcess, measurements: dict[str, object]
+) -> None:
     over, answers, slowest = False, list[int](), 0.0
 
     def send() -> None:
@@ -60,7 +62,7 @@ def test_a_reload_loses_no_request_of_clients_without_retries(server: ServerProc
         for each in sending:
             each.result()
 
-    told["answers"], told["slowest s"] = len(answers), round(slowest, 2)
+    measurements["answers"], measurements["slowest s"] = len(answers), round(slowest, 2)
     assert {200} == {*answers}
     assert 3 == len({pid for pids in workers for pid in pids})
 
