@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,8 @@ import pytest
 from sentence_transformers.util import quantize_embeddings
 
 from nearfar.core.errors import InputError
+from nearfar.core.jobs import EmbedJob
+from nearfar.serving.pipeline.embedding import _int8_range
 from nearfar.serving.postprocess.quantization import Quantized, default_range, quantize, scale_range
 
 R = 0.2
@@ -141,3 +145,19 @@ def test_the_default_range_is_four_times_a_component_s_root_mean_square() -> Non
 def test_shorter_unit_vectors_have_a_wider_range() -> None:
     assert 0.5 == scale_range(0.25, 1024, 256)
     assert 0.25 == scale_range(0.25, 1024, 1024)
+
+
+@pytest.mark.parametrize(
+    ("model_normalizes", "job_normalizes", "expected"),
+    [(True, None, 0.5), (False, None, 0.25), (True, False, None), (False, True, 2 * default_range(1024))],
+)
+def test_only_unit_vectors_get_a_wider_range_when_shortened(
+    model_normalizes: bool, job_normalizes: bool | None, expected: float | None
+) -> None:
+    model: Any = SimpleNamespace(
+        recipe=SimpleNamespace(normalize=model_normalizes, dim=1024), info=SimpleNamespace(int8_range=0.25)
+    )
+    job = EmbedJob(model=None, inputs=("a",), dimensions=256, normalize=job_normalizes)
+    is_unit = model_normalizes if job_normalizes is None else job_normalizes
+
+    assert expected == _int8_range(model, job, is_unit=is_unit)
