@@ -49,14 +49,14 @@ def test_check_ends_with_code_1_if_a_model_ranks_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "expected"),
     [
         ("colbert", ["pooling  none: read from modules.json", "vectors  16 dimensions a token"]),
         ("splade", ["pooling  none: read from modules.json", "words"]),
         ("classifier", ["pooling  none: a classifier (LABEL_0, LABEL_1, LABEL_2)", "sense    unknown"]),
     ],
 )
-def test_check_describes_every_kind_of_model(kind: str, said: list[str], tmp_path: Path) -> None:
+def test_check_describes_every_kind_of_model(kind: str, expected: list[str], tmp_path: Path) -> None:
     folder = tmp_path / kind
     if kind == "colbert":
         write_colbert(folder, "bert")
@@ -67,7 +67,7 @@ def test_check_describes_every_kind_of_model(kind: str, said: list[str], tmp_pat
 
     output = CliRunner().invoke(main, ["check", str(folder), "--engine", "torch", "--device", "cpu"]).output
 
-    assert all(part in output for part in said), output
+    assert all(part in output for part in expected), output
 
 
 def test_check_opens_every_model_whatever_the_settings_of_loading(tmp_path: Path) -> None:

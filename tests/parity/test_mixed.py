@@ -100,8 +100,8 @@ async def test_of_500_mixed_requests_under_a_budget_for_two_of_four_models_none_
 
     evictions = re.findall(r'^nearfar_model_evictions_total\{.*reason="memory"\} (.*)$', metrics, re.MULTILINE)
     assert REQUESTS == len(answers)
-    for (model, text), (said, numbers) in zip(asked, answers, strict=True):
-        assert model == said
+    for (model, text), (answered_by, numbers) in zip(asked, answers, strict=True):
+        assert model == answered_by
         np.testing.assert_allclose(expected[model, text], numbers, atol=1e-5)
     assert sum(map(float, evictions)) >= 2
     assert 0 < weights <= 2 * most

@@ -138,7 +138,7 @@ for done in range(1, 2001):
 
 
 class Slow:
-    """Stands before a network, and lets nothing through before it is told to."""
+    """Stands before a network, and lets nothing through before it is gauges to."""
 
     def __init__(self, network: Any) -> None:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
@@ -178,9 +178,9 @@ class TestInItsLane:
             lines = metrics.render().decode().splitlines()
             metrics.close()
 
-            told = dict(line.split(" ") for line in lines if line.startswith("nearfar_engine_memory_bytes{"))
-            assert 3 == len(told)
-            assert here.engine.memory()["active"] == float(told['nearfar_engine_memory_bytes{kind="active"}'])
+            gauges = dict(line.split(" ") for line in lines if line.startswith("nearfar_engine_memory_bytes{"))
+            assert 3 == len(gauges)
+            assert here.engine.memory()["active"] == float(gauges['nearfar_engine_memory_bytes{kind="active"}'])
 
     async def test_who_leaves_while_a_forward_runs_changes_nothing_for_the_others(self, bert: Path) -> None:
         async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):

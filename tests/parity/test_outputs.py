@@ -153,10 +153,10 @@ class TestMultiVector:
         identity = "torch.nn.modules.linear.Identity"
         dense = {"in_features": HIDDEN, "out_features": 16, "bias": False, "activation_function": identity}
         prefixes = {"query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 16, "document_length": 20}
-        said = {"model_type": "ColBERT", "attend_to_expansion_tokens": False, **prefixes, **more}
+        config = {"model_type": "ColBERT", "attend_to_expansion_tokens": False, **prefixes, **more}
         write_files(
             folder,
-            {"modules.json": modules, "1_Dense/config.json": dense, "config_sentence_transformers.json": said},
+            {"modules.json": modules, "1_Dense/config.json": dense, "config_sentence_transformers.json": config},
         )
         save_file({"linear.weight": weights}, folder / "1_Dense/model.safetensors")
         model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
@@ -166,16 +166,16 @@ class TestMultiVector:
         assert_same(model.encode_query(QUERIES), vectors_of(here.read(QUERIES, "query")))
         assert_same(model.encode_document(TEXTS), vectors_of(here.read(TEXTS)))
 
-    @pytest.mark.parametrize("said", [None, {"mask_punctuation": False, "query_maxlen": 10, "doc_maxlen": 30}])
-    def test_a_folder_of_stanford_s(self, said: dict[str, Any] | None, engine: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("config", [None, {"mask_punctuation": False, "query_maxlen": 10, "doc_maxlen": 30}])
+    def test_a_folder_of_stanford_s(self, config: dict[str, Any] | None, engine: str, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path, "bert", words="pieces-colbert")
         weights = {f"bert.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
         linear = torch.randn(16, HIDDEN, generator=torch.Generator().manual_seed(4))
         save_file(weights | {"linear.weight": linear}, folder / "model.safetensors", {"format": "pt"})
         config = json.loads((folder / "config.json").read_text())
         write_files(folder, {"config.json": config | {"architectures": ["HF_ColBERT"]}})
-        if said:
-            write_files(folder, {"artifact.metadata": said})
+        if config:
+            write_files(folder, {"artifact.metadata": config})
         model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
 
         here = Here(folder, engine)

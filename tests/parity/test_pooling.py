@@ -133,7 +133,7 @@ async def test_vectors_that_are_not_normalised_are_those_before(mode: Pooling, t
     async with serving(tmp_path / "unit") as service:
         raw = await service.embed(msgspec.structs.replace(job, normalize=False), ANONYMOUS)
         few = await service.embed(msgspec.structs.replace(job, normalize=False, dimensions=5), ANONYMOUS)
-        said = await service.embed(msgspec.structs.replace(job, normalize=True), ANONYMOUS)
+        normalized = await service.embed(msgspec.structs.replace(job, normalize=True), ANONYMOUS)
         plain = await service.embed(job, ANONYMOUS)
     async with serving(tmp_path / "raw") as service:
         expected = await service.embed(job, ANONYMOUS)
@@ -144,10 +144,10 @@ async def test_vectors_that_are_not_normalised_are_those_before(mode: Pooling, t
     np.testing.assert_allclose(expected.vectors[:, :5], few.vectors, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(normalised(expected.vectors[:, :5]), on.vectors, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(expected.vectors, off.vectors)
-    np.testing.assert_array_equal(plain.vectors, said.vectors)
+    np.testing.assert_array_equal(plain.vectors, normalized.vectors)
     assert (raw.vectors[0] == raw.vectors[3]).all()
     assert plain.usage == raw.usage
-    assert plain.int8_range == said.int8_range == round(4 / math.sqrt(HIDDEN), 6)
+    assert plain.int8_range == normalized.int8_range == round(4 / math.sqrt(HIDDEN), 6)
     assert [None] * 4 == [one.int8_range for one in (raw, few, expected, off)]
     assert pytest.approx(4 / math.sqrt(5), rel=1e-5) == on.int8_range
 

@@ -182,12 +182,12 @@ async def test_nothing_to_compare_is_refused(service: Service) -> None:
 
 async def test_models_tell_what_their_numbers_mean(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()["data"]
-    told = (await client.get("/info")).json()["models"]
+    described = (await client.get("/info")).json()["models"]
 
     assert [False, True] == [model["score_is_probability"] for model in listed]
     assert [0.204124, None] == [model["int8_range"] for model in listed]
     for key in ("score", "score_is_probability", "int8_range"):
-        assert [model[key] for model in told] == [model[key] for model in listed]
+        assert [model[key] for model in described] == [model[key] for model in listed]
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -85,10 +85,10 @@ def test_what_the_table_says_is_so(family: str, tmp_path: Path) -> None:
     with suppress(ValueError):  # transformers has no classifier of the family
         folders["reranks"] = write_transformer(tmp_path / "reranker", family, labels=1)
 
-    for engine, said in zip(("torch", "openvino", "mlx"), stated()[family], strict=True):
+    for engine, claimed in zip(("torch", "openvino", "mlx"), stated()[family], strict=True):
         if engine in ENGINES:
             found = ", ".join(what for what, folder in folders.items() if works(folder, engine)) or "–"
-            assert found == said, f"{family} on {engine}"
+            assert found == claimed, f"{family} on {engine}"
 
 
 ENCODERS = ["bert", "distilbert", "modernbert", "xlm-roberta"]
@@ -136,7 +136,7 @@ def test_what_the_second_table_says_is_so(kind: str, tmp_path: Path) -> None:
         made = write(folder, family)
         folders[family] = made if isinstance(made, Path) else folder
 
-    for engine, said in zip(("torch", "openvino", "mlx"), kinds_stated()[kind], strict=True):
+    for engine, claimed in zip(("torch", "openvino", "mlx"), kinds_stated()[kind], strict=True):
         if engine in ENGINES:
             found = [f"`{family}`" for family, folder in folders.items() if runs(folder, engine)]
-            assert ", ".join(found) == said, engine
+            assert ", ".join(found) == claimed, engine

@@ -299,8 +299,8 @@ class TestRerankers:
         cut = {"truncation": "only_second", "max_length": POSITIONS}
         scores = []
         for document in documents:
-            told_apart = {"return_token_type_ids": family == "bert"}
-            inputs = tokenizer(QUERY, document, return_tensors="pt", **told_apart, **cut)
+            token_types = {"return_token_type_ids": family == "bert"}
+            inputs = tokenizer(QUERY, document, return_tensors="pt", **token_types, **cut)
             with torch.inference_mode():
                 scores.append(model(**inputs).logits[0, 0].item())
         return np.array(scores, dtype=np.float32)
@@ -332,8 +332,8 @@ class TestRerankers:
         self, rerankers: Callable[[str], Path], tmp_path: Path
     ) -> None:
         folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
-        said = json.loads((folder / "config.json").read_text())
-        write_files(folder, {"config.json": said | {"pad_token_id": None}})
+        config = json.loads((folder / "config.json").read_text())
+        write_files(folder, {"config.json": config | {"pad_token_id": None}})
         expected = open_folder(rerankers("qwen3")).score(QUERY, TEXTS)
 
         scores = open_folder(folder).score(QUERY, TEXTS)
@@ -345,8 +345,8 @@ class TestRerankers:
     ) -> None:
         """To a decoder's vocabulary 0 is a token like any other; taken for padding, it would be looked past."""
         folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
-        said = json.loads((folder / "config.json").read_text())
-        write_files(folder, {"config.json": said | {"pad_token_id": None}})
+        config = json.loads((folder / "config.json").read_text())
+        write_files(folder, {"config.json": config | {"pad_token_id": None}})
         rows = [Row(ids, None, len(ids), 0) for ids in ([5, 6, 7, 0], [5, 6, 7], [8, 9, 0], [5, 6, 7, 8, 9])]
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         with torch.inference_mode():
@@ -429,9 +429,9 @@ class TestRefusals:
         assert str(refused.value).startswith(f"{bert}: the weights lack {lost} and 0 more that the model needs; ")
 
     def test_a_reranker_s_head_that_is_missing(self, bert: Path) -> None:
-        said = json.loads((bert / "config.json").read_text())
+        config = json.loads((bert / "config.json").read_text())
         reranker = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
-        write_files(bert, {"config.json": said | reranker})
+        write_files(bert, {"config.json": config | reranker})
 
         with pytest.raises(CheckpointError, match=r"the weights lack classifier\.bias and 1 more"):
             open_folder(bert)
@@ -471,8 +471,8 @@ class TestRefusals:
         assert str(refused.value).startswith(f"{bert}: can't be loaded: ")
 
     def test_weights_of_another_width(self, bert: Path) -> None:
-        said = json.loads((bert / "config.json").read_text())
-        write_files(bert, {"config.json": said | {"hidden_size": 64}})
+        config = json.loads((bert / "config.json").read_text())
+        write_files(bert, {"config.json": config | {"hidden_size": 64}})
 
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
@@ -482,9 +482,9 @@ class TestRefusals:
     def test_an_encoder_with_a_decoder(self, tmp_path: Path) -> None:
         sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
         T5Model(T5Config(**sizes)).save_pretrained(tmp_path)
-        said = json.loads((tmp_path / "config.json").read_text())
+        config = json.loads((tmp_path / "config.json").read_text())
         write_files(
-            tmp_path, {"config.json": {key: value for key, value in said.items() if key != "is_encoder_decoder"}}
+            tmp_path, {"config.json": {key: value for key, value in config.items() if key != "is_encoder_decoder"}}
         )
         recipe = read_recipe(tmp_path, 32)
 
@@ -495,8 +495,8 @@ class TestRefusals:
         assert str(refused.value).startswith(expected)
 
     def test_an_architecture_that_transformers_has_no_code_for(self, bert: Path) -> None:
-        said = json.loads((bert / "config.json").read_text())
-        write_files(bert, {"config.json": said | {"model_type": "unheard-of"}})
+        config = json.loads((bert / "config.json").read_text())
+        write_files(bert, {"config.json": config | {"model_type": "unheard-of"}})
 
         with pytest.raises(CheckpointError) as refused:
             open_folder(bert)
@@ -505,10 +505,10 @@ class TestRefusals:
         assert str(refused.value).startswith(expected)
 
     def test_code_that_a_folder_brings_along_which_is_never_run(self, bert: Path) -> None:
-        said = json.loads((bert / "config.json").read_text())
+        config = json.loads((bert / "config.json").read_text())
         auto_map = {"AutoConfig": "modeling_mine.Config", "AutoModel": "modeling_mine.Model"}
         files = {
-            "config.json": said | {"model_type": "mine", "auto_map": auto_map},
+            "config.json": config | {"model_type": "mine", "auto_map": auto_map},
             "modeling_mine.py": f"open({str(bert / 'was run')!r}, 'w').close()\nclass Config: ...\nclass Model: ...\n",
         }
         write_files(bert, files)
@@ -564,5 +564,5 @@ class TestRefusals:
     def with_dense(self, folder: Path, transformer: Path, change: dict[str, object]) -> Path:
         """Write a sentence model with a Dense layer and change what its file says."""
         write_sentence_model(folder, transformer, Pooling(HIDDEN, "mean"), dense(HIDDEN, 12))
-        said = json.loads((folder / "2_Dense" / "config.json").read_text())
-        return write_files(folder, {"2_Dense/config.json": said | change})
+        config = json.loads((folder / "2_Dense" / "config.json").read_text())
+        return write_files(folder, {"2_Dense/config.json": config | change})

@@ -87,8 +87,8 @@ class TestDtype:
         engine = TorchEngine(OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="auto", probes=probes))
 
         assert ("requested", "float32") == (exact.info.dtype_reason, exact.info.dtype)
-        told = ("times as fast as float32", "cosine to float32")  # it isn't faster; or it was tried, and what it costs
-        assert any(words in engine.info.dtype_reason for words in told)
+        reasons = ("times as fast as float32", "cosine to float32")  # it isn't faster, or what it costs
+        assert any(words in engine.info.dtype_reason for words in reasons)
         cosines = np.sum(engine.embed(probes) * exact.embed(probes), axis=1)
         assert cosines.min() >= 0.9999
 
@@ -96,7 +96,7 @@ class TestDtype:
     def test_a_machine_that_measures_otherwise_opens_otherwise(self, prepacked_s: float | None) -> None:
         """As on a processor with units for bfloat16, which this one need not have; oneDNN serves it better or not.
 
-        The built-in model is at the very edge of what may be lost, so either end is right if it is told.
+        The built-in model is at the very edge of what may be lost, so either end is right if it is reasons.
         """
         folder = find_builtin().folder
         recipe = read_recipe(folder)

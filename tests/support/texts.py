@@ -18,7 +18,7 @@ ODD = [
     "e\u0301 and \u00e9",
     "\u200b\u200d\ufeff",
     "مرحبا بالعالم",
-    "你好，世界。" * 40,  # noqa: RUF001 — the comma is meant
+    "你好，世界。" * 40,  # noqa: RUF001 — the comma is intended
     "[CLS] a [SEP] b [MASK] [PAD] [UNK]",
     '{"json": ["inside", null, 1e9]}',
     "<script>alert('x')</script>",

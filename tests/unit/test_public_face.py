@@ -1,4 +1,4 @@
-"""What a stranger may rely on: the names in ``nearfar``, and that importing it costs nothing."""
+"""The public names of ``nearfar``, and that importing it loads no heavy library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application from the door inwards, with the fake engine: faults, keys, shutting down, what is told and kept."""
+"""The application with the fake engine: faults, keys, shutdown, limits and the log."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_in_one_batch_only_the_caller_of_the_row_that_fails_hears_of_it(fa
 
 
 async def test_a_model_that_fails_on_everything_is_not_ready_until_it_answers_again() -> None:
-    """Nobody needs to send it a request for that: it is tried while it is asked whether it is ready."""
+    """No request is needed for that: a health check tries the engine."""
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         lane = app.state.fleet.models()[0].lane
         lane._engine.broken = True
@@ -257,22 +257,22 @@ async def test_a_drain_gives_up_at_its_deadline_and_says_how_many_were_lost() ->
 
 
 async def test_a_drain_tells_again_and_again_how_many_are_in_flight_until_none_is() -> None:
-    told: list[tuple[int, float]] = []
+    progress: list[tuple[int, float]] = []
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
         slow = [asyncio.create_task(client.post(OPENAI, json=embed("slow"))) for _ in range(2)]
         await until(lambda: len(engine.batches) == 2)  # the probe, then ours
         draining = asyncio.create_task(
-            app.state.drain.begin(600, lambda *said: told.append(said), progress_every_s=0.01)
+            app.state.drain.begin(600, lambda *state: progress.append(state), progress_every_s=0.01)
         )
-        await until(lambda: len(told) == 3)
+        await until(lambda: len(progress) == 3)
         engine.gate.set()
         lost, *_ = await asyncio.gather(draining, *slow)
 
     assert 0 == lost
-    assert {2} == {in_flight for in_flight, _ in told}
-    assert 600 >= told[0][1] > told[1][1] > told[2][1] > 590
+    assert {2} == {in_flight for in_flight, _ in progress}
+    assert 600 >= progress[0][1] > progress[1][1] > progress[2][1] > 590
 
 
 async def test_a_request_over_its_deadline_is_answered_and_dropped() -> None:
@@ -303,8 +303,8 @@ async def test_a_full_queue_is_a_429_with_a_time_to_come_back() -> None:
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
 
 
-async def test_before_the_names_are_known_requests_wait_or_are_told_to_come_back(tmp_path: Any) -> None:
-    """And those that waited hear it too when a model can't be opened, in a sentence that says nothing of the disk."""
+async def test_before_the_models_are_known_requests_wait_or_get_a_retry_after(tmp_path: Any) -> None:
+    """A model that cannot be opened fails the waiting requests too, with an error that names no path."""
     models = (ModelSettings(name=str(tmp_path)),)
     app, refusing = (create_app(Settings(models=models, while_loading=way)) for way in ("wait", "refuse"))
 
@@ -369,15 +369,17 @@ async def test_a_request_is_one_log_line_without_its_text(
 
     ours = [record for record in caplog.records if record.name == "nearfar.access"]
     assert [200, 200, 500] == [record.__dict__["fields"]["status"] for record in ours]
-    whose = {"request_id", "dialect", "method", "path", "status", "ms"}
-    what = {"model", "rows", "tokens", "cut", "tokenize_ms", "queue_ms", "inference_ms", "render_ms"}
-    assert [whose | what, whose | what, whose] == [record.__dict__["fields"].keys() for record in ours]
+    request_fields = {"request_id", "dialect", "method", "path", "status", "ms"}
+    job_fields = {"model", "rows", "tokens", "cut", "tokenize_ms", "queue_ms", "inference_ms", "render_ms"}
+    assert [request_fields | job_fields, request_fields | job_fields, request_fields] == [
+        record.__dict__["fields"].keys() for record in ours
+    ]
     assert ["openai", "cohere", "openai"] == [record.__dict__["fields"]["dialect"] for record in ours]
     shown = json.dumps([record.getMessage() + str(record.__dict__.get("fields")) for record in caplog.records])
     assert "private" not in shown
 
 
-async def test_a_caller_who_leaves_frees_the_engine() -> None:
+async def test_a_disconnected_client_frees_the_engine() -> None:
     async with running(Settings(engine="fake")) as app:
         engine = app.state.fleet.models()[0].lane._engine
         engine.gate.clear()
@@ -430,7 +432,7 @@ async def _call(app: Any, body: dict[str, Any], leave: asyncio.Event, statuses: 
 
 @pytest.mark.parametrize("item", ["[1]", '"a"'], ids=["lists", "texts"])
 async def test_far_too_many_inputs_are_refused_before_they_are_made(faked: httpx.AsyncClient, item: str) -> None:
-    """To decode them first held up everybody for seconds; once decoded, the last would be refused for its type."""
+    """Decoding them first blocked the loop for seconds; the last one would then be refused for its type."""
     body = "[" + ",".join([item] * 400_000) + ",1.5]"
     content = f'{{"model": "text-embedding-3-small", "input": {body}}}'.encode()
 

@@ -1,4 +1,4 @@
-"""Names that callers send open no file, and what callers send is told to nobody else."""
+"""Names from requests never open a file, and requests' texts and keys appear nowhere else."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ KEY, TEXT = "sk-very-secret-key", "very private sentence"
 
 
 def with_text(body: Any) -> Any:
-    """Put the private sentence in place of every text of an example, but for names of models and choices."""
+    """Replace every text of an example, except names of models and choices, by the private sentence."""
     texts = {"input", "inputs", "texts", "query", "documents", "text", "text_1", "text_2", "prompt", "sentences"}
     texts |= {"source_sentence", "queries", "passages"}
     if not isinstance(body, dict):
@@ -98,7 +98,7 @@ def with_text(body: Any) -> Any:
     }
 
 
-async def test_no_text_and_no_key_is_told_to_anybody_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_text_and_no_key_appears_anywhere_else(caplog: pytest.LogCaptureFixture) -> None:
     """In no log at any level, metric, error, repr or description; whatever the dialect, and whether it went well."""
     settings = Settings(engine="fake", api_key=KEY)
     headers = {"authorization": f"Bearer {KEY}"}

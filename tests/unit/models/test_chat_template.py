@@ -153,17 +153,19 @@ def test_without_a_template_for_pairs_the_family_is_found_by_name(folder: Callab
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"processing_kwargs": {"text": {"max_length": 5}}}, "processing_kwargs text isn't supported"),
         ({"processing_kwargs": {"chat_template": {"max_length": 5}}}, "processing_kwargs max_length isn't supported"),
         ({"modality_config": {"message": {"format": "structured"}}}, "the message format structured isn't supported"),
     ],
 )
-def test_unsupported_options_are_refused(changed: dict[str, object], said: str, folder: Callable[..., Path]) -> None:
+def test_unsupported_options_are_refused(
+    changed: dict[str, object], expected: str, folder: Callable[..., Path]
+) -> None:
     made = write_files(folder(PLAIN_CHAT), {"sentence_bert_config.json": GENERATES | changed})
 
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=expected):
         read_recipe(made)
 
 

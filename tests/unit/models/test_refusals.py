@@ -224,11 +224,11 @@ def test_a_refusal_names_the_file_and_the_way_out_in_one_sentence(case: str, tmp
     with pytest.raises(CheckpointError) as refused:
         read_recipe(folder)
 
-    said = str(refused.value)
-    assert said.startswith(f"{folder}{start}")
-    assert f"; {way_out}" in said or way_out in said.rpartition("; ")[2]
-    assert "\n" not in said
-    assert not said.endswith(".")
+    message = str(refused.value)
+    assert message.startswith(f"{folder}{start}")
+    assert f"; {way_out}" in message or way_out in message.rpartition("; ")[2]
+    assert "\n" not in message
+    assert not message.endswith(".")
 
 
 @pytest.mark.parametrize("option", [*NOMIC][4:])
@@ -300,5 +300,5 @@ class TestLostEnd:
 
     def _asking(self, tmp_path: Path, family: str, *, asked: bool | None = True) -> Path:
         folder = write_transformer(tmp_path / "model", family)
-        said = json.loads((folder / "tokenizer_config.json").read_text())
-        return write_files(folder, {"tokenizer_config.json": said | {"add_eos_token": asked}})
+        message = json.loads((folder / "tokenizer_config.json").read_text())
+        return write_files(folder, {"tokenizer_config.json": message | {"add_eos_token": asked}})

@@ -116,9 +116,9 @@ async def test_the_range_may_be_set(bert: Path) -> None:
     model = ModelSettings(name=str(bert), engine="fake", int8_range=0.05)
     async with running(Settings(models=(model,))) as app, calling(app) as client:
         found = await embed(client, texts=["dog"], embedding_types=["float", "int8"])
-        (told,) = (await client.get("/v1/models")).json()["data"]
+        (listed,) = (await client.get("/v1/models")).json()["data"]
 
-    assert 0.05 == told["int8_range"]
+    assert 0.05 == listed["int8_range"]
     assert quantize(np.array(found["float"], dtype=np.float32), "int8", 0.05).tolist() == found["int8"]
 
 
@@ -135,11 +135,11 @@ async def test_vectors_of_no_fixed_length_have_bits_and_floats_but_bytes_only_by
 
     model = ModelSettings(name=str(folder), engine="torch", device="cpu")
     async with running(Settings(models=(model,))) as app, calling(app) as client:
-        (told,) = (await client.get("/v1/models")).json()["data"]
+        (listed,) = (await client.get("/v1/models")).json()["data"]
         found = await embed(client, texts=["dog"], embedding_types=["float", "binary"])
         refused = await client.post("/v2/embed", json={**EMBED, "texts": ["dog"], "embedding_types": ["int8"]})
 
-    assert told["int8_range"] is None
+    assert listed["int8_range"] is None
     assert not math.isclose(1, float(np.linalg.norm(found["float"][0])), abs_tol=0.01)
     assert 4 == len(found["binary"][0])
     assert 400 == refused.status_code

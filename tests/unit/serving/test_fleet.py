@@ -93,13 +93,13 @@ async def test_a_vendor_s_name_means_its_model_where_that_is_served(tmp_path: Pa
             name: (await client.post("/v1/embeddings", json={"model": name, "input": "fox"})).json()["model"]
             for name in ("jina-embeddings-v3", "jina-embeddings-v3:latest", "voyage-3", BUILTIN_MODEL)
         }
-        told, default = [
+        listed, default = [
             (await client.get(f"/v1/models/{name}")).json()["int8_range"] for name in ("jina-embeddings-v3", "voyage-3")
         ]
         unknown = await client.post("/v1/embeddings", json={"model": "v-3", "input": "fox"})
 
     assert ["v3", "v3", BUILTIN_MODEL, BUILTIN_MODEL] == list(answered.values())
-    assert told != default
+    assert listed != default
     assert 404 == unknown.status_code
 
 
@@ -262,7 +262,7 @@ async def test_prompts_of_the_settings_replace_all_others_and_info_shows_them(pr
     async with running(Settings(models=(model,))) as app, calling(app) as client:
         await client.post("/v2/rerank", json={"model": "prompted", "query": "fox", "documents": ["dog"]})
         await client.post("/v1/embeddings", json={"model": "prompted", "input": "dog"})
-        (told,) = (await client.get("/info")).json()["models"]
+        (listed,) = (await client.get("/info")).json()["models"]
         (served,) = app.state.fleet.models()
         _, ranked, embedded = served.lane._engine.batches  # the probe first
 
@@ -270,9 +270,9 @@ async def test_prompts_of_the_settings_replace_all_others_and_info_shows_them(pr
     assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
     assert served.tokens.encode(["dog"]) == embedded
     assert ({"query": "numbers "}, None, "settings") == (
-        told["prompts"],
-        told["default_prompt"],
-        told["prompts_source"],
+        listed["prompts"],
+        listed["default_prompt"],
+        listed["prompts_source"],
     )
 
 
@@ -288,10 +288,10 @@ async def test_prompts_for_a_reranker_are_refused(reranker: Path) -> None:
 
 async def test_info_shows_the_source_of_prompts(several: httpx.AsyncClient, prompted: Path) -> None:
     async with only(prompted) as client:
-        (told,) = (await client.get("/info")).json()["models"]
+        (listed,) = (await client.get("/info")).json()["models"]
     models = (await several.get("/info")).json()["models"]
 
-    assert told["prompts_source"] == "config_sentence_transformers.json"
+    assert listed["prompts_source"] == "config_sentence_transformers.json"
     assert ["", "", ""] == [model["prompts_source"] for model in models]
 
 
@@ -386,8 +386,8 @@ async def test_a_damaged_model_prevents_readiness_with_an_error_that_names_it(tm
 
 async def test_a_tokenizer_without_its_end_token_is_refused_before_an_engine_opens(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "mistral", "mistral")
-    said = json.loads((folder / "tokenizer_config.json").read_text())
-    write_files(folder, {"tokenizer_config.json": said | {"add_eos_token": True}})
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    write_files(folder, {"tokenizer_config.json": config | {"add_eos_token": True}})
 
     with pytest.RaisesGroup(pytest.RaisesExc(CheckpointError, match=r"tokenizer_config.json: add_eos_token is set")):
         async with running(Settings(models=(ModelSettings(name=str(folder), engine="fake"),))):

@@ -706,7 +706,7 @@ async def test_loads_evictions_and_weights_are_counted(folders: dict[str, Path],
     async with serving(folders, "abc", memory_budget=2 * size) as several:
         await several.ask_all("abca")
         counted = await several.metrics()
-        told = {state.name: state.bytes for state in several.fleet.states()}
+        sizes = {state.name: state.bytes for state in several.fleet.states()}
 
     assert {("evictions_total", "a", "memory"): 1, ("evictions_total", "b", "memory"): 1} == {
         key: value for key, value in counted.items() if key[0] == "evictions_total"
@@ -714,7 +714,7 @@ async def test_loads_evictions_and_weights_are_counted(folders: dict[str, Path],
     assert {"a": 2, "b": 1, "c": 1} == {
         key[-1]: value for key, value in counted.items() if key[0] == "load_duration_seconds_count"
     }
-    assert {"a": told["a"], "c": told["c"]} == {
+    assert {"a": sizes["a"], "c": sizes["c"]} == {
         key[-1]: value for key, value in counted.items() if key[0] == "weights_bytes"
     }
 

@@ -23,7 +23,7 @@ _MARK = " Xq{}zX "
 
 
 class NoPairTemplate(Exception):
-    """The folder has no template that inserts a query and a document; the message says why."""
+    """The folder has no template that inserts a query and a document; the message is the reason."""
 
 
 class RenderedTemplate(Struct, frozen=True):

@@ -124,7 +124,7 @@ def _download(repository: str, revision: str | None, hub: Hub) -> Path:
 
 
 def _remove_corrupt_files(repository: str, folder: Path) -> None:
-    """Remove files whose content doesn't match their hash. Raises CheckpointError if there are any.
+    """Remove files with content that doesn't match their hash. Raises CheckpointError if there are any.
 
     huggingface_hub compares sizes only, and would serve a byte that changed on the way or on a bad disk.
     """
@@ -138,7 +138,7 @@ def _remove_corrupt_files(repository: str, folder: Path) -> None:
 
 
 def _corrupt_files(folder: Path) -> Iterator[Path]:
-    """Yield the snapshot's files whose content doesn't match the hash that the cache names it by."""
+    """Yield the snapshot's files that don't match the hash in their cached name."""
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not _matches_name(file.resolve()):
             yield file

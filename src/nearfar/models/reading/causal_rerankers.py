@@ -1,6 +1,6 @@
 """Reads rerankers that are causal language models: the prompt for a pair, and the answer tokens that score it.
 
-Both come from the folder, or from the family of the model's name, whose row states its source.
+Both come from the folder, or from the model's family by its name; that row states its source.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ _DECODERS = frozenset(
         "qwen3_moe",
     )
 )
-# Steps whose folder may exist without modules.json.
+# Steps with folders that may exist without modules.json.
 _SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
 _DOWNLOAD = "download the model again with all its files"
 
@@ -142,7 +142,7 @@ def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple
 def _default_steps(folder: Path, hidden_size: int, family: FamilyDefaults | None, *, is_decoder: bool) -> Steps:
     """Return the steps of a folder without modules.json: from 1_Pooling if it exists, the family, or the architecture.
 
-    Raises CheckpointError if the model has more steps, whose order only modules.json states.
+    Raises CheckpointError if the model has more steps: only modules.json states their order.
     """
     steps = {file.parent.name.partition("_")[2]: file.parent for file in sorted(folder.glob("[0-9]_*/config.json"))}
     other = next((step.name for kind, step in steps.items() if kind not in _SIMPLE_STEPS), None)

@@ -1,6 +1,6 @@
 """Known model families, for folders that don't state their pooling, prompts or limits.
 
-Converted checkpoints often lack sentence-transformers' files. A wrong pooling gives plausible vectors that find the
+Converted checkpoints often lack sentence-transformers' files. A wrong pooling makes plausible vectors that find the
 wrong texts: bge-m3 pooled by mean has a cosine of 0.776 to its own vectors. Every fact here was read in the files or on
 the page of ``source``; what couldn't be verified is left out.
 """
@@ -170,7 +170,7 @@ FAMILIES = (
         source="google/embeddinggemma-300m",
         has_dense_layers=True,
     ),
-    # Jina: without a task adapter; each of the five gives other vectors and needs another prompt
+    # Jina: without a task adapter; each of the five makes other vectors and needs another prompt
     FamilyDefaults(
         pattern="jina-embeddings-v3",
         pooling="mean",
@@ -197,7 +197,7 @@ def find_family(*names: str) -> FamilyDefaults | None:
 
 
 def default_max_tokens(folder: Path, family: FamilyDefaults | None, tokenizer_limit: float | None) -> float | None:
-    """Return the limit of a folder whose files state none for sentence-transformers."""
+    """Return the token limit of a folder that states none for sentence-transformers."""
     if family is None or any((folder / name).is_file() for name in SENTENCE_FILES):
         return tokenizer_limit
     return min((limit for limit in (family.max_tokens, tokenizer_limit) if limit), default=None)
