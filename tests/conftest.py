@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from checkpoints import write_transformer
+from checkpoints import write_cached, write_transformer
 from hypothesis import HealthCheck, Phase, settings
 from server_process import ServerProcess
 
@@ -109,11 +109,9 @@ async def faked() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="session")
 async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Litestar]:
     """Run an application that serves a model for every task: the built-in one, and tiny ones beside it."""
-    from small_models import write_colbert, write_splade  # imports torch and sentence-transformers
-
     folder = tmp_path_factory.mktemp("every_kind")
-    write_colbert(folder / "colbert", "bert")
-    write_splade(folder / "splade", "bert")
+    write_cached(folder / "colbert", "every_kind's ColBERT", _write_colbert)
+    write_cached(folder / "splade", "every_kind's SPLADE", _write_splade)
     write_transformer(folder / "classifier", "bert", labels=3)
     examples = ("jina-embeddings-v3", "jina-reranker-v2-base-multilingual")  # open models that the documentation names
     built_in = ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=examples)
@@ -121,6 +119,18 @@ async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     models = (built_in, *(ModelSettings(name=str(folder / name), engine="torch") for name in names))
     async with running(Settings(models=models, device="cpu", dtype="float32")) as app:
         yield app
+
+
+def _write_colbert(folder: Path) -> None:
+    from small_models import write_colbert  # imports torch and sentence-transformers
+
+    write_colbert(folder, "bert")
+
+
+def _write_splade(folder: Path) -> None:
+    from small_models import write_splade
+
+    write_splade(folder, "bert")
 
 
 @pytest.fixture(scope="session", params=ENGINES)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from checkpoints import write_transformer
 from conftest import calling, running
 from openapi_document import DOCUMENT, OPERATIONS, address, examples, faults, resolved
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from small_models import write_colbert, write_splade
 
-from nearfar import ModelSettings, Settings
+from nearfar import Settings
 from nearfar.dialects.kit.error_responses import WireError, all_errors
 from nearfar.dialects.kit.routing import installed_dialects
 from nearfar.http.openapi.page import render_page
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx
+    from litestar import Litestar
 
 pytestmark = pytest.mark.anyio
 
@@ -36,20 +35,10 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(scope="session")
-async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+@pytest.fixture
+async def everything(every_kind: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """Call a server with a model for every task, run by the real engine."""
-    folder = tmp_path_factory.mktemp("models")
-    write_colbert(folder / "colbert", "bert")
-    write_splade(folder / "splade" / "splade", "bert")
-    write_transformer(folder / "classifier", "bert", labels=2)
-    paths = (folder / "colbert", folder / "splade" / "splade", folder / "classifier")
-    named = ("jina-embeddings-v3", "jina-reranker-v2-base-multilingual")  # open models that the examples ask for
-    models = (
-        ModelSettings(name="sentence-transformers/all-MiniLM-L6-v2", aliases=named),
-        *(ModelSettings(name=str(path)) for path in paths),
-    )
-    async with running(Settings(models=models, engine="torch", device="cpu")) as app, calling(app) as client:
+    async with calling(every_kind) as client:
         yield client
 
 
