@@ -28,7 +28,7 @@ def entry(name: str, key: str, more: str = "") -> str:
     return f'[[keys]]\nname = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n{more}\n'
 
 
-def write_files(file: Path, text: str) -> None:
+def write_keys(file: Path, text: str) -> None:
     file.write_text(text)
 
 
@@ -136,29 +136,53 @@ def test_an_invalid_file_at_startup_is_refused_with_its_path(file: Path, text: s
     assert str(file) in str(refused.value)
 
 
+async def test_only_a_bearer_key_is_accepted() -> None:
+    expected = {"Bearer k": 200, "bearer  k ": 200, "Basic k": 401, "k": 401, "Bearer": 401, "Bearer k2": 401, "": 401}
+
+    async with running(Settings(engine="fake", api_key="k")) as app, calling(app) as client:
+        found = {
+            header: (await client.post(EMBED[0], json=EMBED[1], headers={"authorization": header})).status_code
+            for header in expected
+        }
+
+    assert expected == found
+
+
 async def test_a_key_is_valid_for_its_scopes_only(file: Path) -> None:
-    write_files(
+    write_keys(
         file,
         entry("e", "k-e", 'scopes = ["embed"]')
         + entry("r", "k-r", 'scopes = ["rerank"]')
         + entry("a", "k-a", 'scopes = ["admin"]')
         + entry("usual", "k-u"),
     )
-    table = {"k-e": (200, 403, 403), "k-r": (403, 200, 403), "k-u": (200, 200, 403), "k-a": (403, 403, 200)}
+    keep_alive = {"model": BUILTIN_MODEL, "keep_alive": 0}
+    unloads = (UNLOAD, ("/api/generate", keep_alive), ("/api/chat", keep_alive), ("/api/embed", keep_alive))
+    expected = {
+        "k-e": (200, 403, *[403] * 4),
+        "k-r": (403, 200, *[403] * 4),
+        "k-u": (200, 200, *[403] * 4),
+        "k-a": (403, 403, *[200] * 4),
+    }
 
     async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
         found = {
-            key: tuple([(await client.post(path, json=body, headers=bearer(key))).status_code for path, body in asked])
-            for key, asked in ((key, (EMBED, RERANK, UNLOAD)) for key in table)
+            key: tuple(
+                [
+                    (await client.post(path, json=body, headers=bearer(key))).status_code
+                    for path, body in (EMBED, RERANK, *unloads)
+                ]
+            )
+            for key in expected
         }
         refused = await client.post(*RERANK[:1], json=RERANK[1], headers=bearer("k-e"))
 
-    assert table == found
+    assert expected == found
     assert "the key 'e' has no scope 'rerank'" == refused.json()["message"]
 
 
 async def test_a_key_over_its_limit_gets_a_429_and_other_keys_do_not(file: Path) -> None:
-    write_files(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
+    write_keys(file, entry("slow", "k-s", "tokens_per_minute = 4") + entry("free", "k-f"))
 
     async with running(Settings(engine="fake", api_keys_file=str(file))) as app, calling(app) as client:
         first = await client.post(EMBED[0], json=EMBED[1], headers=bearer("k-s"))
@@ -172,7 +196,7 @@ async def test_a_key_over_its_limit_gets_a_429_and_other_keys_do_not(file: Path)
 
 async def test_a_file_of_keys_allows_a_public_bind(file: Path) -> None:
     key, made = make_key("app")
-    write_files(file, made)
+    write_keys(file, made)
 
     async with running(Settings(engine="fake", api_keys_file=str(file), host="0.0.0.0")) as app, calling(app) as client:  # noqa: S104
         without = await client.get("/info")
