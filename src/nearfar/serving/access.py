@@ -104,6 +104,7 @@ class ModelAccess:
             caller.rate_limit.acquire()
             try:
                 async with self.acquire(caller, name, tasks) as context:
+                    context.model.lane.admission.refuse_if_full(caller)
                     result = await work(context)
             finally:
                 caller.rate_limit.release()

@@ -82,6 +82,23 @@ async def test_the_last_retry_of_a_client_may_exceed_the_queue_limit(retries: st
     assert status == answer.status_code
 
 
+async def test_a_request_for_a_full_queue_is_refused_before_it_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(Settings(engine="fake", queue_tokens=8)) as app, calling(app) as client:
+        model = app.state.fleet.models()[0]
+        model.lane._engine.gate.clear()
+        queued = [
+            asyncio.create_task(client.post(PATH, json=embed(text))) for text in ("first and more", "second and more")
+        ]
+        await until(lambda: model.lane.admission.requests == 2)
+        with monkeypatch.context() as no_tokenizer:
+            no_tokenizer.delattr(type(model.tokens), "encode")
+            refused = await client.post(PATH, json=embed("next"))
+        model.lane._engine.gate.set()
+        await asyncio.gather(*queued)
+
+    assert 429 == refused.status_code
+
+
 async def test_a_full_queue_reports_its_request_limit_and_when_to_retry() -> None:
     async with running(Settings(engine="fake", queue_requests=1)) as app, calling(app) as client:
         engine = app.state.fleet.models()[0].lane._engine

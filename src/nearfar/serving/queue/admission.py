@@ -65,12 +65,16 @@ class Admission:
         """
         charge = min(tokens, self.limits.tokens // 2)
         if not self._fits(charge, 1.0) and not self._may_exceed(charge, caller):
-            retry_after_s = self._retry_after_s(charge)
-            raise Overloaded(f"the queue of {self._model} is full", retry_after_s, self.capacity())
+            raise self._overloaded(charge)
         self.tokens += charge
         self.requests += 1
         self._tokens_of[caller.name] += charge
         return charge
+
+    def refuse_if_full(self, caller: Caller) -> None:
+        """Raise Overloaded when not one token fits: tokenizing a request for a full queue would waste time."""
+        if not self._fits(1, 1.0) and not self._may_exceed(1, caller):
+            raise self._overloaded(self.tokens // max(self.requests, 1))  # it counts as an average request
 
     def release(self, charge: int, caller: Caller) -> None:
         """Stop counting a request that ``admit`` charged."""
@@ -91,6 +95,9 @@ class Admission:
             requests_free=max(self.limits.requests - self.requests, 0),
             drain_s=self.tokens / rate if rate else None if self.tokens else 0.0,
         )
+
+    def _overloaded(self, charge: int) -> Overloaded:
+        return Overloaded(f"the queue of {self._model} is full", self._retry_after_s(charge), self.capacity())
 
     def _fits(self, charge: int, factor: float) -> bool:
         """Return whether one more request stays within ``factor`` times the limits."""
