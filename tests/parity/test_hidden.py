@@ -1,4 +1,4 @@
-"""What pooling sees: a text's last hidden states, on every engine those that transformers gives."""
+"""A text's last hidden states are those of transformers on every engine."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestOpenVino:
         assert_same(expected, anew)
 
     def test_the_model_for_vectors_has_no_other_output(self, tmp_path: Path) -> None:
-        """So that they cost those who don't want them nothing."""
+        """Hidden states then cost nothing when no request needs them."""
         import openvino
 
         folder = write_transformer(tmp_path / "bert", "bert")

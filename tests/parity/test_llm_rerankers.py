@@ -1,4 +1,4 @@
-"""Rerankers that say yes or no, on every engine: the score is what their page computes, one pair at a time."""
+"""Rerankers that answer yes or no, on every engine: the score is what their page computes, one pair at a time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestScores:
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("judge", RERANKERS)
     def test_of_a_classifier_made_of_it_are_the_same(self, judge: str, engine: str, tmp_path: Path) -> None:
-        """As the converted checkpoints are: the head holds the row of yes, less that of no where that counts."""
+        """As in converted checkpoints: the head is the row of yes, minus the row of no where that counts."""
         folder = write_llm_reranker(tmp_path, judge)
         expected = reference_scores(folder, judge)
         twin = write_converted_classifier(folder, judge)

@@ -1,4 +1,4 @@
-"""The MLX engine gives transformers' numbers, or refuses."""
+"""The MLX engine computes transformers' numbers, or refuses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestNumbers:
 
         cosines = (vectors * expected).sum(1) / np.linalg.norm(expected, axis=1)
         assert cosines.min() >= 0.99999
-        assert vectors.std(axis=0).max() > 0.05  # these tiny models do tell texts apart
+        assert vectors.std(axis=0).max() > 0.05  # these tiny models do distinguish texts
         assert POSITIONS == max(len(row.ids) for row in rows)
 
     @pytest.mark.parametrize("family", RERANKERS)
@@ -167,7 +167,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_the_shape_of_qwen3_embedding(self, side: str, tmp_path: Path) -> None:
-        """Last token, an instruction before queries and none before documents, padding on whichever side it says."""
+        """Last-token pooling, an instruction before queries only, and padding on either side."""
         folder = write_transformer(tmp_path / "Qwen3-Embedding-tiny", "qwen3")
         stated = json.loads((folder / "tokenizer_config.json").read_text())
         write_files(folder, {"tokenizer_config.json": stated | {"padding_side": side}})
@@ -243,7 +243,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("family", "name"), [("qwen3", "layers.0.self_attn.q_proj.bias"), ("llama", "layers.0.mlp.up_proj.bias")]
     )
-    def test_a_bias_that_nobody_would_add_is_refused(self, family: str, name: str, tmp_path: Path) -> None:
+    def test_a_bias_that_no_layer_adds_is_refused(self, family: str, name: str, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path, family)
         with_weights(folder, lambda weights: weights.update({name: torch.full((32,), 5.0)}))
 

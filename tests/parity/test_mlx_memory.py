@@ -100,7 +100,7 @@ class TestMemory:
         assert [1] * 32 == parts
         assert [(0, 64), (64, 36)] == [(at, len(rows)) for at, rows in split([Row([1] * 1024, None, 0, 0)] * 100, 16)]
 
-    def test_memory_is_told_by_kind_and_given_back(self, bert: Path) -> None:
+    def test_memory_is_reported_by_kind_and_released(self, bert: Path) -> None:
         here = open_mlx(bert)
         before = here.engine.memory()
 
@@ -138,7 +138,7 @@ for done in range(1, 2001):
 
 
 class Slow:
-    """Stands before a network, and lets nothing through before it is gauges to."""
+    """Wraps a network and blocks every call until it is released."""
 
     def __init__(self, network: Any) -> None:
         self.network, self.running, self.go = network, threading.Event(), threading.Event()
@@ -182,7 +182,7 @@ class TestInItsLane:
             assert 3 == len(gauges)
             assert here.engine.memory()["active"] == float(gauges['nearfar_engine_memory_bytes{kind="active"}'])
 
-    async def test_who_leaves_while_a_forward_runs_changes_nothing_for_the_others(self, bert: Path) -> None:
+    async def test_a_disconnect_during_a_forward_changes_nothing_for_the_others(self, bert: Path) -> None:
         async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):
             rows = here.rows(["the fox", "a question?", "x"])
             leaving = asyncio.create_task(lane.submit(rows[:1]))
@@ -197,7 +197,7 @@ class TestInItsLane:
                 await leaving
             np.testing.assert_allclose(vectors, open_mlx(bert).engine.embed(rows[1:]), rtol=0, atol=1e-5)
 
-    async def test_closing_while_a_forward_runs_waits_for_it_and_answers_who_waits(self, bert: Path) -> None:
+    async def test_closing_during_a_forward_waits_for_it_and_answers_its_requests(self, bert: Path) -> None:
         async with self.in_lane(bert) as (lane, here, slow), asyncio.timeout(30):
             rows = here.rows(["the fox", "a question?"])
             running, waiting = (asyncio.create_task(lane.submit([row])) for row in rows)

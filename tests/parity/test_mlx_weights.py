@@ -146,7 +146,7 @@ class TestQuantized:
 
         assert np.isfinite(vectors).all()
 
-    def test_other_engines_say_which_one_it_is_for(self, on_mlx: Callable[..., Opened], tmp_path: Path) -> None:
+    def test_other_engines_name_the_engine_it_is_for(self, on_mlx: Callable[..., Opened], tmp_path: Path) -> None:
         quantize_folder(
             order_of(on_mlx("bert").folder), tmp_path / "q", QuantizationOptions(bits=4, mode="affine", group_size=32)
         )
@@ -180,7 +180,7 @@ class TestQuantized:
             quantize_folder(order, tmp_path / "q", QuantizationOptions())
 
     def test_the_folder_may_be_called_anything(self, tmp_path: Path) -> None:
-        """What the model's name told is written down: bge-m3 pools by its first token, e5 has its prompts."""
+        """What the model's name implies is written to its files: bge-m3 pools by its first token, e5 has prompts."""
         folder = write_transformer(tmp_path / "bare", "bert")
         for name, pooling, prompts in (
             ("BAAI/bge-m3", ("cls",), {}),

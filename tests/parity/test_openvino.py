@@ -1,4 +1,4 @@
-"""The OpenVINO engine gives torch's numbers, keeps what it converted, and says what a precision costs."""
+"""The OpenVINO engine computes torch's numbers, caches converted models, and reports what a precision costs."""
 
 from __future__ import annotations
 
@@ -66,24 +66,24 @@ def open_both(folder: Path, cache: Path | None = None) -> Opened:
 def embedders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Opened]:
     opened: dict[str, Opened] = {}
 
-    def give(family: str) -> Opened:
+    def open_family(family: str) -> Opened:
         if family not in opened:
             opened[family] = open_both(write_transformer(tmp_path_factory.mktemp(family), family))
         return opened[family]
 
-    return give
+    return open_family
 
 
 @pytest.fixture(scope="module")
 def rerankers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Opened]:
     opened: dict[str, Opened] = {}
 
-    def give(family: str) -> Opened:
+    def open_family(family: str) -> Opened:
         if family not in opened:
             opened[family] = open_both(write_transformer(tmp_path_factory.mktemp(family), family, labels=1))
         return opened[family]
 
-    return give
+    return open_family
 
 
 TEXTS = varied_texts(90)
@@ -111,7 +111,7 @@ class TestNumbers:
 
         alone = np.concatenate([opened.engine.embed([row]) for row in rows])
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
-        assert together.std(axis=0).max() > 0.05  # these tiny models do tell texts apart
+        assert together.std(axis=0).max() > 0.05  # these tiny models do distinguish texts
 
     @pytest.mark.parametrize("family", RERANKERS)
     def test_logits_are_torch_s(self, family: str, rerankers: Callable[[str], Opened]) -> None:
@@ -191,7 +191,7 @@ print(sorted({"torch", "transformers"} & sys.modules.keys()), sought)
 
 
 def start(cache: Path) -> str:
-    """Open the built-in model in a process of its own; give what it prints."""
+    """Open the built-in model in a new process; return what it prints."""
     command = [sys.executable, "-c", START, str(cache)]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
 

@@ -1,4 +1,4 @@
-"""What a text becomes besides one vector: one a token, sparse weights, several labels; each as its authors meant it."""
+"""Outputs besides one vector: token vectors, sparse vectors, labels; each as its authors' code computes it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def vectors_of(found: Sequence[Representation]) -> list[FloatArray]:
 
 
 def spread(found: Sequence[Representation]) -> FloatArray:
-    """Lay sparse vectors out, (B, V)."""
+    """Return sparse vectors as a dense array (B, V)."""
     dense = np.zeros((len(found), found[0].sparse.size if found[0].sparse else 0), dtype=np.float32)
     for at, one in enumerate(found):
         assert one.sparse is not None
@@ -114,7 +114,7 @@ class TestMultiVector:
         assert_same(model.encode_query(QUERIES), vectors_of(here.read(QUERIES, "query")))
 
     def test_queries_run_beside_documents_that_are_longer_than_a_window(self, engine: str, tmp_path: Path) -> None:
-        """What is put after them sees the query's own tokens, and in the same batch padding sees nothing."""
+        """Tokens appended to a query attend to its own tokens; padding in the same batch attends to nothing."""
         expansion = {"strategy": "fixed", "attend": False, "length": 12, "token": "</s>"}
         model = write_colbert(tmp_path / "colbert", "modernbert", query_expansion=expansion, window=24)
         here = Here(tmp_path / "colbert", engine)
@@ -251,7 +251,7 @@ class TestSparse:
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert", "qwen3"])
 def test_a_classifier_gives_a_logit_for_each_label(family: str, engine: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path, family, labels=3)
-    if family == "bert":  # as its own tokenizers say it; transformers' generic one leaves the types out otherwise
+    if family == "bert":  # as its own tokenizers do; transformers' generic one omits the types otherwise
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
         names = ["input_ids", "token_type_ids", "attention_mask"]
         write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})

@@ -1,4 +1,4 @@
-"""Models whose texts become more, or other, than one vector: what the service makes of them."""
+"""The service with models that compute token vectors or sparse vectors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_tokens_vectors_rank_by_max_sim(tmp_path: Path) -> None:
         assert one.score == pytest.approx((1 + expected[one.index] / 16) / 2, abs=1e-5)
 
 
-async def test_comparing_after_a_forward_waits_for_nobody_s_text(tmp_path: Path) -> None:
+async def test_comparing_after_a_forward_waits_for_no_other_text(tmp_path: Path) -> None:
     """The threads that read texts, and the gate before them, may be full of other requests' by then."""
     write_colbert(tmp_path / "colbert", "bert")
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)

@@ -37,7 +37,7 @@ DOCUMENTS = ("jumps over the lazy dog", "a question? an answer!", "numbers 0 1 2
 def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_transformer(tmp_path_factory.mktemp("models") / "reranker", "bert", labels=1)
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizers say it
+    names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizers do
     return write_files(folder, {"tokenizer_config.json": {**tokenizer, "model_input_names": names}})
 
 
@@ -180,7 +180,7 @@ async def test_nothing_to_compare_is_refused(service: Service) -> None:
         await service.score(ScoreJob(model=None, pairs=()), ANONYMOUS)
 
 
-async def test_models_tell_what_their_numbers_mean(client: httpx.AsyncClient) -> None:
+async def test_models_report_what_their_scores_mean(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()["data"]
     described = (await client.get("/info")).json()["models"]
 
@@ -211,7 +211,7 @@ async def test_a_score_that_is_no_number_is_a_failure_and_never_an_answer(fault:
         ("/score", {"text_1": "a", "text_2": "nan"}, 500, "InternalServerError"),
     ],
 )
-async def test_a_failed_engine_is_told_in_the_words_of_the_route(
+async def test_an_engine_error_has_the_format_of_the_route(
     path: str, body: dict[str, Any], status: int, kind: str
 ) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:

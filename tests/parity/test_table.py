@@ -50,7 +50,7 @@ def by_transformers(folder: Path, recipe: Recipe, rows: list[Row]) -> np.ndarray
 
 
 def works(folder: Path, engine: str) -> bool:
-    """Tell whether the engine gives transformers' numbers; False where it refuses. Anything else fails the test."""
+    """Return whether the engine computes transformers' numbers, False if it refuses. Anything else fails the test."""
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
     request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype="float32", probes=tokens.sample_rows())
@@ -106,7 +106,7 @@ KINDS: dict[str, tuple[list[str], Callable[[Path, str], object]]] = {
 
 
 def runs(folder: Path, engine: str) -> bool:
-    """Tell whether the engine opens the folder and answers."""
+    """Return whether the engine opens the folder and answers."""
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
     probes = tokens.sample_rows()

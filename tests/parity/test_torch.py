@@ -1,4 +1,4 @@
-"""The Torch engine gives the numbers that sentence-transformers and transformers give.
+"""The Torch engine computes the numbers of sentence-transformers and transformers.
 
 Each checkpoint is tiny and random but of a real architecture, and is opened by the reference library and by us.
 """
@@ -71,7 +71,7 @@ def open_folder(folder: Path, dtype: Dtype = "float32", device: Device = "cpu") 
 
 
 def cosines(ours: FloatArray, theirs: FloatArray) -> FloatArray:
-    """Give the (B,) cosines of the rows, in double precision."""
+    """Return the (B,) cosines of the rows, in double precision."""
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     found: FloatArray = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return found
@@ -163,7 +163,7 @@ class TestFamilies:
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_different_texts_have_different_vectors(self, family: str, bare: Callable[[str], Path]) -> None:
-        """The control of the tests above: these tiny models do tell texts apart."""
+        """The control of the tests above: these tiny models do distinguish texts."""
         vectors = open_folder(bare(family)).embed(TEXTS)
 
         similar = vectors @ vectors.T - np.eye(len(TEXTS), dtype=np.float32)
@@ -290,10 +290,10 @@ class TestSteps:
 
 
 class TestRerankers:
-    """A pair's logit is the one that transformers gives."""
+    """A pair's logit is that of transformers."""
 
     def reference(self, family: str, folder: Path, documents: Sequence[str]) -> FloatArray:
-        """Score the pairs one by one; only BERT's own tokenizer tells its two texts apart."""
+        """Score the pairs one by one; only BERT's own tokenizer distinguishes its two texts."""
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         cut = {"truncation": "only_second", "max_length": POSITIONS}
@@ -326,9 +326,9 @@ class TestRerankers:
 
         alone = np.concatenate([opened.score(QUERY, [text]) for text in TEXTS])
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
-        assert together.std() > 0.01  # these tiny models do tell documents apart
+        assert together.std() > 0.01  # these tiny models do distinguish documents
 
-    def test_a_decoder_whose_config_names_no_padding_scores_batches_all_the_same(
+    def test_a_decoder_without_a_padding_token_still_scores_batches(
         self, rerankers: Callable[[str], Path], tmp_path: Path
     ) -> None:
         folder = shutil.copytree(rerankers("qwen3"), tmp_path / "qwen3")
@@ -369,7 +369,7 @@ class TestRerankers:
 
 
 class TestInfo:
-    def test_what_was_opened_is_told(self, bare: Callable[[str], Path]) -> None:
+    def test_info_describes_the_opened_model(self, bare: Callable[[str], Path]) -> None:
         info = open_folder(bare("bert")).engine.info
 
         assert ("torch", "cpu", "float32", HIDDEN) == (info.name, info.device, info.dtype, info.dim)
@@ -541,7 +541,7 @@ class TestRefusals:
         assert str(refused.value).startswith(str(folder / "2_Dense"))
 
     @pytest.mark.parametrize("change", [{"out_features": 5}, {"bias": False}])
-    def test_a_dense_layer_whose_weights_are_not_what_it_says(
+    def test_a_dense_layer_with_weights_of_another_shape(
         self, change: dict[str, object], bare: Callable[[str], Path], tmp_path: Path
     ) -> None:
         folder = self.with_dense(tmp_path, bare("bert"), change)
@@ -551,7 +551,7 @@ class TestRefusals:
 
         assert str(refused.value).startswith(f"{folder / '2_Dense' / 'model.safetensors'}: ")
 
-    def test_a_dense_layer_whose_weights_are_cut_short(self, bare: Callable[[str], Path], tmp_path: Path) -> None:
+    def test_a_dense_layer_with_truncated_weights(self, bare: Callable[[str], Path], tmp_path: Path) -> None:
         folder = self.with_dense(tmp_path, bare("bert"), {})
         file = folder / "2_Dense" / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
@@ -562,7 +562,7 @@ class TestRefusals:
         assert str(refused.value).startswith(f"{file}: ")
 
     def with_dense(self, folder: Path, transformer: Path, change: dict[str, object]) -> Path:
-        """Write a sentence model with a Dense layer and change what its file says."""
+        """Write a sentence model with a Dense layer and change its file."""
         write_sentence_model(folder, transformer, Pooling(HIDDEN, "mean"), dense(HIDDEN, 12))
         config = json.loads((folder / "2_Dense" / "config.json").read_text())
         return write_files(folder, {"2_Dense/config.json": config | change})

@@ -1,4 +1,4 @@
-"""Rows laid end to end have the numbers of rows that are padded, in every family that can be packed."""
+"""Packed rows have the numbers of padded rows, in every family that can be packed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestPackedIsPadded:
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("labels", [None, 1])
-    def test_pairs_that_are_told_apart(self, labels: int | None, folder: Callable[..., Path]) -> None:
+    def test_pairs_with_token_types(self, labels: int | None, folder: Callable[..., Path]) -> None:
         rows = make_rows([5, 9, 9, 30], typed=True)
         mixed = [*rows, *make_rows([9, 4])]
 
@@ -134,7 +134,7 @@ class TestPackedIsPadded:
 class TestWhichArePacked:
     @pytest.mark.parametrize("labels", [None, 1])
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_every_family_whose_attention_is_known(
+    def test_every_family_with_known_attention(
         self, family: str, labels: int | None, folder: Callable[..., Path]
     ) -> None:
         info = TorchEngine(order_for(folder(family, labels))).info
@@ -207,7 +207,7 @@ class TestLinears:
     @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
     @pytest.mark.parametrize("labels", [None, 1])
     @pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3"])
-    def test_prepacked_layers_give_the_numbers_of_plain_ones(
+    def test_prepacked_layers_compute_the_numbers_of_plain_ones(
         self, family: str, labels: int | None, folder: Callable[..., Path]
     ) -> None:
         request = order_for(folder(family, labels))

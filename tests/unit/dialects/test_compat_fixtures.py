@@ -78,7 +78,7 @@ def test_there_are_enough_cases_and_each_is_named_once() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.folder)
-def test_the_generated_failures_are_what_their_tables_say_now(endpoint: Endpoint) -> None:
+def test_the_generated_failures_match_their_tables(endpoint: Endpoint) -> None:
     kept = (FIXTURES / endpoint.folder / "failures.json").read_text()
 
     assert written(endpoint) == kept, "run: python compat_fixtures/failures.py"

@@ -12,7 +12,7 @@ ROWS = [Row([5, 6, 7], [0, 0, 1], 3, 0), Row([8], None, 1, 0)]
 
 
 @pytest.mark.parametrize(("length", "width"), [(0, 3), (2, 3), (3, 3), (5, 5)])
-def test_rows_are_laid_out_to_the_longest_or_to_a_larger_length(length: int, width: int) -> None:
+def test_rows_are_padded_to_the_longest_or_to_a_larger_length(length: int, width: int) -> None:
     padded = pad(ROWS, 9, length)
 
     assert padded.types is not None

@@ -161,7 +161,7 @@ async def test_a_batch_that_failed_says_so(collector: Collector) -> None:
     assert {"forward", f"POST {OPENAI}"} == failed
 
 
-async def test_only_requests_whose_callers_trace_them_are_traced_where_no_others_should(collector: Collector) -> None:
+async def test_with_a_sample_ratio_of_zero_only_requests_with_a_sampled_parent_are_traced(collector: Collector) -> None:
     ours = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
     theirs = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
 

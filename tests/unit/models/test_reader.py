@@ -191,7 +191,7 @@ class TestSteps:
         assert recipe.dim == 2
         assert recipe.normalize
 
-    def test_a_dense_layer_takes_all_that_several_modes_give(self, tmp_path: Path) -> None:
+    def test_a_dense_layer_takes_the_outputs_of_several_pooling_modes(self, tmp_path: Path) -> None:
         files = {POOLING: {"pooling_mode": ["cls", "mean"]}, DENSE: PROJECTION | {"in_features": 16}}
         write_files(tmp_path, PROJECTING | files)
 

@@ -134,7 +134,7 @@ class TestSingleTexts:
 
         assert not wrong
 
-    def test_many_texts_give_what_each_gives_alone(self, cases: dict[str, Case]) -> None:
+    def test_many_texts_encode_as_each_does_alone(self, cases: dict[str, Case]) -> None:
         wrong = Wrong()
         for kind, case in cases.items():
             encoder = case.encoder(max_tokens=16)
@@ -311,7 +311,7 @@ class TestPairs:
 
         assert not wrong
 
-    def test_many_documents_give_what_each_gives_alone(self, pair_cases: dict[str, Case]) -> None:
+    def test_many_documents_encode_as_each_does_alone(self, pair_cases: dict[str, Case]) -> None:
         wrong = Wrong()
         for kind, case in pair_cases.items():
             encoder = case.encoder("score", 24)

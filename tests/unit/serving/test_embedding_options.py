@@ -1,4 +1,4 @@
-"""What a request for vectors may say beside its texts: their role, how they are cut, and the R of their bytes."""
+"""Options of an embedding request besides its texts: their role, how they are cut, and the R of their bytes."""
 
 from __future__ import annotations
 

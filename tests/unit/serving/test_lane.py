@@ -339,7 +339,7 @@ async def test_closing_fails_every_request_that_waits() -> None:
     assert [ModelNotReady] * 3 == [type(answer) for answer in answers]
 
 
-async def test_a_lane_whose_forward_hangs_stops_and_fails_its_requests() -> None:
+async def test_a_lane_with_a_hanging_forward_stops_and_fails_its_requests() -> None:
     engine, stopped = FakeEngine(DIM), asyncio.Event()
     events: list[Event] = []
     settings = msgspec.structs.replace(lane_settings(), forward_timeout_s=0.01)
@@ -361,7 +361,7 @@ async def test_a_lane_whose_forward_hangs_stops_and_fails_its_requests() -> None
     assert not lane.is_healthy()
 
 
-async def test_a_lane_whose_probe_fails_never_opens_and_closes_its_engine() -> None:
+async def test_a_lane_with_a_failing_probe_never_opens_and_closes_its_engine() -> None:
     engine = FakeEngine(DIM)
 
     with pytest.raises(EngineError):

@@ -403,7 +403,7 @@ async def test_a_request_that_is_cancelled_during_a_load_leaves_it_to_the_others
     assert 200 == answer.status_code
 
 
-async def test_a_load_whose_engine_opens_ends_even_without_waiting_requests(folders: dict[str, Path]) -> None:
+async def test_a_load_that_has_begun_ends_even_without_waiting_requests(folders: dict[str, Path]) -> None:
     async with serving(folders, "a") as several:
         several.kinds["a"].gate.clear()
         leaving = several.asking("a")
