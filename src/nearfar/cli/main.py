@@ -11,7 +11,7 @@ import click
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
-from nearfar.cli.service import service
+from nearfar.cli.service_command import service
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import limit_openmp_spinning, load_settings
