@@ -39,12 +39,14 @@ async def test_work_is_cancelled_when_the_client_disconnects(*, fails: bool) -> 
         finally:
             cancelled.set()
 
-    with pytest.raises(ClientDisconnected):
-        await cancel_on_disconnect(connection, work())
+    async def call() -> int:
+        with pytest.raises(ClientDisconnected):
+            await cancel_on_disconnect(connection, work())
+        task = asyncio.current_task()
+        return task.cancelling() if task else -1
+
+    assert 0 == await asyncio.create_task(call())
     assert cancelled.is_set()
-    task = asyncio.current_task()
-    assert task
-    assert not task.cancelling()
 
 
 async def test_the_result_or_the_exception_of_the_work_is_returned() -> None:

@@ -160,6 +160,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
     """Run the work. Cancels it and raises ClientDisconnected when the client closes the connection."""
     task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task else 0
     is_gone = False
 
     async def watch() -> None:
@@ -175,7 +176,7 @@ async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T
     try:
         return await work
     except asyncio.CancelledError:
-        if is_gone and task and not task.uncancel():
+        if is_gone and task and task.uncancel() <= cancelled_before:  # as asyncio.timeout does
             raise ClientDisconnected("the caller closed the connection") from None
         raise
     finally:
