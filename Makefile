@@ -24,7 +24,7 @@ URL ?= http://127.0.0.1:9000
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
 
-# Unit tests and the protocol fixtures: under a minute on two cores.
+# Unit tests and the protocol fixtures.
 quick: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 

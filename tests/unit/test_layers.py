@@ -85,9 +85,6 @@ LIBRARIES = {
 CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}
 
 
-# What still breaks a rule, to be emptied.
-
-
 def _place(file: Path) -> str:
     return file.relative_to(SRC).with_suffix("").as_posix().removesuffix("/__init__")
 
