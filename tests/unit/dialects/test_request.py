@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -47,6 +48,26 @@ async def test_work_is_cancelled_when_the_client_disconnects(*, fails: bool) -> 
 
     assert 0 == await asyncio.create_task(call())
     assert cancelled.is_set()
+
+
+async def test_a_disconnect_is_distinguished_from_an_earlier_cancellation() -> None:
+    connection: Any = Connection()
+
+    async def work() -> None:
+        connection.closed.set()
+        await asyncio.sleep(30)
+
+    async def call() -> int:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        with pytest.raises(ClientDisconnected):
+            await cancel_on_disconnect(connection, work())
+        return task.cancelling()
+
+    assert 1 == await asyncio.create_task(call())
 
 
 async def test_the_result_or_the_exception_of_the_work_is_returned() -> None:
