@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 
 from nearfar.core.errors import Forbidden, Overloaded
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Scope = Literal["embed", "rerank", "admin"]
 ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")

@@ -39,10 +39,9 @@ NearfarError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from nearfar.core.types import QueueCapacity
+from nearfar.core.types import QueueCapacity
 
 
 class NearfarError(Exception):

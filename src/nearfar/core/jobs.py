@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec import Struct
 
 from nearfar.core.settings import OnOverflow
-from nearfar.core.types import KeepSide, Output, Representation, Role, TokenIds
-
-if TYPE_CHECKING:
-    from nearfar.core.types import FloatArray  # noqa: TC004 — nothing decodes a result, so type checkers alone need it
+from nearfar.core.types import FloatArray, KeepSide, Output, Representation, Role, TokenIds
 
 
 class TokenLimits(Struct, frozen=True, kw_only=True):

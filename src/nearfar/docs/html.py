@@ -11,14 +11,11 @@ import re
 from functools import cache
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from nearfar.docs import PAGES, read_page
-
-if TYPE_CHECKING:
-    from markdown_it.token import Token
 
 _STYLE = """
 :root { color-scheme: light dark }

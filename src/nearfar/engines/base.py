@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from nearfar.core.settings import Device, Dtype
-from nearfar.core.types import Output
+from nearfar.core.types import FloatArray, Output, Representation
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 
-if TYPE_CHECKING:
-    from nearfar.core.types import FloatArray, Representation
-
-    EngineOutput: TypeAlias = FloatArray | list[Representation] | list[FloatArray]
+EngineOutput: TypeAlias = "FloatArray | list[Representation] | list[FloatArray]"
 
 
 class EngineInfo(Struct, frozen=True, kw_only=True):

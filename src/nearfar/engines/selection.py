@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.plugins import load_plugins
-from nearfar.engines.base import EngineKind
-
-if TYPE_CHECKING:
-    from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, OpenRequest
+from nearfar.core.settings import Device
+from nearfar.engines.base import Engine, EngineKind, OpenRequest
 
 
 class EngineChoice(Struct, frozen=True, kw_only=True):

@@ -8,23 +8,18 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar.enums import ScopeType
-from opentelemetry.trace import format_span_id, format_trace_id
+from litestar.types import HTTPScope, Message, Scope
+from opentelemetry.trace import Span, format_span_id, format_trace_id
 
+from nearfar.core.caller import Caller
+from nearfar.core.jobs import Timings
 from nearfar.dialects.kit.request import request_id
-from nearfar.telemetry.events import RequestDone
-
-if TYPE_CHECKING:
-    from litestar.types import HTTPScope, Message, Scope
-    from opentelemetry.trace import Span
-
-    from nearfar.core.caller import Caller
-    from nearfar.core.jobs import Timings
-    from nearfar.http.drain import Drain
-    from nearfar.telemetry.events import Observer
-    from nearfar.telemetry.tracing import Tracing
+from nearfar.http.drain import Drain
+from nearfar.telemetry.events import Observer, RequestDone
+from nearfar.telemetry.tracing import Tracing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

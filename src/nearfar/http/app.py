@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Litestar, Request, Response
 from litestar.config.cors import CORSConfig
+from litestar.types import Scope
 
 from nearfar.core.errors import RequestError
+from nearfar.core.settings import Settings
+from nearfar.core.types import Task
+from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, shared_router
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
@@ -21,20 +26,11 @@ from nearfar.http.request_gate import RequestGate
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
+from nearfar.telemetry.events import Event, Observer
 from nearfar.telemetry.metrics import Metrics
 from nearfar.telemetry.tracing import Tracing
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from litestar.types import Scope
-
-    from nearfar.core.settings import Settings
-    from nearfar.core.types import Task
-    from nearfar.dialects.kit.base import Dialect
-    from nearfar.telemetry.events import Event, Observer
-
-    _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
+_ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
 _EXPOSED = (
     "x-request-id",

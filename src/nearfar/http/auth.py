@@ -11,19 +11,16 @@ import logging
 import secrets
 import time
 import tomllib
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from litestar.types import Scope as AsgiScope
 from msgspec import Meta, Struct
 
 from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit, Scope
 from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from litestar.types import Scope as AsgiScope
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
 _log = logging.getLogger(__name__)

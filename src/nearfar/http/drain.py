@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from nearfar.core.errors import ShuttingDown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PROGRESS_EVERY_S = 3.0
 

@@ -7,17 +7,12 @@ page's domain resolves to this server, ``Host`` is still that domain. ``Origin``
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+
+from litestar.types import Scope
 
 from nearfar.core.errors import HostNotAllowed
-from nearfar.core.settings import is_address, is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from litestar.types import Scope
-
-    from nearfar.core.settings import Settings
+from nearfar.core.settings import Settings, is_address, is_loopback
 
 # Nothing below these is in the public DNS; containers find their host under .internal.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
 from opentelemetry.trace import use_span
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from litestar.types import ASGIApp, Receive, Scope, Send
-
-    from nearfar.http.drain import Drain
-    from nearfar.telemetry.tracing import Tracing
+from nearfar.http.drain import Drain
+from nearfar.telemetry.tracing import Tracing
 
 
 class RequestGate(ASGIMiddleware):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nearfar.core.errors import SettingsError
-
-if TYPE_CHECKING:
-    from nearfar.core.settings import Settings
+from nearfar.core.settings import Settings
 
 
 def find_certificate(settings: Settings) -> tuple[Path, Path] | None:

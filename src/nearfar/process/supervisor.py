@@ -14,19 +14,15 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from types import FrameType
+from typing import Literal
 
 from nearfar.core.errors import SettingsError, SetupError
-from nearfar.core.settings import pop_notify_socket
+from nearfar.core.settings import Settings, pop_notify_socket
 from nearfar.process.listener import open_listener, raise_file_limit
 from nearfar.process.notify import Notifier
 from nearfar.telemetry.logs import configure_logging
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import FrameType
-
-    from nearfar.core.settings import Settings
 
 # Why a worker starts. A ``restart`` follows a crash, and serves whichever models can be opened. A ``reload`` starts
 # while another worker serves, and takes over once all its models are open.

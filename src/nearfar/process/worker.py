@@ -14,6 +14,7 @@ import math
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from granian.constants import Interfaces, SSLProtocols
@@ -23,19 +24,16 @@ from granian.net import SocketHolder
 from granian.server.embed import Server
 
 from nearfar.core.errors import SetupError
+from nearfar.core.settings import Settings
 from nearfar.http.app import create_app
 from nearfar.process.certificates import find_certificate
 from nearfar.process.listener import BACKLOG
 from nearfar.process.signals import StopSignals
+from nearfar.process.supervisor import Start
 from nearfar.telemetry.logs import configure_logging, log_config
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from litestar import Litestar
-
-    from nearfar.core.settings import Settings
-    from nearfar.process.supervisor import Start
 
 _FLUSH_S = 0.5  # for granian to send the last responses; a guess: over loopback it takes 1 ms
 _HANDOVER_S = 1.0  # after a reload: connections end with their next response; those still idle after this are closed

@@ -6,8 +6,9 @@ No dialect, no HTTP, no tokenization.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,18 +16,13 @@ from msgspec import Struct
 from nearfar.core.caller import Caller
 from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
 from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
+from nearfar.core.types import EngineMethod, Task
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.queue.scheduler import Results
+from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
-from nearfar.telemetry.events import JobDone
+from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
-    from nearfar.core.types import EngineMethod, Task
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.queue.scheduler import Results
-    from nearfar.serving.registry.fleet import Fleet
-    from nearfar.telemetry.events import Observer
 
 _Result = TypeVar("_Result", Embedded, Represented, Classified, Ranked, Scored)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"

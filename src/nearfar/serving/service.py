@@ -6,35 +6,33 @@ Limits, prompts, dimensions, order, scores and usage are decided here and in the
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
-from nearfar.core.jobs import Scored, Tokenized, TokenizedText
-from nearfar.core.types import TASK_OF
+from nearfar.core.caller import Caller
+from nearfar.core.jobs import (
+    Classified,
+    ClassifyJob,
+    DetokenizeJob,
+    Embedded,
+    EmbedJob,
+    Ranked,
+    RankJob,
+    Represented,
+    RepresentJob,
+    Scored,
+    ScoreJob,
+    Tokenized,
+    TokenizedText,
+    TokenizeJob,
+)
+from nearfar.core.types import TASK_OF, ModelInfo, Task
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.serving.access import ANY_TASK, ModelAccess
 from nearfar.serving.pipeline import embedding, ranking, representation
 from nearfar.serving.pipeline.encoding import TokenizerPool
 from nearfar.serving.pipeline.limits import check_shown
 from nearfar.serving.postprocess.scores import cosines
-
-if TYPE_CHECKING:
-    from nearfar.core.caller import Caller
-    from nearfar.core.jobs import (
-        Classified,
-        ClassifyJob,
-        DetokenizeJob,
-        Embedded,
-        EmbedJob,
-        Ranked,
-        RankJob,
-        Represented,
-        RepresentJob,
-        ScoreJob,
-        TokenizeJob,
-    )
-    from nearfar.core.types import ModelInfo, Task
-    from nearfar.serving.registry.fleet import Fleet
-    from nearfar.telemetry.events import Observer
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.telemetry.events import Observer
 
 
 class Service:

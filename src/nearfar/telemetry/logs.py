@@ -6,12 +6,11 @@ import logging
 import logging.config
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    from nearfar.core.settings import LogFormat
+from nearfar.core.settings import LogFormat
 
 
 class HumanLines(logging.Formatter):

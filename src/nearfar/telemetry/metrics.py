@@ -7,29 +7,16 @@ text that a client chose.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from nearfar.telemetry.events import (
-    Event,
-    ForwardDone,
-    JobDone,
-    ModelLoaded,
-    ModelUnloaded,
-    RequestDone,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from opentelemetry.metrics import CallbackOptions
-
-    from nearfar.telemetry.events import QueueDepth
+from nearfar.telemetry.events import Event, ForwardDone, JobDone, ModelLoaded, ModelUnloaded, QueueDepth, RequestDone
 
 _SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHORT = (0.0001, 0.00025, 0.0005, *_SECONDS)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import SpanContext, get_current_span
 
 from nearfar.core.jobs import Timings
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
 
 
 class Stopwatch:

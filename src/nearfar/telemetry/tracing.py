@@ -8,24 +8,17 @@ request, and the ``inference`` span of each links back. No span contains a text,
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio
-from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from nearfar.core.errors import SettingsError
-from nearfar.telemetry.events import ForwardDone, JobDone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from opentelemetry.trace import Span
-
-    from nearfar.telemetry.events import Event, RequestDone
+from nearfar.telemetry.events import Event, ForwardDone, JobDone, RequestDone
 
 _EXPORT_TIMEOUT_S = 2.0  # then spans are dropped, so that an unreachable collector doesn't delay the shutdown
 _LIMITS = SpanLimits(max_links=256)  # as many requests as a lane considers for one batch; 128 by default

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from nearfar.core.types import Task
 from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2
 from nearfar.dialects.cohere.envelope import error_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.rerank import RERANK_V1, RERANK_V2
 from nearfar.dialects.cohere.tokens import DETOKENIZE, TOKENIZE, check_api_key
 from nearfar.dialects.kit.base import Dialect
-
-if TYPE_CHECKING:
-    from nearfar.core.types import Task
 
 _RERANKERS = (
     "rerank-v5.0-pro",

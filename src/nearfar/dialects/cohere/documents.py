@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import yaml
 
 from nearfar.core.errors import EmptyInput, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from nearfar.dialects.cohere.bodies import Document
+from nearfar.dialects.cohere.bodies import Document
 
 _DUMPER = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper  # libyaml is about ten times as fast
 _WIDTH = 2**31 - 1  # libyaml's greatest: lines are never folded

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Sequence
+from typing import Annotated, cast
 
 import msgspec
 
 from nearfar.core import errors
-from nearfar.core.jobs import EmbedJob
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.settings import OnOverflow
+from nearfar.core.types import KeepSide, Role
 from nearfar.dialects.cohere.bodies import (
     MAX_TEXTS,
     ONE_OF,
@@ -16,6 +19,7 @@ from nearfar.dialects.cohere.bodies import (
     EmbedReply,
     EmbedV1Request,
     EmbedV2Request,
+    TextPart,
 )
 from nearfar.dialects.cohere.envelope import (
     ANSWER_HEADERS,
@@ -28,18 +32,9 @@ from nearfar.dialects.cohere.envelope import (
     model_name,
 )
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import render_rows, render_types
+from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import KeepSide, Role
-    from nearfar.dialects.cohere.bodies import TextPart
-    from nearfar.dialects.kit.rendering import EmbeddingType
 
 _ROLES: dict[str, Role] = {
     "search_document": "document",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.caller import LOWEST_PRIORITY
-from nearfar.dialects.kit.request import request_id
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
-    from nearfar.dialects.kit.request import AnyRequest
+from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
+from nearfar.dialects.kit.request import AnyRequest, request_id
 
 _TRACE = "x-debug-trace-id"
 USUAL_HEADERS = {_TRACE: "the request's id"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from nearfar.core import errors
-from nearfar.core.jobs import RankJob
+from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.cohere.bodies import (
     MAX_CHUNKS,
     RerankReply,
@@ -33,11 +34,6 @@ from nearfar.dialects.cohere.envelope import (
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.jobs import Ranked
 
 _MAX_CHUNKS_PER_DOC = 10  # version 1's default
 _MAX_TOKENS_PER_DOC = 4096  # version 2's

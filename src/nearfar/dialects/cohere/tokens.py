@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core import errors
-from nearfar.core.jobs import DetokenizeJob, TokenizeJob
+from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
 from nearfar.dialects.cohere.bodies import (
     MAX_SHOWN,
     DetokenizeReply,
@@ -19,12 +19,9 @@ from nearfar.dialects.cohere.bodies import (
 )
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, model_name, usual_headers
 from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires, route_docs
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Tokenized, TokenizedText
-    from nearfar.dialects.kit.request import AnyRequest
 
 _TOKENIZE = RouteDocs(
     summary="Tokens of a text, as the model reads it",

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core.errors import EmptyInput
-from nearfar.core.jobs import EmbedJob
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.settings import OnOverflow
+from nearfar.core.types import ModelInfo
 from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
 from nearfar.dialects.embed_rerank.info import process_time
 from nearfar.dialects.embed_rerank.route_docs import EMBED
 from nearfar.dialects.kit.endpoint import encoded_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, render_rows
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import ModelInfo
 
 _QUOTED = 100  # characters of each text in the answer
 _embed = msgspec.json.Decoder(EmbedRequest)

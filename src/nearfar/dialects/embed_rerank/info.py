@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Request, Response, get, route
 from msgspec import UNSET
 
 from nearfar.core.errors import WrongTask
+from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.embed_rerank.bodies import Backend, HealthBackend, HealthReply, ServiceInfo
 from nearfar.dialects.embed_rerank.route_docs import EMBED_INFO, HEALTH, RERANK_INFO
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import fleet_of
-
-if TYPE_CHECKING:
-    from nearfar.core.types import ModelInfo, Task
-    from nearfar.dialects.kit.request import AnyRequest
+from nearfar.dialects.kit.request import AnyRequest, fleet_of
 
 
 @get("/api/v1/embed/info", opt=EMBED_INFO)

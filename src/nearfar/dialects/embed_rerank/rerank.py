@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET, UnsetType
 
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import RankJob, Usage
+from nearfar.core.jobs import Ranked, RankJob, Usage
 from nearfar.dialects.embed_rerank.bodies import (
     DocumentObject,
     OpenAIRanked,
@@ -27,14 +28,8 @@ from nearfar.dialects.embed_rerank.bodies import (
 from nearfar.dialects.embed_rerank.info import process_time, ranking_method
 from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
 from nearfar.dialects.kit.endpoint import Endpoint, json_response, record_usage
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_request, service_of
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.jobs import Ranked
-    from nearfar.dialects.kit.request import AnyRequest
 
 _DEFAULT_TOP_K = 10  # as in embed-rerank
 _rerank = msgspec.json.Decoder(RerankRequest)

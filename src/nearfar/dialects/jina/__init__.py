@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from nearfar.core.types import Task
 from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS
 from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply, render_error
 from nearfar.dialects.jina.rerank import RERANK
 from nearfar.dialects.kit.base import Dialect
-
-if TYPE_CHECKING:
-    from nearfar.core.types import Task
 
 _EMBEDDERS = (
     "jina-embeddings-v5-text-small",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.core.jobs import EmbedJob
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.types import Role
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.types import Role
 
 _MAX_INPUTS = 2048  # Jina's own for texts; its multimodal models take fewer
 

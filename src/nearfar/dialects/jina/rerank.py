@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
-from nearfar.core.jobs import RankJob
+from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.jina.embeddings import Document, JinaText, model_name, text_of
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Ranked
 
 _MAX_DOCUMENTS = 10_000  # Jina's is 2,048; more breaks no client
 _QUERY: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "object", "properties": {"text": NOT_BLANK}}]}

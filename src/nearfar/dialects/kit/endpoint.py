@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
+from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored, Timings, Usage
 from nearfar.dialects.kit.rendering import encode_json
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_body, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from litestar.handlers import HTTPRouteHandler
-
-    from nearfar.core.jobs import Timings, Usage
 
 Body = TypeVar("Body")
 Job = TypeVar("Job")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
@@ -18,10 +18,7 @@ from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_IN
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.request import request_id
-
-if TYPE_CHECKING:
-    from nearfar.dialects.kit.request import AnyRequest
+from nearfar.dialects.kit.request import AnyRequest, request_id
 
 _log = logging.getLogger(__name__)
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 import orjson
 
+from nearfar.core.jobs import Embedded
+from nearfar.core.types import FloatArray
 from nearfar.serving.postprocess.quantization import Quantized, quantize
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.types import FloatArray
 
 Encoding = Literal["float", "base64"]
 Dtype = Literal["float"] | Quantized

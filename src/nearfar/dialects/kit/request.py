@@ -6,24 +6,20 @@ import asyncio
 import random
 import re
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import Scope
 
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import BodyTimeout, ClientDisconnected, InputError, MalformedBody
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from litestar.types import Scope
-
-    from nearfar.serving.registry.fleet import Fleet
-    from nearfar.serving.service import Service
+from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.service import Service
 
 AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")

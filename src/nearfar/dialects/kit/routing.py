@@ -6,23 +6,19 @@ A path that several dialects have, such as /tokenize, is dispatched by the field
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, Router, post
+from litestar.handlers import HTTPRouteHandler
 
 from nearfar.core.errors import MalformedBody
 from nearfar.core.plugins import load_plugins
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import SharedRoute
 from nearfar.dialects.kit.request import read_body
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from litestar.handlers import HTTPRouteHandler
-
-    from nearfar.dialects.kit.endpoint import SharedRoute
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)

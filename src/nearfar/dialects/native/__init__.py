@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.error_responses import WireError
 from nearfar.dialects.native.bodies import ErrorReply
 from nearfar.dialects.native.documentation import docs, manual, openapi, page
 from nearfar.dialects.native.info import info
 from nearfar.dialects.native.routes import live, load, metrics, ready, represent, unload
-
-if TYPE_CHECKING:
-    from nearfar.dialects.kit.error_responses import WireError
 
 
 def _render_error(wire: WireError) -> object:

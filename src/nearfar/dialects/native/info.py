@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, get
 
+from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TeiInfo
 from nearfar.dialects.native.route_docs import INFO
-
-if TYPE_CHECKING:
-    from nearfar.core.types import ModelInfo, Task
-    from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.fleet import Fleet
 
 _NAME = "nearfar"
 # The default model is that of the first of these tasks that any model has.

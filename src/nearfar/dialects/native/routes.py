@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 from litestar import Request, Response, get, post, route
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import RepresentJob
-from nearfar.core.types import Output
+from nearfar.core.jobs import Represented, RepresentJob
+from nearfar.core.types import Output, Representation
 from nearfar.dialects.kit.endpoint import Endpoint, json_response
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
@@ -25,10 +25,6 @@ from nearfar.dialects.native.bodies import (
 )
 from nearfar.dialects.native.route_docs import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Represented
-    from nearfar.core.types import Representation
 
 _model = msgspec.json.Decoder(ModelRequest)
 

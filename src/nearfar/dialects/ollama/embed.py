@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core.jobs import EmbedJob, RankJob
+from nearfar.core.types import Task
 from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, render_rows
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
 from nearfar.dialects.ollama.bodies import (
     Document,
     EmbeddingsReply,
@@ -25,10 +26,6 @@ from nearfar.dialects.ollama.bodies import (
     require_model,
 )
 from nearfar.dialects.ollama.route_docs import EMBED, EMBEDDINGS, RERANK
-
-if TYPE_CHECKING:
-    from nearfar.core.types import Task
-    from nearfar.dialects.kit.request import AnyRequest
 
 _NOTHING_TRUNCATED = {"x-nearfar-truncated-tokens": "0"}
 _embed = msgspec.json.Decoder(EmbedRequest)

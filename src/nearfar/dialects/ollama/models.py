@@ -10,14 +10,15 @@ import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post, route
 
 from nearfar.core.errors import InputError, ModelNotFound
+from nearfar.core.types import ModelInfo, ModelState, Task
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request
 from nearfar.dialects.ollama.bodies import (
     Details,
     GenerateRequest,
@@ -35,10 +36,6 @@ from nearfar.dialects.ollama.bodies import (
 )
 from nearfar.dialects.ollama.errors import SUPPORTED
 from nearfar.dialects.ollama.route_docs import CHAT, GENERATE, OLLAMA_VERSION, PS, PULL, SHOW, TAGS, VERSION
-
-if TYPE_CHECKING:
-    from nearfar.core.types import ModelInfo, ModelState, Task
-    from nearfar.dialects.kit.request import AnyRequest
 
 _FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)  # as Ollama's own, for a model that is never unloaded
 _PRECISIONS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "INT8", "auto": "unknown"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import Annotated, cast, get_args
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.core.jobs import EmbedJob, TokenLimits
+from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
+from nearfar.core.types import TokenIds
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Encoding, render_rows
 from nearfar.dialects.kit.request import decode_json
@@ -17,10 +18,6 @@ from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.types import TokenIds
 
 _MAX_INPUTS = 2048
 _TOKEN_LIMITS = TokenLimits(per_text=8192, per_request=300_000)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from nearfar.core.errors import Overloaded
-from nearfar.dialects.kit.request import elapsed_ms, fleet_of
-
-if TYPE_CHECKING:
-    from nearfar.core.errors import NearfarError
-    from nearfar.core.jobs import Embedded, EmbedJob
-    from nearfar.core.types import QueueCapacity
-    from nearfar.dialects.kit.request import AnyRequest
+from nearfar.core.errors import NearfarError, Overloaded
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.types import QueueCapacity
+from nearfar.dialects.kit.request import AnyRequest, elapsed_ms, fleet_of
 
 _PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
 

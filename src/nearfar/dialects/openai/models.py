@@ -6,23 +6,20 @@ OpenAI's clients read ``data``, Cohere's ``models``; an item has the keys of bot
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.params import FromPath
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import InputError
+from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.kit.route_docs import json_schema, route_docs
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nearfar.core.types import ModelInfo, Task
-    from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.registry.fleet import Fleet
 
 _ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's names
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Request, Response, route
 from msgspec import UNSET
 
+from nearfar.core.types import ModelInfo
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import fleet_of
+from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.tei.bodies import HealthReply, ModelHealth, ServerInfo, Welcome
 from nearfar.dialects.tei.dispatch import invoke, vertex
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
@@ -22,10 +23,6 @@ from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
 from nearfar.dialects.tei.route_docs import HEALTH, WELCOME
 from nearfar.dialects.tei.tokenize import DECODE, TOKENIZE
-
-if TYPE_CHECKING:
-    from nearfar.core.types import ModelInfo
-    from nearfar.dialects.kit.request import AnyRequest
 
 _NAME = "nearfar"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request, Response, post
@@ -11,8 +12,10 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Usage
-from nearfar.dialects.kit.endpoint import encoded_response, record_usage
+from nearfar.core.types import Task
+from nearfar.dialects.kit.endpoint import Endpoint, encoded_response, record_usage
 from nearfar.dialects.kit.request import (
+    AnyRequest,
     caller_of,
     cancel_on_disconnect,
     decode_json,
@@ -27,14 +30,7 @@ from nearfar.dialects.tei.inputs import check_count
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
 from nearfar.dialects.tei.route_docs import INVOKE, VERTEX
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nearfar.core.types import Task
-    from nearfar.dialects.kit.endpoint import Endpoint
-    from nearfar.dialects.kit.request import AnyRequest
-
-    AnyEndpoint = Endpoint[Any, Any, Any]
+AnyEndpoint = Endpoint[Any, Any, Any]
 
 _T = TypeVar("_T")
 _fields = msgspec.json.Decoder(DispatchFields)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from nearfar.core.errors import EmptyInput
-from nearfar.core.jobs import EmbedJob, RepresentJob
+from nearfar.core.jobs import EmbedJob, Represented, RepresentJob
+from nearfar.core.types import Output, SparseVector
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
 from nearfar.dialects.tei import route_docs
@@ -15,10 +14,6 @@ from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, Parameter
 from nearfar.dialects.tei.headers import compute_headers
 from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_inputs
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Represented
-    from nearfar.core.types import Output, SparseVector
 
 
 def _embed_job(body: EmbedRequest) -> EmbedJob:

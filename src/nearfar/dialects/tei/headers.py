@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from nearfar.core.jobs import RankJob
-from nearfar.dialects.kit.request import fleet_of
+from nearfar.core.jobs import (
+    Classified,
+    ClassifyJob,
+    Embedded,
+    EmbedJob,
+    Ranked,
+    RankJob,
+    Represented,
+    RepresentJob,
+    Scored,
+    Timings,
+)
+from nearfar.core.types import TokenIds
+from nearfar.dialects.kit.request import AnyRequest, fleet_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from nearfar.core.jobs import (
-        Classified,
-        ClassifyJob,
-        Embedded,
-        EmbedJob,
-        Ranked,
-        Represented,
-        RepresentJob,
-        Scored,
-        Timings,
-    )
-    from nearfar.core.types import TokenIds
-    from nearfar.dialects.kit.request import AnyRequest
-
-    Job = EmbedJob | RepresentJob | RankJob | ClassifyJob
-    Done = Embedded | Represented | Ranked | Scored | Classified
+Job = EmbedJob | RepresentJob | RankJob | ClassifyJob
+Done = Embedded | Represented | Ranked | Scored | Classified
 
 TOTAL_HEADERS = {
     "x-compute-type": "cpu or gpu",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError, TooManyItems
+from nearfar.core.settings import OnOverflow
+from nearfar.core.types import KeepSide, TokenIds
 from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import KeepSide, TokenIds
-
 
 _T = TypeVar("_T")
 _Inputs = str | list[str | int | list[int]]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from msgspec import UNSET
 
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import ClassifyJob, RankJob
+from nearfar.core.jobs import Classified, ClassifyJob, Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.tei import route_docs
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
 from nearfar.dialects.tei.headers import compute_headers
 from nearfar.dialects.tei.inputs import check_count, is_single, kept_side, on_overflow, parse_sequences
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Classified, Ranked
 
 _MAX_TEXTS = 10_000  # as in Cohere's protocol
 

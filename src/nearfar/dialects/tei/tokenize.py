@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 
+from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import DetokenizeJob, TokenizeJob
+from nearfar.core.jobs import DetokenizeJob, TokenizedText, TokenizeJob, TokenSpan
+from nearfar.core.types import TokenIds
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.tei import route_docs
 from nearfar.dialects.tei.bodies import DecodeRequest, Token, TokenizeRequest
 from nearfar.dialects.tei.inputs import check_count
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.caller import Caller
-    from nearfar.core.jobs import TokenizedText, TokenSpan
-    from nearfar.core.types import TokenIds
 
 
 def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:

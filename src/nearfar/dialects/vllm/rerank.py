@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import RankJob
+from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.vllm import route_docs
 from nearfar.dialects.vllm.bodies import Content, ContentPart, RerankReply, RerankRequest, RerankResult
 from nearfar.dialects.vllm.routes import check_truncation, envelope
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Ranked
 
 
 def _to_job(body: RerankRequest) -> RankJob:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import ClassifyJob, DetokenizeJob, RepresentJob, ScoreJob, TokenizeJob
+from nearfar.core.jobs import (
+    Classified,
+    ClassifyJob,
+    DetokenizeJob,
+    Ranked,
+    Represented,
+    RepresentJob,
+    Scored,
+    ScoreJob,
+    Tokenized,
+    TokenizeJob,
+)
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.vllm import route_docs
@@ -33,9 +44,6 @@ from nearfar.dialects.vllm.bodies import (
     UsageInfo,
 )
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Classified, Ranked, Represented, Scored, Tokenized
 
 
 def check_truncation(body: PairScoring) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.voyage.embeddings import EMBEDDINGS, SHARED_EMBEDDINGS
 from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply, render_error
 from nearfar.dialects.voyage.rerank import RERANK, SHARED_RERANK
-
-if TYPE_CHECKING:
-    from nearfar.core.types import Task
 
 _EMBEDDERS = (
     "voyage-4-large",

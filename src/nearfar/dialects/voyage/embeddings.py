@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from collections.abc import Collection
+from typing import Annotated, cast, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
-from nearfar.core.jobs import EmbedJob
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.settings import OnOverflow
+from nearfar.core.types import KeepSide, Role
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
 from nearfar.dialects.kit.route_docs import (
@@ -22,13 +25,6 @@ from nearfar.dialects.kit.route_docs import (
     requires,
 )
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from nearfar.core.jobs import Embedded
-    from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import KeepSide, Role
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client
 _ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}  # the last is NVIDIA's

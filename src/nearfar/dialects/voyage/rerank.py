@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
-from nearfar.core.jobs import RankJob
+from nearfar.core.jobs import Ranked, RankJob
+from nearfar.core.settings import OnOverflow
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.dialects.voyage.embeddings import model_name
 from nearfar.serving.service import Service
-
-if TYPE_CHECKING:
-    from nearfar.core.jobs import Ranked
-    from nearfar.core.settings import OnOverflow
 
 _MAX_DOCUMENTS = 10_000  # Voyage's is 1,000; more breaks no client
 _ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncate", False: "error"}

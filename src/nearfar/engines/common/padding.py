@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.models.tokenization.row import Row
+from nearfar.core.types import FloatArray
+from nearfar.models.tokenization.row import Row
 
 
 class PaddedBatch(Struct, frozen=True, kw_only=True):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.models.tokenization.row import Row
+from nearfar.core.types import FloatArray
+from nearfar.models.tokenization.row import Row
 
 MIN_COSINE = 0.9999  # of a vector with its float32 version
 MAX_SCORE_CHANGE = 0.002  # of the sigmoid of a pair's logit

@@ -6,15 +6,12 @@ A token of a causal model attends to none after it, so its hidden state in a com
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 MIN_PREFIX_TOKENS = 16  # splitting off a shorter prefix costs as much as computing it again; a guess
 _MAX_CANDIDATES = 16  # prefix lengths that are compared

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.types import Representation, SparseVector
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.base import OpenRequest
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.recipe.sparse import Sparse
-    from nearfar.models.tokenization.row import Row
+from nearfar.core.types import FloatArray, Representation, SparseVector
+from nearfar.engines.base import OpenRequest
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.tokenization.row import Row
 
 
 def refuse_narrow_window(request: OpenRequest) -> None:

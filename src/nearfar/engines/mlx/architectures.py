@@ -7,12 +7,12 @@ refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.attention import causal_mask, full_mask, fuse_attention, window_mask
+from nearfar.engines.mlx.attention import PrefixCache, causal_mask, full_mask, fuse_attention, window_mask
 from nearfar.engines.mlx.upstream import (
     Config,
     Unsupported,
@@ -23,12 +23,6 @@ from nearfar.engines.mlx.upstream import (
     require_full_attention,
     rope_theta,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.engines.mlx.attention import PrefixCache
-
 
 # BERT and RoBERTa
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.types import Representation
+from nearfar.core.settings import Device, Dtype
+from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest, RowsTooLarge
-from nearfar.engines.common.padding import pad, round_up_length, unpad
+from nearfar.engines.common.padding import PaddedBatch, pad, round_up_length, unpad
 from nearfar.engines.common.precision import flatten_outputs, measure_loss, stack
 from nearfar.engines.common.prefixes import group_by_prefix
 from nearfar.engines.common.representations import refuse_narrow_window, represent
@@ -18,13 +20,6 @@ from nearfar.engines.mlx.memory import limit_memory, memory_in_use, run_in_parts
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.models.tokenization.row import Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.settings import Device, Dtype
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.common.padding import PaddedBatch
 
 _Results = TypeVar("_Results", "FloatArray", "list[FloatArray]", "list[Representation]")
 _DTYPES: dict[Dtype, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}

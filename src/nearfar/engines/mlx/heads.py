@@ -6,24 +6,21 @@ names of the weights in transformers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
 from nearfar.engines.mlx.upstream import Unsupported
 from nearfar.engines.mlx.weights import load_dense
+from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.recipe.llm_reranker import AnswerTokens
+from nearfar.models.recipe.multi_vector import MultiVector
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.sparse import Sparse
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.models.recipe.dense import Dense, Pooling
-    from nearfar.models.recipe.llm_reranker import AnswerTokens
-    from nearfar.models.recipe.multi_vector import MultiVector
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.recipe.sparse import Sparse
-
-    Head = Callable[[mx.array, mx.array], mx.array]
+Head = Callable[[mx.array, mx.array], mx.array]
 
 
 def build_heads(recipe: Recipe) -> list[Head]:

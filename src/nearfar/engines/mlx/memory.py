@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 
 from nearfar.engines.common.oom import is_out_of_memory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 # The attention area, rows × length², of a part that is never cut further: one text of 8,192 tokens. For lengths that
 # mlx has no fused kernel for, each head stores as many numbers. A guess.

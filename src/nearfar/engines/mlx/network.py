@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from mlx import nn
 from msgspec import Struct
 
 from nearfar.core.errors import EngineUnavailable
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.padding import PaddedBatch
 from nearfar.engines.mlx import architectures, heads
 from nearfar.engines.mlx.attention import PrefixCache
 from nearfar.engines.mlx.upstream import Config, Unsupported
-from nearfar.engines.mlx.weights import fill, load_weights, quantize_like, read_config, read_quantization
+from nearfar.engines.mlx.weights import PlacedWeights, fill, load_weights, quantize_like, read_config, read_quantization
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.recipe.sparse import Sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.engines.base import OpenRequest
-    from nearfar.engines.common.padding import PaddedBatch
-    from nearfar.engines.mlx.weights import PlacedWeights
-    from nearfar.models.recipe.recipe import Recipe
 
 
 class Family(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import msgspec
@@ -14,18 +15,13 @@ from mlx.utils import tree_flatten
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, SettingsError
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.precision import PrecisionLoss, measure_loss
 from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
 from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES
 from nearfar.models.files.json_files import read_optional_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
-
-    from nearfar.engines.base import OpenRequest
 
 _COPIED = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
 # What mlx supports for each mode, its default first.

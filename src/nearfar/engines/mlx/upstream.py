@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from nearfar.core.errors import EngineUnavailable
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 Config = dict[str, Any]
 

@@ -7,7 +7,9 @@ change all numbers silently.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -17,12 +19,7 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import find_tensor_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container
-    from pathlib import Path
-
-    from nearfar.models.recipe.dense import Dense
+from nearfar.models.recipe.dense import Dense
 
 # What a whole model's class adds before its transformer's names.
 _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")

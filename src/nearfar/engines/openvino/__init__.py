@@ -10,11 +10,9 @@ import importlib.util
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, OpenRequest
+from nearfar.core.settings import Device
+from nearfar.engines.base import Engine, OpenRequest
 
 _PACKAGES = ("openvino", "torch", "transformers", "safetensors")
 _NVIDIA = Path("/dev/nvidiactl")

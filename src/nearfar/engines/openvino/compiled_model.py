@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import openvino
 
+from nearfar.core.settings import Dtype
+from nearfar.core.types import FloatArray
 from nearfar.engines.common.padding import pad
 from nearfar.engines.openvino.quantization import quantize_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.settings import Dtype
-    from nearfar.core.types import FloatArray
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.row import Row
 
 # The operation of a converted model that returns the last hidden states.
 HIDDEN_STATES = "nearfar_hidden"

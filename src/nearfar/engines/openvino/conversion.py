@@ -6,8 +6,9 @@ OpenVINO's own ``convert_model`` reports each use over the network; the front en
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import openvino
 import torch
 from openvino import PartialShape, Type
 from openvino.frontend import FrontEndManager
@@ -17,18 +18,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from nearfar.core.errors import EngineUnavailable
+from nearfar.core.types import FloatArray
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.padding import pad
 from nearfar.engines.common.precision import flatten_outputs, stack
 from nearfar.engines.openvino.compiled_model import HIDDEN_STATES
 from nearfar.engines.transformer.heads import ModelWithHeads
 from nearfar.engines.transformer.loading import load_transformer
-
-if TYPE_CHECKING:
-    import openvino
-
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.base import OpenRequest
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 _ATTENTION = "nearfar_converted"
 

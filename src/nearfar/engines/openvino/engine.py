@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.settings import usable_cores
+from nearfar.core.settings import Dtype, usable_cores
+from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import split_by_length, unpad
-from nearfar.engines.common.precision import flatten_outputs, measure_loss, stack
+from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss, stack
 from nearfar.engines.common.representations import refuse_narrow_window, represent
 from nearfar.engines.openvino.compiled_model import CompiledModel, supports
 from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, remove_damaged
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.settings import Dtype
-    from nearfar.core.types import FloatArray, Representation
-    from nearfar.engines.common.precision import PrecisionLoss
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 _BATCH_TOKENS = 512  # padded, per stream
 # A forward of one short text takes as long as 11 tokens more in a large batch: it has to read all weights once.

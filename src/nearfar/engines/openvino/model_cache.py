@@ -14,15 +14,13 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import openvino
 
-if TYPE_CHECKING:
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.base import OpenRequest
+from nearfar.core.types import FloatArray
+from nearfar.engines.base import OpenRequest
 
 _LAYOUT = 3  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"

@@ -5,17 +5,12 @@ NNCF does the same and more, but reports its use over the network and has twelve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-from openvino import Type
+import openvino
+from openvino import Node, Type
 from openvino import opset13 as ops
 
-if TYPE_CHECKING:
-    import openvino
-    from openvino import Node
-
-    from nearfar.core.types import FloatArray
+from nearfar.core.types import FloatArray
 
 _MAX_LEVEL = 255  # of an unsigned byte
 _MIN_WEIGHTS = 4096  # in a smaller matrix there is nothing to save

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nearfar.core.settings import Device
-    from nearfar.engines.base import Engine, OpenRequest
+from nearfar.core.settings import Device
+from nearfar.engines.base import Engine, OpenRequest
 
 
 class TorchKind:

@@ -7,15 +7,12 @@ have it once in the batch, and attend to it as if it were their own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "nearfar_packed"
 # Terms that some architectures add to attention scores, and this function doesn't.

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, common_prefix_length
 from nearfar.models.tokenization.row import Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
-
-    from nearfar.engines.base import OpenRequest
 
 _MAX_TOKENS = 32  # of a row: enough to see a difference, and large models open quickly
 _RANDOM_LENGTHS = (5, 9, 9, 2, 16, 32)  # of rows where there are no probes

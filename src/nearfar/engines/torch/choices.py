@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 
 from nearfar.core.errors import EngineUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nearfar.core.settings import Device
-    from nearfar.engines.common.precision import PrecisionLoss
+from nearfar.core.settings import Device
+from nearfar.engines.common.precision import PrecisionLoss
 
 TorchDtype = Literal["float32", "float16", "bfloat16"]
 

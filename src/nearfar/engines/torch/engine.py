@@ -6,22 +6,17 @@ one core if that is fast enough. On cuda and mps batches are padded; that path h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
-from nearfar.core.types import Representation
+from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.representations import represent
 from nearfar.engines.torch.choices import MAX_PADDING, batch_tokens
 from nearfar.engines.torch.loading import open_checkpoint
 from nearfar.engines.torch.packing import PackedModel
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 
 class TorchEngine:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROWS = 256  # of the timed input; also the batch size that oneDNN packs the weight for
 _REPEATS = 5

@@ -6,18 +6,22 @@ batches through transformers' own modules.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.engines.common.precision import flatten_outputs, measure_loss
+from nearfar.core.types import FloatArray
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss
 from nearfar.engines.torch.checks import check_rows, returns_same, rows_with_prefix
 from nearfar.engines.torch.choices import (
     CORES,
     LENGTH_STEP,
     DtypeChoice,
     Parallelism,
+    TorchDtype,
     choose_dtype,
     find_device,
     split_cores,
@@ -26,15 +30,7 @@ from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
 from nearfar.engines.transformer.loading import load_transformer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.engines.base import OpenRequest
-    from nearfar.engines.common.precision import PrecisionLoss
-    from nearfar.engines.torch.choices import TorchDtype
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row
 
 _KERNEL_ROWS = 32  # oneDNN keeps a kernel for each token count, 0.7 GB in all; so counts are rounded up
 

@@ -7,8 +7,9 @@ the last token, a prefix that rows have in common is packed once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,8 @@ from torch import Tensor, nn
 from nearfar.engines.common.prefixes import PrefixGroup, group_by_prefix
 from nearfar.engines.torch.attention import Run, register
 from nearfar.engines.transformer.heads import PoolingHead, squeeze_logits
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.models.recipe.recipe import Recipe
 
 Ids = npt.NDArray[np.int64]
 

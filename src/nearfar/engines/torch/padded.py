@@ -5,18 +5,14 @@ Causal models then see the same positions as without padding. Lengths may be rou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
 from nearfar.engines.common.padding import pad, round_up_length, split_by_length
 from nearfar.engines.transformer.heads import ModelWithHeads
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.row import Row
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.row import Row
 
 
 class PaddedModel:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-
-if TYPE_CHECKING:
-    from nearfar.engines.base import OpenRequest
-    from nearfar.models.recipe.llm_reranker import AnswerTokens
+from nearfar.engines.base import OpenRequest
+from nearfar.models.recipe.llm_reranker import AnswerTokens
 
 
 class AnswerHead(nn.Module):

@@ -6,20 +6,17 @@ padded on the right where the mask (B, T) is 0, to an array with the batch as it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nearfar.models.recipe.dense import Dense, Pooling
-    from nearfar.models.recipe.multi_vector import MultiVector
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.recipe.multi_vector import MultiVector
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.sparse import Sparse
 
 
 class ModelWithHeads(nn.Module):

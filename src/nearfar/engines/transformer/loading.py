@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
+from nearfar.engines.base import OpenRequest
 from nearfar.engines.transformer.answer_head import to_classifier
 from nearfar.models.files.safetensors import find_tensor_file
-
-if TYPE_CHECKING:
-    from nearfar.engines.base import OpenRequest
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
@@ -60,12 +58,7 @@ def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -
 
 
 def _auto_class(recipe: Recipe) -> Any:
-    from transformers import (
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-    )
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
     if recipe.uses_lm_head:
         return AutoModelForCausalLM

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from nearfar.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def convert_pickle(file: Path, target: Path) -> None:

@@ -6,19 +6,16 @@ several dialects share paths, and errors differ by dialect.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from nearfar.dialects.kit.base import Dialect
 from nearfar.docs.html import POLICY
 from nearfar.http.openapi.document import build_document
 from nearfar.http.openapi.page import render_page
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.dialects.kit.base import Dialect
 
 
 class Documentation:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nearfar.core import errors
+from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import all_errors, error_row
-from nearfar.http.openapi.operations import Schemas, any_of, list_operations, to_markdown
+from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from nearfar.dialects.kit.base import Dialect
-    from nearfar.http.openapi.operations import Operation
-
-    Json = dict[str, Any]
+Json = dict[str, Any]
 
 _KEY_ERRORS = (errors.ApiKeyMissing, errors.ApiKeyInvalid)
 # Errors that no operation documents: base classes, a wrong path or method, and callers that don't read the document.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -12,10 +13,7 @@ from msgspec import Struct
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.route_docs import RouteDocs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    Json = dict[str, Any]
+Json = dict[str, Any]
 
 _PARAMETER = re.compile(r"\{(\w+):\w+\}")  # Litestar's syntax; OpenAPI's has no type
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
 from nearfar.docs.html import html_page
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    Json = Mapping[str, Any]
-    Part = Element | str
+Json = Mapping[str, Any]
+Part = Element | str
 
 _MARKS = re.compile(r"(`[^`]+`|https://[\w./-]+\w)")
 _LIMITS = (

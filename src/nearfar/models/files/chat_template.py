@@ -6,17 +6,15 @@ texts but insert them is refused, since its result couldn't be reused for other 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 # Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
 _MARK = " Xq{}zX "

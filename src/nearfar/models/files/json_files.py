@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _T = TypeVar("_T")
 MAX_BYTES = 200_000_000  # tokenizers reach 35 million, the index of a model of 671 billion parameters 9 million

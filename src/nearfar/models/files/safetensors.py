@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe
 
 _GIT_LFS = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")

@@ -6,16 +6,14 @@ tokenizer_config.json contradicts it, transformers builds the tokenizer, as it d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from tokenizers import Tokenizer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import MAX_BYTES, read_json, read_optional_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Options of tokenizer_config.json that change ids, and their names in tokenizer.json.
 _OPTIONS = {

@@ -8,16 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.hub.builtin import BUILTIN_NAMES, BUILTIN_REVISION, builtin_folder
-from nearfar.models.hub.download import find_or_download
-
-if TYPE_CHECKING:
-    from nearfar.models.hub.download import Hub
+from nearfar.models.hub.download import Hub, find_or_download
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata")
 _PICKLES = ("*.bin", "*.pt")  # loading them can run code

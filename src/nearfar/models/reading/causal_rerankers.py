@@ -6,7 +6,7 @@ Both come from the folder, or from the model's family by its name; that row stat
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -16,9 +16,6 @@ from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, AnswerTokens, LlmReranker, PairPrompt
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class _Family(Struct, frozen=True, kw_only=True):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.causal_rerankers import find_pair_prompt
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.models.files.config import ModelConfig
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe
 
 # With one label both mean the same here: engines return the logit, and a score is its sigmoid.
 _SINGLE_LABEL = {"Sigmoid", "Identity"}

@@ -7,6 +7,8 @@ These are sentence-transformers' (MultiVectorMask in modules.json), PyLate's (mo
 from __future__ import annotations
 
 import string
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
-from nearfar.models.files.config import PROMPTS_FILE
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
@@ -31,12 +33,7 @@ from nearfar.models.recipe.dense import Dense
 from nearfar.models.recipe.multi_vector import MultiVector, QueryExpansion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from tokenizers import Tokenizer
-
-    from nearfar.models.files.config import ModelConfig
 
 _VECTORS = "token_embeddings"
 _QUERY_LENGTH = 32  # tokens of an expanded query, the ColBERT paper's default

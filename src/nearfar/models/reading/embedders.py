@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, PromptsConfig
+from nearfar.core.types import Task
+from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, ModelConfig, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
-from nearfar.models.reading.families import find_family
+from nearfar.models.reading.families import FamilyDefaults, find_family
 from nearfar.models.reading.modules import DefaultPooling, Steps, read_modules, read_pooling, read_steps
 from nearfar.models.reading.splade import read_m3, read_splade
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.core.types import Task
-    from nearfar.models.files.config import ModelConfig, SentenceConfig
-    from nearfar.models.reading.families import FamilyDefaults
-    from nearfar.models.recipe.dense import Pooling
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.dense import Pooling
+from nearfar.models.recipe.recipe import Recipe
 
 # Decoders, by config.json's model_type: only the last token attends to the whole text.
 _DECODERS = frozenset(

@@ -8,15 +8,12 @@ the page of ``source``; what couldn't be verified is left out.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from msgspec import Struct
 
 from nearfar.models.files.config import SENTENCE_FILES
 from nearfar.models.recipe.dense import Pooling
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class FamilyDefaults(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ An unknown or misplaced step is refused: leaving one out would silently change e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -13,9 +14,6 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.recipe.dense import POOLINGS, Dense, Pooling
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",

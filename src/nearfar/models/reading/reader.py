@@ -5,11 +5,12 @@ Never loads weights, never runs code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
 from nearfar.core.errors import CheckpointError
+from nearfar.core.types import Task
 from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
@@ -19,11 +20,6 @@ from nearfar.models.reading.families import default_max_tokens, find_family
 from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unsupported
 from nearfar.models.recipe.recipe import Recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.core.types import Task
 
 # These count positions from padding_idx + 1 (see transformers' RoBERTa and MPNet), so that many rows of the position
 # table are unusable.

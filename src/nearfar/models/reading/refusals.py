@@ -5,19 +5,16 @@ Each error is one sentence: the file, what is wrong with it, and the way out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from nearfar.core.errors import CheckpointError
+from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import KNOWN_PACKAGES
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.models.files.config import ModelConfig
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe
 
 # transformers uses absolute positions for these and ignores config.json; jina-embeddings-v2 needs others (ALiBi).
 _ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))

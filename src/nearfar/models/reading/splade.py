@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
+from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import open_tokenizer
-from nearfar.models.reading.modules import module_folder, unsupported_steps
+from nearfar.models.reading.modules import Module, module_folder, unsupported_steps
 from nearfar.models.recipe.dense import Dense
 from nearfar.models.recipe.multi_vector import MultiVector
 from nearfar.models.recipe.sparse import Sparse
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nearfar.models.files.config import ModelConfig
-    from nearfar.models.reading.modules import Module
 
 _M3_HEADS = ("colbert_linear", "sparse_linear")
 _M3_SKIPPED = ("<s>", "</s>", "<pad>", "<unk>")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
+from nearfar.core.types import Output
 from nearfar.models.recipe.dense import Dense, Pooling
 from nearfar.models.recipe.llm_reranker import LlmReranker
 from nearfar.models.recipe.multi_vector import MultiVector
 from nearfar.models.recipe.sparse import Sparse
-
-if TYPE_CHECKING:
-    from nearfar.core.types import Output
 
 
 class Recipe(Struct, frozen=True, kw_only=True):

@@ -6,17 +6,15 @@ alone may have more tokens than it had within the text, so its length is counted
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from nearfar.core.types import KeepSide
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Offsets = Sequence[tuple[int, int]]  # each token's start and end in the text, in characters
+Offsets = Sequence[tuple[int, int]]  # each token's start and end in the text, in characters
 
 
 class TokenBudget(NamedTuple):

@@ -10,13 +10,10 @@ import base64
 import gzip
 import hashlib
 import importlib.metadata
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 from nearfar.core.errors import InvalidTokenIds, SetupError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _RANKS_SHA256 = {
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",

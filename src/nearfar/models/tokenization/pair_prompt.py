@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from nearfar.core.errors import InputError
-from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY
+from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
 from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.models.recipe.llm_reranker import PairPrompt
-
-    Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
-    Truncate: TypeAlias = Callable[[str, int], str]  # a text → its beginning with so many tokens
+Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
+Truncate: TypeAlias = Callable[[str, int], str]  # a text → its beginning with so many tokens
 
 _PLACEHOLDERS = re.compile(r"(\{\w+\})")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Mapping
+from typing import get_args
 
 from nearfar.core.errors import InputError
 from nearfar.core.types import Role
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe
 
 # The names that checkpoints use for each role's prompt. s2p_query and s2s_query are Stella's, web_search_query and
 # sts_query E5-Mistral's; EmbeddingGemma and Nomic use the names of MTEB's task types.

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from nearfar.core.errors import CheckpointError
+from nearfar.core.types import Role
+from nearfar.models.recipe.multi_vector import MultiVector
 from nearfar.models.tokenization.row import Row
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
-
-    from nearfar.core.types import Role
-    from nearfar.models.recipe.multi_vector import MultiVector
 
 
 class TextTemplate:

@@ -6,17 +6,22 @@ for each call on a shared tokenizer gave a wrong one about once in 4,000 threade
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from tokenizers import Encoding
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
 
 from nearfar.core.errors import CheckpointError, InputError, InvalidTokenIds
 from nearfar.core.jobs import TokenSpan
+from nearfar.core.types import KeepSide, Role
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
-from nearfar.models.tokenization.chunking import TokenBudget, split_text
+from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
 from nearfar.models.tokenization.pair_prompt import PairPromptEncoder
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
@@ -25,17 +30,6 @@ from nearfar.models.tokenization.special_tokens import (
     prepare_token_vectors,
     register_markers,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tokenizers import Encoding
-
-    from nearfar.core.types import KeepSide, Role
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.chunking import Chunking, Chunks
-
 
 _FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
 _TOKEN_IDS = range(2**32)  # what tokenizers accepts

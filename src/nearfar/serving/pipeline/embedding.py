@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nearfar.core.jobs import Embedded
+from nearfar.core.jobs import Embedded, EmbedJob
+from nearfar.core.types import FloatArray
 from nearfar.models.tokenization.prompts import choose_prompt
-from nearfar.serving.pipeline.encoding import encode_chunks, encode_texts, usage_of
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.access import RequestContext
+from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
 from nearfar.serving.postprocess.quantization import default_range, scale_range
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from nearfar.core.jobs import EmbedJob
-    from nearfar.core.types import FloatArray
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.access import RequestContext
-    from nearfar.serving.pipeline.encoding import TokenizerPool
-    from nearfar.serving.registry.opening import Model
+from nearfar.serving.registry.opening import Model
 
 # Hidden states in memory at once, in tokens, if the job doesn't need all: 64 MB of 1,024 numbers each.
 _MAX_STATES = 16_384

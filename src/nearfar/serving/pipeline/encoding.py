@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from nearfar.core.errors import EmptyInput, Overloaded, TextTooLong, TooManyTokens
-from nearfar.core.jobs import Usage
+from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob, Usage
+from nearfar.core.types import KeepSide, TokenIds
 from nearfar.models.tokenization import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
+from nearfar.models.tokenization.row import Row
 from nearfar.serving.pipeline.limits import check_rows, check_token_limits
 from nearfar.serving.queue.thread_boundary import contained
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob
-    from nearfar.core.types import KeepSide, TokenIds
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.registry.opening import Model
+from nearfar.serving.registry.opening import Model
 
 _T = TypeVar("_T")
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions, TextTooLong, TooManyTokens, WrongTask
-from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob
-from nearfar.core.types import TASK_OF
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.jobs import TokenLimits
-    from nearfar.core.settings import OnOverflow
-    from nearfar.core.types import TokenIds
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.registry.opening import Model
+from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenLimits
+from nearfar.core.settings import OnOverflow
+from nearfar.core.types import TASK_OF, TokenIds
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.registry.opening import Model
 
 Job = EmbedJob | RepresentJob | ClassifyJob | RankJob | ScoreJob
 

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
 from nearfar.core.errors import InputError, TextTooLong
-from nearfar.core.jobs import Ranked, RankedDocument, RankJob, Scored
-from nearfar.models.tokenization.chunking import Chunking
+from nearfar.core.jobs import Ranked, RankedDocument, RankJob, Scored, ScoreJob
+from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.chunking import Chunking, TokenBudget
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.pipeline.encoding import usage_of
+from nearfar.serving.access import RequestContext
+from nearfar.serving.pipeline.encoding import TokenizerPool, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_rows, count_characters
 from nearfar.serving.postprocess import scores
+from nearfar.serving.postprocess.scores import Scores
+from nearfar.serving.queue.scheduler import Results
+from nearfar.serving.registry.opening import Model
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.jobs import ScoreJob
-    from nearfar.models.recipe.recipe import Recipe
-    from nearfar.models.tokenization.chunking import TokenBudget
-    from nearfar.serving.access import RequestContext
-    from nearfar.serving.pipeline.encoding import TokenizerPool
-    from nearfar.serving.postprocess.scores import Scores
-    from nearfar.serving.queue.scheduler import Results
-    from nearfar.serving.registry.opening import Model
-
-    # Encodes documents, each with at most so many tokens.
-    EncodeDocuments = Callable[[Sequence[str], int | None], list[Row]]
+EncodeDocuments = Callable[[Sequence[str], int | None], list[Row]]
 
 
 class EncodedJob(Struct, frozen=True, kw_only=True):

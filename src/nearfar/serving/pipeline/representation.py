@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-from nearfar.core.jobs import Classified, Represented
+from nearfar.core.jobs import Classified, ClassifyJob, Represented, RepresentJob
 from nearfar.core.types import Representation
 from nearfar.models.tokenization.prompts import choose_prompt
-from nearfar.serving.pipeline.encoding import encode_classified, encode_outputs, usage_of
+from nearfar.models.tokenization.row import Row
+from nearfar.serving.access import RequestContext
+from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
 from nearfar.serving.postprocess.scores import probabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.jobs import ClassifyJob, RepresentJob
-    from nearfar.models.tokenization.row import Row
-    from nearfar.serving.access import RequestContext
-    from nearfar.serving.pipeline.encoding import TokenizerPool
 
 
 async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from nearfar.core.errors import EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.core.types import FloatArray
-    from nearfar.models.recipe.dense import Pooling
+from nearfar.core.types import FloatArray
+from nearfar.models.recipe.dense import Pooling
 
 
 def pool(states: FloatArray, modes: Sequence[Pooling]) -> FloatArray:

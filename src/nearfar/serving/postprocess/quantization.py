@@ -7,16 +7,13 @@ the vectors of two requests could not be compared otherwise.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from nearfar.core.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from nearfar.core.types import FloatArray
+from nearfar.core.types import FloatArray
 
 Quantized = Literal["int8", "uint8", "binary", "ubinary"]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from nearfar.core.types import FloatArray, Representation, SparseVector
+from nearfar.models.recipe.recipe import Recipe
 
-    import numpy.typing as npt
-
-    from nearfar.core.types import FloatArray, Representation, SparseVector
-    from nearfar.models.recipe.recipe import Recipe
-
-    Scores = npt.NDArray[Any]  # (N,)
+Scores = npt.NDArray[Any]  # (N,)
 
 
 def sigmoid(logits: FloatArray) -> npt.NDArray[Any]:

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from msgspec import Struct
 
+from nearfar.core.caller import Caller
 from nearfar.core.errors import Overloaded
 from nearfar.core.types import QueueCapacity
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nearfar.core.caller import Caller
 
 _MAX_RETRY_AFTER_S = 60.0  # clients stop retrying altogether when the server asks them to wait much longer
 _MIN_RETRY_AFTER_S = 0.5

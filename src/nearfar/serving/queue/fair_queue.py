@@ -7,13 +7,11 @@ credit. The requests of one caller take turns. No clock, no threads, no engine.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Queueable(Protocol):

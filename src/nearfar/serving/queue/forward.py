@@ -10,20 +10,15 @@ batch is broken, and the rest fails without another attempt.
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from nearfar.core.errors import DeviceOutOfMemory, EngineError, ServingError
-from nearfar.engines.base import RowsTooLarge
+from nearfar.core.types import EngineMethod, FloatArray, Representation
+from nearfar.engines.base import Engine, RowsTooLarge
 from nearfar.engines.common.oom import is_out_of_memory
+from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.validation import validate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.types import EngineMethod, FloatArray, Representation
-    from nearfar.engines.base import Engine
-    from nearfar.models.tokenization.row import Row
-
 
 _MESSAGES: dict[type[ServingError], str] = {
     EngineError: "the model gave no finite, non-zero answer for text {text}",

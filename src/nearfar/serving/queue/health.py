@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any, Protocol
 
 _NEWEST = 0.2  # weight of the newest batch in the throughput
 # While small requests arrive, a batch of a bulk request should take no longer than this, as they wait for it to end. It

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -24,16 +24,10 @@ from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped
 from nearfar.serving.queue.runner import BatchRunner
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Results, Scheduler
 from nearfar.serving.queue.thread_boundary import contained
-from nearfar.telemetry.events import QueueDepth
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.serving.queue.scheduler import Results
-    from nearfar.telemetry.events import Observer
-    from nearfar.telemetry.stopwatch import Stopwatch
+from nearfar.telemetry.events import Observer, QueueDepth
+from nearfar.telemetry.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor
 
+from nearfar.core.types import EngineMethod
+from nearfar.engines.base import Engine
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s, wait_for_progress
 from nearfar.serving.queue.scheduler import QueuedRow, group_duplicates
-from nearfar.telemetry.events import ForwardDone
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from nearfar.core.types import EngineMethod
-    from nearfar.engines.base import Engine
-    from nearfar.telemetry.events import Observer
-    from nearfar.telemetry.stopwatch import Stopwatch
+from nearfar.telemetry.events import ForwardDone, Observer
+from nearfar.telemetry.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 

@@ -11,31 +11,25 @@ a separate token budget, which shrinks while small requests arrive so that the n
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from nearfar.core.caller import ANONYMOUS, Caller
-from nearfar.core.types import Representation
+from nearfar.core.errors import ServingError
+from nearfar.core.types import EngineMethod, FloatArray, Representation
 from nearfar.engines.common.prefixes import token_costs
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.fair_queue import FairQueue
 from nearfar.telemetry.stopwatch import Stopwatch
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Sequence
-    from typing import Any
-
-    import numpy.typing as npt
-
-    from nearfar.core.errors import ServingError
-    from nearfar.core.types import EngineMethod, FloatArray
-
-    Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
+Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
 _WINDOW_ROWS = 256  # waiting rows, and requests, that are considered for a batch: a guess; it takes 0.1 ms
 

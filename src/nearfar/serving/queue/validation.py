@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
 from nearfar.core.errors import EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nearfar.core.types import EngineMethod, FloatArray, Output, Representation
-    from nearfar.engines.base import EngineInfo, EngineOutput
-    from nearfar.models.tokenization.row import Row
+from nearfar.core.types import EngineMethod, FloatArray, Output, Representation
+from nearfar.engines.base import EngineInfo, EngineOutput
+from nearfar.models.tokenization.row import Row
 
 
 def validate(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from nearfar.core.types import TASK_OF, ModelInfo
+from nearfar.core.settings import ModelSettings
+from nearfar.core.types import TASK_OF, EngineMethod, ModelInfo, Output, Task
+from nearfar.engines.base import EngineInfo
+from nearfar.models.files.safetensors import WeightSizes
+from nearfar.models.hub.checkpoint import Checkpoint
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.serving.postprocess.quantization import default_range
-
-if TYPE_CHECKING:
-    from nearfar.core.settings import ModelSettings
-    from nearfar.core.types import EngineMethod, Output, Task
-    from nearfar.engines.base import EngineInfo
-    from nearfar.models.files.safetensors import WeightSizes
-    from nearfar.models.hub.checkpoint import Checkpoint
-    from nearfar.models.recipe.recipe import Recipe
 
 NOT_LOADED = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import SettingsError
-from nearfar.core.settings import Device, Dtype, Load, OnOverflow
+from nearfar.core.settings import Device, Dtype, Load, ModelSettings, OnOverflow, Settings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.selection import EngineChoice, choose_engines, prefer_prefix_sharing
 from nearfar.models.files.safetensors import WeightSizes, read_weight_sizes
@@ -19,9 +18,6 @@ from nearfar.models.reading.reader import read_recipe
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import find_prompt, prompt_names
 from nearfar.serving.registry.description import describe_checkpoint
-
-if TYPE_CHECKING:
-    from nearfar.core.settings import ModelSettings, Settings
 
 
 class ResolvedModelSettings(Struct, frozen=True, kw_only=True):

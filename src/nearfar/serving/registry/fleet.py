@@ -10,25 +10,22 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from nearfar.core.errors import ModelNotFound, ModelNotReady, ServingError, SettingsError, SetupError, WrongTask
+from nearfar.core.settings import ModelSettings, Settings
+from nearfar.core.types import ModelInfo, ModelState, QueueCapacity, Task
 from nearfar.serving.registry.discovery import discover_model
 from nearfar.serving.registry.loader import Loader
 from nearfar.serving.registry.names import ModelNames, VendorNames
 from nearfar.serving.registry.opening import Model, Opener
 from nearfar.serving.registry.slot import ModelLimits, Slot
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from nearfar.core.settings import ModelSettings, Settings
-    from nearfar.core.types import ModelInfo, ModelState, QueueCapacity, Task
-    from nearfar.telemetry.events import Observer, QueueDepth
+from nearfar.telemetry.events import Observer, QueueDepth
 
 _log = logging.getLogger(__name__)
 

@@ -11,18 +11,13 @@ import asyncio
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from nearfar.core.errors import ModelNotReady, SetupError
 from nearfar.serving.registry.eviction import LoadedModel, choose_evictions
-from nearfar.telemetry.events import ModelLoaded, ModelUnloaded
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from nearfar.serving.registry.opening import Model, Opener
-    from nearfar.serving.registry.slot import Slot
-    from nearfar.telemetry.events import Observer, UnloadReason
+from nearfar.serving.registry.opening import Model, Opener
+from nearfar.serving.registry.slot import Slot
+from nearfar.telemetry.events import ModelLoaded, ModelUnloaded, Observer, UnloadReason
 
 # How long a model in use keeps its memory while another waits for it. Then new requests for it wait until it is loaded
 # again, so that the other model is loaded at all. A guess: about the time that a small model takes to load.

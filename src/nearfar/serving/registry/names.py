@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
-from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.core.settings import BUILTIN_MODEL, ModelSettings
+from nearfar.core.types import Task
 from nearfar.models.tokenization.prompts import find_prompt
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from nearfar.core.settings import ModelSettings
-    from nearfar.core.types import Task
-    from nearfar.serving.registry.slot import Slot
+from nearfar.serving.registry.slot import Slot
 
 _CACHED_NAMES = 256  # names are matched in any case and with prompts, so there is no end to them
 _UNAVAILABLE_RETRY_AFTER_S = 60  # an operator has to act first; clients don't wait any longer

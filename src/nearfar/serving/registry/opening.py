@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.settings import Dtype, OnOverflow
+from nearfar.core.settings import Dtype, OnOverflow, Settings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
+from nearfar.engines.selection import EngineChoice
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
 from nearfar.serving.registry.description import default_method, describe_loaded
+from nearfar.serving.registry.discovery import DiscoveredModel
 from nearfar.serving.registry.warmup import rows_of_lengths, warm_up
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nearfar.core.settings import Settings
-    from nearfar.engines.selection import EngineChoice
-    from nearfar.serving.registry.discovery import DiscoveredModel
-    from nearfar.telemetry.events import Observer
+from nearfar.telemetry.events import Observer
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)

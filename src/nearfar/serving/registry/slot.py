@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from nearfar.core.settings import OnOverflow
 from nearfar.core.types import LoadState, ModelInfo, ModelState
-from nearfar.serving.registry.opening import as_loaded
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from nearfar.core.settings import OnOverflow
-    from nearfar.serving.registry.discovery import DiscoveredModel
-    from nearfar.serving.registry.opening import Model
+from nearfar.serving.registry.discovery import DiscoveredModel
+from nearfar.serving.registry.opening import Model, as_loaded
 
 _MAX_LOAD_BACKOFF_S = 60.0
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer

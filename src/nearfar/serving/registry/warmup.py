@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
+from nearfar.core.types import EngineMethod
+from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
-
-if TYPE_CHECKING:
-    from nearfar.core.types import EngineMethod
-    from nearfar.engines.base import Engine
 
 _SHORTEST, _LONGEST = 16, 512  # beyond, a forward itself takes much longer than its compilation
 _TIMEOUT_S = 1.0  # that a start may take longer; a guess. The built-in model on two cores takes 0.36 s.
