@@ -51,24 +51,13 @@ _TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
 _EXAMPLE = {"model": "embed-v4.0", "texts": ["a cat on the sofa"], "input_type": "search_document"}
 
 
-def _example_reply(version: str, embeddings: object) -> dict[str, object]:
-    """Return an example for the OpenAPI document."""
-    return {
-        "id": "7e3d5b1c-4a52-4f0e-9a53-2c8a3d1f0b6e",
-        "embeddings": embeddings,
-        "texts": ["a cat on the sofa"],
-        "meta": meta_example(version, input_tokens=7),
-        "response_type": "embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
-    }
-
-
 _V1 = RouteDocs(
     summary="Vectors of texts",
     body=Annotated[EmbedV1Request, ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={"by type": _EXAMPLE | {"embedding_types": ["float", "int8"]}},
-    reply_example=_example_reply("1", [[0.1431, -0.0766, -0.0241]]),
+    reply_example={"meta": meta_example("1", input_tokens=7)},
     headers=ANSWER_HEADERS,
 )
 _V2 = RouteDocs(
@@ -85,7 +74,11 @@ _V2 = RouteDocs(
             "truncate": "START",
         }
     },
-    reply_example=_example_reply("2", {"float": [[0.1431, -0.0766, -0.0241]]}),
+    reply_example={
+        "embeddings": {"float": [[0.1431, -0.0766, -0.0241]]},
+        "meta": meta_example("2", input_tokens=7),
+        "response_type": "embeddings_by_type",
+    },
     headers=ANSWER_HEADERS,
 )
 

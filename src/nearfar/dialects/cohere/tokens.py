@@ -41,7 +41,7 @@ _DETOKENIZE = RouteDocs(
     reply_example={"text": "hello world", "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_CHECK = route_docs("Whether the key is valid", reply=KeyReply, reply_example={"valid": True}, headers=USUAL_HEADERS)
+_CHECK = route_docs("Whether the key is valid", reply=KeyReply, headers=USUAL_HEADERS)
 
 
 def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:

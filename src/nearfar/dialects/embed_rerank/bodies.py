@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, Numbers, each_item, json_schema
+from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, EngineName, NotBlank, Numbers, each_item, json_schema
 
 
 class EmbedRequest(Struct, kw_only=True):
@@ -188,7 +188,7 @@ class OpenAIRerankReply(Struct, kw_only=True):
 class Backend(Struct, kw_only=True):
     """A model and its engine."""
 
-    name: str
+    name: EngineName
     device: str
     model_name: str
     dtype: str
@@ -210,7 +210,7 @@ class ServiceInfo(Struct, kw_only=True):
 class HealthBackend(Struct, kw_only=True):
     """The embedding model and its engine."""
 
-    name: str
+    name: EngineName
     device: str
     model: str
     ready: bool

@@ -98,15 +98,6 @@ _DOCS = RouteDocs(
     body=requires(JinaEmbeddingsRequest, model=NOT_EMPTY),
     reply=JinaEmbeddingsReply,
     example={"model": "jina-embeddings-v3", "task": "retrieval.passage", "input": ["a cat on the sofa", "a dog"]},
-    reply_example={
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "object": "list",
-        "usage": {"total_tokens": 11, "prompt_tokens": 11},
-        "data": [
-            {"object": "embedding", "index": 0, "embedding": [0.0123, -0.0456]},
-            {"object": "embedding", "index": 1, "embedding": [0.0789, 0.0012]},
-        ],
-    },
 )
 
 

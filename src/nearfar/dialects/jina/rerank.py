@@ -67,12 +67,6 @@ _DOCS = RouteDocs(
         "documents": ["Bananas are yellow.", {"text": "The cat sat on the mat."}],
         "top_n": 1,
     },
-    reply_example={
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "object": "list",
-        "usage": {"total_tokens": 21},
-        "results": [{"index": 1, "relevance_score": 0.82, "document": {"text": "The cat sat on the mat."}}],
-    },
 )
 
 

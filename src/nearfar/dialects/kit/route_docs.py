@@ -15,7 +15,7 @@ from nearfar.core.errors import NearfarError
 
 
 class RouteDocs(Struct, frozen=True, kw_only=True):
-    """One route, for the OpenAPI document. Tests send the examples, and compare replies with ``reply_example``."""
+    """One route, for the OpenAPI document. Tests send the examples."""
 
     summary: str
     # More about it, as Markdown with double backquotes.
@@ -23,9 +23,10 @@ class RouteDocs(Struct, frozen=True, kw_only=True):
     # Types that msgspec can make a schema of. None is no body, and a reply that isn't JSON; a tuple has alternatives.
     body: Any = None
     reply: Any = None
-    # Legal bodies, more of them by name, and a reply.
+    # Legal bodies, and more of them by name.
     example: object = None
     examples: dict[str, object] = {}
+    # A reply. Fields of an object that it doesn't have are derived from its type.
     reply_example: object = None
     # The schemas of the query parameters, and examples of the path parameters.
     query: dict[str, Any] = {}
@@ -80,4 +81,5 @@ NumbersOrBase64 = Annotated[msgspec.Raw, json_schema(anyOf=[NUMBERS, BASE64])]
 
 NotEmpty = Annotated[str, json_schema(minLength=1)]
 NotBlank = Annotated[str, json_schema(pattern=r"\S")]
+EngineName = Annotated[str, json_schema(examples=["torch"])]
 AtLeastOne = Annotated[int, json_schema(minimum=1)]

@@ -26,58 +26,6 @@ from nearfar.dialects.native.bodies import (
 )
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-_STATE: dict[str, Any] = {
-    "name": _MODEL,
-    "state": "loaded",
-    "bytes": 90854912,
-    "pin": False,
-    "requests": 0,
-    "closes_in_s": None,
-}
-_ABOUT: dict[str, Any] = {
-    "aliases": [],
-    "tasks": ["embed", "rank"],
-    "source": "builtin",
-    "revision": "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "architecture": "BertModel",
-    "engine": "torch",
-    "device": "cpu",
-    "dtype": "float32",
-    "dtype_reason": "bfloat16 loses too much: cosine to float32 min 0.99987, mean 0.99995 on 12 probes",
-    "dim": 384,
-    "token_dim": 0,
-    "vocabulary": 0,
-    "labels": [],
-    "max_tokens": 256,
-    "pooling": "mean",
-    "pooling_source": "1_Pooling/config.json",
-    "normalized": True,
-    "prompts": {},
-    "prompts_source": "",
-    "default_prompt": None,
-    "score": "(1 + cosine) / 2 of the query's and the document's vectors",
-    "score_is_probability": False,
-    "int8_range": 0.204124,
-    "parameters": 22713216,
-    "file_bytes": 90868376,
-    "created": 1795538604,
-}
-_TEI_INFO: dict[str, Any] = {
-    "model_id": _MODEL,
-    "model_sha": _ABOUT["revision"],
-    "model_dtype": "float32",
-    "served_model_name": _MODEL,
-    "model_type": {"embedding": {"pooling": "mean"}},
-    "max_concurrent_requests": 2343,
-    "max_input_length": 256,
-    "max_batch_tokens": 4096,
-    "max_batch_requests": None,
-    "max_client_batch_size": 2048,
-    "auto_truncate": True,
-    "tokenization_workers": 2,
-    "sha": None,
-    "docker_label": None,
-}
 _ADMIN: dict[str, Any] = {
     "body": ModelRequest,
     "reply": ModelState,
@@ -90,7 +38,7 @@ _HTML: dict[str, Any] = {
     "headers": {"content-security-policy": "Forbids everything but the page's own style"},
 }
 
-LIVE = route_docs("Report that the process runs", reply=Health, reply_example={"status": "live"}, raises=())
+LIVE = route_docs("Report that the process runs", reply=Health, raises=())
 READY = route_docs(
     "Report whether the models can answer",
     reply=Health,
@@ -100,7 +48,7 @@ READY = route_docs(
 INFO = route_docs(
     "Describe the served models",
     reply=(InfoReply, StartupInfoReply),
-    reply_example={"name": "nearfar", "version": "0.1.0", "models": [{**_ABOUT, **_STATE}], **_TEI_INFO},
+    reply_example={"name": "nearfar", "model_type": {"embedding": {"pooling": "mean"}}},
 )
 OPENAPI = route_docs("Return this document", reply=dict[str, Any], raises=())
 DOCS = route_docs("Return this document as a page", **_HTML, raises=())
@@ -113,11 +61,7 @@ REPRESENT = RouteDocs(
     body=RepresentRequest,
     reply=RepresentReply,
     example={"input": ["a cat on the sofa"], "input_type": "document"},
-    reply_example={
-        "model": _MODEL,
-        "data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}],
-        "usage": {"tokens": 7, "truncated_tokens": 0},
-    },
+    reply_example={"data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}]},
 )
-LOAD = route_docs("Load a model", **_ADMIN, reply_example=_STATE)
-UNLOAD = route_docs("Unload a model", **_ADMIN, reply_example={**_STATE, "state": "unloaded"})
+LOAD = route_docs("Load a model", **_ADMIN)
+UNLOAD = route_docs("Unload a model", **_ADMIN, reply_example={"state": "unloaded"})

@@ -31,7 +31,7 @@ class ModelReply(Struct, kw_only=True):
     ``tokenizer_url`` is null so that Cohere's clients call /v1/tokenize.
     """
 
-    id: str
+    id: Annotated[str, json_schema(examples=["sentence-transformers/all-MiniLM-L6-v2"])]
     object: str = "model"
     created: int
     owned_by: str
@@ -56,26 +56,9 @@ class ModelsReply(Struct, kw_only=True, omit_defaults=True):
     next_page_token: str | UnsetType = UNSET
 
 
-_EXAMPLE = {
-    "id": "sentence-transformers/all-MiniLM-L6-v2",
-    "object": "model",
-    "created": 1764000000,
-    "owned_by": "sentence-transformers",
-    "score": "(1 + cosine) / 2 of the query's and the document's vectors",
-    "score_is_probability": False,
-    "int8_range": 0.204124,
-    "name": "sentence-transformers/all-MiniLM-L6-v2",
-    "endpoints": ["embed", "rerank"],
-    "default_endpoints": ["embed", "rerank"],
-    "context_length": 256,
-    "tokenizer_url": None,
-    "finetuned": False,
-    "is_deprecated": False,
-}
 _LIST = route_docs(
     "The served models, for clients of OpenAI and of Cohere",
     reply=ModelsReply,
-    reply_example={"object": "list", "data": [_EXAMPLE], "models": [_EXAMPLE]},
     query={
         "endpoint": {
             "type": "string",
@@ -96,7 +79,6 @@ _LIST = route_docs(
 _GET = route_docs(
     "One served model",
     reply=ModelReply,
-    reply_example=_EXAMPLE,
     path={"model_id": "text-embedding-3-small"},
     headers=USUAL_HEADERS,
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, NotBlank, each_item, json_schema
+from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, EngineName, NotBlank, each_item, json_schema
 
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
@@ -197,7 +197,7 @@ class VertexReply(Struct):
 class ModelHealth(Struct, kw_only=True):
     """The state of one model."""
 
-    name: str
+    name: EngineName
     status: str
     model_loaded: bool
     model_name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.dialects.vllm.bodies import (
@@ -27,19 +27,6 @@ _SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}
 _ANY_SIDES = json_schema(
     anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in SCORE_SIDES]
 )
-_RANKED = [{"index": 1, "relevance_score": 0.83}]
-
-
-def _list_reply(kind: str, *data: dict[str, Any], **more: object) -> dict[str, Any]:
-    return {
-        "id": f"{kind}-5f0c0a8d5e8f4d0c9b1a7e6d5c4b3a29",
-        "object": "list",
-        "created": 1764000000,
-        "model": "my-model",
-        **more,
-        "data": [*data],
-        "usage": {"prompt_tokens": 4, "total_tokens": 4, "completion_tokens": 0, "prompt_tokens_details": None},
-    }
 
 
 SCORE = RouteDocs(
@@ -54,9 +41,6 @@ SCORE = RouteDocs(
             "use_activation": False,
         }
     },
-    reply_example=_list_reply(
-        "score", {"index": 0, "object": "score", "score": 0.533}, {"index": 1, "object": "score", "score": 0.077}
-    ),
 )
 
 CLASSIFY = RouteDocs(
@@ -66,7 +50,6 @@ CLASSIFY = RouteDocs(
     reply=(ListReply[ClassificationData], InfinityClassifyReply),
     example={"input": ["I like you."]},
     examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},
-    reply_example=_list_reply("classify", {"index": 0, "label": "positive", "probs": [0.06, 0.94], "num_classes": 2}),
 )
 
 POOLING = RouteDocs(
@@ -74,9 +57,6 @@ POOLING = RouteDocs(
     body=PoolingRequest,
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},
-    reply_example=_list_reply(
-        "pool", {"index": 0, "object": "pooling", "data": [[0.214, -0.08, 0.102], [0.143, -0.077, -0.024]]}
-    ),
 )
 
 RERANK = RouteDocs(
@@ -84,7 +64,6 @@ RERANK = RouteDocs(
     body=RerankRequest,
     reply=RerankReply,
     example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."], "top_n": 1},
-    reply_example=_list_reply("rerank", *_RANKED, results=_RANKED),
 )
 
 TOKENIZE = RouteDocs(
@@ -93,7 +72,6 @@ TOKENIZE = RouteDocs(
     body=TokenizeRequest,
     reply=TokenizeReply,
     example={"prompt": "a cat"},
-    reply_example={"count": 4, "max_model_len": 256, "tokens": [101, 1037, 4937, 102], "token_strs": None},
 )
 
 DETOKENIZE = RouteDocs(
@@ -102,5 +80,4 @@ DETOKENIZE = RouteDocs(
     body=DetokenizeRequest,
     reply=DetokenizeReply,
     example={"tokens": [1037, 4937]},
-    reply_example={"prompt": "a cat"},
 )

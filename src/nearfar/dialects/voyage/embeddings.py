@@ -86,12 +86,6 @@ _DOCS = RouteDocs(
     body=requires(VoyageEmbeddingsRequest, model=NOT_EMPTY),
     reply=VoyageEmbeddingsReply,
     example={"model": "voyage-3.5", "input_type": "query", "input": ["Where is the cat?"], "output_dtype": "int8"},
-    reply_example={
-        "object": "list",
-        "data": [{"object": "embedding", "embedding": [12, -45, 127], "index": 0}],
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "usage": {"total_tokens": 7},
-    },
 )
 
 

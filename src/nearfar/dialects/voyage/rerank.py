@@ -65,12 +65,6 @@ _DOCS = RouteDocs(
         "top_k": 1,
         "return_documents": True,
     },
-    reply_example={
-        "object": "list",
-        "data": [{"index": 1, "relevance_score": 0.82, "document": "The cat sat on the mat."}],
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "usage": {"total_tokens": 21},
-    },
 )
 
 

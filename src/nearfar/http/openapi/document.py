@@ -11,6 +11,7 @@ from nearfar.core import errors
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
+from nearfar.http.openapi.sample import sample
 
 Json = dict[str, Any]
 
@@ -97,7 +98,7 @@ def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
     }
     if any(operation.about.body for operation in sharing):
         bodies = [_body(operation, sharing, schemas) for operation in sharing]
-        content = {"schema": any_of(bodies), "examples": _examples(sharing, "request")}
+        content = {"schema": any_of(bodies), "examples": _request_examples(sharing)}
         described["requestBody"] = {"required": True, "content": {"application/json": content}}
     failures = _failures(sharing, schemas, requires_key=requires_key)
     described["responses"] = {"200": _answer(sharing, schemas), **failures}
@@ -128,7 +129,7 @@ def _answer(sharing: Sequence[Operation], schemas: Schemas) -> Json:
     answer: Json = {"description": first.summary, "headers": {**headers, **_own_headers(sharing)}}
     if sharing[0].method != "head":
         replies = [schemas.of(one.about.reply, one.dialect) for one in sharing if one.about.reply]
-        examples = _examples(sharing, "reply")
+        examples = _named(sharing, [_answer_examples(one, schemas) for one in sharing])
         content = {"schema": any_of(replies) if replies else {"type": "string"}}
         answer["content"] = {first.media_type: content | ({"examples": examples} if examples else {})}
     return answer
@@ -180,16 +181,29 @@ def _errors_of(operation: Operation, *, requires_key: bool) -> list[type[errors.
     return [kind for kind in all_errors() if kind not in (*_UNDOCUMENTED, *_KEY_ERRORS) or kind in for_key]
 
 
-def _examples(sharing: Sequence[Operation], which: str) -> Json:
-    """Return the examples by name; on a shared path the dialect's name is part of it."""
-    found: Json = {}
-    for operation in sharing:
-        about = operation.about
-        of_request = {"example": about.example, **about.examples}
-        for name, value in (of_request if which == "request" else {"example": about.reply_example}).items():
-            if value is not None:
-                found[name if len(sharing) == 1 else f"{operation.dialect.name}: {name}"] = {"value": value}
-    return found
+def _request_examples(sharing: Sequence[Operation]) -> Json:
+    return _named(sharing, [{"example": one.about.example, **one.about.examples} for one in sharing])
+
+
+def _answer_examples(operation: Operation, schemas: Schemas) -> Json:
+    """Return an example of the answer, with the fields that the route itself documents."""
+    about = operation.about
+    if about.reply is None:
+        return {}
+    first = about.reply[0] if isinstance(about.reply, tuple) else about.reply
+    found = sample(schemas.of(first, operation.dialect), schemas.components)
+    own = about.reply_example
+    return {"example": {**found, **own} if isinstance(own, dict) else own or found or None}
+
+
+def _named(sharing: Sequence[Operation], examples: Sequence[Json]) -> Json:
+    """Return each operation's examples by name; on a shared path the dialect's name is part of it."""
+    return {
+        name if len(sharing) == 1 else f"{operation.dialect.name}: {name}": {"value": value}
+        for operation, found in zip(sharing, examples, strict=True)
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def _header_references(names: Sequence[str]) -> Json:
