@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer, write_cached
 from texts import varied_texts
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import installed_engines
@@ -88,6 +86,9 @@ def write_llm_reranker(place: Path, family: str, *, tied: bool = True) -> Path:
     name, kind = RERANKERS.get(family, (f"{family}-tiny", family))
 
     def write(folder: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
         tokenizer = make_tokenizer("bytes", "left")
         tokenizer.add_tokens(_ADDED)
         tokenizer.model_max_length = LIMIT
@@ -105,6 +106,9 @@ def write_llm_reranker(place: Path, family: str, *, tied: bool = True) -> Path:
 
 def write_converted_classifier(folder: Path, family: str) -> Path:
     """Write the classifier that it is converted to: its one row is that of yes minus that of no."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
     made = folder.parent / f"{folder.name}-seq-cls"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.config.num_labels = 1
@@ -114,12 +118,15 @@ def write_converted_classifier(folder: Path, family: str) -> Path:
     rows = model.lm_head.weight.detach()
     classifier.score.weight = torch.nn.Parameter((rows[yes] if no is None else rows[yes] - rows[no])[None])
     classifier.save_pretrained(made)
-    PreTrainedTokenizerFast.from_pretrained(folder).save_pretrained(made)
+    _tokenizer_of(folder).save_pretrained(made)
     return made
 
 
 def reference_scores(folder: Path, family: str, instruction: str | None = None, *, no: bool = True) -> list[float]:
     """Compute the scores from the last position's logits, one pair at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     yes, other = _words(folder, family)
     scores = []
@@ -133,12 +140,18 @@ def reference_scores(folder: Path, family: str, instruction: str | None = None, 
 
 def reference_prompt(folder: Path, family: str, query: str, document: str, instruction: str | None = None) -> list[int]:
     """Encode a pair as the family's page does, truncated to ``LIMIT`` tokens."""
-    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = _tokenizer_of(folder)
     return _PAGES[family](tokenizer, query, document, instruction)
 
 
+def _tokenizer_of(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
 def _words(folder: Path, family: str) -> tuple[int, int | None]:
-    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = _tokenizer_of(folder)
     words = {"mxbai-rerank-v2": ("1", "0"), "bge-reranker-v2-gemma": ("Yes",)}.get(family, ("yes", "no"))
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     return ids[0], ids[1] if len(ids) > 1 else None

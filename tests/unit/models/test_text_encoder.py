@@ -12,7 +12,6 @@ from checkpoints import make_tokenizer, write_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from transformers import AutoTokenizer
 
 from nearfar.core.errors import CheckpointError, InvalidTokenIds
 from nearfar.models.hub.checkpoint import find_builtin
@@ -43,12 +42,19 @@ def recipe(task: Literal["embed", "score"] = "embed", max_tokens: int = 48) -> R
     )
 
 
+def read_tokenizer(folder: Path) -> Any:
+    """Open the tokenizer with transformers, which takes seconds to import."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
 class Case:
     """A tokenizer's folder, opened by transformers, and by TextEncoder once for every limit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.reference: Any = AutoTokenizer.from_pretrained(folder)
+        self.reference = read_tokenizer(folder)
         self._encoders: dict[tuple[str, int], TextEncoder] = {}
 
     def encoder(self, task: Literal["embed", "score"] = "embed", max_tokens: int = 512) -> TextEncoder:
@@ -447,7 +453,7 @@ class TestOpening:
             "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
         }
         write_files(tmp_path, files)
-        expected = [AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] for text in ("The foxs", *TEXTS)]
+        expected = [read_tokenizer(tmp_path)(text)["input_ids"] for text in ("The foxs", *TEXTS)]
 
         rows = TextEncoder(tmp_path, recipe(max_tokens=512)).encode(["The foxs", *TEXTS])
 
@@ -471,7 +477,7 @@ class TestOpening:
         write_files(tmp_path, {"tokenizer_config.json": config | {"tokenizer_class": class_name, option: value}})
         write_files(tmp_path, {"config.json": {"model_type": class_name.removesuffix("Tokenizer").lower()}})
         text = "Quick fox über mañana"
-        expected = AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
+        expected = read_tokenizer(tmp_path)(text)["input_ids"]
 
         (row,) = TextEncoder(tmp_path, recipe()).encode([text])
 

@@ -12,7 +12,6 @@ import pytest
 from checkpoints import write_files, write_transformer
 from conftest import calling, ignore, running
 from nearfar_fakes import FakeKind, vector_of
-from sentence_transformers import CrossEncoder
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.caller import ANONYMOUS
@@ -134,6 +133,8 @@ async def test_the_reranker_is_the_default_for_ranking_and_an_embedding_model_ra
 
 
 async def test_a_cross_encoder_scores_as_sentence_transformers_does(several: httpx.AsyncClient, reranker: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
     expected = CrossEncoder(str(reranker), device="cpu", local_files_only=True).predict(
         [(QUERY, document) for document in DOCUMENTS], show_progress_bar=False
     )
