@@ -16,16 +16,16 @@ from nearfar.models.files.config import SENTENCE_FILES
 from nearfar.models.recipe.dense import Pooling
 
 
-class FamilyDefaults(Struct, frozen=True, kw_only=True):
+class FamilyDefaults(Struct, frozen=True):
     """What a family's models do where their folder doesn't state it."""
 
     # A regular expression, searched in the lowercased name.
     pattern: str
     pooling: Pooling
-    # Prefixes by role.
-    prompts: dict[str, str] = {}
     # The Hugging Face repository that states all of this.
     source: str
+    # Prefixes by role.
+    prompts: dict[str, str] = {}
     # The limit of its sentence_bert_config.json, where that is below what its positions allow.
     max_tokens: int | None = None
     normalize: bool = True
@@ -36,155 +36,94 @@ class FamilyDefaults(Struct, frozen=True, kw_only=True):
     # The same model for transformers' own code, where ``source`` needs remote code.
     native_checkpoint: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why a model is assumed to do the same."""
+        return f"as {self.source}, by its name"
+
 
 _WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 _INSTRUCT = {"query": f"Instruct: {_WEB_SEARCH}\nQuery: "}
 # Its page recommends "query: " for both texts of a symmetric task, and for classification and clustering.
-_E5 = {
-    "query": "query: ",
-    "document": "passage: ",
-    "classification": "query: ",
-    "clustering": "query: ",
-    "similarity": "query: ",
-}
+_E5 = {"query": "query: ", "document": "passage: "}
+_E5 |= dict.fromkeys(("classification", "clustering", "similarity"), "query: ")
 _SEARCH = {"query": "search_query: ", "document": "search_document: "}
+_NOMIC = _SEARCH | {
+    "classification": "classification: ",
+    "clustering": "clustering: ",
+    "similarity": "classification: ",  # as the config_sentence_transformers.json of v2 has it for STS
+}
+_GEMMA = {
+    "query": "task: search result | query: ",
+    "document": "title: none | text: ",
+    "classification": "task: classification | query: ",
+    "clustering": "task: clustering | query: ",
+    "similarity": "task: sentence similarity | query: ",
+}
+_QWEN3 = {"query": f"Instruct: {_WEB_SEARCH}\nQuery:"}  # no trailing space, unlike E5's
+_STELLA = _INSTRUCT | {"similarity": "Instruct: Retrieve semantically similar text.\nQuery: "}
 _BGE = {"query": "Represent this sentence for searching relevant passages: "}
 _BGE_ZH = {"query": "为这个句子生成表示以用于检索相关文章："}  # noqa: RUF001 — the authors' own colon
 
 FAMILIES = (
     # BAAI: CLS pooling; query instructions for the English and Chinese models, none for bge-m3
-    FamilyDefaults(pattern="bge-m3", pooling="cls", source="BAAI/bge-m3"),
-    FamilyDefaults(pattern=r"bge-(small|base|large)-en", pooling="cls", prompts=_BGE, source="BAAI/bge-large-en-v1.5"),
-    FamilyDefaults(
-        pattern=r"bge-(small|base|large)-zh", pooling="cls", prompts=_BGE_ZH, source="BAAI/bge-large-zh-v1.5"
-    ),
-    FamilyDefaults(pattern=r"\bbge-", pooling="cls", source="BAAI/bge-base-en-v1.5"),
+    FamilyDefaults("bge-m3", "cls", "BAAI/bge-m3"),
+    FamilyDefaults("bge-(small|base|large)-en", "cls", "BAAI/bge-large-en-v1.5", _BGE),
+    FamilyDefaults("bge-(small|base|large)-zh", "cls", "BAAI/bge-large-zh-v1.5", _BGE_ZH),
+    FamilyDefaults(r"\bbge-", "cls", "BAAI/bge-base-en-v1.5"),
     # E5: mean pooling, except for the decoder
-    FamilyDefaults(
-        pattern=r"e5-mistral", pooling="lasttoken", prompts=_INSTRUCT, source="intfloat/e5-mistral-7b-instruct"
-    ),
-    FamilyDefaults(
-        pattern="multilingual-e5-large-instruct",
-        pooling="mean",
-        prompts=_INSTRUCT,
-        source="intfloat/multilingual-e5-large-instruct",
-    ),
-    FamilyDefaults(
-        pattern="e5-(small|base|large)(?!.*instruct)", pooling="mean", prompts=_E5, source="intfloat/e5-large-v2"
-    ),
-    FamilyDefaults(
-        pattern="qwen3-embedding",
-        pooling="lasttoken",
-        prompts={"query": f"Instruct: {_WEB_SEARCH}\nQuery:"},  # no trailing space, unlike E5's
-        source="Qwen/Qwen3-Embedding-0.6B",
-    ),
+    FamilyDefaults("e5-mistral", "lasttoken", "intfloat/e5-mistral-7b-instruct", _INSTRUCT),
+    FamilyDefaults("multilingual-e5-large-instruct", "mean", "intfloat/multilingual-e5-large-instruct", _INSTRUCT),
+    FamilyDefaults("e5-(small|base|large)(?!.*instruct)", "mean", "intfloat/e5-large-v2", _E5),
+    FamilyDefaults("qwen3-embedding", "lasttoken", "Qwen/Qwen3-Embedding-0.6B", _QWEN3),
     # GTE
+    FamilyDefaults("gte-qwen[12]", "lasttoken", "Alibaba-NLP/gte-Qwen2-7B-instruct", _INSTRUCT, bidirectional=True),
+    FamilyDefaults("gte-(small|base|large)-(zh|en-v1)", "cls", "Alibaba-NLP/gte-large-en-v1.5"),
     FamilyDefaults(
-        pattern=r"gte-qwen[12]",
-        pooling="lasttoken",
-        prompts=_INSTRUCT,
-        source="Alibaba-NLP/gte-Qwen2-7B-instruct",
-        bidirectional=True,
-    ),
-    FamilyDefaults(pattern=r"gte-(small|base|large)-(zh|en-v1)", pooling="cls", source="Alibaba-NLP/gte-large-en-v1.5"),
-    FamilyDefaults(
-        pattern="gte-multilingual",
-        pooling="cls",
-        source="Alibaba-NLP/gte-multilingual-base",
+        "gte-multilingual",
+        "cls",
+        "Alibaba-NLP/gte-multilingual-base",
         native_checkpoint="alibaba-nlp-community/gte-multilingual-base",
     ),
-    FamilyDefaults(pattern="gte-modernbert", pooling="cls", source="Alibaba-NLP/gte-modernbert-base"),
-    FamilyDefaults(pattern=r"gte-(small|base|large)\b", pooling="mean", source="thenlper/gte-large"),
+    FamilyDefaults("gte-modernbert", "cls", "Alibaba-NLP/gte-modernbert-base"),
+    FamilyDefaults(r"gte-(small|base|large)\b", "mean", "thenlper/gte-large"),
     # Snowflake, and others with BGE's query instruction
     FamilyDefaults(
-        pattern="snowflake-arctic-embed-.*v2",
-        pooling="cls",
-        prompts={"query": "query: "},
-        source="Snowflake/snowflake-arctic-embed-l-v2.0",
+        "snowflake-arctic-embed-.*v2", "cls", "Snowflake/snowflake-arctic-embed-l-v2.0", {"query": "query: "}
     ),
-    FamilyDefaults(
-        pattern="snowflake-arctic-embed", pooling="cls", prompts=_BGE, source="Snowflake/snowflake-arctic-embed-l"
-    ),
-    FamilyDefaults(
-        pattern="mxbai-embed-(large|2d)",
-        pooling="cls",
-        prompts=_BGE,
-        source="mixedbread-ai/mxbai-embed-large-v1",
-        normalize=False,
-    ),
+    FamilyDefaults("snowflake-arctic-embed", "cls", "Snowflake/snowflake-arctic-embed-l", _BGE),
+    FamilyDefaults("mxbai-embed-(large|2d)", "cls", "mixedbread-ai/mxbai-embed-large-v1", _BGE, normalize=False),
     # Nomic: a prefix for each task
-    FamilyDefaults(
-        pattern="nomic-embed-text",
-        pooling="mean",
-        prompts=_SEARCH
-        | {
-            "classification": "classification: ",
-            "clustering": "clustering: ",
-            "similarity": "classification: ",  # as the config_sentence_transformers.json of v2 has it for STS
-        },
-        source="nomic-ai/nomic-embed-text-v1.5",
-    ),
-    FamilyDefaults(
-        pattern="modernbert-embed", pooling="mean", prompts=_SEARCH, source="nomic-ai/modernbert-embed-base"
-    ),
+    FamilyDefaults("nomic-embed-text", "mean", "nomic-ai/nomic-embed-text-v1.5", _NOMIC),
+    FamilyDefaults("modernbert-embed", "mean", "nomic-ai/modernbert-embed-base", _SEARCH),
     # sentence-transformers' own
+    FamilyDefaults("all-minilm-l6", "mean", "sentence-transformers/all-MiniLM-L6-v2", max_tokens=256),
+    FamilyDefaults("all-mpnet", "mean", "sentence-transformers/all-mpnet-base-v2", max_tokens=384),
+    FamilyDefaults("all-(minilm|distilroberta)", "mean", "sentence-transformers/all-MiniLM-L12-v2"),
     FamilyDefaults(
-        pattern="all-minilm-l6", pooling="mean", source="sentence-transformers/all-MiniLM-L6-v2", max_tokens=256
-    ),
-    FamilyDefaults(
-        pattern="all-mpnet", pooling="mean", source="sentence-transformers/all-mpnet-base-v2", max_tokens=384
-    ),
-    FamilyDefaults(
-        pattern="all-(minilm|distilroberta)", pooling="mean", source="sentence-transformers/all-MiniLM-L12-v2"
-    ),
-    FamilyDefaults(
-        pattern="paraphrase-multilingual-(minilm|mpnet)",
-        pooling="mean",
-        source="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        "paraphrase-multilingual-(minilm|mpnet)",
+        "mean",
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         max_tokens=128,
         normalize=False,
     ),
-    FamilyDefaults(
-        pattern="paraphrase-",
-        pooling="mean",
-        source="sentence-transformers/paraphrase-MiniLM-L6-v2",
-        normalize=False,
-    ),
-    FamilyDefaults(
-        pattern="labse", pooling="cls", source="sentence-transformers/LaBSE", max_tokens=256, has_dense_layers=True
-    ),
+    FamilyDefaults("paraphrase-", "mean", "sentence-transformers/paraphrase-MiniLM-L6-v2", normalize=False),
+    FamilyDefaults("labse", "cls", "sentence-transformers/LaBSE", max_tokens=256, has_dense_layers=True),
     # Google: every prompt describes the task
-    FamilyDefaults(
-        pattern="embedding-?gemma-300m",
-        pooling="mean",
-        prompts={
-            "query": "task: search result | query: ",
-            "document": "title: none | text: ",
-            "classification": "task: classification | query: ",
-            "clustering": "task: clustering | query: ",
-            "similarity": "task: sentence similarity | query: ",
-        },
-        source="google/embeddinggemma-300m",
-        has_dense_layers=True,
-    ),
+    FamilyDefaults("embedding-?gemma-300m", "mean", "google/embeddinggemma-300m", _GEMMA, has_dense_layers=True),
     # Jina: without a task adapter; each of the five makes other vectors and needs another prompt
     FamilyDefaults(
-        pattern="jina-embeddings-v3",
-        pooling="mean",
-        source="jinaai/jina-embeddings-v3",
+        "jina-embeddings-v3",
+        "mean",
+        "jinaai/jina-embeddings-v3",
         max_tokens=8192,
         native_checkpoint="jinaai/jina-embeddings-v3-hf",
     ),
     # Stella: one folder of Dense layers for each width, of which modules.json names one
     FamilyDefaults(
-        pattern=r"stella_en_.*_v5",
-        pooling="mean",
-        prompts=_INSTRUCT | {"similarity": "Instruct: Retrieve semantically similar text.\nQuery: "},
-        source="NovaSearch/stella_en_400M_v5",
-        max_tokens=512,
-        has_dense_layers=True,
+        "stella_en_.*_v5", "mean", "NovaSearch/stella_en_400M_v5", _STELLA, max_tokens=512, has_dense_layers=True
     ),
-    FamilyDefaults(pattern="granite-embedding", pooling="cls", source="ibm-granite/granite-embedding-english-r2"),
+    FamilyDefaults("granite-embedding", "cls", "ibm-granite/granite-embedding-english-r2"),
 )
 
 
