@@ -9,8 +9,7 @@ import numpy as np
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.types import FloatArray, Representation, SparseVector
 from nearfar.engines.base import OpenRequest
-from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.recipe import Recipe, Sparse
 from nearfar.models.tokenization.row import Row
 
 

@@ -16,9 +16,7 @@ from nearfar.engines.mlx.upstream import Unsupported
 from nearfar.engines.mlx.weights import load_dense
 from nearfar.models.recipe.dense import Dense, Pooling
 from nearfar.models.recipe.llm_reranker import AnswerTokens
-from nearfar.models.recipe.multi_vector import MultiVector
-from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
 
 Head = Callable[[mx.array, mx.array], mx.array]
 

@@ -15,8 +15,7 @@ from nearfar.engines.mlx import architectures, heads
 from nearfar.engines.mlx.attention import PrefixCache
 from nearfar.engines.mlx.upstream import Config, Unsupported
 from nearfar.engines.mlx.weights import PlacedWeights, fill, load_weights, quantize_like, read_config, read_quantization
-from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.recipe import Recipe, Sparse
 
 
 class Family(Struct, frozen=True, kw_only=True):

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.multi_vector import MultiVector
-from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
 
 
 class ModelWithHeads(nn.Module):

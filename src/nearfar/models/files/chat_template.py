@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig
+from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
 
 # Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
@@ -31,12 +31,10 @@ class RenderedTemplate(Struct, frozen=True):
     with_instruction: str | None
 
 
-class _TokenizerConfig(Struct):
+class _TokenizerConfig(TokenizerConfig):
     """tokenizer_config.json; it may have several templates by name."""
 
     chat_template: str | list[dict[str, str]] | None = None
-    bos_token: str | dict[str, Any] | None = None
-    eos_token: str | dict[str, Any] | None = None
 
 
 def render_pair(folder: Path, query: str, document: str, instruction: str) -> RenderedTemplate:
@@ -46,10 +44,8 @@ def render_pair(folder: Path, query: str, document: str, instruction: str) -> Re
     """
     tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
     source = _find_source(folder, tokenizer)
-    options = _read_options(folder) | {
-        "bos_token": _content(tokenizer.bos_token),
-        "eos_token": _content(tokenizer.eos_token),
-    }
+    tokens = {"bos_token": tokenizer.special_token("bos"), "eos_token": tokenizer.special_token("eos")}
+    options = _read_options(folder) | tokens
     prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
     default = (prompts.prompts or {}).get(prompts.default_prompt_name or "")  # the default instruction for pairs
     placeholders = {
@@ -95,10 +91,6 @@ def _find_source(folder: Path, tokenizer: _TokenizerConfig) -> str:
     if not source:
         raise NoPairTemplate("it has no chat template")
     return source
-
-
-def _content(token: str | dict[str, Any] | None) -> str:
-    return token if isinstance(token, str) else str((token or {}).get("content", ""))
 
 
 def _read_options(folder: Path) -> dict[str, bool]:

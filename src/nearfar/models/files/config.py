@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -74,10 +74,20 @@ class SentenceConfig(Struct):
 
 
 class TokenizerConfig(Struct):
-    """tokenizer_config.json."""
+    """tokenizer_config.json. A special token is its text, or an object with it as ``content``."""
 
     model_max_length: float | None = None
     model_input_names: list[str] | None = None
+    padding_side: str | None = "right"
+    add_eos_token: Any = None
+    bos_token: Any = None
+    eos_token: Any = None
+    mask_token: Any = None
+
+    def special_token(self, name: Literal["bos", "eos", "mask"]) -> str:
+        """Return the token's text, "" if there is none."""
+        token = getattr(self, f"{name}_token")
+        return str((token.get("content") if isinstance(token, dict) else token) or "")
 
 
 class PromptsConfig(Struct):

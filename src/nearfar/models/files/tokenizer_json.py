@@ -6,6 +6,7 @@ tokenizer_config.json contradicts it, transformers builds the tokenizer, as it d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
+
+
+def known_ids(tokenizer: Tokenizer, words: Iterable[str]) -> frozenset[int]:
+    """Return the ids of the words that are single tokens."""
+    return frozenset(found for word in words if (found := tokenizer.token_to_id(word)) is not None)
 
 
 def _is_contradicted(folder: Path) -> bool:

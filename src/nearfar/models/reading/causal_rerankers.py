@@ -24,9 +24,8 @@ class _Family(Struct, frozen=True, kw_only=True):
     model_type: str
     pattern: str
     prompt: PairPrompt
-    # The answers as words; each must be one token.
-    yes: str
-    no: str | None
+    # The answers as words, "yes" before "no" if there is one; each must be one token.
+    answers: tuple[str, ...]
     # The page or file that states the prompt and the answers.
     source: str
 
@@ -82,8 +81,7 @@ FAMILIES = (
         prompt=PairPrompt(
             segments=tuple(text.replace(INSTRUCTION, _WEB_SEARCH) for text in _QWEN3), segments_with_instruction=_QWEN3
         ),
-        yes="yes",
-        no="no",
+        answers=("yes", "no"),
         source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
     ),
     _Family(
@@ -93,16 +91,14 @@ FAMILIES = (
             segments=_MXBAI,
             segments_with_instruction=(_MXBAI[0], "instruction: {instruction}\nquery: {query}", *_MXBAI[2:]),
         ),
-        yes="1",
-        no="0",
+        answers=("1", "0"),
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
     _Family(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
         prompt=PairPrompt(segments=_GEMMA, segments_with_instruction=(*_GEMMA[:-1], INSTRUCTION)),
-        yes="Yes",
-        no=None,
+        answers=("Yes",),
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
     ),
 )
@@ -123,8 +119,7 @@ def read_llm_reranker(folder: Path, model_type: str, *names: str) -> LlmReranker
         return LlmReranker(_read_prompt(folder, family), AnswerTokens(config.true_token_id, config.false_token_id))
     if not family:
         return None
-    words = [family.yes] if family.no is None else [family.yes, family.no]
-    return LlmReranker(family.prompt, AnswerTokens(*_token_ids(folder, words)))
+    return LlmReranker(family.prompt, AnswerTokens(*_token_ids(folder, family.answers)))
 
 
 def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
@@ -159,7 +154,7 @@ def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
     return PairPrompt(segments=(template.plain,), segments_with_instruction=(instructed,) if instructed else None)
 
 
-def _token_ids(folder: Path, words: list[str]) -> list[int]:
+def _token_ids(folder: Path, words: tuple[str, ...]) -> list[int]:
     tokenizer = open_tokenizer(folder)
     encoded = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
     if any(len(ids) != 1 for ids in encoded):

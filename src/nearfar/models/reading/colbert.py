@@ -7,7 +7,6 @@ These are sentence-transformers' (MultiVectorMask in modules.json), PyLate's (mo
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,35 +15,25 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
-from nearfar.models.files.config import PROMPTS_FILE, ModelConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
-from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.modules import (
     Module,
-    Names,
-    check_widths,
     module_folder,
-    read_dense,
+    read_dense_layers,
     refuse_other_vectors,
     unsupported_steps,
 )
 from nearfar.models.recipe.dense import Dense
-from nearfar.models.recipe.multi_vector import MultiVector, QueryExpansion
+from nearfar.models.recipe.recipe import MultiVector, QueryExpansion, Recipe
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _VECTORS = "token_embeddings"
 _QUERY_LENGTH = 32  # tokens of an expanded query, the ColBERT paper's default
-
-
-class TokenVectors(Struct, kw_only=True):
-    """How the model's token vectors are computed, its prompts, and the file that states it."""
-
-    multi_vector: MultiVector
-    prompts: dict[str, str]
-    source: str
 
 
 class _Expansion(Struct):
@@ -100,13 +89,15 @@ class _StanfordConfig(Struct):
     mask_punctuation: bool = True
     attend_to_mask_tokens: bool = False
 
-
-class _SpecialTokens(Struct):
-    """tokenizer_config.json: a special token is its text, or an object with it."""
-
-    mask_token: str | dict[str, object] | None = None
-    eos_token: str | dict[str, object] | None = None
-    padding_side: str = "right"
+    def as_pylate(self) -> _PromptsConfig:
+        """Return the same in PyLate's options."""
+        return _PromptsConfig(
+            document_length=self.doc_maxlen,
+            query_expansion=_Expansion("fixed", self.query_maxlen, self.attend_to_mask_tokens),
+            query_prefix=f"{self.query_token_id} ",
+            document_prefix=f"{self.doc_token_id} ",
+            skiplist_words=None if self.mask_punctuation else [],
+        )
 
 
 def is_multi_vector(folder: Path, config: ModelConfig, modules: list[Module] | None) -> bool:
@@ -117,27 +108,35 @@ def is_multi_vector(folder: Path, config: ModelConfig, modules: list[Module] | N
     return model_type == "ColBERT" or "HF_ColBERT" in (config.architectures or ())
 
 
-def read_multi_vector(
-    folder: Path, config: ModelConfig, hidden_size: int, modules: list[Module] | None
-) -> TokenVectors:
-    """Read how token vectors are computed. Raises CheckpointError for what isn't supported."""
+def read_multi_vector(folder: Path, config: ModelConfig, recipe: Recipe, modules: list[Module] | None) -> Recipe:
+    """Return the recipe with how token vectors are computed. Raises CheckpointError for what isn't supported."""
+    options = read_optional_json(folder / PROMPTS_FILE, _PromptsConfig)
     if modules is None:
-        found = _read_stanford(folder, hidden_size)
+        source = "artifact.metadata"
+        options = read_optional_json(folder / source, _StanfordConfig).as_pylate()
+        found, prompts = _read_pylate(folder, (_find_linear(folder, recipe.hidden_size),), options)
     else:
-        dense = _read_dense(folder, hidden_size, modules)
-        prompts = read_optional_json(folder / PROMPTS_FILE, _PromptsConfig)
-        is_pylate = prompts.model_type == "ColBERT"
-        found = _read_pylate(folder, dense, prompts) if is_pylate else _read_modules(folder, dense, modules, prompts)
-    expansion = found.multi_vector.expansion
+        dense = _read_dense(folder, recipe.hidden_size, modules)
+        if options.model_type == "ColBERT":
+            source = PROMPTS_FILE
+            found, prompts = _read_pylate(folder, dense, options)
+        else:
+            source = "modules.json"
+            found, prompts = _read_modules(folder, dense, modules), options.prompts
     window = config.local_attention or config.sliding_window
-    if expansion and window and not expansion.attended and expansion.length > window // 2:
-        found.multi_vector = msgspec.structs.replace(found.multi_vector, window=window)
-    return found
+    if found.expansion and window and not found.expansion.attended and found.expansion.length > window // 2:
+        found = msgspec.structs.replace(found, window=window)
+    prompts = {name: prompt for name, prompt in prompts.items() if prompt}
+    return msgspec.structs.replace(
+        recipe,
+        multi_vector=found,
+        pooling_source=source,
+        prompts=prompts,
+        prompts_source=source if prompts else "",
+    )
 
 
-def _read_modules(
-    folder: Path, dense: tuple[Dense, ...], modules: list[Module], prompts: _PromptsConfig
-) -> TokenVectors:
+def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module]) -> MultiVector:
     """Read sentence-transformers' format."""
     masks = [module_folder(folder, module.path) for module in modules if module.kind == "MultiVectorMask"]
     mask = read_optional_json(masks[0] / "config.json", _Mask) if masks else _Mask()
@@ -146,66 +145,47 @@ def _read_modules(
     lengths = read_optional_json(folder / "sentence_bert_config.json", _Lengths)
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
     tokenizer = open_tokenizer(folder)
-    return TokenVectors(
-        multi_vector=MultiVector(
-            dense=dense,
-            normalize=any(module.kind == "Normalize" for module in modules),
-            max_query_tokens=lengths.query_length,
-            max_document_tokens=lengths.document_length,
-            expansion=_find_expansion(folder, tokenizer, lengths.query_expansion or None),
-            skip_ids=_token_ids(tokenizer, mask.skiplist_words),
-            skip_roles=msgspec.convert([task for task in tasks if task in {"query", "document"}], tuple[Role, ...]),
-        ),
-        prompts={name: prompt for name, prompt in prompts.prompts.items() if prompt},
-        source="modules.json",
+    return MultiVector(
+        dense=dense,
+        normalize=any(module.kind == "Normalize" for module in modules),
+        max_query_tokens=lengths.query_length,
+        max_document_tokens=lengths.document_length,
+        expansion=_find_expansion(folder, tokenizer, lengths.query_expansion or None),
+        skip_ids=known_ids(tokenizer, mask.skiplist_words),
+        skip_roles=msgspec.convert([task for task in tasks if task in {"query", "document"}], tuple[Role, ...]),
     )
 
 
-def _read_pylate(folder: Path, dense: tuple[Dense, ...], config: _PromptsConfig) -> TokenVectors:
+def _read_pylate(
+    folder: Path, dense: tuple[Dense, ...], config: _PromptsConfig
+) -> tuple[MultiVector, dict[str, str | None]]:
     """Read PyLate's format: a marker token before each text; punctuation in documents is skipped by default."""
     tokenizer = open_tokenizer(folder)
     prefixes = {"query": config.query_prefix, "document": config.document_prefix}
-    prompts = {name: prompt for name, prompt in config.prompts.items() if prompt}
-    for role, prefix in prefixes.items():
-        if prefix:
-            prompts[role] = prefix + prompts.get(role, "").removeprefix(prefix)
+    markers = {role: prefix for role, prefix in prefixes.items() if prefix}
+    prompts = config.prompts | {
+        role: marker + (config.prompts.get(role) or "").removeprefix(marker) for role, marker in markers.items()
+    }
     multi_vector = MultiVector(
         dense=dense,
         normalize=True,
         max_document_tokens=config.document_length,
         max_query_tokens=None if config.expansion() else config.query_length,
         expansion=_find_expansion(folder, tokenizer, config.expansion()),
-        skip_ids=_token_ids(tokenizer, string.punctuation if config.skiplist_words is None else config.skiplist_words),
+        skip_ids=known_ids(tokenizer, string.punctuation if config.skiplist_words is None else config.skiplist_words),
         skip_roles=("document",),
-        markers=tuple(prefix for prefix in prefixes.values() if prefix),
+        markers=tuple(markers.values()),
     )
-    return TokenVectors(multi_vector=multi_vector, prompts=prompts, source=PROMPTS_FILE)
+    return multi_vector, prompts
 
 
-def _read_stanford(folder: Path, hidden_size: int) -> TokenVectors:
-    """Read Stanford's format, which has the linear layer among the transformer's weights."""
-    config = read_optional_json(folder / "artifact.metadata", _StanfordConfig)
+def _find_linear(folder: Path, hidden_size: int) -> Dense:
+    """Find the linear layer of Stanford's format, which is among the transformer's weights."""
     weights = folder / "model.safetensors"
     match tensor_shapes(weights).get("linear.weight"):
         case (outputs, inputs) if inputs == hidden_size:
-            dense = Dense(file=weights, in_features=hidden_size, out_features=outputs, bias=False)
-        case _:
-            raise CheckpointError(
-                f"{weights}: has no linear.weight for {hidden_size} inputs, which an HF_ColBERT needs"
-            )
-    tokenizer = open_tokenizer(folder)
-    expansion = _Expansion("fixed", config.query_maxlen, config.attend_to_mask_tokens)
-    prompts = {"query": f"{config.query_token_id} ", "document": f"{config.doc_token_id} "}
-    multi_vector = MultiVector(
-        dense=(dense,),
-        normalize=True,
-        max_document_tokens=config.doc_maxlen,
-        expansion=_find_expansion(folder, tokenizer, expansion),
-        skip_ids=_token_ids(tokenizer, string.punctuation if config.mask_punctuation else ()),
-        skip_roles=("document",),
-        markers=tuple(prompts.values()),
-    )
-    return TokenVectors(multi_vector=multi_vector, prompts=prompts, source="artifact.metadata")
+            return Dense(file=weights, in_features=hidden_size, out_features=outputs, bias=False)
+    raise CheckpointError(f"{weights}: has no linear.weight for {hidden_size} inputs, which an HF_ColBERT needs")
 
 
 def _read_dense(folder: Path, hidden_size: int, modules: list[Module]) -> tuple[Dense, ...]:
@@ -218,11 +198,8 @@ def _read_dense(folder: Path, hidden_size: int, modules: list[Module]) -> tuple[
         raise unsupported_steps(folder / "modules.json", modules, "Transformer, Dense…, MultiVectorMask, Normalize")
     for module in modules:
         if module.kind == "Normalize":
-            file = module_folder(folder, module.path) / "config.json"
-            refuse_other_vectors(file, read_optional_json(file, Names), _VECTORS)
-    dense = tuple(read_dense(module_folder(folder, module.path), _VECTORS) for module in layers)
-    check_widths(dense, hidden_size)
-    return dense
+            refuse_other_vectors(module_folder(folder, module.path), _VECTORS)
+    return read_dense_layers((module_folder(folder, module.path) for module in layers), _VECTORS, hidden_size)
 
 
 def _find_expansion(folder: Path, tokenizer: Tokenizer, config: _Expansion | None) -> QueryExpansion | None:
@@ -230,27 +207,15 @@ def _find_expansion(folder: Path, tokenizer: Tokenizer, config: _Expansion | Non
     if config is None:
         return None
     file = folder / "tokenizer_config.json"
-    special = read_optional_json(file, _SpecialTokens)
+    special = read_optional_json(file, TokenizerConfig)
     if special.padding_side == "left":
         raise CheckpointError(
             f"{file}: query expansion with padding_side = left isn't supported; turn query_expansion off, or use a "
             "model that pads on the right"
         )
-    token_id = tokenizer.token_to_id(config.token) if config.token else _find_special(special, tokenizer)
+    tokens = [config.token] if config.token else [special.special_token("mask"), special.special_token("eos"), "[MASK]"]
+    token_id = next((found for token in tokens if (found := tokenizer.token_to_id(token)) is not None), None)
     if token_id is None:
         raise CheckpointError(f"{folder}: query expansion is on, but its tokenizer has no token for it")
     truncate = config.strategy == "fixed"
     return QueryExpansion(token_id=token_id, length=config.length, truncate=truncate, attended=config.attend)
-
-
-def _find_special(special: _SpecialTokens, tokenizer: Tokenizer) -> int | None:
-    for token in (special.mask_token, special.eos_token):
-        content = token.get("content") if isinstance(token, dict) else token
-        if isinstance(content, str) and (found := tokenizer.token_to_id(content)) is not None:
-            return found
-    return tokenizer.token_to_id("[MASK]")
-
-
-def _token_ids(tokenizer: Tokenizer, words: Iterable[str]) -> frozenset[int]:
-    """Return the ids of the words that are single tokens."""
-    return frozenset(found for word in words if (found := tokenizer.token_to_id(word)) is not None)

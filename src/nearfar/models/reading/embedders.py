@@ -13,32 +13,16 @@ from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, ModelConfi
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
 from nearfar.models.reading.families import FamilyDefaults, find_family
-from nearfar.models.reading.modules import DefaultPooling, Steps, read_modules, read_pooling, read_steps
-from nearfar.models.reading.splade import read_m3, read_splade
+from nearfar.models.reading.modules import read_modules, read_pooling, read_steps
+from nearfar.models.reading.splade import read_m3_heads, read_splade
 from nearfar.models.recipe.dense import Pooling
 from nearfar.models.recipe.recipe import Recipe
 
 # Decoders, by config.json's model_type: only the last token attends to the whole text.
-_DECODERS = frozenset(
-    (
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gpt2",
-        "gpt_neox",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmo",
-        "olmo2",
-        "opt",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-    )
-)
+_DECODERS = {
+    *("gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"),
+    *("olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe"),
+}
 # Steps with folders that may exist without modules.json.
 _SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
 _DOWNLOAD = "download the model again with all its files"
@@ -64,14 +48,7 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
     """Return the recipe with the model's outputs and prompts. Raises CheckpointError for what isn't supported."""
     modules = read_modules(folder)
     if is_multi_vector(folder, config, modules):
-        found = read_multi_vector(folder, config, recipe.hidden_size, modules)
-        return msgspec.structs.replace(
-            recipe,
-            multi_vector=found.multi_vector,
-            pooling_source=found.source,
-            prompts=found.prompts,
-            prompts_source=found.source if found.prompts else "",
-        )
+        return read_multi_vector(folder, config, recipe, modules)
     # A fine-tuned model keeps its base's pooling but not its prompts, so these go by its own name alone.
     prompts = read_prompts(folder, find_family(names[0]))
     recipe = msgspec.structs.replace(
@@ -104,7 +81,7 @@ def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:
         )
     if config.prompts is None:
         if family and family.prompts:
-            return PromptSet(family.prompts, None, f"as {family.source}, by its name")
+            return PromptSet(family.prompts, None, family.reason)
         return PromptSet({}, None, "")
     prompts = {name: prompt for name, prompt in config.prompts.items() if prompt}
     return PromptSet(prompts, default if default in prompts else None, PROMPTS_FILE if prompts else "")
@@ -116,26 +93,12 @@ def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple
     family = find_family(*names)
     if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder:
         family = None  # a later member of the family with another architecture, such as bge-en-icl
-    default = None
-    if family and not family.has_dense_layers:
-        default = DefaultPooling(family.pooling, f"as {family.source}, by its name")
-    steps = read_steps(folder, recipe.hidden_size, default)
-    if steps is None:
-        steps = _default_steps(folder, recipe.hidden_size, family, is_decoder=is_decoder)
-    multi_vector, sparse = read_m3(folder, config, recipe.hidden_size) or (None, None)
-    return msgspec.structs.replace(
-        recipe,
-        multi_vector=multi_vector,
-        sparse=sparse,
-        pooling=steps.pooling,
-        pooling_source=steps.source,
-        dense=steps.dense,
-        normalize=steps.normalize,
-    )
+    pooled = read_steps(folder, recipe, family) or _assume_steps(folder, recipe, family, is_decoder=is_decoder)
+    return read_m3_heads(folder, config, pooled)
 
 
-def _default_steps(folder: Path, hidden_size: int, family: FamilyDefaults | None, *, is_decoder: bool) -> Steps:
-    """Return the steps of a folder without modules.json: from 1_Pooling if it exists, the family, or the architecture.
+def _assume_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None, *, is_decoder: bool) -> Recipe:
+    """Assume a folder's steps without modules.json: from 1_Pooling if it exists, the family, or the architecture.
 
     Raises CheckpointError if the model has more steps: only modules.json states their order.
     """
@@ -147,14 +110,15 @@ def _default_steps(folder: Path, hidden_size: int, family: FamilyDefaults | None
         raise CheckpointError(
             f"{folder}: has no modules.json, and {family.source} has Dense layers after its pooling; {_DOWNLOAD}"
         )
-    pooling: tuple[Pooling, ...]
+    pooling: tuple[Pooling, ...] = ("lasttoken",) if is_decoder else ("mean",)
+    source = "default for decoders" if is_decoder else "default for encoders"
     if step := steps.get("Pooling"):
-        pooling, source = read_pooling(step / "config.json", hidden_size), f"{step.name}/config.json"
+        pooling, source = read_pooling(step / "config.json", recipe.hidden_size), f"{step.name}/config.json"
     elif family:
-        pooling, source = (family.pooling,), f"as {family.source}, by its name"
-    else:
-        pooling, source = (
-            (("lasttoken",), "default for decoders") if is_decoder else (("mean",), "default for encoders")
-        )
-    source += "; the folder has no modules.json"
-    return Steps(pooling=pooling, source=source, normalize=family.normalize if family else True)
+        pooling, source = (family.pooling,), family.reason
+    return msgspec.structs.replace(
+        recipe,
+        pooling=pooling,
+        pooling_source=f"{source}; the folder has no modules.json",
+        normalize=family.normalize if family else True,
+    )

@@ -5,15 +5,18 @@ An unknown or misplaced step is refused: leaving one out would silently change e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.reading.families import FamilyDefaults
 from nearfar.models.recipe.dense import POOLINGS, Dense, Pooling
+from nearfar.models.recipe.recipe import Recipe
 
 _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -29,16 +32,6 @@ _MAX_NAME_BYTES = 255
 KNOWN_PACKAGES = ("sentence_transformers.", "pylate.models.Dense.")
 
 
-class Steps(Struct, frozen=True, kw_only=True):
-    """The steps after the transformer."""
-
-    pooling: tuple[Pooling, ...]
-    # Where the pooling was read, or why it was assumed.
-    source: str
-    dense: tuple[Dense, ...] = ()
-    normalize: bool
-
-
 class Module(Struct):
     """One step of modules.json."""
 
@@ -51,14 +44,14 @@ class Module(Struct):
         return self.type.rpartition(".")[2] if self.type.startswith(KNOWN_PACKAGES) else self.type
 
 
-class Names(Struct):
+class _Names(Struct):
     """A step's input and output: ``sentence_embedding``, ``token_embeddings``, or None for the default."""
 
     module_input_name: str | None = None
     module_output_name: str | None = None
 
 
-class _DenseConfig(Names, kw_only=True):
+class _DenseConfig(Struct):
     in_features: int
     out_features: int
     bias: bool = True
@@ -66,17 +59,10 @@ class _DenseConfig(Names, kw_only=True):
     use_residual: bool = False
 
 
-class DefaultPooling(NamedTuple):
-    """A pooling that the folder doesn't state, and where it is known from."""
+def read_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None = None) -> Recipe | None:
+    """Return the recipe with the steps of modules.json; None if the folder has no such file.
 
-    pooling: Pooling
-    source: str
-
-
-def read_steps(folder: Path, hidden_size: int, default: DefaultPooling | None = None) -> Steps | None:
-    """Read the steps of modules.json; return None if the folder has no such file.
-
-    ``default`` applies if the pooling's own file is missing, which converters often leave out.
+    The ``family``'s pooling applies if the pooling's own file is missing, which converters often leave out.
     Raises CheckpointError for an unsupported step, order, option or width.
     """
     modules = read_modules(folder)
@@ -92,17 +78,15 @@ def read_steps(folder: Path, hidden_size: int, default: DefaultPooling | None = 
         raise CheckpointError(f"{file}: the transformer is in {modules[0].path!r}; only the folder itself is supported")
     folders = [module_folder(folder, module.path) for module in modules]
     pooling: tuple[Pooling, ...]
-    pooling_file, pooling_name = folders[1] / "config.json", f"{modules[1].path}/config.json"
-    if default and not pooling_file.is_file():
-        pooling, source = (default.pooling,), f"{default.source}; the folder has no {pooling_name}"
+    pooling_file, source = folders[1] / "config.json", f"{modules[1].path}/config.json"
+    if family and not family.has_dense_layers and not pooling_file.is_file():
+        pooling, source = (family.pooling,), f"{family.reason}; the folder has no {source}"
     else:
-        pooling, source = read_pooling(pooling_file, hidden_size), pooling_name
-    dense = tuple(read_dense(at, "sentence_embedding") for at in folders[2 : 2 + len(middle)])
+        pooling = read_pooling(pooling_file, recipe.hidden_size)
+    dense = read_dense_layers(folders[2 : 2 + len(middle)], "sentence_embedding", recipe.hidden_size * len(pooling))
     if normalize:
-        config = folders[-1] / "config.json"
-        refuse_other_vectors(config, read_optional_json(config, Names), "sentence_embedding")
-    check_widths(dense, hidden_size * len(pooling))
-    return Steps(pooling=pooling, source=source, dense=dense, normalize=normalize)
+        refuse_other_vectors(folders[-1], "sentence_embedding")
+    return msgspec.structs.replace(recipe, pooling=pooling, pooling_source=source, dense=dense, normalize=normalize)
 
 
 def find_logit_score(folder: Path) -> Path | None:
@@ -138,16 +122,27 @@ def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
         raise CheckpointError(f"{file}: the pooling {', '.join(map(str, modes))} isn't supported") from error
 
 
-def read_dense(folder: Path, vectors: str) -> Dense:
-    """Read a Dense step that works on ``vectors``: ``sentence_embedding`` or ``token_embeddings``."""
-    file = folder / "config.json"
+def read_dense_layers(folders: Iterable[Path], vectors: str, width: int) -> tuple[Dense, ...]:
+    """Read Dense steps on ``vectors``: ``sentence_embedding`` or ``token_embeddings``.
+
+    Raises CheckpointError if the layers don't fit each other, or the first doesn't fit vectors of ``width``.
+    """
+    dense = tuple(_read_dense(folder, vectors) for folder in folders)
+    for layer in dense:
+        if layer.in_features != width:
+            raise CheckpointError(f"{layer.file.parent}: takes {layer.in_features} values but receives {width}")
+        width = layer.out_features
+    return dense
+
+
+def _read_dense(folder: Path, vectors: str) -> Dense:
+    file, weights = folder / "config.json", folder / "model.safetensors"
     config = read_json(file, _DenseConfig)
     if config.use_residual:
         raise CheckpointError(f"{file}: use_residual isn't supported")
-    refuse_other_vectors(file, config, vectors)
+    refuse_other_vectors(folder, vectors)
     if not config.activation_function.startswith("torch.nn."):
         raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
-    weights = folder / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(
             f"{folder}: has no model.safetensors; download it, or convert its pickle: nearfar unpickle"
@@ -161,19 +156,13 @@ def read_dense(folder: Path, vectors: str) -> Dense:
     )
 
 
-def refuse_other_vectors(file: Path, names: Names, vectors: str) -> None:
+def refuse_other_vectors(folder: Path, vectors: str) -> None:
     """Raise CheckpointError for a step that reads or writes anything but ``vectors``."""
+    file = folder / "config.json"
+    names = read_optional_json(file, _Names)
     for name in (names.module_input_name, names.module_output_name):
         if name not in {vectors, None}:
             raise CheckpointError(f"{file}: works on {name}; only {vectors} is supported")
-
-
-def check_widths(dense: tuple[Dense, ...], width: int) -> None:
-    """Raise CheckpointError if the layers don't fit each other, or the first doesn't fit vectors of ``width``."""
-    for layer in dense:
-        if layer.in_features != width:
-            raise CheckpointError(f"{layer.file.parent}: takes {layer.in_features} values but receives {width}")
-        width = layer.out_features
 
 
 def module_folder(folder: Path, path: str) -> Path:

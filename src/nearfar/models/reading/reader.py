@@ -23,20 +23,10 @@ from nearfar.models.recipe.recipe import Recipe
 
 # These count positions from padding_idx + 1 (see transformers' RoBERTa and MPNet), so that many rows of the position
 # table are unusable.
-_OFFSET_POSITIONS = frozenset(
-    (
-        "camembert",
-        "data2vec-text",
-        "longformer",
-        "luke",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    )
-)
+_OFFSET_POSITIONS = {
+    *("camembert", "data2vec-text", "longformer", "luke", "mpnet"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 _UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
 
 

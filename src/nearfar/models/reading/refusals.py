@@ -10,10 +10,10 @@ from typing import Any
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import ModelConfig
-from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
-from nearfar.models.reading.modules import KNOWN_PACKAGES
+from nearfar.models.reading.modules import KNOWN_PACKAGES, read_modules
 from nearfar.models.recipe.recipe import Recipe
 
 # transformers uses absolute positions for these and ignores config.json; jina-embeddings-v2 needs others (ALiBi).
@@ -46,6 +46,8 @@ _NOMIC: tuple[tuple[str, str, object], ...] = (
 )
 _OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.tflite": "TFLite", "*.xml": "OpenVINO"}
 _ADAPTERS = ("adapter_config.json", "*/adapter_config.json", "adapters/*/adapter_config.json")
+_MODEL_DEPTHS = ("*", "*/*", "*/*/*")  # a hub's cache has models in snapshots/COMMIT
+_WEIGHTS = "*.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -62,7 +64,8 @@ def refuse_no_model(folder: Path) -> None:
     no_model = "has no config.json, so it isn't a transformers or sentence-transformers model"
     if others := _other_formats(folder):
         raise CheckpointError(f"{folder}: {no_model}, but one for {others}; use the original with its *.safetensors")
-    inside = sorted(file.parent.relative_to(folder).as_posix() for file in _below(folder) if _is_model(file.parent))
+    configs = [file for depth in _MODEL_DEPTHS for file in folder.glob(f"{depth}/config.json")]
+    inside = sorted(file.parent.relative_to(folder).as_posix() for file in configs if _any(file.parent, _WEIGHTS))
     if inside:
         named = ", ".join(inside[:3]) + (" …" if len(inside) > 3 else "")  # noqa: PLR2004 — three examples
         raise CheckpointError(f"{folder}: {no_model}; use one of the models in it: {named}")
@@ -86,9 +89,9 @@ def refuse_unsupported(folder: Path, config: ModelConfig, name: str) -> None:
 
 def refuse_pickles(folder: Path) -> None:
     """Raise CheckpointError for a folder without safetensors weights."""
-    if any(folder.glob("*.safetensors")):
+    if _any(folder, _WEIGHTS):
         return
-    if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
+    if _any(folder, *_PICKLES):
         raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them: nearfar unpickle")
     if others := _other_formats(folder):
         raise CheckpointError(f"{folder}: has weights only for {others}; use the original with its *.safetensors")
@@ -117,7 +120,7 @@ def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:
 
 def _refuse_custom_steps(folder: Path) -> None:
     file = folder / "modules.json"
-    steps = [str(step.get("type")) for step in read_optional_json(file, list[dict[str, Any]])]
+    steps = [module.type for module in read_modules(folder) or ()]
     custom = next((step for step in steps if not step.startswith(KNOWN_PACKAGES)), None)
     if custom:
         raise CheckpointError(
@@ -173,14 +176,5 @@ def _other_formats(folder: Path) -> str:
     return " and ".join(dict.fromkeys(name for pattern, name in _OTHER_FORMATS.items() if _any(folder, pattern)))
 
 
-def _any(folder: Path, pattern: str) -> bool:
-    return next(folder.glob(pattern), None) is not None
-
-
-def _below(folder: Path) -> list[Path]:
-    """List the config.json files one to three levels down; a hub's cache has models in snapshots/COMMIT."""
-    return [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/config.json")]
-
-
-def _is_model(folder: Path) -> bool:
-    return _any(folder, "*.safetensors")
+def _any(folder: Path, *patterns: str) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in patterns)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
-from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.modules import Module, module_folder, unsupported_steps
 from nearfar.models.recipe.dense import Dense
-from nearfar.models.recipe.multi_vector import MultiVector
-from nearfar.models.recipe.sparse import Sparse
+from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
 
 _M3_HEADS = ("colbert_linear", "sparse_linear")
 _M3_SKIPPED = ("<s>", "</s>", "<pad>", "<unk>")
@@ -50,18 +50,20 @@ def read_splade(folder: Path, config: ModelConfig, modules: list[Module] | None,
     )
 
 
-def read_m3(folder: Path, config: ModelConfig, hidden_size: int) -> tuple[MultiVector, Sparse] | None:
-    """Read the two heads of BGE-M3; return None if the folder has no files for them."""
+def read_m3_heads(folder: Path, config: ModelConfig, recipe: Recipe) -> Recipe:
+    """Return the recipe with the two heads of BGE-M3, or as it is if the folder has no files for them."""
     files = [folder / f"{name}.safetensors" for name in _M3_HEADS]
     if not all(file.is_file() for file in files):
-        return None
-    colbert, lexical = (_read_linear(file, hidden_size) for file in files)
+        return recipe
+    colbert, lexical = (_read_linear(file, recipe.hidden_size) for file in files)
     if lexical.out_features != 1:
         raise CheckpointError(f"{lexical.file}: has {lexical.out_features} outputs a token; BGE-M3 has 1")
-    tokenizer = open_tokenizer(folder)
-    skip_ids = frozenset(found for word in _M3_SKIPPED if (found := tokenizer.token_to_id(word)) is not None)
-    multi_vector = MultiVector(dense=(colbert,), normalize=True, skip_first=1)
-    return multi_vector, Sparse(method="lexical", size=_vocab_size(folder, config), head=lexical, skip_ids=skip_ids)
+    skip_ids = known_ids(open_tokenizer(folder), _M3_SKIPPED)
+    return msgspec.structs.replace(
+        recipe,
+        multi_vector=MultiVector(dense=(colbert,), normalize=True, skip_first=1),
+        sparse=Sparse(method="lexical", size=_vocab_size(folder, config), head=lexical, skip_ids=skip_ids),
+    )
 
 
 def _read_linear(file: Path, hidden_size: int) -> Dense:

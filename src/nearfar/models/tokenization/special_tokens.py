@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
-from nearfar.models.recipe.multi_vector import MultiVector
+from nearfar.models.recipe.recipe import MultiVector
 from nearfar.models.tokenization.row import Row
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Encoding
 from tokenizers.normalizers import Lowercase, Normalizer
@@ -17,6 +16,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from nearfar.core.errors import CheckpointError, InputError, InvalidTokenIds
 from nearfar.core.jobs import TokenSpan
 from nearfar.core.types import KeepSide, Role
+from nearfar.models.files.config import TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.recipe.recipe import Recipe
@@ -216,7 +216,7 @@ class TextEncoder:
         for. E5-Mistral and gte-Qwen2 were trained with it.
         """
         file = folder / "tokenizer_config.json"
-        if read_optional_json(file, dict[str, Any]).get("add_eos_token") is not True:
+        if read_optional_json(file, TokenizerConfig).add_eos_token is not True:
             return
         if len({row.ids[-1] for row in self.encode(["a", "b", "c", "1", "2"])}) > 1:
             raise CheckpointError(
