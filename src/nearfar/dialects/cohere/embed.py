@@ -31,7 +31,7 @@ from nearfar.dialects.cohere.envelope import (
     meta_example,
     model_name,
 )
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 from nearfar.serving.service import Service
@@ -172,20 +172,7 @@ def _build_reply(
     )
 
 
-EMBED_V1 = Endpoint(
-    docs=_V1,
-    decoder=msgspec.json.Decoder(EmbedV1Request),
-    to_job=_to_job,
-    call=Service.embed,
-    reply=_reply,
-    headers=embed_headers,
-)
-EMBED_V2 = Endpoint(
-    docs=_V2,
-    decoder=msgspec.json.Decoder(EmbedV2Request),
-    to_job=_to_job_v2,
-    call=Service.embed,
-    reply=_reply_v2,
-    headers=embed_headers,
-    priority=lambda body: body.priority,
+EMBED_V1 = endpoint(_V1, _to_job, Service.embed, _reply, headers=embed_headers)
+EMBED_V2 = endpoint(
+    _V2, _to_job_v2, Service.embed, _reply_v2, headers=embed_headers, priority=lambda body: body.priority
 )

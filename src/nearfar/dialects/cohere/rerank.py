@@ -6,7 +6,6 @@ import math
 import uuid
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import UNSET
 
 from nearfar.core import errors
@@ -30,7 +29,7 @@ from nearfar.dialects.cohere.envelope import (
     model_name,
     rank_headers,
 )
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
 from nearfar.serving.service import Service
 
@@ -155,20 +154,7 @@ def _search_units(document_tokens: Sequence[int], job: RankJob) -> int:
     return math.ceil(chunks / _CHUNKS_PER_UNIT)
 
 
-RERANK_V1 = Endpoint(
-    docs=_V1,
-    decoder=msgspec.json.Decoder(RerankV1Request),
-    to_job=_to_job_v1,
-    call=Service.rank,
-    reply=_reply_v1,
-    headers=rank_headers,
-)
-RERANK_V2 = Endpoint(
-    docs=_V2,
-    decoder=msgspec.json.Decoder(RerankV2Request),
-    to_job=_to_job_v2,
-    call=Service.rank,
-    reply=_reply_v2,
-    headers=rank_headers,
-    priority=lambda body: body.priority,
+RERANK_V1 = endpoint(_V1, _to_job_v1, Service.rank, _reply_v1, headers=rank_headers)
+RERANK_V2 = endpoint(
+    _V2, _to_job_v2, Service.rank, _reply_v2, headers=rank_headers, priority=lambda body: body.priority
 )

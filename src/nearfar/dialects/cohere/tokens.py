@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, post
 
 from nearfar.core import errors
@@ -18,7 +17,8 @@ from nearfar.dialects.cohere.bodies import (
     TokenizeRequest,
 )
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, model_name, usual_headers
-from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires, route_docs
 from nearfar.serving.service import Service
@@ -87,22 +87,8 @@ def _headers(request: AnyRequest, _: object, __: object) -> dict[str, str]:
     return usual_headers(request)
 
 
-TOKENIZE = Endpoint(
-    docs=_TOKENIZE,
-    decoder=msgspec.json.Decoder(TokenizeRequest),
-    to_job=_to_tokenize_job,
-    call=Service.tokenize,
-    reply=_tokenize_reply,
-    headers=_headers,
-)
-DETOKENIZE = Endpoint(
-    docs=_DETOKENIZE,
-    decoder=msgspec.json.Decoder(DetokenizeRequest),
-    to_job=_to_detokenize_job,
-    call=Service.detokenize,
-    reply=_detokenize_reply,
-    headers=_headers,
-)
+TOKENIZE = endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_reply, headers=_headers)
+DETOKENIZE = endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=_headers)
 
 
 @post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)

@@ -27,7 +27,8 @@ from nearfar.dialects.embed_rerank.bodies import (
 )
 from nearfar.dialects.embed_rerank.info import process_time, ranking_method
 from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
-from nearfar.dialects.kit.endpoint import Endpoint, json_response, record_usage
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import json_response, record_usage
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_request, service_of
 from nearfar.serving.service import Service
 
@@ -173,11 +174,6 @@ def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> Open
     )
 
 
-rerank_openai = Endpoint(
-    docs=OPENAI,
-    decoder=msgspec.json.Decoder(OpenAIRerankRequest),
-    to_job=_openai_job,
-    call=Service.rank,
-    reply=_openai_reply,
-    headers=lambda request, _, __: process_time(request),
+rerank_openai = endpoint(
+    OPENAI, _openai_job, Service.rank, _openai_reply, headers=lambda request, _, __: process_time(request)
 ).route("/v1/openai/rerank", "/v1/rerank_openai")

@@ -10,7 +10,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
@@ -159,11 +159,4 @@ def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbe
     )
 
 
-EMBEDDINGS = Endpoint(
-    docs=_DOCS,
-    # Not strict: Jina's own examples send numbers as strings, and its server reads them.
-    decoder=msgspec.json.Decoder(JinaEmbeddingsRequest, strict=False),
-    to_job=_to_job,
-    call=Service.embed,
-    reply=_reply,
-)
+EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply, strict=False)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.jina.embeddings import Document, JinaText, model_name, text_of
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -99,10 +98,4 @@ def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankRep
     )
 
 
-RERANK = Endpoint(
-    docs=_DOCS,
-    decoder=msgspec.json.Decoder(JinaRerankRequest, strict=False),  # as with embeddings
-    to_job=_to_job,
-    call=Service.rank,
-    reply=_reply,
-)
+RERANK = endpoint(_DOCS, _to_job, Service.rank, _reply, strict=False)

@@ -11,7 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Represented, RepresentJob
 from nearfar.core.types import Output, Representation
-from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
 from nearfar.dialects.native.bodies import (
@@ -105,10 +106,4 @@ def _text_representation(index: int, text: Representation, outputs: set[Output])
     return found
 
 
-represent = Endpoint(
-    docs=REPRESENT,
-    decoder=msgspec.json.Decoder(RepresentRequest),
-    to_job=_represent_job,
-    call=Service.represent,
-    reply=_represent_reply,
-).route("/represent")
+represent = endpoint(REPRESENT, _represent_job, Service.represent, _represent_reply).route("/represent")

@@ -16,18 +16,24 @@ from nearfar.core.types import ModelInfo
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
+from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.tei.bodies import HealthReply, ModelHealth, ServerInfo, Welcome
 from nearfar.dialects.tei.dispatch import invoke, vertex
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
-from nearfar.dialects.tei.route_docs import HEALTH, WELCOME
 from nearfar.dialects.tei.tokenize import DECODE, TOKENIZE
 
 _NAME = "nearfar"
+_HEALTH = route_docs(
+    "Report whether the models can answer",
+    reply=HealthReply,
+    reply_example={"service": {"name": _NAME, "version": "0.1.0"}},
+)
+_WELCOME = route_docs("Report that the process runs", reply=Welcome)
 
 
-@route(["/health", "/ping"], http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
+@route(["/health", "/ping"], http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_HEALTH})
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 under the conditions of /health/ready, with the models at work."""
     request.app.state.drain.refuse_if_draining()
@@ -35,7 +41,7 @@ async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(_health(request))
 
 
-@route("/", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **WELCOME})
+@route("/", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_WELCOME})
 async def welcome() -> Response[bytes]:
     """Answer while the event loop runs, with the path of the documentation."""
     return json_response(Welcome(f"{_NAME} is running", version(_NAME), "/docs"))

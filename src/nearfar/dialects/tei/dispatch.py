@@ -23,18 +23,34 @@ from nearfar.dialects.kit.request import (
     read_request,
     service_of,
 )
-from nearfar.dialects.tei.bodies import DispatchFields, VertexReply, VertexRequest
+from nearfar.dialects.kit.route_docs import route_docs
+from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
-from nearfar.dialects.tei.headers import characters_of, rows_of, total_headers
+from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, characters_of, rows_of, total_headers
 from nearfar.dialects.tei.inputs import check_count
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
-from nearfar.dialects.tei.route_docs import INVOKE, VERTEX
 
 AnyEndpoint = Endpoint[Any, Any, Any]
 
 _T = TypeVar("_T")
 _fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
+_INVOKE = route_docs(
+    "Embed, rank or classify, by the body's fields and the model's task",
+    body=(EmbedRequest, RerankRequest),
+    reply=list[Any],
+    example={"inputs": "a cat on the sofa"},
+    reply_example=[[0.1431, -0.0766, -0.0241]],
+    headers=HEADERS,
+)
+_VERTEX = route_docs(
+    "Run several requests",
+    body=VertexRequest,
+    reply=VertexReply,
+    example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
+    reply_example={"predictions": [[[0.1431, -0.0766, -0.0241]], [{"index": 1, "score": 0.894}]]},
+    headers=TOTAL_HEADERS,
+)
 # What a body with only ``inputs`` asks for, by the first of these tasks that the model has.
 _BY_TASK: Mapping[Task, AnyEndpoint] = {
     "embed": EMBED,
@@ -45,7 +61,7 @@ _BY_TASK: Mapping[Task, AnyEndpoint] = {
 }
 
 
-@post(["/", "/invocations"], status_code=200, opt=INVOKE)
+@post(["/", "/invocations"], status_code=200, opt=_INVOKE)
 async def invoke(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
     fields = await read_request(request, _fields)
@@ -53,7 +69,7 @@ async def invoke(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await endpoint.answer(request)
 
 
-@post("/vertex", status_code=200, opt=VERTEX)
+@post("/vertex", status_code=200, opt=_VERTEX)
 async def vertex(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _vertex)
     check_count("instances", body.instances)

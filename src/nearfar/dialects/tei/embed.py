@@ -7,11 +7,11 @@ import msgspec
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, Represented, RepresentJob
 from nearfar.core.types import Output, SparseVector
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
-from nearfar.dialects.tei import route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers
 from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, Parameters, SimilarityRequest, SparseValue
-from nearfar.dialects.tei.headers import compute_headers
+from nearfar.dialects.tei.headers import HEADERS, compute_headers
 from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_inputs
 from nearfar.serving.service import Service
 
@@ -69,35 +69,55 @@ def _sparse_values(vector: SparseVector) -> list[SparseValue]:
     return [SparseValue(index, value) for index, value in pairs]
 
 
-EMBED = Endpoint(
-    docs=route_docs.EMBED,
-    decoder=msgspec.json.Decoder(EmbedRequest),
-    to_job=_embed_job,
-    call=Service.embed,
-    reply=lambda _, __, done: render_rows(done),
+_EMBED = RouteDocs(
+    summary="Embed texts",
+    body=EmbedRequest,
+    reply=RowsOfNumbers,
+    example={"inputs": ["a cat on the sofa", "stock prices fell"]},
+    examples={
+        "everything": {
+            "inputs": "a cat on the sofa",
+            "truncate": True,
+            "truncation_direction": "Right",
+            "prompt_name": "query",
+            "normalize": True,
+            "dimensions": 128,
+        },
+        "token ids": {"inputs": [[101, 1037, 4937, 102]]},
+    },
+    headers=HEADERS,
+)
+EMBED = endpoint(_EMBED, _embed_job, Service.embed, lambda _, __, done: render_rows(done), headers=compute_headers)
+_EMBED_ALL = RouteDocs(
+    summary="Embed each token of texts",
+    body=EmbedAllRequest,
+    reply=list[RowsOfNumbers],
+    example={"inputs": "a cat"},
+    headers=HEADERS,
+)
+EMBED_ALL = endpoint(_EMBED_ALL, _represent_job, Service.token_vectors, _token_vectors, headers=compute_headers)
+_EMBED_SPARSE = RouteDocs(
+    summary="Embed texts as sparse vectors",
+    body=EmbedAllRequest,
+    reply=list[list[SparseValue]],
+    example={"inputs": "a cat"},
+    headers=HEADERS,
+)
+EMBED_SPARSE = endpoint(
+    _EMBED_SPARSE,
+    lambda body: _represent_job(body, "sparse"),
+    Service.represent,
+    _sparse_vectors,
     headers=compute_headers,
 )
-EMBED_ALL = Endpoint(
-    docs=route_docs.EMBED_ALL,
-    decoder=msgspec.json.Decoder(EmbedAllRequest),
-    to_job=_represent_job,
-    call=Service.token_vectors,
-    reply=_token_vectors,
-    headers=compute_headers,
+_SIMILARITY = RouteDocs(
+    summary="Compare texts with one text",
+    body=SimilarityRequest,
+    reply=list[float],
+    example={"inputs": {"source_sentence": "a cat on the sofa", "sentences": ["the cat sat on the mat", "rates rose"]}},
+    reply_example=[0.629, -0.007],
+    headers=HEADERS,
 )
-EMBED_SPARSE = Endpoint(
-    docs=route_docs.EMBED_SPARSE,
-    decoder=msgspec.json.Decoder(EmbedAllRequest),
-    to_job=lambda body: _represent_job(body, "sparse"),
-    call=Service.represent,
-    reply=_sparse_vectors,
-    headers=compute_headers,
-)
-SIMILARITY = Endpoint(
-    docs=route_docs.SIMILARITY,
-    decoder=msgspec.json.Decoder(SimilarityRequest),
-    to_job=_similarity_job,
-    call=Service.similarity,
-    reply=lambda _, __, done: done.scores,
-    headers=compute_headers,
+SIMILARITY = endpoint(
+    _SIMILARITY, _similarity_job, Service.similarity, lambda _, __, done: done.scores, headers=compute_headers
 )

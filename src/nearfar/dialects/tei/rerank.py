@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Ranked, RankJob
-from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.tei import route_docs
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
-from nearfar.dialects.tei.headers import compute_headers
+from nearfar.dialects.tei.headers import HEADERS, compute_headers
 from nearfar.dialects.tei.inputs import check_count, is_single, kept_side, on_overflow, parse_sequences
 from nearfar.serving.service import Service
 
@@ -65,19 +64,20 @@ def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list
     return best[0] if is_single(body.inputs) and body.parameters is None else best
 
 
-RERANK = Endpoint(
-    docs=route_docs.RERANK,
-    decoder=msgspec.json.Decoder(RerankRequest),
-    to_job=_rank_job,
-    call=Service.rank,
-    reply=_ranks,
-    headers=compute_headers,
+_RERANK = RouteDocs(
+    summary="Rank texts by relevance to a query",
+    body=RerankRequest,
+    reply=list[Rank],
+    example={"query": "Where is the cat?", "texts": ["Bananas are yellow.", "The cat sat on the mat."]},
+    headers=HEADERS,
 )
-PREDICT = Endpoint(
-    docs=route_docs.PREDICT,
-    decoder=msgspec.json.Decoder(PredictRequest),
-    to_job=_classify_job,
-    call=Service.classify,
-    reply=_predictions,
-    headers=compute_headers,
+RERANK = endpoint(_RERANK, _rank_job, Service.rank, _ranks, headers=compute_headers)
+_PREDICT = RouteDocs(
+    summary="Classify texts or pairs of texts",
+    body=PredictRequest,
+    reply=(list[Prediction], list[list[Prediction]]),
+    example={"inputs": "I like you."},
+    examples={"several": {"inputs": [["I like you."], ["I like you.", "I do not."]], "raw_scores": True}},
+    headers=HEADERS,
 )
+PREDICT = endpoint(_PREDICT, _classify_job, Service.classify, _predictions, headers=compute_headers)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import cast
 
-import msgspec
-
 from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import DetokenizeJob, TokenizedText, TokenizeJob, TokenSpan
 from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.tei import route_docs
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DecodeRequest, Token, TokenizeRequest
 from nearfar.dialects.tei.inputs import check_count
 from nearfar.serving.service import Service
@@ -59,17 +57,18 @@ async def _detokenize_all(service: Service, jobs: list[DetokenizeJob], caller: C
     return [await service.detokenize(job, caller) for job in jobs]
 
 
-TOKENIZE = Endpoint(
-    docs=route_docs.TOKENIZE,
-    decoder=msgspec.json.Decoder(TokenizeRequest),
-    to_job=_tokenize_job,
-    call=Service.tokenize,
-    reply=lambda _, __, done: [_tokens(text) for text in done.texts],
+_TOKENIZE = RouteDocs(
+    summary="Tokenize texts", counts=False, body=TokenizeRequest, reply=list[list[Token]], example={"inputs": "a cat"}
 )
-DECODE = Endpoint(
-    docs=route_docs.DECODE,
-    decoder=msgspec.json.Decoder(DecodeRequest),
-    to_job=_detokenize_jobs,
-    call=_detokenize_all,
-    reply=lambda _, __, texts: texts,
+TOKENIZE = endpoint(
+    _TOKENIZE, _tokenize_job, Service.tokenize, lambda _, __, done: [_tokens(text) for text in done.texts]
 )
+_DECODE = RouteDocs(
+    summary="Decode token ids",
+    counts=False,
+    body=DecodeRequest,
+    reply=list[str],
+    example={"ids": [101, 7592, 102]},
+    examples={"several": {"ids": [[101, 7592, 102], [2088]], "skip_special_tokens": False}},
+)
+DECODE = endpoint(_DECODE, _detokenize_jobs, _detokenize_all, lambda _, __, texts: texts)

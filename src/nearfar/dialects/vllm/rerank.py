@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.vllm import route_docs
+from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.vllm.bodies import Content, ContentPart, RerankReply, RerankRequest, RerankResult
 from nearfar.dialects.vllm.routes import check_truncation, envelope
 from nearfar.serving.service import Service
@@ -57,10 +55,10 @@ def _reply(_: RerankRequest, __: RankJob, done: Ranked) -> RerankReply:
     return RerankReply(results=results, data=results, **envelope("rerank", done))
 
 
-RERANK = Endpoint(
-    docs=route_docs.RERANK,
-    decoder=msgspec.json.Decoder(RerankRequest),
-    to_job=_to_job,
-    call=Service.rank,
-    reply=_reply,
+_RERANK = RouteDocs(
+    summary="Rank documents by relevance to a query, as in vLLM and Infinity",
+    body=RerankRequest,
+    reply=RerankReply,
+    example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."], "top_n": 1},
 )
+RERANK = endpoint(_RERANK, _to_job, Service.rank, _reply)

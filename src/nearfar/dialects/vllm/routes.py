@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
-
-import msgspec
+from typing import Annotated, Any
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import (
@@ -21,9 +19,9 @@ from nearfar.core.jobs import (
     Tokenized,
     TokenizeJob,
 )
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import render_array
-from nearfar.dialects.vllm import route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.dialects.vllm.bodies import (
     SCORE_SIDES,
     ClassificationData,
@@ -140,38 +138,62 @@ def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> T
     return TokenizeReply(len(tokens), done.max_tokens, [token.id for token in tokens], names)
 
 
-SCORE = Endpoint(
-    docs=route_docs.SCORE,
-    decoder=msgspec.json.Decoder(ScoreRequest),
-    to_job=_score_job,
-    call=Service.score,
-    reply=_score_reply,
+def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
+    return DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
+
+
+_SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}
+_ANY_SIDES = json_schema(
+    anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in SCORE_SIDES]
 )
-CLASSIFY = Endpoint(
-    docs=route_docs.CLASSIFY,
-    decoder=msgspec.json.Decoder(ClassifyRequest),
-    to_job=_classify_job,
-    call=Service.classify,
-    reply=_classify_reply,
+_SCORE = RouteDocs(
+    summary="Compare the texts of each pair",
+    body=Annotated[ScoreRequest, _ANY_SIDES],
+    reply=ListReply[ScoreData],
+    example={"text_1": "Where is the cat?", "text_2": ["The cat sat on the mat.", "Rates rose."]},
+    examples={
+        "queries and documents": {
+            "queries": ["Where is the cat?"],
+            "documents": ["The cat sat on the mat."],
+            "use_activation": False,
+        }
+    },
 )
-POOLING = Endpoint(
-    docs=route_docs.POOLING,
-    decoder=msgspec.json.Decoder(PoolingRequest),
-    to_job=_pooling_job,
-    call=Service.represent,
-    reply=_pooling_reply,
+SCORE = endpoint(_SCORE, _score_job, Service.score, _score_reply)
+_CLASSIFY = RouteDocs(
+    summary="Classify texts",
+    details="Returns each text's most probable label and all probabilities, or with ``raw_scores`` Infinity's form.",
+    body=ClassifyRequest,
+    reply=(ListReply[ClassificationData], InfinityClassifyReply),
+    example={"input": ["I like you."]},
+    examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},
 )
-TOKENIZE = Endpoint(
-    docs=route_docs.TOKENIZE,
-    decoder=msgspec.json.Decoder(TokenizeRequest),
-    to_job=_tokenize_job,
-    call=Service.tokenize,
-    reply=_tokenize_reply,
+CLASSIFY = endpoint(_CLASSIFY, _classify_job, Service.classify, _classify_reply)
+_POOLING = RouteDocs(
+    summary="Embed each token of texts",
+    body=PoolingRequest,
+    reply=ListReply[PoolingData],
+    example={"input": "a cat", "task": "token_embed"},
 )
-DETOKENIZE = Endpoint(
-    docs=route_docs.DETOKENIZE,
-    decoder=msgspec.json.Decoder(DetokenizeRequest),
-    to_job=lambda body: DetokenizeJob(model=body.model or None, ids=tuple(body.tokens)),
-    call=Service.detokenize,
-    reply=lambda _, __, text: DetokenizeReply(text),
+POOLING = endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
+_TOKENIZE = RouteDocs(
+    summary="Tokenize a prompt",
+    counts=False,
+    body=TokenizeRequest,
+    reply=TokenizeReply,
+    example={"prompt": "a cat"},
+)
+TOKENIZE = endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
+_DETOKENIZE = RouteDocs(
+    summary="Convert token ids to text",
+    counts=False,
+    body=DetokenizeRequest,
+    reply=DetokenizeReply,
+    example={"tokens": [1037, 4937]},
+)
+DETOKENIZE = endpoint(
+    _DETOKENIZE,
+    _detokenize_job,
+    Service.detokenize,
+    lambda _, __, text: DetokenizeReply(text),
 )

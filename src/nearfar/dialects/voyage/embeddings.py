@@ -12,7 +12,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, Role
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
 from nearfar.dialects.kit.route_docs import (
     BASE64,
@@ -149,11 +149,5 @@ def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) 
     return reply
 
 
-EMBEDDINGS = Endpoint(
-    docs=_DOCS,
-    decoder=msgspec.json.Decoder(VoyageEmbeddingsRequest),
-    to_job=_to_job,
-    call=Service.embed,
-    reply=_reply,
-)
+EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply)
 SHARED_EMBEDDINGS = msgspec.structs.replace(EMBEDDINGS, reply=_shared_reply)

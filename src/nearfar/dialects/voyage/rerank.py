@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.core.settings import OnOverflow
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.dialects.voyage.embeddings import model_name
 from nearfar.serving.service import Service
@@ -99,11 +99,5 @@ def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> Voya
     return reply
 
 
-RERANK = Endpoint(
-    docs=_DOCS,
-    decoder=msgspec.json.Decoder(VoyageRerankRequest),
-    to_job=_to_job,
-    call=Service.rank,
-    reply=_reply,
-)
+RERANK = endpoint(_DOCS, _to_job, Service.rank, _reply)
 SHARED_RERANK = msgspec.structs.replace(RERANK, reply=_shared_reply)
