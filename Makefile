@@ -28,10 +28,10 @@ serve: $(VENV)/ready
 quick: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
-# Every test. Those that start servers of their own run one at a time, since some of them measure how long things take.
+# Every test. Those that measure how long something takes run one at a time.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/parity tests/property tests/clients
-	$(BIN)/python -m pytest tests/process
+	$(BIN)/python -m pytest $(PARALLEL) -m "not timing" tests
+	$(BIN)/python -m pytest -m timing tests/process
 
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready

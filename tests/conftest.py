@@ -133,15 +133,24 @@ def _write_splade(folder: Path) -> None:
     write_splade(folder, "bert")
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Run a real server, granian and all, with the real model; on each engine that can run here.
+# In float32, so that the numbers are the same on processors that would choose bfloat16.
+REAL = ("--device", "cpu", "--dtype", "float32", "--engine")
 
-    In float32, so that the numbers are the same on processors that would choose bfloat16.
-    """
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """Run a real server, granian and all, with the real model on Torch."""
+    with ServerProcess(*REAL, "torch") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def server_of_each_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """Run such a server on each engine that can run here, for promises about numbers and batches."""
     cache = str(tmp_path_factory.mktemp("cache"))
-    arguments = ("--engine", request.param, "--device", "cpu", "--dtype", "float32")
-    with ServerProcess(*arguments, NEARFAR_CACHE_DIR=cache) as server:
+    with ServerProcess(*REAL, request.param, NEARFAR_CACHE_DIR=cache) as server:
         yield server
 
 

@@ -55,11 +55,10 @@ def test_token_ids_return_the_same_vectors_as_the_text(
         _embeddings(server, model) as by_ids,
         _embeddings(server, model, check_embedding_ctx_length=False) as by_text,
     ):
-        texts = server.share(TEXTS)
-        from_ids, from_text = np.array(by_ids.embed_documents(texts)), np.array(by_text.embed_documents(texts))
-        query = by_ids.embed_query(texts[0])
+        from_ids, from_text = np.array(by_ids.embed_documents(TEXTS)), np.array(by_text.embed_documents(TEXTS))
+        query = by_ids.embed_query(TEXTS[0])
 
-    expected = reference.encode(texts, show_progress_bar=False)
+    expected = reference.encode(TEXTS, show_progress_bar=False)
     assert (from_ids * from_text).sum(1).min() >= 0.99999
     assert (from_ids * expected).sum(1).min() >= 0.99999
     assert np.dot(query, expected[0]) >= 0.99999

@@ -16,7 +16,7 @@ from server_process import BODY, ServerProcess, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timing]  # half a second without an answer is a hang
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from harness.load.spec import LoadResult, LoadSpec, StreamResult, StreamSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.timing
+
 LATENCY_S = 0.02
 
 

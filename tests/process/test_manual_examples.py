@@ -12,24 +12,16 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from manual import blocks
-from server_process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from manual import Block
+    from server_process import ServerProcess
 
 ADDRESS = "http://127.0.0.1:9000"  # in every code block
 PYTHON = blocks("python")
 SHELL = [block for block in blocks("sh") if block.options == "run"]
-
-
-@pytest.fixture(scope="module")
-def manual_server() -> Iterator[ServerProcess]:
-    """Run a real server with the built-in model on Torch."""
-    with ServerProcess("--engine", "torch", "--device", "cpu", "--dtype", "float32") as server:
-        yield server
 
 
 def run_python(block: Block, url: str) -> subprocess.CompletedProcess[str]:
@@ -60,43 +52,32 @@ def run_shell(code: str, folder: Path, url: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.usefixtures("_offline_tiktoken")
-@pytest.mark.parametrize("block", [block for block in PYTHON if block.page == "README"], ids=lambda block: block.place)
-def test_readme_s_clients_print_what_it_shows_on_every_engine(server: ServerProcess, block: Block) -> None:
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
+def test_a_page_s_python_prints_what_it_shows(server: ServerProcess, block: Block) -> None:
     ran = run_python(block, server.url)
 
     assert block.output == ran.stdout, ran.stderr
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if block.page != "README"], ids=lambda block: block.place)
-def test_a_page_s_python_prints_what_it_shows(manual_server: ServerProcess, block: Block) -> None:
-    ran = run_python(block, manual_server.url)
-
-    assert block.output == ran.stdout, ran.stderr
-
-
 @pytest.mark.parametrize("page", dict.fromkeys(block.page for block in SHELL))
-def test_a_page_s_commands_run_one_after_another(page: str, manual_server: ServerProcess, tmp_path: Path) -> None:
+def test_a_page_s_commands_run_one_after_another(page: str, server: ServerProcess, tmp_path: Path) -> None:
     failed = []
     for block in SHELL:
         if block.page == page:
-            ran = run_shell(block.code, tmp_path, manual_server.url)
+            ran = run_shell(block.code, tmp_path, server.url)
             if ran.returncode or (block.output is not None and block.output != ran.stdout):
                 failed.append(f"{block.place}: {ran.returncode}: {ran.stdout[-500:]}{ran.stderr[-500:]}")
 
     assert [] == failed
 
 
-def test_the_log_line_has_the_fields_of_a_real_one(manual_server: ServerProcess) -> None:
+def test_the_log_line_has_the_fields_of_a_real_one(server: ServerProcess) -> None:
+    headers = {"x-request-id": "documented"}
     [block] = [block for block in blocks("json") if '"nearfar.access"' in block.code]
     body = {"model": "rerank-v3.5", "query": "Where is the cat?", "documents": ["The cat sat.", "Rates rose."]}
 
-    httpx.post(f"{manual_server.url}/v2/rerank", json=body, timeout=30).raise_for_status()
-    manual_server.until_logged("/v2/rerank", "path")
+    httpx.post(f"{server.url}/v2/rerank", json=body, headers=headers, timeout=30).raise_for_status()
+    server.until_logged("documented", "request_id")
 
-    line = manual_server.log[paths(manual_server).index("/v2/rerank")]
+    [line] = [entry for entry in server.log if entry.get("request_id") == "documented"]
     assert list(line) == list(json.loads(block.code))
-
-
-def paths(server: ServerProcess) -> list[str]:
-    """Return the path of each line of the log, or an empty string."""
-    return [entry.get("path", "") for entry in server.log]

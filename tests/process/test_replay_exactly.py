@@ -1,4 +1,4 @@
-"""The compatibility fixtures agree exactly with real servers, one for each engine."""
+"""The compatibility fixtures agree exactly with a real server."""
 
 from __future__ import annotations
 
