@@ -12,13 +12,12 @@ from collections.abc import Sequence
 import mlx.core as mx
 from mlx import nn
 
-from nearfar.engines.mlx.attention import PrefixCache, causal_mask, full_mask, fuse_attention, window_mask
+from nearfar.engines.mlx.attention import FusedAttention, PrefixCache, causal_mask, full_mask, window_mask
 from nearfar.engines.mlx.upstream import (
     Config,
     Unsupported,
-    import_model_file,
+    build_model,
     layer_period,
-    model_args,
     require,
     require_full_attention,
     rope_theta,
@@ -29,26 +28,22 @@ from nearfar.engines.mlx.upstream import (
 
 def build_bert(config: Config) -> nn.Module:
     """Build BERT's encoder, without the pooler."""
-    require(config, hidden_act="gelu", is_decoder=False)
-    file = import_model_file("bert")
-    return _prepare_encoder(file.Model(model_args(file.ModelArgs, config)))
+    return _build_encoder("bert", config)
 
 
 def build_roberta(config: Config) -> nn.Module:
     """Build the encoder of RoBERTa, XLM-RoBERTa or CamemBERT, without the pooler."""
-    require(config, hidden_act="gelu", is_decoder=False)
-    file = import_model_file("xlm_roberta")
     padding = config.get("pad_token_id")
-    return _prepare_encoder(
-        file.Model(model_args(file.ModelArgs, {**config, "pad_token_id": 1 if padding is None else padding}))
-    )
+    return _build_encoder("xlm_roberta", {**config, "pad_token_id": 1 if padding is None else padding})
 
 
-def _prepare_encoder(model: nn.Module) -> nn.Module:
-    """Remove the pooler, which belongs to a head, and fuse attention."""
+def _build_encoder(file: str, config: Config) -> nn.Module:
+    """Build an encoder with fused attention; its pooler belongs to a head."""
+    require(config, hidden_act="gelu", is_decoder=False)
+    model = build_model(file, "Model", config)
     model.pop("pooler")
     for layer in model.encoder.layer:
-        fuse_attention(layer.attention)
+        layer.attention.self = FusedAttention(layer.attention.self)
     return model
 
 
@@ -65,13 +60,13 @@ def run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.a
 def build_modernbert(config: Config) -> nn.Module:
     """Build ModernBERT."""
     require(config, hidden_activation="gelu", classifier_activation="gelu")
-    file = import_model_file("modernbert")
     every = config.get("global_attn_every_n_layers") or layer_period(config["layer_types"], "full_attention", first=0)
-    thetas = {
+    options = {
+        "global_attn_every_n_layers": every,
         "global_rope_theta": rope_theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
         "local_rope_theta": rope_theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
     }
-    model = file.ModernBertModel(model_args(file.ModelArgs, {**config, **thetas, "global_attn_every_n_layers": every}))
+    model = build_model("modernbert", "ModernBertModel", {**config, **options})
     for layer in model.layers:
         layer.mlp.act = nn.GELU()  # the file's own is an approximation that changes the fourth digit
     return model
@@ -110,9 +105,8 @@ def build_qwen3(config: Config) -> nn.Module:
     """Build Qwen3."""
     require(config, hidden_act="silu", use_sliding_window=False, is_causal=True, attention_bias=False)
     require_full_attention(config)
-    file = import_model_file("qwen3", "mlx_lm")
     defaults = {"head_dim": config["hidden_size"] // config["num_attention_heads"], "tie_word_embeddings": True}
-    return file.Qwen3Model(model_args(file.ModelArgs, {**defaults, **config, "rope_theta": rope_theta(config)}))
+    return build_model("qwen3", "Qwen3Model", {**defaults, **config, "rope_theta": rope_theta(config)}, "mlx_lm")
 
 
 def build_qwen2(config: Config) -> nn.Module:
@@ -120,8 +114,7 @@ def build_qwen2(config: Config) -> nn.Module:
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     require(config, hidden_act="silu", use_sliding_window=False, is_causal=True, head_dim=head_dim)
     require_full_attention(config)
-    file = import_model_file("qwen2", "mlx_lm")
-    return file.Qwen2Model(model_args(file.ModelArgs, {**config, "rope_theta": rope_theta(config)}))
+    return build_model("qwen2", "Qwen2Model", {**config, "rope_theta": rope_theta(config)}, "mlx_lm")
 
 
 def build_gemma(config: Config) -> nn.Module:
@@ -131,8 +124,7 @@ def build_gemma(config: Config) -> nn.Module:
     require_full_attention(config)
     if config.get("hidden_act", "gelu") not in {"gelu", "gelu_pytorch_tanh"}:  # Gemma computes the second for both
         raise Unsupported(f"hidden_act = {config['hidden_act']}")
-    file = import_model_file("gemma", "mlx_lm")
-    model = file.GemmaModel(model_args(file.ModelArgs, {**config, "rope_theta": rope_theta(config)}))
+    model = build_model("gemma", "GemmaModel", {**config, "rope_theta": rope_theta(config)}, "mlx_lm")
     model.scale = float(config["hidden_size"] ** 0.5)
     for layer in model.layers:
         layer.mlp = _TanhMlp(layer.mlp)
@@ -155,20 +147,13 @@ def build_llama(config: Config) -> nn.Module:
     """Build Llama, for causal or bidirectional attention."""
     require(config, hidden_act="silu", is_causal=True)
     require_full_attention(config)
-    file = import_model_file("llama_bidirec")
     rope: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
     scaling = rope.get("rope_type", rope.get("type", "default"))
     if scaling not in {"default", "linear", "llama3"}:
         raise Unsupported(f"{scaling} rotary positions")
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     options = {"rope_theta": theta, "rope_scaling": None if scaling == "default" else rope}
-    return file.LlamaBidirectionalModel(model_args(file.ModelArgs, {**config, **options}))
-
-
-def run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: mx.array | None) -> mx.array:
-    """Run Llama with bidirectional attention."""
-    last: mx.array = model(ids, full_mask(mask))
-    return last
+    return build_model("llama_bidirec", "LlamaBidirectionalModel", {**config, **options})
 
 
 # Gemma 3, causal or bidirectional, and LFM2
@@ -177,7 +162,6 @@ def run_llama_bidirec(model: nn.Module, ids: mx.array, mask: mx.array | None, _t
 def build_gemma3(config: Config) -> nn.Module:
     """Build Gemma 3's text model."""
     require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
-    file = import_model_file("gemma3_text")
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
     if layers := config.get("layer_types"):
         pattern = layer_period(layers, "full_attention", first=None)
@@ -189,7 +173,7 @@ def build_gemma3(config: Config) -> nn.Module:
         "rope_local_base_freq": local_theta,
         "sliding_window_pattern": pattern or 6,
     }
-    model = file.Gemma3Model(model_args(file.ModelArgs, {**config, **options}))
+    model = build_model("gemma3_text", "Gemma3Model", {**config, **options})
     window = int(config.get("sliding_window") or 0)
     model.config.bidirectional = bool(config.get("use_bidirectional_attention"))
     model.config.reach = window // 2 if model.config.bidirectional else window - 1  # to a side, as in transformers
@@ -213,17 +197,10 @@ def run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: m
 
 def build_lfm2(config: Config) -> nn.Module:
     """Build LFM2."""
-    file = import_model_file("lfm2")
     defaults = {"rope_theta": rope_theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
-    return file.Lfm2Model(model_args(file.ModelArgs, {**defaults, **config}))
+    return build_model("lfm2", "Lfm2Model", {**defaults, **config})
 
 
 def adapt_lfm2(name: str, array: mx.array) -> mx.array:
     """Transpose a convolution's weights from torch's (H, 1, width) to mlx's (H, width, 1)."""
     return array.transpose(0, 2, 1) if name.endswith("conv.conv.weight") and array.shape[1] == 1 else array
-
-
-def run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
-    """Run LFM2."""
-    last: mx.array = model(ids)
-    return last

@@ -68,26 +68,15 @@ class FusedAttention(nn.Module):
         self.query, self.key, self.value = plain.query, plain.key, plain.value
         self._heads = plain.num_attention_heads
         self._scale = plain.attention_head_size**-0.5
+        self._returns_tuple = type(plain).__module__.endswith("xlm_roberta")
 
-    def __call__(self, hidden: mx.array, mask: mx.array | None = None, *_: object) -> tuple[mx.array]:
-        """Return (B, T, H), in a tuple, as xlm_roberta.py expects it."""
+    def __call__(self, hidden: mx.array, mask: mx.array | None = None, *_: object) -> mx.array | tuple[mx.array]:
+        """Return (B, T, H), in a tuple where the model file expects one."""
         query, key, value = (self._split_heads(of(hidden)) for of in (self.query, self.key, self.value))
         attended = mx.fast.scaled_dot_product_attention(query, key, value, scale=self._scale, mask=mask)
-        return (attended.transpose(0, 2, 1, 3).reshape(hidden.shape),)
+        joined = attended.transpose(0, 2, 1, 3).reshape(hidden.shape)
+        return (joined,) if self._returns_tuple else joined
 
     def _split_heads(self, values: mx.array) -> mx.array:
         rows, length, _ = values.shape
         return values.reshape(rows, length, self._heads, -1).transpose(0, 2, 1, 3)
-
-
-class _BertAttention(FusedAttention):
-    """The same, without the tuple, as bert.py expects it."""
-
-    def __call__(self, hidden: mx.array, mask: mx.array | None = None, *_: object) -> mx.array:  # type: ignore[override]
-        return super().__call__(hidden, mask)[0]
-
-
-def fuse_attention(attention: nn.Module) -> None:
-    """Replace a layer's self-attention by the fused one."""
-    returns_tuple = type(attention).__module__.endswith("xlm_roberta")
-    attention.self = (FusedAttention if returns_tuple else _BertAttention)(attention.self)

@@ -13,7 +13,7 @@ from nearfar.core.settings import Device, Dtype
 from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest, RowsTooLarge
 from nearfar.engines.common.padding import PaddedBatch, pad, round_up_length, unpad
-from nearfar.engines.common.precision import flatten_outputs, measure_loss, stack
+from nearfar.engines.common.precision import flatten_outputs, measure_loss
 from nearfar.engines.common.prefixes import group_by_prefix
 from nearfar.engines.common.representations import refuse_narrow_window, represent
 from nearfar.engines.mlx.memory import limit_memory, memory_in_use, run_in_parts
@@ -66,24 +66,19 @@ class MlxEngine:
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Return each row's outputs, from one forward."""
-        results = [Representation()] * len(batch)
-
-        def run(start: int, rows: Sequence[Row]) -> None:
-            results[start : start + len(rows)] = represent(rows, self._forward(rows), self._recipe)
-
-        return self._in_parts(batch, run, results)
+        return self._in_parts(
+            batch, lambda rows: represent(rows, self._forward(rows), self._recipe), [Representation()] * len(batch)
+        )
 
     def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Return each row's last hidden states (n, H) in float32."""
         if not self._recipe.pooling:
             raise TypeError("this checkpoint doesn't pool")
-        results = [np.empty((0, 0), dtype=np.float32)] * len(batch)
 
-        def run(start: int, rows: Sequence[Row]) -> None:
-            [hidden] = _evaluate([self._network.hidden_states(self._pad(rows))])
-            results[start : start + len(rows)] = unpad(rows, hidden)
+        def run(rows: Sequence[Row]) -> list[FloatArray]:
+            return unpad(rows, *_evaluate([self._network.hidden_states(self._pad(rows))]))
 
-        return self._in_parts(batch, run, results)
+        return self._in_parts(batch, run, [np.empty((0, 0), dtype=np.float32)] * len(batch))
 
     def memory(self) -> dict[str, int]:
         """Return bytes in use, by kind; any thread may call it."""
@@ -97,16 +92,16 @@ class MlxEngine:
     def _first_output(self, batch: Sequence[Row], shape: tuple[int, ...]) -> FloatArray:
         """Return the first output, which has this shape per row."""
         results = np.full((len(batch), *shape), np.nan, dtype=np.float32)
+        return self._in_parts(batch, lambda rows: self._forward(rows)[0], results)
 
-        def run(start: int, rows: Sequence[Row]) -> None:
-            results[start : start + len(rows)] = self._forward(rows)[0]
+    def _in_parts(self, batch: Sequence[Row], run: Callable[[Sequence[Row]], _Results], results: _Results) -> _Results:
+        """Run the batch in parts that fit into memory, and return ``results`` filled with theirs."""
 
-        return self._in_parts(batch, run, results)
+        def fill(start: int, rows: Sequence[Row]) -> None:
+            results[start : start + len(rows)] = run(rows)
 
-    def _in_parts(self, batch: Sequence[Row], run: Callable[[int, Sequence[Row]], None], results: _Results) -> _Results:
-        """Run the batch in parts that fit into memory, and return ``results``, which ``run`` fills."""
         with mx.stream(self._stream):
-            too_large = run_in_parts(batch, _LENGTH_STEP[self._device], run)
+            too_large = run_in_parts(batch, _LENGTH_STEP[self._device], fill)
         if too_large:
             raise RowsTooLarge(results, too_large)
         return results
@@ -134,9 +129,8 @@ class MlxEngine:
         """Return the outputs in a form in which two precisions can be compared."""
         if not self._recipe.outputs:
             return self.score(batch)
-        parts: list[FloatArray] = []
-        self._in_parts(batch, lambda _, rows: parts.append(flatten_outputs(self._forward(rows), rows)), parts)
-        return stack(parts)
+        with mx.stream(self._stream):
+            return flatten_outputs(self._forward(batch), batch)
 
     def _open(self, request: OpenRequest) -> tuple[str, str]:
         """Load in the requested precision, or in the fastest that keeps the numbers; return it and why."""

@@ -37,7 +37,7 @@ def pooling_head(recipe: Recipe) -> Head:
 
     def run(hidden: mx.array, mask: mx.array) -> mx.array:
         hidden = hidden.astype(mx.float32)
-        return project(mx.concatenate([_POOL[mode](hidden, mask) for mode in recipe.pooling], axis=1))
+        return project(mx.concatenate([_pool(mode, hidden, mask) for mode in recipe.pooling], axis=1))
 
     return run
 
@@ -68,47 +68,21 @@ def lexical_head(dense: Dense) -> Head:
     return lambda hidden, mask: mx.maximum(layer(hidden.astype(mx.float32))[..., 0], 0) * mask
 
 
-# Pooling: (B, T, H) and the mask (B, T) → (B, H)
+def _pool(mode: Pooling, hidden: mx.array, mask: mx.array) -> mx.array:
+    """Pool (B, T, H) to (B, H), without padding, where the mask (B, T) is 0."""
+    if mode == "cls":
+        return hidden[:, 0]
+    if mode == "lasttoken":
+        return hidden[mx.arange(hidden.shape[0]), mask.sum(axis=1) - 1]
+    if mode == "max":
+        return mx.where(mask[..., None] == 0, -mx.inf, hidden).max(axis=1)
+    weights = mask * mx.cumsum(mask, axis=1) if mode == "weightedmean" else mask  # token i weighs i, counted from 1
+    weights = weights[..., None].astype(mx.float32)  # (B, T, 1)
+    total = weights.sum(axis=1)
+    return (hidden * weights).sum(axis=1) / (mx.sqrt(total) if mode == "mean_sqrt_len_tokens" else total)
 
 
-def _first(hidden: mx.array, _mask: mx.array) -> mx.array:
-    return hidden[:, 0]
-
-
-def _max(hidden: mx.array, mask: mx.array) -> mx.array:
-    return mx.where(mask[..., None] == 0, -mx.inf, hidden).max(axis=1)
-
-
-def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = mask[..., None].astype(mx.float32)
-    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-
-
-def _mean_sqrt(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = mask[..., None].astype(mx.float32)
-    return (hidden * weights).sum(axis=1) / mx.sqrt(weights.sum(axis=1))
-
-
-def _weighted_mean(hidden: mx.array, mask: mx.array) -> mx.array:
-    weights = (mask * mx.cumsum(mask, axis=1))[..., None].astype(mx.float32)  # token i weighs i, counted from 1
-    return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-
-
-def _last(hidden: mx.array, mask: mx.array) -> mx.array:
-    return hidden[mx.arange(hidden.shape[0]), mask.sum(axis=1) - 1]
-
-
-_POOL: dict[Pooling, Callable[[mx.array, mx.array], mx.array]] = {
-    "cls": _first,
-    "max": _max,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt,
-    "weightedmean": _weighted_mean,
-    "lasttoken": _last,
-}
-
-
-# Classifiers: → (B,) or (B, labels) float32
+# Classifiers: → (B, labels)
 
 
 class BertClassifier(nn.Module):
@@ -116,12 +90,13 @@ class BertClassifier(nn.Module):
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
-        self.pooler = _DenseLayer(config["hidden_size"], config["hidden_size"])
+        self.pooler = _named(dense=nn.Linear(config["hidden_size"], config["hidden_size"]))
         self.classifier = nn.Linear(config["hidden_size"], labels)
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
         """Return logits."""
-        return _squeeze_logits(self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0]))))
+        logits: mx.array = self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0])))
+        return logits
 
 
 class RobertaClassifier(nn.Module):
@@ -129,12 +104,13 @@ class RobertaClassifier(nn.Module):
 
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
-        self.classifier = _DenseLayer(config["hidden_size"], config["hidden_size"])
-        self.classifier.out_proj = nn.Linear(config["hidden_size"], labels)
+        size = config["hidden_size"]
+        self.classifier = _named(dense=nn.Linear(size, size), out_proj=nn.Linear(size, labels))
 
     def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
         """Return logits."""
-        return _squeeze_logits(self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0]))))
+        logits: mx.array = self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0])))
+        return logits
 
 
 class ModernBertClassifier(nn.Module):
@@ -143,15 +119,20 @@ class ModernBertClassifier(nn.Module):
     def __init__(self, config: dict[str, Any], labels: int) -> None:
         super().__init__()
         size = config["hidden_size"]
-        self._pool = {"cls": _first, "mean": _mean}[config.get("classifier_pooling", "cls")]
-        self.head = _DenseLayer(size, size, bias=config.get("classifier_bias", False))
-        self.head.norm = nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
+        self._pooling = config.get("classifier_pooling", "cls")
+        if self._pooling not in {"cls", "mean"}:
+            raise Unsupported(f"classifier_pooling = {self._pooling}")
+        self.head = _named(
+            dense=nn.Linear(size, size, bias=config.get("classifier_bias", False)),
+            norm=nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False)),
+        )
         self.classifier = nn.Linear(size, labels)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         """Return logits."""
-        pooled = self._pool(hidden, mask).astype(hidden.dtype)
-        return _squeeze_logits(self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled)))))
+        pooled = _pool(self._pooling, hidden, mask).astype(hidden.dtype)
+        logits: mx.array = self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled))))
+        return logits
 
 
 class LastTokenClassifier(nn.Module):
@@ -163,7 +144,8 @@ class LastTokenClassifier(nn.Module):
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         """Return logits."""
-        return _squeeze_logits(self.score(_last(hidden, mask)))
+        logits: mx.array = self.score(_pool("lasttoken", hidden, mask))
+        return logits
 
 
 class AnswerHead(nn.Module):
@@ -176,11 +158,11 @@ class AnswerHead(nn.Module):
         self._answer = answer
 
     def __call__(self, hidden: mx.array, mask: mx.array, embeddings: nn.Module) -> mx.array:
-        """Return (B,) float32. ``embeddings`` are the transformer's own, which tied models compute logits with."""
+        """Return (B, 1). ``embeddings`` are the transformer's own, which tied models compute logits with."""
         ids = [token for token in (self._answer.yes, self._answer.no) if token is not None]
         rows = _table_rows(self.get("lm_head", embeddings), ids)
-        logits = _last(hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
-        return logits[:, 0] if self._answer.no is None else logits[:, 0] - logits[:, 1]
+        logits = _pool("lasttoken", hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
+        return logits if self._answer.no is None else logits[:, :1] - logits[:, 1:]
 
 
 def _table_rows(table: nn.Module, ids: list[int]) -> mx.array:
@@ -202,11 +184,9 @@ class SpladeHead(nn.Module):
         if not config.get("tie_word_embeddings", True):
             raise Unsupported("tie_word_embeddings = false")
         size = config["hidden_size"]
-        self.cls = nn.Module()
-        self.cls.predictions = nn.Module()
-        self.cls.predictions.transform = _DenseLayer(size, size)
-        self.cls.predictions.transform.LayerNorm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
-        self.cls.predictions.bias = mx.zeros(config["vocab_size"])
+        norm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
+        transform = _named(dense=nn.Linear(size, size), LayerNorm=norm)
+        self.cls = _named(predictions=_named(transform=transform, bias=mx.zeros(config["vocab_size"])))
         self._log_twice = sparse.log_twice
         self._sum = sparse.pooling == "sum"
 
@@ -223,14 +203,9 @@ class SpladeHead(nn.Module):
         return mx.log1p(weights) if self._log_twice else weights
 
 
-class _DenseLayer(nn.Module):
-    """A linear layer with the name ``dense``."""
-
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inputs, outputs, bias=bias)
-
-
-def _squeeze_logits(logits: mx.array) -> mx.array:
-    logits = logits.astype(mx.float32)
-    return logits[:, 0] if logits.shape[1] == 1 else logits
+def _named(**parts: nn.Module | mx.array) -> nn.Module:
+    """Group modules and arrays as the checkpoint's names do."""
+    group = nn.Module()
+    for name, part in parts.items():
+        setattr(group, name, part)
+    return group

@@ -37,8 +37,19 @@ def run_in_parts(batch: Sequence[Row], length_step: int, run: Callable[[int, Seq
     A part that runs out of memory is run again in halves.
     """
     too_large: list[int] = []
-    for start, rows in split(batch, length_step):
-        _run_or_halve(run, start, rows, too_large)
+    pending = list(split(batch, length_step))
+    while pending:
+        start, rows = pending.pop(0)
+        try:
+            run(start, rows)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            mx.clear_cache()
+            if half := len(rows) // 2:
+                pending[:0] = [(start, rows[:half]), (start + half, rows[half:])]
+            else:
+                too_large.append(start)
     return too_large
 
 
@@ -49,22 +60,3 @@ def split(batch: Sequence[Row], length_step: int) -> Iterator[tuple[int, Sequenc
     rows = max(_MAX_ATTENTION_AREA // (length * length), 1)
     for start in range(0, len(batch), rows):
         yield start, batch[start : start + rows]
-
-
-def _run_or_halve(
-    run: Callable[[int, Sequence[Row]], None], start: int, rows: Sequence[Row], too_large: list[int]
-) -> None:
-    try:
-        run(start, rows)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        mx.clear_cache()
-    else:
-        return
-    if len(rows) == 1:
-        too_large.append(start)
-        return
-    half = len(rows) // 2
-    _run_or_halve(run, start, rows[:half], too_large)
-    _run_or_halve(run, start + half, rows[half:], too_large)

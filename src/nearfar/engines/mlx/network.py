@@ -12,7 +12,7 @@ from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.padding import PaddedBatch
 from nearfar.engines.mlx import architectures, heads
-from nearfar.engines.mlx.attention import PrefixCache
+from nearfar.engines.mlx.attention import PrefixCache, full_mask
 from nearfar.engines.mlx.upstream import Config, Unsupported
 from nearfar.engines.mlx.weights import PlacedWeights, fill, load_weights, quantize_like, read_config, read_quantization
 from nearfar.models.recipe.recipe import Recipe, Sparse
@@ -69,9 +69,15 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _decoder(architectures.build_qwen3),
     "gemma": _decoder(architectures.build_gemma),
     "llama": _decoder(architectures.build_llama),
-    "llama_bidirec": Family(build=architectures.build_llama, run=architectures.run_llama_bidirec),
+    "llama_bidirec": Family(
+        build=architectures.build_llama, run=lambda model, ids, mask, _types: model(ids, full_mask(mask))
+    ),
     "gemma3_text": Family(build=architectures.build_gemma3, run=architectures.run_gemma3),
-    "lfm2": Family(build=architectures.build_lfm2, run=architectures.run_lfm2, adapt=architectures.adapt_lfm2),
+    "lfm2": Family(
+        build=architectures.build_lfm2,
+        run=lambda model, ids, _mask, _types: model(ids),
+        adapt=architectures.adapt_lfm2,
+    ),
 }
 
 
@@ -126,7 +132,8 @@ class Network(nn.Module):
             return [head(hidden, mask) for head in self._heads]
         # The embeddings as they are now: they may have been quantized since.
         embeddings = (self._embeddings(self.trunk),) if self._embeddings else ()
-        return [self.head(hidden, mask, *embeddings)]
+        logits = self.head(hidden, mask, *embeddings).astype(mx.float32)
+        return [logits[:, 0] if logits.shape[1] == 1 else logits]
 
     def hidden_states(self, padded: PaddedBatch) -> mx.array:
         """Return the last hidden states (B, T, H) in float32, lazy."""

@@ -24,7 +24,13 @@ class Unsupported(EngineUnavailable):
         super().__init__(f"config.json: the MLX engine doesn't support {what}; use --engine torch")
 
 
-def import_model_file(name: str, package: str = "mlx_embeddings") -> ModuleType:
+def build_model(file: str, kind: str, config: Config, package: str = "mlx_embeddings") -> Any:
+    """Build the class ``kind`` of a model file. Raises TypeError if config.json lacks an option."""
+    module = _import_model_file(file, package)
+    return getattr(module, kind)(module.ModelArgs.from_dict(config))
+
+
+def _import_model_file(name: str, package: str) -> ModuleType:
     """Import ``PACKAGE.models.NAME`` and the mlx-lm file that it builds on, and nothing else.
 
     The packages' own ``__init__`` import everything they can do, down to video decoders, which takes 6 s; a model file
@@ -44,11 +50,6 @@ def import_model_file(name: str, package: str = "mlx_embeddings") -> ModuleType:
     finally:
         for whole in placeholders:
             sys.modules.pop(whole, None)
-
-
-def model_args(kind: type, config: Config) -> Any:
-    """Build a model file's ``ModelArgs``. Raises TypeError if config.json lacks one."""
-    return kind.from_dict(config)  # type: ignore[attr-defined]  # every ModelArgs has it
 
 
 def require(config: Config, **expected: object) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import find_tensor_file
+from nearfar.models.files.safetensors import find_tensor_file, weight_files
 from nearfar.models.recipe.dense import Dense
 
 # What a whole model's class adds before its transformer's names.
@@ -28,6 +28,8 @@ _UNUSED = re.compile(
     r"(position_ids|inv_freq|masked_bias)$|^(pooler|lm_head|cls|decoder|head|predictions|prediction_head)\.|_Dense\."
 )
 _INNER_DENSE = re.compile(r"^dense\.\d+\.")
+# The activations that were compared with torch's; mlx has them under the same names.
+_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 _OPTIONS = ("group_size", "bits", "mode")
 _PARTS = ("weight", "bias", "scales", "biases")
 
@@ -39,12 +41,6 @@ class PlacedWeights(Struct, frozen=True):
 
     arrays: dict[str, mx.array]
     names: dict[str, str]
-
-
-class _Index(Struct):
-    """model.safetensors.index.json."""
-
-    weight_map: dict[str, str]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -60,34 +56,18 @@ def load_arrays(file: Path) -> dict[str, mx.array]:
         raise CheckpointError(f"{file}: can't be loaded: {error}") from error
 
 
-_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "Identity": lambda values: values,
-    "Tanh": mx.tanh,
-    "ReLU": nn.relu,
-    "GELU": nn.gelu,
-    "SiLU": nn.silu,
-    "Sigmoid": mx.sigmoid,
-}
-
-
-def load_dense(dense: Dense) -> Callable[[mx.array], mx.array]:
+def load_dense(dense: Dense) -> nn.Module:
     """Load a linear layer with its activation, in float32. Raises CheckpointError for weights of other shapes."""
-    activation = _ACTIVATIONS.get(dense.activation)
-    if activation is None:
+    if dense.activation not in _ACTIVATIONS:
         raise EngineUnavailable(f"{dense.file}: MLX has no activation {dense.activation} here; use --engine torch")
     arrays = {key.removeprefix("linear."): value for key, value in load_arrays(dense.file).items()}
-    weights = {key: arrays[key].astype(mx.float32) for key in ("weight", "bias") if key in arrays}
-    mx.eval(weights)
-    shapes: dict[str, tuple[int, ...]] = {"weight": (dense.out_features, dense.in_features)}
-    shapes |= {"bias": (dense.out_features,)} if dense.bias else {}
-    if {key: value.shape for key, value in weights.items()} != shapes:
-        raise CheckpointError(f"{dense.file}: its weights have other shapes than config.json states")
-
-    def run(values: mx.array) -> mx.array:
-        values = values @ weights["weight"].T
-        return activation(values + weights["bias"] if dense.bias else values)
-
-    return run
+    layer = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+    try:
+        layer.load_weights([(key, arrays[key].astype(mx.float32)) for key in ("weight", "bias") if key in arrays])
+    except ValueError as error:
+        raise CheckpointError(f"{dense.file}: its weights have other shapes than config.json states") from error
+    mx.eval(layer.parameters())
+    return nn.Sequential(layer, getattr(nn, dense.activation)())
 
 
 def load_weights(
@@ -101,7 +81,7 @@ def load_weights(
     modules = {path for path, _ in network.named_modules()} | {path for path, _ in tree_flatten(network.parameters())}
     arrays: dict[str, mx.array] = {}
     names: dict[str, str] = {}
-    for file in _files(folder):
+    for file in weight_files(folder):
         for name, array in load_arrays(file).items():
             path = _find_path(name, modules)
             if path:
@@ -114,14 +94,6 @@ def load_weights(
             elif name not in used_elsewhere and not _UNUSED.search(_PREFIX.sub("", name)):
                 raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
     return PlacedWeights(arrays, names)
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [folder / name for name in sorted(set(read_json(index, _Index).weight_map.values()))]
-    whole = folder / "model.safetensors"
-    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
 
 
 def _find_path(name: str, modules: set[str]) -> str | None:

@@ -6,7 +6,6 @@ padded on the right where the mask (B, T) is 0, to an array with the batch as it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,7 +82,7 @@ class PoolingHead(nn.Module):
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Pool hidden states: (B, T, H) → (B, H · modes)."""
         hidden = hidden.float()
-        return torch.cat([_POOL[mode](hidden, mask) for mode in self._pooling], dim=1)
+        return torch.cat([_pool(mode, hidden, mask) for mode in self._pooling], dim=1)
 
     def project(self, pooled: Tensor) -> Tensor:
         """Apply what follows pooling: (B, H · modes) → (B, D)."""
@@ -158,42 +157,16 @@ def load_dense(dense: Dense) -> nn.Module:
     return nn.Sequential(linear, activation).float().eval()
 
 
-# Each maps hidden states (B, T, H) and the mask (B, T) to (B, H).
-
-
-def _cls(hidden: Tensor, _mask: Tensor) -> Tensor:
-    return hidden[:, 0]  # padding is on the right, so the first token is position 0
-
-
-def _max(hidden: Tensor, mask: Tensor) -> Tensor:
-    return hidden.masked_fill(mask[..., None] == 0, float("-inf")).amax(1)
-
-
-def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)  # the mask drops padding and keeps special tokens
-
-
-def _mean_sqrt(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1).sqrt()
-
-
-def _weighted_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = (mask * mask.cumsum(1))[..., None].to(hidden.dtype)  # token i weighs i, counted from 1 (SGPT)
-    return (hidden * weights).sum(1) / weights.sum(1)
-
-
-def _last(hidden: Tensor, mask: Tensor) -> Tensor:
-    last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[2])  # (B, 1, H)
-    return hidden.gather(1, last)[:, 0]
-
-
-_POOL: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
-    "cls": _cls,
-    "max": _max,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt,
-    "weightedmean": _weighted_mean,
-    "lasttoken": _last,
-}
+def _pool(mode: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Pool (B, T, H) to (B, H); the mask (B, T) drops padding and keeps special tokens."""
+    if mode == "cls":
+        return hidden[:, 0]  # padding is on the right, so the first token is position 0
+    if mode == "lasttoken":
+        last = (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[2])  # (B, 1, H)
+        return hidden.gather(1, last)[:, 0]
+    if mode == "max":
+        return hidden.masked_fill(mask[..., None] == 0, float("-inf")).amax(1)
+    weights = mask * mask.cumsum(1) if mode == "weightedmean" else mask  # token i weighs i, counted from 1 (SGPT)
+    weights = weights[..., None].to(hidden.dtype)  # (B, T, 1)
+    total = weights.sum(1)
+    return (hidden * weights).sum(1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
