@@ -9,31 +9,40 @@ from litestar import Request, Response, get
 
 from nearfar.core.errors import PathNotFound
 from nearfar.dialects.kit.endpoint import encoded_response
-from nearfar.dialects.native.route_docs import DOCS, MANUAL, MANUAL_PAGE, OPENAPI
+from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.docs import PAGES
 from nearfar.docs.html import POLICY, manual_index, manual_page
 
+_HTML: dict[str, Any] = {
+    "media_type": "text/html",
+    "headers": {"content-security-policy": "Forbids everything but the page's own style"},
+}
+_OPENAPI = route_docs("Return this document", reply=dict[str, Any], raises=())
+_DOCS = route_docs("Return this document as a page", **_HTML, raises=())
+_MANUAL = route_docs("List the manual's pages", **_HTML, raises=())
+_PAGE = route_docs("Return a page of the manual", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
 
-@get(["/openapi.json", "/api-doc/openapi.json"], opt={"public": True, **OPENAPI})
+
+@get(["/openapi.json", "/api-doc/openapi.json"], opt={"public": True, **_OPENAPI})
 async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the OpenAPI 3.1 document of all routes."""
     return encoded_response(await asyncio.to_thread(request.app.state.documentation.json))
 
 
-@get(["/docs", "/redoc"], opt={"public": True, **DOCS})
+@get(["/docs", "/redoc"], opt={"public": True, **_DOCS})
 async def docs(request: Request[Any, Any, Any]) -> Response[str]:
     """Return the OpenAPI document as a page, which has no scripts and fetches nothing."""
     documentation = request.app.state.documentation
     return _html(await asyncio.to_thread(documentation.page, str(request.base_url)), documentation.policy)
 
 
-@get("/docs/manual", opt={"public": True, **MANUAL})
+@get("/docs/manual", opt={"public": True, **_MANUAL})
 async def manual(request: Request[Any, Any, Any]) -> Response[str]:
     """Return the list of the manual's pages."""
     return _html(manual_index(request.base_url.path))
 
 
-@get("/docs/manual/{page:str}", opt={"public": True, **MANUAL_PAGE})
+@get("/docs/manual/{page:str}", opt={"public": True, **_PAGE})
 async def page(request: Request[Any, Any, Any]) -> Response[str]:
     """Return one page. Raises PathNotFound."""
     name = request.path_params["page"]

@@ -11,16 +11,21 @@ from litestar import Request, Response, get
 from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import fleet_of
-from nearfar.dialects.native.bodies import Labels, ModelType, Pooling, TeiInfo
-from nearfar.dialects.native.route_docs import INFO
+from nearfar.dialects.kit.route_docs import route_docs
+from nearfar.dialects.native.bodies import InfoReply, Labels, ModelType, Pooling, StartupInfoReply, TeiInfo
 from nearfar.serving.registry.fleet import Fleet
 
 _NAME = "nearfar"
 # The default model is that of the first of these tasks that any model has.
 _TASKS: tuple[Task, ...] = ("embed", "multi_vector", "sparse", "rank", "classify")
+_INFO = route_docs(
+    "Describe the served models",
+    reply=(InfoReply, StartupInfoReply),
+    reply_example={"name": _NAME, "model_type": {"embedding": {"pooling": "mean"}}},
+)
 
 
-@get("/info", opt=INFO)
+@get("/info", opt=_INFO)
 async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Describe every model: engine, device, dtype, pooling and its source, prompts, kind of score, state."""
     fleet = fleet_of(request)

@@ -8,13 +8,22 @@ import msgspec
 from litestar import Request, Response, get, post, route
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from nearfar.core.errors import InputError
+from nearfar.core.errors import (
+    BodyTooLarge,
+    InputError,
+    InternalError,
+    MalformedBody,
+    ModelNotFound,
+    ModelNotReady,
+    ShuttingDown,
+)
 from nearfar.core.jobs import Represented, RepresentJob
-from nearfar.core.types import Output, Representation
+from nearfar.core.types import ModelState, Output, Representation
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
+from nearfar.dialects.kit.route_docs import RouteDocs, route_docs
 from nearfar.dialects.native.bodies import (
     Health,
     ModelRequest,
@@ -24,19 +33,32 @@ from nearfar.dialects.native.bodies import (
     TextRepresentation,
     TokenUsage,
 )
-from nearfar.dialects.native.route_docs import LIVE, LOAD, METRICS, READY, REPRESENT, UNLOAD
 from nearfar.serving.service import Service
 
 _model = msgspec.json.Decoder(ModelRequest)
+_LIVE = route_docs("Report that the process runs", reply=Health, raises=())
+_READY = route_docs(
+    "Report whether the models can answer",
+    reply=Health,
+    reply_example={"status": "ready"},
+    raises=(ModelNotReady, ShuttingDown),
+)
+_ADMIN: dict[str, Any] = {
+    "body": ModelRequest,
+    "reply": ModelState,
+    "example": {"model": "sentence-transformers/all-MiniLM-L6-v2"},
+    "counts": False,
+    "raises": (InputError, MalformedBody, BodyTooLarge, ModelNotFound, ModelNotReady, ShuttingDown, InternalError),
+}
 
 
-@route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **LIVE})
+@route("/health/live", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_LIVE})
 async def live() -> Response[bytes]:
     """Answer 200 while the event loop runs."""
     return json_response(Health("live"))
 
 
-@route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **READY})
+@route("/health/ready", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_READY})
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 once every model that loads at startup has completed a forward pass, else 503.
 
@@ -48,20 +70,24 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(Health("ready"))
 
 
-@get("/metrics", opt=METRICS)
+@get("/metrics", opt=route_docs("Return the metrics for Prometheus", media_type="text/plain"))
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return all metrics in Prometheus' text format."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar appends it
     return Response(request.app.state.metrics.render(), media_type=media_type)
 
 
-@post("/admin/models/load", status_code=200, opt=LOAD)
+@post("/admin/models/load", status_code=200, opt=route_docs("Load a model", **_ADMIN))
 async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Load the model; answer when it is loaded."""
     return json_response(await cancel_on_disconnect(request, fleet_of(request).load(await _admin_model(request))))
 
 
-@post("/admin/models/unload", status_code=200, opt=UNLOAD)
+@post(
+    "/admin/models/unload",
+    status_code=200,
+    opt=route_docs("Unload a model", **_ADMIN, reply_example={"state": "unloaded"}),
+)
 async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Unload the model when its running requests have ended, then answer. The next request loads it again."""
     return json_response(await cancel_on_disconnect(request, fleet_of(request).unload(await _admin_model(request))))
@@ -106,4 +132,12 @@ def _text_representation(index: int, text: Representation, outputs: set[Output])
     return found
 
 
-represent = endpoint(REPRESENT, _represent_job, Service.represent, _represent_reply).route("/represent")
+_REPRESENT = RouteDocs(
+    summary="Return all outputs of a model for texts",
+    details="One forward pass computes all of them: dense, multi-vector and sparse.",
+    body=RepresentRequest,
+    reply=RepresentReply,
+    example={"input": ["a cat on the sofa"], "input_type": "document"},
+    reply_example={"data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}]},
+)
+represent = endpoint(_REPRESENT, _represent_job, Service.represent, _represent_reply).route("/represent")
