@@ -1,31 +1,27 @@
-"""Cohere's embed, versions 1 and 2, of texts: https://docs.cohere.com/reference/embed."""
+"""Cohere's embed, versions 1 and 2, of texts: https://docs.cohere.com/reference/embed.
+
+What the decoder accepts and Cohere refuses is refused where the body becomes a job, in Cohere's words.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
+from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, Role
-from nearfar.dialects.cohere.bodies import (
-    MAX_TEXTS,
-    ONE_OF,
-    TYPES,
-    EmbedReply,
-    EmbedV1Request,
-    EmbedV2Request,
-    TextPart,
-)
 from nearfar.dialects.cohere.envelope import (
     ANSWER_HEADERS,
     ApiVersion,
     BilledUnits,
     Meta,
+    Priority,
     check_priority,
     embed_headers,
     meta_example,
@@ -33,9 +29,23 @@ from nearfar.dialects.cohere.envelope import (
 )
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
+from nearfar.dialects.kit.route_docs import (
+    BASE64,
+    NOT_EMPTY,
+    NUMBERS,
+    AtLeastOne,
+    NotEmpty,
+    Numbers,
+    RouteDocs,
+    json_schema,
+    requires,
+)
 from nearfar.serving.service import Service
 
+_MAX_TEXTS = (
+    2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
+)
+_TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
 _ROLES: dict[str, Role] = {
     "search_document": "document",
     "search_query": "query",
@@ -48,12 +58,79 @@ _TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
     "START": ("truncate", "end"),
     "END": ("truncate", "start"),
 }
+
+
+class TextPart(Struct):
+    """A part of an input. Cohere's may be images too, which no served model supports."""
+
+    type: Annotated[str, json_schema(const="text")]
+    text: NotEmpty | None = None
+
+
+_SomeText = requires(TextPart, text=NOT_EMPTY)
+
+
+class Input(Struct):
+    """One text in parts."""
+
+    content: Annotated[list[_SomeText], json_schema(minItems=1)]  # type: ignore[valid-type]
+
+
+_COUNT = json_schema(minItems=1, maxItems=_MAX_TEXTS)
+_LIST, _NONE = {"type": "array"}, {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]}
+_ONE_OF = json_schema(
+    anyOf=[
+        {"required": ["texts"], "properties": {"texts": _LIST, "inputs": _NONE}},
+        {"required": ["inputs"], "properties": {"inputs": _LIST, "texts": _NONE}},
+    ]
+)
+
+
+class EmbedV1Request(Struct, kw_only=True):
+    """The body of POST /v1/embed: one of ``texts`` and ``inputs`` must be there.
+
+    ``instruction`` is our extension: a sentence about what is relevant, for models that take one before queries.
+    """
+
+    model: str | None = None
+    texts: Annotated[list[NotEmpty], _COUNT] | None = None
+    inputs: Annotated[list[Input], _COUNT] | None = None
+    images: Annotated[list[str], json_schema(maxItems=0)] | None = None
+    input_type: Annotated[str | None, json_schema(enum=[*_ROLES, None])] = None
+    embedding_types: list[Annotated[str, json_schema(enum=_TYPES)]] | None = None
+    truncate: Annotated[str | None, json_schema(enum=list(_TRUNCATE))] = None
+    output_dimension: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    instruction: str | None = None
+
+
+class EmbedV2Request(EmbedV1Request, kw_only=True):
+    """The body of POST /v2/embed: version 1's, and ``priority``, which orders the queue."""
+
+    priority: Priority | None = None
+
+
+_WHOLE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": -128, "maximum": 255}}
+_ITEMS = {"float": NUMBERS, "base64": BASE64}
+_BY_TYPE = {kind: {"type": "array", "items": _ITEMS.get(kind, _WHOLE)} for kind in _TYPES}
+
+
+class EmbedReply(Struct, kw_only=True):
+    """The body of a response: vectors of each type, or in version 1 plain lists of numbers."""
+
+    id: str
+    embeddings: list[Numbers] | Annotated[dict[str, list[msgspec.Raw]], json_schema(properties=_BY_TYPE)]
+    texts: list[str]
+    meta: Meta
+    response_type: Annotated[str, json_schema(enum=["embeddings_floats", "embeddings_by_type"])]
+
+
 _EXAMPLE = {"model": "embed-v4.0", "texts": ["a cat on the sofa"], "input_type": "search_document"}
 
 
 _V1 = RouteDocs(
     summary="Vectors of texts",
-    body=Annotated[EmbedV1Request, ONE_OF],
+    body=Annotated[EmbedV1Request, _ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={"by type": _EXAMPLE | {"embedding_types": ["float", "int8"]}},
@@ -62,7 +139,7 @@ _V1 = RouteDocs(
 )
 _V2 = RouteDocs(
     summary="Vectors of texts, by type",
-    body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), ONE_OF],
+    body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), _ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={
@@ -120,8 +197,8 @@ def _texts(body: EmbedV1Request) -> list[str]:
     texts = body.texts or [_joined(input_.content) for input_ in body.inputs or []]
     if not texts:
         raise errors.EmptyInput("one of texts, inputs and images must be given, and not be empty")
-    if len(texts) > MAX_TEXTS:
-        raise errors.TooManyItems("texts", len(texts), MAX_TEXTS)
+    if len(texts) > _MAX_TEXTS:
+        raise errors.TooManyItems("texts", len(texts), _MAX_TEXTS)
     if "" in texts:
         raise errors.EmptyInput(f"inputs contains an element that is the empty string at index {texts.index('')}")
     return texts
@@ -136,8 +213,8 @@ def _joined(parts: Sequence[TextPart]) -> str:
 
 def _types(names: list[str] | None) -> list[EmbeddingType]:
     for kind in names or []:
-        if kind not in TYPES:
-            raise errors.InputError(f"embedding_types must be of {', '.join(TYPES)} - received {kind[:50]}")
+        if kind not in _TYPES:
+            raise errors.InputError(f"embedding_types must be of {', '.join(_TYPES)} - received {kind[:50]}")
     return cast("list[EmbeddingType]", list(dict.fromkeys(names or [])))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct
 
@@ -10,6 +10,9 @@ from nearfar.core import errors
 from nearfar.core.caller import LOWEST_PRIORITY
 from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
 from nearfar.dialects.kit.request import AnyRequest, request_id
+from nearfar.dialects.kit.route_docs import json_schema
+
+Priority = Annotated[int, json_schema(minimum=0, maximum=LOWEST_PRIORITY)]
 
 _TRACE = "x-debug-trace-id"
 USUAL_HEADERS = {_TRACE: "the request's id"}

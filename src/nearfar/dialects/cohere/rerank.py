@@ -5,33 +5,99 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.cohere.bodies import (
-    MAX_CHUNKS,
-    RerankReply,
-    RerankUsage,
-    RerankV1Request,
-    RerankV2Request,
-    Result,
-)
-from nearfar.dialects.cohere.documents import as_object, text_v1, text_v2, with_text
+from nearfar.dialects.cohere.documents import Document, as_object, text_v1, text_v2, with_text
 from nearfar.dialects.cohere.envelope import (
     ANSWER_HEADERS,
     ApiVersion,
     BilledUnits,
     Meta,
+    Priority,
     check_priority,
     meta_example,
     model_name,
     rank_headers,
 )
 from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
+
+_MAX_CHUNKS = 10_000
+Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_CHUNKS - 1)]
+
+
+class RerankV1Request(Struct, kw_only=True):
+    """The body of POST /v1/rerank.
+
+    A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
+    chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
+    ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
+    """
+
+    model: str | None = None
+    query: NotBlank
+    documents: Documents
+    top_n: AtLeastOne | None = None
+    rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
+    return_documents: bool | None = None
+    max_chunks_per_doc: AtLeastOne | None = None
+    instruction: str | None = None
+
+
+class RerankV2Request(Struct, kw_only=True):
+    """The body of POST /v2/rerank.
+
+    Documents are truncated to ``max_tokens_per_doc``, by default 4096. An object without a ``text`` is read whole.
+    ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` orders the
+    queue. ``instruction`` is our extension, as in version 1.
+    """
+
+    model: str | None = None
+    query: NotBlank
+    documents: Documents
+    top_n: AtLeastOne | None = None
+    rank_fields: list[str] | None = None
+    return_documents: bool | None = None
+    max_tokens_per_doc: AtLeastOne | None = None
+    priority: Priority | None = None
+    instruction: str | None = None
+
+
+class Result(Struct):
+    """One document: its index in the request and its score."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | UnsetType = UNSET  # absent unless requested: clients fail on null
+
+
+class RerankUsage(Struct):
+    """Tokens that the model read, under Jina's and OpenAI's names."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class RerankReply(Struct, kw_only=True):
+    """The body of a response, best first.
+
+    ``model`` and ``usage`` are for Jina's and vLLM's clients, which send the same body to the same path. Version 1 also
+    has ``object`` and, for Voyage's clients, the same results as ``data``.
+    """
+
+    id: str
+    object: Annotated[str, json_schema(const="list")] | UnsetType = UNSET
+    model: str
+    results: list[Result]
+    data: list[Result] | UnsetType = UNSET
+    usage: RerankUsage
+    meta: Meta
+
 
 _MAX_CHUNKS_PER_DOC = 10  # version 1's default
 _MAX_TOKENS_PER_DOC = 4096  # version 2's
@@ -104,8 +170,8 @@ def _check_positive(param: str, value: int | None) -> None:
 
 
 def _check_chunks(chunks: int) -> None:
-    if chunks >= MAX_CHUNKS:
-        raise errors.TooManyItems("documents", chunks, MAX_CHUNKS)
+    if chunks >= _MAX_CHUNKS:
+        raise errors.TooManyItems("documents", chunks, _MAX_CHUNKS)
 
 
 def _reply_v1(body: RerankV1Request, job: RankJob, done: Ranked) -> RerankReply:

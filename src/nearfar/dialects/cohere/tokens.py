@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Request, Response, post
+from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
-from nearfar.dialects.cohere.bodies import (
-    MAX_SHOWN,
-    DetokenizeReply,
-    DetokenizeRequest,
-    KeyReply,
-    TokenizeReply,
-    TokenizeRequest,
-)
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, model_name, usual_headers
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, requires, route_docs
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, route_docs
 from nearfar.serving.service import Service
+
+_MAX_SHOWN = 65_536  # characters of a text to tokenize, and tokens
+
+
+class TokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/tokenize."""
+
+    model: str | None = None
+    text: Annotated[str, json_schema(minLength=1, maxLength=_MAX_SHOWN)]
+
+
+class TokenizeReply(Struct):
+    """The body of a response: the tokens' ids and the text of each, which joined are the whole text."""
+
+    tokens: list[int]
+    token_strings: list[str]
+    meta: Meta
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """The body of POST /v1/detokenize."""
+
+    model: str | None = None
+    tokens: Annotated[list[Annotated[int, json_schema(minimum=0)]], json_schema(minItems=1, maxItems=_MAX_SHOWN)]
+
+
+class DetokenizeReply(Struct):
+    """The body of a response."""
+
+    text: str
+    meta: Meta
+
+
+class KeyReply(Struct):
+    """The body of POST /v1/check-api-key's response; an invalid key gets an error."""
+
+    valid: bool
+
 
 _TOKENIZE = RouteDocs(
     summary="Tokens of a text, as the model reads it",
@@ -46,15 +77,15 @@ _CHECK = route_docs("Whether the key is valid", reply=KeyReply, headers=USUAL_HE
 
 def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:
     model = model_name(body.model)
-    if not 1 <= len(body.text) <= MAX_SHOWN:
-        raise errors.InputError(f"text must have from 1 to {MAX_SHOWN} characters - received {len(body.text)}")
+    if not 1 <= len(body.text) <= _MAX_SHOWN:
+        raise errors.InputError(f"text must have from 1 to {_MAX_SHOWN} characters - received {len(body.text)}")
     return TokenizeJob(model=model, texts=(body.text,), special=False)
 
 
 def _to_detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
     model = model_name(body.model)
-    if not 1 <= len(body.tokens) <= MAX_SHOWN:
-        raise errors.InputError(f"tokens must have from 1 to {MAX_SHOWN} items - received {len(body.tokens)}")
+    if not 1 <= len(body.tokens) <= _MAX_SHOWN:
+        raise errors.InputError(f"tokens must have from 1 to {_MAX_SHOWN} items - received {len(body.tokens)}")
     return DetokenizeJob(model=model, ids=tuple(body.tokens))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.vllm.rerank import RERANK
-from nearfar.dialects.vllm.routes import CLASSIFY, DETOKENIZE, POOLING, SCORE, TOKENIZE
+from nearfar.dialects.vllm.routes import CLASSIFY, SCORE
+from nearfar.dialects.vllm.tokens import DETOKENIZE, POOLING, TOKENIZE
 
 dialect = Dialect(
     name="vllm",

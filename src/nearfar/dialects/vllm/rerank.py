@@ -2,13 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.route_docs import RouteDocs
-from nearfar.dialects.vllm.bodies import Content, ContentPart, RerankReply, RerankRequest, RerankResult
-from nearfar.dialects.vllm.routes import check_truncation, envelope
+from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
+from nearfar.dialects.vllm.routes import PairScoring, UsageInfo, check_truncation, envelope
 from nearfar.serving.service import Service
+
+
+class ContentPart(Struct, kw_only=True):
+    """A part of a multimodal text or document; only text is supported."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+class Content(Struct, kw_only=True):
+    """A text or document as an object with ``text``, or ``content``, which is a string or parts."""
+
+    text: str | None = None
+    content: str | list[ContentPart] | None = None
+
+
+_PARTS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"required": ["text"], "properties": {"text": NOT_BLANK, "type": {"const": "text"}}},
+}
+_WITH_PARTS: dict[str, Any] = {"type": "object", "required": ["content"], "properties": {"content": _PARTS}}
+_WITH_TEXT: dict[str, Any] = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": NOT_BLANK, "content": {"type": ["string", "null"]}},
+}
+_WITH_CONTENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["content"],
+    "properties": {"content": NOT_BLANK, "text": {"type": "null"}},
+}
+_TEXT: dict[str, Any] = {"anyOf": [NOT_BLANK, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
+_TEXT_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "items": _TEXT}
+_DOCUMENTS: dict[str, Any] = {"anyOf": [_TEXT_LIST, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
+
+
+class RerankRequest(PairScoring, kw_only=True):
+    """The body of POST /rerank.
+
+    One object as ``documents`` contains a document in each part of its ``content``. ``top_n`` 0 means all, as in vLLM.
+    ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``. ``return_documents`` has no effect; see
+    ``RerankResult``. ``instruction`` is an addition, for rerankers that are language models.
+    """
+
+    query: Annotated[str | Content, json_schema(allOf=[_TEXT])]
+    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[_DOCUMENTS])]
+    top_n: Annotated[int, Meta(ge=0)] | None = None
+    return_documents: bool | None = None
+    raw_scores: bool | None = None
+    instruction: str | None = None
+
+
+class RerankResult(Struct):
+    """A document's index and score.
+
+    It has no ``document``, whatever ``return_documents`` requests. Clients that send the same request want it as a
+    string (LiteLLM's infinity), as an object (LiteLLM's hosted_vllm) or as anything but null, and each fails on the
+    others' form. All of them accept its absence: they have the documents that they sent.
+    """
+
+    index: int
+    relevance_score: float
+
+
+class RerankReply(Struct, kw_only=True):
+    """The body of an answer to /rerank, best first. ``data`` repeats ``results`` for clients of Voyage's form."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    results: list[RerankResult]
+    data: list[RerankResult]
+    usage: UsageInfo
 
 
 def _to_job(body: RerankRequest) -> RankJob:

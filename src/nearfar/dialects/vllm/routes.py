@@ -1,47 +1,120 @@
-"""vLLM's routes for pairs, labels, token vectors and tokens."""
+"""vLLM's routes for pairs and labels, and Infinity's form of them. Null means absent; unknown fields are ignored."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from msgspec import Meta, Struct
 
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import (
-    Classified,
-    ClassifyJob,
-    DetokenizeJob,
-    Ranked,
-    Represented,
-    RepresentJob,
-    Scored,
-    ScoreJob,
-    Tokenized,
-    TokenizeJob,
-)
+from nearfar.core.jobs import Classified, ClassifyJob, Ranked, Represented, Scored, ScoreJob
 from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
-from nearfar.dialects.vllm.bodies import (
-    SCORE_SIDES,
-    ClassificationData,
-    ClassifyRequest,
-    DetokenizeReply,
-    DetokenizeRequest,
-    InfinityClassifyReply,
-    InfinityLabel,
-    ListReply,
-    PairScoring,
-    PoolingData,
-    PoolingRequest,
-    ScoreData,
-    ScoreRequest,
-    Texts,
-    TokenizeReply,
-    TokenizeRequest,
-    UsageInfo,
-)
 from nearfar.serving.service import Service
+
+_T = TypeVar("_T")
+_NOT_EMPTY = json_schema(minItems=1)
+Texts = str | Annotated[list[str], _NOT_EMPTY]
+NotEmptyTexts = Annotated[str, json_schema(minLength=1)] | Annotated[list[str], _NOT_EMPTY]
+
+
+class Scoring(Struct, kw_only=True):
+    """What requests for scores have in common. ``activation`` is the older name of ``use_activation``."""
+
+    model: str | None = None
+    use_activation: bool | None = None
+    activation: bool | None = None
+
+    @property
+    def wants_logits(self) -> bool:
+        """Return whether scores are wanted without the activation."""
+        return False in {self.use_activation, self.activation}
+
+
+class PairScoring(Scoring, kw_only=True):
+    """What requests for the scores of pairs have in common."""
+
+    max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
+    truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
+
+
+class ScoreRequest(PairScoring, kw_only=True):
+    """The body of POST /score; the two sides may have any of four pairs of names."""
+
+    text_1: Texts | None = None
+    text_2: Texts | None = None
+    data_1: Texts | None = None
+    data_2: Texts | None = None
+    queries: Texts | None = None
+    documents: Texts | None = None
+    items: Texts | None = None
+
+
+_SCORE_SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+
+
+class ClassifyRequest(Scoring, kw_only=True):
+    """The body of POST /classify. ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``."""
+
+    input: NotEmptyTexts
+    raw_scores: bool | None = None
+
+
+class UsageInfo(Struct):
+    """Tokens that the model processed."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: None = None
+
+
+class ListReply(Struct, Generic[_T], kw_only=True):
+    """The body of an answer with an item for each input, in the request's order."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[_T]
+    usage: UsageInfo
+
+
+class ScoreData(Struct, kw_only=True):
+    """A pair's score."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float
+
+
+class ClassificationData(Struct):
+    """A text's most probable label, and the probabilities of all labels."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class InfinityLabel(Struct):
+    """A label's score, as Infinity reports it."""
+
+    score: float
+    label: str
+
+
+class InfinityClassifyReply(Struct, kw_only=True):
+    """The body of Infinity's answer to /classify: the labels of each text, the most probable first."""
+
+    object: str = "classify"
+    data: list[list[InfinityLabel]]
+    model: str
+    usage: UsageInfo
+    id: str
+    created: int
 
 
 def check_truncation(body: PairScoring) -> None:
@@ -73,7 +146,7 @@ def _score_job(body: ScoreRequest) -> ScoreJob:
 
 def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
     """Return the two sides under whichever names they have. Raises InputError if they can't be paired."""
-    sides = [(getattr(body, first), getattr(body, second)) for first, second in SCORE_SIDES]
+    sides = [(getattr(body, first), getattr(body, second)) for first, second in _SCORE_SIDES]
     found = next((pair for pair in sides if None not in pair), None)
     if found is None:
         raise InputError("text_1 and text_2 are required, or queries with documents or items")
@@ -92,7 +165,8 @@ def _score_reply(_: ScoreRequest, __: ScoreJob, done: Scored) -> ListReply[Score
     return ListReply(data=data, **envelope("score", done))
 
 
-def _texts(texts: Texts) -> tuple[str, ...]:
+def texts_of(texts: Texts) -> tuple[str, ...]:
+    """Return the input as texts. Raises EmptyInput if there are none."""
     if not texts:
         raise EmptyInput("input must not be empty", "input")
     return (texts,) if isinstance(texts, str) else tuple(texts)
@@ -100,7 +174,7 @@ def _texts(texts: Texts) -> tuple[str, ...]:
 
 def _classify_job(body: ClassifyRequest) -> ClassifyJob:
     raw_scores = bool(body.raw_scores) or body.wants_logits
-    return ClassifyJob(model=body.model or None, inputs=_texts(body.input), raw_scores=raw_scores)
+    return ClassifyJob(model=body.model or None, inputs=texts_of(body.input), raw_scores=raw_scores)
 
 
 def _classify_reply(
@@ -116,35 +190,9 @@ def _classify_reply(
     return InfinityClassifyReply(data=ranked, **envelope("classify", done))
 
 
-def _pooling_job(body: PoolingRequest) -> RepresentJob:
-    if body.task not in {None, "token_embed"}:
-        raise InputError("task: only token_embed is supported; for other tasks use /v1/embeddings and /classify")
-    return RepresentJob(model=body.model or None, inputs=_texts(body.input), outputs=("multi_vector",))
-
-
-def _pooling_reply(_: PoolingRequest, __: RepresentJob, done: Represented) -> ListReply[PoolingData]:
-    vectors = [text.multi_vector for text in done.texts if text.multi_vector is not None]
-    data = [PoolingData(index, render_array(one)) for index, one in enumerate(vectors)]
-    return ListReply(data=data, **envelope("pool", done))
-
-
-def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
-    return TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
-
-
-def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> TokenizeReply:
-    tokens = done.texts[0].tokens
-    names = [token.token for token in tokens] if body.return_token_strs else None
-    return TokenizeReply(len(tokens), done.max_tokens, [token.id for token in tokens], names)
-
-
-def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
-    return DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
-
-
 _SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}
 _ANY_SIDES = json_schema(
-    anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in SCORE_SIDES]
+    anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in _SCORE_SIDES]
 )
 _SCORE = RouteDocs(
     summary="Compare the texts of each pair",
@@ -169,31 +217,3 @@ _CLASSIFY = RouteDocs(
     examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},
 )
 CLASSIFY = endpoint(_CLASSIFY, _classify_job, Service.classify, _classify_reply)
-_POOLING = RouteDocs(
-    summary="Embed each token of texts",
-    body=PoolingRequest,
-    reply=ListReply[PoolingData],
-    example={"input": "a cat", "task": "token_embed"},
-)
-POOLING = endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
-_TOKENIZE = RouteDocs(
-    summary="Tokenize a prompt",
-    counts=False,
-    body=TokenizeRequest,
-    reply=TokenizeReply,
-    example={"prompt": "a cat"},
-)
-TOKENIZE = endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
-_DETOKENIZE = RouteDocs(
-    summary="Convert token ids to text",
-    counts=False,
-    body=DetokenizeRequest,
-    reply=DetokenizeReply,
-    example={"tokens": [1037, 4937]},
-)
-DETOKENIZE = endpoint(
-    _DETOKENIZE,
-    _detokenize_job,
-    Service.detokenize,
-    lambda _, __, text: DetokenizeReply(text),
-)
