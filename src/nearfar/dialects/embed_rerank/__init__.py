@@ -8,7 +8,8 @@ from __future__ import annotations
 from nearfar.dialects.embed_rerank.embed import embed
 from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
-from nearfar.dialects.embed_rerank.rerank import rerank, rerank_batch, rerank_openai
+from nearfar.dialects.embed_rerank.openai_rerank import rerank_openai
+from nearfar.dialects.embed_rerank.rerank import rerank, rerank_batch
 from nearfar.dialects.kit.base import Dialect
 
 dialect = Dialect(

@@ -4,27 +4,112 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, post
+from msgspec import Struct
 
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import ModelInfo
-from nearfar.dialects.embed_rerank.bodies import EmbeddedText, EmbedReply, EmbedRequest, EmbedUsage, ProcessingInfo
-from nearfar.dialects.embed_rerank.info import process_time
-from nearfar.dialects.embed_rerank.route_docs import EMBED
+from nearfar.dialects.embed_rerank.info import HEADERS, process_time
 from nearfar.dialects.kit.endpoint import encoded_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, render_rows
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.dialects.kit.route_docs import AtLeastOne, NotBlank, Numbers, json_schema, route_docs
+
+
+class EmbedRequest(Struct, kw_only=True):
+    """The body of POST /api/v1/embed.
+
+    Every ``truncation_strategy`` but ``error`` truncates the end of a text; finding its most important sentences would
+    take a model. ``batch_size`` has no effect, since batches combine the texts of all callers. Without ``normalize``
+    the model decides.
+    """
+
+    texts: Annotated[list[NotBlank], json_schema(minItems=1)]
+    batch_size: int | None = None
+    normalize: bool | None = None
+    auto_truncate: bool | None = None
+    truncation_strategy: Literal["smart_truncate", "truncate", "extract", "error"] | None = None
+    max_tokens_override: AtLeastOne | None = None
+    return_processing_info: bool | None = None
+    model: str | None = None
+
+
+class ProcessingInfo(Struct, kw_only=True):
+    """A text's tokens before and after truncation, special tokens included."""
+
+    original_tokens: int
+    processed_tokens: int
+    truncated: bool
+    strategy: str
+    warnings: list[str]
+    token_reduction: int
+    reduction_percentage: float
+
+
+class EmbeddedText(Struct, kw_only=True):
+    """A text's vector, and the beginning of the text."""
+
+    embedding: Numbers
+    index: int
+    text: str
+    processing_info: ProcessingInfo | None
+
+
+class EmbedUsage(Struct, kw_only=True):
+    """The texts, tokens and time of an answer. ``batch_size`` is the number of texts queued at once, which is all."""
+
+    total_texts: int
+    total_tokens: int
+    processing_time_ms: float
+    backend: str
+    batch_size: int
+    normalize: bool
+
+
+class EmbedReply(Struct, kw_only=True):
+    """The body of an answer, in the request's order. ``vectors`` repeats the vectors of ``embeddings``."""
+
+    embeddings: list[EmbeddedText]
+    vectors: list[Numbers]
+    dim: int
+    backend: str
+    device: str
+    processing_time: float
+    model_info: str
+    usage: EmbedUsage
+    timestamp: str
+    num_texts: int
+
+
+_EMBED = route_docs(
+    "Embed texts, as in embed-rerank",
+    body=EmbedRequest,
+    reply=EmbedReply,
+    example={"texts": ["a cat on the sofa"]},
+    examples={
+        "everything": {
+            "texts": ["a cat on the sofa", "stock prices fell"],
+            "batch_size": 32,
+            "normalize": True,
+            "auto_truncate": True,
+            "truncation_strategy": "smart_truncate",
+            "max_tokens_override": 128,
+            "return_processing_info": True,
+        }
+    },
+    headers=HEADERS,
+)
 
 _QUOTED = 100  # characters of each text in the answer
 _embed = msgspec.json.Decoder(EmbedRequest)
 
 
-@post("/api/v1/embed", status_code=200, opt=EMBED)
+@post("/api/v1/embed", status_code=200, opt=_EMBED)
 async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
     began = time.perf_counter()
     body = await read_request(request, _embed)

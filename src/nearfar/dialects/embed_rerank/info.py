@@ -7,31 +7,93 @@ from importlib.metadata import version
 from typing import Any
 
 from litestar import Request, Response, get, route
-from msgspec import UNSET
+from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.core.errors import WrongTask
+from nearfar.core.errors import ModelNotReady, ShuttingDown, WrongTask
 from nearfar.core.types import ModelInfo, Task
-from nearfar.dialects.embed_rerank.bodies import Backend, HealthBackend, HealthReply, ServiceInfo
-from nearfar.dialects.embed_rerank.route_docs import EMBED_INFO, HEALTH, RERANK_INFO
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
+from nearfar.dialects.kit.route_docs import EngineName, route_docs
 
 
-@get("/api/v1/embed/info", opt=EMBED_INFO)
+class Backend(Struct, kw_only=True):
+    """A model and its engine."""
+
+    name: EngineName
+    device: str
+    model_name: str
+    dtype: str
+    max_tokens: int
+    embedding_dimension: int | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+
+
+class ServiceInfo(Struct, kw_only=True):
+    """The body of GET /api/v1/embed/info and /api/v1/rerank/info. ``available``: loaded in memory."""
+
+    service: str
+    version: str
+    backend: Backend
+    available: bool
+    supported_operations: list[str]
+
+
+class HealthBackend(Struct, kw_only=True):
+    """The embedding model and its engine."""
+
+    name: EngineName
+    device: str
+    model: str
+    ready: bool
+
+
+class HealthReply(Struct, kw_only=True):
+    """The body of GET /v1/health on a healthy server."""
+
+    status: str
+    openai_compatible: bool
+    backend: HealthBackend | UnsetType = UNSET
+    timestamp: float
+
+
+HEADERS = {"x-process-time": "Seconds since the request began"}
+_EMBED_INFO = route_docs(
+    "Describe the default embedding model",
+    reply=ServiceInfo,
+    reply_example={"service": "EmbeddingService", "supported_operations": ["embed_texts"]},
+    headers=HEADERS,
+    raises=(ModelNotReady, WrongTask),
+)
+_RERANK_INFO = route_docs(
+    "Describe the default reranker",
+    reply=ServiceInfo,
+    reply_example={"service": "RerankingService", "supported_operations": ["rerank_passages"]},
+    headers=HEADERS,
+    raises=(ModelNotReady, WrongTask),
+)
+_HEALTH = route_docs(
+    "Report whether the models can answer, as in embed-rerank",
+    reply=HealthReply,
+    headers=HEADERS,
+    raises=(ModelNotReady, ShuttingDown),
+)
+
+
+@get("/api/v1/embed/info", opt=_EMBED_INFO)
 async def embed_info(request: Request[Any, Any, Any]) -> Response[bytes]:
     reply, info = _service_info(request, "embed", "EmbeddingService", "embed_texts")
     reply.backend.embedding_dimension = info.dim
     return json_response(reply, headers=process_time(request))
 
 
-@get("/api/v1/rerank/info", opt=RERANK_INFO)
+@get("/api/v1/rerank/info", opt=_RERANK_INFO)
 async def rerank_info(request: Request[Any, Any, Any]) -> Response[bytes]:
     reply, info = _service_info(request, "rank", "RerankingService", "rerank_passages")
     reply.backend.method = ranking_method(info)
     return json_response(reply, headers=process_time(request))
 
 
-@route("/v1/health", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **HEALTH})
+@route("/v1/health", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_HEALTH})
 async def health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer 200 under the conditions of /health/ready."""
     request.app.state.drain.refuse_if_draining()

@@ -6,38 +6,124 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, post
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Ranked, RankJob, Usage
-from nearfar.dialects.embed_rerank.bodies import (
-    DocumentObject,
-    OpenAIRanked,
-    OpenAIRerankReply,
-    OpenAIRerankRequest,
-    OpenAIUsage,
-    RankedPassage,
-    RerankReply,
-    RerankRequest,
-    RerankUsage,
-)
-from nearfar.dialects.embed_rerank.info import process_time, ranking_method
-from nearfar.dialects.embed_rerank.route_docs import BATCH, OPENAI, RERANK
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.embed_rerank.info import HEADERS, process_time, ranking_method
 from nearfar.dialects.kit.endpoint import json_response, record_usage
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_request, service_of
-from nearfar.serving.service import Service
+from nearfar.dialects.kit.route_docs import (
+    NOT_BLANK,
+    AtLeastOne,
+    NotBlank,
+    each_item,
+    json_schema,
+    requires_any,
+    route_docs,
+)
+
+
+class DocumentObject(Struct, kw_only=True):
+    """A document as an object. Its text is the first of these fields that isn't empty."""
+
+    text: str | None = None
+    content: str | None = None
+    body: str | None = None
+    value: str | None = None
+
+
+_NAMES = ("text", "content", "body", "value")
+_TEXT_OR_EMPTY: dict[str, Any] = {"anyOf": [NOT_BLANK, {"type": "null"}, {"const": ""}]}
+_WITH_TEXT: dict[str, Any] = {
+    "type": "object",
+    "properties": dict.fromkeys(_NAMES, _TEXT_OR_EMPTY),
+    "anyOf": [{"required": [name], "properties": {name: NOT_BLANK}} for name in _NAMES],
+}
+Passages = Annotated[list[str | DocumentObject], json_schema(minItems=1, **each_item(NOT_BLANK, _WITH_TEXT))]
+_NOT_EMPTY_LIST: dict[str, Any] = {"type": "array", "minItems": 1}
+
+
+class RerankRequest(Struct, kw_only=True):
+    """The body of POST /api/v1/rerank. ``documents`` and ``top_n`` are other names for ``passages`` and ``top_k``.
+
+    Without ``top_k`` the best 10 are returned, as in embed-rerank; null means all.
+    """
+
+    query: NotBlank
+    passages: Passages | None = None
+    documents: Passages | None = None
+    top_k: AtLeastOne | UnsetType | None = UNSET
+    top_n: AtLeastOne | UnsetType | None = UNSET
+    return_documents: bool | None = None
+    model: str | None = None
+    instruction: str | None = None
+
+
+class RankedPassage(Struct, kw_only=True, omit_defaults=True):
+    """A passage's index and score; without ``return_documents`` false also its text."""
+
+    text: str | UnsetType = UNSET
+    score: float
+    index: int
+
+
+class RerankUsage(Struct, kw_only=True):
+    """The passages, tokens and time of an answer. ``query_length`` is in characters."""
+
+    total_passages: int
+    returned_passages: int
+    total_tokens: int
+    processing_time_ms: float
+    backend: str
+    top_k: int
+    query_length: int
+
+
+class RerankReply(Struct, kw_only=True):
+    """The body of an answer, best first. ``num_passages`` is the number of results."""
+
+    results: list[RankedPassage]
+    query: str
+    backend: str
+    device: str
+    method: str
+    processing_time: float
+    model_info: str
+    usage: RerankUsage
+    timestamp: str
+    num_passages: int
+
+
+PASSAGES = ["Bananas are yellow.", "The cat sat on the mat."]
+QUERY = "Where is the cat?"
+_REQUEST = requires_any(RerankRequest, {"passages": _NOT_EMPTY_LIST}, {"documents": _NOT_EMPTY_LIST})
+_RERANK = route_docs(
+    "Rank passages by relevance to a query, as in embed-rerank",
+    body=_REQUEST,
+    reply=RerankReply,
+    example={"query": QUERY, "passages": PASSAGES, "top_k": 1},
+    examples={"other names": {"query": QUERY, "documents": [{"text": text} for text in PASSAGES], "top_n": 2}},
+    headers=HEADERS,
+)
+_BATCH = route_docs(
+    "Rank passages for several queries",
+    body=Annotated[list[_REQUEST], json_schema(minItems=1)],  # type: ignore[valid-type]
+    reply=list[RerankReply],
+    example=[{"query": QUERY, "passages": PASSAGES, "top_k": 1}],
+    headers=HEADERS,
+)
 
 _DEFAULT_TOP_K = 10  # as in embed-rerank
 _rerank = msgspec.json.Decoder(RerankRequest)
 _batch = msgspec.json.Decoder(list[RerankRequest])
 
 
-@post("/api/v1/rerank", status_code=200, opt=RERANK)
+@post("/api/v1/rerank", status_code=200, opt=_RERANK)
 async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _rerank)
     job = _to_job(body)
@@ -46,7 +132,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(reply, headers=headers | process_time(request))
 
 
-@post("/api/v1/rerank/batch", status_code=200, opt=BATCH)
+@post("/api/v1/rerank/batch", status_code=200, opt=_BATCH)
 async def rerank_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer several queries, each with its own passages, concurrently."""
     bodies = await read_request(request, _batch)
@@ -114,7 +200,7 @@ def _to_job(body: RerankRequest) -> RankJob:
     return RankJob(
         model=body.model or None,
         query=body.query.strip(),
-        documents=_texts(passages),
+        documents=texts_of(passages),
         top_n=_top_n(body.top_n if body.top_k is UNSET else body.top_k, len(passages)),
         instruction=body.instruction or None,
     )
@@ -127,7 +213,8 @@ def _top_n(top_k: int | UnsetType | None, count: int) -> int | None:
     return min(_DEFAULT_TOP_K if isinstance(top_k, UnsetType) else top_k, max(count, 1))
 
 
-def _texts(documents: Sequence[str | DocumentObject]) -> tuple[str, ...]:
+def texts_of(documents: Sequence[str | DocumentObject]) -> tuple[str, ...]:
+    """Return the documents' texts. Raises EmptyInput for one without a text."""
     return tuple(_text(index, document) for index, document in enumerate(documents))
 
 
@@ -145,35 +232,3 @@ def _text(index: int, document: str | DocumentObject) -> str:
     if not text.strip():
         raise EmptyInput(f"Passage at index {index} cannot be empty or whitespace only", "passages")
     return text
-
-
-def _openai_job(body: OpenAIRerankRequest) -> RankJob:
-    return RankJob(
-        model=body.model or None,
-        query=body.query,
-        documents=_texts(body.documents),
-        top_n=body.top_n if body.top_n and body.top_n > 0 else None,
-        instruction=body.instruction or None,
-    )
-
-
-def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> OpenAIRerankReply:
-    documents = job.documents if body.return_documents else [UNSET] * len(job.documents)
-    return OpenAIRerankReply(
-        data=[
-            OpenAIRanked(index=result.index, score=result.score, document=documents[result.index])
-            for result in done.results
-        ],
-        model=done.model,
-        usage=OpenAIUsage(
-            total_passages=len(documents),
-            returned_passages=len(done.results),
-            prompt_tokens=done.usage.tokens,
-            total_tokens=done.usage.tokens,
-        ),
-    )
-
-
-rerank_openai = endpoint(
-    OPENAI, _openai_job, Service.rank, _openai_reply, headers=lambda request, _, __: process_time(request)
-).route("/v1/openai/rerank", "/v1/rerank_openai")

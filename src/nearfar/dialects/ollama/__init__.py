@@ -5,52 +5,40 @@ from __future__ import annotations
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.ollama.embed import embed, embeddings, rerank
 from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.ollama.models import chat, generate, ps, pull, show, tags, version
+from nearfar.dialects.ollama.models import ps, show, tags, version
+from nearfar.dialects.ollama.unload import pull, unload
 
-# Names in Ollama's library, and the last parts of the same models' names on the hub where those differ. A name without
-# a tag means what ``latest`` means there. Source: https://ollama.com/search?c=embedding.
-_OPEN_MODELS = {
-    "all-minilm": ("all-MiniLM-L6-v2",),
-    "all-minilm:22m": ("all-MiniLM-L6-v2",),
-    "all-minilm:l6-v2": ("all-MiniLM-L6-v2",),
-    "all-minilm:33m": ("all-MiniLM-L12-v2",),
-    "all-minilm:l12-v2": ("all-MiniLM-L12-v2",),
-    "bge-large": ("bge-large-en-v1.5",),
-    "bge-large:335m": ("bge-large-en-v1.5",),
-    "bge-m3:567m": ("bge-m3",),
-    "embeddinggemma": ("embeddinggemma-300m",),
-    "embeddinggemma:300m": ("embeddinggemma-300m",),
-    "granite-embedding": ("granite-embedding-30m-english",),
-    "granite-embedding:30m": ("granite-embedding-30m-english",),
-    "granite-embedding:278m": ("granite-embedding-278m-multilingual",),
-    "mxbai-embed-large": ("mxbai-embed-large-v1",),
-    "mxbai-embed-large:v1": ("mxbai-embed-large-v1",),
-    "mxbai-embed-large:335m": ("mxbai-embed-large-v1",),
-    "nomic-embed-text": ("nomic-embed-text-v1.5",),
-    "nomic-embed-text:v1.5": ("nomic-embed-text-v1.5",),
-    "paraphrase-multilingual": ("paraphrase-multilingual-mpnet-base-v2",),
-    "paraphrase-multilingual:278m": ("paraphrase-multilingual-mpnet-base-v2",),
-    "qwen3-embedding": ("Qwen3-Embedding-8B",),
-    "qwen3-embedding:8b": ("Qwen3-Embedding-8B",),
-    "qwen3-embedding:4b": ("Qwen3-Embedding-4B",),
-    "qwen3-embedding:0.6b": ("Qwen3-Embedding-0.6B",),
-    "snowflake-arctic-embed": ("snowflake-arctic-embed-l",),
-    "snowflake-arctic-embed:335m": ("snowflake-arctic-embed-l",),
-    "snowflake-arctic-embed:137m": ("snowflake-arctic-embed-m-long",),
-    "snowflake-arctic-embed:110m": ("snowflake-arctic-embed-m",),
-    "snowflake-arctic-embed:33m": ("snowflake-arctic-embed-s",),
-    "snowflake-arctic-embed:22m": ("snowflake-arctic-embed-xs",),
-    "snowflake-arctic-embed2": ("snowflake-arctic-embed-l-v2.0",),
-    "snowflake-arctic-embed2:568m": ("snowflake-arctic-embed-l-v2.0",),
+# The last part of a model's name on the hub → its names in Ollama's library, where those differ. A name without a tag
+# means what ``latest`` means there. Source: https://ollama.com/search?c=embedding.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "all-MiniLM-L6-v2": ("all-minilm", "all-minilm:22m", "all-minilm:l6-v2"),
+    "all-MiniLM-L12-v2": ("all-minilm:33m", "all-minilm:l12-v2"),
+    "bge-large-en-v1.5": ("bge-large", "bge-large:335m"),
+    "bge-m3": ("bge-m3:567m",),
+    "embeddinggemma-300m": ("embeddinggemma", "embeddinggemma:300m"),
+    "granite-embedding-30m-english": ("granite-embedding", "granite-embedding:30m"),
+    "granite-embedding-278m-multilingual": ("granite-embedding:278m",),
+    "mxbai-embed-large-v1": ("mxbai-embed-large", "mxbai-embed-large:v1", "mxbai-embed-large:335m"),
+    "nomic-embed-text-v1.5": ("nomic-embed-text", "nomic-embed-text:v1.5"),
+    "paraphrase-multilingual-mpnet-base-v2": ("paraphrase-multilingual", "paraphrase-multilingual:278m"),
+    "Qwen3-Embedding-8B": ("qwen3-embedding", "qwen3-embedding:8b"),
+    "Qwen3-Embedding-4B": ("qwen3-embedding:4b",),
+    "Qwen3-Embedding-0.6B": ("qwen3-embedding:0.6b",),
+    "snowflake-arctic-embed-l": ("snowflake-arctic-embed", "snowflake-arctic-embed:335m"),
+    "snowflake-arctic-embed-m-long": ("snowflake-arctic-embed:137m",),
+    "snowflake-arctic-embed-m": ("snowflake-arctic-embed:110m",),
+    "snowflake-arctic-embed-s": ("snowflake-arctic-embed:33m",),
+    "snowflake-arctic-embed-xs": ("snowflake-arctic-embed:22m",),
+    "snowflake-arctic-embed-l-v2.0": ("snowflake-arctic-embed2", "snowflake-arctic-embed2:568m"),
 }
 
 dialect = Dialect(
     name="ollama",
-    handlers=[embed, embeddings, rerank, tags, ps, show, version, generate, chat, pull],
+    handlers=[embed, embeddings, rerank, tags, ps, show, version, unload, pull],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="Ollama's embeddings and models, and a rerank route in their style: https://docs.ollama.com/api",
     prefixes=("/api",),
-    open_models=_OPEN_MODELS,
+    open_models={name: (model,) for model, names in _NAMES.items() for name in names},
 )

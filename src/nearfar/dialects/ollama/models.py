@@ -1,8 +1,4 @@
-"""Ollama's routes about models: list, describe, pull and unload.
-
-A pull of a served model has nothing to do. Routes that would change the served models, such as /api/create, don't
-exist: the settings decide which models are served.
-"""
+"""Ollama's routes about models: list and describe."""
 
 from __future__ import annotations
 
@@ -14,57 +10,122 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post, route
+from msgspec import Struct
 
-from nearfar.core.errors import InputError, ModelNotFound
+from nearfar.core.errors import ModelNotReady
 from nearfar.core.types import ModelInfo, ModelState, Task
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request
-from nearfar.dialects.ollama.bodies import (
-    Details,
-    GenerateRequest,
-    ListedModel,
-    LoadedModel,
-    ModelRequest,
-    PsReply,
-    ShowReply,
-    StatusReply,
-    TagsReply,
-    UnloadReply,
-    VersionReply,
-    is_zero,
-    require_model,
+from nearfar.dialects.kit.request import fleet_of, read_request
+from nearfar.dialects.kit.route_docs import route_docs
+from nearfar.dialects.ollama.unload import BY_NAME, ModelRequest, require_model, rfc3339
+
+
+class VersionReply(Struct):
+    """The body of GET /api/version: the release of Ollama that the routes follow, and this server's own version."""
+
+    version: str
+    server: str
+
+
+class Details(Struct, kw_only=True):
+    """A model's format, architecture, size and precision."""
+
+    parent_model: str = ""
+    format: str = "safetensors"
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class ListedModel(Struct, kw_only=True):
+    """A served model. ``digest`` is a hash of its name and revision, ``size`` its bytes on disk."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class TagsReply(Struct):
+    """The body of GET /api/tags."""
+
+    models: list[ListedModel]
+
+
+class LoadedModel(Struct, kw_only=True):
+    """A model in memory. ``size_vram`` is its size if it runs on a GPU, otherwise 0."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class PsReply(Struct):
+    """The body of GET /api/ps."""
+
+    models: list[LoadedModel]
+
+
+class ShowReply(Struct, kw_only=True):
+    """The body of POST /api/show."""
+
+    modelfile: str
+    parameters: str
+    template: str = "{{ .Prompt }}"
+    license: str = ""  # none of the files that are read names it
+    details: Details
+    model_info: dict[str, str | int]
+    capabilities: list[str]
+    modified_at: str
+
+
+# The release of Ollama that the routes follow. Clients read it to find out whether /api/embed exists (0.3) and accepts
+# dimensions; a version number of this server would look like an Ollama without both.
+OLLAMA_VERSION = "0.13.0"
+_VERSION = route_docs(
+    "Report the release of Ollama that the routes follow",
+    reply=VersionReply,
+    reply_example={"version": OLLAMA_VERSION, "server": "nearfar 0.1.0"},
 )
-from nearfar.dialects.ollama.errors import SUPPORTED
-from nearfar.dialects.ollama.route_docs import CHAT, GENERATE, OLLAMA_VERSION, PS, PULL, SHOW, TAGS, VERSION
+_TAGS = route_docs("List the served models", reply=TagsReply, raises=(ModelNotReady,))
+_PS = route_docs("List the models in memory", reply=PsReply)
+_SHOW = route_docs("Describe a model", **BY_NAME, reply=ShowReply)
 
 _FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)  # as Ollama's own, for a model that is never unloaded
 _PRECISIONS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "INT8", "auto": "unknown"}
 _CLASS_SUFFIX = re.compile(r"(Model|For[A-Z]\w*|LMHeadModel)$")
-_CAPABILITIES: dict[Task, str] = {"embed": "embedding", "rank": "rerank"}  # "rerank" is an addition
 _model = msgspec.json.Decoder(ModelRequest)
-_generate = msgspec.json.Decoder(GenerateRequest)
+_CAPABILITIES: dict[Task, str] = {"embed": "embedding", "rank": "rerank"}  # "rerank" is an addition
 
 
-@route("/api/version", http_method=["GET", "HEAD"], status_code=200, opt=VERSION)
+@route("/api/version", http_method=["GET", "HEAD"], status_code=200, opt=_VERSION)
 async def version() -> Response[bytes]:
     return json_response(VersionReply(OLLAMA_VERSION, f"nearfar {installed_version('nearfar')}"))
 
 
-@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, opt=TAGS)
+@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, opt=_TAGS)
 async def tags(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     fleet.refuse_unready()
     return json_response(TagsReply([_listed(info, name) for info in fleet.infos() for name in _tagged_names(info)]))
 
 
-@get("/api/ps", opt=PS)
+@get("/api/ps", opt=_PS)
 async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet = fleet_of(request)
     models = zip(fleet.infos(), fleet.states(), strict=True)
     return json_response(PsReply([_loaded(info, state) for info, state in models if state.state == "loaded"]))
 
 
-@post("/api/show", status_code=200, opt=SHOW)
+@post("/api/show", status_code=200, opt=_SHOW)
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     body = await read_request(request, _model)
     info = fleet_of(request).describe(require_model(body.model or body.name))
@@ -82,41 +143,9 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         details=_details(info),
         model_info={key: value for key, value in facts.items() if value is not None},
         capabilities=[word for task, word in _CAPABILITIES.items() if task in info.tasks],
-        modified_at=_rfc3339(datetime.fromtimestamp(info.created, UTC)),
+        modified_at=rfc3339(datetime.fromtimestamp(info.created, UTC)),
     )
     return json_response(reply)
-
-
-@post("/api/pull", status_code=200, opt=PULL)
-async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer in one line, which is a complete stream as well."""
-    body = await read_request(request, _model)
-    try:
-        fleet_of(request).describe(require_model(body.model or body.name))
-    except ModelNotFound as error:
-        raise InputError(f'model "{error.model}" is not served here; add it to the models of nearfar serve') from error
-    return json_response(StatusReply("success"))
-
-
-@post("/api/generate", status_code=200, opt=GENERATE)
-async def generate(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await _unload(request, "generate")
-
-
-@post("/api/chat", status_code=200, opt=CHAT)
-async def chat(request: Request[Any, Any, Any]) -> Response[bytes]:
-    return await _unload(request, "chat")
-
-
-async def _unload(request: AnyRequest, verb: str) -> Response[bytes]:
-    """Unload the model if the request has no input and a ``keep_alive`` of 0. Raises InputError otherwise."""
-    body = await read_request(request, _generate)
-    model = require_model(body.model or body.name)
-    if body.prompt or body.messages or not is_zero(body.keep_alive):
-        raise InputError(f'"{model[:200]}" does not support {verb}; {SUPPORTED}')
-    caller_of(request.scope).require_scope("admin")
-    await cancel_on_disconnect(request, fleet_of(request).unload(model))
-    return json_response(UnloadReply(model=model, created_at=_rfc3339(datetime.now(UTC))))
 
 
 def _tagged_names(info: ModelInfo) -> list[str]:
@@ -128,7 +157,7 @@ def _listed(info: ModelInfo, name: str) -> ListedModel:
     return ListedModel(
         name=name,
         model=name,
-        modified_at=_rfc3339(datetime.fromtimestamp(info.created, UTC)),
+        modified_at=rfc3339(datetime.fromtimestamp(info.created, UTC)),
         size=info.file_bytes,
         digest=_digest(info),
         details=_details(info),
@@ -143,7 +172,7 @@ def _loaded(info: ModelInfo, state: ModelState) -> LoadedModel:
         size=state.bytes,
         digest=_digest(info),
         details=_details(info),
-        expires_at=_rfc3339(datetime.now(UTC) + stays),
+        expires_at=rfc3339(datetime.now(UTC) + stays),
         size_vram=0 if info.device == "cpu" else state.bytes,
         context_length=info.max_tokens,
     )
@@ -174,7 +203,3 @@ def _format_count(count: int | None) -> str:
         return "unknown"
     billion, million = 1_000_000_000, 1_000_000
     return f"{count / billion:.1f}B" if count >= billion else f"{count / million:.2f}M"
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,119 @@
+"""Ollama's pull, which has nothing to do here, and its generation and chat, which can only unload a model.
+
+Routes that would change the served models, such as /api/create, don't exist: the settings decide which are served.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from nearfar.core.errors import InputError, ModelNotFound, ModelRequired
+from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, json_schema, requires, requires_any, route_docs
+from nearfar.dialects.ollama.errors import SUPPORTED
+
+_ZERO_DURATION = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
+KeepAlive = float | str
+
+
+def require_model(model: str | None) -> str:
+    """Return the model's name. Raises ModelRequired if there is none."""
+    if not model:
+        raise ModelRequired("model is required")
+    return model
+
+
+def is_zero(keep_alive: KeepAlive | None) -> bool:
+    """Return whether the model is to be unloaded at once."""
+    if isinstance(keep_alive, str):
+        return bool(_ZERO_DURATION.fullmatch(keep_alive))
+    return keep_alive == 0
+
+
+class ModelRequest(Struct, kw_only=True):
+    """The body of a request about a model; older clients send ``name``."""
+
+    model: str | None = None
+    name: str | None = None
+
+
+class GenerateRequest(ModelRequest, kw_only=True):
+    """The body of POST /api/generate and /api/chat, as far as it can unload a model."""
+
+    prompt: Annotated[str, json_schema(maxLength=0)] | None = None
+    messages: Annotated[list[Any], json_schema(maxItems=0)] | None = None
+    keep_alive: KeepAlive | None = None
+
+
+class UnloadReply(Struct, kw_only=True):
+    """The body of the answer to a request that unloads a model."""
+
+    model: str
+    created_at: str
+    response: str = ""
+    done: bool = True
+    done_reason: str = "unload"
+
+
+class StatusReply(Struct):
+    """The last line of the answer to a pull."""
+
+    status: str
+
+
+MODEL_EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
+BY_NAME: dict[str, Any] = {
+    "body": requires_any(ModelRequest, {"model": NOT_EMPTY}, {"name": NOT_EMPTY}),
+    "example": {"model": MODEL_EXAMPLE},
+    "counts": False,
+}
+_UNLOAD = route_docs(
+    "Unload a model; generation and chat are not supported",
+    body=requires_any(
+        requires(GenerateRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), {"model": NOT_EMPTY}, {"name": NOT_EMPTY}
+    ),
+    reply=UnloadReply,
+    example={"model": MODEL_EXAMPLE, "keep_alive": 0},
+    counts=False,
+)
+_PULL = route_docs("Check that a model is served", **BY_NAME, reply=StatusReply, reply_example={"status": "success"})
+
+
+def rfc3339(time: datetime) -> str:
+    """Format a time as in RFC 3339."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+_model = msgspec.json.Decoder(ModelRequest)
+_generate = msgspec.json.Decoder(GenerateRequest)
+
+
+@post("/api/pull", status_code=200, opt=_PULL)
+async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer in one line, which is a complete stream as well."""
+    body = await read_request(request, _model)
+    try:
+        fleet_of(request).describe(require_model(body.model or body.name))
+    except ModelNotFound as error:
+        raise InputError(f'model "{error.model}" is not served here; add it to the models of nearfar serve') from error
+    return json_response(StatusReply("success"))
+
+
+@post(["/api/generate", "/api/chat"], status_code=200, opt=_UNLOAD)
+async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Unload the model if the request has no input and a ``keep_alive`` of 0. Anything else is refused."""
+    body = await read_request(request, _generate)
+    model = require_model(body.model or body.name)
+    if body.prompt or body.messages or not is_zero(body.keep_alive):
+        verb = request.scope["path"].rstrip("/").rpartition("/")[2]
+        raise InputError(f'"{model[:200]}" does not support {verb}; {SUPPORTED}')
+    caller_of(request.scope).require_scope("admin")
+    await cancel_on_disconnect(request, fleet_of(request).unload(model))
+    return json_response(UnloadReply(model=model, created_at=rfc3339(datetime.now(UTC))))
