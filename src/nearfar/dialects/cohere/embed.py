@@ -14,8 +14,7 @@ from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
-from nearfar.core.settings import OnOverflow
-from nearfar.core.types import KeepSide, Role
+from nearfar.core.types import Role
 from nearfar.dialects.cohere.envelope import (
     ANSWER_HEADERS,
     ApiVersion,
@@ -25,8 +24,8 @@ from nearfar.dialects.cohere.envelope import (
     check_priority,
     embed_headers,
     meta_example,
-    model_name,
 )
+from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
 from nearfar.dialects.kit.route_docs import (
@@ -51,12 +50,6 @@ _ROLES: dict[str, Role] = {
     "search_query": "query",
     "classification": "classification",
     "clustering": "clustering",
-}
-_TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
-    None: (None, "start"),  # Cohere's default is END; so is ours, unless the operator's setting differs
-    "NONE": ("error", "start"),
-    "START": ("truncate", "end"),
-    "END": ("truncate", "start"),
 }
 
 
@@ -98,7 +91,7 @@ class EmbedV1Request(Struct, kw_only=True):
     images: Annotated[list[str], json_schema(maxItems=0)] | None = None
     input_type: Annotated[str | None, json_schema(enum=[*_ROLES, None])] = None
     embedding_types: list[Annotated[str, json_schema(enum=_TYPES)]] | None = None
-    truncate: Annotated[str | None, json_schema(enum=list(_TRUNCATE))] = None
+    truncate: Annotated[str | None, json_schema(enum=list(TRUNCATE))] = None
     output_dimension: AtLeastOne | None = None
     max_tokens: AtLeastOne | None = None
     instruction: str | None = None
@@ -165,9 +158,10 @@ def _to_job(body: EmbedV1Request) -> EmbedJob:
     texts = _texts(body)
     if body.input_type is not None and body.input_type not in _ROLES:
         raise _no_input_type()
-    if body.truncate not in _TRUNCATE:
+    if body.truncate not in TRUNCATE:
         raise errors.InputError(f"truncate must be one of NONE, START, END - received {str(body.truncate)[:50]}")
-    on_overflow, keep = _TRUNCATE[body.truncate]
+    # Cohere's default is END; so is ours, unless the operator's setting differs.
+    on_overflow, keep = TRUNCATE[body.truncate]
     return EmbedJob(
         model=body.model or None,
         inputs=tuple(texts),
@@ -181,7 +175,7 @@ def _to_job(body: EmbedV1Request) -> EmbedJob:
 
 
 def _to_job_v2(body: EmbedV2Request) -> EmbedJob:
-    model_name(body.model)
+    require_model(body.model)
     if body.input_type is None:
         raise _no_input_type()
     check_priority(body.priority)
@@ -197,8 +191,7 @@ def _texts(body: EmbedV1Request) -> list[str]:
     texts = body.texts or [_joined(input_.content) for input_ in body.inputs or []]
     if not texts:
         raise errors.EmptyInput("one of texts, inputs and images must be given, and not be empty")
-    if len(texts) > _MAX_TEXTS:
-        raise errors.TooManyItems("texts", len(texts), _MAX_TEXTS)
+    check_at_most(_MAX_TEXTS, "texts", texts)
     if "" in texts:
         raise errors.EmptyInput(f"inputs contains an element that is the empty string at index {texts.index('')}")
     return texts

@@ -49,13 +49,6 @@ def meta_example(version: str, **billed: int) -> dict[str, Any]:
     return {"api_version": {"version": version}, **({"billed_units": billed} if billed else {})}
 
 
-def model_name(model: str | None) -> str:
-    """Return the model's name. Raises ModelRequired."""
-    if not model:
-        raise errors.ModelRequired("a model parameter is required for this endpoint.")
-    return model
-
-
 def check_priority(priority: int | None) -> None:
     """Raise InputError for a priority outside Cohere's range."""
     if priority is not None and not 0 <= priority <= LOWEST_PRIORITY:

@@ -32,7 +32,7 @@ ERRORS: ErrorTable = {
     errors.MalformedBody: ErrorRow(message=lambda error: f"invalid json syntax: {error}"),
     errors.BodyTooLarge: ErrorRow(message=_invalid),
     errors.BodyTimeout: ErrorRow(message=_invalid),
-    errors.ModelRequired: ErrorRow(),
+    errors.ModelRequired: ErrorRow(message=lambda _: "a model parameter is required for this endpoint."),
     errors.TooManyItems: ErrorRow(message=_count_message),
     errors.TextTooLong: ErrorRow(
         message=lambda error: f"too many tokens: {error}. Use a shorter text, or let truncate be START or END."

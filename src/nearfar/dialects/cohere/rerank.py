@@ -20,9 +20,9 @@ from nearfar.dialects.cohere.envelope import (
     Priority,
     check_priority,
     meta_example,
-    model_name,
     rank_headers,
 )
+from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
@@ -150,7 +150,7 @@ def _to_job_v1(body: RerankV1Request) -> RankJob:
 
 
 def _to_job_v2(body: RerankV2Request) -> RankJob:
-    model = model_name(body.model)
+    model = require_model(body.model)
     check_priority(body.priority)
     _check_positive("max_tokens_per_doc", body.max_tokens_per_doc)
     _check_chunks(len(body.documents))

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
-from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, model_name, usual_headers
+from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, usual_headers
+from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest
@@ -76,14 +77,14 @@ _CHECK = route_docs("Whether the key is valid", reply=KeyReply, headers=USUAL_HE
 
 
 def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:
-    model = model_name(body.model)
+    model = require_model(body.model)
     if not 1 <= len(body.text) <= _MAX_SHOWN:
         raise errors.InputError(f"text must have from 1 to {_MAX_SHOWN} characters - received {len(body.text)}")
     return TokenizeJob(model=model, texts=(body.text,), special=False)
 
 
 def _to_detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
-    model = model_name(body.model)
+    model = require_model(body.model)
     if not 1 <= len(body.tokens) <= _MAX_SHOWN:
         raise errors.InputError(f"tokens must have from 1 to {_MAX_SHOWN} items - received {len(body.tokens)}")
     return DetokenizeJob(model=model, ids=tuple(body.tokens))

@@ -10,6 +10,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
+from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
@@ -109,16 +110,15 @@ def _to_job(body: JinaEmbeddingsRequest) -> EmbedJob:
     found = body.input if isinstance(body.input, list) else [body.input]
     if not found:
         raise errors.EmptyInput("input must not be empty", "input")
-    if len(found) > _MAX_INPUTS:
-        raise errors.TooManyItems("input", len(found), _MAX_INPUTS)
+    check_at_most(_MAX_INPUTS, "input", found)
     _types(body)
     return EmbedJob(
-        model=model_name(body.model),
+        model=require_model(body.model),
         inputs=tuple(text_of(document) for document in found),
         dimensions=body.dimensions,
         role=_ROLES[body.task] if body.task is not None else None,
         # Jina refuses a text that is too long unless it may truncate; here the operator's setting decides.
-        on_overflow=None if body.truncate is None else "truncate" if body.truncate else "error",
+        on_overflow=overflow_of(body.truncate),
         normalize=body.normalized,
         late_chunking=bool(body.late_chunking),
     )
@@ -137,13 +137,6 @@ def _types(body: JinaEmbeddingsRequest) -> list[EmbeddingType]:
 def text_of(document: Document) -> str:
     """Return the document's text."""
     return document if isinstance(document, str) else document.text
-
-
-def model_name(model: str | None) -> str:
-    """Return the model's name. Raises ModelRequired."""
-    if not model:
-        raise errors.ModelRequired("Field required: model", "model")
-    return model
 
 
 def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbeddingsReply:

@@ -10,6 +10,7 @@ from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 _UNAVAILABLE = ErrorRow(code="SERVICE_UNAVAILABLE", message=lambda error: f"Service temporarily unavailable: {error}")
 ERRORS: ErrorTable = {
     errors.InputError: ErrorRow(422, message=lambda error: f"Validation error: {error}"),
+    errors.ModelRequired: ErrorRow(message=lambda _: "Validation error: Field required: model"),
     errors.TooManyItems: ErrorRow(
         message=lambda error: f"Validation error: each {error.param} list can contain at most {error.limit} items."
     ),

@@ -8,7 +8,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.jina.embeddings import Document, JinaText, model_name, text_of
+from nearfar.dialects.jina.embeddings import Document, JinaText, text_of
+from nearfar.dialects.kit.checks import check_at_most, require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
@@ -72,12 +73,11 @@ _DOCS = RouteDocs(
 def _to_job(body: JinaRerankRequest) -> RankJob:
     if body.return_embeddings:
         raise errors.InputError("return_embeddings: rerankers give no vectors here; ask /jina/v1/embeddings")
-    if len(body.documents) > _MAX_DOCUMENTS:
-        raise errors.TooManyItems("documents", len(body.documents), _MAX_DOCUMENTS)
+    check_at_most(_MAX_DOCUMENTS, "documents", body.documents)
     if body.max_doc_length is not None and body.max_doc_length < 1:
         raise errors.InputError(f"max_doc_length must be at least 1, not {body.max_doc_length}", "max_doc_length")
     return RankJob(
-        model=model_name(body.model),
+        model=require_model(body.model),
         query=text_of(body.query),
         documents=tuple(text_of(document) for document in body.documents),
         top_n=body.top_n,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import WireError
-from nearfar.dialects.native.bodies import ErrorReply
 from nearfar.dialects.native.documentation import docs, manual, openapi, page
 from nearfar.dialects.native.info import info
 from nearfar.dialects.native.routes import live, load, metrics, ready, represent, unload
+
+
+class ErrorReply(Struct):
+    """The body of every error: its class and a message."""
+
+    error: str
+    message: str
 
 
 def _render_error(wire: WireError) -> object:

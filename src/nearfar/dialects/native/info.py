@@ -3,17 +3,85 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from litestar import Request, Response, get
+from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.core.types import ModelInfo, Task
+from nearfar.core.types import ModelInfo, ModelState, Task
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import fleet_of
-from nearfar.dialects.kit.route_docs import route_docs
-from nearfar.dialects.native.bodies import InfoReply, Labels, ModelType, Pooling, StartupInfoReply, TeiInfo
+from nearfar.dialects.kit.request import MAX_INPUTS, fleet_of
+from nearfar.dialects.kit.route_docs import json_schema, route_docs
+from nearfar.serving.pipeline.encoding import WORKERS
 from nearfar.serving.registry.fleet import Fleet
+
+ServedModel = msgspec.defstruct(
+    "ServedModel",
+    [*{**get_type_hints(ModelInfo), **get_type_hints(ModelState)}.items()],
+    namespace={"__doc__": "A served model, and whether it is loaded."},
+)
+
+
+class Pooling(Struct):
+    """An embedding model's pooling."""
+
+    pooling: str
+
+
+class Labels(Struct):
+    """A classifier's labels; a reranker has one."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(Struct, kw_only=True):
+    """A model's type: one of these fields is set."""
+
+    embedding: Pooling | UnsetType = UNSET
+    reranker: Labels | UnsetType = UNSET
+    classifier: Labels | UnsetType = UNSET
+
+
+class TeiInfo(Struct, kw_only=True):
+    """The default model as TEI describes its only one.
+
+    ``max_concurrent_requests`` is the number of inputs of the greatest length that fit into the queue.
+    ``max_batch_tokens`` is null while the model isn't loaded.
+    """
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int | None
+    max_batch_requests: None = None
+    max_client_batch_size: int = MAX_INPUTS
+    auto_truncate: bool
+    tokenization_workers: int = WORKERS
+    sha: None = None
+    docker_label: None = None
+
+
+class StartupInfoReply(Struct, kw_only=True):
+    """The body of GET /info before the models' files are read."""
+
+    name: str
+    version: str
+    models: Annotated[list[ServedModel], json_schema(maxItems=0)]  # type: ignore[valid-type]
+
+
+class InfoReply(TeiInfo, kw_only=True):
+    """The body of GET /info."""
+
+    name: str
+    version: str
+    models: list[ServedModel]  # type: ignore[valid-type]
+
 
 _NAME = "nearfar"
 # The default model is that of the first of these tasks that any model has.

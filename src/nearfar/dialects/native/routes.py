@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from litestar import Request, Response, get, post, route
+from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nearfar.core.errors import (
@@ -23,17 +24,63 @@ from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
-from nearfar.dialects.kit.route_docs import RouteDocs, route_docs
-from nearfar.dialects.native.bodies import (
-    Health,
-    ModelRequest,
-    RepresentReply,
-    RepresentRequest,
-    Sparse,
-    TextRepresentation,
-    TokenUsage,
-)
+from nearfar.dialects.kit.route_docs import Numbers, RouteDocs, RowsOfNumbers, json_schema, route_docs
 from nearfar.serving.service import Service
+
+
+class ModelRequest(Struct, kw_only=True):
+    """The body of an admin request: the model's name or one of its aliases."""
+
+    model: str
+
+
+class RepresentRequest(Struct, kw_only=True):
+    """The body of POST /represent. Without ``outputs`` all outputs of the model are returned."""
+
+    input: str | Annotated[list[str], json_schema(minItems=1)]
+    model: str | None = None
+    outputs: list[Output] | None = None
+    input_type: Literal["query", "document"] | None = None
+    prompt_name: str | None = None
+
+
+class Sparse(Struct):
+    """The weights above 0 of a vector with ``size`` dimensions, and their indices."""
+
+    indices: Annotated[msgspec.Raw, json_schema(type="array", items={"type": "integer"})]
+    values: Numbers
+    size: int
+
+
+class TextRepresentation(Struct, kw_only=True, omit_defaults=True):
+    """A text's outputs."""
+
+    index: int
+    dense: Numbers | UnsetType = UNSET
+    multi_vector: RowsOfNumbers | UnsetType = UNSET
+    sparse: Sparse | UnsetType = UNSET
+
+
+class TokenUsage(Struct):
+    """Tokens that the model processed, and tokens truncated before."""
+
+    tokens: int
+    truncated_tokens: int
+
+
+class RepresentReply(Struct, kw_only=True):
+    """The body of an answer to /represent, in the request's order."""
+
+    model: str
+    data: list[TextRepresentation]
+    usage: TokenUsage
+
+
+class Health(Struct):
+    """The body of GET /health/live and /health/ready."""
+
+    status: Literal["live", "ready"]
+
 
 _model = msgspec.json.Decoder(ModelRequest)
 _LIVE = route_docs("Report that the process runs", reply=Health, raises=())

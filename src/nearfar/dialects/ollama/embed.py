@@ -11,11 +11,12 @@ from msgspec import Meta, Struct
 
 from nearfar.core.jobs import EmbedJob, RankJob
 from nearfar.core.types import Task
+from nearfar.dialects.kit.checks import overflow_of, require_model
 from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
 from nearfar.dialects.kit.rendering import encode_json, render_rows
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, json_schema, requires, route_docs
-from nearfar.dialects.ollama.unload import MODEL_EXAMPLE, KeepAlive, is_zero, require_model
+from nearfar.dialects.ollama.unload import MODEL_EXAMPLE, KeepAlive, is_zero
 
 
 class Options(Struct, kw_only=True):
@@ -157,7 +158,7 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
         # As in Ollama, dimensions that aren't fewer than the model's have no effect.
         dimensions=body.dimensions if body.dimensions and 0 < body.dimensions < dim else None,
         max_tokens=body.max_tokens,
-        on_overflow=None if body.truncate is None else ("truncate" if body.truncate else "error"),
+        on_overflow=overflow_of(body.truncate),
     )
     done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
 

@@ -14,10 +14,11 @@ from msgspec import Struct
 
 from nearfar.core.errors import ModelNotReady
 from nearfar.core.types import ModelInfo, ModelState, Task
+from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import fleet_of, read_request
 from nearfar.dialects.kit.route_docs import route_docs
-from nearfar.dialects.ollama.unload import BY_NAME, ModelRequest, require_model, rfc3339
+from nearfar.dialects.ollama.unload import BY_NAME, ModelRequest, rfc3339
 
 
 class VersionReply(Struct):

@@ -13,7 +13,8 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import Struct
 
-from nearfar.core.errors import InputError, ModelNotFound, ModelRequired
+from nearfar.core.errors import InputError, ModelNotFound
+from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, json_schema, requires, requires_any, route_docs
@@ -21,13 +22,6 @@ from nearfar.dialects.ollama.errors import SUPPORTED
 
 _ZERO_DURATION = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
 KeepAlive = float | str
-
-
-def require_model(model: str | None) -> str:
-    """Return the model's name. Raises ModelRequired if there is none."""
-    if not model:
-        raise ModelRequired("model is required")
-    return model
 
 
 def is_zero(keep_alive: KeepAlive | None) -> bool:

@@ -42,12 +42,17 @@ Inputs = Annotated[msgspec.Raw, json_schema(**_INPUTS)]
 Number = Annotated[msgspec.Raw, json_schema(type="number")]
 
 
-class EmbedAllRequest(Struct, kw_only=True):
+class Truncation(Struct, kw_only=True):
+    """Whether to truncate an over-long text, and on which side. By default the model's setting decides."""
+
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+
+
+class EmbedAllRequest(Truncation, kw_only=True):
     """The body of POST /embed_all and /embed_sparse. The prompt name ``query`` marks the texts as queries."""
 
     inputs: Inputs
-    truncate: bool | None = None
-    truncation_direction: Direction | None = None
     prompt_name: str | None = None
     model: str | None = None
 
@@ -59,13 +64,11 @@ class EmbedRequest(EmbedAllRequest, kw_only=True):
     dimensions: AtLeastOne | None = None
 
 
-class RerankRequest(Struct, kw_only=True):
+class RerankRequest(Truncation, kw_only=True):
     """The body of POST /rerank. ``top_k`` isn't TEI's; other servers with its protocol have it."""
 
     query: NotBlank
     texts: Annotated[list[str], _NOT_EMPTY]
-    truncate: bool | None = None
-    truncation_direction: Direction | None = None
     raw_scores: bool | None = None
     return_text: bool | None = None
     top_k: AtLeastOne | None = None
@@ -79,15 +82,13 @@ class LabelParameters(Struct, kw_only=True):
     top_k: AtLeastOne | None = None
 
 
-class PredictRequest(Struct, kw_only=True):
+class PredictRequest(Truncation, kw_only=True):
     """The body of POST /predict: a text, a pair of texts in a list, or a list of lists of one or two texts.
 
     Hugging Face's clients send ``parameters`` and TEI's don't. The former expect a list around a single text's labels.
     """
 
     inputs: Annotated[msgspec.Raw, json_schema(**_SEQUENCES)]
-    truncate: bool | None = None
-    truncation_direction: Direction | None = None
     raw_scores: bool | None = None
     parameters: LabelParameters | None = None
     model: str | None = None
@@ -100,11 +101,9 @@ class Sentences(Struct, kw_only=True):
     sentences: Annotated[list[str], _NOT_EMPTY]
 
 
-class Parameters(Struct, kw_only=True):
+class Parameters(Truncation, kw_only=True):
     """How texts are truncated and prefixed with a prompt."""
 
-    truncate: bool | None = None
-    truncation_direction: Direction | None = None
     prompt_name: str | None = None
 
 

@@ -12,7 +12,7 @@ from nearfar.dialects.kit.rendering import render_array, render_each, render_row
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers
 from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, Parameters, SimilarityRequest, SparseValue
 from nearfar.dialects.tei.headers import HEADERS, compute_headers
-from nearfar.dialects.tei.inputs import check_count, kept_side, on_overflow, parse_inputs
+from nearfar.dialects.tei.inputs import check_count, overflow, parse_inputs
 from nearfar.serving.service import Service
 
 
@@ -24,8 +24,7 @@ def _embed_job(body: EmbedRequest) -> EmbedJob:
         normalize=body.normalize is not False,
         dimensions=body.dimensions,
         prompt=body.prompt_name,
-        keep=kept_side(body.truncation_direction),
-        on_overflow=on_overflow(truncate=body.truncate),
+        **overflow(body),
     )
 
 
@@ -36,8 +35,7 @@ def _represent_job(body: EmbedAllRequest, *outputs: Output) -> RepresentJob:
         outputs=outputs,
         role="query" if body.prompt_name == "query" else None,
         prompt=body.prompt_name,
-        keep=kept_side(body.truncation_direction),
-        on_overflow=on_overflow(truncate=body.truncate),
+        **overflow(body),
     )
 
 
@@ -51,8 +49,7 @@ def _similarity_job(body: SimilarityRequest) -> EmbedJob:
         model=body.model or None,
         inputs=inputs,
         prompt=options.prompt_name,
-        keep=kept_side(options.truncation_direction),
-        on_overflow=on_overflow(truncate=options.truncate),
+        **overflow(options),
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from nearfar.core.errors import EmptyInput, InputError, TooManyItems
-from nearfar.core.settings import OnOverflow
+from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
+from nearfar.dialects.kit.checks import check_at_most, overflow_of
 from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
+from nearfar.dialects.tei.bodies import Truncation
 
 _T = TypeVar("_T")
 _Inputs = str | list[str | int | list[int]]
@@ -69,21 +70,19 @@ def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) ->
     """Raise EmptyInput for an empty list, TooManyItems for one over the limit. TEI's limit, 32, breaks its clients."""
     if not items:
         raise EmptyInput(f"`{field}` cannot be empty")
-    if len(items) > limit:
-        raise TooManyItems(field, len(items), limit)
+    check_at_most(limit, field, items)
 
 
-def kept_side(truncation_direction: str | None) -> KeepSide:
-    """Return the part of an over-long text to keep: its end if it is truncated on the left."""
-    if truncation_direction is None or truncation_direction.lower() == "right":
-        return "start"
-    if truncation_direction.lower() == "left":
-        return "end"
-    raise InputError(f"unknown variant `{truncation_direction[:50]}`, expected `Left` or `Right`")
+def overflow(body: Truncation) -> dict[str, Any]:
+    """Return the fields of a job that decide what happens to an over-long text. None leaves it to the model's setting.
 
-
-def on_overflow(*, truncate: bool | None) -> OnOverflow | None:
-    """Return what to do with an over-long text; None leaves it to the model's setting."""
-    if truncate is None:
-        return None
-    return "truncate" if truncate else "error"
+    A text that is truncated on the left keeps its end.
+    """
+    sides: dict[str, KeepSide] = {"right": "start", "left": "end"}
+    direction = "right" if body.truncation_direction is None else body.truncation_direction
+    if direction.lower() not in sides:
+        raise InputError(f"unknown variant `{direction[:50]}`, expected `Left` or `Right`")
+    return {
+        "keep": sides[direction.lower()],
+        "on_overflow": overflow_of(body.truncate),
+    }

@@ -10,7 +10,7 @@ from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
 from nearfar.dialects.tei.headers import HEADERS, compute_headers
-from nearfar.dialects.tei.inputs import check_count, is_single, kept_side, on_overflow, parse_sequences
+from nearfar.dialects.tei.inputs import check_count, is_single, overflow, parse_sequences
 from nearfar.serving.service import Service
 
 _MAX_TEXTS = 10_000  # as in Cohere's protocol
@@ -23,8 +23,7 @@ def _rank_job(body: RerankRequest) -> RankJob:
         query=body.query,
         documents=tuple(body.texts),
         top_n=body.top_k,
-        keep=kept_side(body.truncation_direction),
-        on_overflow=on_overflow(truncate=body.truncate),
+        **overflow(body),
         raw_scores=bool(body.raw_scores),
     )
 
@@ -41,8 +40,7 @@ def _classify_job(body: PredictRequest) -> ClassifyJob:
         model=body.model or None,
         inputs=parse_sequences(body.inputs),
         raw_scores=bool(body.raw_scores) or _wants_logits(body.parameters or LabelParameters()),
-        keep=kept_side(body.truncation_direction),
-        on_overflow=on_overflow(truncate=body.truncate),
+        **overflow(body),
     )
 
 

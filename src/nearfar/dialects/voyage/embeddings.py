@@ -12,6 +12,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, Role
+from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
 from nearfar.dialects.kit.route_docs import (
@@ -30,12 +31,6 @@ _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client
 _ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}  # the last is NVIDIA's
 _DTYPES: tuple[Dtype, ...] = ("float", "int8", "uint8", "binary", "ubinary")
 _ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
-_TRUNCATE: dict[str | None, tuple[OnOverflow | None, KeepSide]] = {
-    None: (None, "start"),
-    "NONE": ("error", "start"),
-    "START": ("truncate", "end"),
-    "END": ("truncate", "start"),
-}
 
 
 class VoyageEmbeddingsRequest(Struct, kw_only=True):
@@ -51,7 +46,7 @@ class VoyageEmbeddingsRequest(Struct, kw_only=True):
     output_dimension: AtLeastOne | None = None
     output_dtype: Annotated[str, json_schema(enum=list(_DTYPES))] | None = None
     encoding_format: Annotated[str, json_schema(enum=list(_ENCODINGS))] | None = None
-    truncate: Annotated[str, json_schema(enum=[value for value in _TRUNCATE if value])] | bool | None = None
+    truncate: Annotated[str, json_schema(enum=[value for value in TRUNCATE if value])] | bool | None = None
     dimensions: AtLeastOne | None = None
 
 
@@ -95,12 +90,11 @@ def _to_job(body: VoyageEmbeddingsRequest) -> EmbedJob:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or "" in texts:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "input")
-    if len(texts) > _MAX_INPUTS:
-        raise errors.TooManyItems("input", len(texts), _MAX_INPUTS)
+    check_at_most(_MAX_INPUTS, "input", texts)
     check_choice("input_type", body.input_type, _ROLES)
     on_overflow, keep = _overflow(body)
     return EmbedJob(
-        model=model_name(body.model),
+        model=require_model(body.model),
         inputs=tuple(texts),
         dimensions=body.dimensions if body.output_dimension is None else body.output_dimension,
         role=_ROLES[body.input_type] if body.input_type else None,
@@ -115,15 +109,8 @@ def _overflow(body: VoyageEmbeddingsRequest) -> tuple[OnOverflow | None, KeepSid
     if truncation is not None:
         return ("truncate" if truncation else "error"), "start"
     truncate = body.truncate if isinstance(body.truncate, str) else None
-    check_choice("truncate", truncate, [known for known in _TRUNCATE if known])
-    return _TRUNCATE[truncate]
-
-
-def model_name(model: str | None) -> str:
-    """Return the model's name. Raises ModelRequired."""
-    if not model:
-        raise errors.ModelRequired("Field required", "model")
-    return model
+    check_choice("truncate", truncate, [known for known in TRUNCATE if known])
+    return TRUNCATE[truncate]
 
 
 def check_choice(param: str, value: str | None, choices: Collection[str]) -> None:

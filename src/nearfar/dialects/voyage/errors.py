@@ -19,6 +19,7 @@ def _invalid(error: errors.InputError) -> str:
 
 ERRORS: ErrorTable = {
     errors.InputError: ErrorRow(message=_invalid),
+    errors.ModelRequired: ErrorRow(message=lambda _: f"{_NOT_SPECIFIED} Error for argument 'model': Field required"),
     errors.TooManyItems: ErrorRow(
         message=lambda error: (
             f"{_NOT_SPECIFIED} Error for argument '{error.param}': "

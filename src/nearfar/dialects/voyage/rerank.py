@@ -9,14 +9,12 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.core.settings import OnOverflow
+from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
-from nearfar.dialects.voyage.embeddings import model_name
 from nearfar.serving.service import Service
 
 _MAX_DOCUMENTS = 10_000  # Voyage's is 1,000; more breaks no client
-_ON_OVERFLOW: dict[bool | None, OnOverflow | None] = {None: None, True: "truncate", False: "error"}
 
 
 class VoyageRerankRequest(Struct, kw_only=True):
@@ -71,16 +69,15 @@ _DOCS = RouteDocs(
 def _to_job(body: VoyageRerankRequest) -> RankJob:
     if not body.documents or "" in body.documents:
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "documents")
-    if len(body.documents) > _MAX_DOCUMENTS:
-        raise errors.TooManyItems("documents", len(body.documents), _MAX_DOCUMENTS)
+    check_at_most(_MAX_DOCUMENTS, "documents", body.documents)
     if body.top_k is not None and body.top_k < 1:
         raise errors.InputError(f"must be at least 1, not {body.top_k}", "top_k")
     return RankJob(
-        model=model_name(body.model),
+        model=require_model(body.model),
         query=body.query,
         documents=tuple(body.documents),
         top_n=body.top_k,
-        on_overflow=_ON_OVERFLOW[body.truncation],
+        on_overflow=overflow_of(body.truncation),
     )
 
 
