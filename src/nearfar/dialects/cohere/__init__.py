@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.core.types import Task
 from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2
-from nearfar.dialects.cohere.envelope import error_headers
+from nearfar.dialects.cohere.envelope import usual_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.rerank import RERANK_V1, RERANK_V2
 from nearfar.dialects.cohere.tokens import DETOKENIZE, TOKENIZE, check_api_key
@@ -49,7 +49,7 @@ dialect = Dialect(
     render_error=render_error,
     error_reply=ErrorReply,
     about="Cohere's embed, rerank and tokenize: https://docs.cohere.com/reference/about",
-    error_headers=error_headers,
+    error_headers=usual_headers,
     prefixes=(
         "/v2",
         *(f"/v1/{route}" for route in ("rerank", "embed", "tokenize", "detokenize", "check-api-key", "v1", "v2")),

@@ -21,8 +21,8 @@ from nearfar.dialects.cohere.envelope import (
     BilledUnits,
     Meta,
     Priority,
+    answer_headers,
     check_priority,
-    embed_headers,
     meta_example,
 )
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
@@ -242,7 +242,7 @@ def _build_reply(
     )
 
 
-EMBED_V1 = endpoint(_V1, _to_job, Service.embed, _reply, headers=embed_headers)
+EMBED_V1 = endpoint(_V1, _to_job, Service.embed, _reply, headers=answer_headers)
 EMBED_V2 = endpoint(
-    _V2, _to_job_v2, Service.embed, _reply_v2, headers=embed_headers, priority=lambda body: body.priority
+    _V2, _to_job_v2, Service.embed, _reply_v2, headers=answer_headers, priority=lambda body: body.priority
 )

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.caller import LOWEST_PRIORITY
-from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Usage
+from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob
 from nearfar.dialects.kit.request import AnyRequest, request_id
 from nearfar.dialects.kit.route_docs import json_schema
 
@@ -55,24 +55,13 @@ def check_priority(priority: int | None) -> None:
         raise errors.InputError(f"priority must be from 0 to {LOWEST_PRIORITY} - received {priority}")
 
 
-def usual_headers(request: AnyRequest) -> dict[str, str]:
+def usual_headers(request: AnyRequest, *_: object) -> dict[str, str]:
     """Return the headers of every response."""
     return {_TRACE: request_id(request.scope)}
 
 
-def embed_headers(request: AnyRequest, job: EmbedJob, done: Embedded) -> dict[str, str]:
-    """Return the headers of a reply with vectors."""
-    return _counts(sum(map(len, job.inputs)), done.usage) | usual_headers(request)
-
-
-def rank_headers(request: AnyRequest, job: RankJob, done: Ranked) -> dict[str, str]:
-    """Return the headers of a reply with ranked documents."""
-    return _counts(len(job.query) + sum(map(len, job.documents)), done.usage) | usual_headers(request)
-
-
-def _counts(characters: int, usage: Usage) -> dict[str, str]:
-    return {"num_chars": str(characters), "num_tokens": str(usage.tokens)}
-
-
-def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:  # noqa: ARG001 — every dialect's signature
-    return usual_headers(request)
+def answer_headers(request: AnyRequest, job: EmbedJob | RankJob, done: Embedded | Ranked) -> dict[str, str]:
+    """Return the headers of a reply with vectors or ranked documents."""
+    texts = job.inputs if isinstance(job, EmbedJob) else (job.query, *job.documents)
+    counts = {"num_chars": str(sum(map(len, texts))), "num_tokens": str(done.usage.tokens)}
+    return counts | usual_headers(request)

@@ -18,9 +18,9 @@ from nearfar.dialects.cohere.envelope import (
     BilledUnits,
     Meta,
     Priority,
+    answer_headers,
     check_priority,
     meta_example,
-    rank_headers,
 )
 from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.declare import endpoint
@@ -220,7 +220,7 @@ def _search_units(document_tokens: Sequence[int], job: RankJob) -> int:
     return math.ceil(chunks / _CHUNKS_PER_UNIT)
 
 
-RERANK_V1 = endpoint(_V1, _to_job_v1, Service.rank, _reply_v1, headers=rank_headers)
+RERANK_V1 = endpoint(_V1, _to_job_v1, Service.rank, _reply_v1, headers=answer_headers)
 RERANK_V2 = endpoint(
-    _V2, _to_job_v2, Service.rank, _reply_v2, headers=rank_headers, priority=lambda body: body.priority
+    _V2, _to_job_v2, Service.rank, _reply_v2, headers=answer_headers, priority=lambda body: body.priority
 )

@@ -13,7 +13,6 @@ from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, me
 from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, route_docs
 from nearfar.serving.service import Service
 
@@ -115,12 +114,8 @@ def _strings(shown: TokenizedText) -> list[str]:
     return strings
 
 
-def _headers(request: AnyRequest, _: object, __: object) -> dict[str, str]:
-    return usual_headers(request)
-
-
-TOKENIZE = endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_reply, headers=_headers)
-DETOKENIZE = endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=_headers)
+TOKENIZE = endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_reply, headers=usual_headers)
+DETOKENIZE = endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=usual_headers)
 
 
 @post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)

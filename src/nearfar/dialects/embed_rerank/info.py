@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Request, Response, get, route
 from msgspec import UNSET, Struct, UnsetType
@@ -13,7 +13,7 @@ from nearfar.core.errors import ModelNotReady, ShuttingDown, WrongTask
 from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
-from nearfar.dialects.kit.route_docs import EngineName, route_docs
+from nearfar.dialects.kit.route_docs import EngineName, json_schema, route_docs
 
 
 class Backend(Struct, kw_only=True):
@@ -31,11 +31,11 @@ class Backend(Struct, kw_only=True):
 class ServiceInfo(Struct, kw_only=True):
     """The body of GET /api/v1/embed/info and /api/v1/rerank/info. ``available``: loaded in memory."""
 
-    service: str
+    service: Annotated[str, json_schema(enum=["EmbeddingService", "RerankingService"])]
     version: str
     backend: Backend
     available: bool
-    supported_operations: list[str]
+    supported_operations: list[Annotated[str, json_schema(enum=["embed_texts", "rerank_passages"])]]
 
 
 class HealthBackend(Struct, kw_only=True):
@@ -57,19 +57,11 @@ class HealthReply(Struct, kw_only=True):
 
 
 HEADERS = {"x-process-time": "Seconds since the request began"}
-_EMBED_INFO = route_docs(
-    "Describe the default embedding model",
-    reply=ServiceInfo,
-    reply_example={"service": "EmbeddingService", "supported_operations": ["embed_texts"]},
-    headers=HEADERS,
-    raises=(ModelNotReady, WrongTask),
-)
+_INFO: dict[str, Any] = {"reply": ServiceInfo, "headers": HEADERS, "raises": (ModelNotReady, WrongTask)}
 _RERANK_INFO = route_docs(
     "Describe the default reranker",
-    reply=ServiceInfo,
+    **_INFO,
     reply_example={"service": "RerankingService", "supported_operations": ["rerank_passages"]},
-    headers=HEADERS,
-    raises=(ModelNotReady, WrongTask),
 )
 _HEALTH = route_docs(
     "Report whether the models can answer, as in embed-rerank",
@@ -79,7 +71,7 @@ _HEALTH = route_docs(
 )
 
 
-@get("/api/v1/embed/info", opt=_EMBED_INFO)
+@get("/api/v1/embed/info", opt=route_docs("Describe the default embedding model", **_INFO))
 async def embed_info(request: Request[Any, Any, Any]) -> Response[bytes]:
     reply, info = _service_info(request, "embed", "EmbeddingService", "embed_texts")
     reply.backend.embedding_dimension = info.dim

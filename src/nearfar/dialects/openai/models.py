@@ -77,10 +77,7 @@ _LIST = route_docs(
     headers=USUAL_HEADERS,
 )
 _GET = route_docs(
-    "One served model",
-    reply=ModelReply,
-    path={"model_id": "text-embedding-3-small"},
-    headers=USUAL_HEADERS,
+    "One served model", reply=ModelReply, path={"model_id": "text-embedding-3-small"}, headers=USUAL_HEADERS
 )
 
 

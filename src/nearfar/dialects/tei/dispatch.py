@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET
 
-from nearfar.core.errors import InputError
 from nearfar.core.jobs import Usage
 from nearfar.core.types import Task
 from nearfar.dialects.kit.endpoint import Endpoint, encoded_response, record_usage
-from nearfar.dialects.kit.request import (
-    AnyRequest,
-    caller_of,
-    cancel_on_disconnect,
-    decode_json,
-    fleet_of,
-    read_request,
-    service_of,
-)
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
 from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, characters_of, rows_of, total_headers
-from nearfar.dialects.tei.inputs import check_count
+from nearfar.dialects.tei.inputs import check_count, decode_part
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
 
 AnyEndpoint = Endpoint[Any, Any, Any]
 
-_T = TypeVar("_T")
 _fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
 _INVOKE = route_docs(
@@ -97,24 +87,17 @@ async def _run_all(request: AnyRequest, instances: list[msgspec.Raw]) -> list[tu
     """Run several bodies concurrently. Raises the error of the first that fails."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_run(request, bytes(instance))) for instance in instances]
+            tasks = [group.create_task(_run(request, instance)) for instance in instances]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 
 
-async def _run(request: AnyRequest, raw: bytes) -> tuple[Any, Any, msgspec.Raw]:
+async def _run(request: AnyRequest, raw: msgspec.Raw) -> tuple[Any, Any, msgspec.Raw]:
     """Run one body. Returns the job, what the service returned, and the encoded reply."""
-    endpoint = await _choose_endpoint(request, _decode(raw, _fields))
-    body = _decode(raw, endpoint.decoder)
+    endpoint = await _choose_endpoint(request, decode_part(raw, _fields))
+    body = decode_part(raw, endpoint.decoder)
     job = endpoint.to_job(body)
     done = await endpoint.call(service_of(request), job, caller_of(request.scope))
     encoded = await asyncio.to_thread(lambda: msgspec.json.encode(endpoint.reply(body, job, done)))
     return job, done, msgspec.Raw(encoded)
-
-
-def _decode(raw: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        return decode_json(raw, decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error

@@ -39,6 +39,10 @@ def _represent_job(body: EmbedAllRequest, *outputs: Output) -> RepresentJob:
     )
 
 
+def _sparse_job(body: EmbedAllRequest) -> RepresentJob:
+    return _represent_job(body, "sparse")
+
+
 def _similarity_job(body: SimilarityRequest) -> EmbedJob:
     if not body.inputs.sentences:
         raise EmptyInput("`inputs.sentences` cannot be empty")
@@ -100,13 +104,7 @@ _EMBED_SPARSE = RouteDocs(
     example={"inputs": "a cat"},
     headers=HEADERS,
 )
-EMBED_SPARSE = endpoint(
-    _EMBED_SPARSE,
-    lambda body: _represent_job(body, "sparse"),
-    Service.represent,
-    _sparse_vectors,
-    headers=compute_headers,
-)
+EMBED_SPARSE = endpoint(_EMBED_SPARSE, _sparse_job, Service.represent, _sparse_vectors, headers=compute_headers)
 _SIMILARITY = RouteDocs(
     summary="Compare texts with one text",
     body=SimilarityRequest,

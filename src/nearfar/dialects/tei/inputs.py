@@ -14,6 +14,7 @@ from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
 from nearfar.dialects.tei.bodies import Truncation
 
 _T = TypeVar("_T")
+_PLACE = " - at `$.inputs`"
 _Inputs = str | list[str | int | list[int]]
 _Sequences = str | list[str | list[str]]
 _inputs_decoder: msgspec.json.Decoder[_Inputs] = msgspec.json.Decoder(_Inputs)
@@ -22,7 +23,7 @@ _sequences_decoder: msgspec.json.Decoder[_Sequences] = msgspec.json.Decoder(_Seq
 
 def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
     """Parse a text, the token ids of a text, or a list of either. Raises InputError for anything else."""
-    value = _decode(raw, _inputs_decoder)
+    value = decode_part(raw, _inputs_decoder, _PLACE)
     if isinstance(value, str):
         return (value,)
     if value and all(isinstance(one, int) for one in value):
@@ -35,7 +36,7 @@ def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
 
 def parse_sequences(raw: msgspec.Raw) -> tuple[str | tuple[str, str], ...]:
     """Parse a text or a pair of texts, or a list of both. Raises InputError for anything else."""
-    value = _decode(raw, _sequences_decoder)
+    value = decode_part(raw, _sequences_decoder, _PLACE)
     if isinstance(value, str):
         return (value,)
     if is_single(raw):
@@ -46,7 +47,7 @@ def parse_sequences(raw: msgspec.Raw) -> tuple[str | tuple[str, str], ...]:
 
 def is_single(raw: msgspec.Raw) -> bool:
     """Return whether the sequences are a single text or pair, not a list of them."""
-    value = _decode(raw, _sequences_decoder)
+    value = decode_part(raw, _sequences_decoder, _PLACE)
     return isinstance(value, str) or (bool(value) and all(isinstance(text, str) for text in value))
 
 
@@ -59,11 +60,12 @@ def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
     raise InputError("`inputs` must be a text, a list of one or two texts, or a list of such lists")
 
 
-def _decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+def decode_part(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T], place: str = "") -> _T:
+    """Decode a part of a body. Raises InputError for JSON of another shape, with the part's place in the body."""
     try:
         return decode_json(bytes(raw), decoder)
     except msgspec.ValidationError as error:
-        raise InputError(f"{error} - at `$.inputs`") from error
+        raise InputError(f"{error}{place}") from error
 
 
 def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) -> None:

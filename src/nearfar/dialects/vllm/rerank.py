@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -10,7 +10,7 @@ from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
-from nearfar.dialects.vllm.routes import PairScoring, UsageInfo, check_truncation, envelope
+from nearfar.dialects.vllm.routes import ListReply, PairScoring, check_truncation, envelope
 from nearfar.serving.service import Service
 
 
@@ -77,16 +77,10 @@ class RerankResult(Struct):
     relevance_score: float
 
 
-class RerankReply(Struct, kw_only=True):
+class RerankReply(ListReply[RerankResult], kw_only=True):
     """The body of an answer to /rerank, best first. ``data`` repeats ``results`` for clients of Voyage's form."""
 
-    id: str
-    object: Literal["list"] = "list"
-    created: int
-    model: str
     results: list[RerankResult]
-    data: list[RerankResult]
-    usage: UsageInfo
 
 
 def _to_job(body: RerankRequest) -> RankJob:

@@ -98,11 +98,7 @@ _POOLING = RouteDocs(
 )
 POOLING = endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
 _TOKENIZE = RouteDocs(
-    summary="Tokenize a prompt",
-    counts=False,
-    body=TokenizeRequest,
-    reply=TokenizeReply,
-    example={"prompt": "a cat"},
+    summary="Tokenize a prompt", counts=False, body=TokenizeRequest, reply=TokenizeReply, example={"prompt": "a cat"}
 )
 TOKENIZE = endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
 _DETOKENIZE = RouteDocs(
