@@ -41,9 +41,8 @@ from nearfar.dialects.kit.route_docs import (
 )
 from nearfar.serving.service import Service
 
-_MAX_TEXTS = (
-    2048  # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
-)
+# Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
+_MAX_TEXTS = 2048
 _TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
 _ROLES: dict[str, Role] = {
     "search_document": "document",

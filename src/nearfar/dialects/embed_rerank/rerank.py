@@ -1,4 +1,7 @@
-"""embed-rerank's reranking: one query, several queries, and its route for OpenAI's clients."""
+"""embed-rerank's reranking, for one query and for several. Null means absent; unknown fields are ignored.
+
+``model`` and ``instruction`` are additions. Without ``model`` the task's default model answers.
+"""
 
 from __future__ import annotations
 

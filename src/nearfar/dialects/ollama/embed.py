@@ -1,4 +1,4 @@
-"""Ollama's embeddings, and a rerank route in their style."""
+"""Ollama's embeddings, and a rerank route in their style. Null means absent; unknown fields are ignored."""
 
 from __future__ import annotations
 
