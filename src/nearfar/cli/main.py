@@ -11,6 +11,7 @@ import click
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
+from nearfar.cli.options import config_option, engine_options, folder_options, refuse_workers
 from nearfar.cli.service_command import service
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import NearfarError, SetupError
@@ -19,11 +20,7 @@ from nearfar.docs import PAGES, read_page
 from nearfar.process.supervisor import Start, supervise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nearfar.core.settings import Settings
-
-    Command = Callable[..., Any]
 
 # Commands of similar programs, and what to use here.
 _HINTS = {
@@ -58,41 +55,6 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _options(*options: Command) -> Command:
-    """Return one decorator that adds all of these options."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_config = click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file of settings.")
-_offline = click.option("--offline", is_flag=True, default=None, help="Never download anything.")
-_out = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder to create.  [default: named after MODEL, here]"
-)
-_engine_options = _options(
-    click.option("--engine", metavar="NAME", help="Engine that runs the models: auto, torch, openvino, mlx."),
-    click.option("--device", metavar="NAME", help="Device that the engine uses: auto, cpu, cuda, mps."),
-    click.option("--dtype", metavar="NAME", help="Precision: auto, float32, float16, bfloat16, int8."),
-    _offline,
-    _config,
-)
-
-
-def _refuse_workers(context: click.Context, option: click.Parameter, workers: int) -> None:
-    if workers != 1:
-        raise click.BadParameter(
-            "one process already uses all cores; each more would load every model again, with separate queues, limits "
-            "and metrics. For several servers behind one address see: nearfar example nginx",
-            context,
-            option,
-        )
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(nearfar.__version__, prog_name="nearfar")
 def main() -> None:
@@ -110,7 +72,7 @@ main.add_command(service)
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--model", "more", multiple=True, metavar="MODEL", help="Same as MODEL; can be repeated.")
-@_engine_options
+@engine_options
 @click.option("--host", help="Address to listen on; one that others can reach requires a key.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 9000]")
 @click.option(
@@ -124,7 +86,7 @@ main.add_command(service)
 @click.option("--load", metavar="start|demand", help="Load models at the start, or at the first request.")
 @click.option("--memory-budget", metavar="SIZE", help="Memory for the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json", help="Format of the log; auto is human on a terminal.")
-@click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=_refuse_workers)
+@click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=refuse_workers)
 @click.option("--worker", type=(int, int, click.Choice(get_args(Start))), hidden=True)  # how the supervisor starts one
 def serve(
     models: tuple[str, ...],
@@ -151,7 +113,7 @@ def serve(
 
 @main.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@_engine_options
+@engine_options
 def check(models: tuple[str, ...], file: Path | None, **options: object) -> None:
     """Load each MODEL, test it, and print what it is.
 
@@ -164,7 +126,7 @@ def check(models: tuple[str, ...], file: Path | None, **options: object) -> None
 
 
 @main.command(name="models")
-@_config
+@config_option
 def list_models(file: Path | None) -> None:
     """List models on this disk and engines that run here."""
     from nearfar.cli.check import list_engines, list_local_models
@@ -185,7 +147,7 @@ def list_models(file: Path | None) -> None:
     help="Number format of MLX.",
 )
 @click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's]")
-@_options(_out, _offline, _config)
+@folder_options
 def convert(model: str, out: Path | None, file: Path | None, **options: Any) -> None:
     """Quantize MODEL for MLX, into a new folder."""
     from nearfar.cli.convert import convert_model
@@ -197,7 +159,7 @@ def convert(model: str, out: Path | None, file: Path | None, **options: Any) -> 
 
 @main.command()
 @click.argument("model")
-@_options(_out, _offline, _config)
+@folder_options
 def unpickle(model: str, out: Path | None, file: Path | None, **options: object) -> None:
     """Convert MODEL's pickled weights to safetensors.
 

@@ -10,33 +10,13 @@ import click
 import msgspec
 from platformdirs import user_config_path
 
+from nearfar.cli.options import service_options
 from nearfar.cli.units.install import MANAGERS, install, read_variables, run_on_output, uninstall, user_id
 from nearfar.cli.units.spec import ServiceSpec
 from nearfar.core.settings import load_settings, nearfar_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nearfar.core.settings import Settings
-
-_OPTIONS: list[Callable[..., Any]] = [
-    click.option("--name", default="nearfar", show_default=True, help="Name of the service; several can be installed."),
-    click.option("--system", is_flag=True, help="For the whole machine, from boot on, instead of for you."),
-    click.option(
-        "--manager",
-        type=click.Choice(list(MANAGERS)),
-        default="launchd" if sys.platform == "darwin" else "systemd",
-        show_default=True,
-        help="Service manager.",
-    ),
-    click.option("--root", type=click.Path(path_type=Path), default=Path("/"), hidden=True),
-]
-
-
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -48,7 +28,7 @@ def service() -> None:
 
 
 @service.command(name="install")
-@_options
+@service_options
 @click.option("--config", type=click.Path(path_type=Path), envvar="NEARFAR_CONFIG", help="TOML file of settings.")
 @click.option(
     "--run-as", metavar="USER", help="With --system, the user to run as.  [default: one that systemd creates]"
@@ -72,7 +52,7 @@ def install_service(*, only_print: bool, force: bool, manager: str, **options: A
 
 
 @service.command(name="uninstall")
-@_options
+@service_options
 @click.option("--force", is_flag=True, help="Remove even a unit that nearfar didn't write.")
 def uninstall_service(*, force: bool, manager: str, **options: Any) -> None:
     """Stop the service and remove its unit; keep its settings and keys."""
@@ -80,17 +60,17 @@ def uninstall_service(*, force: bool, manager: str, **options: Any) -> None:
 
 
 @service.command(name="status")
-@_options
+@service_options
 def show_status(*, manager: str, **options: Any) -> None:
     """Show the state of the service.
 
     The exit code is that of the service manager.
     """
-    sys.exit(run_on_output(MANAGERS[manager].status(_spec(manager, **options))))
+    sys.exit(run_on_output(MANAGERS[manager].commands(_spec(manager, **options)).status))
 
 
 @service.command(name="logs")
-@_options
+@service_options
 @click.option("--lines", type=click.IntRange(1), default=100, show_default=True, help="Lines to show.")
 @click.option("--follow", "-f", is_flag=True, help="Show new lines until Ctrl-C.")
 def show_logs(*, manager: str, lines: int, follow: bool, **options: Any) -> None:

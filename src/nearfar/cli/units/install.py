@@ -62,11 +62,10 @@ def install(
     except (OSError, LookupError) as error:
         raise ServiceManagerError(f"{error}{_root_hint(spec)}") from error
     report(f"wrote    {unit}")
-    for command in manager.before_start(spec):
+    commands = manager.commands(spec)
+    for command in commands.before_start:
         _run(command, may_fail=True)
-    for command in manager.start(spec):
-        report(f"run      {' '.join(command)}")
-        _run(command)
+    _run_all(commands.start, report)
 
 
 def uninstall(spec: ServiceSpec, manager: ServiceManager, report: Callable[[str], None], *, force: bool) -> None:
@@ -78,17 +77,14 @@ def uninstall(spec: ServiceSpec, manager: ServiceManager, report: Callable[[str]
     if not unit.exists():
         raise ServiceManagerError(f"no service to uninstall: there is no {unit}")
     _require_own_unit(unit, force=force)
-    for command in manager.stop(spec):
-        report(f"run      {' '.join(command)}")
-        _run(command, may_fail=True)  # it may be stopped already
+    commands = manager.commands(spec)
+    _run_all(commands.stop, report, may_fail=True)  # it may be stopped already
     try:
         unit.unlink()
     except OSError as error:
         raise ServiceManagerError(f"{error}{_root_hint(spec)}") from error
     report(f"removed  {unit}")
-    for command in manager.after_removal(spec):
-        report(f"run      {' '.join(command)}")
-        _run(command)
+    _run_all(commands.after_removal, report)
     if spec.environment.exists():
         report(f"kept     {spec.environment}")
 
@@ -133,6 +129,13 @@ def _write_atomically(file: Path, text: str) -> None:
         except BaseException:
             made.unlink(missing_ok=True)
             raise
+
+
+def _run_all(commands: Sequence[Sequence[str]], report: Callable[[str], None], *, may_fail: bool = False) -> None:
+    """Report and run each command."""
+    for command in commands:
+        report(f"run      {' '.join(command)}")
+        _run(command, may_fail=may_fail)
 
 
 def _run(command: Sequence[str], *, may_fail: bool = False) -> None:

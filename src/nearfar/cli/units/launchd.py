@@ -5,7 +5,7 @@ from __future__ import annotations
 import plistlib
 from typing import TYPE_CHECKING, Any
 
-from nearfar.cli.units.spec import MARK, OPEN_FILES
+from nearfar.cli.units.spec import MARK, OPEN_FILES, Commands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,35 +52,18 @@ def render(spec: ServiceSpec) -> str:
     return f"{head}<!-- {MARK} -->\n<plist{rest}"
 
 
-def before_start(spec: ServiceSpec) -> list[list[str]]:
-    """Return the command that unloads it: launchd can't load a name twice."""
-    return stop(spec)
-
-
-def start(spec: ServiceSpec) -> list[list[str]]:
-    """Return the command that loads it, which starts it now and at every boot or login."""
-    return [["launchctl", "bootstrap", _domain(spec), str(unit_file(spec))]]
-
-
-def stop(spec: ServiceSpec) -> list[list[str]]:
-    """Return the command that unloads and stops it."""
-    return [["launchctl", "bootout", f"{_domain(spec)}/{spec.name}"]]
-
-
-def after_removal(spec: ServiceSpec) -> list[list[str]]:  # noqa: ARG001 — only systemd needs it
-    """Return no command."""
-    return []
-
-
-def status(spec: ServiceSpec) -> list[str]:
-    """Return the command that shows its state."""
-    return ["launchctl", "print", f"{_domain(spec)}/{spec.name}"]
+def commands(spec: ServiceSpec) -> Commands:
+    """Return the commands that control the service. launchd can't load a name twice, so start unloads it first."""
+    domain = "system" if spec.system else f"gui/{spec.uid}"
+    unload = [["launchctl", "bootout", f"{domain}/{spec.name}"]]
+    return Commands(
+        before_start=unload,
+        start=[["launchctl", "bootstrap", domain, str(unit_file(spec))]],
+        stop=unload,
+        status=["launchctl", "print", f"{domain}/{spec.name}"],
+    )
 
 
 def logs(spec: ServiceSpec, lines: int, *, follow: bool) -> list[str]:
     """Return the command that shows the last lines of its log file."""
     return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log_file(spec))]
-
-
-def _domain(spec: ServiceSpec) -> str:
-    return "system" if spec.system else f"gui/{spec.uid}"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MARK = "Written by: nearfar service install"  # a unit without this line is never overwritten or removed
 OPEN_FILES = 65_536  # each connection is one, and systems start at 256 or 1,024
@@ -42,8 +39,18 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
         return round(self.drain_timeout_s + _EXIT_S)
 
 
+class Commands(Struct, frozen=True, kw_only=True):
+    """The command lines that control a service, each a list of words."""
+
+    before_start: list[list[str]] = []  # they may fail
+    start: list[list[str]]  # start a new or changed unit, now and at every boot or login
+    stop: list[list[str]]  # stop the service for good; its unit still exists
+    after_removal: list[list[str]] = []  # once the unit has been removed
+    status: list[str]  # show the state of the service
+
+
 class ServiceManager(Protocol):
-    """A service manager. Its modules implement this; every command is a list of words."""
+    """A service manager. Its modules implement this."""
 
     def unit_file(self, spec: ServiceSpec) -> Path:
         """Return the path of the unit."""
@@ -53,26 +60,10 @@ class ServiceManager(Protocol):
         """Return the text of the unit."""
         ...
 
-    def before_start(self, spec: ServiceSpec) -> Sequence[Sequence[str]]:
-        """Return commands to run before start; they may fail."""
+    def commands(self, spec: ServiceSpec) -> Commands:
+        """Return the commands that control the service."""
         ...
 
-    def start(self, spec: ServiceSpec) -> Sequence[Sequence[str]]:
-        """Return commands that start a new or changed unit, now and at every boot or login."""
-        ...
-
-    def stop(self, spec: ServiceSpec) -> Sequence[Sequence[str]]:
-        """Return commands that stop the service for good; its unit still exists."""
-        ...
-
-    def after_removal(self, spec: ServiceSpec) -> Sequence[Sequence[str]]:
-        """Return commands to run once the unit has been removed."""
-        ...
-
-    def status(self, spec: ServiceSpec) -> Sequence[str]:
-        """Return the command that shows the state of the service."""
-        ...
-
-    def logs(self, spec: ServiceSpec, lines: int, *, follow: bool) -> Sequence[str]:
+    def logs(self, spec: ServiceSpec, lines: int, *, follow: bool) -> list[str]:
         """Return the command that shows the log of the service."""
         ...
