@@ -78,10 +78,9 @@ def rope_theta(config: Config, layer_type: str = "", default: float = 10_000.0) 
 
 def layer_period(types: list[str], wanted: str, *, first: int | None) -> int:
     """Return after how many layers a type recurs: starting with layer ``first``, or (None) ending each period."""
-    indices = [at for at, layer_type in enumerate(types) if layer_type == wanted]
-    start = first if first is not None else (indices[0] if indices else len(types))
-    period = (indices[1] - indices[0] if len(indices) > 1 else len(types)) if first is not None else start + 1
-    regular = [at for at in range(len(types)) if (at - start) % period == 0]
-    if indices != [at for at in regular if at >= start]:
-        raise Unsupported(f"layer_types = {types}")
-    return period
+    found = [layer_type == wanted for layer_type in types]
+    for period in range(1, len(types) + 2):
+        start = period - 1 if first is None else first
+        if found == [at % period == start for at in range(len(types))]:
+            return period
+    raise Unsupported(f"layer_types = {types}")

@@ -105,11 +105,12 @@ def _attend(  # noqa: PLR0913 — transformers' signature
     if key.shape[1] != heads:  # grouped-query attention: several heads share a key and value
         key = key.repeat_interleave(heads // key.shape[1], dim=1)
         value = value.repeat_interleave(heads // value.shape[1], dim=1)
+    query, key, value = (packed[0].transpose(0, 1) for packed in (query, key, value))  # (T, h, d) each
     outputs = []
     for run in runs:
         mask = attention_mask.mask(run, query.device)
         for part in run.split() if run.prefix else (run,):
-            q, k, v = _rows_of(part, query), _rows_of(part, key), _rows_of(part, value)  # (n, h, L, d) each
+            q, k, v = (part.rows(packed).transpose(1, 2) for packed in (query, key, value))  # (n, h, L, d) each
             if part.prefix:
                 k, v = _prepend(part.prefix, key, k), _prepend(part.prefix, value, v)
             attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
@@ -117,15 +118,9 @@ def _attend(  # noqa: PLR0913 — transformers' signature
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
 
 
-def _rows_of(run: Run, packed: Tensor) -> Tensor:
-    """Return the run's part of (1, h, T, d) as a view (n, h, L, d)."""
-    end = run.start + run.count * run.length
-    return packed[0, :, run.start : end].view(packed.shape[1], run.count, run.length, -1).transpose(0, 1)
-
-
 def _prepend(prefix: Run, packed: Tensor, own: Tensor) -> Tensor:
     """Concatenate the prefix's keys or values and each row's own (n, h, L, d) to (n, h, prefix + L, d)."""
-    return torch.cat([_rows_of(prefix, packed).expand(own.shape[0], -1, -1, -1), own], dim=2)
+    return torch.cat([prefix.rows(packed).transpose(1, 2).expand(own.shape[0], -1, -1, -1), own], dim=2)
 
 
 def register() -> str:

@@ -24,6 +24,7 @@ from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 
 Ids = npt.NDArray[np.int64]
+_FILLER = Row([0], None, 0, 0)
 
 
 class PackedBatch(Struct, frozen=True, kw_only=True):
@@ -33,17 +34,23 @@ class PackedBatch(Struct, frozen=True, kw_only=True):
     ids: Ids
     positions: Ids
     types: Ids | None
-    # Prefixes and rows together cover all tokens, in this order.
+    # Prefixes, rows and filler together cover all tokens, in this order.
     segments: list[Run]
     # Rows without prefixes, and each row's index in the batch.
     runs: list[Run]
     order: list[int]
 
 
-def pack(batch: Sequence[Row], position_offset: int | None = None, groups: Sequence[PrefixGroup] = ()) -> PackedBatch:
+def pack(
+    batch: Sequence[Row],
+    position_offset: int | None = None,
+    groups: Sequence[PrefixGroup] = (),
+    multiple: int = 1,
+) -> PackedBatch:
     """Pack the rows, those of a group after their common prefix; without ``groups`` each row is whole.
 
-    ``position_offset`` is the padding id of an architecture that counts positions from there (RoBERTa).
+    ``position_offset`` is the padding id of an architecture that counts positions from there (RoBERTa). Rows of one
+    token, which no run contains, fill the batch up to a ``multiple`` of tokens.
     """
     lengths = [len(row.ids) for row in batch]
     segments: list[Run] = []
@@ -66,7 +73,10 @@ def pack(batch: Sequence[Row], position_offset: int | None = None, groups: Seque
             end = run.end
         order += rows
         pieces += [(batch[at], group.length, lengths[at]) for at in rows]
-    ids, positions, types = _concatenate(pieces, end, position_offset)
+    if missing := -end % multiple:
+        segments.append(Run(end, missing, 1))
+        pieces += [(_FILLER, 0, 1)] * missing
+    ids, positions, types = _concatenate(pieces, end + missing, position_offset)
     return PackedBatch(ids=ids, positions=positions, types=types, segments=segments, runs=runs, order=order)
 
 
@@ -142,24 +152,21 @@ class PackedModel:
     def __call__(self, batch: Sequence[Row]) -> Tensor:
         """Return vectors (B, D) or logits (B,)."""
         groups = group_by_prefix(batch) if self.shares_prefixes else []
-        filler = self._filler(batch, groups)
-        if filler and groups:
-            groups.append(PrefixGroup(length=0, rows=list(range(len(batch), len(batch) + len(filler)))))
-        packed = pack([*batch, *filler], self._position_offset, groups)
+        packed = pack(batch, self._position_offset, groups, self._multiple)
         hidden = self._transform(packed)  # (T, H)
         if self._pooling:
-            pooled = [self._pooling.pool(rows, _ones(rows)) for rows in [run.rows(hidden) for run in packed.runs]]
+            pooled = [self._pooling.pool(rows, _ones(rows)) for rows in (run.rows(hidden) for run in packed.runs)]
             results = self._pooling.project(torch.cat(pooled))
         else:
             ids = torch.from_numpy(packed.ids)
             results = torch.cat([self._classify(run.rows(hidden), run.rows(ids)) for run in packed.runs])
         in_order = torch.empty_like(results)
         in_order[packed.order] = results
-        return in_order[: len(batch)]
+        return in_order
 
     def hidden_states(self, batch: Sequence[Row]) -> list[Tensor]:
         """Return each row's last hidden states (n, H), without sharing prefixes."""
-        packed = pack([*batch, *self._filler(batch, [])], self._position_offset)
+        packed = pack(batch, self._position_offset, multiple=self._multiple)
         states = self._transform(packed).float()
         rows = [row for run in packed.runs for row in run.rows(states)]
         in_order = dict(zip(packed.order, rows, strict=True))
@@ -179,14 +186,6 @@ class PackedModel:
         )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
-
-    def _filler(self, batch: Sequence[Row], groups: Sequence[PrefixGroup]) -> list[Row]:
-        """Return rows of one token that round the token count up to a multiple; their results are dropped."""
-        if self._multiple == 1:
-            return []
-        saved = sum(group.length * (len(group.rows) - 1) for group in groups)
-        missing = (saved - sum(len(row.ids) for row in batch)) % self._multiple
-        return [Row([0], None, 0, 0)] * missing
 
     def _classify(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Return the logits of rows of one length; a decoder's classifier finds the last token by the ids."""
