@@ -62,7 +62,7 @@ def build_heads(recipe: Recipe) -> nn.ModuleList:
     if recipe.multi_vector:
         heads.append(MultiVectorHead(recipe.multi_vector))
     if recipe.sparse:
-        heads.append(SpladeHead(recipe.sparse) if recipe.sparse.method == "splade" else LexicalHead(recipe.sparse))
+        heads.append(LexicalHead(recipe.sparse.head) if recipe.sparse.head else SpladeHead(recipe.sparse))
     return nn.ModuleList(heads)
 
 
@@ -127,11 +127,9 @@ class SpladeHead(nn.Module):
 class LexicalHead(nn.Module):
     """BGE-M3's lexical weights: one for each of the text's own tokens."""
 
-    def __init__(self, sparse: Sparse) -> None:
+    def __init__(self, dense: Dense) -> None:
         super().__init__()
-        if sparse.head is None:
-            raise TypeError("lexical weights need a linear layer")
-        self._head = load_dense(sparse.head)
+        self._head = load_dense(dense)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return (B, T), 0 on padding."""

@@ -10,25 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
+from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
 
 # Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
 _MARK = " Xq{}zX "
+_PLACEHOLDERS = {_MARK.format("query"): QUERY, _MARK.format("document"): DOCUMENT, _MARK.format("system"): INSTRUCTION}
 
 
 class NoPairTemplate(Exception):
     """The folder has no template that inserts a query and a document; the message is the reason."""
-
-
-class RenderedTemplate(Struct, frozen=True):
-    """A rendered template without and with a placeholder for an instruction; None if it has no place for one."""
-
-    plain: str
-    with_instruction: str | None
 
 
 class _TokenizerConfig(TokenizerConfig):
@@ -37,8 +30,8 @@ class _TokenizerConfig(TokenizerConfig):
     chat_template: str | list[dict[str, str]] | None = None
 
 
-def render_pair(folder: Path, query: str, document: str, instruction: str) -> RenderedTemplate:
-    """Render the folder's template with these three placeholders.
+def render_pair(folder: Path) -> PairPrompt:
+    """Render the folder's template with placeholders; it takes an instruction if that appears once.
 
     Raises NoPairTemplate if there is no template for pairs, CheckpointError for unsupported options.
     """
@@ -48,35 +41,31 @@ def render_pair(folder: Path, query: str, document: str, instruction: str) -> Re
     options = _read_options(folder) | tokens
     prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
     default = (prompts.prompts or {}).get(prompts.default_prompt_name or "")  # the default instruction for pairs
-    placeholders = {
-        _MARK.format("query"): query,
-        _MARK.format("document"): document,
-        _MARK.format("system"): instruction,
-    }
     pair = [{"role": role, "content": _MARK.format(role)} for role in ("query", "document")]
 
     def render(*system: str) -> str:
         messages = [{"role": "system", "content": content} for content in system]
-        return _replace_marks(_render(source, [*messages, *pair], options), placeholders)
+        return _replace_marks(_render(source, [*messages, *pair], options))
 
     plain = render(default) if default else render()
     try:
         instructed = render(_MARK.format("system"))
     except NoPairTemplate:
-        return RenderedTemplate(plain, None)
-    return RenderedTemplate(plain, instructed if instructed.count(instruction) == 1 else None)
+        instructed = ""
+    takes_instruction = instructed.count(INSTRUCTION) == 1
+    return PairPrompt(segments=(plain,), segments_with_instruction=(instructed,) if takes_instruction else None)
 
 
-def _replace_marks(rendered: str, placeholders: Mapping[str, str]) -> str:
+def _replace_marks(rendered: str) -> str:
     """Replace the marks by the placeholders. Raises NoPairTemplate unless query and document appear once, in order."""
-    query, document, _ = placeholders
+    query, document, _ = _PLACEHOLDERS
     if any(rendered.count(mark) != 1 for mark in (query, document)):
         raise NoPairTemplate("its chat template doesn't insert the query and the document unchanged, once each")
     if rendered.index(query) > rendered.index(document):
         raise NoPairTemplate("its chat template puts the document before the query")
-    if any(placeholder in rendered for placeholder in placeholders.values()):
-        raise NoPairTemplate(f"its chat template itself contains {' or '.join(placeholders.values())}")
-    for mark, placeholder in placeholders.items():
+    if any(placeholder in rendered for placeholder in _PLACEHOLDERS.values()):
+        raise NoPairTemplate(f"its chat template itself contains {' or '.join(_PLACEHOLDERS.values())}")
+    for mark, placeholder in _PLACEHOLDERS.items():
         rendered = rendered.replace(mark, placeholder)
     return rendered
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,7 +18,6 @@ _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.me
 _PICKLES = ("*.bin", "*.pt")  # loading them can run code
 _IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
 _PIN = "nearfar"
-_CHUNK_BYTES = 2**20
 
 
 class Hub(Struct, frozen=True, kw_only=True):
@@ -64,27 +62,32 @@ def find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
 
 def _find_cached(repository: str, revision: str | None, hub: Hub) -> Path | None:
     """Return the folder of a revision or pin, if all its files are on this disk."""
-    from huggingface_hub import snapshot_download  # takes 0.2 s, and only hub names need it
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=hub.cache_dir,
-            local_files_only=True,
-            allow_patterns=hub.allow_patterns,
-            ignore_patterns=_IGNORED,
-        )
+        return _snapshot(repository, revision, hub, local_files_only=True)
     except (IncompleteSnapshotError, LocalEntryNotFoundError):
         return None
+
+
+def _snapshot(repository: str, revision: str | None, hub: Hub, *, local_files_only: bool = False) -> Path:
+    from huggingface_hub import snapshot_download  # takes 0.2 s, and only hub names need it
+
+    folder = snapshot_download(
+        repository,
+        revision=revision,
+        cache_dir=hub.cache_dir,
+        endpoint=hub.endpoint,
+        local_files_only=local_files_only,
+        allow_patterns=hub.allow_patterns,
+        ignore_patterns=_IGNORED,
+    )
     return Path(folder)
 
 
 def _download(repository: str, revision: str | None, hub: Hub) -> Path:
     """Download with huggingface_hub's progress bars, resume and size checks; then verify the hashes."""
     from httpx2 import HTTPError
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -94,14 +97,7 @@ def _download(repository: str, revision: str | None, hub: Hub) -> Path:
     )
 
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=hub.cache_dir,
-            endpoint=hub.endpoint,
-            allow_patterns=hub.allow_patterns,
-            ignore_patterns=_IGNORED,
-        )
+        folder = _snapshot(repository, revision, hub)
     except GatedRepoError as error:
         raise CheckpointError(f"{repository}: accept its license on the hub first, then set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
@@ -116,8 +112,8 @@ def _download(repository: str, revision: str | None, hub: Hub) -> Path:
         raise CheckpointError(f"{repository}: the server at the hub's address is no model hub") from error
     except OSError as error:
         raise CheckpointError(f"{repository}: download failed: {error.strerror or type(error).__name__}") from error
-    _remove_corrupt_files(repository, Path(folder))
-    return Path(folder)
+    _remove_corrupt_files(repository, folder)
+    return folder
 
 
 def _remove_corrupt_files(repository: str, folder: Path) -> None:
@@ -125,20 +121,13 @@ def _remove_corrupt_files(repository: str, folder: Path) -> None:
 
     huggingface_hub compares sizes only, and would serve a byte that changed on the way or on a bad disk.
     """
-    corrupt = list(_corrupt_files(folder))
+    corrupt = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _matches_name(file.resolve())]
     for file in corrupt:
         file.resolve().unlink()
         file.unlink()
     if corrupt:
         names = ", ".join(file.name for file in corrupt)
         raise CheckpointError(f"{repository}: corrupted in transit: {names}; try again, the other files are kept")
-
-
-def _corrupt_files(folder: Path) -> Iterator[Path]:
-    """Yield the snapshot's files that don't match the hash in their cached name."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and not _matches_name(file.resolve()):
-            yield file
 
 
 def _matches_name(blob: Path) -> bool:
@@ -154,6 +143,4 @@ def _matches_name(blob: Path) -> bool:
 
 def _digest(file: Path, digest: hashlib._Hash) -> str:
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, lambda: digest).hexdigest()

@@ -15,7 +15,7 @@ from nearfar.models.files.chat_template import NoPairTemplate, render_pair
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import find_logit_score
-from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, AnswerTokens, LlmReranker, PairPrompt
+from nearfar.models.recipe.llm_reranker import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt
 
 
 class _Family(Struct, frozen=True, kw_only=True):
@@ -142,7 +142,7 @@ def _find_family(model_type: str, *names: str) -> _Family | None:
 def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
     """Return the prompt of the folder's chat template, or the family's if that template isn't for pairs."""
     try:
-        template = render_pair(folder, QUERY, DOCUMENT, INSTRUCTION)
+        return render_pair(folder)
     except NoPairTemplate as error:
         if family:
             return family.prompt
@@ -150,8 +150,6 @@ def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
             f"{folder}: is a reranker whose prompt isn't known: {error}; add the chat_template.jinja that "
             "sentence-transformers uses for it"
         ) from error
-    instructed = template.with_instruction
-    return PairPrompt(segments=(template.plain,), segments_with_instruction=(instructed,) if instructed else None)
 
 
 def _token_ids(folder: Path, words: tuple[str, ...]) -> list[int]:

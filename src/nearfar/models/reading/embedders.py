@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, ModelConfig, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
+from nearfar.models.files.safetensors import tensor_shapes
+from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
 from nearfar.models.reading.families import FamilyDefaults, find_family
-from nearfar.models.reading.modules import read_modules, read_pooling, read_steps
-from nearfar.models.reading.splade import read_m3_heads, read_splade
-from nearfar.models.recipe.dense import Pooling
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.reading.modules import (
+    Module,
+    module_folder,
+    read_modules,
+    read_pooling,
+    read_steps,
+    unsupported_steps,
+)
+from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
 
 # Decoders, by config.json's model_type: only the last token attends to the whole text.
 _DECODERS = {
@@ -25,6 +34,8 @@ _DECODERS = {
 }
 # Steps with folders that may exist without modules.json.
 _SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
+_M3_HEADS = ("colbert_linear", "sparse_linear")
+_M3_SKIPPED = ("<s>", "</s>", "<pad>", "<unk>")
 _DOWNLOAD = "download the model again with all its files"
 
 
@@ -34,6 +45,13 @@ class PromptSet(NamedTuple):
     prompts: dict[str, str]
     default: str | None
     source: str
+
+
+class _SpladePooling(Struct):
+    """The config.json of sentence-transformers' SpladePooling."""
+
+    pooling_strategy: Literal["max", "sum"] = "max"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
 
 
 def read_embedder(  # noqa: PLR0913 — all that was read of the folder
@@ -55,7 +73,7 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
         recipe, prompts=prompts.prompts, default_prompt=prompts.default, prompts_source=prompts.source
     )
     assume_splade = task == "sparse" or (task is None and "splade" in names[0].lower())
-    if sparse := read_splade(folder, config, modules, assume=assume_splade):
+    if sparse := _read_splade(folder, config, modules, assume=assume_splade):
         reason = "the settings" if task else "the model's name"
         source = "modules.json" if modules else f"{reason}; the folder has no modules.json"
         return msgspec.structs.replace(recipe, sparse=sparse, pooling_source=source)
@@ -94,7 +112,7 @@ def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple
     if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder:
         family = None  # a later member of the family with another architecture, such as bge-en-icl
     pooled = read_steps(folder, recipe, family) or _assume_steps(folder, recipe, family, is_decoder=is_decoder)
-    return read_m3_heads(folder, config, pooled)
+    return _read_m3_heads(folder, config, pooled)
 
 
 def _assume_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None, *, is_decoder: bool) -> Recipe:
@@ -122,3 +140,54 @@ def _assume_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None, *
         pooling_source=f"{source}; the folder has no modules.json",
         normalize=family.normalize if family else True,
     )
+
+
+def _read_splade(folder: Path, config: ModelConfig, modules: list[Module] | None, *, assume: bool) -> Sparse | None:
+    """Read SpladePooling from modules.json; without that file, ``assume`` its defaults for a masked language model.
+
+    Returns None for other models. Raises CheckpointError for unsupported steps.
+    """
+    if modules is None:
+        is_masked_lm = any(name.endswith("ForMaskedLM") for name in config.architectures or ())
+        return Sparse(method="splade", size=_vocab_size(folder, config)) if is_masked_lm and assume else None
+    kinds = [module.kind for module in modules]
+    if "SpladePooling" not in kinds:
+        return None
+    if kinds not in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
+        raise unsupported_steps(folder / "modules.json", modules, "Transformer, SpladePooling")
+    pooling = read_optional_json(module_folder(folder, modules[1].path) / "config.json", _SpladePooling)
+    return Sparse(
+        method="splade",
+        size=_vocab_size(folder, config),
+        pooling=pooling.pooling_strategy,
+        log_twice=pooling.activation_function == "log1p_relu",
+    )
+
+
+def _read_m3_heads(folder: Path, config: ModelConfig, recipe: Recipe) -> Recipe:
+    """Return the recipe with the two heads of BGE-M3, or as it is if the folder has no files for them."""
+    files = [folder / f"{name}.safetensors" for name in _M3_HEADS]
+    if not all(file.is_file() for file in files):
+        return recipe
+    colbert, lexical = (_read_linear(file, recipe.hidden_size) for file in files)
+    if lexical.out_features != 1:
+        raise CheckpointError(f"{lexical.file}: has {lexical.out_features} outputs a token; BGE-M3 has 1")
+    skip_ids = known_ids(open_tokenizer(folder), _M3_SKIPPED)
+    return msgspec.structs.replace(
+        recipe,
+        multi_vector=MultiVector(dense=(colbert,), normalize=True, skip_first=1),
+        sparse=Sparse(method="lexical", size=_vocab_size(folder, config), head=lexical, skip_ids=skip_ids),
+    )
+
+
+def _read_linear(file: Path, hidden_size: int) -> Dense:
+    match tensor_shapes(file):
+        case {"weight": (outputs, inputs), **others} if inputs == hidden_size:
+            return Dense(file=file, in_features=inputs, out_features=outputs, bias="bias" in others)
+    raise CheckpointError(f"{file}: has no weight for {hidden_size} inputs")
+
+
+def _vocab_size(folder: Path, config: ModelConfig) -> int:
+    if not config.vocab_size:
+        raise CheckpointError(f"{folder / 'config.json'}: has no vocab_size")
+    return config.vocab_size

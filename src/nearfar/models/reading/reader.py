@@ -11,10 +11,16 @@ import msgspec
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
-from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.config import (
+    PROMPTS_FILE,
+    SENTENCE_FILES,
+    ModelConfig,
+    PromptsConfig,
+    SentenceConfig,
+    TokenizerConfig,
+)
 from nearfar.models.files.json_files import read_json, read_optional_json
-from nearfar.models.reading.causal_rerankers import read_llm_reranker
-from nearfar.models.reading.classifiers import check_activations, read_classifier
+from nearfar.models.reading.causal_rerankers import find_pair_prompt, read_llm_reranker
 from nearfar.models.reading.embedders import read_embedder
 from nearfar.models.reading.families import default_max_tokens, find_family
 from nearfar.models.reading.modules import find_logit_score
@@ -27,6 +33,9 @@ _OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "longformer", "luke", "mpnet"),
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
+# With one label both mean the same here: engines return the logit, and a score is its sigmoid.
+_SINGLE_LABEL = {"Sigmoid", "Identity"}
+_SEVERAL_LABELS = {"Sigmoid", "Identity", "Softmax"}
 _UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
 
 
@@ -60,12 +69,12 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
         quantized=config.quantization is not None,
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
-        return read_classifier(folder, config, recipe, names)
+        return _read_classifier(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: has no hidden_size")
     reranker = None if task == "embed" else read_llm_reranker(folder, config.model_type, *names)
     if reranker:
-        check_activations(folder, config, 1)
+        _check_activations(folder, config, 1)
         return msgspec.structs.replace(recipe, task="score", llm_reranker=reranker)
     return read_embedder(folder, config, recipe, sentence, names=names, task=task)
 
@@ -100,3 +109,45 @@ def _max_tokens(folder: Path, config: ModelConfig, stated: float | None, overrid
     if limit >= _UNLIMITED:
         raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
     return int(limit)
+
+
+def _read_classifier(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, ...]) -> Recipe:
+    """Return the recipe with the labels, and with how their logits become scores.
+
+    Raises CheckpointError for an unsupported activation or prompt.
+    """
+    file = folder / PROMPTS_FILE
+    if read_optional_json(file, PromptsConfig).default_prompt_name:
+        raise CheckpointError(
+            f"{file}: default_prompt_name isn't supported for rerankers; remove it to serve without one"
+        )
+    labels = _read_labels(config)
+    multi_label = config.problem_type == "multi_label_classification"
+    multi_label |= "Sigmoid" in _check_activations(folder, config, len(labels))
+    # A language model that was converted to a classifier keeps its prompt.
+    reranker = find_pair_prompt(config.model_type, *names) if len(labels) == 1 else None
+    return msgspec.structs.replace(recipe, task="score", labels=labels, multi_label=multi_label, llm_reranker=reranker)
+
+
+def _check_activations(folder: Path, config: ModelConfig, labels: int) -> set[str]:
+    """Return the activations that the folder's files state. Raises CheckpointError for an unsupported one."""
+    supported = _SINGLE_LABEL if labels == 1 else _SEVERAL_LABELS
+    older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
+    newer = read_optional_json(folder / PROMPTS_FILE, PromptsConfig).activation_fn
+    activations = set()
+    for file, stated in ((PROMPTS_FILE, newer), ("config.json", older)):
+        if not stated:
+            continue
+        activation = str(stated).rpartition(".")[2]
+        if activation not in supported:
+            choices = ", ".join(sorted(supported))
+            raise CheckpointError(f"{folder / file}: the activation {stated} isn't supported; these are: {choices}")
+        activations.add(activation)
+    return activations
+
+
+def _read_labels(config: ModelConfig) -> tuple[str, ...]:
+    """Return the labels in the order of the logits; transformers' default is two."""
+    names = config.id2label or {}
+    count = config.labels or len(names) or 2
+    return tuple(names.get(str(at), f"LABEL_{at}") for at in range(count))

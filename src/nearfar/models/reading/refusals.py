@@ -34,15 +34,9 @@ _NOMIC: tuple[tuple[str, str, object], ...] = (
     ("rotary_emb_base", "rope_parameters", 1000),
     ("rotary_scaling_factor", "rope_parameters", None),
     ("rotary_emb_fraction", "", 1.0),
-    ("rotary_emb_interleaved", "", False),
     ("rotary_emb_scale_base", "", None),
-    ("causal", "", False),
-    ("mlp_fc1_bias", "", False),
-    ("mlp_fc2_bias", "", False),
-    ("qkv_proj_bias", "", False),
-    ("parallel_block", "", False),
-    ("prenorm", "", False),
-    ("use_rms_norm", "", False),
+    *((name, "", False) for name in ("rotary_emb_interleaved", "causal", "mlp_fc1_bias", "mlp_fc2_bias")),
+    *((name, "", False) for name in ("qkv_proj_bias", "parallel_block", "prenorm", "use_rms_norm")),
 )
 _OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.tflite": "TFLite", "*.xml": "OpenVINO"}
 _ADAPTERS = ("adapter_config.json", "*/adapter_config.json", "adapters/*/adapter_config.json")

@@ -47,18 +47,16 @@ class PairTemplate:
         half = space // 2 + (space % 2 if len(query) > len(kept) else 0)  # an odd token goes to the longer side
         first = query[: max(half, space - len(kept))]
         second = kept[: space - len(first)]
-        token_count = len(query) + len(document)
-        return Row(*self._join(first, second), token_count, token_count - len(first) - len(second))
-
-    def _join(self, first: list[int], second: list[int]) -> tuple[list[int], list[int] | None]:
-        before, between, after = self._ids
-        ids = [*before, *first, *between, *second, *after]
-        if not self._with_types:
-            return ids, None
-        before, between, after = self._types
+        ids = _join(self._ids, first, second)
         left, right = self._sides
-        types = [*before, *([left] * len(first)), *between, *([right] * len(second)), *after]
-        return ids, types if any(types) else None
+        types = _join(self._types, [left] * len(first), [right] * len(second)) if self._with_types else []
+        token_count = len(query) + len(document)
+        return Row(ids, types if any(types) else None, token_count, token_count - len(first) - len(second))
+
+
+def _join(around: list[list[int]], first: list[int], second: list[int]) -> list[int]:
+    before, between, after = around
+    return [*before, *first, *between, *second, *after]
 
 
 def prepare_token_vectors(row: Row, multi_vector: MultiVector, role: Role) -> Row:
