@@ -25,8 +25,7 @@ from harness.report import RESULTS, number, table, write_json
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.prefixes import token_costs
 from nearfar.engines.selection import installed_engines
-from nearfar.models.recipe.llm_reranker import AnswerTokens, LlmReranker, PairPrompt
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import AnswerTokens, LlmReranker, PairPrompt, Recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.scheduler import group_by_length
 

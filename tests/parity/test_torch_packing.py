@@ -13,8 +13,8 @@ from checkpoints import FAMILIES, POSITIONS, write_files, write_transformer
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.torch import linears
 from nearfar.engines.torch.attention import MaskPattern, Run
-from nearfar.engines.torch.checks import check_rows, returns_same
 from nearfar.engines.torch.engine import TorchEngine
+from nearfar.engines.torch.loading import check_rows, returns_same
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.packing import pack as pack_rows
 from nearfar.engines.torch.padded import PaddedModel

@@ -15,37 +15,31 @@ from mlx import nn
 from nearfar.engines.mlx.upstream import Unsupported
 from nearfar.engines.mlx.weights import load_dense
 from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.llm_reranker import AnswerTokens
-from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
+from nearfar.models.recipe.recipe import AnswerTokens, Recipe, Sparse
 
 Head = Callable[[mx.array, mx.array], mx.array]
 
 
 def build_heads(recipe: Recipe) -> list[Head]:
-    """Build the heads that have weights in separate files, in the order of the recipe's outputs."""
-    heads: list[Head] = [pooling_head(recipe)] if recipe.pooling else []
+    """Build the heads that have weights in separate files, in the order of the recipe's outputs.
+
+    They take hidden states in float32. The token vectors (B, T, M) are those of all tokens; rows select the ones that
+    are returned. BGE-M3's weights of a text's own tokens are (B, T), 0 on padding.
+    """
+    heads: list[Head] = [_pooling_head(recipe)] if recipe.pooling else []
     if recipe.multi_vector:
-        heads.append(multi_vector_head(recipe.multi_vector))
+        project = _projection(recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize)
+        heads.append(lambda hidden, _mask: project(hidden))
     if recipe.sparse and recipe.sparse.head:
-        heads.append(lexical_head(recipe.sparse.head))
+        layer = load_dense(recipe.sparse.head)
+        heads.append(lambda hidden, mask: mx.maximum(layer(hidden)[..., 0], 0) * mask)
     return heads
 
 
-def pooling_head(recipe: Recipe) -> Head:
-    """Return pooling, Dense layers and Normalize as one function to (B, D), in float32."""
+def _pooling_head(recipe: Recipe) -> Head:
+    """Return pooling, Dense layers and Normalize as one function to (B, D)."""
     project = _projection(recipe.dense, normalize=recipe.normalize)
-
-    def run(hidden: mx.array, mask: mx.array) -> mx.array:
-        hidden = hidden.astype(mx.float32)
-        return project(mx.concatenate([_pool(mode, hidden, mask) for mode in recipe.pooling], axis=1))
-
-    return run
-
-
-def multi_vector_head(multi_vector: MultiVector) -> Head:
-    """Return ColBERT's projection to (B, T, M), in float32, for all tokens; rows select those that are returned."""
-    project = _projection(multi_vector.dense, normalize=multi_vector.normalize)
-    return lambda hidden, _mask: project(hidden.astype(mx.float32))
+    return lambda hidden, mask: project(mx.concatenate([_pool(mode, hidden, mask) for mode in recipe.pooling], axis=1))
 
 
 def _projection(dense: Sequence[Dense], *, normalize: bool) -> Callable[[mx.array], mx.array]:
@@ -60,12 +54,6 @@ def _projection(dense: Sequence[Dense], *, normalize: bool) -> Callable[[mx.arra
         return vectors / mx.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
 
     return run
-
-
-def lexical_head(dense: Dense) -> Head:
-    """Return BGE-M3's weights of a text's own tokens: (B, T), 0 on padding, in float32."""
-    layer = load_dense(dense)
-    return lambda hidden, mask: mx.maximum(layer(hidden.astype(mx.float32))[..., 0], 0) * mask
 
 
 def _pool(mode: Pooling, hidden: mx.array, mask: mx.array) -> mx.array:
@@ -154,26 +142,15 @@ class AnswerHead(nn.Module):
     def __init__(self, config: dict[str, Any], answer: AnswerTokens) -> None:
         super().__init__()
         if not config.get("tie_word_embeddings"):
-            self.lm_head = nn.Linear(config["hidden_size"], config["vocab_size"], bias=False)
+            self.lm_head = nn.Embedding(config["vocab_size"], config["hidden_size"])  # only two rows are needed
         self._answer = answer
 
     def __call__(self, hidden: mx.array, mask: mx.array, embeddings: nn.Module) -> mx.array:
         """Return (B, 1). ``embeddings`` are the transformer's own, which tied models compute logits with."""
         ids = [token for token in (self._answer.yes, self._answer.no) if token is not None]
-        rows = _table_rows(self.get("lm_head", embeddings), ids)
+        rows: mx.array = self.get("lm_head", embeddings)(mx.array(ids))  # (1 or 2, H), dequantized
         logits = _pool("lasttoken", hidden, mask).astype(mx.float32) @ rows.astype(mx.float32).T  # (B, 1 or 2)
         return logits if self._answer.no is None else logits[:, :1] - logits[:, 1:]
-
-
-def _table_rows(table: nn.Module, ids: list[int]) -> mx.array:
-    """Return some rows of a table's weights, dequantized."""
-    at = mx.array(ids)
-    if "scales" not in table:
-        rows: mx.array = table.weight[at]
-        return rows
-    biases = table.biases[at] if "biases" in table else None
-    options = {"group_size": table.group_size, "bits": table.bits, "mode": table.mode}
-    return mx.dequantize(table.weight[at], table.scales[at], biases, **options)
 
 
 class SpladeHead(nn.Module):

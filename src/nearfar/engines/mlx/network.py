@@ -123,13 +123,10 @@ class Network(nn.Module):
 
         With ``shares_prefixes``, all rows may continue the ids of a ``prefix``.
         """
-        ids, mask, types = _arrays(padded)
-        caches = {"caches": [PrefixCache() for _ in self.trunk.layers]} if prefix else {}
-        if prefix:
-            self._run(self.trunk, mx.array([prefix], dtype=mx.int32), None, None, **caches)
-        hidden = self._run(self.trunk, ids, None if padded.mask.all() else mask, types, **caches)
+        mask = mx.array(padded.mask, dtype=mx.int32)
+        hidden = self._transform(padded, prefix)
         if self._heads:
-            return [head(hidden, mask) for head in self._heads]
+            return [head(hidden.astype(mx.float32), mask) for head in self._heads]
         # The embeddings as they are now: they may have been quantized since.
         embeddings = (self._embeddings(self.trunk),) if self._embeddings else ()
         logits = self.head(hidden, mask, *embeddings).astype(mx.float32)
@@ -137,14 +134,16 @@ class Network(nn.Module):
 
     def hidden_states(self, padded: PaddedBatch) -> mx.array:
         """Return the last hidden states (B, T, H) in float32, lazy."""
-        ids, mask, types = _arrays(padded)
-        hidden: mx.array = self._run(self.trunk, ids, None if padded.mask.all() else mask, types)
-        return hidden.astype(mx.float32)
+        return self._transform(padded).astype(mx.float32)
 
-
-def _arrays(padded: PaddedBatch) -> tuple[mx.array, mx.array, mx.array | None]:
-    types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
-    return mx.array(padded.ids, dtype=mx.int32), mx.array(padded.mask, dtype=mx.int32), types
+    def _transform(self, padded: PaddedBatch, prefix: Sequence[int] = ()) -> mx.array:
+        caches = {"caches": [PrefixCache() for _ in self.trunk.layers]} if prefix else {}
+        if prefix:
+            self._run(self.trunk, mx.array([prefix], dtype=mx.int32), None, None, **caches)
+        ids = mx.array(padded.ids, dtype=mx.int32)
+        mask = None if padded.mask.all() else mx.array(padded.mask, dtype=mx.int32)
+        types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
+        return self._run(self.trunk, ids, mask, types, **caches)
 
 
 def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, PlacedWeights]:

@@ -119,10 +119,10 @@ def _write_recipe(request: OpenRequest, target: Path, name: str) -> None:
     if recipe.task != "embed":
         return
     if not (target / "modules.json").exists():
-        kinds = ["Transformer", "Pooling", *(["Normalize"] if recipe.normalize else [])]
+        kinds = {"": "Transformer", "1_Pooling": "Pooling"} | ({"2_Normalize": "Normalize"} if recipe.normalize else {})
         modules = [
             {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for at, (kind, path) in enumerate(zip(kinds, ("", "1_Pooling", "2_Normalize"), strict=False))
+            for at, (path, kind) in enumerate(kinds.items())
         ]
         _write_json(target / "modules.json", modules)
         pooling = {"word_embedding_dimension": recipe.hidden_size, "pooling_mode": list(recipe.pooling)}

@@ -124,15 +124,12 @@ def read_quantization(folder: Path) -> Quantization | None:
 
 def quantize_like(network: nn.Module, weights: PlacedWeights, quantization: Quantization) -> None:
     """Quantize the layers of the network that have quantized weights, each with its own options."""
-    own_options = {
-        path: quantization.get(weights.names[f"{path}.scales"].removesuffix(".scales"))
-        for path in (name.removesuffix(".scales") for name in weights.arrays if name.endswith(".scales"))
-    }
     defaults: Quantization = {key: quantization[key] for key in _OPTIONS if key in quantization}
 
     def options(path: str, _module: nn.Module) -> bool | dict[str, Any]:
-        own = own_options.get(path)
-        return {**defaults, **own} if isinstance(own, dict) else path in own_options
+        scales = weights.names.get(f"{path}.scales")
+        own = quantization.get(scales.removesuffix(".scales")) if scales else None
+        return {**defaults, **own} if isinstance(own, dict) else scales is not None
 
     try:
         nn.quantize(network, **defaults, class_predicate=options)

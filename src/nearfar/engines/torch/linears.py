@@ -6,7 +6,7 @@ Zen 3: so both are timed on one layer of the checkpoint.
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -92,12 +92,7 @@ def _time_prepacked(x: Tensor, weight: Tensor) -> float | None:
 def _seconds(call: Callable[[], object]) -> float:
     """Return the shortest time of a few calls: other load only adds to it."""
     call()
-    times = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(call, repeat=_REPEATS, number=1))
 
 
 def prepack(model: nn.Module) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.models.files.safetensors import find_tensor_file
-from nearfar.models.recipe.llm_reranker import AnswerTokens
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import AnswerTokens, Recipe
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
-from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
+from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
 
 # Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
 _MARK = " Xq{}zX "

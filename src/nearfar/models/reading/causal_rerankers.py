@@ -15,7 +15,7 @@ from nearfar.models.files.chat_template import NoPairTemplate, render_pair
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import find_logit_score
-from nearfar.models.recipe.llm_reranker import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt
+from nearfar.models.recipe.recipe import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt
 
 
 class _Family(Struct, frozen=True, kw_only=True):
@@ -38,6 +38,12 @@ class _LogitScore(Struct):
     module_input_name: str = "causal_logits"
 
 
+def _with_default(segments: tuple[str, ...], instruction: str, default: str) -> PairPrompt:
+    """Return a prompt that has ``default`` in place of ``instruction`` for requests without one."""
+    plain = tuple(text.replace(instruction, default) for text in segments)
+    return PairPrompt(segments=plain, segments_with_instruction=segments)
+
+
 _QWEN3 = (
     (
         "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -52,7 +58,7 @@ _MXBAI = (
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n"
     ),
-    "query: {query}",
+    "instruction: {instruction}\nquery: {query}",
     "\n",
     "document: {document}",
     "\n",
@@ -63,41 +69,30 @@ _MXBAI = (
     ),
     "<|im_end|>\n<|im_start|>assistant\n",
 )
-_GEMMA = (
-    "<bos>",
-    "A: {query}",
-    "\n",
-    "B: {document}",
-    "\n",
-    (
-        "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
-        "prediction of either 'Yes' or 'No'."
-    ),
+_GEMMA = ("<bos>", "A: {query}", "\n", "B: {document}", "\n", INSTRUCTION)
+_CONTAINS_ANSWER = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'."
 )
 FAMILIES = (
     _Family(
         model_type="qwen3",
         pattern="qwen3-reranker",
-        prompt=PairPrompt(
-            segments=tuple(text.replace(INSTRUCTION, _WEB_SEARCH) for text in _QWEN3), segments_with_instruction=_QWEN3
-        ),
+        prompt=_with_default(_QWEN3, INSTRUCTION, _WEB_SEARCH),
         answers=("yes", "no"),
         source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
     ),
     _Family(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
-        prompt=PairPrompt(
-            segments=_MXBAI,
-            segments_with_instruction=(_MXBAI[0], "instruction: {instruction}\nquery: {query}", *_MXBAI[2:]),
-        ),
+        prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", ""),
         answers=("1", "0"),
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
     _Family(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
-        prompt=PairPrompt(segments=_GEMMA, segments_with_instruction=(*_GEMMA[:-1], INSTRUCTION)),
+        prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER),
         answers=("Yes",),
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
     ),

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from nearfar.core.types import Output, Role
 from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.llm_reranker import LlmReranker
+
+DOCUMENT, QUERY, INSTRUCTION = "{document}", "{query}", "{instruction}"
 
 
 class QueryExpansion(Struct, frozen=True, kw_only=True):
@@ -74,6 +75,33 @@ class Sparse(Struct, frozen=True, kw_only=True):
     # For ``lexical``: the linear layer (H → 1), and the tokens that have no weight.
     head: Dense | None = None
     skip_ids: frozenset[int] = frozenset()
+
+
+class PairPrompt(Struct, frozen=True, kw_only=True):
+    """The prompt for a query and a document, as segments that are tokenized separately and then concatenated.
+
+    Tokenizing the joined text instead would merge tokens across the segments. One segment contains ``{query}``; the
+    same one, or a later one, contains ``{document}``.
+    """
+
+    segments: tuple[str, ...]
+    # The segments for a request with an instruction, which has ``{instruction}`` in one of them; None: not supported.
+    segments_with_instruction: tuple[str, ...] | None = None
+
+
+class AnswerTokens(Struct, frozen=True):
+    """The token ids of the answers. A score is logit(yes) less logit(no), or logit(yes) where there is no ``no``."""
+
+    yes: int
+    no: int | None = None
+
+
+class LlmReranker(Struct, frozen=True):
+    """A causal language model that scores pairs."""
+
+    prompt: PairPrompt
+    # None for a checkpoint that was converted to a sequence classifier: its head computes the score.
+    answer_tokens: AnswerTokens | None = None
 
 
 class Recipe(Struct, frozen=True, kw_only=True):

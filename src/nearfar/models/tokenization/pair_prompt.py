@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from nearfar.core.errors import InputError
-from nearfar.models.recipe.llm_reranker import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
+from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
 from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
 

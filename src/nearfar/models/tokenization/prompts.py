@@ -12,7 +12,7 @@ from nearfar.models.recipe.recipe import Recipe
 
 # The names that checkpoints use for each role's prompt. s2p_query and s2s_query are Stella's, web_search_query and
 # sts_query E5-Mistral's; EmbeddingGemma and Nomic use the names of MTEB's task types.
-_ROLES: dict[Role, tuple[str, ...]] = {
+_ROLES: dict[str, tuple[str, ...]] = {
     "query": ("query", "s2p_query", "web_search_query", "Retrieval-query", "search_query", "retrieval.query"),
     "document": ("document", "passage", "corpus", "Retrieval-document", "search_document", "retrieval.passage"),
     "classification": ("classification", "Classification"),
@@ -52,11 +52,8 @@ def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
     """
     if wanted in prompts:
         return prompts[wanted]
-    role = next((role for role in _ROLES if role == wanted), None)
-    if role is None:
-        return None
-    found = next((prompts[name] for name in _ROLES[role] if name in prompts), None)
-    return "" if found is None and role in _SEARCH_ROLES else found
+    found = next((prompts[name] for name in _ROLES.get(wanted, ()) if name in prompts), None)
+    return "" if found is None and wanted in _SEARCH_ROLES else found
 
 
 def prompt_names(prompts: Mapping[str, str]) -> list[str]:
