@@ -34,18 +34,21 @@ RECIPE = Recipe(architecture="BertModel", model_type="bert", task="embed", max_t
 WORDS = ["quick", "brown", "jumps", "over", "lazy", "while", "slow", "turtle", "sleeps"]  # a token each
 
 
-@pytest.fixture(params=["builtin", *KINDS])
-def tokens(request: pytest.FixtureRequest, tmp_path: Path) -> TextEncoder:
+@pytest.fixture(scope="module", params=["builtin", *KINDS])
+def tokens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
     if request.param == "builtin":
         return TextEncoder(find_builtin().folder, RECIPE)
-    make_tokenizer(request.param).save_pretrained(tmp_path)
-    return TextEncoder(tmp_path, RECIPE)
+    return open_tokenizer(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> TextEncoder:
-    make_tokenizer("pieces").save_pretrained(tmp_path)
-    return TextEncoder(tmp_path, RECIPE)
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    return open_tokenizer("pieces", tmp_path_factory.mktemp("words"))
+
+
+def open_tokenizer(kind: Words, folder: Path) -> TextEncoder:
+    make_tokenizer(kind).save_pretrained(folder)
+    return TextEncoder(folder, RECIPE)
 
 
 def budget_of(tokens: TextEncoder, size: int) -> TokenBudget:
