@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import mlx.core as mx
+import msgspec
 import numpy as np
 
 from nearfar.core.errors import EngineUnavailable
@@ -16,7 +17,7 @@ from nearfar.engines.common.padding import PaddedBatch, pad, round_up_length, un
 from nearfar.engines.common.precision import flatten_outputs, measure_loss
 from nearfar.engines.common.prefixes import group_by_prefix
 from nearfar.engines.common.representations import refuse_narrow_window, represent
-from nearfar.engines.mlx.memory import limit_memory, memory_in_use, run_in_parts
+from nearfar.engines.mlx.memory import limit_memory, run_in_parts
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
 from nearfar.models.tokenization.row import Row
@@ -81,8 +82,8 @@ class MlxEngine:
         return self._in_parts(batch, run, [np.empty((0, 0), dtype=np.float32)] * len(batch))
 
     def memory(self) -> dict[str, int]:
-        """Return bytes in use, by kind; any thread may call it."""
-        return memory_in_use()
+        """Return bytes of the whole process: in arrays, in kept buffers, and the peak of both; on any thread."""
+        return {"active": mx.get_active_memory(), "cache": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
 
     def close(self) -> None:
         """Free the weights and the cached buffers."""
@@ -114,7 +115,7 @@ class MlxEngine:
         parts = []
         for group in groups:
             prefix = rows[group.rows[0]].ids[: group.length]
-            own = [_without_prefix(rows[at], group.length) for at in group.rows]
+            own = [msgspec.structs.replace(rows[at], ids=rows[at].ids[group.length :]) for at in group.rows]
             parts.append(_evaluate(self._network(self._pad(own), prefix))[0])
         outputs = np.concatenate(parts)
         outputs[np.concatenate([group.rows for group in groups])] = outputs.copy()  # back in the batch's order
@@ -169,11 +170,6 @@ class MlxEngine:
 def _evaluate(outputs: list[mx.array]) -> list[FloatArray]:
     mx.eval(outputs)  # nothing lazy leaves this thread: another one has no stream to compute it on
     return [np.array(output, dtype=np.float32) for output in outputs]
-
-
-def _without_prefix(row: Row, length: int) -> Row:
-    """Return the row without its prefix; rows with one have no type ids."""
-    return Row(row.ids[length:], None, row.token_count, row.truncated_tokens) if length else row
 
 
 def _find_device(requested: Device) -> str:

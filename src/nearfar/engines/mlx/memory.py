@@ -26,11 +26,6 @@ def limit_memory() -> None:
     mx.set_wired_limit(recommended)
 
 
-def memory_in_use() -> dict[str, int]:
-    """Return bytes of the whole process: ``active`` in arrays, ``cache`` in kept buffers, ``peak`` of both so far."""
-    return {"active": mx.get_active_memory(), "cache": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
-
-
 def run_in_parts(batch: Sequence[Row], length_step: int, run: Callable[[int, Sequence[Row]], None]) -> list[int]:
     """Call ``run`` with parts of the batch, each with its first index; return the rows that don't fit alone.
 

@@ -19,8 +19,8 @@ CORES = torch.get_num_threads()
 _MAX_TEXT_S = 1.0
 # Tokens per batch. A CPU's caches are small, and small batches keep all cores busy to the end of a request; a GPU needs
 # large ones; their sizes are guesses.
-_PACKED_TOKENS = 512
-_PADDED_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+PACKED_TOKENS = 512
+PADDED_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 # Padding that costs as much as another forward: about 5 ms of Python on every device. On GPUs a guess.
 MAX_PADDING = {"cpu": 32, "cuda": 4096, "mps": 512}
 # On a GPU every new shape costs kernel selection and allocations: lengths are rounded up to a multiple of this.
@@ -56,11 +56,6 @@ def find_device(requested: Device) -> str:
         names = ", ".join(name for name in available if available[name])
         raise EngineUnavailable(f"torch sees no {requested} device on this machine; it has: {names}")
     return requested
-
-
-def batch_tokens(device: str, *, packed: bool) -> int:
-    """Return the batch size in tokens that suits the device."""
-    return _PACKED_TOKENS if packed else _PADDED_TOKENS[device]
 
 
 class DtypeChoice(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.representations import represent
-from nearfar.engines.torch.choices import MAX_PADDING, batch_tokens
+from nearfar.engines.torch.choices import MAX_PADDING, PACKED_TOKENS, PADDED_TOKENS
 from nearfar.engines.torch.loading import open_checkpoint
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.models.tokenization.row import Row
@@ -35,7 +35,7 @@ class TorchEngine:
             dim=request.recipe.dim,
             labels=max(len(request.recipe.labels), 1),
             outputs=request.recipe.outputs,
-            batch_tokens=batch_tokens(opened.device, packed=packed),
+            batch_tokens=PACKED_TOKENS if packed else PADDED_TOKENS[opened.device],
             padded=not packed,
             max_padding=MAX_PADDING[opened.device],
             max_concurrent_batches=opened.parallelism.batches,

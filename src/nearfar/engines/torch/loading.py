@@ -124,9 +124,11 @@ def _load(request: OpenRequest, device: str, measure: TimeLinears) -> tuple[Any,
 
 def _can_share_prefixes(packed: PackedModel, request: OpenRequest, rows: Sequence[Row], dtype: torch.dtype) -> bool:
     """Return whether the numbers stay the same when a common prefix is computed once."""
-    with_prefix = _rows_with_prefix(rows, request.recipe.max_tokens) if packed.can_share_prefixes else []
-    if not with_prefix:
+    own_tokens = min(request.recipe.max_tokens - MIN_PREFIX_TOKENS, MIN_PREFIX_TOKENS)
+    if not packed.can_share_prefixes or own_tokens < 1:
         return False
+    prefix = (rows[0].ids * MIN_PREFIX_TOKENS)[:MIN_PREFIX_TOKENS]
+    with_prefix = [Row([*prefix, *row.ids[-own_tokens:]], None, 0, 0) for row in rows]
     with torch.inference_mode():
         expected = packed(with_prefix)
     packed.shares_prefixes = True
@@ -151,7 +153,8 @@ def check_rows(request: OpenRequest, vocabulary: int) -> list[Row]:
     if request.probes:
         by_ids = sorted(request.probes, key=lambda row: row.ids)
         start = max(common_prefix_length(by_ids[0], by_ids[-1]) - limit // 2, 0)
-        return [_cut(row, start, start + limit) for row in request.probes]
+        cut = slice(start, start + limit)
+        return [Row(row.ids[cut], row.type_ids and row.type_ids[cut], 0, 0) for row in request.probes]
     numbers = np.random.default_rng(20)
     rows = []
     for length in (min(length, limit) for length in _RANDOM_LENGTHS):
@@ -159,20 +162,6 @@ def check_rows(request: OpenRequest, vocabulary: int) -> list[Row]:
         types = [0] * (length // 2) + [1] * (length - length // 2) if request.recipe.type_ids else None
         rows.append(Row(ids, types, length, 0))
     return rows
-
-
-def _rows_with_prefix(rows: Sequence[Row], limit: int) -> list[Row]:
-    """Return rows of at most ``limit`` tokens with a common prefix; none if the limit is too low for one."""
-    own = min(limit - MIN_PREFIX_TOKENS, MIN_PREFIX_TOKENS)
-    if own < 1:
-        return []
-    prefix = (rows[0].ids * MIN_PREFIX_TOKENS)[:MIN_PREFIX_TOKENS]
-    return [Row([*prefix, *row.ids[-own:]], None, 0, 0) for row in rows]
-
-
-def _cut(row: Row, start: int, end: int) -> Row:
-    types = row.type_ids[start:end] if row.type_ids else None
-    return Row(row.ids[start:end], types, row.token_count, row.truncated_tokens)
 
 
 def returns_same(

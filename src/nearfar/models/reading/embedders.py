@@ -79,8 +79,8 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
         return msgspec.structs.replace(recipe, sparse=sparse, pooling_source=source)
     if sentence.transformer_task == "fill-mask":
         raise CheckpointError(
-            f"{folder / SENTENCE_FILES[0]}: transformer_task is fill-mask, but modules.json has no SpladePooling; "
-            "download the model again with all its files"
+            f"{folder / SENTENCE_FILES[0]}: transformer_task is fill-mask, but modules.json has no "
+            f"SpladePooling; {_DOWNLOAD}"
         )
     return _read_pooled(folder, config, recipe, names)
 
