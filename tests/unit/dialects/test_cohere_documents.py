@@ -64,7 +64,7 @@ def test_rank_fields_choose_and_order_the_lines_and_null_fields_are_left_out() -
 
 
 @given(st.dictionaries(st.text(), JSON, min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_json_object_reads_back_without_anchors(document: dict[str, Any]) -> None:
     decoded = msgspec.json.decode(json.dumps(document))
     fields = {field: value for field, value in decoded.items() if value is not None}
@@ -77,7 +77,7 @@ def test_any_json_object_reads_back_without_anchors(document: dict[str, Any]) ->
 
 
 @given(st.dictionaries(st.text(), st.text(st.characters(exclude_categories=["Cs", "Co"])), min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_character_that_yaml_can_hold_beyond_u_ffff_is_escaped(document: dict[str, str]) -> None:
     document = {key.replace("\\", "/"): value.replace("\\", "/") for key, value in document.items()}
 
