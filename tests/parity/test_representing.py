@@ -61,12 +61,14 @@ async def test_comparing_after_a_forward_waits_for_no_other_text(tmp_path: Path)
     """The threads that read texts, and the gate before them, may be full of other requests' by then."""
     write_colbert(tmp_path / "colbert", "bert")
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
-    forwards, texts, loop = threading.Event(), threading.Event(), asyncio.get_running_loop()
+    forwards, texts = threading.Event(), threading.Event()
 
     async with serving(tmp_path / "colbert") as service, service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
         model = context.model
         try:
-            held = [loop.run_in_executor(model.lane._threads, forwards.wait) for _ in model.lane._workers]
+            engine: Any = model.lane._engine
+            represent = engine.represent
+            engine.represent = lambda batch: forwards.wait() and represent(batch)
             asked = asyncio.create_task(service.rank(job, ANONYMOUS))
             await until(lambda: model.lane.depth().tokens > 0)
             read = [asyncio.create_task(service._tokenizers.run(2000, texts.wait)) for _ in range(2)]
@@ -77,7 +79,7 @@ async def test_comparing_after_a_forward_waits_for_no_other_text(tmp_path: Path)
         finally:
             forwards.set()
             texts.set()
-        await asyncio.gather(*held, *read)
+        await asyncio.gather(*read)
 
     assert 4 == len(found.results)
 

@@ -119,10 +119,9 @@ async def test_a_short_request_does_not_wait_for_a_bulk_request_to_end() -> None
         single = asyncio.create_task(lane.lane.submit([row(1, 2)]))
         await asyncio.sleep(0)
         lane.engine.gate.set()
-        await single
-        ran_before = len(lane.engine.batches)
-        await bulk
+        await asyncio.gather(single, bulk)
 
+    ran_before = next(at for at, batch in enumerate(lane.engine.batches) if batch[0].ids == [1, 2])
     assert ran_before <= 4
     assert len(lane.engine.batches) >= 50
 
@@ -359,6 +358,31 @@ async def test_a_lane_with_a_hanging_forward_stops_and_fails_its_requests() -> N
     assert [EngineError, ModelNotReady] == [type(answer) for answer in answers]
     assert stopped.is_set()
     assert not lane.is_healthy()
+
+
+async def test_a_forward_that_makes_progress_is_no_hang() -> None:
+    class Slow(FakeEngine):
+        """Fails on every batch of several rows after a while, so that it is called again and again."""
+
+        def embed(self, batch: Sequence[Row]) -> FloatArray:
+            time.sleep(0.03)
+            if len(batch) > 1:
+                raise RuntimeError("too many at once")
+            return super().embed(batch)
+
+    engine, timeout_s = Slow(DIM), 0.1
+    settings = msgspec.structs.replace(lane_settings(), forward_timeout_s=timeout_s)
+    lane = await open_lane(settings, lambda: engine, row(1), ignore)
+    await lane.submit([row(1)])  # the first call of a method may take longer
+    lane._runner.throughput.tokens_per_s = 1e6  # and so may a forward on a slow machine
+    began = time.perf_counter()
+
+    vectors = await lane.submit([row(2, index) for index in range(4)])
+    took_s = time.perf_counter() - began
+    await lane.close()
+
+    assert took_s > 1.5 * timeout_s
+    np.testing.assert_array_equal(vector_of([2, 3], DIM), vectors[3])
 
 
 async def test_a_lane_with_a_failing_probe_never_opens_and_closes_its_engine() -> None:

@@ -5,11 +5,9 @@ Nothing can end a thread that hangs: the functions here only detect it. No queue
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
 
 _NEWEST = 0.2  # weight of the newest batch in the throughput
 # While small requests arrive, a batch of a bulk request should take no longer than this, as they wait for it to end. It
@@ -19,9 +17,6 @@ _MIN_BULK_SHARE = 8
 _SMALL_REQUEST_S = 1.0  # how long after a small request another one is expected; a guess
 _FAILING_S = 10.0  # how long an engine may fail on every row and still count as healthy; a guess
 
-# The timeout is waited for in so many parts, and each has to pass without progress. So a process that was stopped for
-# an hour, or a machine that slept, counts as one part and not as a forward of an hour.
-_PARTS = 4
 # The first call of a method may compile what later calls run, and no throughput is known before.
 _FIRST_FACTOR = 10
 # How much slower than the last batches a forward may be: long texts take more per token, a busy machine more for all.
@@ -88,34 +83,8 @@ class Liveness:
         return self.is_failing and self._clock() - self._answered_at > self._timeout_s
 
 
-class Progress(Protocol):
-    """Work on another thread that counts its steps."""
-
-    @property
-    def calls(self) -> int:
-        """Return the number of steps so far."""
-        ...
-
-
 def hang_timeout_s(timeout_s: float, tokens: int, tokens_per_s: float, *, is_first: bool) -> float:
     """Return the seconds after which a forward of so many tokens counts as hanging; never less than ``timeout_s``."""
     if is_first or not tokens_per_s:
         return _FIRST_FACTOR * timeout_s
     return max(timeout_s, _SLOW_FACTOR * tokens / tokens_per_s)
-
-
-async def wait_for_progress(running: asyncio.Future[Any], progress: Progress, timeout_s: float) -> bool:
-    """Wait until ``running`` is done and return True; return False once ``progress`` has stood still for the timeout.
-
-    It may return False a part of the timeout late, never early. Cancelling it cancels ``running``.
-    """
-    calls, parts = progress.calls, 0
-    try:
-        while not running.done() and parts < _PARTS:
-            await asyncio.wait({running}, timeout=timeout_s / _PARTS)
-            parts = parts + 1 if progress.calls == calls else 0
-            calls = progress.calls
-    except asyncio.CancelledError:
-        running.cancel()
-        raise
-    return running.done()

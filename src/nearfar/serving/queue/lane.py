@@ -24,7 +24,7 @@ from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped
 from nearfar.serving.queue.runner import BatchRunner
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Results, Scheduler
+from nearfar.serving.queue.scheduler import QueuedRequest, Results, Scheduler
 from nearfar.serving.queue.thread_boundary import contained
 from nearfar.telemetry.events import Observer, QueueDepth
 from nearfar.telemetry.stopwatch import Stopwatch
@@ -99,36 +99,42 @@ class Lane:
         self._stopped = stopped
         self.engine_info = info = self._engine.info
         self.batch_tokens = settings.batch_tokens or info.batch_tokens
-        self._scheduler = Scheduler(self.batch_tokens, info.max_padding if info.padded else None)
         self.admission = Admission(
             self._model, settings.queue, lambda: self._throughput.tokens_per_s * info.max_concurrent_batches
         )
-        self._arrived = asyncio.Event()
-        self._probing: asyncio.Task[None] | None = None
-        self._idle_workers = info.max_concurrent_batches
-        self._threads = self._opener
-        if info.max_concurrent_batches > 1:
-            self._threads = ThreadPoolExecutor(info.max_concurrent_batches, thread_name_prefix=f"lane-{self._model}")
-        self._runner = BatchRunner(self._model, self._engine, self._threads, observe, settings.forward_timeout_s)
+        self._runner = BatchRunner(
+            self._model,
+            self._engine,
+            Scheduler(self.batch_tokens, info.max_padding if info.padded else None),
+            batch_tokens=self.batch_tokens,
+            observe=observe,
+            timeout_s=settings.forward_timeout_s,
+            on_stop=self._stop,
+            on_failing=self._start_probe,  # finds out whether the rows or the engine are bad
+        )
         self._throughput, self._liveness = self._runner.throughput, self._runner.liveness
         # Whether submitted rows will run.
         self.is_open = True
-        self._workers = [
-            asyncio.create_task(self._work(), name=f"lane {self._model} {number}")
-            for number in range(info.max_concurrent_batches)
-        ]
+        count = info.max_concurrent_batches
+        self._threads = self._opener
+        if count > 1:
+            self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"lane-{self._model}")
+        self._runner.start(self._threads, count)
+        self._watching = asyncio.create_task(self._watch(), name=f"lane {self._model} watch")
+        self._probing: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def close(self) -> None:
-        """Stop the workers, fail what waits, and close the engine on the thread that opened it. May be called twice."""
+        """End the threads, fail what waits, and close the engine on the thread that opened it. May be called twice."""
         self.is_open = False
-        workers, self._workers = self._workers, []
-        if not workers:
+        if self._is_closed:
             return
-        tasks = [*workers, *([self._probing] if self._probing else [])]
+        self._is_closed = True
+        tasks = [self._watching, *([self._probing] if self._probing else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._fail_waiting()
+        self._runner.close(self._stopped_error(), self._stopped_error())
         if self._threads is not self._opener:
             await asyncio.to_thread(self._threads.shutdown)  # waits for batches that still run
         await _close_engine(self._engine, self._opener, self._model)
@@ -148,7 +154,7 @@ class Lane:
         measure_memory = getattr(self._engine, "memory", dict[str, int])
         return QueueDepth(
             model=self._model,
-            rows=self._scheduler.count_rows(),
+            rows=self._runner.count_rows(),
             tokens=self.admission.tokens,
             requests=self.admission.requests,
             limit=self.admission.limits.tokens,
@@ -182,45 +188,28 @@ class Lane:
             if request.waiting_tokens <= self.batch_tokens:
                 self._throughput.record_small_request()
             self._liveness.record_request(busy=busy)
-            self._scheduler.add(request)
-            self._arrived.set()
+            self._runner.add(request)
             return await future
         finally:
             self.admission.release(charge, caller)
 
-    async def _work(self) -> None:
-        """Run batches until the lane is closed."""
-        batch: list[QueuedRow] = []
+    async def _watch(self) -> None:
+        """Stop the lane once a forward hangs."""
         try:
-            while True:
-                await self._arrived.wait()
-                batch = self._scheduler.next_batch(
-                    self._throughput.bulk_tokens(self.batch_tokens), max(self._idle_workers, 1)
-                )
-                if batch:
-                    self._idle_workers -= 1
-                    await self._runner.run(batch)
-                    self._idle_workers += 1
-                    if self._liveness.is_failing:
-                        self._start_probe()  # finds out whether the rows or the engine are bad
-                else:
-                    self._arrived.clear()
-        except Exception as error:  # an internal error, or a hang: no request may be left waiting
-            expected = isinstance(error, LaneStopped)
-            _log.error("model %s stopped: %s", self._model, error, exc_info=None if expected else error)
-            self.is_open = False
-            self._stopped.set()
-            for queued in batch:
-                queued.request.fail(EngineError(f"the engine of {self._model} failed"))
-            self._fail_waiting()
-            raise
+            await self._runner.watch()
+        except LaneStopped as error:
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        """Stop after an internal error, or when the engine will not answer any more. No request is left waiting."""
+        expected = isinstance(error, LaneStopped)
+        _log.error("model %s stopped: %s", self._model, error, exc_info=None if expected else error)
+        self.is_open = False
+        self._runner.close(self._stopped_error(), EngineError(f"the engine of {self._model} failed"))
+        self._stopped.set()
 
     def _stopped_error(self) -> ModelNotReady:
         return ModelNotReady(f"{self._model} has stopped", retry_after_s=1)
-
-    def _fail_waiting(self) -> None:
-        for request in self._scheduler.clear():
-            request.fail(self._stopped_error())
 
     def _start_probe(self) -> None:
         if self._probing is None or self._probing.done():

@@ -1,67 +1,186 @@
-"""Runs batches: one forward on the engine's threads, its health, its report, and the results of its requests."""
+"""Runs batches: the threads that take them from the scheduler, their health and report, and their requests' results."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 
+from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.serving.queue.forward import Forward
-from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s, wait_for_progress
-from nearfar.serving.queue.scheduler import QueuedRow, group_duplicates
+from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler, group_duplicates
 from nearfar.telemetry.events import ForwardDone, Observer
-from nearfar.telemetry.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 
+# The hang timeout passes in so many parts, each without progress. So a process that was stopped for an hour, or a
+# machine that slept, counts as one part and not as a forward of an hour.
+_PARTS = 4
+
+
+class Batch:
+    """One batch that runs. Identical rows run once."""
+
+    def __init__(self, rows: list[QueuedRow], engine: Engine) -> None:
+        self.rows = rows
+        self.groups = group_duplicates(rows)
+        self.method: EngineMethod = rows[0].request.method
+        distinct = [group[0].row for group in self.groups]
+        self.lengths = [len(row.ids) for row in distinct]
+        self.forward = Forward(engine, self.method, distinct)
+        self.started = time.perf_counter()
+        self.ended = 0.0
+        self.silent_s = 0.0  # without progress
+        self.calls = 0  # of the engine, when they were last looked at
+
+    def requests(self) -> list[QueuedRequest]:
+        """Return the requests that have rows in the batch."""
+        return list({id(queued.request): queued.request for queued in self.rows}.values())
+
 
 class BatchRunner:
-    """Runs the batches of one model, as many at once as it is called. Measures ``throughput`` and ``liveness``."""
+    """Runs the batches of one model on its engine's threads. Measures ``throughput`` and ``liveness``.
 
-    def __init__(self, model: str, engine: Engine, threads: Executor, observe: Observer, timeout_s: float) -> None:
+    A thread takes the next batch as soon as it is idle, and passes a finished one to the event loop, where its requests
+    are resolved. Both callbacks run there: ``on_stop`` when no batch will run any more, ``on_failing`` after each batch
+    without a single answer.
+    """
+
+    def __init__(  # noqa: PLR0913 — each is another part of the lane
+        self,
+        model: str,
+        engine: Engine,
+        scheduler: Scheduler,
+        *,
+        batch_tokens: int,
+        observe: Observer,
+        timeout_s: float,
+        on_stop: Callable[[Exception], None],
+        on_failing: Callable[[], None],
+    ) -> None:
         self._model = model
         self._engine = engine
-        self._threads = threads
+        self._scheduler = scheduler
+        self._batch_tokens = batch_tokens
         self._observe = observe
         self._timeout_s = timeout_s
+        self._on_stop = on_stop
+        self._on_failing = on_failing
+        self._loop = asyncio.get_running_loop()
+        self._changed = threading.Condition()  # guards the scheduler and the fields below
+        self._idle_threads = 0
+        self._running: set[Batch] = set()
+        self._is_open = True
         self._called: set[EngineMethod] = set()
         self.throughput = Throughput()
         self.liveness = Liveness(timeout_s)
 
-    async def run(self, batch: list[QueuedRow]) -> None:
-        """Run one batch and resolve its requests. Identical rows run once.
+    def start(self, threads: Executor, count: int) -> None:
+        """Start to run batches, ``count`` at once."""
+        for _ in range(count):
+            threads.submit(self._run_batches)
 
-        Raises LaneStopped where the forward hangs, or the engine has failed on everything for too long.
+    def add(self, request: QueuedRequest) -> None:
+        """Queue a request."""
+        with self._changed:
+            self._scheduler.add(request)
+            if self._idle_threads:
+                self._changed.notify()
+
+    def count_rows(self) -> int:
+        """Return the number of waiting rows."""
+        with self._changed:
+            return self._scheduler.count_rows()
+
+    def close(self, waiting: ServingError, running: ServingError) -> None:
+        """End the threads after the batches that they run, and fail every request: those that run, and the others."""
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
+            errors = [(request, running) for batch in self._running for request in batch.requests()]
+            errors += [(request, waiting) for request in self._scheduler.clear()]
+        for request, error in errors:
+            request.fail(error)
+
+    async def watch(self) -> None:
+        """Look for a forward that hangs until it is cancelled. Raises LaneStopped once one hangs.
+
+        It may take a part of the timeout longer to notice, never less.
         """
-        groups = group_duplicates(batch)
-        rows = [group[0].row for group in groups]
-        lengths = [len(row.ids) for row in rows]
-        method = batch[0].request.method
-        forward = Forward(self._engine, method, rows)
-        timeout_s = hang_timeout_s(
-            self._timeout_s,
-            sum(lengths),
-            self.throughput.tokens_per_s,
-            is_first=method not in self._called,
-        )
-        started = time.perf_counter()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, forward.run)
-        if not await wait_for_progress(running, forward, timeout_s):
-            what = f"{method} of {len(rows)} rows, the longest of {max(lengths)} tokens"
-            raise LaneStopped(f"a forward hangs, {what}: no result in {timeout_s:g} s")
-        running.result()
-        self._called.add(method)
-        self._record(batch, lengths, started, failed=forward.raised is not None)
-        self._check_health(forward, len(rows))
-        self._resolve(groups, forward)
+        part_s = self._timeout_s / _PARTS
+        while True:
+            await asyncio.sleep(part_s)
+            with self._changed:
+                running = list(self._running)
+            for batch in running:
+                calls = batch.forward.calls
+                batch.silent_s = batch.silent_s + part_s if calls == batch.calls else 0.0
+                batch.calls = calls
+                is_first = batch.method not in self._called
+                limit_s = hang_timeout_s(
+                    self._timeout_s, sum(batch.lengths), self.throughput.tokens_per_s, is_first=is_first
+                )
+                if batch.silent_s >= limit_s:
+                    what = f"{batch.method} of {len(batch.lengths)} rows, the longest of {max(batch.lengths)} tokens"
+                    raise LaneStopped(f"a forward hangs, {what}: no result in {limit_s:g} s")
 
-    def _resolve(self, groups: list[list[QueuedRow]], forward: Forward) -> None:
+    def _run_batches(self) -> None:
+        """Run batches until the lane is closed. Runs on a thread of the engine."""
+        while batch := self._next_batch():
+            batch.forward.run()
+            batch.ended = time.perf_counter()
+            try:
+                self._loop.call_soon_threadsafe(self._finish, batch)
+            except RuntimeError:  # the loop is closed
+                return
+
+    def _next_batch(self) -> Batch | None:
+        """Wait for rows and return the next batch; None once the lane is closed."""
+        with self._changed:
+            self._idle_threads += 1
+            try:
+                while self._is_open:
+                    bulk_tokens = self.throughput.bulk_tokens(self._batch_tokens)
+                    if rows := self._scheduler.next_batch(bulk_tokens, self._idle_threads):
+                        batch = Batch(rows, self._engine)
+                        self._running.add(batch)
+                        if rows[0].request.waiting:
+                            self._changed.notify()  # another idle thread runs a part of this request
+                        return batch
+                    self._changed.wait()
+            except Exception as error:  # noqa: BLE001 — an internal error: no request may be left waiting
+                self._loop.call_soon_threadsafe(self._on_stop, error)
+            finally:
+                self._idle_threads -= 1
+        return None
+
+    def _finish(self, batch: Batch) -> None:
+        """Report one batch and resolve its requests. Runs on the event loop."""
+        with self._changed:
+            self._running.discard(batch)
+        try:
+            self._called.add(batch.method)
+            self._record(batch)
+            self._check_health(batch.forward, len(batch.groups))
+            self._resolve(batch)
+            if self.liveness.is_failing:
+                self._on_failing()
+        except Exception as error:  # noqa: BLE001 — the same
+            for request in batch.requests():
+                request.fail(EngineError(f"the engine of {self._model} failed"))
+            self._on_stop(error)
+
+    def _resolve(self, batch: Batch) -> None:
         """Resolve the requests of each row with its result or error."""
-        for at, group in enumerate(groups):
-            failure = forward.failures.get(at)
+        failures, results = batch.forward.failures, batch.forward.results
+        for at, group in enumerate(batch.groups):
+            failure = failures.get(at)
             for queued in group:
                 request = queued.request
                 if failure:
@@ -69,7 +188,7 @@ class BatchRunner:
                     _log.error("model %s: %s", self._model, error)
                     request.fail(error)
                 else:
-                    request.set_result(queued.index, forward.results[at])
+                    request.set_result(queued.index, results[at])
 
     def _check_health(self, forward: Forward, rows: int) -> None:
         """Record whether any row was answered. Raises LaneStopped once none was for too long."""
@@ -80,25 +199,23 @@ class BatchRunner:
         if self.liveness.has_failed:
             raise LaneStopped("its engine has failed on everything for too long")
 
-    def _record(self, batch: list[QueuedRow], lengths: list[int], started: float, *, failed: bool) -> None:
+    def _record(self, batch: Batch) -> None:
         """Record the batch's throughput, report it, and stop its requests' stopwatches."""
-        ended = time.perf_counter()
-        tokens = 0
-        stopwatches: dict[int, Stopwatch] = {}
-        for queued in batch:
-            tokens += queued.tokens
-            stopwatches[id(queued.request)] = queued.request.stopwatch
-        for stopwatch in stopwatches.values():
-            stopwatch.record_forward(started, ended)
-        self.throughput.record_batch(tokens, ended - started)
-        event = ForwardDone(
-            model=self._model,
-            rows=len(lengths),
-            requests=len(stopwatches),
-            tokens=sum(lengths),
-            padded_tokens=len(lengths) * max(lengths),
-            duration_s=ended - started,
-            failed=failed,
-            stopwatches=tuple(stopwatches.values()),
+        stopwatches = tuple([request.stopwatch for request in batch.requests()])
+        for stopwatch in stopwatches:
+            stopwatch.record_forward(batch.started, batch.ended)
+        duration_s = batch.ended - batch.started
+        self.throughput.record_batch(sum([queued.tokens for queued in batch.rows]), duration_s)
+        lengths = batch.lengths
+        self._observe(
+            ForwardDone(
+                model=self._model,
+                rows=len(lengths),
+                requests=len(stopwatches),
+                tokens=sum(lengths),
+                padded_tokens=len(lengths) * max(lengths),
+                duration_s=duration_s,
+                failed=batch.forward.raised is not None,
+                stopwatches=stopwatches,
+            )
         )
-        self._observe(event)
