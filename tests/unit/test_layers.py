@@ -33,6 +33,7 @@ FOLDERS = [
     "serving/postprocess",
     "serving/queue",
     "serving/registry",
+    "serving/timeouts",
     "serving/access",
     "serving/pipeline",
     "serving",
@@ -59,7 +60,7 @@ LIBRARIES = {
     "msgspec": [""],
     "numpy": ["core/types", "engines", "serving"],
     "openvino": ["engines/openvino"],
-    "opentelemetry": ["telemetry", "http/access_log", "http/request_gate"],
+    "opentelemetry": ["telemetry", "http/access_log"],
     "orjson": ["dialects/kit/rendering"],
     "platformdirs": ["core/settings", "cli/service_command"],
     "prometheus_client": ["telemetry/metrics", "dialects/native"],
@@ -80,7 +81,7 @@ LIBRARIES = {
     "pickle": [],
     "random": ["dialects/kit/request"],
     "signal": ["process"],
-    "threading": [],
+    "threading": ["serving/queue/runner"],
 }
 CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}
 

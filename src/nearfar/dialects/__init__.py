@@ -30,7 +30,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import Endpoint, SharedRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 from nearfar.dialects.kit.rendering import render_rows, render_types
-from nearfar.dialects.kit.request import AnyRequest
+from nearfar.dialects.kit.request import AnyRequest, receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, requires, route_docs
 from nearfar.serving.service import Service
 
@@ -65,6 +65,7 @@ __all__ = [
     "WireError",
     "json_response",
     "json_schema",
+    "receive_body",
     "render_rows",
     "render_types",
     "requires",

@@ -10,8 +10,7 @@ import re
 import time
 from typing import Any
 
-from litestar.enums import ScopeType
-from litestar.types import HTTPScope, Message, Scope
+from litestar.types import HTTPScope
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from nearfar.core.caller import Caller
@@ -35,17 +34,15 @@ class AccessLog:
         self._drain = drain
         self._tracing = tracing
 
-    async def before_send(self, message: Message, scope: Scope) -> None:
-        """Process one outgoing message. Litestar calls this with every message; only a response's head matters."""
-        if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
-            return
+    def finish(self, scope: HTTPScope, status: int) -> list[tuple[bytes, bytes]]:
+        """Record a request just before its response is sent. Returns the headers that every response has."""
         state: dict[str, Any] = scope["state"]
-        now = time.perf_counter()
-        event = _request_done(scope, message["status"], now)
-        headers = [*message["headers"], (b"x-request-id", request_id(scope).encode())]
+        event = _request_done(scope, status, time.perf_counter())
+        headers = [(b"x-request-id", request_id(scope).encode())]
         span: Span | None = state.get("span")
         if span is None:
-            client = _TRACEPARENT.fullmatch(dict(scope["headers"]).get(b"traceparent", b""))
+            parent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+            client = _TRACEPARENT.fullmatch(parent) if parent else None
             trace_id = client[1].decode() if client else None
         else:
             context = span.get_span_context()
@@ -54,11 +51,11 @@ class AccessLog:
             headers.append((b"traceresponse", trace.encode()))  # W3C's Trace Context, level 3
         if self._drain.is_draining and scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
-        message["headers"] = headers
         self._observe(event)
         if self._tracing and span:
             self._tracing.finish_request(span, event, {"request_id": state["request_id"], **state.get("done", {})})
         _log.info("request", extra={"fields": _fields(scope, event, trace_id)})
+        return headers
 
 
 def _request_done(scope: HTTPScope, status: int, now: float) -> RequestDone:

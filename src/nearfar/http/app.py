@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.types import Scope
 
@@ -16,16 +16,18 @@ from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, shared_router
+from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
+from nearfar.http.job_route import JobRoute
 from nearfar.http.openapi import Documentation
-from nearfar.http.request_gate import RequestGate
+from nearfar.http.request_gate import RequestGate, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
+from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import Event, Observer
 from nearfar.telemetry.metrics import Metrics
 from nearfar.telemetry.tracing import Tracing
@@ -46,41 +48,50 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     Without ``must_open``, a model that can't be opened doesn't stop the others.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
-    ``documentation`` and ``started``, by the monotonic clock.
+    ``timeouts``, ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
-    defaults: dict[str, Task] = {}
-    open_models: dict[str, Sequence[str]] = {}
-    for dialect in dialects:
-        defaults |= dialect.vendor_models
-        open_models |= dialect.open_models
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet is built after its observer
     tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
     observe = _both(metrics.observe, tracing.observe) if tracing else metrics.observe
-    fleet = Fleet(settings, VendorNames(defaults, open_models), observe, must_open=must_open)
+    fleet = Fleet(settings, _vendor_names(dialects), observe, must_open=must_open)
     drain = Drain()
     ring = KeyRing(settings.api_key, settings.api_keys_path)
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
     checks = [guard.check for guard in (hosts, keys) if guard]
+    gate, log = RequestGate(drain, checks, tracing), AccessLog(observe, tracing, drain)
+    routers = [dialect.router() for dialect in dialects]
     app = Litestar(
-        route_handlers=[*(dialect.router() for dialect in dialects), shared_router(dialects)],
-        exception_handlers={Exception: _by_path(dialects, checks)},
-        middleware=[RequestGate(drain, checks, tracing)],
-        before_send=[AccessLog(observe, tracing, drain).before_send],
+        route_handlers=[
+            Router("/", route_handlers=routers, middleware=[RouteMiddleware(gate, log)]),
+            *(JobRoute(path, gate, log).handler() for path in job_paths(dialects)),
+        ],
+        exception_handlers={Exception: _by_path(dialects, checks, log)},
         lifespan=[_lifespan],
-        request_max_body_size=settings.max_body_bytes,
+        request_max_body_size=None,  # bodies are received and limited in dialects/kit
         cors_config=_cors(settings.cors_origins),
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # the command line configures logging; errors are logged where they are caught
     )
-    service = Service(fleet, observe, settings.request_timeout_s)
+    timeouts = Timeouts()
+    service = Service(fleet, observe, settings.request_timeout_s, timeouts)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
+    app.state.timeouts = timeouts
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)
     return app
+
+
+def _vendor_names(dialects: Sequence[Dialect]) -> VendorNames:
+    defaults: dict[str, Task] = {}
+    open_models: dict[str, Sequence[str]] = {}
+    for dialect in dialects:
+        defaults |= dialect.vendor_models
+        open_models |= dialect.open_models
+    return VendorNames(defaults, open_models)
 
 
 def _both(first: Observer, second: Observer) -> Observer:
@@ -103,10 +114,10 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], None]]) -> _ErrorHandler:
+def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], None]], log: AccessLog) -> _ErrorHandler:
     """Build the handler of requests without a route (404, 405), which answers as the dialect that owns the path.
 
-    Such requests pass no middleware, so they are checked here: routes are not disclosed without a key.
+    Such requests pass no middleware, so they are checked and logged here: routes are not disclosed without a key.
     """
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
@@ -117,7 +128,10 @@ def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], Non
             exc = refusal
         dialect = dialect_for_path(request.scope["path"], dialects)
         request.scope["state"]["dialect"] = dialect.name
-        return dialect.error_response(request, exc)
+        response = dialect.error_response(request, exc)
+        for name, value in log.finish(request.scope, response.status_code or 500):
+            response.headers[name.decode()] = value.decode()
+        return response
 
     return answer
 

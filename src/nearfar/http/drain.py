@@ -21,11 +21,6 @@ class Drain:
         self._has_successor = False
         self._empty = asyncio.Event()
 
-    def enter(self) -> None:
-        """Count a request in. Raises ShuttingDown during a shutdown."""
-        self.refuse_if_draining()
-        self.in_flight += 1
-
     def leave(self) -> None:
         """Count a request out."""
         self.in_flight -= 1

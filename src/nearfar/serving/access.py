@@ -5,7 +5,6 @@ No dialect, no HTTP, no tokenization.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -21,6 +20,7 @@ from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.scheduler import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
+from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
 
@@ -57,10 +57,11 @@ class RequestContext(Struct, frozen=True, kw_only=True):
 class ModelAccess:
     """Leases models to requests."""
 
-    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float) -> None:
+    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float, timeouts: Timeouts) -> None:
         self._fleet = fleet
         self._observe = observe
         self._timeout_s = timeout_s
+        self._timeouts = timeouts
 
     @asynccontextmanager
     async def acquire(self, caller: Caller, name: str | None, tasks: tuple[Task, ...]) -> AsyncIterator[RequestContext]:
@@ -71,11 +72,12 @@ class ModelAccess:
         timeout_s = min(self._timeout_s, caller.timeout_s or self._timeout_s)
         stopwatch: Stopwatch | None = None
         try:
-            async with asyncio.timeout(timeout_s), self._fleet.lease(name, tasks) as (model, prompt_name):
-                stopwatch = Stopwatch()
-                yield RequestContext(
-                    caller=caller, timeout_s=timeout_s, stopwatch=stopwatch, model=model, prompt_name=prompt_name
-                )
+            with self._timeouts.timeout(timeout_s):
+                async with self._fleet.lease(name, tasks) as (model, prompt_name):
+                    stopwatch = Stopwatch()
+                    yield RequestContext(
+                        caller=caller, timeout_s=timeout_s, stopwatch=stopwatch, model=model, prompt_name=prompt_name
+                    )
         except TimeoutError as error:
             if stopwatch:
                 raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error

@@ -32,6 +32,7 @@ from nearfar.serving.pipeline.encoding import TokenizerPool
 from nearfar.serving.pipeline.limits import check_shown
 from nearfar.serving.postprocess.scores import cosines
 from nearfar.serving.registry.fleet import Fleet
+from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import Observer
 
 
@@ -41,8 +42,8 @@ class Service:
     Every method raises a RequestError if the job breaks a limit, and a ServingError if it can't run now.
     """
 
-    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float) -> None:
-        self._access = ModelAccess(fleet, observe, timeout_s)
+    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float, timeouts: Timeouts | None = None) -> None:
+        self._access = ModelAccess(fleet, observe, timeout_s, timeouts or Timeouts())
         self._tokenizers = TokenizerPool()
 
     def close(self) -> None:

@@ -8,7 +8,9 @@ request, and the ``inference`` span of each links back. No span contains a text,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -49,36 +51,38 @@ class Tracing:
         self._requests, self._forwards = requests.get_tracer("nearfar"), forwards.get_tracer("nearfar")
         self._propagator = TraceContextTextMapPropagator()
 
-    def start_request(self, method: str, route: str, headers: Iterable[tuple[bytes, bytes]]) -> Span:
-        """Start the span of a request; its parent is the span that the headers name."""
+    @contextmanager
+    def request_span(
+        self, state: dict[str, Any], method: str, route: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> Iterator[None]:
+        """Trace a request in the block, as ``state["span"]``; its parent is the span that the headers name."""
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        return self._requests.start_span(
+        with self._requests.start_as_current_span(
             f"{method} {route}",
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": route},
-        )
+            record_exception=False,  # an error's message may contain text
+            set_status_on_exception=False,
+        ) as state["span"]:
+            yield
 
     def finish_request(self, span: Span, event: RequestDone, attributes: Mapping[str, str | int]) -> None:
-        """Record the outcome on a request's span, and add the span of the rendering.
-
-        Ends the request's span unless it is the current one: then the code that made it current ends it.
-        """
-        if span.is_recording():
-            span.set_attributes(
-                {
-                    "http.response.status_code": event.status,
-                    "nearfar.dialect": event.dialect,
-                    **{f"nearfar.{name}": value for name, value in attributes.items()},
-                }
-            )
-            if event.status >= _SERVER_ERROR:
-                span.set_status(StatusCode.ERROR)
-            if event.render_s is not None:
-                now = time.time_ns()
-                self._add_part("render", now - _ns(event.render_s), now)
-        if get_current_span() is not span:
-            span.end()
+        """Record the outcome on a request's span, and add the span of the rendering."""
+        if not span.is_recording():
+            return
+        span.set_attributes(
+            {
+                "http.response.status_code": event.status,
+                "nearfar.dialect": event.dialect,
+                **{f"nearfar.{name}": value for name, value in attributes.items()},
+            }
+        )
+        if event.status >= _SERVER_ERROR:
+            span.set_status(StatusCode.ERROR)
+        if event.render_s is not None:
+            now = time.time_ns()
+            self._add_part("render", now - _ns(event.render_s), now)
 
     def observe(self, event: Event) -> None:
         """Turn a forward or a job into spans, if one of their requests is traced; ignore other events."""

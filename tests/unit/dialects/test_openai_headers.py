@@ -134,9 +134,7 @@ async def test_every_response_reports_the_processing_time(path: str) -> None:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         answer = await client.get(path)
 
-    assert (path == PATH) == (
-        "openai-processing-ms" not in answer.headers
-    )  # no route takes GET there, so no clock has started
+    assert answer.headers["openai-processing-ms"].isdigit()
     assert "2020-10-01" == answer.headers["openai-version"]
     assert LIMIT not in answer.headers
     assert not any(name.startswith("x-ratelimit") and name.endswith("requests") for name in answer.headers)

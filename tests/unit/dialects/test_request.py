@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nearfar.core.errors import ClientDisconnected
 from nearfar.dialects.kit.request import cancel_on_disconnect
+from nearfar.serving.timeouts import Timeouts
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +22,7 @@ class Connection:
     def __init__(self, *, fails: bool = False) -> None:
         self.closed = asyncio.Event()
         self.fails = fails
+        self.app = SimpleNamespace(state=SimpleNamespace(timeouts=Timeouts()))
 
     async def receive(self) -> dict[str, str]:
         await self.closed.wait()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from conftest import ignore
 from litestar import Litestar, Response
 from litestar.datastructures import State
 
@@ -14,8 +15,14 @@ from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import SharedRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, WireError
+from nearfar.dialects.kit.request import receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs
-from nearfar.dialects.kit.routing import shared_router
+from nearfar.dialects.kit.routing import job_paths
+from nearfar.http.access_log import AccessLog
+from nearfar.http.drain import Drain
+from nearfar.http.job_route import JobRoute
+from nearfar.http.request_gate import RequestGate
+from nearfar.serving.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from nearfar.dialects.kit.request import AnyRequest
@@ -27,9 +34,10 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
     """Return a dialect that replies with its name, to a body with "wrong" or "odd" by an error."""
 
     async def answer(request: AnyRequest) -> Response[bytes]:
-        if b"wrong" in await request.body():
+        body = await receive_body(request)
+        if b"wrong" in body:
             raise InputError("wrong")
-        if b"odd" in await request.body():
+        if b"odd" in body:
             raise ZeroDivisionError
         return json_response(name)
 
@@ -74,8 +82,11 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
 )
 async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int, answer: str) -> None:
     dialects = [dialect_of("first", "one", "/", precedence=1), dialect_of("second", "two", "/shared")]
-    state = State({"settings": Settings()})
-    app: Any = Litestar([shared_router(dialects)], openapi_config=None, logging_config=None, state=state)
+    state = State({"settings": Settings(), "timeouts": Timeouts()})
+    drain = Drain()
+    gate, log = RequestGate(drain, [], None), AccessLog(ignore, None, drain)
+    routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
+    app: Any = Litestar(routes, openapi_config=None, logging_config=None, state=state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
         found = await client.post("/shared", content=body)
 

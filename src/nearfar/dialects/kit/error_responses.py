@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
-from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE, HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 from msgspec import Struct
 
 from nearfar.core import errors
@@ -100,9 +100,6 @@ def to_nearfar_error(request: AnyRequest, exc: Exception, allowed: tuple[str, ..
         return errors.PathNotFound(method, path)
     if isinstance(exc, MethodNotAllowedException):
         return errors.MethodNotAllowed(method, path, allowed)
-    if isinstance(exc, HTTPException) and exc.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
-        limit = request.app.state.settings.max_body_bytes
-        return errors.BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
     if isinstance(exc, HTTPException) and exc.status_code < HTTP_500_INTERNAL_SERVER_ERROR:
         return errors.MalformedBody("the request can't be read")  # a bad host header
     if isinstance(exc, errors.NearfarError) and not isinstance(exc, errors.SetupError):

@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import InternalServerException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Scope
 
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
-from nearfar.core.errors import BodyTimeout, ClientDisconnected, InputError, MalformedBody
+from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
+from nearfar.serving.timeouts import CancelScope, Timeouts
 
 AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")
@@ -35,6 +34,7 @@ _ids = random.Random()  # noqa: S311 — ids need to be different, not secret; t
 _MAX_DISCARDED_BYTES = 100_000_000
 _DISCARD_TIMEOUT_S = 5.0
 _IDLE_TIMEOUT_S = 2.0
+_WATCH_AFTER_S = 0.05
 
 
 def request_id(scope: Scope) -> str:
@@ -108,22 +108,49 @@ async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -
 async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decode the body.
 
-    Raises MalformedBody if it isn't JSON, msgspec.ValidationError for JSON of another shape, BodyTimeout if it doesn't
-    arrive, and ClientDisconnected if the upload breaks off.
+    Raises MalformedBody if it isn't JSON, msgspec.ValidationError for JSON of another shape, BodyTooLarge for one over
+    the server's limit, BodyTimeout if it doesn't arrive, and ClientDisconnected if the upload breaks off.
     """
-    limit_s: float = request.app.state.settings.receive_timeout_s
-    try:
-        async with asyncio.timeout(limit_s):
-            body = await request.body()
-    except TimeoutError as error:
-        raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
-    except RequestEntityTooLarge:
-        if "expect" not in request.headers:  # a client that asks before it sends needs no reading on
+    return decode_json(await receive_body(request), decoder)
+
+
+async def receive_body(request: AnyRequest) -> bytes:
+    """Return the body as it was sent. It may be called again. Raises as ``read_body`` does."""
+    state: dict[str, Any] = request.scope["state"]
+    body: bytes | None = state.get("body")
+    if body is None:
+        app = request.app.state
+        limit_s: float = app.settings.receive_timeout_s
+        try:
+            with app.timeouts.timeout(limit_s):
+                body = state["body"] = await _receive(request, app.settings.max_body_bytes)
+        except TimeoutError as error:
+            message = f"the body didn't arrive within {limit_s:g} s, the most this server waits for one"
+            raise BodyTimeout(message) from error
+    return body
+
+
+async def _receive(request: AnyRequest, limit: int) -> bytes:
+    """Receive the parts of the body. Raises BodyTooLarge as soon as it is over the limit, and ClientDisconnected."""
+    headers = request.scope["headers"]
+    announced = next((value for name, value in headers if name == b"content-length"), b"")
+    size = int(announced) if announced.isdigit() else 0
+    parts: list[bytes] = []
+    more = True
+    while more and size <= limit:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnected("the caller closed the connection while sending")
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        if more or not announced:
+            size = max(size, sum(map(len, parts)))
+    if size > limit:
+        # A client that waits for "100 Continue" needs no reading on.
+        if more and all(name != b"expect" for name, _ in headers):
             await _discard(request)
-        raise
-    except InternalServerException as error:  # Litestar's exception for an upload that broke off
-        raise ClientDisconnected("the caller closed the connection while sending") from error
-    return decode_json(body, decoder)
+        raise BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _discard(request: AnyRequest) -> None:
@@ -154,26 +181,30 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run the work. Cancels it and raises ClientDisconnected when the client closes the connection."""
-    task = asyncio.current_task()
-    cancelled_before = task.cancelling() if task else 0
-    is_gone = False
+    """Run the work. Cancels it and raises ClientDisconnected when the client closes the connection.
+
+    Most work is done before a client would leave, so the connection is only watched after a while.
+    """
+    timeouts: Timeouts = request.app.state.timeouts
+    scope = CancelScope()
+    watching: asyncio.Task[None] | None = None
 
     async def watch() -> None:
-        nonlocal is_gone
         with suppress(Exception):  # a connection that can't be read is closed, too
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-        is_gone = True
-        if task:
-            task.cancel()
+        scope.error = ClientDisconnected("the caller closed the connection")
+        scope.cancel()
 
-    watching = asyncio.create_task(watch())
+    def start_watching() -> None:
+        nonlocal watching
+        watching = asyncio.create_task(watch())
+
+    key = timeouts.add(_WATCH_AFTER_S, start_watching)
     try:
-        return await work
-    except asyncio.CancelledError:
-        if is_gone and task and task.uncancel() <= cancelled_before:  # as asyncio.timeout does
-            raise ClientDisconnected("the caller closed the connection") from None
-        raise
+        with scope:
+            return await work
     finally:
-        watching.cancel()
+        timeouts.discard(key)
+        if watching:
+            watching.cancel()

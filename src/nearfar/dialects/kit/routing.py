@@ -8,17 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
-from litestar import Request, Response, Router, post
-from litestar.handlers import HTTPRouteHandler
 
 from nearfar.core.errors import MalformedBody
 from nearfar.core.plugins import load_plugins
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import SharedRoute
-from nearfar.dialects.kit.request import read_body
+from nearfar.dialects.kit.request import decode_json
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)
@@ -45,36 +42,34 @@ def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
     return max(prefixes, key=lambda found: len(found[0]))[1]
 
 
-def shared_router(dialects: Sequence[Dialect]) -> Router:
-    """Build one route for each path that several dialects share."""
+class JobPath:
+    """A POST path that runs jobs, with the dialects that have it."""
+
+    def __init__(
+        self, path: str, candidates: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
+    ) -> None:
+        self.path = path
+        self.owner = dialect_for_path(path, dialects)
+        self._candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
+        own = (candidate for candidate in self._candidates if candidate[0] is self.owner)
+        self._fallback = next(own, self._candidates[0])
+
+    def choose(self, body: bytes) -> tuple[Dialect, SharedRoute]:
+        """Return the dialect and the route that answer a body, by the fields that it has."""
+        if len(self._candidates) > 1:
+            fields: dict[str, msgspec.Raw] = {}
+            with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
+                fields = decode_json(body, _fields)
+            for candidate in self._candidates:
+                if not fields.keys().isdisjoint(candidate[1].fields):
+                    return candidate
+        return self._fallback
+
+
+def job_paths(dialects: Sequence[Dialect]) -> list[JobPath]:
+    """Return the POST paths that run jobs, each once."""
     candidates: dict[str, list[tuple[Dialect, SharedRoute]]] = {}
     for dialect in dialects:
         for route in dialect.shared:
             candidates.setdefault(route.path, []).append((dialect, route))
-    return Router("/", route_handlers=[_dispatcher(path, found, dialects) for path, found in candidates.items()])
-
-
-def _dispatcher(
-    path: str, candidates: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
-) -> HTTPRouteHandler:
-    owner = dialect_for_path(path, dialects)
-    candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
-    fallback = next((candidate for candidate in candidates if candidate[0] is owner), candidates[0])
-
-    @post(path, status_code=200)
-    async def dispatch(request: Request[Any, Any, Any]) -> Response[bytes]:
-        fields: dict[str, msgspec.Raw] = {}
-        with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
-            fields = await read_body(request, _fields)
-        dialect, route = fallback
-        for candidate in candidates:
-            if not fields.keys().isdisjoint(candidate[1].fields):
-                dialect, route = candidate
-                break
-        request.scope["state"]["dialect"] = dialect.name
-        try:
-            return await route.handler(request)
-        except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
-            return dialect.error_response(request, error)
-
-    return dispatch
+    return [JobPath(path, found, dialects) for path, found in candidates.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from urllib.parse import quote
 
 from nearfar.core.errors import NearfarError, Overloaded
@@ -57,7 +58,7 @@ def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
         "x-ratelimit-remaining-requests": str(capacity.requests_free),
     }
     if capacity.drain_s is not None:
-        reset = duration(capacity.drain_s)
+        reset = duration(math.ceil(capacity.drain_s * 1000) / 1000)  # 0s for an empty queue only
         headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
     return headers
 

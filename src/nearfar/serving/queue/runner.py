@@ -74,7 +74,7 @@ class BatchRunner:
         self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()  # guards the scheduler and the fields below
-        self._idle_threads = 0
+        self._threads = 0
         self._running: set[Batch] = set()
         self._is_open = True
         self._called: set[EngineMethod] = set()
@@ -83,6 +83,7 @@ class BatchRunner:
 
     def start(self, threads: Executor, count: int) -> None:
         """Start to run batches, ``count`` at once."""
+        self._threads = count
         for _ in range(count):
             threads.submit(self._run_batches)
 
@@ -90,8 +91,7 @@ class BatchRunner:
         """Queue a request."""
         with self._changed:
             self._scheduler.add(request)
-            if self._idle_threads:
-                self._changed.notify()
+            self._changed.notify()
 
     def count_rows(self) -> int:
         """Return the number of waiting rows."""
@@ -109,7 +109,7 @@ class BatchRunner:
             request.fail(error)
 
     async def watch(self) -> None:
-        """Look for a forward that hangs until it is cancelled. Raises LaneStopped once one hangs.
+        """Raise LaneStopped once a forward hangs. Runs until it is cancelled.
 
         It may take a part of the timeout longer to notice, never less.
         """
@@ -135,6 +135,8 @@ class BatchRunner:
         while batch := self._next_batch():
             batch.forward.run()
             batch.ended = time.perf_counter()
+            with self._changed:
+                self._running.discard(batch)
             try:
                 self._loop.call_soon_threadsafe(self._finish, batch)
             except RuntimeError:  # the loop is closed
@@ -143,11 +145,12 @@ class BatchRunner:
     def _next_batch(self) -> Batch | None:
         """Wait for rows and return the next batch; None once the lane is closed."""
         with self._changed:
-            self._idle_threads += 1
             try:
                 while self._is_open:
                     bulk_tokens = self.throughput.bulk_tokens(self._batch_tokens)
-                    if rows := self._scheduler.next_batch(bulk_tokens, self._idle_threads):
+                    # The same request alone is always divided in the same way, so that its numbers never differ.
+                    idle_threads = self._threads - len(self._running)
+                    if rows := self._scheduler.next_batch(bulk_tokens, idle_threads):
                         batch = Batch(rows, self._engine)
                         self._running.add(batch)
                         if rows[0].request.waiting:
@@ -156,14 +159,10 @@ class BatchRunner:
                     self._changed.wait()
             except Exception as error:  # noqa: BLE001 — an internal error: no request may be left waiting
                 self._loop.call_soon_threadsafe(self._on_stop, error)
-            finally:
-                self._idle_threads -= 1
         return None
 
     def _finish(self, batch: Batch) -> None:
         """Report one batch and resolve its requests. Runs on the event loop."""
-        with self._changed:
-            self._running.discard(batch)
         try:
             self._called.add(batch.method)
             self._record(batch)
