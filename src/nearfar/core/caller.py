@@ -72,7 +72,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     name: str = ""
     scopes: tuple[Scope, ...] = ALL_SCOPES
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit | None = None
     # From 0, the most urgent, to 999.
     priority: int = 0
     # How long the caller waits for an answer; None: as long as the server allows.

@@ -10,7 +10,6 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
-from litestar.types import Scope
 
 from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
@@ -21,9 +20,8 @@ from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
-from nearfar.http.job_route import JobRoute
 from nearfar.http.openapi import Documentation
-from nearfar.http.request_gate import RequestGate, RouteMiddleware
+from nearfar.http.routes import JobRoute, RequestGate, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
@@ -60,15 +58,14 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     ring = KeyRing(settings.api_key, settings.api_keys_path)
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
-    checks = [guard.check for guard in (hosts, keys) if guard]
-    gate, log = RequestGate(drain, checks, tracing), AccessLog(observe, tracing, drain)
+    gate, log = RequestGate(drain, hosts, keys, tracing), AccessLog(observe, tracing, drain)
     routers = [dialect.router() for dialect in dialects]
     app = Litestar(
         route_handlers=[
             Router("/", route_handlers=routers, middleware=[RouteMiddleware(gate, log)]),
             *(JobRoute(path, gate, log).handler() for path in job_paths(dialects)),
         ],
-        exception_handlers={Exception: _by_path(dialects, checks, log)},
+        exception_handlers={Exception: _by_path(dialects, gate, log)},
         lifespan=[_lifespan],
         request_max_body_size=None,  # bodies are received and limited in dialects/kit
         cors_config=_cors(settings.cors_origins),
@@ -114,7 +111,7 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], None]], log: AccessLog) -> _ErrorHandler:
+def _by_path(dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog) -> _ErrorHandler:
     """Build the handler of requests without a route (404, 405), which answers as the dialect that owns the path.
 
     Such requests pass no middleware, so they are checked and logged here: routes are not disclosed without a key.
@@ -122,8 +119,7 @@ def _by_path(dialects: Sequence[Dialect], checks: Sequence[Callable[[Scope], Non
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
         try:
-            for check in checks:
-                check(request.scope)
+            gate.check(request.scope)
         except RequestError as refusal:
             exc = refusal
         dialect = dialect_for_path(request.scope["path"], dialects)

@@ -21,14 +21,13 @@ class Drain:
         self._has_successor = False
         self._empty = asyncio.Event()
 
-    def leave(self) -> None:
-        """Count a request out."""
-        self.in_flight -= 1
-        if self.is_draining and not self.in_flight:
+    def notify(self) -> None:
+        """Notice during a shutdown that ``in_flight`` has changed."""
+        if not self.in_flight:
             self._empty.set()
 
     def refuse_if_draining(self) -> None:
-        """Raise ShuttingDown during a shutdown."""
+        """Raise ShuttingDown during a shutdown, unless another worker serves on."""
         if self.is_draining and not self._has_successor:
             raise ShuttingDown("the server is shutting down; try again shortly", retry_after_s=1)
 

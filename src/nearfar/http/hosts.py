@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-
-from litestar.types import Scope
+from functools import lru_cache
 
 from nearfar.core.errors import HostNotAllowed
 from nearfar.core.settings import Settings, is_address, is_loopback
 
 # Nothing below these is in the public DNS; containers find their host under .internal.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
+_CACHED_VERDICTS = 256
 _MAX_QUOTED = 200  # characters of a header in an error message
 
 
@@ -41,16 +41,19 @@ class HostGuard:
         self._suffixes = (*_PRIVATE_SUFFIXES, *(name[1:] for name in names if name.startswith("*.")))
         self._origins = frozenset(origins)
 
-    def check(self, scope: Scope) -> None:
-        """Raise HostNotAllowed for a request that a foreign web page may have sent."""
-        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        # ``check`` with its verdicts cached: most requests have the same headers.
+        self.cached_check = lru_cache(maxsize=_CACHED_VERDICTS)(self.check)
+
+    def check(self, *headers: tuple[bytes, bytes]) -> None:
+        """Raise HostNotAllowed for ``Host`` and ``Origin`` headers that a foreign web page may have sent."""
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         for host in hosts:
             if not self._is_host_allowed(_without_port(host)):
                 raise HostNotAllowed(
                     f"{host[:_MAX_QUOTED]!r} is not a name of this server; add it to allowed_hosts, or set a key"
                 )
         own_names = {_without_port(host) for host in hosts}
-        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
         for origin in origins:
             if not self._is_origin_allowed(origin, own_names):
                 raise HostNotAllowed(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.caller import Caller
+from nearfar.core.caller import ALL_SCOPES, Caller
 from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
 from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
 from nearfar.core.types import EngineMethod, Task
@@ -45,12 +45,15 @@ class RequestContext(Struct, frozen=True, kw_only=True):
 
         Raises Overloaded as well when the caller has no tokens left.
         """
+        lane, rate_limit = self.model.lane, self.caller.rate_limit
+        if rate_limit is None:
+            return await lane.submit(rows, method, self.stopwatch, self.caller)
         tokens = sum([len(row.ids) for row in rows])
-        self.caller.rate_limit.spend(tokens)
+        rate_limit.spend(tokens)
         try:
-            return await self.model.lane.submit(rows, method, self.stopwatch, self.caller)
+            return await lane.submit(rows, method, self.stopwatch, self.caller)
         except Overloaded:
-            self.caller.rate_limit.refund(tokens)
+            rate_limit.refund(tokens)
             raise
 
 
@@ -98,14 +101,17 @@ class ModelAccess:
         """
         context: RequestContext | None = None
         try:
-            caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
-            caller.rate_limit.acquire()
+            if caller.scopes != ALL_SCOPES:
+                caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
+            if caller.rate_limit:
+                caller.rate_limit.acquire()
             try:
                 async with self.acquire(caller, name, tasks) as context:
                     context.model.lane.admission.refuse_if_full(caller)
                     result = await work(context)
             finally:
-                caller.rate_limit.release()
+                if caller.rate_limit:
+                    caller.rate_limit.release()
         except BaseException as error:
             self._observe(_failed(error, context, tasks[0], inputs))
             raise

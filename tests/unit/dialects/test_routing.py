@@ -20,8 +20,7 @@ from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.kit.routing import job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.drain import Drain
-from nearfar.http.job_route import JobRoute
-from nearfar.http.request_gate import RequestGate
+from nearfar.http.routes import JobRoute, RequestGate
 from nearfar.serving.timeouts import Timeouts
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int,
     dialects = [dialect_of("first", "one", "/", precedence=1), dialect_of("second", "two", "/shared")]
     state = State({"settings": Settings(), "timeouts": Timeouts()})
     drain = Drain()
-    gate, log = RequestGate(drain, [], None), AccessLog(ignore, None, drain)
+    gate, log = RequestGate(drain, None, None, None), AccessLog(ignore, None, drain)
     routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
     app: Any = Litestar(routes, openapi_config=None, logging_config=None, state=state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:

@@ -419,20 +419,23 @@ async def test_a_load_requested_while_another_is_being_cancelled_starts_again(
 ) -> None:
     """The cancelled load has not ended yet: neither it nor an older failure counts."""
     async with serving(folders, "ab", Clock(), memory_budget=size) as several:
-        loader, a, b = several.fleet._loader, several.slot("a"), several.slot("b")
+        loader, b = several.fleet._loader, several.slot("b")
         several.kinds["b"].failures = [RuntimeError()]
         failed = await several.ask("b")
         b.reset_backoff()
-        await loader.acquire(a)
-        leaving = asyncio.create_task(loader.acquire(b))
+        lease = several.fleet.lease("a", ("embed",))
+        await lease.__aenter__()
+        leaving = asyncio.create_task(loader.wait_until_loaded(b))
         await until(lambda: b.waiting == 1)
         dying = b.loading
         leaving.cancel()
         await asyncio.sleep(0)
         assert dying
         assert (0, 1, False) == (b.waiting, dying.cancelling(), dying.done())
-        asyncio.get_running_loop().call_soon(loader.release, a)
-        state = await several.fleet.load("b")
+        loading = asyncio.create_task(several.fleet.load("b"))
+        await asyncio.sleep(0)
+        await lease.__aexit__(None, None, None)
+        state = await loading
 
         assert dying.cancelled()
         assert 2 == len(several.kinds["b"].requests)
@@ -594,7 +597,7 @@ async def test_an_unload_that_waits_for_a_failing_load_ends(folders: dict[str, P
         asking.cancel()
         await until(lambda: several.slot("a").waiting == 0)
         unloading = asyncio.create_task(several.order("unload", "a"))
-        await until(lambda: bool(several.fleet._loader._changed._waiters))
+        await until(lambda: bool(several.fleet._loader.changed.waiters))
         several.kinds["a"].gate.set()
         unloaded = await unloading
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler, group_by_length, group_duplicates
+from nearfar.serving.queue.batching import group_by_length, group_duplicates
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,11 +107,9 @@ async def test_hidden_states_of_different_lengths_answer_together() -> None:
 
 
 async def test_identical_rows_of_different_requests_are_grouped() -> None:
-    first, second, typed = (queued_request([one]) for one in (row(5), row(5), Row([1] * 5, [0, 0, 1, 1, 1], 5, 0)))
+    groups = group_duplicates([row(5), row(5), Row([1] * 5, [0, 0, 1, 1, 1], 5, 0)])
 
-    groups = group_duplicates([*queued_rows(first), *queued_rows(second), *queued_rows(typed)])
-
-    assert [[first, second], [typed]] == [[queued.request for queued in group] for group in groups]
+    assert [[0, 1], [2]] == groups
 
 
 async def test_rows_with_the_same_ids_differ_in_attention_and_in_returned_positions() -> None:
@@ -118,11 +117,10 @@ async def test_rows_with_the_same_ids_differ_in_attention_and_in_returned_positi
     plain = Row([1, 2, 3], None, 3, 0)
     masked = Row([1, 2, 3], None, 2, 0, unattended=1)
     fewer = Row([1, 2, 3], None, 3, 0, vector_positions=[0, 2])
-    request = queued_request([plain, masked, fewer, Row([1, 2, 3], None, 3, 0)])
 
-    groups = group_duplicates(queued_rows(request))
+    groups = group_duplicates([plain, masked, fewer, Row([1, 2, 3], None, 3, 0)])
 
-    assert [[0, 3], [1], [2]] == [[queued.index for queued in group] for group in groups]
+    assert [[0, 3], [1], [2]] == groups
 
 
 async def test_no_request_waits_longer_than_one_round() -> None:

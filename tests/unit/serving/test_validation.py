@@ -11,7 +11,7 @@ from nearfar.core.errors import EngineError
 from nearfar.core.types import Representation, SparseVector
 from nearfar.engines.base import EngineInfo
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.validation import validate
+from nearfar.serving.queue.forward import validate
 
 if TYPE_CHECKING:
     from nearfar.core.types import FloatArray, Output

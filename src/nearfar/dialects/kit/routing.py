@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
-from nearfar.core.errors import MalformedBody
 from nearfar.core.plugins import load_plugins
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import SharedRoute
-from nearfar.dialects.kit.request import decode_json
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)
@@ -50,20 +47,10 @@ class JobPath:
     ) -> None:
         self.path = path
         self.owner = dialect_for_path(path, dialects)
-        self._candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
-        own = (candidate for candidate in self._candidates if candidate[0] is self.owner)
-        self._fallback = next(own, self._candidates[0])
-
-    def choose(self, body: bytes) -> tuple[Dialect, SharedRoute]:
-        """Return the dialect and the route that answer a body, by the fields that it has."""
-        if len(self._candidates) > 1:
-            fields: dict[str, msgspec.Raw] = {}
-            with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
-                fields = decode_json(body, _fields)
-            for candidate in self._candidates:
-                if not fields.keys().isdisjoint(candidate[1].fields):
-                    return candidate
-        return self._fallback
+        self.candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
+        own = (candidate for candidate in self.candidates if candidate[0] is self.owner)
+        # What answers a body that has none of the candidates' fields.
+        self.fallback = next(own, self.candidates[0])
 
 
 def job_paths(dialects: Sequence[Dialect]) -> list[JobPath]:

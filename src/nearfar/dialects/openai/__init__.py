@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.openai.embeddings import EMBEDDINGS
+from nearfar.dialects.openai.embeddings import EMBEDDINGS, error_headers
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.openai.headers import error_headers
 from nearfar.dialects.openai.models import get_model, list_models
 
 # Names of the first generation stay unknown: their clients send ids of vocabularies that the server doesn't have.

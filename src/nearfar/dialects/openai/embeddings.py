@@ -1,21 +1,25 @@
-"""OpenAI's embeddings: https://platform.openai.com/docs/api-reference/embeddings."""
+"""OpenAI's embeddings, with its response headers: https://platform.openai.com/docs/api-reference/embeddings.
+
+The headers report the processing time, and the model's queue as rate limits. There is no organization.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, cast, get_args
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
-from nearfar.core.types import TokenIds
+from nearfar.core.types import QueueCapacity, TokenIds
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Encoding, render_rows
-from nearfar.dialects.kit.request import decode_json
+from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase64, RouteDocs, json_schema, requires
-from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
 
@@ -26,6 +30,24 @@ _REFERENCE = "Please check the API reference: https://platform.openai.com/docs/a
 
 _MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of a ValidationError
 _AT = re.compile(r" - at `\$\.(\w+)")
+
+_PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
+
+USUAL_HEADERS = {
+    "openai-version": "version of OpenAI's API",
+    "openai-processing-ms": "milliseconds from the request's head to its response",
+}
+ANSWER_HEADERS = {
+    **USUAL_HEADERS,
+    "openai-model": "the model that answered",
+    "x-nearfar-truncated-tokens": "tokens cut off because the model takes no more",
+    "x-ratelimit-limit-tokens": "tokens that may be queued or running",
+    "x-ratelimit-remaining-tokens": "tokens that the queue has room for now",
+    "x-ratelimit-reset-tokens": "time until the queue is empty, at the throughput of the last batches",
+    "x-ratelimit-limit-requests": "requests that may be queued or running",
+    "x-ratelimit-remaining-requests": "requests that the queue has room for now",
+    "x-ratelimit-reset-requests": "the same as x-ratelimit-reset-tokens",
+}
 
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _INPUT = {
@@ -103,11 +125,12 @@ def _to_job(body: EmbeddingsRequest) -> EmbedJob:
     found = _decode_input(bytes(body.input))
     if not body.model:
         raise errors.ModelRequired("you must provide a model parameter")
+    inputs = _inputs(found)
     job = EmbedJob(
         model=body.model,
-        inputs=_inputs(found),
+        inputs=inputs,
         dimensions=body.dimensions,
-        vocabulary=find_vocabulary(body.model),
+        vocabulary=find_vocabulary(body.model) if isinstance(inputs[0], tuple) else None,
         token_limits=_TOKEN_LIMITS,
     )
     if body.encoding_format not in {None, *_ENCODINGS}:
@@ -164,6 +187,51 @@ def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingsRe
         model=done.model,
         usage=Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
     )
+
+
+def usual_headers(request: AnyRequest) -> dict[str, str]:
+    """Return the headers of every response."""
+    headers = {"openai-version": "2020-10-01"}
+    if (elapsed := elapsed_ms(request)) is not None:
+        headers["openai-processing-ms"] = str(elapsed)
+    return headers
+
+
+def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
+    """Return the headers of a reply to a job."""
+    limits = _limits(fleet_of(request).queue_capacity(done.model))
+    return {**usual_headers(request), "openai-model": quote(done.model, safe=_PLAIN), **limits}
+
+
+def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:
+    """Return the headers of an error; a full queue reports its limits."""
+    return usual_headers(request) | _limits(error.capacity if isinstance(error, errors.Overloaded) else None)
+
+
+def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
+    if capacity is None:
+        return {}
+    headers = {
+        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
+        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
+        "x-ratelimit-limit-requests": str(capacity.requests_limit),
+        "x-ratelimit-remaining-requests": str(capacity.requests_free),
+    }
+    if capacity.drain_s is not None:
+        reset = duration(math.ceil(capacity.drain_s * 1000) / 1000)  # 0s for an empty queue only
+        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
+    return headers
+
+
+def duration(seconds: float) -> str:
+    """Format a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
+    ms = round(seconds * 1000)
+    if 0 < ms < 1000:  # noqa: PLR2004 — a second
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    whole = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{whole}{ms / 1000:g}s"
 
 
 EMBEDDINGS = Endpoint(

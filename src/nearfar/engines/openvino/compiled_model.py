@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 
 from nearfar.core.settings import Dtype
@@ -72,10 +73,7 @@ class CompiledModel:
 
         Raises MemoryError where openvino returned without computing them.
         """
-        padded = pad(batch, self._padding_id)
-        inputs = [padded.ids, padded.mask]
-        if self._takes_types:
-            inputs.append(padded.mask * 0 if padded.types is None else padded.types)
+        inputs = self._arrays(batch)
         request = self._requests.pop()
         try:
             found = request.infer(inputs, share_inputs=True)  # inputs aren't copied
@@ -90,6 +88,15 @@ class CompiledModel:
         finally:
             self._requests.append(request)
         return results
+
+    def _arrays(self, batch: Sequence[Row]) -> list[npt.NDArray[np.int64]]:
+        """Return ids and mask, and types where the model takes them, (B, T) each. A lone row needs no padding."""
+        if len(batch) == 1 and not batch[0].type_ids and not batch[0].unattended:
+            ids = np.array([batch[0].ids], dtype=np.int64)
+            return [ids, np.ones_like(ids), np.zeros_like(ids)][: 2 + self._takes_types]
+        padded = pad(batch, self._padding_id)
+        types = np.zeros_like(padded.mask) if padded.types is None else padded.types
+        return [padded.ids, padded.mask, types][: 2 + self._takes_types]
 
 
 def refuse_unwritten(results: Sequence[FloatArray], rows: int) -> None:

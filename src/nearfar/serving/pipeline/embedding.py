@@ -27,7 +27,9 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     model, recipe = context.model, context.model.recipe
     check_job(job)
     check_vectors(recipe, job)
-    prompt = choose_prompt(recipe, context.prompt_name or job.prompt, job.role, job.instruction)
+    prompt, name = "", context.prompt_name or job.prompt
+    if name or job.role or job.instruction is not None or recipe.default_prompt:
+        prompt = choose_prompt(recipe, name, job.role, job.instruction)
     size = count_characters(job.inputs)
     is_unit = recipe.normalize if job.normalize is None else job.normalize
     if job.late_chunking:

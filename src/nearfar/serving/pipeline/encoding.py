@@ -16,7 +16,7 @@ from nearfar.models.tokenization import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.pipeline.limits import check_rows, check_token_limits
-from nearfar.serving.queue.thread_boundary import contained
+from nearfar.serving.queue.forward import contained
 from nearfar.serving.registry.opening import Model
 
 _T = TypeVar("_T")

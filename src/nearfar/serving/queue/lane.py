@@ -21,11 +21,10 @@ from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import Admission, QueueLimits
-from nearfar.serving.queue.forward import Forward
+from nearfar.serving.queue.forward import Forward, contained
 from nearfar.serving.queue.health import LaneStopped
 from nearfar.serving.queue.runner import BatchRunner
 from nearfar.serving.queue.scheduler import QueuedRequest, Results, Scheduler
-from nearfar.serving.queue.thread_boundary import contained
 from nearfar.telemetry.events import Observer, QueueDepth
 from nearfar.telemetry.stopwatch import Stopwatch
 

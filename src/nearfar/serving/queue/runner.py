@@ -12,9 +12,10 @@ from concurrent.futures import Executor
 from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
+from nearfar.serving.queue.batching import group_duplicates
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler, group_duplicates
+from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
 from nearfar.telemetry.events import ForwardDone, Observer
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Batch:
 
     def __init__(self, rows: list[QueuedRow], engine: Engine) -> None:
         self.rows = rows
-        self.groups = group_duplicates(rows)
+        groups = group_duplicates([queued.row for queued in rows]) if len(rows) > 1 else [[0]]
+        self.groups = [[rows[at] for at in group] for group in groups]
         self.method: EngineMethod = rows[0].request.method
         distinct = [group[0].row for group in self.groups]
         self.lengths = [len(row.ids) for row in distinct]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from nearfar.core.errors import ServingError
 from nearfar.core.types import EngineMethod, FloatArray, Representation
 from nearfar.engines.common.prefixes import token_costs
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.fair_queue import FairQueue
+from nearfar.serving.queue.batching import group_by_length
 from nearfar.telemetry.stopwatch import Stopwatch
 
 Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
@@ -54,7 +54,7 @@ class QueuedRequest:
         self.method = method
         self.future = future
         self.caller = caller.name
-        self.token_weight = caller.token_weight
+        self.token_weight = caller.token_weight if caller.priority else 1.0
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.record_queued()
         indices: dict[int, list[int]] = {}
@@ -97,6 +97,68 @@ class QueuedRow(Struct, frozen=True):
     tokens: int
 
 
+class FairQueue:
+    """Requests that wait, by caller. Every caller gets the same share of the tokens that run.
+
+    Start-time fair queueing. Each caller has a virtual time, the tokens that ran for it, and the caller with the lowest
+    is next. A caller that arrives, or returns, starts at the lowest virtual time of those that wait, so idling earns no
+    credit. The requests of one caller take turns. A request is finished once no row of it waits or its future is done.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[QueuedRequest]] = {}
+        self._virtual_time: dict[str, float] = {}
+
+    def add(self, request: QueuedRequest) -> None:
+        """Append a request to its caller's."""
+        caller = request.caller
+        if caller not in self._waiting:
+            lowest = min(map(self._virtual_time.__getitem__, self._waiting), default=0.0)
+            self._virtual_time[caller] = max(self._virtual_time.get(caller, 0.0), lowest)
+            self._waiting[caller] = deque()
+        self._waiting[caller].append(request)
+
+    def next(self, limit: int) -> list[QueuedRequest]:
+        """Return up to ``limit`` unfinished requests: first the one that runs next, then round-robin by caller."""
+        for caller, requests in list(self._waiting.items()):
+            while requests and (not requests[0].waiting or requests[0].future.done()):
+                requests.popleft()
+            if not requests:
+                del self._waiting[caller]
+        if not self._waiting:
+            self._virtual_time.clear()
+            return []
+        callers = sorted(self._waiting, key=self._virtual_time.__getitem__)
+        queues = [islice(self._waiting[caller], limit) for caller in callers]
+        found: list[QueuedRequest] = []
+        for request in chain.from_iterable(zip_longest(*queues)):
+            if request is not None and request.waiting and not request.future.done():
+                found.append(request)
+                if len(found) == limit:
+                    break
+        return found
+
+    def rotate(self, request: QueuedRequest) -> None:
+        """Move the request that ran behind the others of its caller."""
+        requests = self._waiting[request.caller]
+        if requests[0] is request:  # finished requests before it are dropped by the next ``next``
+            requests.rotate(-1)
+
+    def charge(self, request: QueuedRequest, tokens: float) -> None:
+        """Charge the caller for tokens that run; those of a less urgent request cost more."""
+        self._virtual_time[request.caller] += tokens * request.token_weight
+
+    def clear(self) -> list[QueuedRequest]:
+        """Remove and return all requests."""
+        requests = list(self)
+        self._waiting.clear()
+        self._virtual_time.clear()
+        return requests
+
+    def __iter__(self) -> Iterator[QueuedRequest]:
+        return chain.from_iterable(self._waiting.values())
+
+
 class Scheduler:
     """The waiting requests of one lane.
 
@@ -106,7 +168,7 @@ class Scheduler:
     def __init__(self, batch_tokens: int, max_padding: int | None) -> None:
         self._batch_tokens = batch_tokens
         self._max_padding = max_padding
-        self._queue: FairQueue[QueuedRequest] = FairQueue()
+        self._queue: FairQueue = FairQueue()
 
     def add(self, request: QueuedRequest) -> None:
         """Queue a request behind the others of its caller."""
@@ -153,42 +215,11 @@ class Scheduler:
             for index in islice(request.waiting, share):
                 lengths.append(request.tokens[index])
                 window.append(QueuedRow(request, index, request.rows[index], lengths[-1]))
+        if len(window) == 1:
+            return window
         if idle_workers > 1:
             limit = min(limit, -(-sum(lengths) // idle_workers))
         for group in group_by_length(lengths, limit, self._max_padding):
             if 0 in group:
                 return [window[at] for at in group]
         return []
-
-
-def group_by_length(lengths: Sequence[int], max_tokens: int, max_padding: int | None) -> list[list[int]]:
-    """Group the indices of ``lengths``, shortest first, so that no group exceeds ``max_tokens``.
-
-    A group counts as its padded area, rows × longest, of which at most ``max_padding`` tokens may be padding. For an
-    engine that doesn't pad (``max_padding`` None) it counts as the sum of its lengths. A longer row gets a group of its
-    own. Every index appears once.
-    """
-    groups: list[list[int]] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        length = lengths[index] if max_padding is None else max(lengths[index], 1)
-        tokens += length
-        area = (len(groups[-1]) + 1) * length if groups else 0
-        fits = tokens <= max_tokens if max_padding is None else area <= max_tokens and area - tokens <= max_padding
-        if groups and fits:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-            tokens = length
-    return groups
-
-
-def group_duplicates(batch: Sequence[QueuedRow]) -> list[list[QueuedRow]]:
-    """Group the rows of a batch that are identical input: one of each group runs for all of them."""
-    groups: dict[object, list[QueuedRow]] = {}
-    for queued in batch:
-        row = queued.row
-        type_ids = None if row.type_ids is None else tuple(row.type_ids)
-        positions = None if row.vector_positions is None else tuple(row.vector_positions)
-        groups.setdefault((tuple(row.ids), type_ids, row.unattended, positions), []).append(queued)
-    return list(groups.values())

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -130,11 +130,16 @@ class Fleet:
         if slot.state != "loaded" and self._settings.while_loading == "refuse":
             self._loader.start_loading(slot)
             raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.estimate_load_s(self._clock()))
-        model = await self._loader.acquire(slot)
+        if slot.state != "loaded":
+            await self._loader.wait_until_loaded(slot)
+        slot.leases += 1
         try:
-            yield Lease(model, prompt)
+            yield Lease(cast("Model", slot.model), prompt)
         finally:
-            self._loader.release(slot)
+            slot.leases -= 1
+            slot.last_used = self._clock()
+            if not slot.leases and self._loader.changed.waiters:
+                self._loader.changed.notify_all()
 
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
         """Return the tasks of the model with this name; of all models for None. Raises ModelNotFound."""
@@ -188,8 +193,8 @@ class Fleet:
 
     def queue_capacity(self, name: str) -> QueueCapacity | None:
         """Return how full the queue of the model with this name is; None where it isn't loaded."""
-        slot = self._names.find_own(name)
-        return slot.model.lane.admission.capacity() if slot and slot.model else None
+        model = next((slot.model for slot in self._slots if slot.name == name), None)
+        return model.lane.admission.capacity() if model else None
 
     @property
     def is_opening(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from nearfar.core.errors import ModelNotReady, SetupError
 from nearfar.serving.registry.eviction import LoadedModel, choose_evictions
-from nearfar.serving.registry.opening import Model, Opener
+from nearfar.serving.registry.opening import Opener
 from nearfar.serving.registry.slot import Slot
 from nearfar.telemetry.events import ModelLoaded, ModelUnloaded, Observer, UnloadReason
 
@@ -34,22 +34,22 @@ class StateCondition:
     """
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self.waiters: set[asyncio.Future[None]] = set()
 
     def notify_all(self) -> None:
         """Wake all waiting tasks to check the state again."""
-        for future in self._waiters:
+        for future in self.waiters:
             if not future.done():
                 future.set_result(None)
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait for the next change, at most ``timeout_s``."""
         future = asyncio.get_running_loop().create_future()
-        self._waiters.add(future)
+        self.waiters.add(future)
         try:
             await asyncio.wait({future}, timeout=timeout_s)
         finally:
-            self._waiters.discard(future)
+            self.waiters.discard(future)
 
     async def wait_for(self, predicate: Callable[[], bool]) -> None:
         """Wait until the predicate is true."""
@@ -74,32 +74,23 @@ class Loader:
         self._budget = budget
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._changed = StateCondition()
+        self.changed = StateCondition()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    async def acquire(self, slot: Slot) -> Model:
-        """Lease the slot's model, loading it first where it isn't loaded. ``release`` ends the lease.
+    async def wait_until_loaded(self, slot: Slot) -> None:
+        """Load the slot's model, and return as soon as it is loaded: without an await in between, it can be leased.
 
         All waiting requests share one load; one that is cancelled leaves it to the others. Raises ModelNotReady where
         the model can't be loaded.
         """
-        if model := slot.acquire(self._clock()):
-            return model
         slot.waiting += 1
         try:
             # A loop, because the model may be unloaded again before this task runs.
-            while not (model := slot.acquire(self._clock())):
+            while slot.state != "loaded":
                 await self._attempt(slot)
-            return model
         finally:
             self._stop_waiting(slot)
-
-    def release(self, slot: Slot) -> None:
-        """End a lease."""
-        slot.release(self._clock())
-        if not slot.leases:
-            self._changed.notify_all()
 
     def start_loading(self, slot: Slot) -> asyncio.Task[None]:
         """Start to load the model, or return the task that does. Raises ModelNotReady soon after a failed load."""
@@ -128,7 +119,7 @@ class Loader:
 
     async def unload(self, slot: Slot) -> None:
         """Unload the model once it has loaded and no request uses it any more. Cancelled before that, it stays."""
-        await self._changed.wait_for(lambda: slot.state in {"loaded", "unloaded"})
+        await self.changed.wait_for(lambda: slot.state in {"loaded", "unloaded"})
         if slot.state == "loaded":
             await self._unload(slot, "asked")
 
@@ -156,7 +147,7 @@ class Loader:
             if slot.model:
                 await slot.model.lane.close()
                 slot.finish_unloading()
-        self._changed.notify_all()
+        self.changed.notify_all()
 
     async def _attempt(self, slot: Slot) -> None:
         """Wait until a load has ended, successfully or not.
@@ -170,16 +161,16 @@ class Loader:
         slot.waiting -= 1
         if slot.loading and not slot.waiting and slot.opening_since is None:
             slot.loading.cancel()  # so that no other model is evicted in vain
-        self._changed.notify_all()
+        self.changed.notify_all()
 
     def _end_loading(self, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.end_loading(task)
-        self._changed.notify_all()
+        self.changed.notify_all()
 
     async def _load(self, slot: Slot) -> None:
         """Wait for a turn and for memory, and open the model. The slot gets the model or the failure."""
         async with self._turn:
-            await self._changed.wait_for(lambda: slot.state != "unloading")
+            await self.changed.wait_for(lambda: slot.state != "unloading")
             if slot.state == "loaded":  # unloading was cancelled
                 return
             try:
@@ -206,7 +197,7 @@ class Loader:
                 # One, then check again: meanwhile others may have come into use, or have been unloaded.
                 await self._unload(next(other for other in self._slots if other.name == evicted[0]), "memory")
             else:
-                await self._changed.wait(grace_s if grace_s > 0 else None)
+                await self.changed.wait(grace_s if grace_s > 0 else None)
 
     def _loaded_models(self, *, include_busy: bool) -> list[LoadedModel]:
         """Return what counts against the budget. A model that requests still wait for is never unloaded."""
@@ -226,10 +217,10 @@ class Loader:
         """Lease the model to no new request, and close it once none uses it. Cancelled before that, it stays."""
         slot.start_unloading()
         try:
-            await self._changed.wait_for(lambda: not slot.leases)
+            await self.changed.wait_for(lambda: not slot.leases)
         except asyncio.CancelledError:
             slot.cancel_unloading()
-            self._changed.notify_all()
+            self.changed.notify_all()
             raise
         # In a separate task: a model that is half closed can't stay, although the caller may leave.
         closing = asyncio.create_task(self._close(slot, reason), name=f"closing {slot.name}")
@@ -244,6 +235,6 @@ class Loader:
         except Exception:  # noqa: BLE001 — it must leave the slot all the same
             _log.exception("model %s failed to close", slot.name)
         slot.finish_unloading()
-        self._changed.notify_all()
+        self.changed.notify_all()
         self._observe(ModelUnloaded(model=slot.name, reason=reason))
         _log.info("model %s unloaded (%s)", slot.name, reason)

@@ -67,19 +67,6 @@ class Slot:
         """Return whether the model is only unloaded by an explicit request."""
         return self.discovered.settings.pin
 
-    def acquire(self, now: float) -> Model | None:
-        """Lease the model if it is loaded. ``release`` ends the lease."""
-        if self.state != "loaded":
-            return None
-        self.leases += 1
-        self.last_used = now
-        return self.model
-
-    def release(self, now: float) -> None:
-        """End a lease."""
-        self.leases -= 1
-        self.last_used = now
-
     def start_loading(self, task: asyncio.Task[None]) -> None:
         """Set the task that loads the model, once it is unloaded and there is memory."""
         self.loading = task

@@ -1,0 +1,174 @@
+"""How requests enter: the gate in front of every route, the job routes, and the middleware of all other routes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext, suppress
+from typing import Any, cast
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import MethodNotAllowedException
+from litestar.handlers import ASGIRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from nearfar.core.errors import MalformedBody
+from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import SharedRoute
+from nearfar.dialects.kit.request import decode_json, receive_body
+from nearfar.dialects.kit.routing import JobPath
+from nearfar.http.access_log import AccessLog
+from nearfar.http.auth import KeyGuard
+from nearfar.http.drain import Drain
+from nearfar.http.hosts import HostGuard
+from nearfar.telemetry.tracing import Tracing
+
+_HOST_HEADERS = {b"host", b"origin"}
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class RequestGate:
+    """Refuses requests while the server is shutting down, of foreign web pages, and without one of its keys."""
+
+    def __init__(self, drain: Drain, hosts: HostGuard | None, keys: KeyGuard | None, tracing: Tracing | None) -> None:
+        self.tracing = tracing
+        self._drain = drain
+        self._hosts = hosts
+        self._keys = keys
+
+    def check(self, scope: Scope) -> None:
+        """Raise HostNotAllowed, ApiKeyMissing or ApiKeyInvalid for a request that may not pass."""
+        if self._hosts:
+            self._hosts.cached_check(*[header for header in scope["headers"] if header[0] in _HOST_HEADERS])
+        if self._keys:
+            self._keys.check(scope)
+
+    def admit(self, scope: Scope) -> None:
+        """Count a request in. Raises ShuttingDown, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
+        if self._drain.is_draining:
+            self._drain.refuse_if_draining()
+        self.check(scope)
+        self._drain.in_flight += 1
+
+    def leave(self) -> None:
+        """Count a request out, once it is answered."""
+        self._drain.in_flight -= 1
+        if self._drain.is_draining:
+            self._drain.notify()
+
+
+class JobRoute:
+    """Answers a POST path that runs jobs: one plain ASGI function, without middleware or hooks around it.
+
+    That is several times cheaper than an ordinary route of Litestar.
+    """
+
+    def __init__(self, job_path: JobPath, gate: RequestGate, log: AccessLog) -> None:
+        self._path = job_path
+        self._gate = gate
+        self._log = log
+
+    def handler(self) -> ASGIRouteHandler:
+        """Return the route for Litestar."""
+        return ASGIRouteHandler(self._path.path, copy_scope=False)(self.handle)
+
+    async def handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Answer one request, errors included."""
+        tracing = self._gate.tracing
+        if tracing is None:
+            await self._answer(scope, receive, send)
+        else:
+            with tracing.request_span(scope["state"], scope["method"], self._path.path, scope["headers"]):
+                await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        state: dict[str, Any] = scope["state"]
+        state["began"] = time.perf_counter()
+        request: Request[Any, Any, Any] = Request(scope, receive, send)
+        dialect = self._path.owner
+        is_admitted = False
+        try:
+            try:
+                self._gate.admit(scope)
+                is_admitted = True
+                if scope["method"] == "POST":
+                    dialect, route = self._choose(await receive_body(request))
+                    response = await route.handler(request)
+                else:
+                    response = self._refuse_method(request)
+            except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
+                response = dialect.error_response(request, error)
+            state["dialect"] = dialect.name
+            body, status = response.content, response.status_code or 200
+            headers = [(b"content-length", b"%d" % len(body))]
+            if response.media_type:
+                headers.append((b"content-type", response.media_type.encode()))
+            headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+            headers += self._log.finish(scope, status)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+        finally:
+            if is_admitted:
+                self._gate.leave()
+
+    def _choose(self, body: bytes) -> tuple[Dialect, SharedRoute]:
+        """Return the dialect and the route that answer a body, by the fields that it has."""
+        if len(self._path.candidates) > 1:
+            fields: dict[str, msgspec.Raw] = {}
+            with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
+                fields = decode_json(body, _fields)
+            for candidate in self._path.candidates:
+                if not fields.keys().isdisjoint(candidate[1].fields):
+                    return candidate
+        return self._path.fallback
+
+    def _refuse_method(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+        if request.scope["method"] == "OPTIONS":
+            return Response(b"", status_code=204, headers={"allow": "OPTIONS, POST"})
+        return self._path.owner.error_response(request, MethodNotAllowedException())
+
+
+class RouteMiddleware(ASGIMiddleware):
+    """Passes a request of an ordinary route through the gate, and completes and logs its response.
+
+    Routes with the option ``public`` need no check and don't delay a shutdown. Health checks aren't traced.
+    """
+
+    def __init__(self, gate: RequestGate, log: AccessLog) -> None:
+        self._gate = gate
+        self._log = log
+
+    def __deepcopy__(self, _: object) -> RouteMiddleware:
+        """Return itself: Litestar copies a router's middleware deeply, and there is one gate for the whole server."""
+        return self
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Answer one request."""
+
+        async def send_completed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = self._log.finish(cast("HTTPScope", scope), message["status"])
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        scope["state"]["began"] = time.perf_counter()
+        route = scope.get("path_template") or "none"
+        tracing = None if route.startswith("/health/") else self._gate.tracing
+        method = str(scope.get("method", ""))
+        with tracing.request_span(scope["state"], method, route, scope["headers"]) if tracing else nullcontext():
+            handler = scope["route_handler"]
+            if handler.opt.get("public"):
+                await next_app(scope, receive, send_completed)
+                return
+            try:
+                self._gate.admit(scope)
+            except Exception as error:  # noqa: BLE001 — the dialect converts it
+                request: Request[Any, Any, Any] = Request(scope, receive, send)
+                response = handler.resolve_exception_handlers()[Exception](request, error)
+                await response.to_asgi_response(None, request)(scope, receive, send_completed)
+                return
+            try:
+                await next_app(scope, receive, send_completed)
+            finally:
+                self._gate.leave()
