@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response, Router
+from litestar import Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 
 from nearfar.core.errors import RequestError
@@ -59,10 +59,10 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
     gate, log = RequestGate(drain, hosts, keys, tracing), AccessLog(observe, tracing, drain)
-    routers = [dialect.router() for dialect in dialects]
+    middleware = RouteMiddleware(gate, log)
     app = Litestar(
         route_handlers=[
-            Router("/", route_handlers=routers, middleware=[RouteMiddleware(gate, log)]),
+            *(dialect.router(middleware) for dialect in dialects),
             *(JobRoute(path, gate, log).handler() for path in job_paths(dialects)),
         ],
         exception_handlers={Exception: _by_path(dialects, gate, log)},

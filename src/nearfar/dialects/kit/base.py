@@ -12,6 +12,7 @@ from typing import Any
 
 from litestar import Response, Router
 from litestar.handlers import HTTPRouteHandler
+from litestar.middleware import ASGIMiddleware
 from msgspec import Struct
 
 from nearfar.core.errors import NearfarError
@@ -23,6 +24,14 @@ from nearfar.dialects.kit.request import AnyRequest
 
 def _no_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:  # noqa: ARG001 — as a dialect's own
     return {}
+
+
+class _Router(Router):
+    """The routes of a dialect in one application."""
+
+    def __deepcopy__(self, _: object) -> _Router:
+        """Return itself: Litestar copies a router deeply when it is registered, which takes most of a start."""
+        return self
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
@@ -51,11 +60,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
         """Return itself: Litestar copies exception handlers deeply, and decoders can't be copied."""
         return self
 
-    def router(self) -> Router:
-        """Build the routes, with this dialect's error responses."""
-        return Router(
+    def router(self, middleware: ASGIMiddleware) -> Router:
+        """Build the routes, behind this middleware and with this dialect's error responses."""
+        return _Router(
             "/",
             route_handlers=self.handlers,
+            middleware=[middleware],
             exception_handlers={Exception: self.error_response},
             opt={"dialect": self.name},
         )
