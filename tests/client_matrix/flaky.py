@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
 def flaky(upstream: str) -> Iterator[str]:
     """Run the proxy in a thread and yield its URL."""
     with FlakyProxy(upstream) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.url
         server.shutdown()
