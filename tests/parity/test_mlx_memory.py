@@ -176,7 +176,6 @@ class TestInItsLane:
         async with self.in_lane(bert) as (lane, here, _):
             metrics = Metrics(lambda: [lane.depth(), lane.depth()])
             lines = metrics.render().decode().splitlines()
-            metrics.close()
 
             gauges = dict(line.split(" ") for line in lines if line.startswith("nearfar_engine_memory_bytes{"))
             assert 3 == len(gauges)

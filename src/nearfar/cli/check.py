@@ -55,7 +55,6 @@ async def check_models(settings: Settings, report: Callable[[str], object]) -> b
     finally:
         await fleet.close()
         service.close()
-        metrics.close()
 
 
 async def _check(info: ModelInfo, service: Service, report: Callable[[str], object]) -> bool:

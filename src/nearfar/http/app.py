@@ -104,7 +104,6 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
     async with AsyncExitStack() as closing:  # whatever one of them raises, the others are closed
         if app.state.tracing:
             closing.push_async_callback(asyncio.to_thread, app.state.tracing.close)
-        closing.callback(app.state.metrics.close)
         closing.callback(app.state.service.close)
         closing.push_async_callback(app.state.fleet.close)
         app.state.fleet.start()

@@ -181,7 +181,7 @@ async def test_every_metric_is_on_the_dashboard(rendered: dict[str, set[str]]) -
     assert families == {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown if name.startswith("nearfar_")}
 
 
-def test_the_dashboard_s_variables_and_panels_are_whole(rendered: dict[str, set[str]]) -> None:
+async def test_the_dashboard_s_variables_and_panels_are_whole(rendered: dict[str, set[str]]) -> None:
     variables = {of["name"]: of for of in DASHBOARD["templating"]["list"]}
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
 
