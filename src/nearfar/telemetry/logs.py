@@ -5,12 +5,25 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
+import threading
 import time
-from typing import Any
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, TextIO
 
 import msgspec
 
 from nearfar.core.settings import LogFormat
+
+_MAX_WAITING = 10_000  # lines
+_MAX_WRITTEN = 500  # at once
+_CLOSE_S = 2.0
+_DROPPED: dict[str, Any] = {
+    "name": "nearfar.access",
+    "levelno": logging.WARNING,
+    "levelname": "WARNING",
+    "msg": "the log's stream is too slow: the lines of %d requests were dropped",
+}
 
 
 class HumanLines(logging.Formatter):
@@ -41,6 +54,53 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(entry).decode()
 
 
+class BackgroundStream(logging.StreamHandler[TextIO]):
+    """Writes the lines of requests on a thread, many at once, and all other records as they come.
+
+    A request doesn't wait for its line to be written. Where the stream is too slow, lines are dropped and counted.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._waiting: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or leave it to the thread."""
+        if not hasattr(record, "fields"):
+            super().emit(record)
+        elif self._waiting.qsize() >= _MAX_WAITING:
+            self._dropped += 1
+        else:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_waiting, name="log", daemon=True)
+                self._thread.start()
+            self._waiting.put(record)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        if self._thread:
+            self._waiting.put(None)
+            self._thread.join(_CLOSE_S)
+            self._thread = None
+        super().close()
+
+    def _write_waiting(self) -> None:
+        is_open = True
+        while is_open:
+            records = [self._waiting.get()]
+            records += [self._waiting.get() for _ in range(min(self._waiting.qsize(), _MAX_WRITTEN))]
+            is_open = records[-1] is not None
+            lines = [self.format(record) for record in records if record]
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                lines.append(self.format(logging.makeLogRecord(_DROPPED | {"args": (dropped,)})))
+            with suppress(OSError, ValueError):  # the stream is closed
+                self.stream.write("".join(f"{line}{self.terminator}" for line in lines))
+                self.flush()
+
+
 def _human(record: logging.LogRecord) -> str:
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if not fields:
@@ -57,7 +117,7 @@ def log_config(log_format: LogFormat) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"lines": {"()": HumanLines if human else JsonLines}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "handlers": {"stderr": {"()": BackgroundStream, "formatter": "lines"}},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {
             "nearfar": {"level": "INFO"},

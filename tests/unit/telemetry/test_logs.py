@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
+import threading
 
-from nearfar.telemetry.logs import HumanLines, JsonLines
+from nearfar.telemetry.logs import BackgroundStream, HumanLines, JsonLines
 
 FIELDS = {"request_id": "req_1", "method": "GET", "path": "/a\nFAKE line", "status": 200, "ms": 1.5, "rows": 2}
 
@@ -37,3 +39,43 @@ def test_a_traceback_stays_within_its_record() -> None:
 
     assert "an inner detail" in json.loads(JsonLines().format(record))["traceback"]
     assert "an inner detail" in HumanLines().format(record)
+
+
+class SlowStream(io.StringIO):
+    """Blocks each write until the test sets ``gate``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.gate.wait()
+        return super().write(text)
+
+
+def test_requests_wait_for_no_stream_and_what_is_dropped_is_counted() -> None:
+    stream = SlowStream()
+    handler = BackgroundStream(stream)
+    handler.setFormatter(JsonLines())
+    sent = 12_000
+
+    for number in range(sent):
+        handler.emit(_record(fields={"rows": number}))
+    stream.gate.set()
+    handler.close()
+
+    *written, last = map(json.loads, stream.getvalue().splitlines())
+    dropped = next(entry["message"] for entry in [*written, last] if "dropped" in entry["message"])
+    rows = [entry["rows"] for entry in [*written, last] if "rows" in entry]
+    assert rows == sorted(rows)
+    assert f"the lines of {sent - len(rows)} requests were dropped" in dropped
+    assert 10_000 <= len(rows) < sent
+
+
+def test_other_records_are_written_at_once() -> None:
+    stream = io.StringIO()
+    handler = BackgroundStream(stream)
+
+    handler.emit(logging.LogRecord("nearfar", logging.ERROR, __file__, 1, "can't start", (), None))
+
+    assert "can't start\n" == stream.getvalue()
