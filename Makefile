@@ -15,6 +15,9 @@ ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
 EXTRAS := $(EXTRAS),openvino,mlx
 endif
 
+# Python and pytest then read what they compiled last time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 URL ?= http://127.0.0.1:9000
@@ -24,9 +27,9 @@ URL ?= http://127.0.0.1:9000
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
 
-# Unit tests and the protocol fixtures.
+# Unit tests and the protocol fixtures. Only tests/property needs schemathesis, which is slow to import.
 quick: $(VENV)/ready
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) -p no:schemathesis tests/unit
 
 # Every test. Those that measure how long something takes run one at a time.
 test: $(VENV)/ready
