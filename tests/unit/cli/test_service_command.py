@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+
+from nearfar.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +37,12 @@ class Machine:
 
     def service(self, *arguments: str) -> tuple[int, str]:
         at = 1 if arguments[0] in {"install", "uninstall", "status", "logs"} else 0
-        command = [sys.executable, "-m", "nearfar", "service", *arguments[:at], "--manager", self.manager]
-        environment = {"PATH": str(self.programs), "HOME": str(self.home), **self.variables}
-        ended = subprocess.run(
-            [*command, *arguments[at:]], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert "Traceback" not in ended.stderr
-        return ended.returncode, ended.stdout + ended.stderr
+        command = ["service", *arguments[:at], "--manager", self.manager, *arguments[at:]]
+        unset = dict.fromkeys(name for name in os.environ if name.startswith(("NEARFAR_", "XDG_")))
+        environment = {**unset, "PATH": str(self.programs), "HOME": str(self.home), **self.variables}
+        ended = CliRunner().invoke(main, command, env=environment)
+        assert ended.exception is None or isinstance(ended.exception, SystemExit)
+        return ended.exit_code, ended.output
 
     @property
     def commands(self) -> list[str]:
