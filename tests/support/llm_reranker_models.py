@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer, write_cached
+from checkpoints import FAMILIES, MORE_FAMILIES, make_tokenizer, write_cached, write_files
 from texts import varied_texts
 
 from nearfar.engines.base import OpenRequest
@@ -221,3 +221,35 @@ _PAGES = {
     "bge-reranker-v2-gemma": _gemma,
     "gemma2": _plain,
 }
+
+
+_PART = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first%s }}'
+# Like published ones: an instruction with a default, and a part for add_generation_prompt.
+CHATS = {
+    "with an instruction": (
+        "<|im_start|>system\n"
+        + _PART % ("system", ' | default("Retrieve what answers")')
+        + "<|im_end|>\n<|im_start|>user\n"
+        + _PART % ("query", "")
+        + "\n"
+        + _PART % ("document", "")
+        + "<|im_end|>\n{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+    ),
+    "in turns": (
+        "{% for message in messages %}{% set role = 'system' if message.role == 'query' else 'user' %}"
+        "<|im_start|>{{ role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    ),
+    "with an end of line behind the document": PLAIN_CHAT,
+}
+
+_TOKENIZER = {"tokenizer_class": "TokenizersBackend", "pad_token": "<pad>", "padding_side": "left"}
+
+
+def write_chat_reranker(folder: Path, chat: str | None, place: str = "chat_template.jinja", **score: object) -> Path:
+    """Write a reranker of sentence-transformers with this chat template; ``score`` is for its LogitScore."""
+    made = write_llm_reranker(folder, "qwen3")
+    files: dict[str, object] = {"1_LogitScore/config.json": {"true_token_id": 300, "false_token_id": 301} | score}
+    if chat is not None:
+        is_template = place.endswith("jinja")
+        files[place] = chat if is_template else {"model_max_length": LIMIT, "chat_template": chat} | _TOKENIZER
+    return write_files(made, LOGIT_SCORE | files)
