@@ -29,7 +29,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class RequestGate:
-    """Refuses requests while the server is shutting down, of foreign web pages, and without one of its keys."""
+    """Refuses requests during a shutdown, from foreign web pages, and without a valid key."""
 
     def __init__(self, drain: Drain, hosts: HostGuard | None, keys: KeyGuard | None, tracing: Tracing | None) -> None:
         self.tracing = tracing

@@ -16,9 +16,9 @@ _INTERVAL_S = 0.02
 
 
 class CancelScope:
-    """Cancels the task inside the ``with`` block, and raises ``error`` there in place of CancelledError.
+    """``cancel`` cancels the ``with`` block, which then raises ``error``, or TimeoutError without one.
 
-    Without ``error`` it raises TimeoutError. Like asyncio.timeout, it passes on a cancellation that isn't its own.
+    Like asyncio.timeout, it passes on a cancellation that isn't its own.
     """
 
     __slots__ = ("_cancelled_before", "_is_cancelled", "_task", "error")
@@ -47,7 +47,7 @@ class CancelScope:
 
 
 class Timeouts:
-    """Calls back when times have passed, at most ``interval_s`` later. Used on one event loop only."""
+    """Runs callbacks once their delay has passed, at most ``interval_s`` later. Used on one event loop only."""
 
     def __init__(self, interval_s: float = _INTERVAL_S) -> None:
         self._interval_s = interval_s

@@ -1,4 +1,7 @@
-"""Log formats: one readable line per record on a terminal, one JSON object elsewhere."""
+"""Log formats, and the handler that writes the lines of requests on a thread.
+
+A record is one readable line on a terminal, and one JSON object elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ import msgspec
 
 from nearfar.core.settings import LogFormat
 
-_MAX_WAITING = 10_000  # lines
-_MAX_WRITTEN = 500  # at once
+_MAX_QUEUED_LINES = 10_000
+_MAX_LINES_PER_WRITE = 500
 _CLOSE_S = 2.0
 _DROPPED: dict[str, Any] = {
     "name": "nearfar.access",
@@ -70,7 +73,7 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
         """Write a record, or leave it to the thread."""
         if not hasattr(record, "fields"):
             super().emit(record)
-        elif self._waiting.qsize() >= _MAX_WAITING:
+        elif self._waiting.qsize() >= _MAX_QUEUED_LINES:
             self._dropped += 1
         else:
             if self._thread is None:
@@ -90,8 +93,8 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
         is_open = True
         while is_open:
             records = [self._waiting.get()]
-            records += [self._waiting.get() for _ in range(min(self._waiting.qsize(), _MAX_WRITTEN))]
-            is_open = records[-1] is not None
+            records += [self._waiting.get() for _ in range(min(self._waiting.qsize(), _MAX_LINES_PER_WRITE))]
+            is_open = None not in records  # ``close`` queues None
             lines = [self.format(record) for record in records if record]
             dropped, self._dropped = self._dropped, 0
             if dropped:

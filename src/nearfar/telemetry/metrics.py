@@ -40,12 +40,12 @@ _HISTOGRAMS: dict[str, tuple[tuple[str, ...], tuple[float, ...], str]] = {
     "queue_wait_duration_seconds": (
         ("model", "task"),
         _SHORT,
-        "Time from there until the first forward with rows of the job starts",
+        "Time from queued rows until the first forward with rows of the job starts",
     ),
     "inference_duration_seconds": (
         ("model", "task"),
         _SHORT,
-        "Time from there until the last forward with rows of the job ends",
+        "Time from the start of a job's first forward until its last one ends",
     ),
     "render_duration_seconds": (("dialect",), _SHORT, "Time from the end of a job until its response starts"),
     "forward_duration_seconds": (("model",), _SECONDS, "Time of one forward"),
@@ -62,7 +62,7 @@ _COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "job_failures": (("error_type", "task"), "Jobs that failed, by error class"),
     "model_evictions": (("model", "reason"), "Models unloaded, by reason"),
     "tokens": (("model",), "Tokens that went through a model"),
-    "truncated_tokens": (("model",), "Tokens cut off before that"),
+    "truncated_tokens": (("model",), "Tokens cut off before a model"),
 }
 # name → field of QueueDepth, description
 _GAUGES: dict[str, tuple[str, str]] = {

@@ -1,4 +1,4 @@
-"""How dialects declare their endpoints: the documentation of a route names the body that is decoded."""
+"""Builds an Endpoint that decodes the body type of its RouteDocs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def endpoint(
     reply: Callable[[Body, Job, Done], object],
     *,
     strict: bool = True,
-    **more: Any,
+    **options: Any,
 ) -> Endpoint[Body, Job, Done]:
-    """Return an endpoint that decodes the documented body. ``more`` are other fields of Endpoint.
+    """Return an endpoint that decodes the documented body. ``options`` are other fields of Endpoint.
 
     With ``strict`` false it also accepts numbers and booleans that are written as strings.
     """
     decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(docs.body, strict=strict)
-    return Endpoint(docs=docs, decoder=decoder, to_job=to_job, call=call, reply=reply, **more)
+    return Endpoint(docs=docs, decoder=decoder, to_job=to_job, call=call, reply=reply, **options)

@@ -34,6 +34,7 @@ _ids = random.Random()  # noqa: S311 — ids need to be different, not secret; t
 _MAX_DISCARDED_BYTES = 100_000_000
 _DISCARD_TIMEOUT_S = 5.0
 _IDLE_TIMEOUT_S = 2.0
+# How long a request runs before its connection is watched for a disconnect.
 _WATCH_AFTER_S = 0.05
 
 
@@ -66,7 +67,7 @@ def fleet_of(request: AnyRequest) -> Fleet:
 
 
 def caller_of(scope: Scope, priority: int | None = None) -> Caller:
-    """Return the caller by the request's key and headers. ``priority`` is the body's, and goes before the header.
+    """Return the caller by the request's key and headers. ``priority`` is the body's; it overrides the header.
 
     Raises InputError for a header that isn't a number in its range.
     """

@@ -16,7 +16,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import QueueCapacity, TokenIds
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.rendering import Encoding, render_rows
 from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase64, RouteDocs, json_schema, requires
@@ -234,12 +234,4 @@ def duration(seconds: float) -> str:
     return f"{whole}{ms / 1000:g}s"
 
 
-EMBEDDINGS = Endpoint(
-    docs=_DOCS,
-    decoder=msgspec.json.Decoder(EmbeddingsRequest),
-    to_job=_to_job,
-    call=Service.embed,
-    reply=_reply,
-    headers=answer_headers,
-    shape_error=_shape_error,
-)
+EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply, headers=answer_headers, shape_error=_shape_error)

@@ -41,7 +41,7 @@ class LaneSettings(Struct, frozen=True, kw_only=True):
     queue: QueueLimits
     # The most tokens in a batch; None: as the engine prefers.
     batch_tokens: int | None = None
-    # How long a forward may run, at least, before it counts as hanging.
+    # The shortest time without progress after which a forward counts as hanging.
     forward_timeout_s: float = 120.0
 
 

@@ -20,9 +20,9 @@ from nearfar.telemetry.events import ForwardDone, Observer
 
 _log = logging.getLogger(__name__)
 
-# The hang timeout passes in so many parts, each without progress. So a process that was stopped for an hour, or a
-# machine that slept, counts as one part and not as a forward of an hour.
-_PARTS = 4
+# A forward hangs after this many checks in a row without progress. So a process that was stopped for an hour, or a
+# machine that slept, counts as one check and not as a forward of an hour.
+_HANG_CHECKS = 4
 
 
 class Batch:
@@ -113,16 +113,16 @@ class BatchRunner:
     async def watch(self) -> None:
         """Raise LaneStopped once a forward hangs. Runs until it is cancelled.
 
-        It may take a part of the timeout longer to notice, never less.
+        It may take one check longer than the timeout to notice, never less.
         """
-        part_s = self._timeout_s / _PARTS
+        interval_s = self._timeout_s / _HANG_CHECKS
         while True:
-            await asyncio.sleep(part_s)
+            await asyncio.sleep(interval_s)
             with self._changed:
                 running = list(self._running)
             for batch in running:
                 calls = batch.forward.calls
-                batch.silent_s = batch.silent_s + part_s if calls == batch.calls else 0.0
+                batch.silent_s = batch.silent_s + interval_s if calls == batch.calls else 0.0
                 batch.calls = calls
                 is_first = batch.method not in self._called
                 limit_s = hang_timeout_s(
@@ -172,7 +172,7 @@ class BatchRunner:
             self._resolve(batch)
             if self.liveness.is_failing:
                 self._on_failing()
-        except Exception as error:  # noqa: BLE001 — the same
+        except Exception as error:  # noqa: BLE001 — an internal error: no request may be left waiting
             for request in batch.requests():
                 request.fail(EngineError(f"the engine of {self._model} failed"))
             self._on_stop(error)
