@@ -5,6 +5,10 @@ import json
 import logging
 import sys
 import threading
+import time
+from contextlib import nullcontext
+
+import pytest
 
 from nearfar.telemetry.logs import BackgroundStream, HumanLines, JsonLines
 
@@ -79,3 +83,15 @@ def test_other_records_are_written_at_once() -> None:
     handler.emit(logging.LogRecord("nearfar", logging.ERROR, __file__, 1, "can't start", (), None))
 
     assert "can't start\n" == stream.getvalue()
+
+
+@pytest.mark.timing
+def test_the_end_of_the_process_waits_for_no_lock() -> None:
+    handler = BackgroundStream(io.StringIO())
+    handler.emit(_record(fields=FIELDS))
+    began = time.monotonic()
+
+    with handler.lock or nullcontext():  # as logging.shutdown does
+        handler.close()
+
+    assert time.monotonic() - began < 1
