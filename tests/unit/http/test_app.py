@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from nearfar import ModelSettings, Settings, create_app
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx
 
 pytestmark = pytest.mark.anyio
@@ -152,6 +154,19 @@ async def test_an_eleven_megabyte_body_is_refused(faked: httpx.AsyncClient, path
 
     assert 413 == answer.status_code
     assert "10000000 bytes" in answer.text
+
+
+async def test_a_body_that_is_too_large_is_a_413_although_its_end_is_late() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 200
+        await asyncio.sleep(0.4)
+        yield b"x"
+
+    settings = Settings(engine="fake", max_body_bytes=100, receive_timeout_s=0.1)
+    async with running(settings) as app, calling(app) as client:
+        answer = await client.post(OPENAI, content=body())
+
+    assert 413 == answer.status_code
 
 
 async def test_a_key_guards_everything_but_health() -> None:

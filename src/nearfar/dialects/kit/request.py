@@ -16,6 +16,7 @@ from litestar.types import Scope
 
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
+from nearfar.core.settings import Settings
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import CancelScope, Timeouts
@@ -120,32 +121,31 @@ async def receive_body(request: AnyRequest) -> bytes:
     state: dict[str, Any] = request.scope["state"]
     body: bytes | None = state.get("body")
     if body is None:
-        app = request.app.state
-        limit_s: float = app.settings.receive_timeout_s
-        try:
-            with app.timeouts.timeout(limit_s):
-                body = state["body"] = await _receive(request, app.settings.max_body_bytes)
-        except TimeoutError as error:
-            message = f"the body didn't arrive within {limit_s:g} s, the most this server waits for one"
-            raise BodyTimeout(message) from error
+        settings: Settings = request.app.state.settings
+        body = state["body"] = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
     return body
 
 
-async def _receive(request: AnyRequest, limit: int) -> bytes:
-    """Receive the parts of the body. Raises BodyTooLarge as soon as it is over the limit, and ClientDisconnected."""
+async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
+    """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
+    timeouts: Timeouts = request.app.state.timeouts
     headers = request.scope["headers"]
     announced = next((value for name, value in headers if name == b"content-length"), b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
     more = True
-    while more and size <= limit:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise ClientDisconnected("the caller closed the connection while sending")
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-        if more or not announced:
-            size = max(size, sum(map(len, parts)))
+    try:
+        with timeouts.timeout(limit_s):
+            while more and size <= limit:
+                message = await request.receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnected("the caller closed the connection while sending")
+                parts.append(message.get("body", b""))
+                more = message.get("more_body", False)
+                if more or not announced:
+                    size = max(size, sum(map(len, parts)))
+    except TimeoutError as error:
+        raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     if size > limit:
         # A client that waits for "100 Continue" needs no reading on.
         if more and all(name != b"expect" for name, _ in headers):
