@@ -73,13 +73,13 @@ class Timeouts:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for key, (due, callback) in list(self._pending.items()):
-            if due <= now:
-                del self._pending[key]
-                callback()
+        overdue = [key for key, (due, _) in self._pending.items() if due <= now]
+        callbacks = [self._pending.pop(key)[1] for key in overdue]
         self._is_ticking = bool(self._pending)
         if self._is_ticking:
             asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+        for callback in callbacks:
+            callback()
 
 
 class Timeout(CancelScope):

@@ -101,7 +101,7 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
                 lines.append(self.format(logging.makeLogRecord(_DROPPED | {"args": (dropped,)})))
             with suppress(OSError, ValueError):  # the stream is closed
                 self.stream.write("".join(f"{line}{self.terminator}" for line in lines))
-                self.stream.flush()  # self.flush waits for the lock, which logging.shutdown holds during close
+                self.stream.flush()  # self.flush waits for the lock, which logging.shutdown has during close
 
 
 def _human(record: logging.LogRecord) -> str:
