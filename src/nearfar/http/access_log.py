@@ -41,7 +41,7 @@ class AccessLog:
         headers = [(b"x-request-id", request_id(scope).encode())]
         span: Span | None = state.get("span")
         if span is None:
-            parent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+            parent = dict(scope["headers"]).get(b"traceparent")
             client = _TRACEPARENT.fullmatch(parent) if parent else None
             trace_id = client[1].decode() if client else None
         else:

@@ -129,8 +129,8 @@ async def receive_body(request: AnyRequest) -> bytes:
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
     timeouts: Timeouts = request.app.state.timeouts
-    headers = request.scope["headers"]
-    announced = next((value for name, value in headers if name == b"content-length"), b"")
+    headers = dict(request.scope["headers"])
+    announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
     more = True
@@ -148,7 +148,7 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
         raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     if size > limit:
         # A client that waits for "100 Continue" needs no reading on.
-        if more and all(name != b"expect" for name, _ in headers):
+        if more and b"expect" not in headers:
             await _discard(request)
         raise BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
     return parts[0] if len(parts) == 1 else b"".join(parts)
