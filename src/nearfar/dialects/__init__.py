@@ -28,7 +28,7 @@ from nearfar.core.jobs import (
 )
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.endpoint import Endpoint, SharedRoute, json_response
+from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 from nearfar.dialects.kit.rendering import render_rows, render_types
 from nearfar.dialects.kit.request import AnyRequest, receive_body
@@ -51,6 +51,7 @@ __all__ = [
     "ModelNotFound",
     "ModelRequired",
     "Overloaded",
+    "PostRoute",
     "RankJob",
     "Ranked",
     "RepresentJob",
@@ -61,7 +62,6 @@ __all__ = [
     "Scored",
     "Service",
     "ServingError",
-    "SharedRoute",
     "TooManyItems",
     "WireError",
     "endpoint",

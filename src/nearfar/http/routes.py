@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from nearfar.core.errors import MalformedBody
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.endpoint import SharedRoute
+from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import decode_json, receive_body
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
@@ -112,7 +112,7 @@ class JobRoute:
             if is_admitted:
                 self._gate.leave()
 
-    def _choose(self, body: bytes) -> tuple[Dialect, SharedRoute]:
+    def _choose(self, body: bytes) -> tuple[Dialect, PostRoute]:
         """Return the dialect and the route that answer a body, by the fields that it has."""
         if len(self._path.candidates) > 1:
             fields: dict[str, msgspec.Raw] = {}

@@ -67,7 +67,7 @@ _EMBED = Endpoint(
 
 dialect = Dialect(
     name="demo",
-    handlers=[_EMBED.route("/demo/embed")],
+    routes=[_EMBED.route("/demo/embed")],
     errors={EmptyInput: ErrorRow(422)},
     render_error=_render_error,
     error_reply=DemoError,

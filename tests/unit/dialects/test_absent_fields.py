@@ -31,7 +31,7 @@ def _posts() -> Iterator[tuple[str, str, RouteDocs]]:
         for handler in dialect.handlers:
             if "POST" in handler.http_methods:
                 yield from ((dialect.name, path, handler.opt["docs"]) for path in sorted(handler.paths))
-        yield from ((dialect.name, route.path, route.docs) for route in dialect.shared)
+        yield from ((dialect.name, path, route.docs) for route in dialect.routes for path in route.paths)
 
 
 POSTS = [(name, path, about) for name, path, about in _posts() if path not in _WITHOUT_BODY]

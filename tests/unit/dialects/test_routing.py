@@ -13,7 +13,7 @@ from litestar.datastructures import State
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.endpoint import SharedRoute, json_response
+from nearfar.dialects.kit.endpoint import PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, WireError
 from nearfar.dialects.kit.request import receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs
@@ -45,13 +45,12 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
 
     return Dialect(
         name=name,
-        handlers=[],
         errors={RequestError: ErrorRow(418), ServingError: ErrorRow(418)},
         render_error=render,
         prefixes=(prefix,),
-        shared=[
-            SharedRoute(
-                path="/shared",
+        routes=[
+            PostRoute(
+                paths=("/shared",),
                 fields=(field,),
                 precedence=precedence,
                 handler=answer,

@@ -36,15 +36,15 @@ _VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.f
 dialect = Dialect(
     name="cohere",
     # With a base URL that ends in /v1, Cohere's clients send requests to /v1/v1 and /v1/v2.
-    handlers=[
-        RERANK_V1.route("/v1/v1/rerank"),
+    routes=[
+        RERANK_V1.route("/v1/rerank", "/v1/v1/rerank"),
         RERANK_V2.route("/v2/rerank", "/v1/v2/rerank"),
         EMBED_V1.route("/v1/embed", "/v1/v1/embed"),
         EMBED_V2.route("/v2/embed", "/v1/v2/embed"),
         TOKENIZE.route("/v1/tokenize", "/v1/v1/tokenize"),
         DETOKENIZE.route("/v1/detokenize", "/v1/v1/detokenize"),
-        check_api_key,
     ],
+    handlers=[check_api_key],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
@@ -55,5 +55,4 @@ dialect = Dialect(
         *(f"/v1/{route}" for route in ("rerank", "embed", "tokenize", "detokenize", "check-api-key", "v1", "v2")),
     ),
     vendor_models=_VENDOR_MODELS,
-    shared=[RERANK_V1.shared("/v1/rerank")],
 )

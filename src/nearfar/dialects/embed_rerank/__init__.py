@@ -8,13 +8,14 @@ from __future__ import annotations
 from nearfar.dialects.embed_rerank.embed import embed
 from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
-from nearfar.dialects.embed_rerank.openai_rerank import rerank_openai
+from nearfar.dialects.embed_rerank.openai_rerank import OPENAI_RERANK
 from nearfar.dialects.embed_rerank.rerank import rerank, rerank_batch
 from nearfar.dialects.kit.base import Dialect
 
 dialect = Dialect(
     name="embed_rerank",
-    handlers=[embed, embed_info, rerank, rerank_batch, rerank_info, rerank_openai, health],
+    handlers=[embed, embed_info, rerank, rerank_batch, rerank_info, health],
+    routes=[OPENAI_RERANK.route("/v1/openai/rerank", "/v1/rerank_openai")],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

@@ -85,6 +85,6 @@ def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> Open
     )
 
 
-rerank_openai = endpoint(
+OPENAI_RERANK = endpoint(
     _OPENAI, _openai_job, Service.rank, _openai_reply, headers=lambda request, _, __: process_time(request)
-).route("/v1/openai/rerank", "/v1/rerank_openai")
+)

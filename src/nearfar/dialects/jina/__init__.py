@@ -45,7 +45,11 @@ _OPEN_MODELS: dict[str, tuple[str, ...]] = {
 
 dialect = Dialect(
     name="jina",
-    handlers=[EMBEDDINGS.route("/jina/v1/embeddings"), RERANK.route("/jina/v1/rerank")],
+    routes=[
+        EMBEDDINGS.route("/jina/v1/embeddings"),
+        EMBEDDINGS.route("/v1/embeddings", "/embeddings", fields=OWN_FIELDS, precedence=1),
+        RERANK.route("/jina/v1/rerank"),
+    ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=JinaErrorReply,
@@ -53,5 +57,4 @@ dialect = Dialect(
     prefixes=("/jina",),
     vendor_models=_VENDOR_MODELS,
     open_models=_OPEN_MODELS,
-    shared=[EMBEDDINGS.shared(path, OWN_FIELDS, precedence=1) for path in ("/v1/embeddings", "/embeddings")],
 )

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import NearfarError
 from nearfar.core.types import Task
-from nearfar.dialects.kit.endpoint import SharedRoute, json_response
+from nearfar.dialects.kit.endpoint import PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorTable, WireError, standard_headers, to_nearfar_error, wire_error
 from nearfar.dialects.kit.request import AnyRequest
 
@@ -38,7 +38,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """One wire protocol."""
 
     name: str
-    handlers: Sequence[HTTPRouteHandler]
+    # The routes of POST, and the handlers of all others.
+    routes: Sequence[PostRoute] = ()
+    handlers: Sequence[HTTPRouteHandler] = ()
     # A row for each class of errors that differs from the default, and what builds the body of an error.
     errors: ErrorTable = {}
     render_error: Callable[[WireError], object]
@@ -51,7 +53,6 @@ class Dialect(Struct, frozen=True, kw_only=True):
     # The vendor's names, in lower case, of models with public weights, each with the last parts of that model's other
     # names on the hub. Such a name stands for that model only.
     open_models: Mapping[str, Sequence[str]] = {}
-    shared: Sequence[SharedRoute] = ()
     # For the OpenAPI document: the type that ``render_error`` returns, and a sentence about the dialect.
     error_reply: Any = None
     about: str = ""
@@ -90,4 +91,4 @@ class Dialect(Struct, frozen=True, kw_only=True):
     def methods_of(self, path: str) -> tuple[str, ...]:
         """Return the methods that a path has here. A 405 must list them, and Litestar doesn't provide them."""
         methods = {method for handler in self.handlers_of(path) for method in handler.http_methods}
-        return tuple(sorted(methods | {"POST" for route in self.shared if route.path == path.rstrip("/")}))
+        return tuple(sorted(methods | {"POST" for route in self.routes if path.rstrip("/") in route.paths}))

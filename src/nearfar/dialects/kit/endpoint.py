@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from litestar import Request, Response, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import Response
 from msgspec import Struct
 
 from nearfar.core.caller import Caller
@@ -24,13 +23,13 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 
-class SharedRoute(Struct, frozen=True, kw_only=True):
-    """A POST path that several dialects have. A body with one of ``fields`` goes to this dialect's handler.
+class PostRoute(Struct, frozen=True, kw_only=True):
+    """POST paths of a dialect. On a path that several dialects have, a body with one of ``fields`` is for this one.
 
     Routes are matched in ascending ``precedence``. A body that matches none goes to the dialect that owns the path.
     """
 
-    path: str
+    paths: tuple[str, ...]
     fields: tuple[str, ...] = ()
     precedence: int = 0
     handler: Callable[[AnyRequest], Awaitable[Response[bytes]]]
@@ -79,18 +78,9 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
             headers |= record_usage(request, done.model, rows, done.usage, done.timings)
         return encoded_response(encoded, headers=headers)
 
-    def route(self, *paths: str) -> HTTPRouteHandler:
-        """Build the handler of these paths."""
-
-        async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
-            return await self.answer(request)
-
-        handle.__doc__ = self.docs.details
-        return post(list(paths), status_code=200, opt={"docs": self.docs})(handle)
-
-    def shared(self, path: str, fields: tuple[str, ...] = (), precedence: int = 0) -> SharedRoute:
-        """Build the route of a path that several dialects have."""
-        return SharedRoute(path=path, fields=fields, precedence=precedence, handler=self.answer, docs=self.docs)
+    def route(self, *paths: str, fields: tuple[str, ...] = (), precedence: int = 0) -> PostRoute:
+        """Build the route of these paths."""
+        return PostRoute(paths=paths, fields=fields, precedence=precedence, handler=self.answer, docs=self.docs)
 
 
 def _count(done: object) -> tuple[int, int]:

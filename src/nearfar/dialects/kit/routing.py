@@ -12,7 +12,7 @@ import msgspec
 
 from nearfar.core.plugins import load_plugins
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.endpoint import SharedRoute
+from nearfar.dialects.kit.endpoint import PostRoute
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)
@@ -40,13 +40,11 @@ def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
 
 
 class JobPath:
-    """A POST path that runs jobs, with the dialects that have it."""
+    """A path of POST, with the dialects that have it."""
 
-    def __init__(
-        self, path: str, candidates: Sequence[tuple[Dialect, SharedRoute]], dialects: Sequence[Dialect]
-    ) -> None:
+    def __init__(self, path: str, candidates: Sequence[tuple[Dialect, PostRoute]], dialects: Sequence[Dialect]) -> None:
         self.path = path
-        self.owner = dialect_for_path(path, dialects)
+        self.owner = candidates[0][0] if len(candidates) == 1 else dialect_for_path(path, dialects)
         self.candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
         own = (candidate for candidate in self.candidates if candidate[0] is self.owner)
         # What answers a body that has none of the candidates' fields.
@@ -54,9 +52,10 @@ class JobPath:
 
 
 def job_paths(dialects: Sequence[Dialect]) -> list[JobPath]:
-    """Return the POST paths that run jobs, each once."""
-    candidates: dict[str, list[tuple[Dialect, SharedRoute]]] = {}
+    """Return the paths of POST, each once."""
+    candidates: dict[str, list[tuple[Dialect, PostRoute]]] = {}
     for dialect in dialects:
-        for route in dialect.shared:
-            candidates.setdefault(route.path, []).append((dialect, route))
+        for route in dialect.routes:
+            for path in route.paths:
+                candidates.setdefault(path, []).append((dialect, route))
     return [JobPath(path, found, dialects) for path, found in candidates.items()]

@@ -8,7 +8,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import WireError
 from nearfar.dialects.native.documentation import docs, manual, openapi, page
 from nearfar.dialects.native.info import info
-from nearfar.dialects.native.routes import live, load, metrics, ready, represent, unload
+from nearfar.dialects.native.routes import REPRESENT, live, load, metrics, ready, unload
 
 
 class ErrorReply(Struct):
@@ -24,7 +24,8 @@ def _render_error(wire: WireError) -> object:
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, openapi, docs, manual, page, represent, load, unload],
+    handlers=[live, ready, info, metrics, openapi, docs, manual, page, load, unload],
+    routes=[REPRESENT.route("/represent")],
     render_error=_render_error,
     error_reply=ErrorReply,
     about="This server's own routes: health, metrics, documentation, model information, several outputs of one forward "

@@ -187,4 +187,4 @@ _REPRESENT = RouteDocs(
     example={"input": ["a cat on the sofa"], "input_type": "document"},
     reply_example={"data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}]},
 )
-represent = endpoint(_REPRESENT, _represent_job, Service.represent, _represent_reply).route("/represent")
+REPRESENT = endpoint(_REPRESENT, _represent_job, Service.represent, _represent_reply)

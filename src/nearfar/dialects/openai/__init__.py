@@ -15,6 +15,7 @@ _VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
 
 dialect = Dialect(
     name="openai",
+    routes=[EMBEDDINGS.route("/v1/embeddings", "/embeddings")],
     handlers=[list_models, get_model],
     errors=ERRORS,
     render_error=render_error,
@@ -23,5 +24,4 @@ dialect = Dialect(
     error_headers=error_headers,
     prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
     vendor_models=_VENDOR_MODELS,
-    shared=[EMBEDDINGS.shared(path) for path in ("/v1/embeddings", "/embeddings")],
 )

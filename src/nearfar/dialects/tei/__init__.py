@@ -78,22 +78,20 @@ def _health(request: AnyRequest) -> HealthReply:
 
 dialect = Dialect(
     name="tei",
-    handlers=[
+    routes=[
         EMBED.route("/embed"),
         EMBED_ALL.route("/embed_all"),
         EMBED_SPARSE.route("/embed_sparse"),
         SIMILARITY.route("/similarity"),
         PREDICT.route("/predict"),
         DECODE.route("/decode"),
-        *(invoke, vertex, health, welcome),
+        RERANK.route("/rerank", fields=("texts",)),
+        TOKENIZE.route("/tokenize", fields=("inputs",)),
     ],
+    handlers=[invoke, vertex, health, welcome],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="Text Embeddings Inference: https://huggingface.github.io/text-embeddings-inference",
     prefixes=("/similarity", "/embed", "/predict", "/decode", "/invocations", "/vertex", "/ping"),
-    shared=[
-        RERANK.shared("/rerank", fields=("texts",)),
-        TOKENIZE.shared("/tokenize", fields=("inputs",)),
-    ],
 )

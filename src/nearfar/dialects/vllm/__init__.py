@@ -10,20 +10,18 @@ from nearfar.dialects.vllm.tokens import DETOKENIZE, POOLING, TOKENIZE
 
 dialect = Dialect(
     name="vllm",
-    handlers=[
+    routes=[
         SCORE.route("/v1/score", "/score"),
         CLASSIFY.route("/classify"),
         POOLING.route("/pooling"),
         DETOKENIZE.route("/detokenize"),
+        # Last on the path: the other dialects' fields are ones that no client of vLLM or Infinity sends.
+        RERANK.route("/rerank", fields=("documents",), precedence=3),
+        TOKENIZE.route("/tokenize", fields=("prompt",)),
     ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="vLLM's pooling models: https://docs.vllm.ai/en/latest/models/pooling_models",
     prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize", "/rerank"),
-    shared=[
-        # Last on the path: the other dialects' fields are ones that no client of vLLM or Infinity sends.
-        RERANK.shared("/rerank", fields=("documents",), precedence=3),
-        TOKENIZE.shared("/tokenize", fields=("prompt",)),
-    ],
 )

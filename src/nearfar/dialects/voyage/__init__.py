@@ -34,15 +34,16 @@ _OWN_FIELDS = ("input_type", "truncation", "output_dtype", "output_dimension")
 
 dialect = Dialect(
     name="voyage",
-    handlers=[EMBEDDINGS.route("/voyage/v1/embeddings"), RERANK.route("/voyage/v1/rerank")],
+    routes=[
+        EMBEDDINGS.route("/voyage/v1/embeddings"),
+        RERANK.route("/voyage/v1/rerank"),
+        SHARED_EMBEDDINGS.route("/v1/embeddings", "/embeddings", fields=_OWN_FIELDS, precedence=2),
+        SHARED_RERANK.route("/v1/rerank", "/rerank", fields=("top_k", "truncation"), precedence=2),
+    ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=VoyageErrorReply,
     about="Voyage's embeddings and rerank: https://docs.voyageai.com/reference",
     prefixes=("/voyage",),
     vendor_models=_VENDOR_MODELS,
-    shared=[
-        *(SHARED_EMBEDDINGS.shared(path, _OWN_FIELDS, precedence=2) for path in ("/v1/embeddings", "/embeddings")),
-        *(SHARED_RERANK.shared(path, ("top_k", "truncation"), precedence=2) for path in ("/v1/rerank", "/rerank")),
-    ],
 )

@@ -45,16 +45,17 @@ def list_operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
                         about=handler.opt["docs"],
                         docstring=to_markdown(handler.fn.__doc__),
                     )
-        for route in dialect.shared:
-            yield Operation(
-                dialect=dialect,
-                path=route.path,
-                method="post",
-                public=False,
-                about=route.docs,
-                docstring=to_markdown(route.docs.details),
-                fields=route.fields,
-            )
+        for route in dialect.routes:
+            for path in route.paths:
+                yield Operation(
+                    dialect=dialect,
+                    path=path,
+                    method="post",
+                    public=False,
+                    about=route.docs,
+                    docstring=to_markdown(route.docs.details),
+                    fields=route.fields,
+                )
 
 
 class Schemas:
