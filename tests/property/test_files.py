@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import struct
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +18,7 @@ from fuzz_inputs import (
     SCALARS,
     VALUES,
     corrupt,
+    limited_cpu,
     mutate,
     mutated,
     mutated_bytes,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INPUTS_PER_SEED = 10 if IS_SHORT else 50
-MAX_CPU_S = 1.0  # for one file
 JSON_FILES = (
     *("config.json", "modules.json", "1_Pooling/config.json", "2_Dense/config.json", "3_Normalize/config.json"),
     *("sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"),
@@ -53,10 +52,11 @@ _DEEP_TOML = {"array": b"a = " + b"[" * 50_000, "key": b"a." * 2000 + b"b = 1", 
 
 def refusal(error: type[SetupError], read: Callable[[], object]) -> str:
     """Return the message of the refusal, or nothing if the file was read. Any other error is raised."""
-    try:
-        read()
-    except error as refused:
-        return str(refused)
+    with limited_cpu():
+        try:
+            read()
+        except error as refused:
+            return str(refused)
     return ""
 
 
@@ -197,7 +197,7 @@ def test_no_file_of_a_model_makes_the_reader_fail(name: str, data: st.DataObject
 
 
 @pytest.mark.parametrize("name", [*JSON_FILES, "model.safetensors"])
-@settings(FUZZ, deadline=None, max_examples=1 if IS_SHORT else FUZZ.max_examples)
+@settings(FUZZ, max_examples=1 if IS_SHORT else FUZZ.max_examples)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_no_file_of_many_makes_the_reader_fail(name: str, seed: int, model: Path, damaged: Path) -> None:
     rng = random.Random(seed)  # noqa: S311 — must be reproducible
@@ -207,7 +207,5 @@ def test_no_file_of_many_makes_the_reader_fail(name: str, seed: int, model: Path
 
     for _ in range(INPUTS_PER_SEED if is_json else 4):  # weights take long to copy
         content = mutate(rng, examples) if is_json else whole[:8] + corrupt(rng, whole[8:5000]) + whole[5000:]
-        began = time.process_time()
         message = read(damaged, name, content, whole)
-        assert time.process_time() - began < MAX_CPU_S, content[:500]
         assert not message or str(damaged) in message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from fuzz_app import Caller
 
 INPUTS_PER_SEED = 10 if IS_SHORT else 50
-MAX_CPU_S = 1.0  # for one request
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -31,7 +29,7 @@ def test_no_body_makes_a_route_fail(path: str, data: st.DataObject, call: Caller
 
 
 @pytest.mark.parametrize("path", POSTS)
-@settings(FUZZ, deadline=None, max_examples=1 if IS_SHORT else FUZZ.max_examples)
+@settings(FUZZ, max_examples=1 if IS_SHORT else FUZZ.max_examples)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_no_body_of_many_makes_a_route_fail(path: str, seed: int, call: Caller) -> None:
     rng = random.Random(seed)  # noqa: S311 — must be reproducible
@@ -40,10 +38,7 @@ def test_no_body_of_many_makes_a_route_fail(path: str, seed: int, call: Caller) 
     for _ in range(INPUTS_PER_SEED):
         body = mutate(rng, examples)
         if not FAULTS.search(body):
-            began = time.process_time()
-            answer = call("POST", path, body)
-            assert time.process_time() - began < MAX_CPU_S, body[:500]
-            check_answer(answer)
+            check_answer(call("POST", path, body))
 
 
 TOKEN_IDS = st.one_of(

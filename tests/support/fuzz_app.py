@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from checkpoints import write_transformer
+from fuzz_inputs import limited_cpu
 from openapi_document import DOCUMENT, OPERATIONS, examples
 
 from nearfar import ModelSettings, Settings, create_app
@@ -64,7 +65,8 @@ class Caller:
             "server": ("127.0.0.1", 9000),
             "state": {},
         }
-        return self._runner.run(self._call(scope, body))
+        with limited_cpu():
+            return self._runner.run(self._call(scope, body))
 
     async def _call(self, scope: dict[str, Any], body: bytes) -> Answer:
         sent: list[dict[str, Any]] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 FUZZ = settings.get_profile("fuzz")
 IS_SHORT = FUZZ.derandomize  # without --fuzz
+_MAX_CPU_S = 1.0
 
 NAMES = ("model", "input", "inputs", "texts", "query", "documents", "top_n", "truncate", "dimensions", "text", "id")
 EDGE_CASES: tuple[Any, ...] = (
@@ -41,6 +44,14 @@ MALFORMED = st.one_of(
     st.integers(1, 6000).map(lambda depth: b'{"input":' + b"[" * depth + b"]" * depth + b"}"),
 )
 _TOKENS = (*(bytes([byte]) for byte in b'[]{}"\\-,\0\xff'), b"\\u", b"\\ud800", b"null", b"1e999", b"NaN")
+
+
+@contextmanager
+def limited_cpu() -> Iterator[None]:
+    """Assert that the block takes less than a second of this process's time, whatever other processes do."""
+    began = time.process_time()
+    yield
+    assert time.process_time() - began < _MAX_CPU_S
 
 
 def to_json(value: Any) -> bytes:
