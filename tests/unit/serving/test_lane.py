@@ -178,7 +178,7 @@ async def test_the_engine_is_opened_called_and_closed_on_one_thread() -> None:
 
 @pytest.mark.parametrize("fault", [BOOM, NAN, ZERO, FEW, QUIT])
 async def test_a_failed_batch_fails_its_requests_and_the_lane_lives_on(fault: int) -> None:
-    async with running_lane() as lane, asyncio.timeout(1):
+    async with running_lane() as lane, asyncio.timeout(30):
         with pytest.raises(EngineError) as caught:
             await lane.lane.submit([row(1, fault)])
         after = await lane.lane.submit([row(5)])
@@ -200,7 +200,7 @@ async def test_a_failed_batch_fails_its_requests_and_the_lane_lives_on(fault: in
 async def test_a_row_without_a_result_fails_its_own_request_only(
     fault: int, error: type[ServingError], says: str
 ) -> None:
-    async with running_lane() as lane, asyncio.timeout(1):
+    async with running_lane() as lane, asyncio.timeout(30):
         lane.engine.gate.clear()
         first = asyncio.create_task(lane.lane.submit([row(1)]))
         await until(lambda: len(lane.engine.batches) == 1)
@@ -303,7 +303,7 @@ async def test_whatever_an_engine_returns_the_request_is_answered_and_the_lane_c
 ) -> None:
     lane = await open_lane(lane_settings(), lambda: Bad(answer), row(1), ignore)
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         for _ in range(2):
             with pytest.raises(EngineError):
                 await lane.submit([row(1)])
@@ -311,7 +311,7 @@ async def test_whatever_an_engine_returns_the_request_is_answered_and_the_lane_c
 
 
 async def test_an_engine_that_fails_to_open_raises_and_never_hangs() -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(InternalError):
             await open_lane(lane_settings(), lambda: next(iter(())), row(1), ignore)
 
@@ -365,12 +365,12 @@ async def test_a_forward_that_makes_progress_is_no_hang() -> None:
         """Fails on every batch of several rows after a while, so that it is called again and again."""
 
         def embed(self, batch: Sequence[Row]) -> FloatArray:
-            time.sleep(0.03)
+            time.sleep(0.1)
             if len(batch) > 1:
                 raise RuntimeError("too many at once")
             return super().embed(batch)
 
-    engine, timeout_s = Slow(DIM), 0.1
+    engine, timeout_s = Slow(DIM), 0.4
     settings = msgspec.structs.replace(lane_settings(), forward_timeout_s=timeout_s)
     lane = await open_lane(settings, lambda: engine, row(1), ignore)
     await lane.submit([row(1)])  # the first call of a method may take longer
