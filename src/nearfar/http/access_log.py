@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import partial
 from typing import Any
 
 from litestar.types import HTTPScope
@@ -15,9 +16,10 @@ from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Timings
-from nearfar.dialects.kit.request import request_id
+from nearfar.dialects.kit.request import headers_of, request_id
 from nearfar.http.drain import Drain
 from nearfar.telemetry.events import Observer, RequestDone
+from nearfar.telemetry.logs import RequestRecord
 from nearfar.telemetry.tracing import Tracing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -41,7 +43,7 @@ class AccessLog:
         headers = [(b"x-request-id", request_id(scope).encode())]
         span: Span | None = state.get("span")
         if span is None:
-            parent = dict(scope["headers"]).get(b"traceparent")
+            parent = headers_of(scope).get(b"traceparent")
             client = _TRACEPARENT.fullmatch(parent) if parent else None
             trace_id = client[1].decode() if client else None
         else:
@@ -54,7 +56,9 @@ class AccessLog:
         self._observe(event)
         if self._tracing and span:
             self._tracing.finish_request(span, event, {"request_id": state["request_id"], **state.get("done", {})})
-        _log.info("request", extra={"fields": _fields(scope, event, trace_id)})
+        if _log.isEnabledFor(logging.INFO):
+            state.pop("body", None)  # the record may wait for a while
+            _log.handle(RequestRecord(partial(_fields, scope, event, trace_id)))
         return headers
 
 

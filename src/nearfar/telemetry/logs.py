@@ -10,6 +10,7 @@ import logging.config
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TextIO
@@ -20,6 +21,7 @@ from nearfar.core.settings import LogFormat
 
 _MAX_QUEUED_LINES = 10_000
 _MAX_LINES_PER_WRITE = 500
+_WRITE_EVERY_S = 0.02  # each time the thread wakes up, it competes with requests for the GIL
 _CLOSE_S = 2.0
 _DROPPED: dict[str, Any] = {
     "name": "nearfar.access",
@@ -27,6 +29,24 @@ _DROPPED: dict[str, Any] = {
     "levelname": "WARNING",
     "msg": "the log's stream is too slow: the lines of %d requests were dropped",
 }
+
+
+_REQUEST = logging.LogRecord("nearfar.access", logging.INFO, "", 0, "request", (), None).__dict__
+
+
+class RequestRecord(logging.LogRecord):
+    """The record of a request. ``collect`` returns its fields; it is called when the record is formatted."""
+
+    def __init__(self, collect: Callable[[], dict[str, object]]) -> None:
+        now = time.time()
+        # LogRecord's own __init__ takes longer than all other work for a record together.
+        self.__dict__ = {**_REQUEST, "created": now, "msecs": now % 1 * 1000}
+        self._collect = collect
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """Return what is logged about the request."""
+        return self._collect()
 
 
 class HumanLines(logging.Formatter):
@@ -71,7 +91,7 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or leave it to the thread."""
-        if not hasattr(record, "fields"):
+        if not isinstance(record, RequestRecord):
             super().emit(record)
         elif self._waiting.qsize() >= _MAX_QUEUED_LINES:
             self._dropped += 1
@@ -93,6 +113,7 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
         is_open = True
         while is_open:
             records = [self._waiting.get()]
+            time.sleep(_WRITE_EVERY_S)
             records += [self._waiting.get() for _ in range(min(self._waiting.qsize(), _MAX_LINES_PER_WRITE))]
             is_open = None not in records  # ``close`` queues None
             lines = [self.format(record) for record in records if record]

@@ -15,6 +15,7 @@ from nearfar_fakes import SECRET
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from nearfar import Settings
+from nearfar.telemetry.logs import RequestRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,6 +188,6 @@ async def test_the_log_has_the_callers_trace_even_where_we_send_none(
                 OPENAI, json=body_of("one"), headers={"traceparent": given} if given is not None else {}
             )
 
-    [record] = [record for record in caplog.records if record.name == "nearfar.access"]
-    assert logged == record.__dict__["fields"].get("trace_id")
+    [record] = [record for record in caplog.records if isinstance(record, RequestRecord)]
+    assert logged == record.fields.get("trace_id")
     assert "traceresponse" not in answer.headers

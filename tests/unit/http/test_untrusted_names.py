@@ -14,6 +14,7 @@ from openapi_document import DOCUMENT, OPERATIONS, examples
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.settings import BUILTIN_MODEL
+from nearfar.telemetry.logs import JsonLines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,7 @@ async def test_no_text_and_no_key_appears_anywhere_else(caplog: pytest.LogCaptur
         shown = repr(settings) + str(settings) + repr(app.state._state.get("settings"))
 
     assert {401} == {answer.status_code for answer in refused}
-    logged = "\n".join(record.getMessage() + repr(record.__dict__) for record in caplog.records)
+    logged = "\n".join(JsonLines().format(record) for record in caplog.records)
     for place in (logged, shown, *(answer.text for answer in (*refused, *failed, *about))):
         assert KEY not in place
         assert TEXT not in place

@@ -7,26 +7,24 @@ import sys
 import threading
 from contextlib import nullcontext
 
-from nearfar.telemetry.logs import BackgroundStream, HumanLines, JsonLines
+from nearfar.telemetry.logs import BackgroundStream, HumanLines, JsonLines, RequestRecord
 
 FIELDS = {"request_id": "req_1", "method": "GET", "path": "/a\nFAKE line", "status": 200, "ms": 1.5, "rows": 2}
 
 
-def _record(**extra: object) -> logging.LogRecord:
-    record = logging.LogRecord("nearfar.access", logging.INFO, __file__, 1, "request", (), None)
-    record.__dict__.update(extra)
-    return record
+def _request(**fields: object) -> RequestRecord:
+    return RequestRecord(lambda: fields)
 
 
 def test_a_request_is_one_line_for_people_whatever_its_path() -> None:
-    line = HumanLines().format(_record(fields=FIELDS))
+    line = HumanLines().format(_request(**FIELDS))
 
     assert line.endswith(r"INFO    GET /a\nFAKE line 200 1.5 ms  request_id=req_1 rows=2")
     assert 1 == len(line.splitlines())
 
 
 def test_a_request_is_one_object_elsewhere() -> None:
-    entry = json.loads(JsonLines().format(_record(fields=FIELDS)))
+    entry = json.loads(JsonLines().format(_request(**FIELDS)))
 
     assert FIELDS.items() <= entry.items()
     assert ("info", "nearfar.access", "request") == (entry["level"], entry["logger"], entry["message"])
@@ -36,7 +34,7 @@ def test_a_traceback_stays_within_its_record() -> None:
     try:
         raise ValueError("an inner detail")  # noqa: TRY301 — a traceback is wanted
     except ValueError:
-        record = _record(exc_info=sys.exc_info())
+        record = logging.LogRecord("nearfar", logging.ERROR, __file__, 1, "failed", (), sys.exc_info())
 
     assert "an inner detail" in json.loads(JsonLines().format(record))["traceback"]
     assert "an inner detail" in HumanLines().format(record)
@@ -61,7 +59,7 @@ def test_requests_wait_for_no_stream_and_what_is_dropped_is_counted() -> None:
     sent = 12_000
 
     for number in range(sent):
-        handler.emit(_record(fields={"rows": number}))
+        handler.emit(_request(rows=number))
     stream.gate.set()
     handler.close()
 
@@ -84,7 +82,7 @@ def test_other_records_are_written_at_once() -> None:
 
 def test_the_thread_ends_although_the_lock_is_taken() -> None:
     handler = BackgroundStream(io.StringIO())
-    handler.emit(_record(fields=FIELDS))
+    handler.emit(_request(**FIELDS))
     thread = handler._thread
 
     with handler.lock or nullcontext():  # as logging.shutdown does

@@ -39,11 +39,20 @@ _IDLE_TIMEOUT_S = 2.0
 _WATCH_AFTER_S = 0.05
 
 
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """Return the request's headers; the last of those with the same name."""
+    state: dict[str, Any] = scope["state"]
+    if "headers" not in state:
+        state["headers"] = dict(scope["headers"])
+    found: dict[bytes, bytes] = state["headers"]
+    return found
+
+
 def request_id(scope: Scope) -> str:
     """Return the request's id: the client's own ``x-request-id`` where it is a plain token, else a new one."""
     state: dict[str, Any] = scope["state"]
     if "request_id" not in state:
-        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        sent = headers_of(scope).get(b"x-request-id", b"").decode("latin-1")
         state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else f"req_{_ids.getrandbits(128):032x}"
     found: str = state["request_id"]
     return found
@@ -74,7 +83,7 @@ def caller_of(scope: Scope, priority: int | None = None) -> Caller:
     """
     state: dict[str, Any] = scope["state"]
     caller: Caller = state.get("caller", ANONYMOUS)
-    headers = dict(scope["headers"])
+    headers = headers_of(scope)
     if priority is None and headers.keys().isdisjoint((PRIORITY, TIMEOUT, RETRIES)):
         return caller
     if priority is None:
@@ -129,7 +138,7 @@ async def receive_body(request: AnyRequest) -> bytes:
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
     timeouts: Timeouts = request.app.state.timeouts
-    headers = dict(request.scope["headers"])
+    headers = headers_of(request.scope)
     announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
