@@ -105,11 +105,9 @@ async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
     text = " ".join(LONG)
 
     async with serving(write(tmp_path, "judge")) as service:
-        async with service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
-            model = context.model
-            room = model.tokens.budget_beside_query(QUERY, None)
-            pieces = model.tokens.chunk(text, room, Chunking(max_chunks=50)).texts
-            rows = model.tokens.encode_pairs(QUERY, pieces, None)
+        tokens = (await service._access._fleet.lease(None, ("rank",))).model.tokens
+        pieces = tokens.chunk(text, tokens.budget_beside_query(QUERY, None), Chunking(max_chunks=50)).texts
+        rows = tokens.encode_pairs(QUERY, pieces, None)
         each = await score(service, *pieces)
         [chunked] = await score(service, text, max_chunks_per_document=50)
 

@@ -63,8 +63,8 @@ async def test_comparing_after_a_forward_waits_for_no_other_text(tmp_path: Path)
     job = RankJob(model=None, query=QUERY, documents=("the lazy dog " * 100,) * 4)
     forwards, texts = threading.Event(), threading.Event()
 
-    async with serving(tmp_path / "colbert") as service, service._access.acquire(ANONYMOUS, None, ("rank",)) as context:
-        model = context.model
+    async with serving(tmp_path / "colbert") as service:
+        model = (await service._access._fleet.lease(None, ("rank",))).model
         try:
             engine: Any = model.lane._engine
             represent = engine.represent

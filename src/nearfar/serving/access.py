@@ -5,8 +5,7 @@ No dialect, no HTTP, no tokenization.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +23,7 @@ from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
 
+_T = TypeVar("_T")
 _Result = TypeVar("_Result", Embedded, Represented, Classified, Ranked, Scored)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
@@ -66,23 +66,31 @@ class ModelAccess:
         self._timeout_s = timeout_s
         self._timeouts = timeouts
 
-    @asynccontextmanager
-    async def acquire(self, caller: Caller, name: str | None, tasks: tuple[Task, ...]) -> AsyncIterator[RequestContext]:
-        """Lease the model of this name, or the default one, for the first of ``tasks`` that it supports.
+    async def run(
+        self,
+        caller: Caller,
+        name: str | None,
+        tasks: tuple[Task, ...],
+        work: Callable[[RequestContext], Awaitable[_T]],
+    ) -> _T:
+        """Run ``work`` with the model of this name, or the default one, for the first of ``tasks`` that it supports.
 
         Raises DeadlineExceeded, or ModelNotReady where the model isn't loaded in time, and what ``Fleet.lease`` does.
         """
         timeout_s = min(self._timeout_s, caller.timeout_s or self._timeout_s)
-        stopwatch: Stopwatch | None = None
+        context: RequestContext | None = None
         try:
-            with self._timeouts.timeout(timeout_s):
-                async with self._fleet.lease(name, tasks) as (model, prompt_name):
-                    stopwatch = Stopwatch()
-                    yield RequestContext(
-                        caller=caller, timeout_s=timeout_s, stopwatch=stopwatch, model=model, prompt_name=prompt_name
-                    )
+            with self._timeouts.timeout(timeout_s), await self._fleet.lease(name, tasks) as lease:
+                context = RequestContext(
+                    caller=caller,
+                    timeout_s=timeout_s,
+                    stopwatch=Stopwatch(),
+                    model=lease.model,
+                    prompt_name=lease.prompt,
+                )
+                return await work(context)
         except TimeoutError as error:
-            if stopwatch:
+            if context:
                 raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error
             raise ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1) from error
 
@@ -96,37 +104,44 @@ class ModelAccess:
     ) -> _Result:
         """Run ``work`` with the model of a job that has so many inputs, and report how the job ended.
 
-        Raises as ``acquire`` and ``work`` do, Forbidden without the scope for the tasks, and Overloaded at the caller's
+        Raises as ``run`` and ``work`` do, Forbidden without the scope for the tasks, and Overloaded at the caller's
         limit.
         """
         context: RequestContext | None = None
+
+        async def run_admitted(leased: RequestContext) -> _Result:
+            nonlocal context
+            context = leased
+            leased.model.lane.admission.refuse_if_full(caller)
+            return await work(leased)
+
         try:
             if caller.scopes != ALL_SCOPES:
                 caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
             if caller.rate_limit:
                 caller.rate_limit.acquire()
             try:
-                async with self.acquire(caller, name, tasks) as context:
-                    context.model.lane.admission.refuse_if_full(caller)
-                    result = await work(context)
+                result = await self.run(caller, name, tasks, run_admitted)
             finally:
                 if caller.rate_limit:
                     caller.rate_limit.release()
         except BaseException as error:
             self._observe(_failed(error, context, tasks[0], inputs))
             raise
-        self._observe(
-            JobDone(
-                task=tasks[0],
-                inputs=inputs,
-                model=result.model,
-                timings=result.timings,
-                stopwatch=context.stopwatch,
-                tokens=result.usage.tokens,
-                truncated_tokens=result.usage.truncated_tokens,
-            )
-        )
+        self._observe(_succeeded(result, context, tasks[0], inputs))
         return result
+
+
+def _succeeded(result: _Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:
+    return JobDone(
+        task=task,
+        inputs=inputs,
+        model=result.model,
+        timings=result.timings,
+        stopwatch=context.stopwatch if context else None,
+        tokens=result.usage.tokens,
+        truncated_tokens=result.usage.truncated_tokens,
+    )
 
 
 def _failed(error: BaseException, context: RequestContext | None, task: Task, inputs: int) -> JobDone:

@@ -21,15 +21,12 @@ from nearfar.core.jobs import (
     Scored,
     ScoreJob,
     Tokenized,
-    TokenizedText,
     TokenizeJob,
 )
 from nearfar.core.types import TASK_OF, ModelInfo, Task
-from nearfar.models.tokenization.prompts import choose_prompt
-from nearfar.serving.access import ANY_TASK, ModelAccess
-from nearfar.serving.pipeline import embedding, ranking, representation
+from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
+from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
-from nearfar.serving.pipeline.limits import check_shown
 from nearfar.serving.postprocess.scores import cosines
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.timeouts import Timeouts
@@ -52,8 +49,11 @@ class Service:
 
     async def prepare(self, name: str | None, task: Task, caller: Caller) -> ModelInfo:
         """Load the model that a job of this kind would get, and return its description."""
-        async with self._access.acquire(caller, name, (task,)) as context:
+
+        async def describe(context: RequestContext) -> ModelInfo:
             return context.model.info
+
+        return await self._access.run(caller, name, (task,), describe)
 
     async def embed(self, job: EmbedJob, caller: Caller) -> Embedded:
         """Compute a vector for each text."""
@@ -103,21 +103,10 @@ class Service:
 
     async def tokenize(self, job: TokenizeJob, caller: Caller) -> Tokenized:
         """Return the tokens of each text, untruncated. No forward runs, and no usage is counted."""
-        async with self._access.acquire(caller, job.model, ANY_TASK) as context:
-            model = context.model
-            name = context.prompt_name or job.prompt
-            prompt = choose_prompt(model.recipe, name, None) if name else ""
-            texts = [prompt + text for text in job.texts]
-            tokenized = await self._tokenizers.run(
-                check_shown(texts),
-                lambda: tuple(TokenizedText(text, model.tokens.tokenize(text, special=job.special)) for text in texts),
-            )
-            return Tokenized(model=model.info.name, texts=tokenized, max_tokens=model.info.max_tokens)
+        work = partial(tokenization.tokenize, job, self._tokenizers)
+        return await self._access.run(caller, job.model, ANY_TASK, work)
 
     async def detokenize(self, job: DetokenizeJob, caller: Caller) -> str:
         """Decode token ids of the model's own vocabulary."""
-        async with self._access.acquire(caller, job.model, ANY_TASK) as context:
-            tokens = context.model.tokens
-            return await self._tokenizers.run(
-                check_shown([job.ids]), lambda: tokens.decode(job.ids, special=job.special)
-            )
+        work = partial(tokenization.detokenize, job, self._tokenizers)
+        return await self._access.run(caller, job.model, ANY_TASK, work)

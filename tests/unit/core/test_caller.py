@@ -9,6 +9,7 @@ from nearfar import Settings
 from nearfar.core.caller import Caller, RateLimit
 from nearfar.core.errors import Overloaded
 from nearfar.models.tokenization.row import Row
+from nearfar.serving.access import RequestContext
 
 pytestmark = pytest.mark.anyio
 
@@ -104,11 +105,13 @@ def test_the_bucket_never_holds_more_than_a_minutes_worth() -> None:
 
 async def test_a_full_queue_costs_a_caller_no_tokens() -> None:
     rate_limit = RateLimit(tokens_per_minute=60, clock=Clock())
+
+    async def fill_and_submit(context: RequestContext) -> None:
+        context.model.lane.admission.requests = 1
+        await context.submit([Row([1, 2, 3], None, 3, 0)])
+
     async with running(Settings(engine="fake", queue_requests=1)) as app:
-        caller = Caller(rate_limit=rate_limit)
-        async with app.state.service._access.acquire(caller, None, ("embed",)) as context:
-            context.model.lane.admission.requests = 1
-            with pytest.raises(Overloaded, match="queue"):
-                await context.submit([Row([1, 2, 3], None, 3, 0)])
+        with pytest.raises(Overloaded, match="queue"):
+            await app.state.service._access.run(Caller(rate_limit=rate_limit), None, ("embed",), fill_and_submit)
 
     rate_limit.spend(60)

@@ -10,10 +10,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
 
 import msgspec
 
@@ -24,20 +22,13 @@ from nearfar.serving.registry.discovery import discover_model
 from nearfar.serving.registry.loader import Loader
 from nearfar.serving.registry.names import ModelNames, VendorNames
 from nearfar.serving.registry.opening import Model, Opener
-from nearfar.serving.registry.slot import ModelLimits, Slot
+from nearfar.serving.registry.slot import Lease, ModelLimits, Slot
 from nearfar.telemetry.events import Observer, QueueDepth
 
 _log = logging.getLogger(__name__)
 
 _LOADING = "the model is still loading"
 _FAILED = "the model failed to load; the server's log says why"
-
-
-class Lease(NamedTuple):
-    """A model that a request uses, and the prompt where the request's model name was ``MODEL:PROMPT``."""
-
-    model: Model
-    prompt: str | None
 
 
 class Fleet:
@@ -118,9 +109,8 @@ class Fleet:
         if not all(slot.model.lane.is_healthy() for slot in self._slots if slot.model and slot.state == "loaded"):
             raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
-    @asynccontextmanager
-    async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> AsyncIterator[Lease]:
-        """Lease the model that a request asks for while the request uses it; load it where it isn't loaded.
+    async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> Lease:
+        """Return a lease of the model that a request asks for; load the model where it isn't loaded.
 
         ``tasks`` are tried in order: the first that the model supports decides which one it is. Raises ModelNotFound or
         WrongTask, and ModelNotReady where the model can't be loaded, or requests may not wait for it.
@@ -132,14 +122,13 @@ class Fleet:
             raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.estimate_load_s(self._clock()))
         if slot.state != "loaded":
             await self._loader.wait_until_loaded(slot)
-        slot.leases += 1
-        try:
-            yield Lease(cast("Model", slot.model), prompt)
-        finally:
-            slot.leases -= 1
-            slot.last_used = self._clock()
-            if not slot.leases and self._loader.changed.waiters:
-                self._loader.changed.notify_all()
+        return Lease(slot, prompt, self._end_lease)
+
+    def _end_lease(self, slot: Slot) -> None:
+        slot.leases -= 1
+        slot.last_used = self._clock()
+        if not slot.leases and self._loader.changed.waiters:
+            self._loader.changed.notify_all()
 
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
         """Return the tasks of the model with this name; of all models for None. Raises ModelNotFound."""
