@@ -8,6 +8,7 @@ have it once in the batch, and attend to it as if it were their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from msgspec import Struct
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "nearfar_packed"
+_ON_DEVICE = "nearfar_on_device"
 # Terms that some architectures add to attention scores, and this function doesn't.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 # Keys per call for rows with a prefix, which is copied before each of them: 32 MB for 16 heads of 128. A guess.
@@ -130,3 +132,25 @@ def register() -> str:
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _keep_pattern)
     return NAME
+
+
+def keep_masks_on_device(model: Any) -> None:
+    """Make the model build its attention masks without waiting for the device.
+
+    transformers reads back whether a batch has padding, to call SDPA without a mask if it has none. Batches for a GPU
+    are padded nearly always, and the GPU would be idle until the next kernels arrive. Other attention than SDPA stays.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def always_mask(**options: Any) -> Tensor | None:
+        mask: Tensor | None = sdpa_mask(
+            **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        )
+        return mask
+
+    if model.config._attn_implementation == "sdpa":  # noqa: SLF001 — has a setter but no other getter
+        AttentionInterface.register(_ON_DEVICE, sdpa_attention_forward)
+        AttentionMaskInterface.register(_ON_DEVICE, always_mask)
+        model.base_model.set_attn_implementation(_ON_DEVICE)

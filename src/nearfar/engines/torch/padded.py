@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from nearfar.engines.common.padding import pad, round_up_length, split_by_length
+from nearfar.engines.torch.attention import keep_masks_on_device
 from nearfar.engines.transformer.heads import ModelWithHeads
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
@@ -19,6 +21,8 @@ class PaddedModel:
     """Runs a transformer, and the heads or the classifier after it, on padded batches."""
 
     def __init__(self, model: torch.nn.Module, recipe: Recipe, device: str, length_step: int = 1) -> None:
+        if device != "cpu":
+            keep_masks_on_device(model)
         self._model = ModelWithHeads(model, recipe).to(device)
         self._recipe = recipe
         self._device = device
@@ -30,19 +34,18 @@ class PaddedModel:
         """Return the first output: vectors (B, D), logits (B,) or (B, labels); on the device."""
         if not self._needs_equal_lengths:
             return self.outputs(batch)[0]
-        labels = len(self._recipe.labels)
-        logits = torch.empty((len(batch), labels) if labels > 1 else len(batch), device=self._device)
+        logits: dict[int, torch.Tensor] = {}
         for indices, rows in split_by_length(batch):
-            logits[indices] = self._run(rows, len(rows[0].ids))[0]
-        return logits
+            logits.update(zip(indices, self._run(rows, len(rows[0].ids))[0], strict=True))
+        return torch.stack([logits[at] for at in range(len(batch))])
 
     def outputs(self, batch: Sequence[Row]) -> Sequence[torch.Tensor]:
         """Return everything that the recipe's outputs name, each with the batch as its first axis."""
         return self._run(batch, round_up_length(_longest(batch), self._length_step, self._recipe.max_tokens))
 
     def hidden_states(self, batch: Sequence[Row]) -> list[torch.Tensor]:
-        """Return each row's last hidden states (n, H)."""
-        states = self._model.hidden_states(**self._inputs(batch, _longest(batch)))
+        """Return each row's last hidden states (n, H), on the CPU."""
+        states = self._model.hidden_states(**self._inputs(batch, _longest(batch))).cpu()  # in one copy
         return [states[at, : len(row.ids)] for at, row in enumerate(batch)]
 
     def _run(self, batch: Sequence[Row], length: int) -> Sequence[torch.Tensor]:
@@ -51,8 +54,11 @@ class PaddedModel:
 
     def _inputs(self, batch: Sequence[Row], length: int) -> dict[str, torch.Tensor]:
         padded = pad(batch, self._recipe.pad_token_id or 0, length)
-        arrays = {"input_ids": padded.ids, "attention_mask": padded.mask, "token_type_ids": padded.types}
-        return {name: torch.from_numpy(of).to(self._device) for name, of in arrays.items() if of is not None}
+        arrays = {"input_ids": padded.ids, "attention_mask": padded.mask}
+        if padded.types is not None:
+            arrays["token_type_ids"] = padded.types
+        together = torch.from_numpy(np.stack([*arrays.values()])).to(self._device)  # (2 or 3, B, T), in one copy
+        return dict(zip(arrays, together, strict=True))
 
 
 def _longest(batch: Sequence[Row]) -> int:
