@@ -112,12 +112,14 @@ class MlxEngine:
         if not self._network.shares_prefixes:
             return _evaluate(self._network(self._pad(rows)))
         groups = group_by_prefix(rows)
-        parts = []
+        parts: list[mx.array] = []
         for group in groups:
             prefix = rows[group.rows[0]].ids[: group.length]
             own = [msgspec.structs.replace(rows[at], ids=rows[at].ids[group.length :]) for at in group.rows]
-            parts.append(_evaluate(self._network(self._pad(own), prefix))[0])
-        outputs = np.concatenate(parts)
+            parts.append(self._network(self._pad(own), prefix)[0])
+            # A GPU runs it while the next group is prepared.
+            mx.async_eval(parts[-1])  # type: ignore[no-untyped-call]
+        outputs = np.concatenate(_evaluate(parts))
         outputs[np.concatenate([group.rows for group in groups])] = outputs.copy()  # back in the batch's order
         return [outputs]
 
