@@ -149,7 +149,7 @@ async def test_labels_have_probabilities(labels: int, independent: bool, tmp_pat
     expected = logits.sigmoid() if independent or labels == 1 else logits.softmax(-1)
     np.testing.assert_allclose(found.scores, expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(raw.scores, logits, rtol=0, atol=1e-4)
-    assert tuple(f"LABEL_{at}" for at in range(labels)) == found.labels
+    assert tuple(f"LABEL_{at}" for at in range(labels)) == found.info.labels
 
 
 async def test_a_classifier_of_several_labels_ranks_nothing(tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ async def test_a_classifier_of_several_labels_ranks_nothing(tmp_path: Path) -> N
         with pytest.raises(WrongTask, match="can't rank"):
             await service.rank(RankJob(model="classifier", query=QUERY, documents=DOCUMENTS), ANONYMOUS)
 
-    assert ("no", "maybe", "yes") == found.labels
+    assert ("no", "maybe", "yes") == found.info.labels

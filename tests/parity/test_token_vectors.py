@@ -100,7 +100,7 @@ async def test_a_model_that_has_vectors_for_tokens_gives_those(kind: str, tmp_pa
         others = await service.token_vectors(replace(job, model="other"), ANONYMOUS)
 
     assert_same(arrays(expected), arrays(named))
-    assert (expected.usage, kind, kind, "other") == (named.usage, named.model, default.model, others.model)
+    assert (expected.usage, kind, kind, "other") == (named.usage, named.info.name, default.info.name, others.info.name)
 
 
 async def test_a_model_of_sparse_weights_has_none_and_nothing_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ async def _makes_sense(info: ModelInfo, service: Service, report: Callable[[str]
     if "rank" not in info.tasks:
         done = await service.classify(ClassifyJob(model=info.name, inputs=_DOCUMENTS), ANONYMOUS)
         for document, scores in zip(_DOCUMENTS, done.scores, strict=True):
-            report(f"         {scores.max():.4f}  {done.labels[int(scores.argmax())]}: {document}")
+            report(f"         {scores.max():.4f}  {info.labels[int(scores.argmax())]}: {document}")
         report("sense    unknown: a classifier's labels can't be tested")
         return True
     ranked = await service.rank(RankJob(model=info.name, query=_QUERY, documents=_DOCUMENTS), ANONYMOUS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core.settings import OnOverflow
-from nearfar.core.types import FloatArray, KeepSide, Output, Representation, Role, TokenIds
+from nearfar.core.types import FloatArray, KeepSide, ModelInfo, Output, Representation, Role, TokenIds
 
 
 class TokenLimits(Struct, frozen=True, kw_only=True):
@@ -21,6 +21,7 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     model: str | None  # a served name, an alias or a vendor's name; None: the default embedding model
     inputs: tuple[str | TokenIds, ...]  # token ids stand for the text that they decode to
     dimensions: int | None = None
+    clamp_dimensions: bool = False  # dimensions above the model's mean all of them, and are no error
     role: Role | None = None  # what the texts are for, if the protocol has that
     prompt: str | None = None  # the name of one of the model's prompts
     vocabulary: str | None = (
@@ -105,6 +106,7 @@ class DetokenizeJob(Struct, frozen=True, kw_only=True):
 class Timings(Struct, frozen=True, kw_only=True):
     """How long a job took, in seconds, from when its model was loaded."""
 
+    load_s: float  # the wait for the model before that
     taken_at: float  # time.perf_counter when this was measured
     total_s: float
     tokenize_s: float  # until its rows were queued
@@ -120,33 +122,32 @@ class Usage(Struct, frozen=True, kw_only=True):
     each: tuple[tuple[int, int], ...] = ()  # both, for each row in order; a row of an EmbedJob is a text
 
 
-class Embedded(Struct, frozen=True, kw_only=True):
+class Result(Struct, frozen=True, kw_only=True):
+    """What all results of jobs that run a model have in common."""
+
+    info: ModelInfo  # of the model
+    inputs: int  # the job's texts, pairs or documents
+    usage: Usage  # of every row, chunks included
+    timings: Timings
+
+
+class Embedded(Result, frozen=True, kw_only=True):
     """The result of an EmbedJob."""
 
-    model: str
     vectors: FloatArray  # (B, D) float32; row i is of input i
-    usage: Usage
-    timings: Timings
     int8_range: float | None  # R for int8 and uint8 vectors of this length; None if unknown
 
 
-class Represented(Struct, frozen=True, kw_only=True):
+class Represented(Result, frozen=True, kw_only=True):
     """The result of a RepresentJob, in the order of its inputs."""
 
-    model: str
     texts: tuple[Representation, ...]
-    usage: Usage
-    timings: Timings
 
 
-class Classified(Struct, frozen=True, kw_only=True):
+class Classified(Result, frozen=True, kw_only=True):
     """The result of a ClassifyJob."""
 
-    model: str
-    labels: tuple[str, ...]
     scores: FloatArray  # (B, labels) probabilities, or logits if the job has raw_scores
-    usage: Usage
-    timings: Timings
 
 
 class RankedDocument(Struct, frozen=True):
@@ -156,25 +157,19 @@ class RankedDocument(Struct, frozen=True):
     score: float  # in [0, 1], unless the job has raw_scores
 
 
-class Ranked(Struct, frozen=True, kw_only=True):
+class Ranked(Result, frozen=True, kw_only=True):
     """The result of a RankJob."""
 
-    model: str
     results: tuple[RankedDocument, ...]  # best first; equal scores keep the order of the request
     # Tokens of the query with each document, in the job's order, before truncation; a lower bound for texts of over
     # 100,000 characters.
     document_tokens: tuple[int, ...]
-    usage: Usage  # of every chunk
-    timings: Timings
 
 
-class Scored(Struct, frozen=True, kw_only=True):
+class Scored(Result, frozen=True, kw_only=True):
     """The result of a ScoreJob."""
 
-    model: str
     scores: tuple[float, ...]  # one a pair, in the job's order
-    usage: Usage
-    timings: Timings
 
 
 class TokenSpan(Struct, frozen=True):
@@ -197,6 +192,5 @@ class TokenizedText(Struct, frozen=True):
 class Tokenized(Struct, frozen=True, kw_only=True):
     """The result of a TokenizeJob. Nothing is truncated."""
 
-    model: str
+    info: ModelInfo
     texts: tuple[TokenizedText, ...]
-    max_tokens: int  # that the model takes

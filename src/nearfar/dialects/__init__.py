@@ -27,7 +27,6 @@ from nearfar.core.jobs import (
     ScoreJob,
 )
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.declare import endpoint
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 from nearfar.dialects.kit.rendering import render_rows, render_types
@@ -64,7 +63,6 @@ __all__ = [
     "ServingError",
     "TooManyItems",
     "WireError",
-    "endpoint",
     "json_response",
     "json_schema",
     "receive_body",

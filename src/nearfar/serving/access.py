@@ -5,6 +5,7 @@ No dialect, no HTTP, no tokenization.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from nearfar.core.caller import ALL_SCOPES, Caller
 from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
-from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored
+from nearfar.core.jobs import Result
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.scheduler import Results
@@ -24,7 +25,7 @@ from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
 
 _T = TypeVar("_T")
-_Result = TypeVar("_Result", Embedded, Represented, Classified, Ranked, Scored)
+_Result = TypeVar("_Result", bound=Result)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
@@ -79,12 +80,13 @@ class ModelAccess:
         """
         timeout_s = min(self._timeout_s, caller.timeout_s or self._timeout_s)
         context: RequestContext | None = None
+        requested = time.perf_counter()
         try:
             with self._timeouts.timeout(timeout_s), await self._fleet.lease(name, tasks) as lease:
                 context = RequestContext(
                     caller=caller,
                     timeout_s=timeout_s,
-                    stopwatch=Stopwatch(),
+                    stopwatch=Stopwatch(requested),
                     model=lease.model,
                     prompt_name=lease.prompt,
                 )
@@ -132,11 +134,11 @@ class ModelAccess:
         return result
 
 
-def _succeeded(result: _Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:
+def _succeeded(result: Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:
     return JobDone(
         task=task,
         inputs=inputs,
-        model=result.model,
+        model=result.info.name,
         timings=result.timings,
         stopwatch=context.stopwatch if context else None,
         tokens=result.usage.tokens,

@@ -23,7 +23,7 @@ from nearfar.core.jobs import (
     Tokenized,
     TokenizeJob,
 )
-from nearfar.core.types import TASK_OF, ModelInfo, Task
+from nearfar.core.types import TASK_OF, ModelInfo, ModelState, Task
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
@@ -40,6 +40,7 @@ class Service:
     """
 
     def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float, timeouts: Timeouts | None = None) -> None:
+        self._fleet = fleet
         self._access = ModelAccess(fleet, observe, timeout_s, timeouts or Timeouts())
         self._tokenizers = TokenizerPool()
 
@@ -55,6 +56,16 @@ class Service:
 
         return await self._access.run(caller, name, (task,), describe)
 
+    async def load(self, model: str, caller: Caller) -> ModelState:
+        """Load the model. Raises Forbidden, and as ``Fleet.load`` does."""
+        caller.require_scope("admin")
+        return await self._fleet.load(model)
+
+    async def unload(self, model: str, caller: Caller) -> ModelState:
+        """Unload the model once no request uses it. Raises Forbidden and ModelNotFound."""
+        caller.require_scope("admin")
+        return await self._fleet.unload(model)
+
     async def embed(self, job: EmbedJob, caller: Caller) -> Embedded:
         """Compute a vector for each text."""
         work = partial(embedding.embed, job, self._tokenizers)
@@ -65,7 +76,11 @@ class Service:
         embedded = await self.embed(job, caller)
         scores = cosines(embedded.vectors[0], embedded.vectors[1:])
         return Scored(
-            model=embedded.model, scores=tuple(scores.tolist()), usage=embedded.usage, timings=embedded.timings
+            info=embedded.info,
+            inputs=len(scores),
+            scores=tuple(scores.tolist()),
+            usage=embedded.usage,
+            timings=embedded.timings,
         )
 
     async def rank(self, job: RankJob, caller: Caller) -> Ranked:

@@ -15,8 +15,10 @@ class Stopwatch:
     The time until the first rows are queued counts as tokenization: the rest of it is microseconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, requested: float | None = None) -> None:
+        """Start. ``requested`` is when the job began to wait for its model, by ``time.perf_counter``."""
         self._started = time.perf_counter()
+        self._load_s = 0.0 if requested is None else self._started - requested
         # The span of the request, and those of forwards with some of its rows. 0.2 µs where nothing is traced.
         self.span: SpanContext = get_current_span().get_span_context()
         self.forwards: list[SpanContext] = []
@@ -42,6 +44,7 @@ class Stopwatch:
         started = now if self._forward_started is None else self._forward_started
         ended = started if self._forward_ended is None else self._forward_ended
         return Timings(
+            load_s=self._load_s,
             taken_at=now,
             total_s=now - self._started,
             tokenize_s=queued - self._started,

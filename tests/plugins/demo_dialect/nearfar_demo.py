@@ -59,7 +59,6 @@ _EMBED = Endpoint(
         reply=DemoReply,
         reply_example={"vector": [0.6, -0.8], "tokens": 4},
     ),
-    decoder=msgspec.json.Decoder(DemoRequest),
     to_job=_to_job,
     call=Service.embed,
     reply=_reply,

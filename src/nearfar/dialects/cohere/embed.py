@@ -26,7 +26,7 @@ from nearfar.dialects.cohere.envelope import (
     meta_example,
 )
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
 from nearfar.dialects.kit.route_docs import (
     BASE64,
@@ -241,7 +241,7 @@ def _build_reply(
     )
 
 
-EMBED_V1 = endpoint(_V1, _to_job, Service.embed, _reply, headers=answer_headers)
-EMBED_V2 = endpoint(
+EMBED_V1 = Endpoint(_V1, _to_job, Service.embed, _reply, headers=answer_headers)
+EMBED_V2 = Endpoint(
     _V2, _to_job_v2, Service.embed, _reply_v2, headers=answer_headers, priority=lambda body: body.priority
 )

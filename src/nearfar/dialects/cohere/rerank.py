@@ -23,7 +23,7 @@ from nearfar.dialects.cohere.envelope import (
     meta_example,
 )
 from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -200,7 +200,7 @@ def _build_reply(job: RankJob, done: Ranked, results: list[Result], *, version: 
     units = BilledUnits(search_units=_search_units(done.document_tokens, job))
     return RerankReply(
         id=str(uuid.uuid4()),
-        model=done.model,
+        model=done.info.name,
         results=results,
         usage=RerankUsage(done.usage.tokens, done.usage.tokens),
         meta=Meta(ApiVersion(version), units),
@@ -220,7 +220,7 @@ def _search_units(document_tokens: Sequence[int], job: RankJob) -> int:
     return math.ceil(chunks / _CHUNKS_PER_UNIT)
 
 
-RERANK_V1 = endpoint(_V1, _to_job_v1, Service.rank, _reply_v1, headers=answer_headers)
-RERANK_V2 = endpoint(
+RERANK_V1 = Endpoint(_V1, _to_job_v1, Service.rank, _reply_v1, headers=answer_headers)
+RERANK_V2 = Endpoint(
     _V2, _to_job_v2, Service.rank, _reply_v2, headers=answer_headers, priority=lambda body: body.priority
 )

@@ -11,8 +11,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, usual_headers
 from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, route_docs
 from nearfar.serving.service import Service
 
@@ -114,8 +113,8 @@ def _strings(shown: TokenizedText) -> list[str]:
     return strings
 
 
-TOKENIZE = endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_reply, headers=usual_headers)
-DETOKENIZE = endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=usual_headers)
+TOKENIZE = Endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_reply, headers=usual_headers)
+DETOKENIZE = Endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=usual_headers)
 
 
 @post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)

@@ -5,17 +5,22 @@ Its limits (100 texts, 1,000 passages of 4,096 characters, 100 results, batches 
 
 from __future__ import annotations
 
-from nearfar.dialects.embed_rerank.embed import embed
+from nearfar.dialects.embed_rerank.embed import EMBED
 from nearfar.dialects.embed_rerank.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.embed_rerank.info import embed_info, health, rerank_info
 from nearfar.dialects.embed_rerank.openai_rerank import OPENAI_RERANK
-from nearfar.dialects.embed_rerank.rerank import rerank, rerank_batch
+from nearfar.dialects.embed_rerank.rerank import RERANK, RERANK_BATCH
 from nearfar.dialects.kit.base import Dialect
 
 dialect = Dialect(
     name="embed_rerank",
-    handlers=[embed, embed_info, rerank, rerank_batch, rerank_info, health],
-    routes=[OPENAI_RERANK.route("/v1/openai/rerank", "/v1/rerank_openai")],
+    routes=[
+        EMBED.route("/api/v1/embed"),
+        RERANK.route("/api/v1/rerank"),
+        RERANK_BATCH.route("/api/v1/rerank/batch"),
+        OPENAI_RERANK.route("/v1/openai/rerank", "/v1/rerank_openai"),
+    ],
+    handlers=[embed_info, rerank_info, health],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
-from nearfar.core.types import ModelInfo
 from nearfar.dialects.embed_rerank.info import HEADERS, process_time
-from nearfar.dialects.kit.endpoint import encoded_response, record_usage
-from nearfar.dialects.kit.rendering import encode_json, render_rows
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, read_request, service_of
-from nearfar.dialects.kit.route_docs import AtLeastOne, NotBlank, Numbers, json_schema, route_docs
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import render_rows
+from nearfar.dialects.kit.route_docs import AtLeastOne, NotBlank, Numbers, RouteDocs, json_schema
+from nearfar.serving.service import Service
 
 
 class EmbedRequest(Struct, kw_only=True):
@@ -86,8 +82,8 @@ class EmbedReply(Struct, kw_only=True):
     num_texts: int
 
 
-_EMBED = route_docs(
-    "Embed texts, as in embed-rerank",
+_EMBED = RouteDocs(
+    summary="Embed texts, as in embed-rerank",
     body=EmbedRequest,
     reply=EmbedReply,
     example={"texts": ["a cat on the sofa"]},
@@ -106,21 +102,6 @@ _EMBED = route_docs(
 )
 
 _QUOTED = 100  # characters of each text in the answer
-_embed = msgspec.json.Decoder(EmbedRequest)
-
-
-@post("/api/v1/embed", status_code=200, opt=_EMBED)
-async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
-    began = time.perf_counter()
-    body = await read_request(request, _embed)
-    job = _to_job(body)
-    service, caller = service_of(request), caller_of(request.scope)
-    info = await cancel_on_disconnect(request, service.prepare(job.model, "embed", caller))
-    done = await cancel_on_disconnect(request, service.embed(job, caller))
-    seconds = time.perf_counter() - began
-    encoded = await encode_json(done.vectors.size, lambda: _reply(body, info, done, render_rows(done), seconds))
-    headers = record_usage(request, done.model, len(job.inputs), done.usage, done.timings)
-    return encoded_response(encoded, headers=headers | process_time(request))
 
 
 def _to_job(body: EmbedRequest) -> EmbedJob:
@@ -145,7 +126,9 @@ def _on_overflow(body: EmbedRequest) -> OnOverflow | None:
     return "truncate" if body.auto_truncate or body.truncation_strategy else None
 
 
-def _reply(body: EmbedRequest, info: ModelInfo, done: Embedded, rows: list[msgspec.Raw], seconds: float) -> EmbedReply:
+def _reply(body: EmbedRequest, _: EmbedJob, done: Embedded) -> EmbedReply:
+    info, rows = done.info, render_rows(done)
+    seconds = done.timings.load_s + done.timings.total_s
     infos = [_processing_info(*counts) if body.return_processing_info else None for counts in done.usage.each]
     return EmbedReply(
         embeddings=[
@@ -157,7 +140,7 @@ def _reply(body: EmbedRequest, info: ModelInfo, done: Embedded, rows: list[msgsp
         backend=info.engine,
         device=info.device,
         processing_time=seconds,
-        model_info=done.model,
+        model_info=info.name,
         usage=EmbedUsage(
             total_texts=len(rows),
             total_tokens=done.usage.tokens,
@@ -181,3 +164,6 @@ def _processing_info(tokens: int, truncated: int) -> ProcessingInfo:
         token_reduction=truncated,
         reduction_percentage=round(100 * truncated / (tokens + truncated), 2),
     )
+
+
+EMBED = Endpoint(_EMBED, _to_job, Service.embed, _reply, headers=process_time)

@@ -107,7 +107,7 @@ def ranking_method(info: ModelInfo) -> str:
     return "cross-encoder" if info.score_is_probability else "embedding_similarity"
 
 
-def process_time(request: AnyRequest) -> dict[str, str]:
+def process_time(request: AnyRequest, *_: object) -> dict[str, str]:
     """Return the header with the seconds since the request began."""
     return {"x-process-time": f"{time.perf_counter() - request.scope['state']['began']:.6f}"}
 

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.embed_rerank.info import HEADERS, process_time
 from nearfar.dialects.embed_rerank.rerank import PASSAGES, QUERY, Passages, texts_of
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NotBlank, RouteDocs
 from nearfar.serving.service import Service
 
@@ -75,7 +75,7 @@ def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> Open
             OpenAIRanked(index=result.index, score=result.score, document=documents[result.index])
             for result in done.results
         ],
-        model=done.model,
+        model=done.info.name,
         usage=OpenAIUsage(
             total_passages=len(documents),
             returned_passages=len(done.results),
@@ -85,6 +85,4 @@ def _openai_reply(body: OpenAIRerankRequest, job: RankJob, done: Ranked) -> Open
     )
 
 
-OPENAI_RERANK = endpoint(
-    _OPENAI, _openai_job, Service.rank, _openai_reply, headers=lambda request, _, __: process_time(request)
-)
+OPENAI_RERANK = Endpoint(_OPENAI, _openai_job, Service.rank, _openai_reply, headers=process_time)

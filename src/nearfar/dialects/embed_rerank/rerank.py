@@ -5,30 +5,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import msgspec
-from litestar import Request, Response, post
 from msgspec import UNSET, Struct, UnsetType
 
+from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import Ranked, RankJob, Usage
+from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.embed_rerank.info import HEADERS, process_time, ranking_method
-from nearfar.dialects.kit.endpoint import json_response, record_usage
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_request, service_of
+from nearfar.dialects.kit.batch import Batch, combine, run_all
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import (
     NOT_BLANK,
     AtLeastOne,
     NotBlank,
+    RouteDocs,
     each_item,
     json_schema,
     requires_any,
-    route_docs,
 )
+from nearfar.serving.service import Service
 
 
 class DocumentObject(Struct, kw_only=True):
@@ -105,16 +103,17 @@ class RerankReply(Struct, kw_only=True):
 PASSAGES = ["Bananas are yellow.", "The cat sat on the mat."]
 QUERY = "Where is the cat?"
 _REQUEST = requires_any(RerankRequest, {"passages": _NOT_EMPTY_LIST}, {"documents": _NOT_EMPTY_LIST})
-_RERANK = route_docs(
-    "Rank passages by relevance to a query, as in embed-rerank",
+_RERANK = RouteDocs(
+    summary="Rank passages by relevance to a query, as in embed-rerank",
     body=_REQUEST,
     reply=RerankReply,
     example={"query": QUERY, "passages": PASSAGES, "top_k": 1},
     examples={"other names": {"query": QUERY, "documents": [{"text": text} for text in PASSAGES], "top_n": 2}},
     headers=HEADERS,
 )
-_BATCH = route_docs(
-    "Rank passages for several queries",
+_BATCH = RouteDocs(
+    summary="Rank passages for several queries",
+    details="Answers several queries, each with its own passages, concurrently.",
     body=Annotated[list[_REQUEST], json_schema(minItems=1)],  # type: ignore[valid-type]
     reply=list[RerankReply],
     example=[{"query": QUERY, "passages": PASSAGES, "top_k": 1}],
@@ -122,78 +121,6 @@ _BATCH = route_docs(
 )
 
 _DEFAULT_TOP_K = 10  # as in embed-rerank
-_rerank = msgspec.json.Decoder(RerankRequest)
-_batch = msgspec.json.Decoder(list[RerankRequest])
-
-
-@post("/api/v1/rerank", status_code=200, opt=_RERANK)
-async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _rerank)
-    job = _to_job(body)
-    reply, done = await cancel_on_disconnect(request, _rank(request, body, job))
-    headers = record_usage(request, done.model, len(job.documents), done.usage, done.timings)
-    return json_response(reply, headers=headers | process_time(request))
-
-
-@post("/api/v1/rerank/batch", status_code=200, opt=_BATCH)
-async def rerank_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer several queries, each with its own passages, concurrently."""
-    bodies = await read_request(request, _batch)
-    if not bodies:
-        raise EmptyInput("the list of requests cannot be empty")
-    jobs = [_to_job(body) for body in bodies]
-    answers = await cancel_on_disconnect(request, _rank_all(request, bodies, jobs))
-    usages = [done.usage for _, done in answers]
-    total = Usage(
-        tokens=sum(usage.tokens for usage in usages), truncated_tokens=sum(usage.truncated_tokens for usage in usages)
-    )
-    longest = max((done.timings for _, done in answers), key=lambda timings: timings.total_s)
-    headers = record_usage(request, answers[0][1].model, sum(len(job.documents) for job in jobs), total, longest)
-    return json_response([reply for reply, _ in answers], headers=headers | process_time(request))
-
-
-async def _rank_all(
-    request: AnyRequest, bodies: Sequence[RerankRequest], jobs: Sequence[RankJob]
-) -> list[tuple[RerankReply, Ranked]]:
-    """Rank for several queries concurrently. If one fails, the others are cancelled and its error is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_rank(request, body, job)) for body, job in zip(bodies, jobs, strict=True)]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-    return [task.result() for task in tasks]
-
-
-async def _rank(request: AnyRequest, body: RerankRequest, job: RankJob) -> tuple[RerankReply, Ranked]:
-    began = time.perf_counter()
-    service, caller = service_of(request), caller_of(request.scope)
-    info = await service.prepare(job.model, "rank", caller)
-    done = await service.rank(job, caller)
-    seconds = time.perf_counter() - began
-    texts = [UNSET] * len(job.documents) if body.return_documents is False else job.documents
-    reply = RerankReply(
-        results=[
-            RankedPassage(text=texts[result.index], score=result.score, index=result.index) for result in done.results
-        ],
-        query=job.query,
-        backend=info.engine,
-        device=info.device,
-        method=ranking_method(info),
-        processing_time=seconds,
-        model_info=done.model,
-        usage=RerankUsage(
-            total_passages=len(job.documents),
-            returned_passages=len(done.results),
-            total_tokens=done.usage.tokens,
-            processing_time_ms=seconds * 1000,
-            backend=info.engine,
-            top_k=len(job.documents) if job.top_n is None else job.top_n,
-            query_length=len(job.query),
-        ),
-        timestamp=datetime.now(UTC).isoformat(),
-        num_passages=len(done.results),
-    )
-    return reply, done
 
 
 def _to_job(body: RerankRequest) -> RankJob:
@@ -235,3 +162,48 @@ def _text(index: int, document: str | DocumentObject) -> str:
     if not text.strip():
         raise EmptyInput(f"Passage at index {index} cannot be empty or whitespace only", "passages")
     return text
+
+
+def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
+    seconds = done.timings.load_s + done.timings.total_s
+    texts = [UNSET] * len(job.documents) if body.return_documents is False else job.documents
+    return RerankReply(
+        results=[
+            RankedPassage(text=texts[result.index], score=result.score, index=result.index) for result in done.results
+        ],
+        query=job.query,
+        backend=done.info.engine,
+        device=done.info.device,
+        method=ranking_method(done.info),
+        processing_time=seconds,
+        model_info=done.info.name,
+        usage=RerankUsage(
+            total_passages=len(job.documents),
+            returned_passages=len(done.results),
+            total_tokens=done.usage.tokens,
+            processing_time_ms=seconds * 1000,
+            backend=done.info.engine,
+            top_k=len(job.documents) if job.top_n is None else job.top_n,
+            query_length=len(job.query),
+        ),
+        timestamp=datetime.now(UTC).isoformat(),
+        num_passages=len(done.results),
+    )
+
+
+def _batch_jobs(bodies: list[RerankRequest]) -> list[RankJob]:
+    if not bodies:
+        raise EmptyInput("the list of requests cannot be empty")
+    return [_to_job(body) for body in bodies]
+
+
+async def _rank_all(service: Service, jobs: list[RankJob], caller: Caller) -> Batch[Ranked]:
+    return combine(await run_all(service.rank(job, caller) for job in jobs))
+
+
+def _batch_reply(bodies: list[RerankRequest], jobs: list[RankJob], done: Batch[Ranked]) -> list[RerankReply]:
+    return [_reply(*each) for each in zip(bodies, jobs, done.results, strict=True)]
+
+
+RERANK = Endpoint(_RERANK, _to_job, Service.rank, _reply, headers=process_time)
+RERANK_BATCH = Endpoint(_BATCH, _batch_jobs, _rank_all, _batch_reply, headers=process_time)

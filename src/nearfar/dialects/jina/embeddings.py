@@ -11,7 +11,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
 from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_types
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
@@ -146,10 +146,10 @@ def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbe
         each = zip(vectors, *others, strict=True)
         vectors = [msgspec.Raw(msgspec.json.encode(dict(zip(rendered, row, strict=True)))) for row in each]
     return JinaEmbeddingsReply(
-        model=done.model,
+        model=done.info.name,
         usage=JinaUsage(done.usage.tokens, done.usage.tokens),
         data=[JinaEmbedding(index=index, embedding=vector) for index, vector in enumerate(vectors)],
     )
 
 
-EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply, strict=False)
+EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply, strict=False)

@@ -10,7 +10,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.jina.embeddings import Document, JinaText, text_of
 from nearfar.dialects.kit.checks import check_at_most, require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -89,7 +89,7 @@ def _to_job(body: JinaRerankRequest) -> RankJob:
 def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankReply:
     echo = body.return_documents is not False  # Jina's default
     return JinaRerankReply(
-        model=done.model,
+        model=done.info.name,
         usage=JinaRerankUsage(done.usage.tokens),
         results=[
             JinaRerankResult(found.index, found.score, JinaText(job.documents[found.index]) if echo else UNSET)
@@ -98,4 +98,4 @@ def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankRep
     )
 
 
-RERANK = endpoint(_DOCS, _to_job, Service.rank, _reply, strict=False)
+RERANK = Endpoint(_DOCS, _to_job, Service.rank, _reply, strict=False)

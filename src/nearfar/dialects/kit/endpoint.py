@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -12,12 +12,13 @@ from msgspec import Struct
 
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import Classified, Embedded, Ranked, Represented, Scored, Timings, Usage
+from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.dialects.kit.rendering import encode_json
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_body, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.service import Service
 
+TRUNCATED = "x-nearfar-truncated-tokens"
 Body = TypeVar("Body")
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -44,11 +45,10 @@ def _no_headers(request: AnyRequest, job: object, done: object) -> dict[str, str
     return {}
 
 
-class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
+class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     """How one POST is answered."""
 
     docs: RouteDocs
-    decoder: msgspec.json.Decoder[Body]
     # Raises an InputError for a body that breaks a rule of the protocol.
     to_job: Callable[[Body], Job]
     # A method of Service, such as ``Service.embed``.
@@ -61,6 +61,13 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
     shape_error: Callable[[msgspec.ValidationError], InputError] = _shape_error
     # The priority that the body asks for, where the protocol has one.
     priority: Callable[[Body], int | None] | None = None
+    # False also accepts numbers and booleans that are written as strings.
+    strict: bool = True
+
+    @cached_property
+    def decoder(self) -> msgspec.json.Decoder[Body]:
+        """Return the decoder of the documented body."""
+        return msgspec.json.Decoder(self.docs.body, strict=self.strict)
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
@@ -71,11 +78,10 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
         done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
-        rows, numbers = _count(done)
-        encoded = await encode_json(numbers, partial(self.reply, body, job, done))
+        encoded = await encode_json(_numbers(done), partial(self.reply, body, job, done))
         headers = self.headers(request, job, done)
-        if isinstance(done, (Embedded, Ranked, Scored, Represented, Classified)):
-            headers |= record_usage(request, done.model, rows, done.usage, done.timings)
+        if isinstance(done, Result):
+            headers |= record_usage(request, done)
         return encoded_response(encoded, headers=headers)
 
     def route(self, *paths: str, fields: tuple[str, ...] = (), precedence: int = 0) -> PostRoute:
@@ -83,24 +89,23 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, kw_only=True):
         return PostRoute(paths=paths, fields=fields, precedence=precedence, handler=self.answer, docs=self.docs)
 
 
-def _count(done: object) -> tuple[int, int]:
-    """Return how many inputs were answered, and how many numbers there are to render."""
+def _numbers(done: object) -> int:
+    """Return how many numbers there are to render."""
     if isinstance(done, Embedded):
-        return len(done.vectors), done.vectors.size
+        return done.vectors.size
     if isinstance(done, Represented):
         arrays = [(one.dense, one.multi_vector, one.sparse and one.sparse.values) for one in done.texts]
-        return len(arrays), sum(array.size for row in arrays for array in row if array is not None)
-    if isinstance(done, Ranked):
-        return len(done.document_tokens), 0
-    return (len(done.scores), 0) if isinstance(done, (Scored, Classified)) else (0, 0)
+        return sum(array.size for row in arrays for array in row if array is not None)
+    return 0
 
 
-def record_usage(request: AnyRequest, model: str, rows: int, usage: Usage, timings: Timings | None) -> dict[str, str]:
+def record_usage(request: AnyRequest, done: Result) -> dict[str, str]:
     """Record for the access log what was done, and return the header that reports truncation to the client."""
     state: dict[str, Any] = request.scope["state"]
-    state["timings"] = timings
-    state["done"] = {"model": model, "rows": rows, "tokens": usage.tokens, "cut": usage.truncated_tokens}
-    return {"x-nearfar-truncated-tokens": str(usage.truncated_tokens)}
+    cut = done.usage.truncated_tokens
+    state["timings"] = done.timings
+    state["done"] = {"model": done.info.name, "rows": done.inputs, "tokens": done.usage.tokens, "cut": cut}
+    return {TRUNCATED: str(cut)}
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:

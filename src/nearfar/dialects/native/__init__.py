@@ -8,7 +8,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import WireError
 from nearfar.dialects.native.documentation import docs, manual, openapi, page
 from nearfar.dialects.native.info import info
-from nearfar.dialects.native.routes import REPRESENT, live, load, metrics, ready, unload
+from nearfar.dialects.native.routes import LOAD, REPRESENT, UNLOAD, live, metrics, ready
 
 
 class ErrorReply(Struct):
@@ -24,8 +24,12 @@ def _render_error(wire: WireError) -> object:
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, openapi, docs, manual, page, load, unload],
-    routes=[REPRESENT.route("/represent")],
+    handlers=[live, ready, info, metrics, openapi, docs, manual, page],
+    routes=[
+        REPRESENT.route("/represent"),
+        LOAD.route("/admin/models/load"),
+        UNLOAD.route("/admin/models/unload"),
+    ],
     render_error=_render_error,
     error_reply=ErrorReply,
     about="This server's own routes: health, metrics, documentation, model information, several outputs of one forward "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from litestar import Request, Response, get, post, route
+from litestar import Request, Response, get, route
 from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -20,10 +20,9 @@ from nearfar.core.errors import (
 )
 from nearfar.core.jobs import Represented, RepresentJob
 from nearfar.core.types import ModelState, Output, Representation
-from nearfar.dialects.kit.declare import endpoint
-from nearfar.dialects.kit.endpoint import json_response
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
 from nearfar.dialects.kit.rendering import render_array
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_body
+from nearfar.dialects.kit.request import fleet_of
 from nearfar.dialects.kit.route_docs import Numbers, RouteDocs, RowsOfNumbers, json_schema, route_docs
 from nearfar.serving.service import Service
 
@@ -82,7 +81,6 @@ class Health(Struct):
     status: Literal["live", "ready"]
 
 
-_model = msgspec.json.Decoder(ModelRequest)
 _LIVE = route_docs("Report that the process runs", reply=Health, raises=())
 _READY = route_docs(
     "Report whether the models can answer",
@@ -124,29 +122,16 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(request.app.state.metrics.render(), media_type=media_type)
 
 
-@post("/admin/models/load", status_code=200, opt=route_docs("Load a model", **_ADMIN))
-async def load(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Load the model; answer when it is loaded."""
-    return json_response(await cancel_on_disconnect(request, fleet_of(request).load(await _admin_model(request))))
+def _name(body: ModelRequest) -> str:
+    return body.model
 
 
-@post(
-    "/admin/models/unload",
-    status_code=200,
-    opt=route_docs("Unload a model", **_ADMIN, reply_example={"state": "unloaded"}),
-)
-async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Unload the model when its running requests have ended, then answer. The next request loads it again."""
-    return json_response(await cancel_on_disconnect(request, fleet_of(request).unload(await _admin_model(request))))
+def _state(_: ModelRequest, __: str, state: ModelState) -> ModelState:
+    return state
 
 
-async def _admin_model(request: Request[Any, Any, Any]) -> str:
-    """Return the model of an admin request. Raises Forbidden, or InputError for another body."""
-    caller_of(request.scope).require_scope("admin")
-    try:
-        return (await read_body(request, _model)).model
-    except msgspec.ValidationError as error:
-        raise InputError(f'the body must be {{"model": "a name"}}: {error}') from error
+def _admin_error(error: msgspec.ValidationError) -> InputError:
+    return InputError(f'the body must be {{"model": "a name"}}: {error}')
 
 
 def _represent_job(body: RepresentRequest) -> RepresentJob:
@@ -162,7 +147,7 @@ def _represent_job(body: RepresentRequest) -> RepresentJob:
 def _represent_reply(body: RepresentRequest, _: RepresentJob, done: Represented) -> RepresentReply:
     outputs = set(body.outputs or get_args(Output))
     return RepresentReply(
-        model=done.model,
+        model=done.info.name,
         data=[_text_representation(index, text, outputs) for index, text in enumerate(done.texts)],
         usage=TokenUsage(done.usage.tokens, done.usage.truncated_tokens),
     )
@@ -187,4 +172,13 @@ _REPRESENT = RouteDocs(
     example={"input": ["a cat on the sofa"], "input_type": "document"},
     reply_example={"data": [{"index": 0, "dense": [0.1431, -0.0766, -0.0241]}]},
 )
-REPRESENT = endpoint(_REPRESENT, _represent_job, Service.represent, _represent_reply)
+REPRESENT = Endpoint(_REPRESENT, _represent_job, Service.represent, _represent_reply)
+_LOAD = RouteDocs(summary="Load a model", details="Loads the model, and answers when it is loaded.", **_ADMIN)
+LOAD = Endpoint(_LOAD, _name, Service.load, _state, shape_error=_admin_error)
+_UNLOAD = RouteDocs(
+    summary="Unload a model",
+    details="Unloads the model when its running requests have ended. The next request loads it again.",
+    **_ADMIN,
+    reply_example={"state": "unloaded"},
+)
+UNLOAD = Endpoint(_UNLOAD, _name, Service.unload, _state, shape_error=_admin_error)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.ollama.embed import embed, embeddings, rerank
+from nearfar.dialects.ollama.embed import EMBED, EMBEDDINGS, RERANK
 from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.ollama.models import ps, show, tags, version
-from nearfar.dialects.ollama.unload import pull, unload
+from nearfar.dialects.ollama.unload import CHAT, GENERATE, pull
 
 # The last part of a model's name on the hub → its names in Ollama's library, where those differ. A name without a tag
 # means what ``latest`` means there. Source: https://ollama.com/search?c=embedding.
@@ -34,7 +34,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 dialect = Dialect(
     name="ollama",
-    handlers=[embed, embeddings, rerank, tags, ps, show, version, unload, pull],
+    routes=[
+        EMBED.route("/api/embed"),
+        EMBEDDINGS.route("/api/embeddings"),
+        RERANK.route("/api/rerank"),
+        GENERATE.route("/api/generate"),
+        CHAT.route("/api/chat"),
+    ],
+    handlers=[tags, ps, show, version, pull],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

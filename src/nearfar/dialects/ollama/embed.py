@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, post
 from msgspec import Meta, Struct
 
-from nearfar.core.jobs import EmbedJob, RankJob
-from nearfar.core.types import Task
+from nearfar.core.caller import Caller
+from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Result
 from nearfar.dialects.kit.checks import overflow_of, require_model
-from nearfar.dialects.kit.endpoint import encoded_response, json_response, record_usage
-from nearfar.dialects.kit.rendering import encode_json, render_rows
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, json_schema, requires, route_docs
+from nearfar.dialects.kit.endpoint import TRUNCATED, Endpoint
+from nearfar.dialects.kit.rendering import render_rows
+from nearfar.dialects.kit.request import AnyRequest
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, RouteDocs, json_schema, requires
 from nearfar.dialects.ollama.unload import MODEL_EXAMPLE, KeepAlive, is_zero
+from nearfar.serving.service import Service
 
 
 class Options(Struct, kw_only=True):
@@ -49,6 +48,13 @@ class EmbedRequest(TextRequest, kw_only=True):
     input: str | list[str] | None = None
     truncate: bool | None = None
     dimensions: int | None = None
+
+
+class Preload(Struct, frozen=True):
+    """A request without input: load the model in advance, or unload it."""
+
+    model: str
+    unload: bool
 
 
 class EmbedReply(Struct, kw_only=True, omit_defaults=True):
@@ -109,20 +115,20 @@ class RerankReply(Struct, kw_only=True):
     prompt_eval_count: int
 
 
-_EMBED = route_docs(
-    "Embed texts, as in Ollama",
+_EMBED = RouteDocs(
+    summary="Embed texts, as in Ollama",
     body=requires(EmbedRequest, model=NOT_EMPTY),
     reply=EmbedReply,
     example={"model": MODEL_EXAMPLE, "input": ["a cat on the sofa"]},
 )
-_EMBEDDINGS = route_docs(
-    "Embed one text, as older clients of Ollama do",
+_EMBEDDINGS = RouteDocs(
+    summary="Embed one text, as older clients of Ollama do",
     body=requires(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": MODEL_EXAMPLE, "prompt": "a cat on the sofa"},
 )
-_RERANK = route_docs(
-    "Rank documents by relevance to a query, an addition to Ollama's routes",
+_RERANK = RouteDocs(
+    summary="Rank documents by relevance to a query, an addition to Ollama's routes",
     body=requires(RerankRequest, model=NOT_EMPTY),
     reply=RerankReply,
     example={
@@ -133,93 +139,85 @@ _RERANK = route_docs(
     },
 )
 
-_NOTHING_TRUNCATED = {"x-nearfar-truncated-tokens": "0"}
-_embed = msgspec.json.Decoder(EmbedRequest)
-_embeddings = msgspec.json.Decoder(EmbeddingsRequest)
-_rerank = msgspec.json.Decoder(RerankRequest)
 
-
-@post("/api/embed", status_code=200, opt=_EMBED)
-async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
-    began = time.perf_counter_ns()
-    body = await read_request(request, _embed)
-    model = require_model(body.model)
+def _embed_job(body: EmbedRequest) -> EmbedJob | Preload:
     texts = [body.input] if isinstance(body.input, str) and body.input else body.input or []
-    if not texts and is_zero(body.keep_alive):
-        caller_of(request.scope).require_scope("admin")
-        await cancel_on_disconnect(request, fleet_of(request).unload(model))
-        return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_TRUNCATED)
-    dim, load_ns = await _load(request, model, "embed")
-    if not texts:  # a request to load the model in advance
-        return json_response(EmbedReply(model=model, embeddings=[]), headers=_NOTHING_TRUNCATED)
-    job = EmbedJob(
-        model=model,
+    if not texts:
+        return Preload(require_model(body.model), unload=is_zero(body.keep_alive))
+    return EmbedJob(
+        model=require_model(body.model),
         inputs=tuple(texts),
         # As in Ollama, dimensions that aren't fewer than the model's have no effect.
-        dimensions=body.dimensions if body.dimensions and 0 < body.dimensions < dim else None,
+        dimensions=body.dimensions if body.dimensions and body.dimensions > 0 else None,
+        clamp_dimensions=True,
         max_tokens=body.max_tokens,
         on_overflow=overflow_of(body.truncate),
     )
-    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-
-    def reply(rows: list[msgspec.Raw]) -> EmbedReply:
-        return EmbedReply(
-            model=model,
-            embeddings=rows,
-            total_duration=time.perf_counter_ns() - began,
-            load_duration=load_ns,
-            prompt_eval_count=done.usage.tokens,
-        )
-
-    encoded = await encode_json(done.vectors.size, lambda: reply(render_rows(done)))
-    return encoded_response(encoded, headers=record_usage(request, done.model, len(texts), done.usage, done.timings))
 
 
-@post("/api/embeddings", status_code=200, opt=_EMBEDDINGS)
-async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Embed one text. The vector has unit length; Ollama's own has not, which makes no difference to cosines."""
-    body = await read_request(request, _embeddings)
+def _prompt_job(body: EmbeddingsRequest) -> EmbedJob | Preload:
     model = require_model(body.model)
     if not body.prompt:
-        await _load(request, model, "embed")
-        return json_response({"embedding": []}, headers=_NOTHING_TRUNCATED)
-    job = EmbedJob(model=model, inputs=(body.prompt,), max_tokens=body.max_tokens)
-    done = await cancel_on_disconnect(request, service_of(request).embed(job, caller_of(request.scope)))
-    encoded = await encode_json(done.vectors.size, lambda: EmbeddingsReply(render_rows(done)[0]))
-    return encoded_response(encoded, headers=record_usage(request, done.model, 1, done.usage, done.timings))
+        return Preload(model, unload=False)
+    return EmbedJob(model=model, inputs=(body.prompt,), max_tokens=body.max_tokens)
 
 
-@post("/api/rerank", status_code=200, opt=_RERANK)
-async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
-    began = time.perf_counter_ns()
-    body = await read_request(request, _rerank)
-    model = require_model(body.model)
-    _, load_ns = await _load(request, model, "rank")
-    job = RankJob(
-        model=model,
+async def _embed(service: Service, job: EmbedJob | Preload, caller: Caller) -> Embedded | None:
+    """Embed the texts; without any, load or unload the model and return None."""
+    if isinstance(job, EmbedJob):
+        return await service.embed(job, caller)
+    if job.unload:
+        await service.unload(job.model, caller)
+    else:
+        await service.prepare(job.model, "embed", caller)
+    return None
+
+
+def _rank_job(body: RerankRequest) -> RankJob:
+    return RankJob(
+        model=require_model(body.model),
         query=body.query,
         documents=tuple(body.documents),
         top_n=body.top_n or None,
         instruction=body.instruction or None,
     )
-    done = await cancel_on_disconnect(request, service_of(request).rank(job, caller_of(request.scope)))
-    results = [RerankResult(result.index, result.score) for result in done.results]
-    if body.return_documents:
-        for result in results:
-            result.document = Document(body.documents[result.index])
-    reply = RerankReply(
-        model=model,
-        results=results,
-        total_duration=time.perf_counter_ns() - began,
-        load_duration=load_ns,
-        prompt_eval_count=done.usage.tokens,
-    )
-    headers = record_usage(request, done.model, len(body.documents), done.usage, done.timings)
-    return json_response(reply, headers=headers)
 
 
-async def _load(request: AnyRequest, model: str, task: Task) -> tuple[int, int]:
-    """Wait until the model is loaded. Returns the dimensions of its vectors, and the nanoseconds waited."""
-    began = time.perf_counter_ns()
-    info = await cancel_on_disconnect(request, service_of(request).prepare(model, task, caller_of(request.scope)))
-    return info.dim, time.perf_counter_ns() - began
+def _embed_reply(_: EmbedRequest, job: EmbedJob | Preload, done: Embedded | None) -> EmbedReply:
+    if done is None:
+        return EmbedReply(model=require_model(job.model), embeddings=[])
+    return EmbedReply(embeddings=render_rows(done), **_counts(job.model, done))
+
+
+def _rank_reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
+    texts = [Document(text) if body.return_documents else msgspec.UNSET for text in job.documents]
+    results = [RerankResult(result.index, result.score, texts[result.index]) for result in done.results]
+    return RerankReply(results=results, **_counts(job.model, done))
+
+
+def _counts(model: str | None, done: Result) -> dict[str, Any]:
+    """Return the fields that all answers have."""
+    load_ns, run_ns = (int(seconds * 1e9) for seconds in (done.timings.load_s, done.timings.total_s))
+    return {
+        "model": model,
+        "total_duration": load_ns + run_ns,
+        "load_duration": load_ns,
+        "prompt_eval_count": done.usage.tokens,
+    }
+
+
+def _no_usage(_: AnyRequest, __: object, done: object) -> dict[str, str]:
+    """Report for a request without input, which has no usage, that nothing was truncated."""
+    return {} if done else {TRUNCATED: "0"}
+
+
+EMBED = Endpoint(_EMBED, _embed_job, _embed, _embed_reply, headers=_no_usage)
+# The vector has unit length; Ollama's own has not, which makes no difference to cosines.
+EMBEDDINGS = Endpoint(
+    _EMBEDDINGS,
+    _prompt_job,
+    _embed,
+    lambda _, __, done: EmbeddingsReply(render_rows(done)[0] if done else msgspec.Raw(b"[]")),
+    headers=_no_usage,
+)
+RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _rank_reply)

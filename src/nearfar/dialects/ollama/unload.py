@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,11 +15,13 @@ from litestar import Request, Response, post
 from msgspec import Struct
 
 from nearfar.core.errors import InputError, ModelNotFound
+from nearfar.core.types import ModelState
 from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import caller_of, cancel_on_disconnect, fleet_of, read_request
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, json_schema, requires, requires_any, route_docs
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.request import fleet_of, read_request
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, requires_any, route_docs
 from nearfar.dialects.ollama.errors import SUPPORTED
+from nearfar.serving.service import Service
 
 _ZERO_DURATION = re.compile(r"0+(\.0+)?([a-zµ]+)?")  # "0", "0s", "0m"
 KeepAlive = float | str
@@ -68,8 +71,9 @@ BY_NAME: dict[str, Any] = {
     "example": {"model": MODEL_EXAMPLE},
     "counts": False,
 }
-_UNLOAD = route_docs(
-    "Unload a model; generation and chat are not supported",
+_UNLOAD = RouteDocs(
+    summary="Unload a model; generation and chat are not supported",
+    details="Unloads the model if the request has no input and a ``keep_alive`` of 0. Anything else is refused.",
     body=requires_any(
         requires(GenerateRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), {"model": NOT_EMPTY}, {"name": NOT_EMPTY}
     ),
@@ -86,7 +90,6 @@ def rfc3339(time: datetime) -> str:
 
 
 _model = msgspec.json.Decoder(ModelRequest)
-_generate = msgspec.json.Decoder(GenerateRequest)
 
 
 @post("/api/pull", status_code=200, opt=_PULL)
@@ -100,14 +103,18 @@ async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(StatusReply("success"))
 
 
-@post(["/api/generate", "/api/chat"], status_code=200, opt=_UNLOAD)
-async def unload(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Unload the model if the request has no input and a ``keep_alive`` of 0. Anything else is refused."""
-    body = await read_request(request, _generate)
+def _check_unload(verb: str, body: GenerateRequest) -> str:
+    """Return the model. Raises InputError unless the request has no input and a ``keep_alive`` of 0."""
     model = require_model(body.model or body.name)
     if body.prompt or body.messages or not is_zero(body.keep_alive):
-        verb = request.scope["path"].rstrip("/").rpartition("/")[2]
         raise InputError(f'"{model[:200]}" does not support {verb}; {SUPPORTED}')
-    caller_of(request.scope).require_scope("admin")
-    await cancel_on_disconnect(request, fleet_of(request).unload(model))
-    return json_response(UnloadReply(model=model, created_at=rfc3339(datetime.now(UTC))))
+    return model
+
+
+def _unload_reply(_: GenerateRequest, model: str, __: ModelState) -> UnloadReply:
+    return UnloadReply(model=model, created_at=rfc3339(datetime.now(UTC)))
+
+
+GENERATE, CHAT = (
+    Endpoint(_UNLOAD, partial(_check_unload, verb), Service.unload, _unload_reply) for verb in ("generate", "chat")
+)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import QueueCapacity, TokenIds
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Encoding, render_rows
 from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase64, RouteDocs, json_schema, requires
@@ -184,7 +184,7 @@ def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingsRe
     rows = render_rows(done, encoding=cast("Encoding", body.encoding_format or "float"))
     return EmbeddingsReply(
         data=[Embedding(index=index, embedding=row) for index, row in enumerate(rows)],
-        model=done.model,
+        model=done.info.name,
         usage=Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
     )
 
@@ -199,8 +199,8 @@ def usual_headers(request: AnyRequest) -> dict[str, str]:
 
 def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
     """Return the headers of a reply to a job."""
-    limits = _limits(fleet_of(request).queue_capacity(done.model))
-    return {**usual_headers(request), "openai-model": quote(done.model, safe=_PLAIN), **limits}
+    limits = _limits(fleet_of(request).queue_capacity(done.info.name))
+    return {**usual_headers(request), "openai-model": quote(done.info.name, safe=_PLAIN), **limits}
 
 
 def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:
@@ -234,4 +234,4 @@ def duration(seconds: float) -> str:
     return f"{whole}{ms / 1000:g}s"
 
 
-EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply, headers=answer_headers, shape_error=_shape_error)
+EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply, headers=answer_headers, shape_error=_shape_error)

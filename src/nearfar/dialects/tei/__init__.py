@@ -18,7 +18,7 @@ from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.tei.bodies import HealthReply, ModelHealth, ServerInfo, Welcome
-from nearfar.dialects.tei.dispatch import invoke, vertex
+from nearfar.dialects.tei.dispatch import INVOKE, VERTEX, invoke_root
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
@@ -87,8 +87,10 @@ dialect = Dialect(
         DECODE.route("/decode"),
         RERANK.route("/rerank", fields=("texts",)),
         TOKENIZE.route("/tokenize", fields=("inputs",)),
+        INVOKE,
+        VERTEX,
     ],
-    handlers=[invoke, vertex, health, welcome],
+    handlers=[invoke_root, health, welcome],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

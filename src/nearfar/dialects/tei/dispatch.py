@@ -10,14 +10,15 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET
 
-from nearfar.core.jobs import Usage
+from nearfar.core.jobs import Result
 from nearfar.core.types import Task
-from nearfar.dialects.kit.endpoint import Endpoint, encoded_response, record_usage
+from nearfar.dialects.kit.batch import combine, run_all
+from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response, record_usage
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
-from nearfar.dialects.kit.route_docs import route_docs
+from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
-from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, characters_of, rows_of, total_headers
+from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, Job, characters_of, total_headers
 from nearfar.dialects.tei.inputs import check_count, decode_part
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
 
@@ -25,16 +26,16 @@ AnyEndpoint = Endpoint[Any, Any, Any]
 
 _fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
-_INVOKE = route_docs(
-    "Embed, rank or classify, by the body's fields and the model's task",
+_INVOKE = RouteDocs(
+    summary="Embed, rank or classify, by the body's fields and the model's task",
     body=(EmbedRequest, RerankRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
     reply_example=[[0.1431, -0.0766, -0.0241]],
     headers=HEADERS,
 )
-_VERTEX = route_docs(
-    "Run several requests",
+_VERTEX = RouteDocs(
+    summary="Run several requests",
     body=VertexRequest,
     reply=VertexReply,
     example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},
@@ -51,27 +52,22 @@ _BY_TASK: Mapping[Task, AnyEndpoint] = {
 }
 
 
-@post(["/", "/invocations"], status_code=200, opt=_INVOKE)
-async def invoke(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def invoke(request: AnyRequest) -> Response[bytes]:
     """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
     fields = await read_request(request, _fields)
     endpoint = await cancel_on_disconnect(request, _choose_endpoint(request, fields))
     return await endpoint.answer(request)
 
 
-@post("/vertex", status_code=200, opt=_VERTEX)
-async def vertex(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def vertex(request: AnyRequest) -> Response[bytes]:
+    """Answer several requests, concurrently."""
     body = await read_request(request, _vertex)
     check_count("instances", body.instances)
-    answers = await cancel_on_disconnect(request, _run_all(request, body.instances))
-    done = [one for _, one, _ in answers]
-    usage = Usage(
-        tokens=sum(one.usage.tokens for one in done), truncated_tokens=sum(one.usage.truncated_tokens for one in done)
-    )
-    characters = sum(characters_of(job) for job, _, _ in answers)
-    headers = record_usage(request, done[0].model, sum(rows_of(job) for job, _, _ in answers), usage, None)
-    headers |= total_headers(request, done[0].model, characters, usage.tokens)
-    return encoded_response(msgspec.json.encode(VertexReply([encoded for *_, encoded in answers])), headers=headers)
+    work = run_all(_run(request, instance) for instance in body.instances)
+    jobs, results, replies = zip(*await cancel_on_disconnect(request, work), strict=True)
+    done = combine(results)
+    headers = record_usage(request, done) | total_headers(request, done, sum(map(characters_of, jobs)))
+    return json_response(VertexReply([*replies]), headers=headers)
 
 
 async def _choose_endpoint(request: AnyRequest, fields: DispatchFields) -> AnyEndpoint:
@@ -83,17 +79,7 @@ async def _choose_endpoint(request: AnyRequest, fields: DispatchFields) -> AnyEn
     return next(_BY_TASK[task] for task in _BY_TASK if task in tasks)
 
 
-async def _run_all(request: AnyRequest, instances: list[msgspec.Raw]) -> list[tuple[Any, Any, msgspec.Raw]]:
-    """Run several bodies concurrently. Raises the error of the first that fails."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_run(request, instance)) for instance in instances]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-    return [task.result() for task in tasks]
-
-
-async def _run(request: AnyRequest, raw: msgspec.Raw) -> tuple[Any, Any, msgspec.Raw]:
+async def _run(request: AnyRequest, raw: msgspec.Raw) -> tuple[Job, Result, msgspec.Raw]:
     """Run one body. Returns the job, what the service returned, and the encoded reply."""
     endpoint = await _choose_endpoint(request, decode_part(raw, _fields))
     body = decode_part(raw, endpoint.decoder)
@@ -101,3 +87,13 @@ async def _run(request: AnyRequest, raw: msgspec.Raw) -> tuple[Any, Any, msgspec
     done = await endpoint.call(service_of(request), job, caller_of(request.scope))
     encoded = await asyncio.to_thread(lambda: msgspec.json.encode(endpoint.reply(body, job, done)))
     return job, done, msgspec.Raw(encoded)
+
+
+INVOKE = PostRoute(paths=("/invocations",), handler=invoke, docs=_INVOKE)
+VERTEX = PostRoute(paths=("/vertex",), handler=vertex, docs=_VERTEX)
+
+
+@post("/", status_code=200, opt={"docs": _INVOKE})
+async def invoke_root(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Answer as /invocations does. An ordinary route, since GET has this path as well."""
+    return await invoke(request)

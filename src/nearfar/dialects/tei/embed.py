@@ -7,7 +7,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, Represented, RepresentJob
 from nearfar.core.types import Output, SparseVector
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers
 from nearfar.dialects.tei.bodies import EmbedAllRequest, EmbedRequest, Parameters, SimilarityRequest, SparseValue
@@ -88,7 +88,7 @@ _EMBED = RouteDocs(
     },
     headers=HEADERS,
 )
-EMBED = endpoint(_EMBED, _embed_job, Service.embed, lambda _, __, done: render_rows(done), headers=compute_headers)
+EMBED = Endpoint(_EMBED, _embed_job, Service.embed, lambda _, __, done: render_rows(done), headers=compute_headers)
 _EMBED_ALL = RouteDocs(
     summary="Embed each token of texts",
     body=EmbedAllRequest,
@@ -96,7 +96,7 @@ _EMBED_ALL = RouteDocs(
     example={"inputs": "a cat"},
     headers=HEADERS,
 )
-EMBED_ALL = endpoint(_EMBED_ALL, _represent_job, Service.token_vectors, _token_vectors, headers=compute_headers)
+EMBED_ALL = Endpoint(_EMBED_ALL, _represent_job, Service.token_vectors, _token_vectors, headers=compute_headers)
 _EMBED_SPARSE = RouteDocs(
     summary="Embed texts as sparse vectors",
     body=EmbedAllRequest,
@@ -104,7 +104,7 @@ _EMBED_SPARSE = RouteDocs(
     example={"inputs": "a cat"},
     headers=HEADERS,
 )
-EMBED_SPARSE = endpoint(_EMBED_SPARSE, _sparse_job, Service.represent, _sparse_vectors, headers=compute_headers)
+EMBED_SPARSE = Endpoint(_EMBED_SPARSE, _sparse_job, Service.represent, _sparse_vectors, headers=compute_headers)
 _SIMILARITY = RouteDocs(
     summary="Compare texts with one text",
     body=SimilarityRequest,
@@ -113,6 +113,6 @@ _SIMILARITY = RouteDocs(
     reply_example=[0.629, -0.007],
     headers=HEADERS,
 )
-SIMILARITY = endpoint(
+SIMILARITY = Endpoint(
     _SIMILARITY, _similarity_job, Service.similarity, lambda _, __, done: done.scores, headers=compute_headers
 )

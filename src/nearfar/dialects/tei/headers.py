@@ -5,23 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from nearfar.core.jobs import (
-    Classified,
-    ClassifyJob,
-    Embedded,
-    EmbedJob,
-    Ranked,
-    RankJob,
-    Represented,
-    RepresentJob,
-    Scored,
-    Timings,
-)
+from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, Result
 from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.request import AnyRequest, fleet_of
+from nearfar.dialects.kit.request import AnyRequest
 
 Job = EmbedJob | RepresentJob | RankJob | ClassifyJob
-Done = Embedded | Represented | Ranked | Scored | Classified
 
 TOTAL_HEADERS = {
     "x-compute-type": "cpu or gpu",
@@ -37,25 +25,23 @@ HEADERS = TOTAL_HEADERS | {
 }
 
 
-def compute_headers(request: AnyRequest, job: Job, done: Done) -> dict[str, str]:
+def compute_headers(request: AnyRequest, job: Job, done: Result) -> dict[str, str]:
     """Return the headers of the answer to one job."""
-    timings: Timings = done.timings
-    return total_headers(request, done.model, characters_of(job), done.usage.tokens) | {
-        "x-tokenization-time": _ms(timings.tokenize_s),
-        "x-queue-time": _ms(timings.queue_s),
-        "x-inference-time": _ms(timings.inference_s),
+    return total_headers(request, done, characters_of(job)) | {
+        "x-tokenization-time": _ms(done.timings.tokenize_s),
+        "x-queue-time": _ms(done.timings.queue_s),
+        "x-inference-time": _ms(done.timings.inference_s),
     }
 
 
-def total_headers(request: AnyRequest, model: str, characters: int, tokens: int) -> dict[str, str]:
+def total_headers(request: AnyRequest, done: Result, characters: int) -> dict[str, str]:
     """Return the headers that the answer to several jobs has, too."""
-    device = next((info.device for info in fleet_of(request).infos() if info.name == model), "cpu")
     total = _ms(time.perf_counter() - request.scope["state"]["began"])
     return {
-        "x-compute-type": "cpu" if device == "cpu" else "gpu",
+        "x-compute-type": "cpu" if done.info.device == "cpu" else "gpu",
         "x-compute-time": total,
         "x-compute-characters": str(characters),
-        "x-compute-tokens": str(tokens),
+        "x-compute-tokens": str(done.usage.tokens),
         "x-total-time": total,
     }
 
@@ -65,11 +51,6 @@ def characters_of(job: Job) -> int:
     if isinstance(job, RankJob):
         return len(job.documents) * len(job.query) + _count(job.documents)
     return _count(job.inputs)
-
-
-def rows_of(job: Job) -> int:
-    """Return the number of a job's inputs."""
-    return len(job.documents if isinstance(job, RankJob) else job.inputs)
 
 
 def _count(inputs: Iterable[str | TokenIds | tuple[str, str]]) -> int:

@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Ranked, RankJob
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
 from nearfar.dialects.tei.headers import HEADERS, compute_headers
@@ -55,7 +55,7 @@ def _wants_logits(parameters: LabelParameters) -> bool:
 
 def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list[Prediction] | list[list[Prediction]]:
     """Sort each text's labels by score; equal scores keep the model's order."""
-    labels = done.labels or ("LABEL_0",)
+    labels = done.info.labels or ("LABEL_0",)
     top_k = body.parameters.top_k if body.parameters else None
     rows = [[Prediction(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
     best = [sorted(row, key=lambda prediction: -prediction.score)[:top_k] for row in rows]
@@ -69,7 +69,7 @@ _RERANK = RouteDocs(
     example={"query": "Where is the cat?", "texts": ["Bananas are yellow.", "The cat sat on the mat."]},
     headers=HEADERS,
 )
-RERANK = endpoint(_RERANK, _rank_job, Service.rank, _ranks, headers=compute_headers)
+RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _ranks, headers=compute_headers)
 _PREDICT = RouteDocs(
     summary="Classify texts or pairs of texts",
     body=PredictRequest,
@@ -78,4 +78,4 @@ _PREDICT = RouteDocs(
     examples={"several": {"inputs": [["I like you."], ["I like you.", "I do not."]], "raw_scores": True}},
     headers=HEADERS,
 )
-PREDICT = endpoint(_PREDICT, _classify_job, Service.classify, _predictions, headers=compute_headers)
+PREDICT = Endpoint(_PREDICT, _classify_job, Service.classify, _predictions, headers=compute_headers)

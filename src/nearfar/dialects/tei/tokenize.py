@@ -9,7 +9,7 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import DetokenizeJob, TokenizedText, TokenizeJob, TokenSpan
 from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DecodeRequest, Token, TokenizeRequest
 from nearfar.dialects.tei.inputs import check_count
@@ -60,7 +60,7 @@ async def _detokenize_all(service: Service, jobs: list[DetokenizeJob], caller: C
 _TOKENIZE = RouteDocs(
     summary="Tokenize texts", counts=False, body=TokenizeRequest, reply=list[list[Token]], example={"inputs": "a cat"}
 )
-TOKENIZE = endpoint(
+TOKENIZE = Endpoint(
     _TOKENIZE, _tokenize_job, Service.tokenize, lambda _, __, done: [_tokens(text) for text in done.texts]
 )
 _DECODE = RouteDocs(
@@ -71,4 +71,4 @@ _DECODE = RouteDocs(
     example={"ids": [101, 7592, 102]},
     examples={"several": {"ids": [[101, 7592, 102], [2088]], "skip_special_tokens": False}},
 )
-DECODE = endpoint(_DECODE, _detokenize_jobs, _detokenize_all, lambda _, __, texts: texts)
+DECODE = Endpoint(_DECODE, _detokenize_jobs, _detokenize_all, lambda _, __, texts: texts)

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
 from nearfar.dialects.vllm.routes import ListReply, PairScoring, check_truncation, envelope
 from nearfar.serving.service import Service
@@ -133,4 +133,4 @@ _RERANK = RouteDocs(
     reply=RerankReply,
     example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."], "top_n": 1},
 )
-RERANK = endpoint(_RERANK, _to_job, Service.rank, _reply)
+RERANK = Endpoint(_RERANK, _to_job, Service.rank, _reply)

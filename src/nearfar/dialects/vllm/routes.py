@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Ranked, Represented, Scored, ScoreJob
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.serving.service import Service
 
@@ -128,7 +128,7 @@ def envelope(kind: str, done: Scored | Classified | Represented | Ranked) -> dic
     return {
         "id": f"{kind}-{uuid.uuid4().hex}",
         "created": int(time.time()),
-        "model": done.model,
+        "model": done.info.name,
         "usage": UsageInfo(done.usage.tokens, done.usage.tokens),
     }
 
@@ -180,7 +180,7 @@ def _classify_job(body: ClassifyRequest) -> ClassifyJob:
 def _classify_reply(
     body: ClassifyRequest, _: ClassifyJob, done: Classified
 ) -> ListReply[ClassificationData] | InfinityClassifyReply:
-    labels = done.labels or ("LABEL_0",)
+    labels = done.info.labels or ("LABEL_0",)
     rows = [scores.tolist() for scores in done.scores]
     if body.raw_scores is None:  # Infinity's client always sends it, vLLM's clients never do
         data = [ClassificationData(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
@@ -207,7 +207,7 @@ _SCORE = RouteDocs(
         }
     },
 )
-SCORE = endpoint(_SCORE, _score_job, Service.score, _score_reply)
+SCORE = Endpoint(_SCORE, _score_job, Service.score, _score_reply)
 _CLASSIFY = RouteDocs(
     summary="Classify texts",
     details="Returns each text's most probable label and all probabilities, or with ``raw_scores`` Infinity's form.",
@@ -216,4 +216,4 @@ _CLASSIFY = RouteDocs(
     example={"input": ["I like you."]},
     examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},
 )
-CLASSIFY = endpoint(_CLASSIFY, _classify_job, Service.classify, _classify_reply)
+CLASSIFY = Endpoint(_CLASSIFY, _classify_job, Service.classify, _classify_reply)

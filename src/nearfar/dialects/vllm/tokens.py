@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import DetokenizeJob, Represented, RepresentJob, Tokenized, TokenizeJob
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, json_schema
 from nearfar.dialects.vllm.routes import ListReply, NotEmptyTexts, envelope, texts_of
@@ -83,7 +83,7 @@ def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
 def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> TokenizeReply:
     tokens = done.texts[0].tokens
     names = [token.token for token in tokens] if body.return_token_strs else None
-    return TokenizeReply(len(tokens), done.max_tokens, [token.id for token in tokens], names)
+    return TokenizeReply(len(tokens), done.info.max_tokens, [token.id for token in tokens], names)
 
 
 def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
@@ -96,11 +96,11 @@ _POOLING = RouteDocs(
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},
 )
-POOLING = endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
+POOLING = Endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
 _TOKENIZE = RouteDocs(
     summary="Tokenize a prompt", counts=False, body=TokenizeRequest, reply=TokenizeReply, example={"prompt": "a cat"}
 )
-TOKENIZE = endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
+TOKENIZE = Endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
 _DETOKENIZE = RouteDocs(
     summary="Convert token ids to text",
     counts=False,
@@ -108,7 +108,7 @@ _DETOKENIZE = RouteDocs(
     reply=DetokenizeReply,
     example={"tokens": [1037, 4937]},
 )
-DETOKENIZE = endpoint(
+DETOKENIZE = Endpoint(
     _DETOKENIZE,
     _detokenize_job,
     Service.detokenize,

@@ -13,7 +13,7 @@ from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, Role
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
 from nearfar.dialects.kit.route_docs import (
     BASE64,
@@ -124,7 +124,7 @@ def _reply(body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded) -> Voyage
     rows = render_rows(done, dtype, cast("Encoding", body.encoding_format or "float"))
     return VoyageEmbeddingsReply(
         data=[VoyageEmbedding(embedding=row, index=index) for index, row in enumerate(rows)],
-        model=done.model,
+        model=done.info.name,
         usage=VoyageUsage(total_tokens=done.usage.tokens),
     )
 
@@ -136,5 +136,5 @@ def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) 
     return reply
 
 
-EMBEDDINGS = endpoint(_DOCS, _to_job, Service.embed, _reply)
+EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply)
 SHARED_EMBEDDINGS = msgspec.structs.replace(EMBEDDINGS, reply=_shared_reply)

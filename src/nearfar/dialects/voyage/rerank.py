@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
-from nearfar.dialects.kit.declare import endpoint
+from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -86,7 +86,7 @@ def _reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageReran
         VoyageRerankResult(found.index, found.score, job.documents[found.index] if body.return_documents else UNSET)
         for found in done.results
     ]
-    return VoyageRerankReply(data=data, model=done.model, usage=VoyageRerankUsage(done.usage.tokens))
+    return VoyageRerankReply(data=data, model=done.info.name, usage=VoyageRerankUsage(done.usage.tokens))
 
 
 def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
@@ -96,5 +96,5 @@ def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> Voya
     return reply
 
 
-RERANK = endpoint(_DOCS, _to_job, Service.rank, _reply)
+RERANK = Endpoint(_DOCS, _to_job, Service.rank, _reply)
 SHARED_RERANK = msgspec.structs.replace(RERANK, reply=_shared_reply)

@@ -47,7 +47,8 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         if is_unit:
             vectors = normalize(vectors, f"the first {job.dimensions} components of a vector")
     return Embedded(
-        model=model.info.name,
+        info=model.info,
+        inputs=len(job.inputs),
         vectors=np.ascontiguousarray(vectors),
         usage=usage_of(rows),
         timings=context.stopwatch.timings(),

@@ -48,7 +48,7 @@ def check_job(job: Job) -> None:
 def check_vectors(recipe: Recipe, job: EmbedJob) -> None:
     """Raise an InputError if the model can't compute the vectors that the job asks for."""
     dimensions = job.dimensions
-    if dimensions is not None and not 1 <= dimensions <= recipe.dim:
+    if dimensions is not None and (dimensions < 1 or (dimensions > recipe.dim and not job.clamp_dimensions)):
         raise InvalidDimensions(dimensions, recipe.dim)
     if job.late_chunking and recipe.pooling != ("mean",):
         modes = " and ".join(recipe.pooling)

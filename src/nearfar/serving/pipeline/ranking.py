@@ -45,7 +45,8 @@ async def rank(job: RankJob, tokenizers: TokenizerPool, context: RequestContext)
     values = raw if job.raw_scores else mapped
     best = np.argsort(-values, kind="stable")[: job.top_n]
     return Ranked(
-        model=context.model.info.name,
+        info=context.model.info,
+        inputs=len(job.documents),
         results=tuple([RankedDocument(int(index), float(values[index])) for index in best]),
         document_tokens=tuple(encoded.tokens),
         usage=usage_of(encoded.rows),
@@ -59,7 +60,8 @@ async def score(job: ScoreJob, tokenizers: TokenizerPool, context: RequestContex
     encoded, raw, mapped = await _score(context, tokenizers, _group_by_query(job))
     values = mapped if context.model.recipe.task == "score" and not job.raw_scores else raw
     return Scored(
-        model=context.model.info.name,
+        info=context.model.info,
+        inputs=len(job.pairs),
         scores=tuple(values.tolist()),
         usage=usage_of(_all_rows(encoded)),
         timings=context.stopwatch.timings(),

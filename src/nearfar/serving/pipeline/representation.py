@@ -47,8 +47,8 @@ async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: Request
     logits = await context.submit(rows)
     scores = logits if job.raw_scores else probabilities(model.recipe, logits)
     return Classified(
-        model=model.info.name,
-        labels=model.recipe.labels,
+        info=model.info,
+        inputs=len(job.inputs),
         scores=scores.reshape(len(rows), -1).astype(np.float32),  # (B,) → (B, 1)
         usage=usage_of(rows),
         timings=context.stopwatch.timings(),
@@ -57,7 +57,8 @@ async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: Request
 
 def _represented(context: RequestContext, rows: Sequence[Row], texts: Sequence[Representation]) -> Represented:
     return Represented(
-        model=context.model.info.name,
+        info=context.model.info,
+        inputs=len(texts),
         texts=tuple(texts),
         usage=usage_of(rows),
         timings=context.stopwatch.timings(),

@@ -19,7 +19,7 @@ async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: Request
         check_shown(texts),
         lambda: tuple(TokenizedText(text, model.tokens.tokenize(text, special=job.special)) for text in texts),
     )
-    return Tokenized(model=model.info.name, texts=tokenized, max_tokens=model.info.max_tokens)
+    return Tokenized(info=model.info, texts=tokenized)
 
 
 async def detokenize(job: DetokenizeJob, tokenizers: TokenizerPool, context: RequestContext) -> str:
