@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from nearfar.core.settings import Dtype
     from nearfar.engines.base import Engine
+    from nearfar.models.tokenization.row import Row
 
     Embed = Callable[[list[str]], npt.NDArray[np.float32]]
 
@@ -106,23 +107,30 @@ def open_engine(name: str, dtype: Dtype, folder: Path, cache_dir: Path) -> Conte
 
 def embed_in_batches(engine: Engine, tokens: TextEncoder) -> Callable[..., npt.NDArray[np.float32]]:
     """Return a function that embeds texts as the server does; its ``budget`` is the batch size in tokens."""
+    run = run_in_batches(engine)
+
+    def embed(chosen: list[str], budget: int = engine.info.batch_tokens) -> npt.NDArray[np.float32]:
+        return run(tokens.encode(chosen), budget)
+
+    return embed
+
+
+def run_in_batches(engine: Engine) -> Callable[[Sequence[Row], int], npt.NDArray[np.float32]]:
+    """Return a function from rows and a batch size in tokens to vectors, in the batches that the server would make."""
     info = engine.info
     pool = ThreadPoolExecutor(info.max_concurrent_batches) if info.max_concurrent_batches > 1 else None
 
-    def embed(chosen: list[str], budget: int = info.batch_tokens) -> npt.NDArray[np.float32]:
-        rows = tokens.encode(chosen)
+    def run(rows: Sequence[Row], budget: int) -> npt.NDArray[np.float32]:
         lengths = [len(row.ids) for row in rows]
-        groups = group_by_length(lengths, budget, info.max_padding if info.padded else None)
-        run = pool.map if pool else map
-        found = np.empty((len(rows), info.dim), dtype=np.float32)
         # Longest first, so that all threads finish at about the same time.
-        for group, vectors in zip(
-            groups[::-1], run(engine.embed, [[rows[at] for at in group] for group in groups[::-1]]), strict=True
-        ):
+        groups = group_by_length(lengths, budget, info.max_padding if info.padded else None)[::-1]
+        batches = [[rows[at] for at in group] for group in groups]
+        found = np.empty((len(rows), info.dim), dtype=np.float32)
+        for group, vectors in zip(groups, (pool.map if pool else map)(engine.embed, batches), strict=True):
             found[group] = vectors
         return found
 
-    return embed
+    return run
 
 
 def _tokens_per_s(embed: Embed, tokens: TextEncoder) -> float:

@@ -46,10 +46,12 @@ class LaunchSpec:
     scores_are_cosines: bool = False  # otherwise (1 + cosine) / 2, as nearfar's
 
 
-def nearfar(*, model: str | None = None, engine: str | None = None, dtype: str | None = None) -> LaunchSpec:
+def nearfar(
+    *, model: str | None = None, engine: str | None = None, device: str | None = None, dtype: str | None = None
+) -> LaunchSpec:
     """Return how to start ``nearfar serve``; None means its default."""
     command = [sys.executable, "-m", "nearfar", "serve", *([model] if model else []), "--port", "{port}"]
-    for option, value in (("--engine", engine), ("--dtype", dtype)):
+    for option, value in (("--engine", engine), ("--device", device), ("--dtype", dtype)):
         command += [option, value] if value else []
     return LaunchSpec(command=tuple(command), environment={"HF_HUB_OFFLINE": "1"} if model is None else {})
 

@@ -56,6 +56,7 @@ class RoundSpec:
     rounds: int
     duration_s: float
     warmup_s: float = 0.5  # a guess: a second makes no difference to any scenario
+    timeout_s: float = 120.0  # how long to wait for the last responses
 
 
 class ScenarioRunner:
@@ -75,6 +76,7 @@ class ScenarioRunner:
             streams=tuple(requests.stream(server.spec, clients, rate) for _, requests, clients, rate in streams),
             warmup_s=self.rounds.warmup_s,
             duration_s=self.rounds.duration_s,
+            timeout_s=self.rounds.timeout_s,
         )
         with _busy_core() if scenario.busy_core else contextlib.nullcontext():
             outcome = server.run(load)

@@ -24,6 +24,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the rows as a Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return median, min and max over the rounds, without NaN (rounds in which no request succeeded)."""
     known = [value for value in values if not math.isnan(value)] or [math.nan]
