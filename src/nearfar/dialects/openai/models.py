@@ -5,24 +5,25 @@ OpenAI's clients read ``data``, Cohere's ``models``; an item has the keys of bot
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nearfar.core.errors import InputError
 from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import fleet_of
+from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.kit.route_docs import json_schema, route_docs
 from nearfar.dialects.openai.embeddings import USUAL_HEADERS, usual_headers
 from nearfar.serving.registry.fleet import Fleet
 
 _ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's names
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+_Endpoint = Annotated[str, json_schema(enum=list(_ENDPOINTS.values()), description="only models that can do this")]
+_MANY = 999_999_999
 
 
 class ModelReply(Struct, kw_only=True):
@@ -56,24 +57,19 @@ class ModelsReply(Struct, kw_only=True, omit_defaults=True):
     next_page_token: str | UnsetType = UNSET
 
 
+class Selection(Struct, kw_only=True):
+    """The query of GET /v1/models, as in Cohere's protocol. An empty value means absent."""
+
+    endpoint: _Endpoint | UnsetType = UNSET
+    default_only: Annotated[bool, Meta(description="only models that answer requests without a model")] = False
+    page_size: Annotated[int, Meta(ge=1, le=_MANY, description="how many models a page has")] = _MANY
+    page_token: Annotated[int, Meta(ge=0, le=_MANY, description="the last page's next_page_token")] = 0
+
+
 _LIST = route_docs(
     "The served models, for clients of OpenAI and of Cohere",
     reply=ModelsReply,
-    query={
-        "endpoint": {
-            "type": "string",
-            "enum": list(_ENDPOINTS.values()),
-            "description": "only models that can do this",
-        },
-        "default_only": {"type": "boolean", "description": "only models that answer requests without a model"},
-        "page_size": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 999_999_999,
-            "description": "how many models a page has; all where absent",
-        },
-        "page_token": {"type": "string", "pattern": "^[0-9]{1,9}$", "description": "the last page's next_page_token"},
-    },
+    query=msgspec.json.schema(Selection)["$defs"]["Selection"]["properties"],
     headers=USUAL_HEADERS,
 )
 _GET = route_docs(
@@ -87,7 +83,7 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     fleet.refuse_unready()
     defaults = _defaults(fleet)
     listed = [_model(info, name, defaults) for info in fleet.infos() for name in (info.name, *info.aliases)]
-    models, next_page_token = _page(request.query_params, _select(request.query_params, listed))
+    models, next_page_token = _select(_selection(request), listed)
     reply = ModelsReply(object="list", data=listed, models=models, next_page_token=next_page_token)
     return json_response(reply, headers=usual_headers(request))
 
@@ -122,32 +118,23 @@ def _model(info: ModelInfo, name: str, defaults: Mapping[Task, str]) -> ModelRep
     )
 
 
-def _select(query: Mapping[str, str], listed: list[ModelReply]) -> list[ModelReply]:
-    """Return the models that serve ``endpoint``; with ``default_only`` those that are its default."""
-    endpoint, default_only = query.get("endpoint"), query.get("default_only") or "false"
-    if default_only.lower() not in _FLAGS:
-        raise InputError(f"default_only must be true or false, not {default_only[:50]}", "default_only")
-    only = _FLAGS[default_only.lower()]
-
-    def served(model: ModelReply) -> list[str]:
-        return model.default_endpoints if only else model.endpoints
-
-    if endpoint:
-        return [model for model in listed if endpoint in served(model)]
-    return [model for model in listed if served(model)] if only else listed
+def _selection(request: AnyRequest) -> Selection:
+    sent = {name: value for name, value in request.query_params.items() if value}
+    try:
+        return msgspec.convert(sent, Selection, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error)) from error
 
 
-def _page(query: Mapping[str, str], listed: list[ModelReply]) -> tuple[list[ModelReply], str | UnsetType]:
-    """Return one page and the next page's token, which is the number of models before that page."""
-    size, start = _number(query, "page_size", len(listed)), _number(query, "page_token", 0)
-    stop = start + size
-    return listed[start:stop], str(stop) if stop < len(listed) else UNSET
+def _select(wanted: Selection, listed: list[ModelReply]) -> tuple[list[ModelReply], str | UnsetType]:
+    """Return a page of the models that serve the endpoint, with ``default_only`` as its default.
 
-
-def _number(query: Mapping[str, str], name: str, absent: int) -> int:
-    value = query.get(name)
-    if not value:
-        return absent
-    if not re.fullmatch("[0-9]{1,9}", value) or (name == "page_size" and int(value) < 1):
-        raise InputError(f"{name} can't be {value[:50]!r}", name)
-    return int(value)
+    The next page's token is the number of models before that page.
+    """
+    found = []
+    for model in listed:
+        served = model.default_endpoints if wanted.default_only else model.endpoints
+        if wanted.endpoint in served or (not wanted.endpoint and (served or not wanted.default_only)):
+            found.append(model)
+    stop = wanted.page_token + wanted.page_size
+    return found[wanted.page_token : stop], str(stop) if stop < len(found) else UNSET
