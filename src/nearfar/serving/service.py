@@ -56,6 +56,10 @@ class Service:
 
         return await self._access.run(caller, name, (task,), describe)
 
+    async def describe(self, model: str, _: Caller) -> ModelInfo:
+        """Return the model's description, loaded or not. Raises as ``Fleet.describe`` does."""
+        return self._fleet.describe(model)
+
     async def load(self, model: str, caller: Caller) -> ModelState:
         """Load the model. Raises Forbidden, and as ``Fleet.load`` does."""
         caller.require_scope("admin")

@@ -24,6 +24,7 @@ from nearfar.dialects.cohere.envelope import (
 )
 from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import RankedItem, TokenUsage, ranked_items
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -31,11 +32,9 @@ _MAX_CHUNKS = 10_000
 Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_CHUNKS - 1)]
 
 
-class RerankV1Request(Struct, kw_only=True):
-    """The body of POST /v1/rerank.
+class RerankRequest(Struct, kw_only=True):
+    """The fields of both versions.
 
-    A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
-    chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
     ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
     """
 
@@ -43,44 +42,32 @@ class RerankV1Request(Struct, kw_only=True):
     query: NotBlank
     documents: Documents
     top_n: AtLeastOne | None = None
-    rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
     return_documents: bool | None = None
-    max_chunks_per_doc: AtLeastOne | None = None
     instruction: str | None = None
 
 
-class RerankV2Request(Struct, kw_only=True):
+class RerankV1Request(RerankRequest, kw_only=True):
+    """The body of POST /v1/rerank.
+
+    A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
+    chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
+    """
+
+    rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
+    max_chunks_per_doc: AtLeastOne | None = None
+
+
+class RerankV2Request(RerankRequest, kw_only=True):
     """The body of POST /v2/rerank.
 
     Documents are truncated to ``max_tokens_per_doc``, by default 4096. An object without a ``text`` is read whole.
     ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` orders the
-    queue. ``instruction`` is our extension, as in version 1.
+    queue.
     """
 
-    model: str | None = None
-    query: NotBlank
-    documents: Documents
-    top_n: AtLeastOne | None = None
     rank_fields: list[str] | None = None
-    return_documents: bool | None = None
     max_tokens_per_doc: AtLeastOne | None = None
     priority: Priority | None = None
-    instruction: str | None = None
-
-
-class Result(Struct):
-    """One document: its index in the request and its score."""
-
-    index: int
-    relevance_score: float
-    document: dict[str, Any] | UnsetType = UNSET  # absent unless requested: clients fail on null
-
-
-class RerankUsage(Struct):
-    """Tokens that the model read, under Jina's and OpenAI's names."""
-
-    total_tokens: int
-    prompt_tokens: int
 
 
 class RerankReply(Struct, kw_only=True):
@@ -93,9 +80,9 @@ class RerankReply(Struct, kw_only=True):
     id: str
     object: Annotated[str, json_schema(const="list")] | UnsetType = UNSET
     model: str
-    results: list[Result]
-    data: list[Result] | UnsetType = UNSET
-    usage: RerankUsage
+    results: list[RankedItem[dict[str, Any]]]
+    data: list[RankedItem[dict[str, Any]]] | UnsetType = UNSET
+    usage: TokenUsage
     meta: Meta
 
 
@@ -175,34 +162,24 @@ def _check_chunks(chunks: int) -> None:
 
 
 def _reply_v1(body: RerankV1Request, job: RankJob, done: Ranked) -> RerankReply:
-    results = [
-        Result(found.index, found.score, as_object(body.documents[found.index]) if body.return_documents else UNSET)
-        for found in done.results
-    ]
-    reply = _build_reply(job, done, results, version="1")
-    reply.object, reply.data = "list", results
+    documents = [*map(as_object, body.documents)] if body.return_documents else None
+    reply = _build_reply(job, done, documents, version="1")
+    reply.object, reply.data = "list", reply.results
     return reply
 
 
 def _reply_v2(body: RerankV2Request, job: RankJob, done: Ranked) -> RerankReply:
-    results = [
-        Result(
-            found.index,
-            found.score,
-            with_text(body.documents[found.index], job.documents[found.index]) if body.return_documents else UNSET,
-        )
-        for found in done.results
-    ]
-    return _build_reply(job, done, results, version="2")
+    documents = [*map(with_text, body.documents, job.documents)] if body.return_documents else None
+    return _build_reply(job, done, documents, version="2")
 
 
-def _build_reply(job: RankJob, done: Ranked, results: list[Result], *, version: str) -> RerankReply:
+def _build_reply(job: RankJob, done: Ranked, documents: list[dict[str, Any]] | None, *, version: str) -> RerankReply:
     units = BilledUnits(search_units=_search_units(done.document_tokens, job))
     return RerankReply(
         id=str(uuid.uuid4()),
         model=done.info.name,
-        results=results,
-        usage=RerankUsage(done.usage.tokens, done.usage.tokens),
+        results=ranked_items(done, documents),
+        usage=TokenUsage(done.usage.tokens, done.usage.tokens),
         meta=Meta(ApiVersion(version), units),
     )
 

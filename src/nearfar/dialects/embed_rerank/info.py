@@ -73,16 +73,14 @@ _HEALTH = route_docs(
 
 @get("/api/v1/embed/info", opt=route_docs("Describe the default embedding model", **_INFO))
 async def embed_info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    reply, info = _service_info(request, "embed", "EmbeddingService", "embed_texts")
-    reply.backend.embedding_dimension = info.dim
-    return json_response(reply, headers=process_time(request))
+    info = _default_model(request, "embed")
+    return _service_info(request, info, "EmbeddingService", "embed_texts", embedding_dimension=info.dim)
 
 
 @get("/api/v1/rerank/info", opt=_RERANK_INFO)
 async def rerank_info(request: Request[Any, Any, Any]) -> Response[bytes]:
-    reply, info = _service_info(request, "rank", "RerankingService", "rerank_passages")
-    reply.backend.method = ranking_method(info)
-    return json_response(reply, headers=process_time(request))
+    info = _default_model(request, "rank")
+    return _service_info(request, info, "RerankingService", "rerank_passages", method=ranking_method(info))
 
 
 @route("/v1/health", http_method=["GET", "HEAD"], status_code=200, opt={"public": True, **_HEALTH})
@@ -112,19 +110,23 @@ def process_time(request: AnyRequest, *_: object) -> dict[str, str]:
     return {"x-process-time": f"{time.perf_counter() - request.scope['state']['began']:.6f}"}
 
 
-def _service_info(request: AnyRequest, task: Task, service: str, operation: str) -> tuple[ServiceInfo, ModelInfo]:
-    info = _default_model(request, task)
-    backend = Backend(
-        name=info.engine, device=info.device, model_name=info.name, dtype=info.dtype, max_tokens=info.max_tokens
-    )
+def _service_info(request: AnyRequest, info: ModelInfo, service: str, operation: str, **more: Any) -> Response[bytes]:
+    """Describe a model. ``more`` are the fields of Backend that only one service has."""
     reply = ServiceInfo(
         service=service,
         version=version("nearfar"),
-        backend=backend,
+        backend=Backend(
+            name=info.engine,
+            device=info.device,
+            model_name=info.name,
+            dtype=info.dtype,
+            max_tokens=info.max_tokens,
+            **more,
+        ),
         available=_is_loaded(request, info),
         supported_operations=[operation],
     )
-    return reply, info
+    return json_response(reply, headers=process_time(request))
 
 
 def _default_model(request: AnyRequest, task: Task) -> ModelInfo:

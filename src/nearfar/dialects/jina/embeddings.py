@@ -12,7 +12,7 @@ from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
 from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import EmbeddingType, render_types
+from nearfar.dialects.kit.rendering import EmbeddingType, TokenUsage, render_types
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -78,19 +78,12 @@ class JinaEmbedding(Struct, kw_only=True):
     ]
 
 
-class JinaUsage(Struct):
-    """Tokens that the model read."""
-
-    total_tokens: int
-    prompt_tokens: int
-
-
 class JinaEmbeddingsReply(Struct, kw_only=True):
     """The body of a response, in the order of the request."""
 
     model: str
     object: str = "list"
-    usage: JinaUsage
+    usage: TokenUsage
     data: list[JinaEmbedding]
 
 
@@ -147,7 +140,7 @@ def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbe
         vectors = [msgspec.Raw(msgspec.json.encode(dict(zip(rendered, row, strict=True)))) for row in each]
     return JinaEmbeddingsReply(
         model=done.info.name,
-        usage=JinaUsage(done.usage.tokens, done.usage.tokens),
+        usage=TokenUsage(done.usage.tokens, done.usage.tokens),
         data=[JinaEmbedding(index=index, embedding=vector) for index, vector in enumerate(vectors)],
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.jina.embeddings import Document, JinaText, text_of
 from nearfar.dialects.kit.checks import check_at_most, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import RankedItem, TotalTokens, ranked_items
 from nearfar.dialects.kit.route_docs import NOT_BLANK, NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -34,27 +35,13 @@ class JinaRerankRequest(Struct, kw_only=True):
     return_embeddings: Annotated[bool, json_schema(const=False)] | None = None
 
 
-class JinaRerankResult(Struct, omit_defaults=True):
-    """One document: its index in the request and its score."""
-
-    index: int
-    relevance_score: float
-    document: JinaText | UnsetType = UNSET  # absent unless requested: clients fail on null
-
-
-class JinaRerankUsage(Struct):
-    """Tokens that the model read."""
-
-    total_tokens: int
-
-
 class JinaRerankReply(Struct, kw_only=True):
     """The body of a response, best first."""
 
     model: str
     object: str = "list"
-    usage: JinaRerankUsage
-    results: list[JinaRerankResult]
+    usage: TotalTokens
+    results: list[RankedItem[JinaText]]
 
 
 _DOCS = RouteDocs(
@@ -87,14 +74,9 @@ def _to_job(body: JinaRerankRequest) -> RankJob:
 
 
 def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankReply:
-    echo = body.return_documents is not False  # Jina's default
+    documents = None if body.return_documents is False else [*map(JinaText, job.documents)]  # Jina's default is true
     return JinaRerankReply(
-        model=done.info.name,
-        usage=JinaRerankUsage(done.usage.tokens),
-        results=[
-            JinaRerankResult(found.index, found.score, JinaText(job.documents[found.index]) if echo else UNSET)
-            for found in done.results
-        ],
+        model=done.info.name, usage=TotalTokens(done.usage.tokens), results=ranked_items(done, documents)
     )
 
 

@@ -14,7 +14,14 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.dialects.kit.rendering import encode_json
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, read_body, service_of
+from nearfar.dialects.kit.request import (
+    AnyRequest,
+    caller_of,
+    cancel_on_disconnect,
+    decode_json,
+    receive_body,
+    service_of,
+)
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.service import Service
 
@@ -72,7 +79,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
         try:
-            body = await read_body(request, self.decoder)
+            body = decode_json(await receive_body(request), self.decoder)
             job = self.to_job(body)
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error

@@ -1,6 +1,7 @@
-"""Vectors → JSON: shortest float32 decimals, bytes and bits as whole numbers, or base64 of any of them.
+"""Results → the parts of replies that several protocols have.
 
-Creates no Python number on the way.
+Vectors become shortest float32 decimals, bytes and bits as whole numbers, or base64 of any of them, without a Python
+number on the way.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 import orjson
+from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.core.jobs import Embedded
+from nearfar.core.jobs import Embedded, Ranked
 from nearfar.core.types import FloatArray
 from nearfar.serving.postprocess.quantization import Quantized, quantize
 
@@ -21,8 +23,38 @@ Encoding = Literal["float", "base64"]
 Dtype = Literal["float"] | Quantized
 EmbeddingType = Encoding | Quantized
 
+_Document = TypeVar("_Document")
+
 # 32,768 floats render in about a millisecond; a thread for fewer costs more than it saves.
 _MAX_ON_LOOP = 32_768
+
+
+class RankedItem(Struct, Generic[_Document]):
+    """A document's index in the request and its score; the document only if requested, since clients fail on null."""
+
+    index: int
+    relevance_score: float
+    document: _Document | UnsetType = UNSET
+
+
+class TotalTokens(Struct):
+    """Tokens that the model processed."""
+
+    total_tokens: int
+
+
+class TokenUsage(TotalTokens):
+    """Tokens that the model processed. There is no completion, so both are equal."""
+
+    prompt_tokens: int
+
+
+def ranked_items(done: Ranked, documents: Sequence[_Document] | None = None) -> list[RankedItem[_Document]]:
+    """Return an item for each result, best first, with its document if the request's are given."""
+    return [
+        RankedItem(found.index, found.score, UNSET if documents is None else documents[found.index])
+        for found in done.results
+    ]
 
 
 def render_rows(done: Embedded, dtype: Dtype = "float", encoding: Encoding = "float") -> list[msgspec.Raw]:

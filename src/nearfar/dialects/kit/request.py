@@ -108,25 +108,12 @@ def _number(headers: dict[bytes, bytes], name: bytes, lowest: float, highest: fl
     return number
 
 
-async def read_request(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode the body. Raises MalformedBody, or InputError in msgspec's words for JSON of another shape."""
-    try:
-        return await read_body(request, decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
-
-
-async def read_body(request: AnyRequest, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode the body.
-
-    Raises MalformedBody if it isn't JSON, msgspec.ValidationError for JSON of another shape, BodyTooLarge for one over
-    the server's limit, BodyTimeout if it doesn't arrive, and ClientDisconnected if the upload breaks off.
-    """
-    return decode_json(await receive_body(request), decoder)
-
-
 async def receive_body(request: AnyRequest) -> bytes:
-    """Return the body as it was sent. It may be called again. Raises as ``read_body`` does."""
+    """Return the body as it was sent. It may be called again.
+
+    Raises BodyTooLarge for one over the server's limit, BodyTimeout if it doesn't arrive, and ClientDisconnected if the
+    upload breaks off.
+    """
     state: dict[str, Any] = request.scope["state"]
     body: bytes | None = state.get("body")
     if body is None:
@@ -176,7 +163,10 @@ async def _discard(request: AnyRequest) -> None:
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode a body, or a part of one that was left undecoded. Raises as ``read_body`` does."""
+    """Decode a body, or a part of one that was left undecoded.
+
+    Raises MalformedBody if it isn't JSON, and msgspec.ValidationError for JSON of another shape.
+    """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.ollama.embed import EMBED, EMBEDDINGS, RERANK
 from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.ollama.models import ps, show, tags, version
-from nearfar.dialects.ollama.unload import CHAT, GENERATE, pull
+from nearfar.dialects.ollama.models import SHOW, ps, tags, version
+from nearfar.dialects.ollama.unload import CHAT, GENERATE, PULL
 
 # The last part of a model's name on the hub → its names in Ollama's library, where those differ. A name without a tag
 # means what ``latest`` means there. Source: https://ollama.com/search?c=embedding.
@@ -40,8 +40,10 @@ dialect = Dialect(
         RERANK.route("/api/rerank"),
         GENERATE.route("/api/generate"),
         CHAT.route("/api/chat"),
+        SHOW.route("/api/show"),
+        PULL.route("/api/pull"),
     ],
-    handlers=[tags, ps, show, version, pull],
+    handlers=[tags, ps, version],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

@@ -11,7 +11,7 @@ from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Result
 from nearfar.dialects.kit.checks import overflow_of, require_model
 from nearfar.dialects.kit.endpoint import TRUNCATED, Endpoint
-from nearfar.dialects.kit.rendering import render_rows
+from nearfar.dialects.kit.rendering import RankedItem, ranked_items, render_rows
 from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, RouteDocs, json_schema, requires
 from nearfar.dialects.ollama.unload import MODEL_EXAMPLE, KeepAlive, is_zero
@@ -97,19 +97,11 @@ class Document(Struct):
     text: str
 
 
-class RerankResult(Struct, omit_defaults=True):
-    """A document's index and score; with ``return_documents`` also the document."""
-
-    index: int
-    relevance_score: float
-    document: Document | msgspec.UnsetType = msgspec.UNSET
-
-
 class RerankReply(Struct, kw_only=True):
     """The body of an answer to /api/rerank, best first. Durations are in nanoseconds."""
 
     model: str
-    results: list[RerankResult]
+    results: list[RankedItem[Document]]
     total_duration: int
     load_duration: int
     prompt_eval_count: int
@@ -190,8 +182,7 @@ def _embed_reply(_: EmbedRequest, job: EmbedJob | Preload, done: Embedded | None
 
 
 def _rank_reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
-    texts = [Document(text) if body.return_documents else msgspec.UNSET for text in job.documents]
-    results = [RerankResult(result.index, result.score, texts[result.index]) for result in done.results]
+    results = ranked_items(done, [*map(Document, job.documents)] if body.return_documents else None)
     return RerankReply(results=results, **_counts(job.model, done))
 
 

@@ -8,17 +8,16 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
 from typing import Any
 
-import msgspec
-from litestar import Request, Response, get, post, route
+from litestar import Request, Response, get, route
 from msgspec import Struct
 
 from nearfar.core.errors import ModelNotReady
 from nearfar.core.types import ModelInfo, ModelState, Task
-from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import fleet_of, read_request
-from nearfar.dialects.kit.route_docs import route_docs
-from nearfar.dialects.ollama.unload import BY_NAME, ModelRequest, rfc3339
+from nearfar.dialects.kit.endpoint import Endpoint, json_response
+from nearfar.dialects.kit.request import fleet_of
+from nearfar.dialects.kit.route_docs import RouteDocs, route_docs
+from nearfar.dialects.ollama.unload import BY_NAME, ModelRequest, name_of, rfc3339
+from nearfar.serving.service import Service
 
 
 class VersionReply(Struct):
@@ -98,12 +97,10 @@ _VERSION = route_docs(
 )
 _TAGS = route_docs("List the served models", reply=TagsReply, raises=(ModelNotReady,))
 _PS = route_docs("List the models in memory", reply=PsReply)
-_SHOW = route_docs("Describe a model", **BY_NAME, reply=ShowReply)
 
 _FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)  # as Ollama's own, for a model that is never unloaded
 _PRECISIONS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "INT8", "auto": "unknown"}
 _CLASS_SUFFIX = re.compile(r"(Model|For[A-Z]\w*|LMHeadModel)$")
-_model = msgspec.json.Decoder(ModelRequest)
 _CAPABILITIES: dict[Task, str] = {"embed": "embedding", "rank": "rerank"}  # "rerank" is an addition
 
 
@@ -126,10 +123,7 @@ async def ps(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(PsReply([_loaded(info, state) for info, state in models if state.state == "loaded"]))
 
 
-@post("/api/show", status_code=200, opt=_SHOW)
-async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
-    body = await read_request(request, _model)
-    info = fleet_of(request).describe(require_model(body.model or body.name))
+def _show(_: ModelRequest, __: str, info: ModelInfo) -> ShowReply:
     family = _family(info)
     facts: dict[str, str | int | None] = {
         "general.architecture": family,
@@ -138,7 +132,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         f"{family}.context_length": info.max_tokens,
         f"{family}.embedding_length": info.dim or None,
     }
-    reply = ShowReply(
+    return ShowReply(
         modelfile=f"FROM {info.name}",
         parameters=f"{'num_ctx':<30} {info.max_tokens}",
         details=_details(info),
@@ -146,7 +140,9 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         capabilities=[word for task, word in _CAPABILITIES.items() if task in info.tasks],
         modified_at=rfc3339(datetime.fromtimestamp(info.created, UTC)),
     )
-    return json_response(reply)
+
+
+SHOW = Endpoint(RouteDocs(summary="Describe a model", **BY_NAME, reply=ShowReply), name_of, Service.describe, _show)
 
 
 def _tagged_names(info: ModelInfo) -> list[str]:

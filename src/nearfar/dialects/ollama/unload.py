@@ -10,16 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-import msgspec
-from litestar import Request, Response, post
 from msgspec import Struct
 
+from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError, ModelNotFound
-from nearfar.core.types import ModelState
+from nearfar.core.types import ModelInfo, ModelState
 from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.endpoint import Endpoint, json_response
-from nearfar.dialects.kit.request import fleet_of, read_request
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, requires_any, route_docs
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, requires_any
 from nearfar.dialects.ollama.errors import SUPPORTED
 from nearfar.serving.service import Service
 
@@ -81,7 +79,9 @@ _UNLOAD = RouteDocs(
     example={"model": MODEL_EXAMPLE, "keep_alive": 0},
     counts=False,
 )
-_PULL = route_docs("Check that a model is served", **BY_NAME, reply=StatusReply, reply_example={"status": "success"})
+_PULL = RouteDocs(
+    summary="Check that a model is served", **BY_NAME, reply=StatusReply, reply_example={"status": "success"}
+)
 
 
 def rfc3339(time: datetime) -> str:
@@ -89,23 +89,25 @@ def rfc3339(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
-_model = msgspec.json.Decoder(ModelRequest)
+def name_of(body: ModelRequest) -> str:
+    """Return the model's name. Raises ModelRequired."""
+    return require_model(body.model or body.name)
 
 
-@post("/api/pull", status_code=200, opt=_PULL)
-async def pull(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer in one line, which is a complete stream as well."""
-    body = await read_request(request, _model)
+async def _find(service: Service, model: str, caller: Caller) -> ModelInfo:
     try:
-        fleet_of(request).describe(require_model(body.model or body.name))
+        return await service.describe(model, caller)
     except ModelNotFound as error:
         raise InputError(f'model "{error.model}" is not served here; add it to the models of nearfar serve') from error
-    return json_response(StatusReply("success"))
+
+
+# The answer is one line, which is a complete stream as well.
+PULL = Endpoint(_PULL, name_of, _find, lambda _, __, ___: StatusReply("success"))
 
 
 def _check_unload(verb: str, body: GenerateRequest) -> str:
     """Return the model. Raises InputError unless the request has no input and a ``keep_alive`` of 0."""
-    model = require_model(body.model or body.name)
+    model = name_of(body)
     if body.prompt or body.messages or not is_zero(body.keep_alive):
         raise InputError(f'"{model[:200]}" does not support {verb}; {SUPPORTED}')
     return model

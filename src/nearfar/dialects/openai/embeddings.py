@@ -17,7 +17,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import QueueCapacity, TokenIds
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import Encoding, render_rows
+from nearfar.dialects.kit.rendering import Encoding, TokenUsage, render_rows
 from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase64, RouteDocs, json_schema, requires
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
@@ -80,20 +80,13 @@ class Embedding(Struct, kw_only=True):
     embedding: NumbersOrBase64
 
 
-class Tokens(Struct):
-    """The tokens that the model read. There is no completion, so both are equal."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class EmbeddingsReply(Struct, kw_only=True):
     """The body of a response, in the order of the request."""
 
     object: Annotated[str, json_schema(const="list")] = "list"
     data: list[Embedding]
     model: str
-    usage: Tokens
+    usage: TokenUsage
 
 
 _DOCS = RouteDocs(
@@ -185,7 +178,7 @@ def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingsRe
     return EmbeddingsReply(
         data=[Embedding(index=index, embedding=row) for index, row in enumerate(rows)],
         model=done.info.name,
-        usage=Tokens(prompt_tokens=done.usage.tokens, total_tokens=done.usage.tokens),
+        usage=TokenUsage(done.usage.tokens, done.usage.tokens),
     )
 
 

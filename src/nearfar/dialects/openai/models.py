@@ -123,7 +123,9 @@ def _selection(request: AnyRequest) -> Selection:
     try:
         return msgspec.convert(sent, Selection, strict=False)
     except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
+        name = str(error).split("`")[-2].removeprefix("$.")
+        fault = "must be true or false, not {}" if name == "default_only" else "can't be {!r}"
+        raise InputError(f"{name} {fault.format(sent[name][:50])}", name) from error
 
 
 def _select(wanted: Selection, listed: list[ModelReply]) -> tuple[list[ModelReply], str | UnsetType]:

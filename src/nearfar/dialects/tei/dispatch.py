@@ -14,7 +14,7 @@ from nearfar.core.jobs import Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.batch import combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response, record_usage
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, read_request, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, receive_body, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
@@ -54,14 +54,14 @@ _BY_TASK: Mapping[Task, AnyEndpoint] = {
 
 async def invoke(request: AnyRequest) -> Response[bytes]:
     """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
-    fields = await read_request(request, _fields)
+    fields = decode_part(await receive_body(request), _fields)
     endpoint = await cancel_on_disconnect(request, _choose_endpoint(request, fields))
     return await endpoint.answer(request)
 
 
 async def vertex(request: AnyRequest) -> Response[bytes]:
     """Answer several requests, concurrently."""
-    body = await read_request(request, _vertex)
+    body = decode_part(await receive_body(request), _vertex)
     check_count("instances", body.instances)
     work = run_all(_run(request, instance) for instance in body.instances)
     jobs, results, replies = zip(*await cancel_on_disconnect(request, work), strict=True)

@@ -60,7 +60,7 @@ def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
     raise InputError("`inputs` must be a text, a list of one or two texts, or a list of such lists")
 
 
-def decode_part(raw: msgspec.Raw, decoder: msgspec.json.Decoder[_T], place: str = "") -> _T:
+def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T], place: str = "") -> _T:
     """Decode a part of a body. Raises InputError for JSON of another shape, with the part's place in the body."""
     try:
         return decode_json(bytes(raw), decoder)

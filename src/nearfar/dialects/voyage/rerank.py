@@ -11,6 +11,7 @@ from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import RankedItem, TotalTokens, ranked_items
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -28,28 +29,14 @@ class VoyageRerankRequest(Struct, kw_only=True):
     truncation: bool | None = None
 
 
-class VoyageRerankResult(Struct, omit_defaults=True):
-    """One document: its index in the request and its score."""
-
-    index: int
-    relevance_score: float
-    document: str | UnsetType = UNSET  # absent unless requested
-
-
-class VoyageRerankUsage(Struct):
-    """Tokens that the model read."""
-
-    total_tokens: int
-
-
 class VoyageRerankReply(Struct, kw_only=True):
     """The body of a response, best first. On shared paths ``results`` repeats ``data`` for other clients."""
 
     object: str = "list"
-    data: list[VoyageRerankResult]
-    results: list[VoyageRerankResult] | UnsetType = UNSET
+    data: list[RankedItem[str]]
+    results: list[RankedItem[str]] | UnsetType = UNSET
     model: str
-    usage: VoyageRerankUsage
+    usage: TotalTokens
 
 
 _DOCS = RouteDocs(
@@ -82,11 +69,8 @@ def _to_job(body: VoyageRerankRequest) -> RankJob:
 
 
 def _reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
-    data = [
-        VoyageRerankResult(found.index, found.score, job.documents[found.index] if body.return_documents else UNSET)
-        for found in done.results
-    ]
-    return VoyageRerankReply(data=data, model=done.info.name, usage=VoyageRerankUsage(done.usage.tokens))
+    data = ranked_items(done, job.documents if body.return_documents else None)
+    return VoyageRerankReply(data=data, model=done.info.name, usage=TotalTokens(done.usage.tokens))
 
 
 def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
