@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonschema import Draft202012Validator
 
 from nearfar.dialects.kit.routing import installed_dialects
-from nearfar.http.openapi import Documentation
+from nearfar.http.openapi.document import Documentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
-from nearfar.http.openapi import Documentation
+from nearfar.http.openapi.document import Documentation
 from nearfar.http.routes import JobRoute, RequestGate, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames

@@ -124,9 +124,10 @@ class JobRoute:
         return self._path.fallback
 
     def _refuse_method(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+        allowed = {"allow": "OPTIONS, POST"}
         if request.scope["method"] == "OPTIONS":
-            return Response(b"", status_code=204, headers={"allow": "OPTIONS, POST"})
-        return self._path.owner.error_response(request, MethodNotAllowedException())
+            return Response(b"", status_code=204, headers=allowed)
+        return self._path.owner.error_response(request, MethodNotAllowedException(headers=allowed))
 
 
 class RouteMiddleware(ASGIMiddleware):

@@ -123,7 +123,6 @@ _V2 = RouteDocs(
 def _to_job_v1(body: RerankV1Request) -> RankJob:
     if body.rank_fields == []:
         raise errors.EmptyInput("rank_fields cannot be empty")
-    _check_positive("max_chunks_per_doc", body.max_chunks_per_doc)
     # Cohere assumes 10 chunks by default, but its clients send more than 1,000 documents, most of one chunk.
     _check_chunks(len(body.documents) * (body.max_chunks_per_doc or 1))
     return RankJob(
@@ -139,7 +138,6 @@ def _to_job_v1(body: RerankV1Request) -> RankJob:
 def _to_job_v2(body: RerankV2Request) -> RankJob:
     model = require_model(body.model)
     check_priority(body.priority)
-    _check_positive("max_tokens_per_doc", body.max_tokens_per_doc)
     _check_chunks(len(body.documents))
     return RankJob(
         model=model,
@@ -149,11 +147,6 @@ def _to_job_v2(body: RerankV2Request) -> RankJob:
         max_tokens_per_document=_MAX_TOKENS_PER_DOC if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
     )
-
-
-def _check_positive(param: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise errors.InputError(f"{param} must be at least 1, not {value}", param)
 
 
 def _check_chunks(chunks: int) -> None:

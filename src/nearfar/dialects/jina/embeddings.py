@@ -12,7 +12,14 @@ from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
 from nearfar.dialects.kit.checks import check_at_most, overflow_of, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import EmbeddingType, TokenUsage, render_types
+from nearfar.dialects.kit.rendering import (
+    EmbeddingItem,
+    EmbeddingList,
+    EmbeddingType,
+    TokenUsage,
+    embedding_list,
+    render_types,
+)
 from nearfar.dialects.kit.route_docs import BASE64, NOT_EMPTY, NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
@@ -67,24 +74,19 @@ class JinaEmbeddingsRequest(Struct, kw_only=True):
     return_multivector: Annotated[bool, json_schema(const=False)] | None = None
 
 
-class JinaEmbedding(Struct, kw_only=True):
+class JinaEmbedding(EmbeddingItem, kw_only=True):
     """One text's vector, or an object with one vector per type if several were requested."""
 
-    object: str = "embedding"
-    index: int
     embedding: Annotated[
         msgspec.Raw,
         json_schema(anyOf=[NUMBERS, BASE64, {"type": "object", "additionalProperties": _VECTOR}]),
     ]
 
 
-class JinaEmbeddingsReply(Struct, kw_only=True):
+class JinaEmbeddingsReply(EmbeddingList[TokenUsage], kw_only=True):
     """The body of a response, in the order of the request."""
 
-    model: str
-    object: str = "list"
-    usage: TokenUsage
-    data: list[JinaEmbedding]
+    data: list[JinaEmbedding]  # type: ignore[assignment]
 
 
 _DOCS = RouteDocs(
@@ -132,17 +134,13 @@ def text_of(document: Document) -> str:
     return document if isinstance(document, str) else document.text
 
 
-def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> JinaEmbeddingsReply:
+def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[TokenUsage]:
     rendered = render_types(done, _types(body))
     [vectors, *others] = rendered.values()
     if others:
         each = zip(vectors, *others, strict=True)
         vectors = [msgspec.Raw(msgspec.json.encode(dict(zip(rendered, row, strict=True)))) for row in each]
-    return JinaEmbeddingsReply(
-        model=done.info.name,
-        usage=TokenUsage(done.usage.tokens, done.usage.tokens),
-        data=[JinaEmbedding(index=index, embedding=vector) for index, vector in enumerate(vectors)],
-    )
+    return embedding_list(done, vectors, TokenUsage(done.usage.tokens, done.usage.tokens))
 
 
 EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply, strict=False)

@@ -6,7 +6,6 @@ the entry-point group ``nearfar.dialects`` and never import each other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,22 +72,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     def error_response(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Return the response for an exception. Causes and tracebacks go to the log, never to the client."""
-        error = to_nearfar_error(request, exc, self.methods_of(request.scope["path"]))
+        error = to_nearfar_error(request, exc)
         wire = wire_error(error, self.errors)
         headers = self.error_headers(request, error) | standard_headers(error)
         return json_response(self.render_error(wire), wire.status, headers)
-
-    def handlers_of(self, path: str) -> list[HTTPRouteHandler]:
-        """Return this dialect's own handlers of a path, for all methods."""
-        path = path.rstrip("/") or "/"
-        return [
-            handler
-            for handler in self.handlers
-            for template in handler.paths
-            if re.fullmatch(re.sub(r"\{\w+:path\}", ".+", template), path)
-        ]
-
-    def methods_of(self, path: str) -> tuple[str, ...]:
-        """Return the methods that a path has here. A 405 must list them, and Litestar doesn't provide them."""
-        methods = {method for handler in self.handlers_of(path) for method in handler.http_methods}
-        return tuple(sorted(methods | {"POST" for route in self.routes if path.rstrip("/") in route.paths}))

@@ -93,13 +93,14 @@ def standard_headers(error: errors.NearfarError) -> dict[str, str]:
     return headers
 
 
-def to_nearfar_error(request: AnyRequest, exc: Exception, allowed: tuple[str, ...]) -> errors.NearfarError:
-    """Convert any exception to an error of ours; ``allowed`` are the path's methods. Logs what is unexpected."""
+def to_nearfar_error(request: AnyRequest, exc: Exception) -> errors.NearfarError:
+    """Convert any exception to an error of ours. Logs what is unexpected."""
     method, path = request.scope["method"][:20], request.scope["path"][:200]
     if isinstance(exc, NotFoundException):
         return errors.PathNotFound(method, path)
     if isinstance(exc, MethodNotAllowedException):
-        return errors.MethodNotAllowed(method, path, allowed)
+        allowed = {*(exc.headers or {})["allow"].split(", ")} - {"OPTIONS"}
+        return errors.MethodNotAllowed(method, path, tuple(sorted(allowed)))
     if isinstance(exc, HTTPException) and exc.status_code < HTTP_500_INTERNAL_SERVER_ERROR:
         return errors.MalformedBody("the request can't be read")  # a bad host header
     if isinstance(exc, errors.NearfarError) and not isinstance(exc, errors.SetupError):

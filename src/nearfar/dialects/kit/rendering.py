@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 import orjson
@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.jobs import Embedded, Ranked
 from nearfar.core.types import FloatArray
+from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
 from nearfar.serving.postprocess.quantization import Quantized, quantize
 
 Encoding = Literal["float", "base64"]
@@ -24,6 +25,7 @@ Dtype = Literal["float"] | Quantized
 EmbeddingType = Encoding | Quantized
 
 _Document = TypeVar("_Document")
+_Usage = TypeVar("_Usage")
 
 # 32,768 floats render in about a millisecond; a thread for fewer costs more than it saves.
 _MAX_ON_LOOP = 32_768
@@ -47,6 +49,29 @@ class TokenUsage(TotalTokens):
     """Tokens that the model processed. There is no completion, so both are equal."""
 
     prompt_tokens: int
+
+
+class EmbeddingItem(Struct, kw_only=True):
+    """A text's vector: its numbers, or base64 of them, little-endian."""
+
+    object: Annotated[str, json_schema(const="embedding")] = "embedding"
+    index: int
+    embedding: NumbersOrBase64
+
+
+class EmbeddingList(Struct, Generic[_Usage], kw_only=True):
+    """The vectors of texts in the form of OpenAI's protocol, in the order of the request."""
+
+    object: Annotated[str, json_schema(const="list")] = "list"
+    data: list[EmbeddingItem]
+    model: str
+    usage: _Usage
+
+
+def embedding_list(done: Embedded, vectors: Sequence[msgspec.Raw], usage: _Usage) -> EmbeddingList[_Usage]:
+    """Return a reply with an item for each of the rendered vectors."""
+    data = [EmbeddingItem(index=index, embedding=vector) for index, vector in enumerate(vectors)]
+    return EmbeddingList(data=data, model=done.info.name, usage=usage)
 
 
 def ranked_items(done: Ranked, documents: Sequence[_Document] | None = None) -> list[RankedItem[_Document]]:

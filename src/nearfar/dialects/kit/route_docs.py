@@ -72,7 +72,11 @@ def each_item(*kinds: dict[str, Any]) -> dict[str, Any]:
 NOT_EMPTY: dict[str, Any] = {"type": "string", "minLength": 1}
 NOT_BLANK: dict[str, Any] = {"type": "string", "pattern": r"\S"}
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
-BASE64: dict[str, Any] = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian"}
+BASE64: dict[str, Any] = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "the bytes of the numbers, little-endian",
+}
 
 # Parts of replies that are encoded already.
 Numbers = Annotated[msgspec.Raw, json_schema(**NUMBERS)]

@@ -32,8 +32,8 @@ def installed_dialects() -> list[Dialect]:
 
 def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
     """Return the dialect that has a route of this path, else the one with the longest prefix of it."""
-    path = "/" + path.lstrip("/")  # that of OPTIONS * has no slash
-    if owner := next((dialect for dialect in dialects if dialect.handlers_of(path)), None):
+    path = "/" + path.strip("/")  # that of OPTIONS * has no slash
+    if owner := next((one for one in dialects for handler in one.handlers if path in handler.paths), None):
         return owner
     prefixes = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes if path.startswith(prefix)]
     return max(prefixes, key=lambda found: len(found[0]))[1]

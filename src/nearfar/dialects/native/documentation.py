@@ -33,7 +33,7 @@ async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def docs(request: Request[Any, Any, Any]) -> Response[str]:
     """Return the OpenAPI document as a page, which has no scripts and fetches nothing."""
     documentation = request.app.state.documentation
-    return _html(await asyncio.to_thread(documentation.page, str(request.base_url)), documentation.policy)
+    return _html(await asyncio.to_thread(documentation.page, str(request.base_url)))
 
 
 @get("/docs/manual", opt={"public": True, **_MANUAL})
@@ -51,5 +51,5 @@ async def page(request: Request[Any, Any, Any]) -> Response[str]:
     return _html(manual_page(name, request.base_url.path))
 
 
-def _html(text: str, policy: str = POLICY) -> Response[str]:
-    return Response(text, media_type="text/html", headers={"content-security-policy": policy})
+def _html(text: str) -> Response[str]:
+    return Response(text, media_type="text/html", headers={"content-security-policy": POLICY})

@@ -17,9 +17,9 @@ from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import QueueCapacity, TokenIds
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import Encoding, TokenUsage, render_rows
+from nearfar.dialects.kit.rendering import EmbeddingList, Encoding, TokenUsage, embedding_list, render_rows
 from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NumbersOrBase64, RouteDocs, json_schema, requires
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
 
@@ -72,27 +72,10 @@ class EmbeddingsRequest(Struct, kw_only=True):
     dimensions: AtLeastOne | None = None
 
 
-class Embedding(Struct, kw_only=True):
-    """One vector: numbers, or base64 of little-endian float32 if requested."""
-
-    object: Annotated[str, json_schema(const="embedding")] = "embedding"
-    index: int
-    embedding: NumbersOrBase64
-
-
-class EmbeddingsReply(Struct, kw_only=True):
-    """The body of a response, in the order of the request."""
-
-    object: Annotated[str, json_schema(const="list")] = "list"
-    data: list[Embedding]
-    model: str
-    usage: TokenUsage
-
-
 _DOCS = RouteDocs(
     summary="Vectors of texts, or of token ids",
     body=requires(EmbeddingsRequest, model=NOT_EMPTY),
-    reply=EmbeddingsReply,
+    reply=EmbeddingList[TokenUsage],
     example={"model": "text-embedding-3-small", "input": "a cat on the sofa"},
     examples={
         "texts": {"model": "text-embedding-3-small", "input": ["a cat on the sofa", "a dog in the garden"]},
@@ -173,13 +156,9 @@ def _shape_error(error: msgspec.ValidationError) -> errors.InputError:
     return errors.InputError(f"'$.{found[1]}' is invalid. {_REFERENCE}" if found else f"'$' is invalid. {_REFERENCE}")
 
 
-def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingsReply:
+def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[TokenUsage]:
     rows = render_rows(done, encoding=cast("Encoding", body.encoding_format or "float"))
-    return EmbeddingsReply(
-        data=[Embedding(index=index, embedding=row) for index, row in enumerate(rows)],
-        model=done.info.name,
-        usage=TokenUsage(done.usage.tokens, done.usage.tokens),
-    )
+    return embedding_list(done, rows, TokenUsage(done.usage.tokens, done.usage.tokens))
 
 
 def usual_headers(request: AnyRequest) -> dict[str, str]:

@@ -14,11 +14,9 @@ from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, Role
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import Dtype, Encoding, render_rows
+from nearfar.dialects.kit.rendering import Dtype, EmbeddingList, Encoding, embedding_list, render_rows
 from nearfar.dialects.kit.route_docs import (
-    BASE64,
     NOT_EMPTY,
-    NUMBERS,
     AtLeastOne,
     NotEmpty,
     RouteDocs,
@@ -50,16 +48,6 @@ class VoyageEmbeddingsRequest(Struct, kw_only=True):
     dimensions: AtLeastOne | None = None
 
 
-class VoyageEmbedding(Struct, kw_only=True):
-    """One text's vector: numbers of the requested type, or base64 of their bytes."""
-
-    object: str = "embedding"
-    embedding: Annotated[
-        msgspec.Raw, json_schema(anyOf=[NUMBERS, {**BASE64, "description": "the numbers' bytes, little-endian"}])
-    ]
-    index: int
-
-
 class VoyageUsage(Struct, kw_only=True):
     """Tokens that the model read; OpenAI's clients need ``prompt_tokens``."""
 
@@ -67,19 +55,10 @@ class VoyageUsage(Struct, kw_only=True):
     total_tokens: int
 
 
-class VoyageEmbeddingsReply(Struct, kw_only=True):
-    """The body of a response, in the order of the request."""
-
-    object: str = "list"
-    data: list[VoyageEmbedding]
-    model: str
-    usage: VoyageUsage
-
-
 _DOCS = RouteDocs(
     summary="Vectors of queries or documents, as floats, bytes or bits",
     body=requires(VoyageEmbeddingsRequest, model=NOT_EMPTY),
-    reply=VoyageEmbeddingsReply,
+    reply=EmbeddingList[VoyageUsage],
     example={"model": "voyage-3.5", "input_type": "query", "input": ["Where is the cat?"], "output_dtype": "int8"},
 )
 
@@ -119,17 +98,13 @@ def check_choice(param: str, value: str | None, choices: Collection[str]) -> Non
         raise errors.InputError(f"must be one of {', '.join(choices)}, not {value[:50]!r}", param)
 
 
-def _reply(body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded) -> VoyageEmbeddingsReply:
+def _reply(body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[VoyageUsage]:
     dtype = cast("Dtype", body.output_dtype or "float")
     rows = render_rows(done, dtype, cast("Encoding", body.encoding_format or "float"))
-    return VoyageEmbeddingsReply(
-        data=[VoyageEmbedding(embedding=row, index=index) for index, row in enumerate(rows)],
-        model=done.info.name,
-        usage=VoyageUsage(total_tokens=done.usage.tokens),
-    )
+    return embedding_list(done, rows, VoyageUsage(total_tokens=done.usage.tokens))
 
 
-def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) -> VoyageEmbeddingsReply:
+def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) -> EmbeddingList[VoyageUsage]:
     """Return the reply with ``prompt_tokens``, too: OpenAI's clients, which need it, send requests to these paths."""
     reply = _reply(body, job, done)
     reply.usage.prompt_tokens = done.usage.tokens

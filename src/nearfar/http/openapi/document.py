@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
+
+import msgspec
 
 from nearfar.core import errors
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
+from nearfar.http.openapi.page import render_page
 from nearfar.http.openapi.sample import sample
 
 Json = dict[str, Any]
@@ -53,6 +57,27 @@ _ABOUT = (
     "vendors. Requests and errors have the shape of the vendor that the path belongs to. On a path of several vendors "
     "the body's fields decide. Unknown fields are ignored unless the schema forbids them; null means absent."
 )
+
+
+class Documentation:
+    """The document of one server, built at its first use."""
+
+    def __init__(self, dialects: Sequence[Dialect], *, requires_key: bool) -> None:
+        self._dialects = dialects
+        self._requires_key = requires_key
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """Return the document."""
+        return build_document(self._dialects, requires_key=self._requires_key)
+
+    def json(self) -> bytes:
+        """Return the document as JSON."""
+        return msgspec.json.encode(self.content)
+
+    def page(self, base_url: str) -> str:
+        """Return the document as HTML, with example calls to ``base_url``."""
+        return render_page(self.content, base_url)
 
 
 def build_document(dialects: Sequence[Dialect], *, requires_key: bool) -> Json:
