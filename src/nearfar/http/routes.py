@@ -114,7 +114,7 @@ class JobRoute:
 
     def _choose(self, body: bytes) -> tuple[Dialect, PostRoute]:
         """Return the dialect and the route that answer a body, by the fields that it has."""
-        if len(self._path.candidates) > 1:
+        if self._path.candidates:
             fields: dict[str, msgspec.Raw] = {}
             with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
                 fields = decode_json(body, _fields)

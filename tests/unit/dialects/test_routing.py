@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Dialect:
+def dialect_of(name: str, *fields: str, precedence: int = 0) -> Dialect:
     """Return a dialect that replies with its name, to a body with "wrong" or "odd" by an error."""
 
     async def answer(request: AnyRequest) -> Response[bytes]:
@@ -47,11 +47,11 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
         name=name,
         errors={RequestError: ErrorRow(418), ServingError: ErrorRow(418)},
         render_error=render,
-        prefixes=(prefix,),
+        prefixes=("/",),
         routes=[
             PostRoute(
                 paths=("/shared",),
-                fields=(field,),
+                fields=fields,
                 precedence=precedence,
                 handler=answer,
                 docs=RouteDocs(summary="Answers"),
@@ -68,9 +68,9 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
         ('{"two": "wrong"}', 418, "second says wrong"),
         ('{"one": "wrong"}', 418, "first says wrong"),
         ('{"one": 1, "two": 2}', 200, "second"),  # its precedence is lower
-        ('{"neither": 1}', 200, "second"),  # the path is the second's
-        ("[1]", 200, "second"),
-        ("not json", 200, "second"),
+        ('{"neither": 1}', 200, "third"),  # it has no fields
+        ("[1]", 200, "third"),
+        ("not json", 200, "third"),
         (
             '{"one": "odd"}',
             418,
@@ -79,7 +79,7 @@ def dialect_of(name: str, field: str, prefix: str, precedence: int = 0) -> Diale
     ],
 )
 async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int, answer: str) -> None:
-    dialects = [dialect_of("first", "one", "/", precedence=1), dialect_of("second", "two", "/shared")]
+    dialects = [dialect_of("third"), dialect_of("first", "one", precedence=1), dialect_of("second", "two")]
     state = State({"settings": Settings(), "timeouts": Timeouts()})
     drain = Drain()
     gate, log = RequestGate(drain, None, None, None), AccessLog(ignore, None, drain)

@@ -7,7 +7,7 @@ from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2
 from nearfar.dialects.cohere.envelope import usual_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.rerank import RERANK_V1, RERANK_V2
-from nearfar.dialects.cohere.tokens import DETOKENIZE, TOKENIZE, check_api_key
+from nearfar.dialects.cohere.tokens import CHECK_API_KEY, DETOKENIZE, TOKENIZE
 from nearfar.dialects.kit.base import Dialect
 
 _RERANKERS = (
@@ -43,8 +43,8 @@ dialect = Dialect(
         EMBED_V2.route("/v2/embed", "/v1/v2/embed"),
         TOKENIZE.route("/v1/tokenize", "/v1/v1/tokenize"),
         DETOKENIZE.route("/v1/detokenize", "/v1/v1/detokenize"),
+        CHECK_API_KEY,
     ],
-    handlers=[check_api_key],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

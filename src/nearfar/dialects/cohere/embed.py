@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, cast, get_args
 
 import msgspec
@@ -218,30 +219,19 @@ def _no_images() -> errors.InputError:
     return errors.InputError("image inputs are not supported by the provided model; send texts")
 
 
-def _reply(body: EmbedV1Request, job: EmbedJob, done: Embedded) -> EmbedReply:
-    """Build version 1's reply: vectors by type, or plain lists of floats where no types were asked for."""
-    kinds = _types(body.embedding_types)
-    embeddings = render_types(done, kinds) if kinds else render_rows(done)
-    return _build_reply(job, done, embeddings, version="1")
-
-
-def _reply_v2(body: EmbedV2Request, job: EmbedJob, done: Embedded) -> EmbedReply:
-    return _build_reply(job, done, render_types(done, _types(body.embedding_types) or ["float"]), version="2")
-
-
-def _build_reply(
-    job: EmbedJob, done: Embedded, embeddings: list[msgspec.Raw] | dict[str, list[msgspec.Raw]], *, version: str
-) -> EmbedReply:
+def _reply(version: str, body: EmbedV1Request, job: EmbedJob, done: Embedded) -> EmbedReply:
+    """Build the reply: vectors by type, or in version 1 plain lists of floats where no types were asked for."""
+    kinds = _types(body.embedding_types) or (["float"] if version == "2" else [])
     return EmbedReply(
         id=str(uuid.uuid4()),
-        embeddings=embeddings,
+        embeddings=render_types(done, kinds) if kinds else render_rows(done),
         texts=[str(text) for text in job.inputs],
         meta=Meta(ApiVersion(version), BilledUnits(input_tokens=done.usage.tokens)),
-        response_type="embeddings_by_type" if isinstance(embeddings, dict) else "embeddings_floats",
+        response_type="embeddings_by_type" if kinds else "embeddings_floats",
     )
 
 
-EMBED_V1 = Endpoint(_V1, _to_job, Service.embed, _reply, headers=answer_headers)
+EMBED_V1 = Endpoint(_V1, _to_job, Service.embed, partial(_reply, "1"), headers=answer_headers)
 EMBED_V2 = Endpoint(
-    _V2, _to_job_v2, Service.embed, _reply_v2, headers=answer_headers, priority=lambda body: body.priority
+    _V2, _to_job_v2, Service.embed, partial(_reply, "2"), headers=answer_headers, priority=lambda body: body.priority
 )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, Response, post
+from litestar import Response
 from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
 from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, usual_headers
 from nearfar.dialects.kit.checks import require_model
-from nearfar.dialects.kit.endpoint import Endpoint, json_response
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires, route_docs
+from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response
+from nearfar.dialects.kit.request import AnyRequest
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
 _MAX_SHOWN = 65_536  # characters of a text to tokenize, and tokens
@@ -71,7 +72,7 @@ _DETOKENIZE = RouteDocs(
     reply_example={"text": "hello world", "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_CHECK = route_docs("Whether the key is valid", reply=KeyReply, headers=USUAL_HEADERS)
+_CHECK = RouteDocs(summary="Whether the key is valid", reply=KeyReply, headers=USUAL_HEADERS)
 
 
 def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:
@@ -117,7 +118,9 @@ TOKENIZE = Endpoint(_TOKENIZE, _to_tokenize_job, Service.tokenize, _tokenize_rep
 DETOKENIZE = Endpoint(_DETOKENIZE, _to_detokenize_job, Service.detokenize, _detokenize_reply, headers=usual_headers)
 
 
-@post(["/v1/check-api-key", "/v1/v1/check-api-key"], status_code=200, opt=_CHECK)
-async def check_api_key(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def _check_api_key(request: AnyRequest) -> Response[bytes]:
     """Confirm the key: a request with a wrong one doesn't get here. The clients send no body."""
     return json_response(KeyReply(valid=True), headers=usual_headers(request))
+
+
+CHECK_API_KEY = PostRoute(paths=("/v1/check-api-key", "/v1/v1/check-api-key"), handler=_check_api_key, docs=_CHECK)

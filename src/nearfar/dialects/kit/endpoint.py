@@ -34,7 +34,7 @@ Done = TypeVar("Done")
 class PostRoute(Struct, frozen=True, kw_only=True):
     """POST paths of a dialect. On a path that several dialects have, a body with one of ``fields`` is for this one.
 
-    Routes are matched in ascending ``precedence``. A body that matches none goes to the dialect that owns the path.
+    Routes are matched in ascending ``precedence``. A body that matches none goes to the route without fields.
     """
 
     paths: tuple[str, ...]

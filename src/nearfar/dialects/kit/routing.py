@@ -42,13 +42,11 @@ def dialect_for_path(path: str, dialects: Sequence[Dialect]) -> Dialect:
 class JobPath:
     """A path of POST, with the dialects that have it."""
 
-    def __init__(self, path: str, candidates: Sequence[tuple[Dialect, PostRoute]], dialects: Sequence[Dialect]) -> None:
+    def __init__(self, path: str, candidates: Sequence[tuple[Dialect, PostRoute]]) -> None:
         self.path = path
-        self.owner = candidates[0][0] if len(candidates) == 1 else dialect_for_path(path, dialects)
-        self.candidates = sorted(candidates, key=lambda candidate: candidate[1].precedence)
-        own = (candidate for candidate in self.candidates if candidate[0] is self.owner)
-        # What answers a body that has none of the candidates' fields.
-        self.fallback = next(own, self.candidates[0])
+        # The fallback is the one without fields. It answers a body that has none of the others' fields.
+        *self.candidates, self.fallback = sorted(candidates, key=lambda one: (not one[1].fields, one[1].precedence))
+        self.owner = self.fallback[0]
 
 
 def job_paths(dialects: Sequence[Dialect]) -> list[JobPath]:
@@ -58,4 +56,4 @@ def job_paths(dialects: Sequence[Dialect]) -> list[JobPath]:
         for route in dialect.routes:
             for path in route.paths:
                 candidates.setdefault(path, []).append((dialect, route))
-    return [JobPath(path, found, dialects) for path, found in candidates.items()]
+    return [JobPath(path, found) for path, found in candidates.items()]

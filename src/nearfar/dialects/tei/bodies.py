@@ -38,7 +38,8 @@ _DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "desc
 _NOT_EMPTY = json_schema(minItems=1)
 
 Direction = Annotated[str, json_schema(**_DIRECTIONS)]
-Inputs = Annotated[msgspec.Raw, json_schema(**_INPUTS)]
+Inputs = Annotated[str | list[str | int | list[int]], json_schema(**_INPUTS)]
+Sequences = Annotated[str | list[str | list[str]], json_schema(**_SEQUENCES)]
 Number = Annotated[msgspec.Raw, json_schema(type="number")]
 
 
@@ -88,7 +89,7 @@ class PredictRequest(Truncation, kw_only=True):
     Hugging Face's clients send ``parameters`` and TEI's don't. The former expect a list around a single text's labels.
     """
 
-    inputs: Annotated[msgspec.Raw, json_schema(**_SEQUENCES)]
+    inputs: Sequences
     raw_scores: bool | None = None
     parameters: LabelParameters | None = None
     model: str | None = None

@@ -11,19 +11,13 @@ from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
 from nearfar.dialects.kit.checks import check_at_most, overflow_of
 from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
-from nearfar.dialects.tei.bodies import Truncation
+from nearfar.dialects.tei.bodies import Inputs, Sequences, Truncation
 
 _T = TypeVar("_T")
-_PLACE = " - at `$.inputs`"
-_Inputs = str | list[str | int | list[int]]
-_Sequences = str | list[str | list[str]]
-_inputs_decoder: msgspec.json.Decoder[_Inputs] = msgspec.json.Decoder(_Inputs)
-_sequences_decoder: msgspec.json.Decoder[_Sequences] = msgspec.json.Decoder(_Sequences)
 
 
-def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
+def parse_inputs(value: Inputs) -> tuple[str | TokenIds, ...]:
     """Parse a text, the token ids of a text, or a list of either. Raises InputError for anything else."""
-    value = decode_part(raw, _inputs_decoder, _PLACE)
     if isinstance(value, str):
         return (value,)
     if value and all(isinstance(one, int) for one in value):
@@ -34,20 +28,18 @@ def parse_inputs(raw: msgspec.Raw) -> tuple[str | TokenIds, ...]:
     return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", value))
 
 
-def parse_sequences(raw: msgspec.Raw) -> tuple[str | tuple[str, str], ...]:
+def parse_sequences(value: Sequences) -> tuple[str | tuple[str, str], ...]:
     """Parse a text or a pair of texts, or a list of both. Raises InputError for anything else."""
-    value = decode_part(raw, _sequences_decoder, _PLACE)
     if isinstance(value, str):
         return (value,)
-    if is_single(raw):
+    if is_single(value):
         return (_sequence(value),)
     check_count("inputs", value)
     return tuple(_sequence([text] if isinstance(text, str) else text) for text in value)
 
 
-def is_single(raw: msgspec.Raw) -> bool:
+def is_single(value: Sequences) -> bool:
     """Return whether the sequences are a single text or pair, not a list of them."""
-    value = decode_part(raw, _sequences_decoder, _PLACE)
     return isinstance(value, str) or (bool(value) and all(isinstance(text, str) for text in value))
 
 
@@ -60,12 +52,12 @@ def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
     raise InputError("`inputs` must be a text, a list of one or two texts, or a list of such lists")
 
 
-def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T], place: str = "") -> _T:
-    """Decode a part of a body. Raises InputError for JSON of another shape, with the part's place in the body."""
+def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode a body or a part of one. Raises InputError for JSON of another shape."""
     try:
         return decode_json(bytes(raw), decoder)
     except msgspec.ValidationError as error:
-        raise InputError(f"{error}{place}") from error
+        raise InputError(str(error)) from error
 
 
 def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) -> None:

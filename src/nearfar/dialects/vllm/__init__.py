@@ -15,9 +15,9 @@ dialect = Dialect(
         CLASSIFY.route("/classify"),
         POOLING.route("/pooling"),
         DETOKENIZE.route("/detokenize"),
-        # Last on the path: the other dialects' fields are ones that no client of vLLM or Infinity sends.
-        RERANK.route("/rerank", fields=("documents",), precedence=3),
-        TOKENIZE.route("/tokenize", fields=("prompt",)),
+        # Both take the bodies without other dialects' fields, which no client of vLLM or Infinity sends.
+        RERANK.route("/rerank"),
+        TOKENIZE.route("/tokenize"),
     ],
     errors=ERRORS,
     render_error=render_error,
