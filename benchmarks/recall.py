@@ -1,25 +1,32 @@
-"""What do int8 and binary vectors cost in retrieval? ``python benchmarks/recall.py --help``.
+"""What do int8 and binary vectors, and quantized weights, cost in retrieval? ``python benchmarks/recall.py --help``.
 
-Embeds passages of Python's documentation and finds the ten nearest of each query: with float vectors, and with each of
-the ``embedding_types``. Recall@10 is the ratio of the ten that both find. Prints two tables and writes
-results/recall.json and results/recall.svg.
+Recall@10 is the ratio of the ten texts nearest to a query that are found as well by smaller vectors, of each of the
+``embedding_types``, or with smaller weights. Without folders it embeds passages of Python's documentation with
+sentence-transformers. With folders it embeds short texts with each of them on MLX, which takes minutes on Linux. Prints
+tables and writes results/recall.json or results/weights.json, and a plot beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from engines import run_in_batches
 from harness.launcher import model_folder
 from harness.machine import describe, machine_facts
 from harness.plot import plot_bars
 from harness.reference import reference_vectors
 from harness.report import RESULTS, table, write_json
-from harness.workloads import passages
+from harness.workloads import passages, texts
 
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.postprocess.quantization import default_range, quantize
 
 _NEAREST = 10
@@ -32,15 +39,25 @@ Array = npt.NDArray[Any]
 def main() -> None:
     """Run the benchmark, print the tables, write JSON and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a folder or a name  [default: the built-in model]")
-    parser.add_argument("--passages", type=int, default=5000)
-    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="written by `nearfar convert`")
+    parser.add_argument("--model", help="the original, a folder or a name  [default: the built-in model]")
+    parser.add_argument("--passages", type=int, default=5000, help="without folders")
+    parser.add_argument("--texts", type=int, default=1000, help="with folders")
+    parser.add_argument("--queries", type=int, help="[default: 500, or 100 with folders]")
     arguments = parser.parse_args()
     facts = machine_facts()
     print(describe(facts))
-    documents, queries = passages(arguments.passages, arguments.queries)
+    if arguments.folders:
+        measure_weights(arguments, facts)
+    else:
+        measure_vectors(arguments, facts)
+
+
+def measure_vectors(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Compare vectors of each type with float ones."""
+    documents, queries = passages(arguments.passages, arguments.queries or 500)
     by_text = reference_vectors(model_folder(arguments.model), [*documents, *queries])
-    stored, asked = (np.stack([by_text[text] for text in texts]) for texts in (documents, queries))  # (N, D), (Q, D)
+    stored, asked = (np.stack([by_text[text] for text in some]) for some in (documents, queries))  # (N, D), (Q, D)
     kinds = compare_kinds(asked, stored)
     print(table(["documents", "queries", "bytes per vector", f"recall@{_NEAREST}"], kinds), end="\n\n")
     ranges = compare_ranges(asked, stored)
@@ -48,6 +65,39 @@ def main() -> None:
     write_json(RESULTS / "recall.json", {"machine": facts, "kinds": kinds, "ranges": ranges})
     recalls = {f"{row[0]} / {row[1]}": float(row[-1].rstrip("%")) for row in kinds}
     plot_bars({f"recall@{_NEAREST} by documents / queries": recalls}, "%", RESULTS / "recall.svg", form="%.1f")
+
+
+def measure_weights(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Compare each folder on MLX with the original by sentence-transformers; the queries are the first texts."""
+    chosen, queries = texts("S", arguments.texts), arguments.queries or 100
+    by_text = reference_vectors(model_folder(arguments.model), chosen)
+    exact = np.stack([by_text[text] for text in chosen])
+    expected = nearest_others(exact, queries)
+    rows, recalls = [], {}
+    for folder in arguments.folders:
+        found = embed(folder, chosen)
+        cosines = (found * exact).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(exact, axis=1)
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        recalls[folder.name] = recall(nearest_others(found, queries), expected)
+        agreement = f"{cosines.min():.5f} / {cosines.mean():.5f}"
+        rows.append([folder.name, f"{size / 1e6:.1f}", agreement, f"{recalls[folder.name]:.1%}"])
+    print(table(["folder", "MB", "cosine min / mean", f"recall@{_NEAREST}"], rows))
+    write_json(RESULTS / "weights.json", {"machine": facts, "rows": rows})
+    plot_bars({f"recall@{_NEAREST}": recalls}, "", RESULTS / "weights.svg", form="%.3f")
+
+
+def embed(folder: Path, chosen: list[str]) -> Array:
+    """Return the texts' vectors (N, D) by this folder's model on MLX."""
+    recipe = read_recipe(folder)
+    engine = installed_engines()["mlx"].open(OpenRequest(folder=folder, recipe=recipe, device="auto", dtype="auto"))
+    return run_in_batches(engine)(TextEncoder(folder, recipe).encode(chosen), engine.info.batch_tokens)
+
+
+def nearest_others(vectors: Array, queries: int) -> Array:
+    """Return the indices (Q, 10) of the vectors nearest to each of the first ``queries``, without itself."""
+    similarity = vectors[:queries] @ vectors.T
+    np.fill_diagonal(similarity, -2)
+    return nearest(similarity)
 
 
 def compare_kinds(queries: Array, documents: Array) -> list[list[str]]:
