@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ class TokenizerPool:
         # threads so that one text that takes seconds (10 MB with few tokens) doesn't block all others.
         self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="tokens")
         self._waiting = 0
+        self._short: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
 
     def close(self) -> None:
         """Cancel what waits to be tokenized."""
@@ -41,15 +42,30 @@ class TokenizerPool:
 
     async def run(self, size: int, call: Callable[[], _T]) -> _T:
         """Call a function that tokenizes so many characters. Raises Overloaded if too many of them wait."""
+        loop = asyncio.get_running_loop()
         if size <= _MAX_INLINE:
-            return contained(call)
+            future: asyncio.Future[_T] = loop.create_future()
+            if not self._short:
+                loop.call_soon(self._run_short)
+            self._short.append((future, call))
+            return await future
         if self._waiting and self._waiting + size > _MAX_WAITING:
             raise Overloaded("too much text waits to be tokenized", retry_after_s=1)
         self._waiting += size
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, contained, call)
+            return await loop.run_in_executor(self._threads, contained, call)
         finally:
             self._waiting -= size
+
+    def _run_short(self) -> None:
+        """Tokenize the short texts of all requests that arrived together: in one go it takes half of the time."""
+        waiting, self._short = self._short, []
+        for future, call in waiting:
+            if not future.done():
+                try:
+                    future.set_result(contained(call))
+                except Exception as error:  # noqa: BLE001 — raised where the request waits
+                    future.set_exception(error)
 
 
 def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
