@@ -15,6 +15,7 @@ from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
@@ -46,7 +47,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     Without ``must_open``, a model that can't be opened doesn't stop the others.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
-    ``timeouts``, ``documentation`` and ``started``, by the monotonic clock.
+    ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -58,7 +59,11 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     ring = KeyRing(settings.api_key, settings.api_keys_path)
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
-    gate, log = RequestGate(drain, hosts, keys, tracing), AccessLog(observe, tracing, drain)
+    timeouts = Timeouts()
+    service = Service(fleet, observe, settings.request_timeout_s, timeouts)
+    server = ServerParts(settings, fleet, service, timeouts)
+    gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
+    log = AccessLog(observe, tracing, drain)
     middleware = RouteMiddleware(gate, log)
     app = Litestar(
         route_handlers=[
@@ -72,11 +77,8 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # the command line configures logging; errors are logged where they are caught
     )
-    timeouts = Timeouts()
-    service = Service(fleet, observe, settings.request_timeout_s, timeouts)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
-    app.state.timeouts = timeouts
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)
     return app

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from nearfar.core.errors import MalformedBody
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import PostRoute
-from nearfar.dialects.kit.request import decode_json, receive_body
+from nearfar.dialects.kit.request import ServerParts, decode_json, receive_body
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard
@@ -31,11 +31,27 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class RequestGate:
     """Refuses requests during a shutdown, from foreign web pages, and without a valid key."""
 
-    def __init__(self, drain: Drain, hosts: HostGuard | None, keys: KeyGuard | None, tracing: Tracing | None) -> None:
+    def __init__(
+        self,
+        server: ServerParts,
+        drain: Drain,
+        *,
+        hosts: HostGuard | None,
+        keys: KeyGuard | None,
+        tracing: Tracing | None,
+    ) -> None:
         self.tracing = tracing
+        self._server = server
         self._drain = drain
         self._hosts = hosts
         self._keys = keys
+
+    def begin(self, scope: Scope) -> dict[str, Any]:
+        """Return the state of a new request."""
+        state: dict[str, Any] = scope["state"]
+        state["began"] = time.perf_counter()
+        state["server"] = self._server
+        return state
 
     def check(self, scope: Scope) -> None:
         """Raise HostNotAllowed, ApiKeyMissing or ApiKeyInvalid for a request that may not pass."""
@@ -71,20 +87,17 @@ class JobRoute:
 
     def handler(self) -> ASGIRouteHandler:
         """Return the route for Litestar."""
-        return ASGIRouteHandler(self._path.path, copy_scope=False)(self.handle)
+        handle = self._handle_traced if self._gate.tracing else self._handle
+        return ASGIRouteHandler(self._path.path, copy_scope=False)(handle)
 
-    async def handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _handle_traced(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        tracing = cast("Tracing", self._gate.tracing)
+        with tracing.request_span(scope["state"], scope["method"], self._path.path, scope["headers"]):
+            await self._handle(scope, receive, send)
+
+    async def _handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request, errors included."""
-        tracing = self._gate.tracing
-        if tracing is None:
-            await self._answer(scope, receive, send)
-        else:
-            with tracing.request_span(scope["state"], scope["method"], self._path.path, scope["headers"]):
-                await self._answer(scope, receive, send)
-
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        state: dict[str, Any] = scope["state"]
-        state["began"] = time.perf_counter()
+        state = self._gate.begin(scope)
         request: Request[Any, Any, Any] = Request(scope, receive, send)
         dialect = self._path.owner
         is_admitted = False
@@ -153,7 +166,7 @@ class RouteMiddleware(ASGIMiddleware):
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        scope["state"]["began"] = time.perf_counter()
+        self._gate.begin(scope)
         route = scope.get("path_template") or "none"
         tracing = None if route.startswith("/health/") else self._gate.tracing
         method = str(scope.get("method", ""))

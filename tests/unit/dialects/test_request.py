@@ -22,7 +22,7 @@ class Connection:
     def __init__(self, *, fails: bool = False) -> None:
         self.closed = asyncio.Event()
         self.fails = fails
-        self.app = SimpleNamespace(state=SimpleNamespace(timeouts=Timeouts()))
+        self.scope = {"state": {"server": SimpleNamespace(timeouts=Timeouts())}}
 
     async def receive(self) -> dict[str, str]:
         await self.closed.wait()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from conftest import ignore
 from litestar import Litestar, Response
-from litestar.datastructures import State
 
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
@@ -80,11 +80,11 @@ def dialect_of(name: str, *fields: str, precedence: int = 0) -> Dialect:
 )
 async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int, answer: str) -> None:
     dialects = [dialect_of("third"), dialect_of("first", "one", precedence=1), dialect_of("second", "two")]
-    state = State({"settings": Settings(), "timeouts": Timeouts()})
     drain = Drain()
-    gate, log = RequestGate(drain, None, None, None), AccessLog(ignore, None, drain)
+    server: Any = SimpleNamespace(settings=Settings(), timeouts=Timeouts())
+    gate, log = RequestGate(server, drain, hosts=None, keys=None, tracing=None), AccessLog(ignore, None, drain)
     routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
-    app: Any = Litestar(routes, openapi_config=None, logging_config=None, state=state)
+    app: Any = Litestar(routes, openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
         found = await client.post("/shared", content=body)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 from litestar.types import Scope
+from msgspec import Struct
 
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
@@ -64,16 +65,29 @@ def elapsed_ms(request: AnyRequest) -> int | None:
     return None if began is None else round((time.perf_counter() - began) * 1000)
 
 
+class ServerParts(Struct, frozen=True):
+    """The parts of the server that requests use."""
+
+    settings: Settings
+    fleet: Fleet
+    service: Service
+    timeouts: Timeouts
+
+
+def parts_of(request: AnyRequest) -> ServerParts:
+    """Return the parts of the server that answers the request."""
+    parts: ServerParts = request.scope["state"]["server"]
+    return parts
+
+
 def service_of(request: AnyRequest) -> Service:
     """Return the service that runs jobs."""
-    service: Service = request.app.state.service
-    return service
+    return parts_of(request).service
 
 
 def fleet_of(request: AnyRequest) -> Fleet:
     """Return the served models."""
-    fleet: Fleet = request.app.state.fleet
-    return fleet
+    return parts_of(request).fleet
 
 
 def caller_of(scope: Scope, priority: int | None = None) -> Caller:
@@ -117,14 +131,14 @@ async def receive_body(request: AnyRequest) -> bytes:
     state: dict[str, Any] = request.scope["state"]
     body: bytes | None = state.get("body")
     if body is None:
-        settings: Settings = request.app.state.settings
+        settings = parts_of(request).settings
         body = state["body"] = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
     return body
 
 
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
-    timeouts: Timeouts = request.app.state.timeouts
+    timeouts = parts_of(request).timeouts
     headers = headers_of(request.scope)
     announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
@@ -185,7 +199,7 @@ async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T
 
     Most work is done before a client would leave, so the connection is only watched after a while.
     """
-    timeouts: Timeouts = request.app.state.timeouts
+    timeouts = parts_of(request).timeouts
     scope = CancelScope()
     watching: asyncio.Task[None] | None = None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Annotated, cast, get_args
 from urllib.parse import quote
 
@@ -172,7 +173,12 @@ def usual_headers(request: AnyRequest) -> dict[str, str]:
 def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
     """Return the headers of a reply to a job."""
     limits = _limits(fleet_of(request).queue_capacity(done.info.name))
-    return {**usual_headers(request), "openai-model": quote(done.info.name, safe=_PLAIN), **limits}
+    return {**usual_headers(request), "openai-model": _header_value(done.info.name), **limits}
+
+
+@lru_cache(maxsize=256)
+def _header_value(name: str) -> str:
+    return quote(name, safe=_PLAIN)
 
 
 def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:

@@ -182,8 +182,10 @@ class Fleet:
 
     def queue_capacity(self, name: str) -> QueueCapacity | None:
         """Return how full the queue of the model with this name is; None where it isn't loaded."""
-        model = next((slot.model for slot in self._slots if slot.name == name), None)
-        return model.lane.admission.capacity() if model else None
+        for slot in self._slots:
+            if slot.name == name and slot.model:
+                return slot.model.lane.admission.capacity()
+        return None
 
     @property
     def is_opening(self) -> bool:
