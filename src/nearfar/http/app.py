@@ -22,7 +22,7 @@ from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
 from nearfar.http.openapi.document import Documentation
-from nearfar.http.routes import JobRoute, RequestGate, RouteMiddleware
+from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
@@ -64,11 +64,22 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     server = ServerParts(settings, fleet, service, timeouts)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     log = AccessLog(observe, tracing, drain)
+    app = _build_litestar(settings, dialects, gate, log)
+    app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
+    app.state.tracing = tracing
+    app.state.started = time.monotonic()
+    app.state.documentation = Documentation(dialects, requires_key=keys is not None)
+    return app
+
+
+def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog) -> Litestar:
+    """Build the application with all routes."""
     middleware = RouteMiddleware(gate, log)
+    job_routes = [JobRoute(path, gate, log) for path in job_paths(dialects)]
     app = Litestar(
         route_handlers=[
             *(dialect.router(middleware) for dialect in dialects),
-            *(JobRoute(path, gate, log).handler() for path in job_paths(dialects)),
+            *(route.handler() for route in job_routes),
         ],
         exception_handlers={Exception: _by_path(dialects, gate, log)},
         lifespan=[_lifespan],
@@ -77,10 +88,8 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # the command line configures logging; errors are logged where they are caught
     )
-    app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
-    app.state.tracing = tracing
-    app.state.started = time.monotonic()
-    app.state.documentation = Documentation(dialects, requires_key=keys is not None)
+    if not settings.cors_origins:  # Litestar answers preflight requests, and adds the headers that pages need
+        app.asgi_handler = JobRouter(job_routes, app.asgi_handler)
     return app
 
 

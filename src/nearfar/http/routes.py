@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from typing import Any, cast
 
 import msgspec
 from litestar import Request, Response
+from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler
 from litestar.middleware import ASGIMiddleware
@@ -81,18 +83,19 @@ class JobRoute:
     """
 
     def __init__(self, job_path: JobPath, gate: RequestGate, log: AccessLog) -> None:
+        self.path = job_path.path
+        self.handle = self._handle_traced if gate.tracing else self._handle
         self._path = job_path
         self._gate = gate
         self._log = log
 
     def handler(self) -> ASGIRouteHandler:
         """Return the route for Litestar."""
-        handle = self._handle_traced if self._gate.tracing else self._handle
-        return ASGIRouteHandler(self._path.path, copy_scope=False)(handle)
+        return ASGIRouteHandler(self.path, copy_scope=False)(self.handle)
 
     async def _handle_traced(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         tracing = cast("Tracing", self._gate.tracing)
-        with tracing.request_span(scope["state"], scope["method"], self._path.path, scope["headers"]):
+        with tracing.request_span(scope["state"], scope["method"], self.path, scope["headers"]):
             await self._handle(scope, receive, send)
 
     async def _handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -141,6 +144,26 @@ class JobRoute:
         if request.scope["method"] == "OPTIONS":
             return Response(b"", status_code=204, headers=allowed)
         return self._path.owner.error_response(request, MethodNotAllowedException(headers=allowed))
+
+
+class JobRouter:
+    """Passes requests to the job route of their exact path, and all others to Litestar.
+
+    Litestar's own way to a handler takes 15 µs, as long as rendering a vector.
+    """
+
+    def __init__(self, routes: Iterable[JobRoute], litestar: ASGIApp) -> None:
+        self._handlers = {route.path: route.handle for route in routes}
+        self._litestar = litestar
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        handle = self._handlers.get(scope["path"]) if scope["type"] == ScopeType.HTTP else None
+        if handle is None:
+            await self._litestar(scope, receive, send)
+        else:
+            scope["path_template"] = scope["path"]
+            await handle(cast("HTTPScope", scope), receive, send)
 
 
 class RouteMiddleware(ASGIMiddleware):
