@@ -21,10 +21,6 @@ from nearfar.dialects.kit.error_responses import ErrorTable, WireError, standard
 from nearfar.dialects.kit.request import AnyRequest
 
 
-def _no_headers(request: AnyRequest, error: NearfarError) -> dict[str, str]:  # noqa: ARG001 — as a dialect's own
-    return {}
-
-
 class _Router(Router):
     """The routes of a dialect in one application."""
 
@@ -44,7 +40,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     errors: ErrorTable = {}
     render_error: Callable[[WireError], object]
     # The vendor's own headers of an error.
-    error_headers: Callable[[AnyRequest, NearfarError], dict[str, str]] = _no_headers
+    error_headers: Callable[[AnyRequest, NearfarError], dict[str, str]] = lambda *_: {}
     # A path without a route is answered by the dialect with the longest prefix that the path starts with.
     prefixes: tuple[str, ...]
     # The vendor's model names that stand for the default model of their task.

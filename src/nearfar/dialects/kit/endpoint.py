@@ -44,14 +44,6 @@ class PostRoute(Struct, frozen=True, kw_only=True):
     docs: RouteDocs
 
 
-def _shape_error(error: msgspec.ValidationError) -> InputError:
-    return InputError(str(error))
-
-
-def _no_headers(request: AnyRequest, job: object, done: object) -> dict[str, str]:  # noqa: ARG001 — as an endpoint's own
-    return {}
-
-
 class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     """How one POST is answered."""
 
@@ -63,9 +55,9 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     # Returns the response body for msgspec to encode. Runs in a thread when it has many numbers to render.
     reply: Callable[[Body, Job, Done], object]
     # The vendor's own headers.
-    headers: Callable[[AnyRequest, Job, Done], dict[str, str]] = _no_headers
+    headers: Callable[[AnyRequest, Job, Done], dict[str, str]] = lambda *_: {}
     # The error for JSON of another shape than the decoder's.
-    shape_error: Callable[[msgspec.ValidationError], InputError] = _shape_error
+    shape_error: Callable[[msgspec.ValidationError], InputError] = lambda error: InputError(str(error))
     # The priority that the body asks for, where the protocol has one.
     priority: Callable[[Body], int | None] | None = None
     # False also accepts numbers and booleans that are written as strings.

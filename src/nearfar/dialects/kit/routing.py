@@ -8,15 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import msgspec
-
 from nearfar.core.plugins import load_plugins
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import PostRoute
 
 GROUP = "nearfar.dialects"
 _log = logging.getLogger(__name__)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def installed_dialects() -> list[Dialect]:

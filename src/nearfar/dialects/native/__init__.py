@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.kit.error_responses import WireError
 from nearfar.dialects.native.documentation import docs, manual, openapi, page
 from nearfar.dialects.native.info import info
 from nearfar.dialects.native.routes import LOAD, REPRESENT, UNLOAD, live, metrics, ready
@@ -18,10 +17,6 @@ class ErrorReply(Struct):
     message: str
 
 
-def _render_error(wire: WireError) -> object:
-    return ErrorReply(type(wire.error).__name__, wire.message)
-
-
 dialect = Dialect(
     name="native",
     handlers=[live, ready, info, metrics, openapi, docs, manual, page],
@@ -30,7 +25,7 @@ dialect = Dialect(
         LOAD.route("/admin/models/load"),
         UNLOAD.route("/admin/models/unload"),
     ],
-    render_error=_render_error,
+    render_error=lambda wire: ErrorReply(type(wire.error).__name__, wire.message),
     error_reply=ErrorReply,
     about="This server's own routes: health, metrics, documentation, model information, several outputs of one forward "
     "pass, loading and unloading models.",

@@ -6,7 +6,7 @@ import msgspec
 
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, Represented, RepresentJob
-from nearfar.core.types import Output, SparseVector
+from nearfar.core.types import Output
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers
@@ -62,12 +62,9 @@ def _token_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> l
 
 
 def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> list[list[SparseValue]]:
-    return [_sparse_values(text.sparse) for text in done.texts if text.sparse is not None]
-
-
-def _sparse_values(vector: SparseVector) -> list[SparseValue]:
-    pairs = zip(vector.indices.tolist(), render_each(vector.values), strict=True)
-    return [SparseValue(index, value) for index, value in pairs]
+    vectors = [text.sparse for text in done.texts if text.sparse is not None]
+    pairs = [zip(vector.indices.tolist(), render_each(vector.values), strict=True) for vector in vectors]
+    return [[SparseValue(*pair) for pair in each] for each in pairs]
 
 
 _EMBED = RouteDocs(

@@ -108,9 +108,4 @@ _DETOKENIZE = RouteDocs(
     reply=DetokenizeReply,
     example={"tokens": [1037, 4937]},
 )
-DETOKENIZE = Endpoint(
-    _DETOKENIZE,
-    _detokenize_job,
-    Service.detokenize,
-    lambda _, __, text: DetokenizeReply(text),
-)
+DETOKENIZE = Endpoint(_DETOKENIZE, _detokenize_job, Service.detokenize, lambda _, __, text: DetokenizeReply(text))

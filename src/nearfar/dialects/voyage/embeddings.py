@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Annotated, cast, get_args
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
@@ -98,18 +98,15 @@ def check_choice(param: str, value: str | None, choices: Collection[str]) -> Non
         raise errors.InputError(f"must be one of {', '.join(choices)}, not {value[:50]!r}", param)
 
 
-def _reply(body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[VoyageUsage]:
+def _reply(
+    body: VoyageEmbeddingsRequest, _: EmbedJob, done: Embedded, *, is_shared: bool = False
+) -> EmbeddingList[VoyageUsage]:
+    """Build the reply; on a shared path with ``prompt_tokens``, too, which OpenAI's clients need."""
     dtype = cast("Dtype", body.output_dtype or "float")
     rows = render_rows(done, dtype, cast("Encoding", body.encoding_format or "float"))
-    return embedding_list(done, rows, VoyageUsage(total_tokens=done.usage.tokens))
-
-
-def _shared_reply(body: VoyageEmbeddingsRequest, job: EmbedJob, done: Embedded) -> EmbeddingList[VoyageUsage]:
-    """Return the reply with ``prompt_tokens``, too: OpenAI's clients, which need it, send requests to these paths."""
-    reply = _reply(body, job, done)
-    reply.usage.prompt_tokens = done.usage.tokens
-    return reply
+    tokens = done.usage.tokens
+    return embedding_list(done, rows, VoyageUsage(prompt_tokens=tokens if is_shared else UNSET, total_tokens=tokens))
 
 
 EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply)
-SHARED_EMBEDDINGS = msgspec.structs.replace(EMBEDDINGS, reply=_shared_reply)
+SHARED_EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, partial(_reply, is_shared=True))

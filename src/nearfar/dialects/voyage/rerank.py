@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
@@ -68,17 +68,12 @@ def _to_job(body: VoyageRerankRequest) -> RankJob:
     )
 
 
-def _reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
+def _reply(body: VoyageRerankRequest, job: RankJob, done: Ranked, *, is_shared: bool = False) -> VoyageRerankReply:
+    """Build the reply; on a shared path with ``results``, too, which clients of the other protocols there read."""
     data = ranked_items(done, job.documents if body.return_documents else None)
-    return VoyageRerankReply(data=data, model=done.info.name, usage=TotalTokens(done.usage.tokens))
-
-
-def _shared_reply(body: VoyageRerankRequest, job: RankJob, done: Ranked) -> VoyageRerankReply:
-    """Return the reply with ``results``, too, which clients of the other protocols on these paths read."""
-    reply = _reply(body, job, done)
-    reply.results = reply.data
-    return reply
+    usage = TotalTokens(done.usage.tokens)
+    return VoyageRerankReply(data=data, results=data if is_shared else UNSET, model=done.info.name, usage=usage)
 
 
 RERANK = Endpoint(_DOCS, _to_job, Service.rank, _reply)
-SHARED_RERANK = msgspec.structs.replace(RERANK, reply=_shared_reply)
+SHARED_RERANK = Endpoint(_DOCS, _to_job, Service.rank, partial(_reply, is_shared=True))

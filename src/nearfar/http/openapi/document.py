@@ -123,7 +123,8 @@ def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
     }
     if any(operation.about.body for operation in sharing):
         bodies = [_body(operation, sharing, schemas) for operation in sharing]
-        content = {"schema": any_of(bodies), "examples": _request_examples(sharing)}
+        examples = _named(sharing, [{"example": one.about.example, **one.about.examples} for one in sharing])
+        content = {"schema": any_of(bodies), "examples": examples}
         described["requestBody"] = {"required": True, "content": {"application/json": content}}
     failures = _failures(sharing, schemas, requires_key=requires_key)
     described["responses"] = {"200": _answer(sharing, schemas), **failures}
@@ -204,10 +205,6 @@ def _errors_of(operation: Operation, *, requires_key: bool) -> list[type[errors.
         for_query = [errors.InputError] if about.query else []
         return [*for_key, *for_path, *for_query, *_WITHOUT_A_BODY]
     return [kind for kind in all_errors() if kind not in (*_UNDOCUMENTED, *_KEY_ERRORS) or kind in for_key]
-
-
-def _request_examples(sharing: Sequence[Operation]) -> Json:
-    return _named(sharing, [{"example": one.about.example, **one.about.examples} for one in sharing])
 
 
 def _answer_examples(operation: Operation, schemas: Schemas) -> Json:

@@ -115,10 +115,5 @@ def sample(schema: Json, components: Mapping[str, Json], name: str = "") -> Any:
         return _VECTOR if items == {"type": "number"} else [sample(items, components, name)]
     named = [values[name]] if name in values else []
     default = [schema["default"]] if "default" in schema else []
-    return [*_fixed(schema), *named, *default, values.get("")][0]
-
-
-def _fixed(schema: Json) -> list[object]:
-    """Return the values that the schema lists."""
-    listed: list[object] = schema.get("examples") or schema.get("enum") or []
-    return [schema["const"]] if "const" in schema else listed
+    listed = [schema["const"]] if "const" in schema else schema.get("examples") or schema.get("enum") or []
+    return [*listed, *named, *default, values.get("")][0]
