@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 from checkpoints import FAMILIES, write_steps, write_transformer
+from openvino_rows import assert_same_alone
 from safetensors.torch import load_file, save_file
 from texts import varied_texts
 
@@ -54,7 +55,9 @@ class Opened(NamedTuple):
 def order_of(folder: Path, cache: Path | None = None, dtype: Dtype = "float32") -> OpenRequest:
     recipe = read_recipe(folder)
     probes = TextEncoder(folder, recipe).sample_rows()
-    return OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache_dir=cache)
+    return OpenRequest(
+        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache_dir=cache, threads=2
+    )
 
 
 def open_both(folder: Path, cache: Path | None = None) -> Opened:
@@ -122,6 +125,20 @@ class TestNumbers:
 
         np.testing.assert_allclose(logits, opened.torch.score(rows), rtol=0, atol=1e-4)
         assert logits.std() > 0.01
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_a_row_alone_gets_the_same_vector(self, family: str, embedders: Callable[[str], Opened]) -> None:
+        opened = embedders(family)
+
+        assert_same_alone(opened.engine, [row for row in opened.rows(MIXED) if row.ids])
+
+    @pytest.mark.parametrize("family", RERANKERS)
+    def test_a_pair_alone_gets_the_same_logit(self, family: str, rerankers: Callable[[str], Opened]) -> None:
+        opened = rerankers(family)
+
+        assert_same_alone(
+            opened.engine, [*opened.tokens.encode_pairs("a", ["fox", "x"], None), *opened.pairs(MIXED)], atol=1e-5
+        )
 
     @pytest.mark.parametrize("pooling", POOLINGS)
     def test_each_pooling_with_a_dense_layer(self, pooling: str, tmp_path: Path) -> None:

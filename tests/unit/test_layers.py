@@ -81,7 +81,7 @@ LIBRARIES = {
     "pickle": [],
     "random": ["dialects/kit/request"],
     "signal": ["process"],
-    "threading": ["serving/queue/runner", "telemetry/logs"],
+    "threading": ["serving/queue/runner", "telemetry/logs", "engines/openvino/engine"],
 }
 CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import openvino
 
 from nearfar.core.settings import Dtype
 from nearfar.core.types import FloatArray
-from nearfar.engines.common.padding import pad
+from nearfar.engines.common.padding import pad, round_up_length
 from nearfar.engines.openvino.quantization import quantize_weights
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
@@ -26,6 +26,9 @@ _MAX_STREAMS = 4
 # Shapes with cached kernels, per kind of layer. OpenVINO's default of 5,000 grows for as long as new shapes occur; with
 # none a forward takes twice as long, with 32 no longer than with all.
 _CACHED_SHAPES = 64
+# A model for single rows pads them to a multiple of this, so that few shapes occur.
+ROW_STEP = 16
+ANY_LENGTH = -1
 # When memory runs out during a forward, openvino may return without an error, and its outputs are still the previous
 # batch's: another text's vectors. So outputs are overwritten with this value, which no layer returns, after each read.
 _NOT_WRITTEN = np.float32(-2.718281e38)
@@ -40,9 +43,9 @@ def supports(dtype: Dtype) -> bool:
 
 
 class CompiledModel:
-    """Rows → outputs, on padded batches. ``run`` may be called from ``streams`` threads at once.
+    """Rows → outputs, on padded batches. ``run`` may be called from any thread; ``streams`` of them run at once.
 
-    With ``hidden_states`` the only output is the last hidden states (B, T, H).
+    With ``row_length`` it runs one row at a time, on all threads: of up to that many tokens, or of ANY_LENGTH.
     """
 
     def __init__(
@@ -52,21 +55,24 @@ class CompiledModel:
         recipe: Recipe,
         threads: int,
         *,
-        hidden_states: bool = False,
+        row_length: int | None = None,
     ) -> None:
-        self.streams = min(threads, _MAX_STREAMS)
+        self.streams = 1 if row_length else min(threads, _MAX_STREAMS)
         self._padding_id = recipe.pad_token_id or 0
+        self._length_step = ROW_STEP if row_length else 1
+        self._max_tokens = recipe.max_tokens
         options: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": self.streams,
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_SHAPES,
             "ENABLE_CPU_PINNING": False,  # so the OS can move a thread away from a core that another process uses
         }
-        self._compiled = _compile(_only_hidden_states(model) if hidden_states else model, dtype, options)
+        self._compiled = _compile(_only_one_row(model, row_length) if row_length else model, dtype, options)
         self._outputs = len(self._compiled.outputs)
         self._takes_types = len(self._compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
-        # The idle ones. A deque's appends and pops are thread-safe.
-        self._requests = deque(self._compiled.create_infer_request() for _ in range(self.streams))
+        self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(self.streams):
+            self._idle.put(self._compiled.create_infer_request())
 
     def run(self, batch: Sequence[Row], outputs: int | None = None) -> list[FloatArray]:
         """Return the first ``outputs`` of the model's outputs, float32, or all of them.
@@ -74,7 +80,7 @@ class CompiledModel:
         Raises MemoryError where openvino returned without computing them.
         """
         inputs = self._arrays(batch)
-        request = self._requests.pop()
+        request = self._idle.get()
         try:
             found = request.infer(inputs, share_inputs=True)  # inputs aren't copied
             results: list[FloatArray] = [found[at].copy() for at in range(outputs or self._outputs)]
@@ -86,15 +92,17 @@ class CompiledModel:
             request = self._compiled.create_infer_request()
             raise
         finally:
-            self._requests.append(request)
+            self._idle.put(request)
         return results
 
     def _arrays(self, batch: Sequence[Row]) -> list[npt.NDArray[np.int64]]:
-        """Return ids and mask, and types where the model takes them, (B, T) each. A lone row needs no padding."""
-        if len(batch) == 1 and not batch[0].type_ids and not batch[0].unattended:
+        """Return ids and mask, and types where the model takes them, (B, T) each."""
+        longest = max(len(row.ids) for row in batch)
+        length = round_up_length(longest, self._length_step, self._max_tokens)
+        if len(batch) == 1 and length == longest and not batch[0].type_ids and not batch[0].unattended:
             ids = np.array([batch[0].ids], dtype=np.int64)
             return [ids, np.ones_like(ids), np.zeros_like(ids)][: 2 + self._takes_types]
-        padded = pad(batch, self._padding_id)
+        padded = pad(batch, self._padding_id, length)
         types = np.zeros_like(padded.mask) if padded.types is None else padded.types
         return [padded.ids, padded.mask, types][: 2 + self._takes_types]
 
@@ -106,17 +114,29 @@ def refuse_unwritten(results: Sequence[FloatArray], rows: int) -> None:
             raise MemoryError("openvino had no memory for the forward, and left its outputs unchanged")
 
 
-def _only_hidden_states(model: Path | openvino.Model) -> openvino.Model:
+def read(model: Path | openvino.Model) -> openvino.Model:
+    """Return the model. Its weights stay in the file, which is memory-mapped."""
+    return openvino.Core().read_model(model) if isinstance(model, Path) else model
+
+
+def only_hidden_states(model: Path | openvino.Model) -> openvino.Model:
     """Return the model with the last hidden states as its only output."""
-    whole = openvino.Core().read_model(model) if isinstance(model, Path) else model
+    whole = read(model)
     operation = next(op for op in whole.get_ops() if op.get_friendly_name() == HIDDEN_STATES)
     return openvino.Model([operation.output(0)], whole.get_parameters())
+
+
+def _only_one_row(model: Path | openvino.Model, length: int) -> openvino.Model:
+    """Return a copy of the model for batches of one row; it refers to the same weights."""
+    single = read(model).clone()
+    single.reshape({port: openvino.PartialShape([1, length]) for port in single.inputs})
+    return single
 
 
 def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]) -> openvino.CompiledModel:
     core = openvino.Core()
     if dtype == "int8":
-        weights = core.read_model(model) if isinstance(model, Path) else model
+        weights = read(model)
         quantize_weights(weights)
         hint = _HINTS["bfloat16" if supports("bfloat16") else "float32"]
         options |= {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}

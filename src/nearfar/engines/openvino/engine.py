@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import openvino
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.settings import Dtype, usable_cores
@@ -14,8 +18,16 @@ from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import split_by_length, unpad
 from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss, stack
 from nearfar.engines.common.representations import refuse_narrow_window, represent
-from nearfar.engines.openvino.compiled_model import CompiledModel, supports
+from nearfar.engines.openvino.compiled_model import (
+    ANY_LENGTH,
+    ROW_STEP,
+    CompiledModel,
+    only_hidden_states,
+    read,
+    supports,
+)
 from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, remove_damaged
+from nearfar.engines.openvino.single_row import SingleRowModels, is_small
 from nearfar.models.tokenization.row import Row
 
 _BATCH_TOKENS = 512  # padded, per stream
@@ -31,16 +43,19 @@ class OpenVinoEngine:
         self._request = request
         self._threads = request.threads or usable_cores()
         self._hidden_states: CompiledModel | None = None
+        self._single_row: SingleRowModels | None = None
+        self._lock = threading.Lock()  # guards the number of forwards that run
+        self._running = 0
         self._one_at_a_time = ThreadPoolExecutor(1, thread_name_prefix="compiling")
         refuse_narrow_window(request)
         converted = load_or_convert(request)
         try:
-            dtype, reason = self._choose_dtype(converted)
+            dtype, reason = self._open(converted)
         except (RuntimeError, _WrongNumbers):  # RuntimeError: openvino can't read the file
             if not converted.folder:
                 raise
             remove_damaged(converted)
-            dtype, reason = self._choose_dtype(load_or_convert(request))
+            dtype, reason = self._open(load_or_convert(request))
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
@@ -57,12 +72,12 @@ class OpenVinoEngine:
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
         """Return (B, D) float32 vectors, pooled, projected and normalized as the Recipe defines."""
-        return self._model.run(batch, 1)[0]
+        return self._run(batch, 1)[0]
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
         """Return the logits of texts or pairs, (B,) or (B, labels)."""
         if self._recipe.pad_token_id is not None:
-            return self._model.run(batch, 1)[0]
+            return self._run(batch, 1)[0]
         # A decoder's classifier finds a row's last token by the padding id; without one, rows can't be padded.
         labels = len(self._recipe.labels)
         logits = np.empty((len(batch), labels) if labels > 1 else len(batch), dtype=np.float32)
@@ -72,7 +87,7 @@ class OpenVinoEngine:
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Return each row's outputs, from one forward."""
-        return represent(batch, self._model.run(batch), self._recipe)
+        return represent(batch, self._run(batch), self._recipe)
 
     def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
         """Return each row's last hidden states (n, H) in float32, from a model compiled at the first call."""
@@ -84,15 +99,54 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Free the weights."""
         self._one_at_a_time.shutdown()
-        del self._model, self._hidden_states
+        del self._model, self._hidden_states, self._single_row
+
+    def _run(self, batch: Sequence[Row], outputs: int | None = None) -> list[FloatArray]:
+        """Run the batch; a single row on all threads if nothing else runs."""
+        with self._lock:
+            is_alone = not self._running and len(batch) == 1
+            self._running += 1
+        try:
+            single = self._single_row.find(len(batch[0].ids)) if is_alone and self._single_row else None
+            return (single or self._model).run(batch, outputs)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _open(self, converted: ConvertedModel) -> tuple[str, str]:
+        """Compile the model; return its precision and why. Prepare to compile it again for single rows.
+
+        Both then use the weights of the same object. Not for int8, which is there to save memory.
+        """
+        can_pad = self._recipe.pad_token_id is not None and self._recipe.max_tokens >= ROW_STEP
+        if self._threads == 1 or not can_pad or self._request.dtype == "int8":
+            return self._choose_dtype(converted)
+        model = read(converted.model)
+        if not is_small(model):
+            return self._choose_dtype(converted)
+        chosen = self._choose_dtype(replace(converted, model=model))
+        self._single_row = SingleRowModels(partial(self._compile_single_row, model), self._one_at_a_time)
+        return chosen
+
+    def _compile_single_row(self, model: openvino.Model, length: int) -> CompiledModel:
+        """Compile the model for single rows, and compare its numbers with those of the usual one."""
+        compiled = CompiledModel(model, self._dtype, self._recipe, self._threads, row_length=length)
+        end = None if length == ANY_LENGTH else length
+        probes = [Row(row.ids[:end], row.type_ids and row.type_ids[:end], 0, 0) for row in self._request.probes]
+        usual, found = (
+            stack([self._comparable([probe], either) for probe in probes]) for either in (self._model, compiled)
+        )
+        loss = measure_loss(usual, found)
+        if not loss.is_small:
+            raise _WrongNumbers(f"{self._request.folder}: the numbers of single rows differ: {loss}")
+        return compiled
 
     def _compile_hidden_states(self) -> CompiledModel:
         """Compile the model unless another thread already has; runs on one thread only."""
         if self._hidden_states is None:
             converted = load_or_convert(self._request)  # not kept in memory: most models never need it again
-            self._hidden_states = CompiledModel(
-                converted.model, self._dtype, self._recipe, self._threads, hidden_states=True
-            )
+            model = only_hidden_states(converted.model)
+            self._hidden_states = CompiledModel(model, self._dtype, self._recipe, self._threads)
         return self._hidden_states
 
     def _choose_dtype(self, converted: ConvertedModel) -> tuple[str, str]:
@@ -117,7 +171,8 @@ class OpenVinoEngine:
         probes = self._request.probes
         half = len(probes) // 2
         batches = [probes[:half], *([probe] for probe in probes[half:])]  # the short ones together, to test padding
-        loss = measure_loss(converted.exact, stack([self._comparable(batch) for batch in batches]))
+        with ThreadPoolExecutor(self._model.streams) as threads:
+            loss = measure_loss(converted.exact, stack(list(threads.map(self._comparable, batches))))
         if dtype == "float32" and not loss.is_rounding:
             raise _WrongNumbers(
                 f"{self._request.folder}: OpenVINO's numbers for {self._recipe.architecture} differ from torch's: "
@@ -125,8 +180,11 @@ class OpenVinoEngine:
             )
         return loss
 
-    def _comparable(self, batch: Sequence[Row]) -> FloatArray:
-        return flatten_outputs(self._model.run(batch), batch) if self._recipe.outputs else self.score(batch)
+    def _comparable(self, batch: Sequence[Row], model: CompiledModel | None = None) -> FloatArray:
+        """Return the numbers of one model, or of the engine."""
+        if self._recipe.outputs:
+            return flatten_outputs((model or self._model).run(batch), batch)
+        return model.run(batch, 1)[0] if model else self.score(batch)
 
 
 class _WrongNumbers(EngineUnavailable):

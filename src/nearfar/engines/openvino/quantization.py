@@ -23,14 +23,14 @@ def quantize_weights(model: openvino.Model) -> None:
     CPUs that multiply bytes quantizes the layer's input as well.
     """
     for layer in model.get_ordered_ops():
-        weights = _linear_weights(layer)
+        weights = linear_weights(layer)
         if weights is not None:
             inner = 1 if layer.get_attributes()["transpose_b"] else 0  # (out, in), or (in, out)
             layer.input(1).replace_source_output(_quantize(weights, inner))
     model.validate_nodes_and_infer_types()
 
 
-def _linear_weights(layer: Node) -> FloatArray | None:
+def linear_weights(layer: Node) -> FloatArray | None:
     """Return a linear layer's matrix; None for any other operation."""
     if layer.get_type_name() != "MatMul":
         return None
