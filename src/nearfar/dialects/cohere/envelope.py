@@ -20,7 +20,6 @@ ANSWER_HEADERS = {
     **USUAL_HEADERS,
     "num_chars": "characters of the request's texts",
     "num_tokens": "tokens that went through the model",
-    "x-nearfar-truncated-tokens": "tokens cut off because the model takes no more",
 }
 
 

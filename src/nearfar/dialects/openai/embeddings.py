@@ -41,7 +41,6 @@ USUAL_HEADERS = {
 ANSWER_HEADERS = {
     **USUAL_HEADERS,
     "openai-model": "the model that answered",
-    "x-nearfar-truncated-tokens": "tokens cut off because the model takes no more",
     "x-ratelimit-limit-tokens": "tokens that may be queued or running",
     "x-ratelimit-remaining-tokens": "tokens that the queue has room for now",
     "x-ratelimit-reset-tokens": "time until the queue is empty, at the throughput of the last batches",
