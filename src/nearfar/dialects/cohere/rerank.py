@@ -33,10 +33,7 @@ Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_CHUN
 
 
 class RerankRequest(Struct, kw_only=True):
-    """The fields of both versions.
-
-    ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
-    """
+    """The fields of both versions."""
 
     model: str | None = None
     query: NotBlank
@@ -51,6 +48,7 @@ class RerankV1Request(RerankRequest, kw_only=True):
 
     A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
     chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
+    ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
     """
 
     rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
@@ -62,7 +60,7 @@ class RerankV2Request(RerankRequest, kw_only=True):
 
     Documents are truncated to ``max_tokens_per_doc``, by default 4096. An object without a ``text`` is read whole.
     ``rank_fields`` and ``return_documents`` left the protocol, but LiteLLM still sends them. ``priority`` orders the
-    queue.
+    queue. ``instruction`` is our extension, as in version 1.
     """
 
     rank_fields: list[str] | None = None

@@ -72,7 +72,12 @@ _DETOKENIZE = RouteDocs(
     reply_example={"text": "hello world", "meta": meta_example("1")},
     headers=USUAL_HEADERS,
 )
-_CHECK = RouteDocs(summary="Whether the key is valid", reply=KeyReply, headers=USUAL_HEADERS)
+_CHECK = RouteDocs(
+    summary="Whether the key is valid",
+    details="Confirms the key: a request with a wrong one is refused before. The clients send no body.",
+    reply=KeyReply,
+    headers=USUAL_HEADERS,
+)
 
 
 def _to_tokenize_job(body: TokenizeRequest) -> TokenizeJob:

@@ -75,7 +75,7 @@ NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 BASE64: dict[str, Any] = {
     "type": "string",
     "contentEncoding": "base64",
-    "description": "the bytes of the numbers, little-endian",
+    "description": "the numbers' bytes, little-endian; float32 unless another type was requested",
 }
 
 # Parts of replies that are encoded already.

@@ -115,6 +115,7 @@ _EMBED = RouteDocs(
 )
 _EMBEDDINGS = RouteDocs(
     summary="Embed one text, as older clients of Ollama do",
+    details="The vector has unit length; Ollama's own has not, which makes no difference to cosines.",
     body=requires(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
     example={"model": MODEL_EXAMPLE, "prompt": "a cat on the sofa"},
@@ -203,7 +204,6 @@ def _no_usage(_: AnyRequest, __: object, done: object) -> dict[str, str]:
 
 
 EMBED = Endpoint(_EMBED, _embed_job, _embed, _embed_reply, headers=_no_usage)
-# The vector has unit length; Ollama's own has not, which makes no difference to cosines.
 EMBEDDINGS = Endpoint(
     _EMBEDDINGS,
     _prompt_job,

@@ -80,7 +80,11 @@ _UNLOAD = RouteDocs(
     counts=False,
 )
 _PULL = RouteDocs(
-    summary="Check that a model is served", **BY_NAME, reply=StatusReply, reply_example={"status": "success"}
+    details="The answer is one line, which is a complete stream as well.",
+    summary="Check that a model is served",
+    **BY_NAME,
+    reply=StatusReply,
+    reply_example={"status": "success"},
 )
 
 
@@ -101,7 +105,6 @@ async def _find(service: Service, model: str, caller: Caller) -> ModelInfo:
         raise InputError(f'model "{error.model}" is not served here; add it to the models of nearfar serve') from error
 
 
-# The answer is one line, which is a complete stream as well.
 PULL = Endpoint(_PULL, name_of, _find, lambda _, __, ___: StatusReply("success"))
 
 

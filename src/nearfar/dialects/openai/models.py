@@ -62,7 +62,7 @@ class Selection(Struct, kw_only=True):
 
     endpoint: _Endpoint | UnsetType = UNSET
     default_only: Annotated[bool, Meta(description="only models that answer requests without a model")] = False
-    page_size: Annotated[int, Meta(ge=1, le=_MANY, description="how many models a page has")] = _MANY
+    page_size: Annotated[int, Meta(ge=1, le=_MANY, description="how many models a page has; all where absent")] = _MANY
     page_token: Annotated[int, Meta(ge=0, le=_MANY, description="the last page's next_page_token")] = 0
 
 

@@ -38,8 +38,8 @@ _DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "desc
 _NOT_EMPTY = json_schema(minItems=1)
 
 Direction = Annotated[str, json_schema(**_DIRECTIONS)]
-Inputs = Annotated[str | list[str | int | list[int]], json_schema(**_INPUTS)]
-Sequences = Annotated[str | list[str | list[str]], json_schema(**_SEQUENCES)]
+Inputs = Annotated[str | list[str | int | list[int]], json_schema(allOf=[_INPUTS])]
+Sequences = Annotated[str | list[str | list[str]], json_schema(allOf=[_SEQUENCES])]
 Number = Annotated[msgspec.Raw, json_schema(type="number")]
 
 

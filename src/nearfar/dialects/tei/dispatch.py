@@ -28,6 +28,7 @@ _fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
 _INVOKE = RouteDocs(
     summary="Embed, rank or classify, by the body's fields and the model's task",
+    details="Answers Hugging Face's and SageMaker's clients, which use one path for all tasks.",
     body=(EmbedRequest, RerankRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
@@ -53,7 +54,6 @@ _BY_TASK: Mapping[Task, AnyEndpoint] = {
 
 
 async def invoke(request: AnyRequest) -> Response[bytes]:
-    """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
     fields = decode_part(await receive_body(request), _fields)
     endpoint = await cancel_on_disconnect(request, _choose_endpoint(request, fields))
     return await endpoint.answer(request)
@@ -93,7 +93,8 @@ INVOKE = PostRoute(paths=("/invocations",), handler=invoke, docs=_INVOKE)
 VERTEX = PostRoute(paths=("/vertex",), handler=vertex, docs=_VERTEX)
 
 
+# An ordinary route, since GET has this path as well.
 @post("/", status_code=200, opt={"docs": _INVOKE})
 async def invoke_root(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Answer as /invocations does. An ordinary route, since GET has this path as well."""
+    """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
     return await invoke(request)
