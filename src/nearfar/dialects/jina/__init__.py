@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from nearfar.core.types import Task
 from nearfar.dialects.jina.embeddings import EMBEDDINGS, OWN_FIELDS
-from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply, render_error
+from nearfar.dialects.jina.errors import ERRORS, JinaErrorReply
 from nearfar.dialects.jina.rerank import RERANK
 from nearfar.dialects.kit.base import Dialect
 
@@ -51,7 +53,7 @@ dialect = Dialect(
         RERANK.route("/jina/v1/rerank"),
     ],
     errors=ERRORS,
-    render_error=render_error,
+    render_error=lambda wire: JinaErrorReply(wire.message, wire.code or UNSET),
     error_reply=JinaErrorReply,
     about="Jina's embeddings and rerank: https://api.jina.ai/docs",
     prefixes=("/jina",),

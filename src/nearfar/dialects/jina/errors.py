@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
-from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable
 
 _UNAVAILABLE = ErrorRow(code="SERVICE_UNAVAILABLE", message=lambda error: f"Service temporarily unavailable: {error}")
 ERRORS: ErrorTable = {
@@ -50,8 +50,3 @@ class JinaErrorReply(Struct, omit_defaults=True):
 
     detail: str  # always a string, not FastAPI's list: clients show it unchanged
     code: str | UnsetType = UNSET
-
-
-def render_error(wire: WireError) -> object:
-    """Return the body of an error."""
-    return JinaErrorReply(wire.message, wire.code or UNSET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.ollama.embed import EMBED, EMBEDDINGS, RERANK
-from nearfar.dialects.ollama.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.ollama.errors import ERRORS, ErrorReply
 from nearfar.dialects.ollama.models import SHOW, ps, tags, version
 from nearfar.dialects.ollama.unload import CHAT, GENERATE, PULL
 
@@ -45,7 +45,7 @@ dialect = Dialect(
     ],
     handlers=[tags, ps, version],
     errors=ERRORS,
-    render_error=render_error,
+    render_error=lambda wire: ErrorReply(wire.message),
     error_reply=ErrorReply,
     about="Ollama's embeddings and models, and a rerank route in their style: https://docs.ollama.com/api",
     prefixes=("/api",),

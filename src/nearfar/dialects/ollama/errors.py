@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable
 
 SUPPORTED = "this server only embeds and reranks"
 _TASKS = {"embed": "embeddings", "rank": "rerank"}
@@ -31,8 +31,3 @@ class ErrorReply(Struct):
     """The body of every error. Clients show the message to users as it is."""
 
     error: str
-
-
-def render_error(wire: WireError) -> object:
-    """Return the body of an error."""
-    return ErrorReply(wire.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.voyage.embeddings import EMBEDDINGS, SHARED_EMBEDDINGS
-from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply, render_error
+from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply
 from nearfar.dialects.voyage.rerank import RERANK, SHARED_RERANK
 
 _EMBEDDERS = (
@@ -41,7 +41,7 @@ dialect = Dialect(
         SHARED_RERANK.route("/v1/rerank", "/rerank", fields=("top_k", "truncation"), precedence=2),
     ],
     errors=ERRORS,
-    render_error=render_error,
+    render_error=lambda wire: VoyageErrorReply(wire.message),
     error_reply=VoyageErrorReply,
     about="Voyage's embeddings and rerank: https://docs.voyageai.com/reference",
     prefixes=("/voyage",),

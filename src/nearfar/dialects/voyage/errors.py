@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.core import errors
-from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
+from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable
 
 _NOT_SPECIFIED = "The request body is not valid JSON, or some arguments were not specified properly. In particular,"
 
@@ -53,8 +53,3 @@ class VoyageErrorReply(Struct):
     """The body of every error."""
 
     detail: str
-
-
-def render_error(wire: WireError) -> object:
-    """Return the body of an error."""
-    return VoyageErrorReply(wire.message)
