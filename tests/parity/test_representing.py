@@ -64,7 +64,7 @@ async def test_comparing_after_a_forward_waits_for_no_other_text(tmp_path: Path)
     forwards, texts = threading.Event(), threading.Event()
 
     async with serving(tmp_path / "colbert") as service:
-        model = (await service._access._fleet.lease(None, ("rank",))).model
+        model: Any = (await service._access._fleet.lease(None, ("rank",)))[0].model
         try:
             engine: Any = model.lane._engine
             represent = engine.represent

@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Timings
-from nearfar.dialects.kit.request import headers_of, request_id
+from nearfar.dialects.kit.request import request_id
 from nearfar.http.drain import Drain
 from nearfar.telemetry.events import Observer, RequestDone
 from nearfar.telemetry.logs import RequestRecord
@@ -43,7 +43,7 @@ class AccessLog:
         headers = [(b"x-request-id", request_id(scope).encode())]
         span: Span | None = state.get("span")
         if span is None:
-            parent = headers_of(scope).get(b"traceparent")
+            parent = state["headers"].get(b"traceparent")
             client = _TRACEPARENT.fullmatch(parent) if parent else None
             trace_id = client[1].decode() if client else None
         else:

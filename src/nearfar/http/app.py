@@ -128,12 +128,14 @@ def _by_path(dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog) -> 
     """
 
     def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+        state: dict[str, Any] = request.scope["state"]
+        state.setdefault("headers", dict(request.scope["headers"]))
         try:
             gate.check(request.scope)
         except RequestError as refusal:
             exc = refusal
         dialect = dialect_for_path(request.scope["path"], dialects)
-        request.scope["state"]["dialect"] = dialect.name
+        state["dialect"] = dialect.name
         response = dialect.error_response(request, exc)
         for name, value in log.finish(request.scope, response.status_code or 500):
             response.headers[name.decode()] = value.decode()

@@ -53,6 +53,7 @@ class RequestGate:
         state: dict[str, Any] = scope["state"]
         state["began"] = time.perf_counter()
         state["server"] = self._server
+        state["headers"] = dict(scope["headers"])
         return state
 
     def check(self, scope: Scope) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,7 @@ from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.scheduler import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
-from nearfar.serving.timeouts import Timeouts
+from nearfar.serving.timeouts import CancelScope, Timeouts
 from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
 
@@ -82,15 +82,19 @@ class ModelAccess:
         context: RequestContext | None = None
         requested = time.perf_counter()
         try:
-            with self._timeouts.timeout(timeout_s), await self._fleet.lease(name, tasks) as lease:
-                context = RequestContext(
-                    caller=caller,
-                    timeout_s=timeout_s,
-                    stopwatch=Stopwatch(requested),
-                    model=lease.model,
-                    prompt_name=lease.prompt,
-                )
-                return await work(context)
+            with CancelScope(self._timeouts, timeout_s):
+                slot, prompt = await self._fleet.lease(name, tasks)
+                try:
+                    context = RequestContext(
+                        caller=caller,
+                        timeout_s=timeout_s,
+                        stopwatch=Stopwatch(requested),
+                        model=cast("Model", slot.model),
+                        prompt_name=prompt,
+                    )
+                    return await work(context)
+                finally:
+                    self._fleet.end_lease(slot)
         except TimeoutError as error:
             if context:
                 raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error

@@ -15,37 +15,6 @@ from typing import Self
 _INTERVAL_S = 0.02
 
 
-class CancelScope:
-    """``cancel`` cancels the ``with`` block, which then raises ``error``, or TimeoutError without one.
-
-    Like asyncio.timeout, it passes on a cancellation that isn't its own.
-    """
-
-    __slots__ = ("_cancelled_before", "_is_cancelled", "_task", "error")
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self._is_cancelled = False
-
-    def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a cancel scope needs a task to cancel")
-        self._task = task
-        self._cancelled_before = task.cancelling()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
-        own = self._is_cancelled and self._task.uncancel() <= self._cancelled_before
-        if own and kind is asyncio.CancelledError:
-            raise (self.error or TimeoutError()) from raised
-
-    def cancel(self) -> None:
-        """Cancel the block."""
-        self._is_cancelled = True
-        self._task.cancel()
-
-
 class Timeouts:
     """Runs callbacks once their delay has passed, at most ``interval_s`` later. Used on one event loop only."""
 
@@ -67,10 +36,6 @@ class Timeouts:
         """Remove a callback, if it isn't called yet."""
         self._pending.pop(key, None)
 
-    def timeout(self, after_s: float) -> Timeout:
-        """Return a context manager that raises TimeoutError after so many seconds, like asyncio.timeout."""
-        return Timeout(self, after_s)
-
     def _tick(self) -> None:
         now = time.monotonic()
         overdue = [key for key, (due, _) in self._pending.items() if due <= now]
@@ -82,20 +47,39 @@ class Timeouts:
             callback()
 
 
-class Timeout(CancelScope):
-    """Cancels its block after some seconds."""
+class CancelScope:
+    """``cancel`` cancels the ``with`` block, which then raises ``error``, or TimeoutError without one.
 
-    __slots__ = ("_after_s", "_key", "_timeouts")
+    With ``timeouts`` it is cancelled after so many seconds. Like asyncio.timeout, it passes on a cancellation from
+    elsewhere.
+    """
 
-    def __init__(self, timeouts: Timeouts, after_s: float) -> None:
-        super().__init__()
+    __slots__ = ("_after_s", "_cancelled_before", "_is_cancelled", "_key", "_task", "_timeouts", "error")
+
+    def __init__(self, timeouts: Timeouts | None = None, after_s: float = 0.0) -> None:
+        self.error: Exception | None = None
         self._timeouts = timeouts
         self._after_s = after_s
+        self._is_cancelled = False
 
     def __enter__(self) -> Self:
-        self._key = self._timeouts.add(self._after_s, self.cancel)
-        return super().__enter__()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a cancel scope needs a task to cancel")
+        self._task = task
+        self._cancelled_before = task.cancelling()
+        if self._timeouts:
+            self._key = self._timeouts.add(self._after_s, self.cancel)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
-        self._timeouts.discard(self._key)
-        super().__exit__(kind, raised, _)
+        if self._timeouts:
+            self._timeouts.discard(self._key)
+        own = self._is_cancelled and self._task.uncancel() <= self._cancelled_before
+        if own and kind is asyncio.CancelledError:
+            raise (self.error or TimeoutError()) from raised
+
+    def cancel(self) -> None:
+        """Cancel the block."""
+        self._is_cancelled = True
+        self._task.cancel()

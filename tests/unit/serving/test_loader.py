@@ -266,8 +266,9 @@ async def test_a_wait_for_memory_ends_at_the_request_timeout_with_retry_after(
 ) -> None:
     async with serving(folders, "ab", memory_budget=size, request_timeout_s=0.2) as several:
         await several.ask("a")
-        with await several.fleet.lease("a", ("embed",)):
-            late = await several.ask("b")
+        leased, _ = await several.fleet.lease("a", ("embed",))
+        late = await several.ask("b")
+        several.fleet.end_lease(leased)
 
         assert "a" == several.states()
 
@@ -423,8 +424,7 @@ async def test_a_load_requested_while_another_is_being_cancelled_starts_again(
         several.kinds["b"].failures = [RuntimeError()]
         failed = await several.ask("b")
         b.reset_backoff()
-        lease = await several.fleet.lease("a", ("embed",))
-        lease.__enter__()
+        leased, _ = await several.fleet.lease("a", ("embed",))
         leaving = asyncio.create_task(loader.wait_until_loaded(b))
         await until(lambda: b.waiting == 1)
         dying = b.loading
@@ -434,7 +434,7 @@ async def test_a_load_requested_while_another_is_being_cancelled_starts_again(
         assert (0, 1, False) == (b.waiting, dying.cancelling(), dying.done())
         loading = asyncio.create_task(several.fleet.load("b"))
         await asyncio.sleep(0)
-        lease.__exit__(None, None, None)
+        several.fleet.end_lease(leased)
         state = await loading
 
         assert dying.cancelled()

@@ -14,17 +14,17 @@ pytestmark = pytest.mark.anyio
 async def test_a_block_over_its_time_raises_timeout_error() -> None:
     timeouts = Timeouts(0.001)
 
-    with pytest.raises(TimeoutError), timeouts.timeout(0.005):
+    with pytest.raises(TimeoutError), CancelScope(timeouts, 0.005):
         await asyncio.sleep(30)
-    with timeouts.timeout(30):
+    with CancelScope(timeouts, 30):
         await asyncio.sleep(0.01)
 
 
 async def test_the_innermost_block_over_its_time_raises() -> None:
     timeouts, passed = Timeouts(0.001), []
 
-    with timeouts.timeout(30):
-        with pytest.raises(TimeoutError), timeouts.timeout(0.005):
+    with CancelScope(timeouts, 30):
+        with pytest.raises(TimeoutError), CancelScope(timeouts, 0.005):
             await asyncio.sleep(30)
         passed.append("the outer one goes on")
         await asyncio.sleep(0.01)

@@ -40,20 +40,11 @@ _IDLE_TIMEOUT_S = 2.0
 _WATCH_AFTER_S = 0.05
 
 
-def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """Return the request's headers; the last of those with the same name."""
-    state: dict[str, Any] = scope["state"]
-    if "headers" not in state:
-        state["headers"] = dict(scope["headers"])
-    found: dict[bytes, bytes] = state["headers"]
-    return found
-
-
 def request_id(scope: Scope) -> str:
     """Return the request's id: the client's own ``x-request-id`` where it is a plain token, else a new one."""
     state: dict[str, Any] = scope["state"]
     if "request_id" not in state:
-        sent = headers_of(scope).get(b"x-request-id", b"").decode("latin-1")
+        sent = state["headers"].get(b"x-request-id", b"").decode("latin-1")
         state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else f"req_{_ids.getrandbits(128):032x}"
     found: str = state["request_id"]
     return found
@@ -74,20 +65,16 @@ class ServerParts(Struct, frozen=True):
     timeouts: Timeouts
 
 
-def parts_of(request: AnyRequest) -> ServerParts:
-    """Return the parts of the server that answers the request."""
-    parts: ServerParts = request.scope["state"]["server"]
-    return parts
-
-
 def service_of(request: AnyRequest) -> Service:
     """Return the service that runs jobs."""
-    return parts_of(request).service
+    server: ServerParts = request.scope["state"]["server"]
+    return server.service
 
 
 def fleet_of(request: AnyRequest) -> Fleet:
     """Return the served models."""
-    return parts_of(request).fleet
+    server: ServerParts = request.scope["state"]["server"]
+    return server.fleet
 
 
 def caller_of(scope: Scope, priority: int | None = None) -> Caller:
@@ -97,7 +84,7 @@ def caller_of(scope: Scope, priority: int | None = None) -> Caller:
     """
     state: dict[str, Any] = scope["state"]
     caller: Caller = state.get("caller", ANONYMOUS)
-    headers = headers_of(scope)
+    headers: dict[bytes, bytes] = state["headers"]
     if priority is None and headers.keys().isdisjoint((PRIORITY, TIMEOUT, RETRIES)):
         return caller
     if priority is None:
@@ -131,21 +118,23 @@ async def receive_body(request: AnyRequest) -> bytes:
     state: dict[str, Any] = request.scope["state"]
     body: bytes | None = state.get("body")
     if body is None:
-        settings = parts_of(request).settings
+        server: ServerParts = state["server"]
+        settings = server.settings
         body = state["body"] = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
     return body
 
 
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
-    timeouts = parts_of(request).timeouts
-    headers = headers_of(request.scope)
+    state: dict[str, Any] = request.scope["state"]
+    timeouts: Timeouts = state["server"].timeouts
+    headers: dict[bytes, bytes] = state["headers"]
     announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
     more = True
     try:
-        with timeouts.timeout(limit_s):
+        with CancelScope(timeouts, limit_s):
             while more and size <= limit:
                 message = await request.receive()
                 if message["type"] != "http.request":
@@ -199,7 +188,7 @@ async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T
 
     Most work is done before a client would leave, so the connection is only watched after a while.
     """
-    timeouts = parts_of(request).timeouts
+    timeouts: Timeouts = request.scope["state"]["server"].timeouts
     scope = CancelScope()
     watching: asyncio.Task[None] | None = None
 

@@ -22,7 +22,7 @@ from nearfar.serving.registry.discovery import discover_model
 from nearfar.serving.registry.loader import Loader
 from nearfar.serving.registry.names import ModelNames, VendorNames
 from nearfar.serving.registry.opening import Model, Opener
-from nearfar.serving.registry.slot import Lease, ModelLimits, Slot
+from nearfar.serving.registry.slot import ModelLimits, Slot
 from nearfar.telemetry.events import Observer, QueueDepth
 
 _log = logging.getLogger(__name__)
@@ -109,11 +109,12 @@ class Fleet:
         if not all(slot.model.lane.is_healthy() for slot in self._slots if slot.model and slot.state == "loaded"):
             raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
 
-    async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> Lease:
-        """Return a lease of the model that a request asks for; load the model where it isn't loaded.
+    async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> tuple[Slot, str | None]:
+        """Lease the model that a request asks for, until ``end_lease``; load it where it isn't loaded.
 
-        ``tasks`` are tried in order: the first that the model supports decides which one it is. Raises ModelNotFound or
-        WrongTask, and ModelNotReady where the model can't be loaded, or requests may not wait for it.
+        Returns the model's slot, and the prompt where its name in the request was ``MODEL:PROMPT``. ``tasks`` are tried
+        in order: the first that the model supports decides which one it is. Raises ModelNotFound or WrongTask, and
+        ModelNotReady where the model can't be loaded, or requests may not wait for it.
         """
         await self._wait_for_names()
         slot, prompt = self._names.resolve(name, tasks)
@@ -122,9 +123,11 @@ class Fleet:
             raise ModelNotReady(f"{slot.name} is still loading", retry_after_s=slot.estimate_load_s(self._clock()))
         if slot.state != "loaded":
             await self._loader.wait_until_loaded(slot)
-        return Lease(slot, prompt, self._end_lease)
+        slot.leases += 1
+        return slot, prompt
 
-    def _end_lease(self, slot: Slot) -> None:
+    def end_lease(self, slot: Slot) -> None:
+        """Record that a request doesn't use the model any more."""
         slot.leases -= 1
         slot.last_used = self._clock()
         if not slot.leases and self._loader.changed.waiters:

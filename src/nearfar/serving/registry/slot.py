@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple
 
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import LoadState, ModelInfo, ModelState
@@ -159,25 +158,3 @@ class Slot:
         if self.opening_since is not None:
             self.load_s = now - self.opening_since
             self.opening_since = None
-
-
-class Lease:
-    """The use of a loaded model by one request, from the start of the ``with`` block to its end.
-
-    ``prompt`` is set where the request's model name was ``MODEL:PROMPT``.
-    """
-
-    __slots__ = ("_end", "_slot", "model", "prompt")
-
-    def __init__(self, slot: Slot, prompt: str | None, end: Callable[[Slot], None]) -> None:
-        self.model = cast("Model", slot.model)
-        self.prompt = prompt
-        self._slot = slot
-        self._end = end
-
-    def __enter__(self) -> Self:
-        self._slot.leases += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end(self._slot)
