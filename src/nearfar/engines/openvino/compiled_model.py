@@ -97,8 +97,9 @@ class CompiledModel:
 
     def _arrays(self, batch: Sequence[Row]) -> list[npt.NDArray[np.int64]]:
         """Return ids and mask, and types where the model takes them, (B, T) each."""
-        longest = max(len(row.ids) for row in batch)
-        length = round_up_length(longest, self._length_step, self._max_tokens)
+        length = longest = max([len(row.ids) for row in batch])
+        if self._length_step > 1:
+            length = round_up_length(longest, self._length_step, self._max_tokens)
         if len(batch) == 1 and length == longest and not batch[0].type_ids and not batch[0].unattended:
             ids = np.array([batch[0].ids], dtype=np.int64)
             return [ids, np.ones_like(ids), np.zeros_like(ids)][: 2 + self._takes_types]

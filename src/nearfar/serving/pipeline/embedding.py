@@ -37,7 +37,8 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         rows = [row]
         vectors = await _pool_spans(context, row, spans)
     else:
-        rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt))
+        alone = model.lane.admission.requests == 0
+        rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
         vectors = await (_pool_rows(context, rows) if recipe.normalize and not is_unit else context.submit(rows))
     if is_unit and (job.late_chunking or not recipe.normalize):
