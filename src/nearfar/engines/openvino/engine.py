@@ -26,7 +26,7 @@ from nearfar.engines.openvino.compiled_model import (
     read,
     supports,
 )
-from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, remove_damaged
+from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, release_pages, remove_damaged
 from nearfar.engines.openvino.single_row import SingleRowModels, is_small
 from nearfar.models.tokenization.row import Row
 
@@ -55,7 +55,9 @@ class OpenVinoEngine:
             if not converted.folder:
                 raise
             remove_damaged(converted)
-            dtype, reason = self._open(load_or_convert(request))
+            converted = load_or_convert(request)
+            dtype, reason = self._open(converted)
+        release_pages(converted)
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
@@ -125,10 +127,10 @@ class OpenVinoEngine:
         if not is_small(model):
             return self._choose_dtype(converted)
         chosen = self._choose_dtype(replace(converted, model=model))
-        self._single_row = SingleRowModels(partial(self._compile_single_row, model), self._one_at_a_time)
+        self._single_row = SingleRowModels(partial(self._compile_single_row, converted, model), self._one_at_a_time)
         return chosen
 
-    def _compile_single_row(self, model: openvino.Model, length: int) -> CompiledModel:
+    def _compile_single_row(self, converted: ConvertedModel, model: openvino.Model, length: int) -> CompiledModel:
         """Compile the model for single rows, and compare its numbers with those of the usual one."""
         compiled = CompiledModel(model, self._dtype, self._recipe, self._threads, row_length=length)
         end = None if length == ANY_LENGTH else length
@@ -139,6 +141,7 @@ class OpenVinoEngine:
         loss = measure_loss(usual, found)
         if not loss.is_small:
             raise _WrongNumbers(f"{self._request.folder}: the numbers of single rows differ: {loss}")
+        release_pages(converted)
         return compiled
 
     def _compile_hidden_states(self) -> CompiledModel:

@@ -6,6 +6,7 @@ all. Writing one removes older entries for the same checkpoint.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import re
@@ -24,6 +25,7 @@ from nearfar.engines.base import OpenRequest
 
 _LAYOUT = 3  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"
+_DONT_NEED = 4  # MADV_DONTNEED
 _LIBRARIES = ("openvino", "torch", "transformers")
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,22 @@ def remove_damaged(entry: ConvertedModel) -> None:
     if entry.folder:
         _log.warning("cache entry %s is damaged and will be converted again", entry.folder)
         shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def release_pages(entry: ConvertedModel) -> None:
+    """Drop the pages of the mapped weights from this process's memory, on Linux; a page needed again is mapped again.
+
+    A compiled model has copies of the weights of linear layers. So of their file it only reads embeddings.
+    """
+    maps = Path("/proc/self/maps")
+    if not entry.folder or not maps.exists():
+        return
+    library = ctypes.CDLL(None)
+    for line in maps.read_text(encoding="utf-8").splitlines():
+        addresses, permissions, *_ = line.split(maxsplit=2)
+        if line.endswith(str((entry.folder / _MODEL).with_suffix(".bin"))) and "w" not in permissions:
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
 
 
 def _entry_folder(request: OpenRequest) -> Path | None:
