@@ -131,7 +131,8 @@ class Tracing:
             return
         timings = event.timings
         links = {"inference": [Link(forward) for forward in event.stopwatch.forwards]}
-        started = time.time_ns() - _ns(timings.total_s)
+        since_start_s = timings.total_s + (time.perf_counter() - timings.taken_at)
+        started = time.time_ns() - _ns(since_start_s)
         parts = {"tokenize": timings.tokenize_s, "queue": timings.queue_s, "inference": timings.inference_s}
         for name, seconds in parts.items():
             if seconds:

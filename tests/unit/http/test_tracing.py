@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ from nearfar_fakes import SECRET
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from nearfar import Settings
+from nearfar.core.jobs import Timings
+from nearfar.telemetry.events import JobDone
 from nearfar.telemetry.logs import RequestRecord
+from nearfar.telemetry.stopwatch import Stopwatch
+from nearfar.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +115,20 @@ async def test_a_request_and_its_parts_are_spans_of_the_callers_trace(collector:
     }
     assert expected == attributes(request)
     assert f"00-{TRACE}-{request.span_id.hex()}-01" == answer.headers["traceresponse"]
+
+
+def test_the_parts_of_a_job_keep_their_times_if_they_are_reported_late(collector: Collector) -> None:
+    tracing = Tracing(f"http://127.0.0.1:{collector.server_port}", sample_ratio=1.0)
+    a_minute_ago = time.perf_counter() - 60
+    timings = Timings(load_s=0, taken_at=a_minute_ago, total_s=3, tokenize_s=1, queue_s=1, inference_s=1)
+
+    with tracing.request_span({}, "POST", OPENAI, ()):
+        tracing.observe(JobDone(task="embed", inputs=1, timings=timings, stopwatch=Stopwatch()))
+    reported = time.time_ns()
+    tracing.close()
+
+    [inference] = [span for span in collector.spans if span.name == "inference"]
+    assert inference.end_time_unix_nano < reported - 59_000_000_000
 
 
 async def test_one_batch_is_linked_to_the_requests_it_served_and_they_to_it(collector: Collector) -> None:
