@@ -417,9 +417,35 @@ async def test_a_disconnected_client_frees_the_engine() -> None:
     assert 2 == len(engine.batches)
 
 
-async def _call(app: Any, body: dict[str, Any], leave: asyncio.Event, statuses: list[int]) -> None:
+async def test_a_disconnect_is_noticed_and_counted_during_the_upload_and_the_forward() -> None:
+    async with running(Settings(engine="fake")) as app:
+        lane = app.state.fleet.models()[0].lane
+        engine = lane._engine
+        statuses: list[int] = []
+        leave = asyncio.Event()
+        leave.set()
+        await _call(app, embed("an upload that breaks off"), leave, statuses, more_body=True)
+        engine.gate.clear()
+        leave = asyncio.Event()
+        leaving = asyncio.create_task(_call(app, embed("gone"), leave, statuses))
+        await until(lambda: len(engine.batches) == 2)  # the probe, then ours
+        leave.set()
+        await leaving  # although its forward still runs
+        engine.gate.set()
+        await _call(app, embed("another"), asyncio.Event(), statuses)
+        text = app.state.metrics.render().decode()
+
+        assert [499, 499, 200] == statuses
+        assert (0, 0, 0) == (lane.admission.requests, lane.admission.tokens, lane.depth().rows)
+    labels = 'dialect="openai",method="POST",route="/v1/embeddings",status="499"'
+    assert f"nearfar_http_request_duration_seconds_count{{{labels}}} 2.0" in text
+
+
+async def _call(
+    app: Any, body: dict[str, Any], leave: asyncio.Event, statuses: list[int], *, more_body: bool = False
+) -> None:
     """Call the application as a server does, hanging up when ``leave`` is set."""
-    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": more_body}]
 
     async def receive() -> dict[str, Any]:
         if messages:
