@@ -16,9 +16,16 @@ from texts import varied_texts
 
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.precision import measure_loss
-from nearfar.engines.openvino.compiled_model import ANY_LENGTH, ROW_STEP, CompiledModel, supports
+from nearfar.engines.openvino.compiled_model import (
+    _ROWS_BEFORE,
+    ANY_LENGTH,
+    ROW_STEP,
+    CompiledModel,
+    SingleRowModels,
+    is_small,
+    supports,
+)
 from nearfar.engines.openvino.engine import OpenVinoEngine
-from nearfar.engines.openvino.single_row import _ROWS_BEFORE, SingleRowModels, is_small
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder

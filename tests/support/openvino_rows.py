@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nearfar.engines.common.precision import flatten_outputs
-from nearfar.engines.openvino.compiled_model import ANY_LENGTH, ROW_STEP, CompiledModel
+from nearfar.engines.openvino.compiled_model import _ROWS_BEFORE, ANY_LENGTH, ROW_STEP, CompiledModel
 from nearfar.engines.openvino.engine import OpenVinoEngine
-from nearfar.engines.openvino.single_row import _ROWS_BEFORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,12 +22,13 @@ from nearfar.engines.openvino.compiled_model import (
     ANY_LENGTH,
     ROW_STEP,
     CompiledModel,
+    SingleRowModels,
+    is_small,
     only_hidden_states,
     read,
     supports,
 )
 from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, release_pages, remove_damaged
-from nearfar.engines.openvino.single_row import SingleRowModels, is_small
 from nearfar.models.tokenization.row import Row
 
 _BATCH_TOKENS = 512  # padded, per stream

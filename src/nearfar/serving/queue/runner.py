@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from operator import attrgetter
 
 from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
@@ -43,7 +44,7 @@ class Batch:
 
     def requests(self) -> list[QueuedRequest]:
         """Return the requests that have rows in the batch."""
-        return list({id(queued.request): queued.request for queued in self.rows}.values())
+        return list(dict.fromkeys(map(attrgetter("request"), self.rows)))
 
 
 class BatchRunner:
@@ -206,7 +207,7 @@ class BatchRunner:
         for stopwatch in stopwatches:
             stopwatch.record_forward(batch.started, batch.ended)
         duration_s = batch.ended - batch.started
-        self.throughput.record_batch(sum([queued.tokens for queued in batch.rows]), duration_s)
+        self.throughput.record_batch(sum(map(attrgetter("tokens"), batch.rows)), duration_s)
         lengths = batch.lengths
         self._observe(
             ForwardDone(
