@@ -109,6 +109,13 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
             self._thread = None
         super().close()
 
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # noqa: BLE001 — the thread has to go on
+            self.handleError(record)
+            return ""
+
     def _write_waiting(self) -> None:
         is_open = True
         while is_open:
@@ -116,7 +123,7 @@ class BackgroundStream(logging.StreamHandler[TextIO]):
             time.sleep(_WRITE_EVERY_S)
             records += [self._waiting.get() for _ in range(min(self._waiting.qsize(), _MAX_LINES_PER_WRITE))]
             is_open = None not in records  # ``close`` queues None
-            lines = [self.format(record) for record in records if record]
+            lines = [line for record in records if record and (line := self._line(record))]
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 lines.append(self.format(logging.makeLogRecord(_DROPPED | {"args": (dropped,)})))

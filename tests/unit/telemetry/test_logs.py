@@ -7,6 +7,8 @@ import sys
 import threading
 from contextlib import nullcontext
 
+import pytest
+
 from nearfar.telemetry.logs import BackgroundStream, HumanLines, JsonLines, RequestRecord
 
 FIELDS = {"request_id": "req_1", "method": "GET", "path": "/a\nFAKE line", "status": 200, "ms": 1.5, "rows": 2}
@@ -69,6 +71,22 @@ def test_requests_wait_for_no_stream_and_what_is_dropped_is_counted() -> None:
     assert rows == sorted(rows)
     assert f"the lines of {sent - len(rows)} requests were dropped" in dropped
     assert 10_000 <= len(rows) < sent
+
+
+def test_a_line_that_cannot_be_formatted_does_not_end_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> dict[str, object]:
+        raise KeyError("fields")
+
+    stream = io.StringIO()
+    handler = BackgroundStream(stream)
+    handler.setFormatter(JsonLines())
+
+    handler.emit(RequestRecord(fail))
+    handler.emit(_request(rows=1))
+    handler.close()
+
+    assert 1 == json.loads(stream.getvalue())["rows"]
+    assert "KeyError" in capsys.readouterr().err
 
 
 def test_other_records_are_written_at_once() -> None:
