@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import yaml
@@ -12,6 +12,7 @@ from nearfar.core.errors import EmptyInput, InputError
 from nearfar.dialects.kit.route_docs import NotEmpty, json_schema
 
 Document = NotEmpty | Annotated[dict[str, Any], json_schema(minProperties=1)]
+TextOf = Callable[[int, Document, Sequence[str] | None], str]
 
 _DUMPER = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper  # libyaml is about ten times as fast
 _WIDTH = 2**31 - 1  # libyaml's greatest: lines are never folded

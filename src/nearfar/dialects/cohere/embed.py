@@ -16,16 +16,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import Role
-from nearfar.dialects.cohere.envelope import (
-    ANSWER_HEADERS,
-    ApiVersion,
-    BilledUnits,
-    Meta,
-    Priority,
-    answer_headers,
-    check_priority,
-    meta_example,
-)
+from nearfar.dialects.cohere.envelope import ANSWER_HEADERS, Meta, Priority, answer_headers, check_priority, meta
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingType, render_rows, render_types
@@ -127,7 +118,7 @@ _V1 = RouteDocs(
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={"by type": _EXAMPLE | {"embedding_types": ["float", "int8"]}},
-    reply_example={"meta": meta_example("1", input_tokens=7)},
+    reply_example={"meta": meta("1", input_tokens=7)},
     headers=ANSWER_HEADERS,
 )
 _V2 = RouteDocs(
@@ -146,7 +137,7 @@ _V2 = RouteDocs(
     },
     reply_example={
         "embeddings": {"float": [[0.1431, -0.0766, -0.0241]]},
-        "meta": meta_example("2", input_tokens=7),
+        "meta": meta("2", input_tokens=7),
         "response_type": "embeddings_by_type",
     },
     headers=ANSWER_HEADERS,
@@ -226,7 +217,7 @@ def _reply(version: str, body: EmbedV1Request, job: EmbedJob, done: Embedded) ->
         id=str(uuid.uuid4()),
         embeddings=render_types(done, kinds) if kinds else render_rows(done),
         texts=[str(text) for text in job.inputs],
-        meta=Meta(ApiVersion(version), BilledUnits(input_tokens=done.usage.tokens)),
+        meta=meta(version, input_tokens=done.usage.tokens),
         response_type="embeddings_by_type" if kinds else "embeddings_floats",
     )
 

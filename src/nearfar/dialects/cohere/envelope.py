@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -43,9 +43,9 @@ class Meta(Struct, omit_defaults=True):
     billed_units: BilledUnits | None = None
 
 
-def meta_example(version: str, **billed: int) -> dict[str, Any]:
-    """Return an example for the OpenAPI document."""
-    return {"api_version": {"version": version}, **({"billed_units": billed} if billed else {})}
+def meta(version: str, **billed: int) -> Meta:
+    """Return the version of the protocol and what Cohere would bill."""
+    return Meta(ApiVersion(version), BilledUnits(**billed) if billed else None)
 
 
 def check_priority(priority: int | None) -> None:

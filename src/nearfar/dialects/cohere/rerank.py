@@ -11,21 +11,12 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.cohere.documents import Document, as_object, text_v1, text_v2, with_text
-from nearfar.dialects.cohere.envelope import (
-    ANSWER_HEADERS,
-    ApiVersion,
-    BilledUnits,
-    Meta,
-    Priority,
-    answer_headers,
-    check_priority,
-    meta_example,
-)
+from nearfar.dialects.cohere.documents import Document, TextOf, as_object, text_v1, text_v2, with_text
+from nearfar.dialects.cohere.envelope import ANSWER_HEADERS, Meta, Priority, answer_headers, check_priority, meta
 from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import RankedItem, TokenUsage, ranked_items
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RANKING, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
 _MAX_CHUNKS = 10_000
@@ -88,32 +79,29 @@ _MAX_CHUNKS_PER_DOC = 10  # version 1's default
 _MAX_TOKENS_PER_DOC = 4096  # version 2's
 _TOKENS_PER_CHUNK, _CHUNKS_PER_UNIT = 500, 100  # as Cohere bills
 
-_QUERY, _DOCUMENTS = "Where is the cat?", ["Bananas are yellow.", "The cat sat on the mat."]
-
-
 _V1 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=RerankV1Request,
     reply=RerankReply,
-    example={"query": _QUERY, "documents": _DOCUMENTS},
+    example=RANKING,
     examples={
         "objects": {
-            "query": _QUERY,
-            "documents": [{"title": "Fruit", "body": _DOCUMENTS[0]}, {"title": "Pets", "body": _DOCUMENTS[1]}],
+            **RANKING,
+            "documents": [{"title": "Fruit", "body": "Bananas are yellow."}, {"title": "Pets", "body": "The cat sat."}],
             "rank_fields": ["title", "body"],
             "top_n": 1,
             "return_documents": True,
         }
     },
-    reply_example={"object": "list", "meta": meta_example("1", search_units=1)},
+    reply_example={"object": "list", "meta": meta("1", search_units=1)},
     headers=ANSWER_HEADERS,
 )
 _V2 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
     body=requires(RerankV2Request, model=NOT_EMPTY),
     reply=RerankReply,
-    example={"model": "rerank-v3.5", "query": _QUERY, "documents": _DOCUMENTS, "top_n": 2},
-    reply_example={"meta": meta_example("2", search_units=1)},
+    example={"model": "rerank-v3.5", **RANKING, "top_n": 2},
+    reply_example={"meta": meta("2", search_units=1)},
     headers=ANSWER_HEADERS,
 )
 
@@ -123,27 +111,26 @@ def _to_job_v1(body: RerankV1Request) -> RankJob:
         raise errors.EmptyInput("rank_fields cannot be empty")
     # Cohere assumes 10 chunks by default, but its clients send more than 1,000 documents, most of one chunk.
     _check_chunks(len(body.documents) * (body.max_chunks_per_doc or 1))
-    return RankJob(
-        model=body.model or None,
-        query=body.query,
-        documents=tuple(text_v1(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
-        top_n=body.top_n,
-        max_chunks_per_document=_MAX_CHUNKS_PER_DOC if body.max_chunks_per_doc is None else body.max_chunks_per_doc,
-        instruction=body.instruction or None,
-    )
+    max_chunks = _MAX_CHUNKS_PER_DOC if body.max_chunks_per_doc is None else body.max_chunks_per_doc
+    return _to_job(body, text_v1, max_chunks_per_document=max_chunks)
 
 
 def _to_job_v2(body: RerankV2Request) -> RankJob:
-    model = require_model(body.model)
+    require_model(body.model)
     check_priority(body.priority)
     _check_chunks(len(body.documents))
+    max_tokens = _MAX_TOKENS_PER_DOC if body.max_tokens_per_doc is None else body.max_tokens_per_doc
+    return _to_job(body, text_v2, max_tokens_per_document=max_tokens)
+
+
+def _to_job(body: RerankV1Request | RerankV2Request, text_of: TextOf, **limits: Any) -> RankJob:
     return RankJob(
-        model=model,
+        model=body.model or None,
         query=body.query,
-        documents=tuple(text_v2(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
+        documents=tuple(text_of(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
         top_n=body.top_n,
-        max_tokens_per_document=_MAX_TOKENS_PER_DOC if body.max_tokens_per_doc is None else body.max_tokens_per_doc,
         instruction=body.instruction or None,
+        **limits,
     )
 
 
@@ -165,13 +152,12 @@ def _reply_v2(body: RerankV2Request, job: RankJob, done: Ranked) -> RerankReply:
 
 
 def _build_reply(job: RankJob, done: Ranked, documents: list[dict[str, Any]] | None, *, version: str) -> RerankReply:
-    units = BilledUnits(search_units=_search_units(done.document_tokens, job))
     return RerankReply(
         id=str(uuid.uuid4()),
         model=done.info.name,
         results=ranked_items(done, documents),
         usage=TokenUsage(done.usage.tokens, done.usage.tokens),
-        meta=Meta(ApiVersion(version), units),
+        meta=meta(version, search_units=_search_units(done.document_tokens, job)),
     )
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
-from nearfar.dialects.cohere.envelope import USUAL_HEADERS, ApiVersion, Meta, meta_example, usual_headers
+from nearfar.dialects.cohere.envelope import USUAL_HEADERS, Meta, meta, usual_headers
 from nearfar.dialects.kit.checks import require_model
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response
 from nearfar.dialects.kit.request import AnyRequest
@@ -60,7 +60,7 @@ _TOKENIZE = RouteDocs(
     counts=False,
     reply=TokenizeReply,
     example={"model": "embed-v4.0", "text": "hello world"},
-    reply_example={"tokens": [7592, 2088], "token_strings": ["hello", " world"], "meta": meta_example("1")},
+    reply_example={"tokens": [7592, 2088], "token_strings": ["hello", " world"], "meta": meta("1")},
     headers=USUAL_HEADERS,
 )
 _DETOKENIZE = RouteDocs(
@@ -69,7 +69,7 @@ _DETOKENIZE = RouteDocs(
     counts=False,
     reply=DetokenizeReply,
     example={"model": "embed-v4.0", "tokens": [7592, 2088]},
-    reply_example={"text": "hello world", "meta": meta_example("1")},
+    reply_example={"text": "hello world", "meta": meta("1")},
     headers=USUAL_HEADERS,
 )
 _CHECK = RouteDocs(
@@ -96,11 +96,11 @@ def _to_detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
 
 def _tokenize_reply(_: TokenizeRequest, __: TokenizeJob, done: Tokenized) -> TokenizeReply:
     (shown,) = done.texts
-    return TokenizeReply([piece.id for piece in shown.tokens], _strings(shown), Meta(ApiVersion("1")))
+    return TokenizeReply([piece.id for piece in shown.tokens], _strings(shown), meta("1"))
 
 
 def _detokenize_reply(_: DetokenizeRequest, __: DetokenizeJob, done: str) -> DetokenizeReply:
-    return DetokenizeReply(done, Meta(ApiVersion("1")))
+    return DetokenizeReply(done, meta("1"))
 
 
 def _strings(shown: TokenizedText) -> list[str]:

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 from msgspec import UNSET, Struct, UnsetType
 
-from nearfar.core.jobs import Embedded, Ranked
+from nearfar.core.jobs import Classified, Embedded, Ranked
 from nearfar.core.types import FloatArray
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
 from nearfar.serving.postprocess.quantization import Quantized, quantize
@@ -37,6 +37,13 @@ class RankedItem(Struct, Generic[_Document]):
     index: int
     relevance_score: float
     document: _Document | UnsetType = UNSET
+
+
+class LabelScore(Struct):
+    """A label and its score."""
+
+    score: float
+    label: str
 
 
 class TotalTokens(Struct):
@@ -80,6 +87,13 @@ def ranked_items(done: Ranked, documents: Sequence[_Document] | None = None) -> 
         RankedItem(found.index, found.score, UNSET if documents is None else documents[found.index])
         for found in done.results
     ]
+
+
+def sorted_labels(done: Classified) -> list[list[LabelScore]]:
+    """Return each text's labels by descending score; equal scores keep the model's order."""
+    labels = done.info.labels or ("LABEL_0",)
+    rows = [[LabelScore(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
+    return [sorted(row, key=lambda label: -label.score) for row in rows]
 
 
 def render_rows(done: Embedded, dtype: Dtype = "float", encoding: Encoding = "float") -> list[msgspec.Raw]:

@@ -69,6 +69,9 @@ def each_item(*kinds: dict[str, Any]) -> dict[str, Any]:
     return {"allOf": [{"items": {"anyOf": list(kinds)}}]}
 
 
+# For examples of requests to rerank.
+RANKING = {"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."]}
+
 NOT_EMPTY: dict[str, Any] = {"type": "string", "minLength": 1}
 NOT_BLANK: dict[str, Any] = {"type": "string", "pattern": r"\S"}
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}

@@ -13,7 +13,7 @@ from nearfar.dialects.kit.checks import overflow_of, require_model
 from nearfar.dialects.kit.endpoint import TRUNCATED, Endpoint
 from nearfar.dialects.kit.rendering import RankedItem, ranked_items, render_rows
 from nearfar.dialects.kit.request import AnyRequest
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, NotBlank, Numbers, RouteDocs, json_schema, requires
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RANKING, NotBlank, Numbers, RouteDocs, json_schema, requires
 from nearfar.dialects.ollama.unload import MODEL_EXAMPLE, KeepAlive, is_zero
 from nearfar.serving.service import Service
 
@@ -124,12 +124,7 @@ _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, an addition to Ollama's routes",
     body=requires(RerankRequest, model=NOT_EMPTY),
     reply=RerankReply,
-    example={
-        "model": MODEL_EXAMPLE,
-        "query": "Where is the cat?",
-        "documents": ["Bananas are yellow.", "The cat sat on the mat."],
-        "top_n": 1,
-    },
+    example={"model": MODEL_EXAMPLE, **RANKING, "top_n": 1},
 )
 
 

@@ -82,12 +82,6 @@ _DOCS = RouteDocs(
         "token ids": {"model": "text-embedding-3-small", "input": [[15339, 1917], [8134]]},
         "base64": {"model": "text-embedding-3-small", "input": "a cat on the sofa", "encoding_format": "base64"},
     },
-    reply_example={
-        "object": "list",
-        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}],
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "usage": {"prompt_tokens": 7, "total_tokens": 7},
-    },
     headers=ANSWER_HEADERS,
 )
 

@@ -13,26 +13,16 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.dialects.kit.route_docs import NOT_BLANK, AtLeastOne, EngineName, NotBlank, each_item, json_schema
 
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT, "minItems": 1}
+_PAIR: dict[str, Any] = {**_TEXTS, "maxItems": 2}
 _INPUTS: dict[str, Any] = {
     "description": "A text or its token ids in the model's vocabulary, or a list of either",
-    "anyOf": [
-        {"type": "string"},
-        _IDS,
-        {"type": "array", "items": {"anyOf": [{"type": "string"}, _IDS]}, "minItems": 1},
-    ],
+    "anyOf": [_TEXT, _IDS, {"type": "array", "items": {"anyOf": [_TEXT, _IDS]}, "minItems": 1}],
 }
 _SEQUENCES: dict[str, Any] = {
     "description": "A text, a pair of texts in a list, or a list of lists of one or two texts",
-    "anyOf": [
-        {"type": "string"},
-        {**_TEXTS, "maxItems": 2},
-        {
-            "type": "array",
-            "items": {"anyOf": [{"type": "string"}, {**_TEXTS, "maxItems": 2}]},
-            "contains": {"type": "array"},
-        },
-    ],
+    "anyOf": [_TEXT, _PAIR, {"type": "array", "items": {"anyOf": [_TEXT, _PAIR]}, "contains": {"type": "array"}}],
 }
 _DIRECTIONS: dict[str, Any] = {"enum": ["Left", "left", "Right", "right"], "description": "The side to truncate"}
 _NOT_EMPTY = json_schema(minItems=1)
@@ -169,13 +159,6 @@ class Rank(Struct):
     index: int
     score: float
     text: str | UnsetType = UNSET
-
-
-class Prediction(Struct):
-    """A label and its score."""
-
-    score: float
-    label: str
 
 
 class Token(Struct):

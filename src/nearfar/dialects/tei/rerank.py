@@ -7,8 +7,9 @@ from msgspec import UNSET
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
 from nearfar.dialects.kit.route_docs import RouteDocs
-from nearfar.dialects.tei.bodies import LabelParameters, Prediction, PredictRequest, Rank, RerankRequest
+from nearfar.dialects.tei.bodies import LabelParameters, PredictRequest, Rank, RerankRequest
 from nearfar.dialects.tei.headers import HEADERS, compute_headers
 from nearfar.dialects.tei.inputs import check_count, is_single, overflow, parse_sequences
 from nearfar.serving.service import Service
@@ -53,12 +54,9 @@ def _wants_logits(parameters: LabelParameters) -> bool:
     return parameters.function_to_apply == "none"
 
 
-def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list[Prediction] | list[list[Prediction]]:
-    """Sort each text's labels by score; equal scores keep the model's order."""
-    labels = done.info.labels or ("LABEL_0",)
+def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list[LabelScore] | list[list[LabelScore]]:
     top_k = body.parameters.top_k if body.parameters else None
-    rows = [[Prediction(*pair) for pair in zip(scores.tolist(), labels, strict=True)] for scores in done.scores]
-    best = [sorted(row, key=lambda prediction: -prediction.score)[:top_k] for row in rows]
+    best = [labels[:top_k] for labels in sorted_labels(done)]
     return best[0] if is_single(body.inputs) and body.parameters is None else best
 
 
@@ -73,7 +71,7 @@ RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _ranks, headers=compute_head
 _PREDICT = RouteDocs(
     summary="Classify texts or pairs of texts",
     body=PredictRequest,
-    reply=(list[Prediction], list[list[Prediction]]),
+    reply=(list[LabelScore], list[list[LabelScore]]),
     example={"inputs": "I like you."},
     examples={"several": {"inputs": [["I like you."], ["I like you.", "I do not."]], "raw_scores": True}},
     headers=HEADERS,

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.route_docs import NOT_BLANK, RouteDocs, json_schema
+from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema
 from nearfar.dialects.vllm.routes import ListReply, PairScoring, check_truncation, envelope
 from nearfar.serving.service import Service
 
@@ -28,22 +28,15 @@ class Content(Struct, kw_only=True):
     content: str | list[ContentPart] | None = None
 
 
-_PARTS: dict[str, Any] = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"required": ["text"], "properties": {"text": NOT_BLANK, "type": {"const": "text"}}},
-}
-_WITH_PARTS: dict[str, Any] = {"type": "object", "required": ["content"], "properties": {"content": _PARTS}}
-_WITH_TEXT: dict[str, Any] = {
-    "type": "object",
-    "required": ["text"],
-    "properties": {"text": NOT_BLANK, "content": {"type": ["string", "null"]}},
-}
-_WITH_CONTENT: dict[str, Any] = {
-    "type": "object",
-    "required": ["content"],
-    "properties": {"content": NOT_BLANK, "text": {"type": "null"}},
-}
+def _object(required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with these fields, one of them required."""
+    return {"type": "object", "required": [required], "properties": properties}
+
+
+_PART = _object("text", text=NOT_BLANK, type={"const": "text"})
+_WITH_PARTS = _object("content", content={"type": "array", "minItems": 1, "items": _PART})
+_WITH_TEXT = _object("text", text=NOT_BLANK, content={"type": ["string", "null"]})
+_WITH_CONTENT = _object("content", content=NOT_BLANK, text={"type": "null"})
 _TEXT: dict[str, Any] = {"anyOf": [NOT_BLANK, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
 _TEXT_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "items": _TEXT}
 _DOCUMENTS: dict[str, Any] = {"anyOf": [_TEXT_LIST, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
@@ -131,6 +124,6 @@ _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, as in vLLM and Infinity",
     body=RerankRequest,
     reply=RerankReply,
-    example={"query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."], "top_n": 1},
+    example={**RANKING, "top_n": 1},
 )
 RERANK = Endpoint(_RERANK, _to_job, Service.rank, _reply)

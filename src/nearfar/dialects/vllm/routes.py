@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Ranked, Represented, Scored, ScoreJob
 from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.serving.service import Service
 
@@ -99,18 +100,11 @@ class ClassificationData(Struct):
     num_classes: int
 
 
-class InfinityLabel(Struct):
-    """A label's score, as Infinity reports it."""
-
-    score: float
-    label: str
-
-
 class InfinityClassifyReply(Struct, kw_only=True):
     """The body of Infinity's answer to /classify: the labels of each text, the most probable first."""
 
     object: str = "classify"
-    data: list[list[InfinityLabel]]
+    data: list[list[LabelScore]]
     model: str
     usage: UsageInfo
     id: str
@@ -180,14 +174,14 @@ def _classify_job(body: ClassifyRequest) -> ClassifyJob:
 def _classify_reply(
     body: ClassifyRequest, _: ClassifyJob, done: Classified
 ) -> ListReply[ClassificationData] | InfinityClassifyReply:
-    labels = done.info.labels or ("LABEL_0",)
-    rows = [scores.tolist() for scores in done.scores]
-    if body.raw_scores is None:  # Infinity's client always sends it, vLLM's clients never do
-        data = [ClassificationData(index, labels[row.index(max(row))], row, len(row)) for index, row in enumerate(rows)]
-        return ListReply(data=data, **envelope("classify", done))
-    scored = [[InfinityLabel(*pair) for pair in zip(row, labels, strict=True)] for row in rows]
-    ranked = [sorted(row, key=lambda label: -label.score) for row in scored]
-    return InfinityClassifyReply(data=ranked, **envelope("classify", done))
+    ranked = sorted_labels(done)
+    if body.raw_scores is not None:  # Infinity's client always sends it, vLLM's clients never do
+        return InfinityClassifyReply(data=ranked, **envelope("classify", done))
+    data = [
+        ClassificationData(index, best[0].label, scores.tolist(), len(scores))
+        for index, (best, scores) in enumerate(zip(ranked, done.scores, strict=True))
+    ]
+    return ListReply(data=data, **envelope("classify", done))
 
 
 _SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}

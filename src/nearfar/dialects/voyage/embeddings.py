@@ -15,14 +15,7 @@ from nearfar.core.types import KeepSide, Role
 from nearfar.dialects.kit.checks import TRUNCATE, check_at_most, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, EmbeddingList, Encoding, embedding_list, render_rows
-from nearfar.dialects.kit.route_docs import (
-    NOT_EMPTY,
-    AtLeastOne,
-    NotEmpty,
-    RouteDocs,
-    json_schema,
-    requires,
-)
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotEmpty, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client

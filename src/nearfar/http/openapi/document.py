@@ -67,9 +67,34 @@ class Documentation:
         self._requires_key = requires_key
 
     @cached_property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Json:
         """Return the document."""
-        return build_document(self._dialects, requires_key=self._requires_key)
+        schemas = Schemas()
+        by_route: dict[tuple[str, str], list[Operation]] = {}
+        for operation in list_operations(self._dialects):
+            by_route.setdefault((operation.path, operation.method), []).append(operation)
+        paths: Json = {}
+        for (path, method), sharing in sorted(by_route.items()):
+            paths.setdefault(path, {})[method] = _describe(sharing, schemas, requires_key=self._requires_key)
+        bearer: Json = {"bearer": []}
+        return {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "nearfar",
+                "version": version("nearfar"),
+                "description": _ABOUT,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "security": [bearer] if self._requires_key else [{}, bearer],
+            "tags": [{"name": dialect.name, "description": dialect.about} for dialect in self._dialects],
+            "paths": paths,
+            "components": {
+                "schemas": dict(sorted(schemas.components.items())),
+                "headers": dict(_HEADERS),
+                "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            },
+        }
 
     def json(self) -> bytes:
         """Return the document as JSON."""
@@ -78,36 +103,6 @@ class Documentation:
     def page(self, base_url: str) -> str:
         """Return the document as HTML, with example calls to ``base_url``."""
         return render_page(self.content, base_url)
-
-
-def build_document(dialects: Sequence[Dialect], *, requires_key: bool) -> Json:
-    """Build the document of a server with these dialects, which requires an API key or doesn't."""
-    schemas = Schemas()
-    by_route: dict[tuple[str, str], list[Operation]] = {}
-    for operation in list_operations(dialects):
-        by_route.setdefault((operation.path, operation.method), []).append(operation)
-    paths: Json = {}
-    for (path, method), sharing in sorted(by_route.items()):
-        paths.setdefault(path, {})[method] = _describe(sharing, schemas, requires_key=requires_key)
-    bearer: Json = {"bearer": []}
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "nearfar",
-            "version": version("nearfar"),
-            "description": _ABOUT,
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "servers": [{"url": "/"}],
-        "security": [bearer] if requires_key else [{}, bearer],
-        "tags": [{"name": dialect.name, "description": dialect.about} for dialect in dialects],
-        "paths": paths,
-        "components": {
-            "schemas": dict(sorted(schemas.components.items())),
-            "headers": dict(_HEADERS),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-        },
-    }
 
 
 def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: bool) -> Json:
@@ -190,7 +185,8 @@ def _failures(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
             "headers": _header_references(headers),
         }
         if sharing[0].method != "head":
-            shape = any_of([schemas.of_errors(dialect) for _, dialect in found])
+            dialects = {dialect.name: dialect for _, dialect in found}.values()
+            shape = any_of([schemas.of(dialect.error_reply, dialect) for dialect in dialects])
             failures[status]["content"] = {"application/json": {"schema": shape}}
     return failures
 
@@ -214,7 +210,7 @@ def _answer_examples(operation: Operation, schemas: Schemas) -> Json:
         return {}
     first = about.reply[0] if isinstance(about.reply, tuple) else about.reply
     found = sample(schemas.of(first, operation.dialect), schemas.components)
-    own = about.reply_example
+    own = msgspec.to_builtins(about.reply_example)
     return {"example": {**found, **own} if isinstance(own, dict) else own or found or None}
 
 

@@ -63,13 +63,6 @@ class Schemas:
 
     def __init__(self) -> None:
         self.components: Json = {}
-        self._errors: dict[str, Json] = {}
-
-    def of_errors(self, dialect: Dialect) -> Json:
-        """Return the schema of a dialect's errors."""
-        if dialect.name not in self._errors:
-            self._errors[dialect.name] = self.of(dialect.error_reply, dialect)
-        return self._errors[dialect.name]
 
     def of(self, kind: Any, dialect: Dialect) -> Json:
         """Return the schema of a type, or of a tuple of alternatives.
