@@ -34,11 +34,8 @@ class StopSignals:
 
     def report_ready(self) -> None:
         """Report to the supervisor that the models are open."""
-        with contextlib.suppress(OSError), socket.socket(fileno=self._supervisor) as connection:  # it may be gone
-            try:
-                connection.send(b"!")
-            finally:
-                connection.detach()
+        with contextlib.suppress(OSError), socket.fromfd(self._supervisor, -1, -1) as connection:  # it may be gone
+            connection.send(b"!")
 
     def _on_signal(self, number: int) -> None:
         self.stop.set()

@@ -82,8 +82,8 @@ async def run_worker(settings: Settings, listener: int, supervisor: int, start: 
         return 1
     server = _Granian(app, SocketHolder(listener, False, BACKLOG), settings, certificate)  # noqa: FBT003 — not a Unix socket
     signals = StopSignals(supervisor)
-    lifespan = _Lifespan(app)
-    await lifespan.start()
+    leave = asyncio.Event()
+    lifespan = await _enter_lifespan(app, leave)
     serving = asyncio.create_task(server.serve()) if start != "reload" else None
     opening = asyncio.create_task(_open_models(app, settings, listener))
     stopping = asyncio.create_task(signals.stop.wait())
@@ -98,7 +98,7 @@ async def run_worker(settings: Settings, listener: int, supervisor: int, start: 
         _log.error("a model has failed for good; only a new process can serve it again")
     if serving and not serving.done():
         await _stop_serving(server, app, settings.drain_timeout_s, signals)
-    closing = asyncio.create_task(_close(serving, lifespan))
+    closing = asyncio.create_task(_close(serving, lifespan, leave))
     await asyncio.wait((closing,), timeout=_FLUSH_S if failing.done() else _CLOSE_S)
     if failing.done() or not closing.done() or app.state.fleet.is_opening:
         _kill(is_expected=failing.done())
@@ -117,43 +117,34 @@ def _kill(*, is_expected: bool) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-async def _first_of(*tasks: asyncio.Task[Any] | None) -> None:
+async def _first_of(*tasks: asyncio.Future[Any] | None) -> None:
     await asyncio.wait([task for task in tasks if task], return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _close(serving: asyncio.Task[None] | None, lifespan: _Lifespan) -> None:
+async def _close(serving: asyncio.Task[None] | None, lifespan: asyncio.Task[None], leave: asyncio.Event) -> None:
     """Wait for granian to end, then close the models."""
     try:
         if serving:
             await serving
     finally:
-        await lifespan.end()
+        leave.set()
+        await lifespan
 
 
-class _Lifespan:
-    """The application's lifespan, in a separate task because it must end in the task that it began in."""
+async def _enter_lifespan(app: Litestar, leave: asyncio.Event) -> asyncio.Task[None]:
+    """Enter the application's lifespan. Return the task that stays in it until ``leave``."""
+    entered = asyncio.get_running_loop().create_future()
 
-    def __init__(self, app: Litestar) -> None:
-        self._app = app
-        self._end = asyncio.Event()
+    async def stay() -> None:
+        async with app.lifespan():  # must end in the task that it began in
+            entered.set_result(None)
+            await leave.wait()
 
-    async def start(self) -> None:
-        """Enter the lifespan. Raises whatever keeps it from starting."""
-        started = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(started))
-        await asyncio.wait((self._task, started), return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            await self._task
-
-    async def end(self) -> None:
-        """Leave the lifespan, and wait until all has been closed."""
-        self._end.set()
-        await self._task
-
-    async def _run(self, started: asyncio.Future[None]) -> None:
-        async with self._app.lifespan():
-            started.set_result(None)
-            await self._end.wait()
+    lifespan = asyncio.create_task(stay())
+    await _first_of(lifespan, entered)
+    if lifespan.done():
+        await lifespan  # raises whatever keeps it from starting
+    return lifespan
 
 
 async def _open_models(app: Litestar, settings: Settings, listener: int) -> bool:
@@ -165,18 +156,10 @@ async def _open_models(app: Litestar, settings: Settings, listener: int) -> bool
     _tune_interpreter()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "https" if settings.tls_cert_file else "http"
-    _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, _port_of(listener))
+    with socket.fromfd(listener, -1, -1) as bound:  # a duplicate, of the same family and type
+        port = bound.getsockname()[1]  # the setting may be 0
+    _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, port)
     return True
-
-
-def _port_of(listener: int) -> int:
-    """Return the port that the socket is bound to; the setting may be 0."""
-    bound = socket.socket(fileno=listener)
-    try:
-        port: int = bound.getsockname()[1]
-        return port
-    finally:
-        bound.detach()
 
 
 def _tune_interpreter() -> None:
