@@ -64,6 +64,8 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
     EngineUnavailable without torch.
     """
     choose_engines("torch", settings.device)
+    from nearfar.engines.transformer.pickle_conversion import convert_pickle  # imports torch
+
     hub = Hub(endpoint=settings.hub_endpoint, offline=settings.offline, include_pickles=True)
     checkpoint = find_checkpoint(settings.models[0].name, hub)
     source, target = checkpoint.folder, out or Path(f"{checkpoint.name.rpartition('/')[2]}-safetensors")
@@ -76,11 +78,13 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
     try:
         for file in files:
             if file.suffix in _KEPT and file.name != _INDEX:
-                _copy(file, target / file.relative_to(source))
+                made = target / file.relative_to(source)
+                made.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, made)
         for file in pickles:
             made = target / file.relative_to(source).with_name(_renamed(file.stem) + ".safetensors")
             made.parent.mkdir(parents=True, exist_ok=True)
-            _write(file, made)
+            convert_pickle(file, made)
             yield f"{made}  {made.stat().st_size / _MB:,.1f} MB"
         _write_index(source, target)
         read_recipe(target, name=checkpoint.name)
@@ -93,17 +97,6 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
 def _renamed(stem: str) -> str:
     """Return the safetensors name for a file of the transformer; other files keep their names."""
     return stem.replace("pytorch_model", "model")
-
-
-def _copy(file: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, to)
-
-
-def _write(file: Path, to: Path) -> None:
-    from nearfar.engines.transformer.pickle_conversion import convert_pickle  # imports torch
-
-    convert_pickle(file, to)
 
 
 def _write_index(source: Path, target: Path) -> None:

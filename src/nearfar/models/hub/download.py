@@ -28,11 +28,6 @@ class Hub(Struct, frozen=True, kw_only=True):
     offline: bool = False
     include_pickles: bool = False
 
-    @property
-    def allow_patterns(self) -> list[str]:
-        """The files to download."""
-        return [*_FILES, *(_PICKLES if self.include_pickles else ())]
-
 
 def find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
     """Return the folder of the pinned commit; download and pin the revision if there is none.
@@ -79,7 +74,7 @@ def _snapshot(repository: str, revision: str | None, hub: Hub, *, local_files_on
         cache_dir=hub.cache_dir,
         endpoint=hub.endpoint,
         local_files_only=local_files_only,
-        allow_patterns=hub.allow_patterns,
+        allow_patterns=[*_FILES, *(_PICKLES if hub.include_pickles else ())],
         ignore_patterns=_IGNORED,
     )
     return Path(folder)
