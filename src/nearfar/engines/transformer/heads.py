@@ -6,6 +6,7 @@ padded on the right where the mask (B, T) is 0, to an array with the batch as it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
+from nearfar.models.recipe.recipe import Recipe, Sparse
 
 
 class ModelWithHeads(nn.Module):
@@ -60,7 +61,7 @@ def build_heads(recipe: Recipe) -> nn.ModuleList:
     """Build the heads that the recipe's outputs need, in their order."""
     heads: list[nn.Module] = [PoolingHead(recipe)] if recipe.pooling else []
     if recipe.multi_vector:
-        heads.append(MultiVectorHead(recipe.multi_vector))
+        heads.append(Projection(recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize))
     if recipe.sparse:
         heads.append(LexicalHead(recipe.sparse.head) if recipe.sparse.head else SpladeHead(recipe.sparse))
     return nn.ModuleList(heads)
@@ -72,36 +73,31 @@ class PoolingHead(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self._pooling = recipe.pooling
-        self._normalize = recipe.normalize
-        self._dense = nn.Sequential(*map(load_dense, recipe.dense))
+        self.project = Projection(recipe.dense, normalize=recipe.normalize)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return vectors (B, D)."""
-        return self.project(self.pool(hidden, mask))
+        vectors: Tensor = self.project(self.pool(hidden, mask))
+        return vectors
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Pool hidden states: (B, T, H) → (B, H · modes)."""
         hidden = hidden.float()
         return torch.cat([_pool(mode, hidden, mask) for mode in self._pooling], dim=1)
 
-    def project(self, pooled: Tensor) -> Tensor:
-        """Apply what follows pooling: (B, H · modes) → (B, D)."""
-        vectors: Tensor = self._dense(pooled)
-        return nn.functional.normalize(vectors, dim=1) if self._normalize else vectors
 
+class Projection(nn.Module):
+    """Dense layers and Normalize, on the last axis: pooled vectors' or, for ColBERT, all tokens'."""
 
-class MultiVectorHead(nn.Module):
-    """ColBERT: a projection of each token, normalized."""
-
-    def __init__(self, multi_vector: MultiVector) -> None:
+    def __init__(self, dense: Sequence[Dense], *, normalize: bool) -> None:
         super().__init__()
-        self._dense = nn.Sequential(*map(load_dense, multi_vector.dense))
-        self._normalize = multi_vector.normalize
+        self._dense = nn.Sequential(*map(load_dense, dense))
+        self._normalize = normalize
 
-    def forward(self, hidden: Tensor, _mask: Tensor) -> Tensor:
-        """Return (B, T, M), for all tokens; rows select those that are returned."""
-        vectors: Tensor = self._dense(hidden.float())
-        return nn.functional.normalize(vectors, dim=2) if self._normalize else vectors
+    def forward(self, vectors: Tensor, _mask: Tensor | None = None) -> Tensor:
+        """Map (…, H) to (…, D)."""
+        projected: Tensor = self._dense(vectors.float())
+        return nn.functional.normalize(projected, dim=-1) if self._normalize else projected
 
 
 class SpladeHead(nn.Module):
