@@ -73,67 +73,53 @@ def _pool(mode: Pooling, hidden: mx.array, mask: mx.array) -> mx.array:
 # Classifiers: → (B, labels)
 
 
-class BertClassifier(nn.Module):
-    """BertForSequenceClassification's: pooler, tanh, classifier."""
+class Classifier(nn.Module):
+    """Pools hidden states and computes logits of them. ``parts`` become attributes, which ``logits`` reads."""
 
-    def __init__(self, config: dict[str, Any], labels: int) -> None:
+    def __init__(self, pooling: Pooling, logits: Callable[[Any, mx.array], mx.array], **parts: nn.Module) -> None:
         super().__init__()
-        self.pooler = _named(dense=nn.Linear(config["hidden_size"], config["hidden_size"]))
-        self.classifier = nn.Linear(config["hidden_size"], labels)
-
-    def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Return logits."""
-        logits: mx.array = self.classifier(mx.tanh(self.pooler.dense(hidden[:, 0])))
-        return logits
-
-
-class RobertaClassifier(nn.Module):
-    """RobertaForSequenceClassification's: dense, tanh, out_proj."""
-
-    def __init__(self, config: dict[str, Any], labels: int) -> None:
-        super().__init__()
-        size = config["hidden_size"]
-        self.classifier = _named(dense=nn.Linear(size, size), out_proj=nn.Linear(size, labels))
-
-    def __call__(self, hidden: mx.array, _mask: mx.array) -> mx.array:
-        """Return logits."""
-        logits: mx.array = self.classifier.out_proj(mx.tanh(self.classifier.dense(hidden[:, 0])))
-        return logits
-
-
-class ModernBertClassifier(nn.Module):
-    """ModernBertForSequenceClassification's: config.json's pooling, dense, GELU, norm, classifier."""
-
-    def __init__(self, config: dict[str, Any], labels: int) -> None:
-        super().__init__()
-        size = config["hidden_size"]
-        self._pooling = config.get("classifier_pooling", "cls")
-        if self._pooling not in {"cls", "mean"}:
-            raise Unsupported(f"classifier_pooling = {self._pooling}")
-        self.head = _named(
-            dense=nn.Linear(size, size, bias=config.get("classifier_bias", False)),
-            norm=nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False)),
-        )
-        self.classifier = nn.Linear(size, labels)
+        self._pooling, self._logits = pooling, logits
+        for name, part in parts.items():
+            setattr(self, name, part)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         """Return logits."""
-        pooled = _pool(self._pooling, hidden, mask).astype(hidden.dtype)
-        logits: mx.array = self.classifier(self.head.norm(nn.gelu(self.head.dense(pooled))))
-        return logits
+        return self._logits(self, _pool(self._pooling, hidden, mask).astype(hidden.dtype))
 
 
-class LastTokenClassifier(nn.Module):
-    """A decoder's, such as Qwen3ForSequenceClassification's: a linear layer on the last token."""
+def build_bert_classifier(config: dict[str, Any], labels: int) -> Classifier:
+    """Build BertForSequenceClassification's: pooler, tanh, classifier."""
+    size = config["hidden_size"]
+    parts = {"pooler": _named(dense=nn.Linear(size, size)), "classifier": nn.Linear(size, labels)}
+    return Classifier("cls", lambda own, pooled: own.classifier(mx.tanh(own.pooler.dense(pooled))), **parts)
 
-    def __init__(self, config: dict[str, Any], labels: int) -> None:
-        super().__init__()
-        self.score = nn.Linear(config["hidden_size"], labels, bias=False)
 
-    def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Return logits."""
-        logits: mx.array = self.score(_pool("lasttoken", hidden, mask))
-        return logits
+def build_roberta_classifier(config: dict[str, Any], labels: int) -> Classifier:
+    """Build RobertaForSequenceClassification's: dense, tanh, out_proj."""
+    size = config["hidden_size"]
+    head = _named(dense=nn.Linear(size, size), out_proj=nn.Linear(size, labels))
+    return Classifier(
+        "cls", lambda own, pooled: own.classifier.out_proj(mx.tanh(own.classifier.dense(pooled))), classifier=head
+    )
+
+
+def build_modernbert_classifier(config: dict[str, Any], labels: int) -> Classifier:
+    """Build ModernBertForSequenceClassification's: config.json's pooling, dense, GELU, norm, classifier."""
+    size, pooling = config["hidden_size"], config.get("classifier_pooling", "cls")
+    if pooling not in {"cls", "mean"}:
+        raise Unsupported(f"classifier_pooling = {pooling}")
+    dense = nn.Linear(size, size, bias=config.get("classifier_bias", False))
+    norm = nn.LayerNorm(size, eps=config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
+    parts = {"head": _named(dense=dense, norm=norm), "classifier": nn.Linear(size, labels)}
+    return Classifier(
+        pooling, lambda own, pooled: own.classifier(own.head.norm(nn.gelu(own.head.dense(pooled)))), **parts
+    )
+
+
+def build_last_token_classifier(config: dict[str, Any], labels: int) -> Classifier:
+    """Build a decoder's, such as Qwen3ForSequenceClassification's: a linear layer on the last token."""
+    score = nn.Linear(config["hidden_size"], labels, bias=False)
+    return Classifier("lasttoken", lambda own, pooled: own.score(pooled), score=score)
 
 
 class AnswerHead(nn.Module):

@@ -37,21 +37,21 @@ class Family(Struct, frozen=True, kw_only=True):
 
 def _decoder(build: Callable[[Config], nn.Module]) -> Family:
     return Family(
-        build=build, run=architectures.run_decoder, classifier=heads.LastTokenClassifier, shares_prefixes=True
+        build=build, run=architectures.run_decoder, classifier=heads.build_last_token_classifier, shares_prefixes=True
     )
 
 
 _ROBERTA = Family(
     build=architectures.build_roberta,
     run=architectures.run_bert,
-    classifier=heads.RobertaClassifier,
+    classifier=heads.build_roberta_classifier,
     applies_mask=True,
 )
 FAMILIES: dict[str, Family] = {
     "bert": Family(
         build=architectures.build_bert,
         run=architectures.run_bert,
-        classifier=heads.BertClassifier,
+        classifier=heads.build_bert_classifier,
         splade=heads.SpladeHead,
         embeddings=lambda transformer: transformer.embeddings.word_embeddings,
         applies_mask=True,
@@ -62,7 +62,7 @@ FAMILIES: dict[str, Family] = {
     "modernbert": Family(
         build=architectures.build_modernbert,
         run=architectures.run_modernbert,
-        classifier=heads.ModernBertClassifier,
+        classifier=heads.build_modernbert_classifier,
         applies_mask=True,
     ),
     "qwen2": _decoder(architectures.build_qwen2),
