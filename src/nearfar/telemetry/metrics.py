@@ -76,16 +76,17 @@ _GAUGES: dict[str, tuple[str, str]] = {
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each series' creation, which doubles the series
 
 
-class Metrics:
+class Metrics(Collector):
     """Counts events; ``render`` returns Prometheus' text format.
 
     ``queues`` is called to sample the queue of each loaded model.
     """
 
     def __init__(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
+        self._queues = queues
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, processor time and open files, where the system has /proc
-        registry.register(_Queues(queues))
+        registry.register(self)  # generate_latest then calls ``collect``
         metrics: dict[str, Histogram | Counter] = {}
         for name, (labels, bounds, description) in _HISTOGRAMS.items():
             metrics[name] = Histogram(f"nearfar_{name}", description, labels, registry=registry, buckets=bounds)
@@ -108,6 +109,19 @@ class Metrics:
     def render(self) -> bytes:
         """Return every metric in Prometheus' text form, version 0.0.4."""
         return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Sample queues and memory when metrics are read: yield the gauges, with a series for each loaded model."""
+        depths = list(self._queues())
+        for name, (field, description) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"nearfar_{name}", description, labels=["model"])
+            for depth in depths:
+                gauge.add_metric([depth.model], getattr(depth, field))
+            yield gauge
+        memory = GaugeMetricFamily("nearfar_engine_memory_bytes", "Memory an engine's library uses", labels=["kind"])
+        for kind, size in {kind: size for depth in depths for kind, size in depth.memory.items()}.items():
+            memory.add_metric([kind], size)  # equal for every model
+        yield memory
 
     def _forward_done(self, event: ForwardDone) -> None:
         series, model = self._series, event.model
@@ -141,23 +155,3 @@ class Metrics:
 
     def _model_unloaded(self, event: ModelUnloaded) -> None:
         self._series["model_evictions"](event.model, event.reason).inc()
-
-
-class _Queues(Collector):
-    """Samples queues and memory when metrics are read."""
-
-    def __init__(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
-        self._queues = queues
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the gauges, with a series for each loaded model."""
-        depths = list(self._queues())
-        for name, (field, description) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"nearfar_{name}", description, labels=["model"])
-            for depth in depths:
-                gauge.add_metric([depth.model], getattr(depth, field))
-            yield gauge
-        memory = GaugeMetricFamily("nearfar_engine_memory_bytes", "Memory an engine's library uses", labels=["kind"])
-        for kind, size in {kind: size for depth in depths for kind, size in depth.memory.items()}.items():
-            memory.add_metric([kind], size)  # equal for every model
-        yield memory
