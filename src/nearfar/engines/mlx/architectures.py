@@ -26,25 +26,20 @@ from nearfar.engines.mlx.upstream import (
 # BERT and RoBERTa
 
 
-def build_bert(config: Config) -> nn.Module:
-    """Build BERT's encoder, without the pooler."""
-    return _build_encoder("bert", config)
-
-
-def build_roberta(config: Config) -> nn.Module:
-    """Build the encoder of RoBERTa, XLM-RoBERTa or CamemBERT, without the pooler."""
-    padding = config.get("pad_token_id")
-    return _build_encoder("xlm_roberta", {**config, "pad_token_id": 1 if padding is None else padding})
-
-
-def _build_encoder(file: str, config: Config) -> nn.Module:
-    """Build an encoder with fused attention; its pooler belongs to a head."""
+def build_bert(config: Config, file: str = "bert") -> nn.Module:
+    """Build the encoder with fused attention, without the pooler, which belongs to a head."""
     require(config, hidden_act="gelu", is_decoder=False)
     model = build_model(file, "Model", config)
     model.pop("pooler")
     for layer in model.encoder.layer:
         layer.attention.self = FusedAttention(layer.attention.self)
     return model
+
+
+def build_roberta(config: Config) -> nn.Module:
+    """Build the encoder of RoBERTa, XLM-RoBERTa or CamemBERT, without the pooler."""
+    padding = config.get("pad_token_id")
+    return build_bert({**config, "pad_token_id": 1 if padding is None else padding}, "xlm_roberta")
 
 
 def run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.array | None) -> mx.array:
