@@ -6,11 +6,11 @@ that this project doesn't use in docstrings, comments, names and the manual. Rea
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import re
 import statistics
-import sys
 import tokenize
 from collections import Counter
 from pathlib import Path
@@ -164,7 +164,12 @@ def measure(checkout: Path) -> dict[str, str]:
 
 def main() -> None:
     """Print a table with a column for each checkout."""
-    checkouts = [Path(argument) for argument in sys.argv[1:]] or [Path(__file__).parents[1]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkouts", metavar="CHECKOUT", nargs="*", type=Path, default=[Path(__file__).parents[1]])
+    checkouts = parser.parse_args().checkouts
+    for checkout in checkouts:
+        if not (checkout / "src" / "nearfar").is_dir():
+            parser.error(f"{checkout} is no checkout: it has no src/nearfar")
     columns = [measure(checkout) for checkout in checkouts]
     print("| figure |" + "".join(f" {checkout.resolve().name} |" for checkout in checkouts))
     print("|---|" + "---|" * len(checkouts))
