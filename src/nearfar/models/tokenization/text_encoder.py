@@ -180,13 +180,11 @@ class TextEncoder:
     def _encode_ids(self, texts: list[str], count_up_to: int = 0) -> list[list[int]]:
         """Return each text's ids; of a long text only the first ones, if these are more than needed."""
         heads = [text[:_FIRST_PASS_CHARACTERS] for text in texts]
-        if len(heads) == 1:  # waking the batch method's threads would take 60 µs
-            found = [self._tokenizer.encode(heads[0], add_special_tokens=False).ids]
-        else:
-            found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
+        # Unlike ``encode``, it releases the GIL, and leaves out the offsets, which saves 15 %.
+        found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
         for at, text in enumerate(texts):
             if len(text) > _FIRST_PASS_CHARACTERS and len(found[at]) <= max(self.max_tokens, count_up_to):
-                found[at] = self._tokenizer.encode(text, add_special_tokens=False).ids
+                found[at] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return found
 
     def _encode(self, text: str) -> Encoding:
