@@ -5,21 +5,26 @@ Only JSON is read here, so the weights are empty files.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+import transformers
 from checkpoints import write_files
 from llm_reranker_models import write_llm_reranker
+from safetensors.torch import save
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.errors import CheckpointError, SettingsError
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.reading.transformer_options import OFFSET_POSITIONS
 from nearfar.models.recipe.dense import POOLINGS
 from nearfar.serving.registry.discovery import discover_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from nearfar.core.types import Task
     from nearfar.models.recipe.recipe import Recipe
@@ -115,7 +120,7 @@ class TestWithoutModules:
             ({"pad_token_id": None}, BERT | {"pad_token_id": [1, 2]}),
             ({"hidden_size": 6, "max_tokens": 32}, {"model_type": "gpt2", "n_embd": 6, "n_positions": 32}),
             ({"hidden_size": 6}, {"model_type": "distilbert", "dim": 6, "max_position_embeddings": 32}),
-            ({"hidden_size": 6}, {"model_type": "t5", "d_model": 6, "n_positions": 32}),
+            ({"hidden_size": 6}, {"model_type": "t5", "d_model": 6, "max_position_embeddings": 32}),
         ]
 
         recipes = read_each(tmp_path, *(PLAIN | {CONFIG: config} for _, config in table))
@@ -248,16 +253,50 @@ class TestMaxTokens:
 
     def test_positions_that_the_roberta_family_never_uses_are_not_counted(self, tmp_path: Path) -> None:
         """They count positions from the padding id + 1; the id is 1 unless stated."""
-        kinds = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer")
         table = [
             (limit, {"model_type": kind, "pad_token_id": padding})
-            for kind in (*kinds, "xmod", "data2vec-text", "luke")
+            for kind in OFFSET_POSITIONS
             for limit, padding in ((64, 1), (64, None), (62, 3))
         ]
 
         recipes = read_each(tmp_path, *(PLAIN | {CONFIG: ROBERTA | config} for _, config in table))
 
         assert [limit for limit, _ in table] == [recipe.max_tokens for recipe in recipes]
+
+    def test_the_list_of_that_family_is_complete(self) -> None:
+        """Their modeling files number positions from the ids, with the padding id as the first."""
+        from transformers.models.auto.configuration_auto import model_type_to_module_name
+        from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+        models = Path(transformers.__file__).parent / "models"
+        table = re.compile(r"self\.position_embeddings = nn\.Embedding\([^)]*padding_idx=self\.padding_idx", re.DOTALL)
+
+        found = set()
+        for kind in TOKENIZER_MAPPING_NAMES:
+            name = model_type_to_module_name(kind)
+            sources = (models / name).glob(f"modeling_{kind.replace('-', '_')}.py")
+            if any(table.search(source.read_text(encoding="utf-8")) for source in sources):
+                found.add(kind)
+
+        assert len(found) > len(OFFSET_POSITIONS) // 2
+        assert set() == found - OFFSET_POSITIONS - {"altclip", "bridgetower", "clap", "pp_doclayout_v2"}  # not for text
+
+    def test_a_stated_limit_may_exceed_the_positions_of_a_model_without_a_table(self, tmp_path: Path) -> None:
+        """Such as rotary ones: sentence-transformers caps only a limit that it wasn't given."""
+        rotary = {name: torch.zeros(1) for name in ("layers.0.weight", "embed_tokens.weight")}
+        learned = rotary | {"embeddings.position_embeddings.weight": torch.zeros(64, 1)}
+        table: list[tuple[int, dict[str, torch.Tensor], dict[str, object]]] = [
+            (100, rotary, {SENTENCE: {"max_seq_length": 100}}),
+            (64, learned, {SENTENCE: {"max_seq_length": 100}}),
+            (100, rotary, {SENTENCE: {"tokenizer_args": {"model_max_length": 100}, "max_seq_length": 9}}),
+            (100, rotary, {SENTENCE: {"processing_kwargs": {"text": {"max_length": 100}}, "max_seq_length": 9}}),
+            (64, rotary, {TOKENIZER: {"model_max_length": 100}}),
+            (32, rotary, {TOKENIZER: {"model_max_length": 32}}),
+        ]
+
+        recipes = read_each(tmp_path, *(PLAIN | files | {WEIGHTS: save(weights)} for _, weights, files in table))
+
+        assert [limit for limit, *_ in table] == [recipe.max_tokens for recipe in recipes]
 
     def test_the_settings_may_override_the_limit(self, tmp_path: Path) -> None:
         table: list[tuple[int, dict[str, object]]] = [

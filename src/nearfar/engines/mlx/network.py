@@ -153,7 +153,7 @@ def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network,
     """
     family = find_family(request.recipe)
     try:
-        network = Network(family, read_config(request.folder), request.recipe)
+        network = Network(family, read_config(request.folder) | request.recipe.config_options, request.recipe)
     except Unsupported as error:
         raise EngineUnavailable(f"{request.folder}/{error}") from error
     except (KeyError, TypeError, ValueError) as error:  # the model file needs an option that is missing

@@ -25,18 +25,37 @@ def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -
     if request.recipe.quantized:
         raise EngineUnavailable(f"{request.folder}: its weights are quantized for MLX; use --engine mlx")
     from transformers import CONFIG_MAPPING
-    from transformers.utils import logging
 
     if request.recipe.model_type not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{request.folder / 'config.json'}: the installed transformers has no code for the model_type "
             f"{request.recipe.model_type[:50]!r}; update it, or serve another model"
         )
+    model, report = _from_pretrained(request, dtype, options)
+    _refuse_unsuitable(request, model, report)
+    if request.recipe.llm_reranker and request.recipe.llm_reranker.answer_tokens:
+        model = _to_classifier(request, model, request.recipe.llm_reranker.answer_tokens)
+    if request.recipe.pad_token_id is None:
+        model.config.pad_token_id = -1  # matches no token, so that a classifier uses a row's last one
+    model.config.use_cache = False  # no KV cache: nothing here generates
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return transformers' model, and its report of missing and unused weights."""
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would go to our log
     try:
+        config = AutoConfig.from_pretrained(
+            request.folder, local_files_only=True, trust_remote_code=False, **request.recipe.config_options
+        )
         model, report = _auto_class(request.recipe).from_pretrained(
             request.folder,
+            config=config,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
@@ -49,14 +68,7 @@ def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -
         raise CheckpointError(
             f"{request.folder}: can't be loaded: {first_line}; download the model again, or serve another"
         ) from error
-    _refuse_unsuitable(request, model, report)
-    if request.recipe.llm_reranker and request.recipe.llm_reranker.answer_tokens:
-        model = _to_classifier(request, model, request.recipe.llm_reranker.answer_tokens)
-    if request.recipe.pad_token_id is None:
-        model.config.pad_token_id = -1  # matches no token, so that a classifier uses a row's last one
-    model.config.use_cache = False  # no KV cache: nothing here generates
-    loaded: nn.Module = model.eval()
-    return loaded
+    return model, report
 
 
 def _auto_class(recipe: Recipe) -> Any:

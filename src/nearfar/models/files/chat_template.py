@@ -89,9 +89,8 @@ def _read_options(folder: Path) -> dict[str, bool]:
     message_format = config.modality_config.get("message", {}).get("format", "flat")
     if message_format != "flat":
         raise CheckpointError(f"{file}: the message format {message_format} isn't supported")
-    unknown = [name for name in config.processing_kwargs if name != "chat_template"]
     options: dict[str, Any] = config.processing_kwargs.get("chat_template", {})
-    unknown += [name for name, value in options.items() if not isinstance(value, bool) or name == "restore_suffix"]
+    unknown = [name for name, value in options.items() if not isinstance(value, bool) or name == "restore_suffix"]
     if unknown:
         raise CheckpointError(f"{file}: processing_kwargs {unknown[0]} isn't supported")
     return options

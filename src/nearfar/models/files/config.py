@@ -13,9 +13,6 @@ SENTENCE_FILES = tuple(
 )
 PROMPTS_FILE = "config_sentence_transformers.json"
 
-# The output that sentence-transformers takes from the transformer, by task.
-_OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
-
 
 class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
     """config.json. GPT-2, T5 and DistilBERT use other names for hidden_size and max_position_embeddings."""
@@ -53,24 +50,38 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
 
 
 class SentenceConfig(Struct):
-    """sentence_bert_config.json. The first two options are supported; the others only at their defaults."""
+    """sentence_bert_config.json: the options of sentence-transformers' Transformer, older names included."""
 
     max_seq_length: int | None = None
     do_lower_case: bool = False
     transformer_task: str = "feature-extraction"
     modality_config: dict[str, dict[str, Any]] = {}
-    processing_kwargs: dict[str, Any] = {}
+    module_output_name: str | None = None
+    processing_kwargs: dict[str, dict[str, Any]] = {}
+    model_kwargs: dict[str, Any] | None = None
+    model_args: dict[str, Any] | None = None
+    processor_kwargs: dict[str, Any] | None = None
+    tokenizer_args: dict[str, Any] | None = None
+    config_kwargs: dict[str, Any] | None = None
+    config_args: dict[str, Any] | None = None
+    tokenizer_name_or_path: str | None = None
+    query_length: int | None = None
+    document_length: int | None = None
 
     @property
-    def unsupported(self) -> str | None:
-        """The first option that isn't at its default, None if all are."""
-        text = self.modality_config.get("text", {})
-        if self.transformer_task not in _OUTPUTS:
-            return f"transformer_task = {self.transformer_task}"
-        output = _OUTPUTS[self.transformer_task]
-        if text.get("method_output_name", output) != output:
-            return f"the output {text['method_output_name']}"
-        return "processing_kwargs" if self.processing_kwargs else None
+    def model_options(self) -> dict[str, Any]:
+        """The arguments for AutoModel.from_pretrained; the older name wins, as in sentence-transformers."""
+        return self.model_kwargs or {} if self.model_args is None else self.model_args
+
+    @property
+    def tokenizer_options(self) -> dict[str, Any]:
+        """The arguments for AutoTokenizer.from_pretrained."""
+        return self.processor_kwargs or {} if self.tokenizer_args is None else self.tokenizer_args
+
+    @property
+    def config_options(self) -> dict[str, Any]:
+        """The arguments for AutoConfig.from_pretrained: values that override config.json's."""
+        return self.config_kwargs or {} if self.config_args is None else self.config_args
 
 
 class TokenizerConfig(Struct):

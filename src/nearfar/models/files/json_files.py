@@ -24,11 +24,23 @@ def read_json(file: Path, kind: type[_T]) -> _T:
     except OSError as error:
         raise CheckpointError(f"{file}: can't be read ({error.strerror}); download the model again") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{file}: is damaged or has unexpected content: {error}; download the model again, or fix the file"
-        ) from error
+        raise _damaged(file, error) from error
+
+
+def convert(file: Path, content: object, kind: type[_T]) -> _T:
+    """Convert what was read from the file to ``kind``. Raises CheckpointError if it has another shape."""
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise _damaged(file, error) from error
 
 
 def read_optional_json(file: Path, kind: type[_T]) -> _T:
     """Decode the file as ``kind``; return ``kind()``, its defaults, if the file doesn't exist."""
     return read_json(file, kind) if file.is_file() else kind()
+
+
+def _damaged(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: is damaged or has unexpected content: {error}; download the model again, or fix the file"
+    )

@@ -74,6 +74,14 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         raise CheckpointError(f"{file}: is truncated or damaged ({reason}); download it again") from error
 
 
+def find_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return all tensors' shapes by their names; none if a file is missing or damaged."""
+    try:
+        return {name: shape for file in weight_files(folder) for name, shape in tensor_shapes(file).items()}
+    except CheckpointError:
+        return {}
+
+
 def find_tensor_file(folder: Path, name: str) -> Path:
     """Return the file that contains the tensor, also under a longer or shorter prefix; the folder if none does."""
     for suffix in filter(None, (name, name.partition(".")[2])):

@@ -13,30 +13,20 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.config import (
     PROMPTS_FILE,
-    SENTENCE_FILES,
     ModelConfig,
     PromptsConfig,
-    SentenceConfig,
     TokenizerConfig,
 )
-from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.causal_rerankers import find_pair_prompt, read_llm_reranker
 from nearfar.models.reading.embedders import read_embedder
-from nearfar.models.reading.families import default_max_tokens, find_family
-from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.reading.refusals import refuse_no_model, refuse_pickles, refuse_unsupported
+from nearfar.models.reading.transformer_options import LOADING, read_max_tokens, read_model_config, read_sentence_config
 from nearfar.models.recipe.recipe import Recipe
 
-# These count positions from padding_idx + 1 (see transformers' RoBERTa and MPNet), so that many rows of the position
-# table are unusable.
-_OFFSET_POSITIONS = {
-    *("camembert", "data2vec-text", "longformer", "luke", "mpnet"),
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
-}
 # With one label both mean the same here: engines return the logit, and a score is its sigmoid.
 _SINGLE_LABEL = {"Sigmoid", "Identity"}
 _SEVERAL_LABELS = {"Sigmoid", "Identity", "Softmax"}
-_UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
 
 
 def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", task: Task | None = None) -> Recipe:
@@ -50,23 +40,24 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     supported.
     """
     refuse_no_model(folder)
-    config = read_json(folder / "config.json", ModelConfig)
+    sentence = read_sentence_config(folder)
+    config = read_model_config(folder, sentence.config_options)
     names = (name or folder.name, config.name or "")
     refuse_unsupported(folder, config, names[0])
     refuse_pickles(folder)
-    sentence = _read_sentence_config(folder)
     tokenizer = read_optional_json(folder / "tokenizer_config.json", TokenizerConfig)
-    limit = sentence.max_seq_length or default_max_tokens(folder, find_family(names[0]), tokenizer.model_max_length)
     recipe = Recipe(
         architecture=(config.architectures or ["unknown"])[0],
         model_type=config.model_type,
         task="embed",
-        max_tokens=_max_tokens(folder, config, limit, max_tokens),
+        max_tokens=read_max_tokens(folder, config, sentence, max_tokens, names[0]),
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or 0,
         lower_case=sentence.do_lower_case,
         pad_token_id=config.padding,
         type_ids=_has_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
+        tokenizer_options={name: value for name, value in sentence.tokenizer_options.items() if name not in LOADING},
+        config_options={name: value for name, value in sentence.config_options.items() if name not in LOADING},
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
         return _read_classifier(folder, config, recipe, names)
@@ -79,36 +70,12 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     return read_embedder(folder, config, recipe, sentence, names=names, task=task)
 
 
-def _read_sentence_config(folder: Path) -> SentenceConfig:
-    file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
-    sentence = read_optional_json(file, SentenceConfig)
-    if sentence.unsupported and not find_logit_score(folder):  # an LLM reranker's options belong to its chat template
-        raise CheckpointError(f"{file}: {sentence.unsupported} isn't supported")
-    return sentence
-
-
 def _has_type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
     """Return whether the model distinguishes the two texts of a pair, and its tokenizer marks them."""
     types = config.type_vocab_size
     if types is None:
         types = 2 if config.model_type in {"bert", "electra"} else 1  # transformers' defaults
     return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
-
-
-def _max_tokens(folder: Path, config: ModelConfig, stated: float | None, override: int | None) -> int:
-    """Return the limit as sentence-transformers computes it, special tokens included, but never over the positions."""
-    limits = [float(stated)] if stated else []
-    positions = config.max_position_embeddings or config.n_positions
-    if positions:
-        padding = 1 if config.padding is None else config.padding  # 1 is the RoBERTa family's default
-        positions -= padding + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limits.append(positions)
-    if override and positions and override > positions:
-        raise CheckpointError(f"{folder}: max_tokens = {override} exceeds the model's {positions} positions")
-    limit = override or min(limits, default=_UNLIMITED)
-    if limit >= _UNLIMITED:
-        raise CheckpointError(f"{folder}: none of its files states a limit in tokens; set max_tokens for this model")
-    return int(limit)
 
 
 def _read_classifier(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, ...]) -> Recipe:

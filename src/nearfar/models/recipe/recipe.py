@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -140,6 +140,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
     llm_reranker: LlmReranker | None = None
     # Whether the weights are stored quantized, in MLX's format.
     quantized: bool = False
+    # sentence_bert_config.json's arguments for loading the tokenizer, and its values that override config.json's.
+    tokenizer_options: dict[str, Any] = {}
+    config_options: dict[str, Any] = {}
 
     @property
     def uses_lm_head(self) -> bool:
