@@ -22,7 +22,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve quick test test-clients fuzz check compat bench bench-engines bench-peers clean
+.PHONY: serve quick test parity test-clients fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -35,6 +35,10 @@ quick: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not timing" tests
 	$(BIN)/python -m pytest -m timing tests/process
+
+# Compares checkpoints of every kind with the libraries on every engine, and writes the manual's page: half an hour.
+parity: $(VENV)/ready
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --parity all tests/parity/test_checkpoints.py
 
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready

@@ -41,7 +41,8 @@ collect_ignore_glob = [f"parity/test_{name}*.py" for name in ("openvino", "mlx")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --fuzz."""
+    """Add --fuzz and --parity."""
+    parser.addoption("--parity", choices=("some", "all"), default="some", help="checkpoints to compare")
     parser.addoption("--fuzz", type=int, default=FUZZ_INPUTS, metavar="N", help="inputs of each fuzz test")
 
 
@@ -57,6 +58,15 @@ def pytest_configure(config: pytest.Config) -> None:
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[*HealthCheck],
     )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what all checkpoints did, for the manual; once, where tests run in several processes."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--parity") == "all" and reporter and not hasattr(session.config, "workerinput"):
+        from parity_outcomes import record_reports  # imports torch and sentence-transformers
+
+        record_reports([report for reports in reporter.stats.values() for report in reports])
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,151 @@
+"""Rerankers and classifiers: cross-encoders as each library saves them, and language models asked for yes or no."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from checkpoints import HIDDEN, write_files
+from llm_reranker_models import write_llm_reranker
+
+from parity_cases.decoders import WIDTHS
+from parity_cases.parts import (
+    GONE,
+    Checkpoint,
+    Edit,
+    checkpoint,
+    config_json,
+    remove,
+    rewrite,
+    saved,
+    tokenizer_config,
+)
+
+_CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _ends_with(token: str, at: int) -> Edit:
+    """Return an edit that appends a token to every text and every pair."""
+    end = {"SpecialToken": {"id": token, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    special = {token: {"id": token, "ids": [at], "tokens": [token]}}
+    template = {"type": "TemplateProcessing", "single": [first, end], "pair": [first, second, end]}
+    return rewrite(
+        "tokenizer.json", lambda content: content | {"post_processor": template | {"special_tokens": special}}
+    )
+
+
+def _types(start: str, end: str) -> Edit:
+    """Return an edit to a tokenizer.json that states types, as BERT's does."""
+    marks = {token: {"id": token, "ids": [at], "tokens": [token]} for token, at in ((start, 0), (end, 2))}
+    cls, sep = ({"SpecialToken": {"id": token, "type_id": 0}} for token in (start, end))
+    first = [cls, {"Sequence": {"id": "A", "type_id": 0}}, sep]
+    second = [{"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": end, "type_id": 1}}]
+    template = {"type": "TemplateProcessing", "single": first, "pair": first + second, "special_tokens": marks}
+    return rewrite("tokenizer.json", lambda content: content | {"post_processor": template})
+
+
+def _saved_with(activation: str, **options: Any) -> Checkpoint:
+    def build(folder: str) -> Any:
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder(folder, device="cpu", activation_fn=getattr(torch.nn, activation)(), **options)
+
+    return saved("rank", checkpoint("bert", labels=1), build)
+
+
+def _of_steps(folder: str) -> Any:
+    """Build a cross-encoder of sentence-transformers 6 that scores with Pooling and Dense."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    torch.manual_seed(4)
+    head = Dense(HIDDEN, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+    return CrossEncoder(modules=[Transformer(folder), Pooling(HIDDEN, "cls"), head], device="cpu")
+
+
+def _judge(folder: str) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    return CrossEncoder(folder, device="cpu")
+
+
+def _add_tokens(*tokens: str) -> Edit:
+    def edit(place: Path) -> None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer.add_tokens([*tokens])
+        tokenizer.save_pretrained(place)
+
+    return edit
+
+
+def _qwen3_reranker(*edits: Edit, folder: str) -> Checkpoint:
+    def write(place: Path) -> None:
+        with_name = write_llm_reranker(place / "unnamed", "qwen3-reranker")
+        for part in with_name.iterdir():
+            part.rename(place / part.name)
+        with_name.rmdir()
+        with_name.parent.rmdir()
+        for edit in edits:
+            edit(place)
+
+    return Checkpoint(kind="judge", write=write, folder=folder, task="rank")
+
+
+_ST_MARKS = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "4.0.1"}
+_INTS = {str(label): label for label in range(3)}
+CASES: dict[str, Checkpoint] = {
+    "rank_no_architectures": checkpoint(
+        "bert", config_json(architectures=GONE, sentence_transformers=_ST_MARKS), labels=1
+    ),
+    "rank_types_of_roberta_class": checkpoint("bert", _types("<s>", "</s>"), tokenizer="roberta", labels=1),
+    "rank_types_unnamed": checkpoint("bert", tokenizer_config(tokenizer_class="PreTrainedTokenizerFast"), labels=1),
+    "rank_without_tokenizer_config": checkpoint("bert", remove("tokenizer_config.json"), labels=1),
+    "rank_saved_by_6": _saved_with("Identity", max_length=100),
+    "rank_saved_by_6_tanh": _saved_with("Tanh"),
+    "rank_saved_by_6_of_steps": saved("rank", checkpoint("bert", steps=None), _of_steps),
+    "rank_saved_by_6_of_chat": saved(
+        "rank",
+        checkpoint(
+            "qwen3",
+            _add_tokens("yes", "no"),
+            lambda place: write_files(place, {"chat_template.jinja": _CHAT}),
+            tokenizer="qwen2-left",
+            head="causal",
+            steps=None,
+            head_dim=8,
+            vocab_size=370,
+            tie_word_embeddings=True,
+        ),
+        _judge,
+    ),
+    "rank_qwen2_padding_is_end": checkpoint("qwen2", _ends_with("<|endoftext|>", 0), labels=1),
+    "rank_llama_no_padding_id": checkpoint("llama", labels=1, head_dim=8, pad_token_id=None),
+    "labels_gpt2_left": checkpoint("gpt2", tokenizer="start-left", labels=3),
+    "labels_integers": checkpoint("bert", config_json(id2label=_INTS, label2id=_INTS), labels=3),
+    "labels_mismatch": checkpoint("bert", config_json(num_labels=2), labels=3),
+    "labels_multilabel_of_3": checkpoint(
+        "bert",
+        config_json(
+            problem_type="multi_label_classification",
+            sbert_ce_default_activation_function="torch.nn.modules.linear.Identity",
+        ),
+        labels=4,
+    ),
+    "labels_regression": checkpoint("bert", config_json(problem_type="regression"), labels=3),
+    "judge_by_name": _qwen3_reranker(folder="Qwen3-Reranker-tiny"),
+    "judge_renamed": _qwen3_reranker(folder="my-ranker"),
+    "judge_renamed_with_origin": _qwen3_reranker(
+        config_json(_name_or_path="Qwen/Qwen3-Reranker-0.6B"), folder="my-ranker"
+    ),
+    "gemma3_rank": checkpoint("gemma3_text", labels=1),
+}
+CASES |= {f"{family}_rank": checkpoint(family, labels=1, limit=1024, **width) for family, width in WIDTHS.items()}
+CASES |= {f"{family}_3_labels": checkpoint(family, labels=3, limit=1024, **width) for family, width in WIDTHS.items()}
