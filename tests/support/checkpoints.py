@@ -229,9 +229,11 @@ def make_tokenizer(words: Words, padding_side: str = "right") -> PreTrainedToken
         roles |= {"mask_token": "[MASK]"}
     if not bert:
         roles |= {"bos_token": start, "eos_token": end}
+    types = ["token_type_ids"] if bert else []
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=POSITIONS,
+        model_input_names=["input_ids", *types, "attention_mask"],
         padding_side=padding_side,
         pad_token=padding,
         unk_token=unknown,

@@ -65,7 +65,12 @@ LIBRARIES = {
     "platformdirs": ["core/settings", "cli/service_command"],
     "prometheus_client": ["telemetry/metrics", "dialects/native"],
     "safetensors": ["models/files/safetensors", "engines/transformer"],
-    "tokenizers": ["models/files/tokenizer_json", "models/tokenization", "models/reading/colbert"],
+    "tokenizers": [
+        "models/files/tokenizer_classes",
+        "models/files/tokenizer_json",
+        "models/tokenization",
+        "models/reading/colbert",
+    ],
     "torch": ["engines/torch", "engines/transformer", "engines/openvino/conversion"],
     "transformers": [
         "engines/torch",

@@ -64,6 +64,7 @@ async def _check(info: ModelInfo, service: Service, report: Callable[[str], obje
         ("pooling", f"{info.pooling} ({_from(info.pooling_source)})" if info.pooling else f"none: {_kind(info)}"),
         ("vectors", "; ".join(_vectors(info)) or "none"),
         ("limit", f"{info.max_tokens} tokens"),
+        ("tokens", _from(info.tokenizer_source)),
         ("prompts", f"{', '.join(info.prompts)} ({_from(info.prompts_source)})" if info.prompts else "none"),
         ("score", info.score or "none"),
     ):

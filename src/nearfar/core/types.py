@@ -62,6 +62,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     pooling: str
     pooling_source: str  # the file that names it, or the family's default
     normalized: bool
+    tokenizer_source: str  # tokenizer.json, or the class of transformers that built it; empty until it is loaded
     prompts: dict[str, str]
     prompts_source: str
     default_prompt: str | None

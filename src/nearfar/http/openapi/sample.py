@@ -91,6 +91,7 @@ _VALUES: Mapping[str, Mapping[str, object]] = {
         "source": "builtin",
         "status": "healthy",
         "strategy": "truncate",
+        "tokenizer_source": "tokenizer.json",
         "version": "0.1.0",
     },
 }

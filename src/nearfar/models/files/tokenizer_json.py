@@ -1,49 +1,107 @@
-"""Opens a checkpoint's tokenizer, the same one that transformers would build.
+"""Opens a checkpoint's tokenizer, the same one that the installed transformers would build.
 
-tokenizer.json is nearly always enough, and saves the two seconds of importing transformers. If it is missing, or
-tokenizer_config.json contradicts it, transformers builds the tokenizer, as it did when the model was trained.
+tokenizer.json is nearly always enough, and saves the two seconds of importing transformers. If it is missing, or isn't
+what transformers builds from the folder, transformers builds the tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from msgspec import Struct
 from tokenizers import Tokenizer
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import MAX_BYTES, read_json, read_optional_json
+from nearfar.models.files.config import SENTENCE_FILES, SentenceConfig
+from nearfar.models.files.json_files import MAX_BYTES, read_optional_json
+from nearfar.models.files.tokenizer_classes import find_class, has_types, is_built_alike
 
-# Options of tokenizer_config.json that change ids, and their names in tokenizer.json.
-_OPTIONS = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-    "add_prefix_space": "add_prefix_space",
-}
 _OLDER_FILES = ("vocab.txt", "vocab.json", "*.model", "*.bpe.codes")
+# Options that sentence-transformers passes on to the tokenizer and that change ids, besides special tokens.
+_HONORED = {
+    *("add_bos_token", "add_eos_token", "add_prefix_space", "additional_special_tokens", "do_lower_case"),
+    *("extra_special_tokens", "fix_mistral_regex", "keep_accents", "legacy", "model_input_names", "model_max_length"),
+    *("remove_space", "split_special_tokens", "strip_accents", "tokenize_chinese_chars", "truncation_side"),
+}
+# Those that change nothing here: texts are padded on the right and masked, and nothing is downloaded.
+_IRRELEVANT = {
+    *("cache_dir", "clean_up_tokenization_spaces", "force_download", "local_files_only", "max_length", "padding"),
+    *("padding_side", "pad_to_multiple_of", "revision", "token", "trim_offsets", "trust_remote_code", "truncation"),
+    *("use_auth_token", "use_fast", "verbose"),
+}
+_PROBES = ("a", "Two words, and a 3rd.", "Ünïcode 机器 мир", "x  y\n")
 
 
-class _Steps(Struct):
-    """The parts of tokenizer.json that have those options."""
+class TokenizerOptions(NamedTuple):
+    """The options of the tokenizer in the folder's files."""
 
-    normalizer: dict[str, Any] | None = None
-    pre_tokenizer: dict[str, Any] | None = None
+    # tokenizer_config.json, in older layouts with the tokens of its other files.
+    stated: dict[str, Any]
+    # What sentence-transformers passes on: ``tokenizer_args`` or ``processor_kwargs`` of its own file.
+    overrides: dict[str, Any]
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """The options with the overrides applied."""
+        return self.stated | self.overrides
 
 
-def open_tokenizer(folder: Path) -> Tokenizer:
-    """Open the folder's tokenizer. Raises CheckpointError if there is none, or it is damaged."""
+class OpenedTokenizer(NamedTuple):
+    """A tokenizer, and how transformers uses it."""
+
+    tokenizer: Tokenizer
+    # Whether pairs get token types.
+    has_types: bool
+    # Whether a text over the limit loses its start.
+    truncates_left: bool
+    # What it was built from.
+    source: str
+
+
+def open_tokenizer(folder: Path) -> OpenedTokenizer:
+    """Open the folder's tokenizer. Raises CheckpointError if there is none, or it is damaged or not supported."""
+    options = read_tokenizer_options(folder)
     file = folder / "tokenizer.json"
-    if not file.is_file() or _is_contradicted(folder):
-        return _open_with_transformers(folder)
+    if not file.is_file():
+        return _build(folder, options)
     if file.stat().st_size > MAX_BYTES:
         raise CheckpointError(f"{file}: has over {MAX_BYTES:,} bytes, too many for a tokenizer; download it again")
     try:
-        return Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
+    direction = (tokenizer.truncation or {}).get("direction", "right")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config = read_optional_json(folder / "config.json", dict[str, Any])
+    name = find_class(config.get("model_type", ""), {"tokenizer_class": config.get("tokenizer_class"), **options.all})
+    explicit = options.overrides.keys() & {"add_bos_token", "add_eos_token"}  # the file's template counts otherwise
+    if name is None or explicit or not is_built_alike(tokenizer, name, options.all):
+        return _build(folder, options)
+    return OpenedTokenizer(
+        tokenizer,
+        has_types=has_types(name, options.all),
+        truncates_left=options.all.get("truncation_side", direction) == "left",
+        source="tokenizer.json",
+    )
+
+
+def read_tokenizer_options(folder: Path) -> TokenizerOptions:
+    """Read the files with the options. Raises CheckpointError, naming it, for an option that isn't supported."""
+    stated = read_optional_json(folder / "tokenizer_config.json", dict[str, Any])
+    if "added_tokens_decoder" not in stated:  # these files are from before it
+        stated |= read_optional_json(folder / "special_tokens_map.json", dict[str, Any])
+        stated["added_tokens"] = read_optional_json(folder / "added_tokens.json", dict[str, int])
+    file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
+    overrides = read_optional_json(file, SentenceConfig).tokenizer_options
+    for option in overrides:
+        if option not in _HONORED | _IRRELEVANT and not option.endswith("_token"):
+            raise CheckpointError(
+                f"{file}: the tokenizer option {option} isn't supported; save the tokenizer with it "
+                "(AutoTokenizer.from_pretrained, save_pretrained), or remove it"
+            )
+    return TokenizerOptions(stated, {name: value for name, value in overrides.items() if name not in _IRRELEVANT})
 
 
 def known_ids(tokenizer: Tokenizer, words: Iterable[str]) -> frozenset[int]:
@@ -51,37 +109,53 @@ def known_ids(tokenizer: Tokenizer, words: Iterable[str]) -> frozenset[int]:
     return frozenset(found for word in words if (found := tokenizer.token_to_id(word)) is not None)
 
 
-def _is_contradicted(folder: Path) -> bool:
-    """Return whether tokenizer_config.json and tokenizer.json disagree on one of the options."""
-    config = read_optional_json(folder / "tokenizer_config.json", dict[str, Any])
-    expected = {name: config[option] for option, name in _OPTIONS.items() if config.get(option) is not None}
-    if not expected:
-        return False
-    steps = read_json(folder / "tokenizer.json", _Steps)
-    actual = _settings(steps.normalizer) | _settings(steps.pre_tokenizer)
-    return any(name in actual and actual[name] != value for name, value in expected.items())
-
-
-def _settings(step: object) -> dict[str, Any]:
-    """Collect the settings of a step, and of the steps that it is a sequence of."""
-    if not step:
-        return {}
-    settings = dict(step) if isinstance(step, dict) else {}
-    for inner in [*settings.get("normalizers", []), *settings.get("pretokenizers", [])]:
-        settings |= _settings(inner)
-    return settings
-
-
-def _open_with_transformers(folder: Path) -> Tokenizer:
-    if not any(file for name in ("tokenizer.json", *_OLDER_FILES) for file in folder.glob(name)):
+def _build(folder: Path, options: TokenizerOptions) -> OpenedTokenizer:
+    """Build the tokenizer with transformers."""
+    files = [file.name for name in ("tokenizer.json", *_OLDER_FILES) for file in folder.glob(name)]
+    if not files:
         raise CheckpointError(f"{folder}: has no tokenizer (tokenizer.json, vocab.txt or similar); download it")
     try:
-        from transformers import AutoTokenizer
+        import transformers
 
-        opened = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer: Tokenizer = opened.backend_tokenizer
-    except ImportError as error:
-        raise CheckpointError(f"{folder}: reading its tokenizer needs {error.name}; pip install it") from error
+        built = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options.overrides
+        )
     except Exception as error:  # a damaged file may raise anything there
-        raise CheckpointError(f"{folder}: its tokenizer can't be read: {error}") from error
-    return tokenizer
+        declared = str(options.all.get("tokenizer_class") or "its model type's class")
+        if isinstance(error, ImportError) and _is_python_class(declared):
+            raise _python_rules(folder, declared) from error
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise CheckpointError(
+            f"{folder}: transformers can't build its tokenizer ({declared}) from {files[0]}: {reason}; install what it "
+            "needs, or save the tokenizer again with the library that made it, as tokenizer.json"
+        ) from error
+    name = type(built).__name__
+    backend = getattr(built, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise _python_rules(folder, name)
+    backend.no_truncation()
+    backend.no_padding()
+    if any(built(text)["input_ids"] != backend.encode(text).ids for text in _PROBES):
+        raise _python_rules(folder, name)
+    return OpenedTokenizer(
+        backend,
+        has_types="token_type_ids" in built.model_input_names,
+        truncates_left=built.truncation_side == "left",
+        source=f"{name} of transformers {transformers.__version__}",
+    )
+
+
+def _is_python_class(name: str) -> bool:
+    """Return whether transformers has a class of this name, and it doesn't use the library tokenizers."""
+    from transformers import TokenizersBackend
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    found = tokenizer_class_from_name(name)
+    return found is not None and not issubclass(found, TokenizersBackend)
+
+
+def _python_rules(folder: Path, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: its tokenizer's class {name} has rules in Python that tokenizer.json can't contain, which isn't "
+        "supported; use a model with a fast tokenizer"
+    )

@@ -148,7 +148,7 @@ def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
 
 
 def _token_ids(folder: Path, words: tuple[str, ...]) -> list[int]:
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder).tokenizer
     encoded = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
     if any(len(ids) != 1 for ids in encoded):
         raise CheckpointError(

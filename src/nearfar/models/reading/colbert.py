@@ -144,7 +144,7 @@ def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module])
         raise CheckpointError(f"{folder / 'modules.json'}: keep_only_token_ids, which is for images, isn't supported")
     lengths = read_optional_json(folder / "sentence_bert_config.json", _Lengths)
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder).tokenizer
     return MultiVector(
         dense=dense,
         normalize=any(module.kind == "Normalize" for module in modules),
@@ -160,7 +160,7 @@ def _read_pylate(
     folder: Path, dense: tuple[Dense, ...], config: _PromptsConfig
 ) -> tuple[MultiVector, dict[str, str | None]]:
     """Read PyLate's format: a marker token before each text; punctuation in documents is skipped by default."""
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder).tokenizer
     prefixes = {"query": config.query_prefix, "document": config.document_prefix}
     markers = {role: prefix for role, prefix in prefixes.items() if prefix}
     prompts = config.prompts | {

@@ -172,7 +172,7 @@ def _read_m3_heads(folder: Path, config: ModelConfig, recipe: Recipe) -> Recipe:
     colbert, lexical = (_read_linear(file, recipe.hidden_size) for file in files)
     if lexical.out_features != 1:
         raise CheckpointError(f"{lexical.file}: has {lexical.out_features} outputs a token; BGE-M3 has 1")
-    skip_ids = known_ids(open_tokenizer(folder), _M3_SKIPPED)
+    skip_ids = known_ids(open_tokenizer(folder).tokenizer, _M3_SKIPPED)
     return msgspec.structs.replace(
         recipe,
         multi_vector=MultiVector(dense=(colbert,), normalize=True, skip_first=1),

@@ -71,7 +71,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
 
 
 def _has_type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
-    """Return whether the model distinguishes the two texts of a pair, and its tokenizer marks them."""
+    """Return whether the model distinguishes the two texts of a pair, and its tokenizer may mark them."""
     types = config.type_vocab_size
     if types is None:
         types = 2 if config.model_type in {"bert", "electra"} else 1  # transformers' defaults

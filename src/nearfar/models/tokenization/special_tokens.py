@@ -6,7 +6,7 @@ import msgspec
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from nearfar.core.errors import CheckpointError
-from nearfar.core.types import Role
+from nearfar.core.types import KeepSide, Role
 from nearfar.models.recipe.recipe import MultiVector
 from nearfar.models.tokenization.row import Row
 
@@ -27,7 +27,7 @@ class TextTemplate:
 class PairTemplate:
     """The special tokens around and between the two texts of a pair, and the type ids of all tokens."""
 
-    def __init__(self, pair: Encoding, *, with_types: bool) -> None:
+    def __init__(self, pair: Encoding, *, with_types: bool, keep: KeepSide = "start") -> None:
         sides = pair.sequence_ids  # 0 and 1 for the two texts, None for special tokens
         first, second = sides.index(0), sides.index(1)
         spans = ((0, first), (first + sides.count(0), second), (second + sides.count(1), len(sides)))
@@ -35,23 +35,30 @@ class PairTemplate:
         self._types = [pair.type_ids[start:end] for start, end in spans]
         self._sides = (pair.type_ids[first], pair.type_ids[second])
         self._with_types = with_types
+        self._keep = keep
         self.size = sum(len(ids) for ids in self._ids)
 
     def build(self, query: list[int], document: list[int], max_tokens: int, max_document_tokens: int | None) -> Row:
         """Build the row of a pair, truncated as transformers' ``longest_first`` does.
 
-        The document loses its end first, the query only what it has beyond half of the space.
+        The document loses its end first, the query only what it has beyond half of the space. Both lose their start
+        instead if the tokenizer truncates on the left.
         """
         space = max_tokens - self.size
         kept = document[:max_document_tokens]
         half = space // 2 + (space % 2 if len(query) > len(kept) else 0)  # an odd token goes to the longer side
-        first = query[: max(half, space - len(kept))]
-        second = kept[: space - len(first)]
+        first = cut_to(query, max(half, space - len(kept)), self._keep)
+        second = cut_to(kept, space - len(first), self._keep)
         ids = _join(self._ids, first, second)
         left, right = self._sides
         types = _join(self._types, [left] * len(first), [right] * len(second)) if self._with_types else []
         token_count = len(query) + len(document)
         return Row(ids, types if any(types) else None, token_count, token_count - len(first) - len(second))
+
+
+def cut_to(ids: list[int], count: int, keep: KeepSide) -> list[int]:
+    """Return the first, or the last, ``count`` ids."""
+    return ids[:count] if keep == "start" else ids[max(len(ids) - count, 0) :]
 
 
 def _join(around: list[list[int]], first: list[int], second: list[int]) -> list[int]:

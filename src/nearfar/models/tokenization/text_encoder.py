@@ -22,11 +22,13 @@ from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
+from nearfar.models.tokenization.embedding_table import EmbeddingTable
 from nearfar.models.tokenization.pair_prompt import PairPromptEncoder
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
     TextTemplate,
+    cut_to,
     prepare_token_vectors,
     register_markers,
 )
@@ -39,9 +41,10 @@ class TextEncoder:
     """The tokenizer of one checkpoint, with its limit and special tokens."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._tokenizer = open_tokenizer(folder)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        opened = open_tokenizer(folder)
+        self.source = opened.source
+        self._tokenizer = opened.tokenizer
+        self._default_side: KeepSide = "end" if opened.truncates_left else "start"
         if recipe.lower_case:
             inner = self._tokenizer.normalizer
             steps: list[Normalizer] = [Lowercase()] if inner is None else [Lowercase(), inner]
@@ -50,15 +53,33 @@ class TextEncoder:
         if recipe.multi_vector:
             register_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
-        self._single = TextTemplate(self._tokenizer.encode("a"), self._encode("a"))
-        reranker = recipe.llm_reranker
-        self._pair_prompt = PairPromptEncoder(reranker.prompt, self._encode_ids, self._truncate) if reranker else None
-        pair = self._tokenizer.encode("a", "a") if recipe.task == "score" and not reranker else None
-        self._pair = PairTemplate(pair, with_types=recipe.type_ids) if pair else None
+        single = self._tokenizer.encode("a")
+        self._single = TextTemplate(single, self._encode("a"))
+        self._embeddings = EmbeddingTable(folder, self._tokenizer)
+        self._embeddings.check_template(single.ids, folder)
+        self._pair_prompt = self._open_pair_prompt(folder, recipe)
+        self._pair = None
+        if recipe.task == "score" and not self._pair_prompt:
+            with_types = recipe.type_ids and opened.has_types
+            self._pair = PairTemplate(self._tokenizer.encode("a", "a"), with_types=with_types, keep=self._default_side)
+        if recipe.type_ids and opened.has_types and any(single.type_ids):
+            raise CheckpointError(
+                f"{folder}: its tokenizer marks single texts with a token type, which isn't supported"
+            )
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
         if "lasttoken" in recipe.pooling:
             self._check_end_token(folder)
+
+    def _open_pair_prompt(self, folder: Path, recipe: Recipe) -> PairPromptEncoder | None:
+        if recipe.llm_reranker is None:
+            return None
+        if self._default_side == "end":
+            raise CheckpointError(
+                f"{folder / 'tokenizer_config.json'}: truncation_side = left would cut the start of the reranker's "
+                "prompt; remove it"
+            )
+        return PairPromptEncoder(recipe.llm_reranker.prompt, self._encode_ids, self._truncate)
 
     def sample_rows(self) -> list[Row]:
         """Return rows of real text of the kind that the engine will run, the first of them short."""
@@ -78,7 +99,8 @@ class TextEncoder:
     ) -> list[Row]:
         """Encode each text after ``prompt``, truncated to the model's limit or a smaller ``max_tokens``.
 
-        Truncation cuts the text's end, or its start to ``keep`` the end, but not the prompt. ``role`` matters for
+        Truncation cuts the text's end, or its start to ``keep`` the end, but not the prompt; a tokenizer that truncates
+        on the left cuts the start, prompt included, unless a request chooses. ``role`` matters for
         models with one vector a token: they may have a limit for each role, and expand queries. Equal texts share one
         Row object. A text with more than ``count_up_to`` tokens (or the model's limit, if larger) in its first 100,000
         characters is not tokenized further: its ids are the same, and its ``token_count`` is a lower bound.
@@ -89,9 +111,10 @@ class TextEncoder:
         rows = {}
         for text, ids in zip(distinct, encoded, strict=True):
             cut = keep == "end" and len(ids) > limit
-            kept = self._encode_end(prompt, text, limit) if cut else ids[:limit]
+            kept = self._encode_end(prompt, text, limit) if cut else cut_to(ids, limit, self._default_side)
             row = Row(self._single.prefix + kept + self._single.suffix, None, len(ids), max(0, len(ids) - limit))
             rows[text] = prepare_token_vectors(row, self._multi_vector, role) if self._multi_vector else row
+        self._embeddings.check(rows.values())
         return [rows[text] for text in texts]
 
     def encode_concatenated(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
@@ -107,7 +130,9 @@ class TextEncoder:
             spans.append((len(ids), len(ids) + len(found)))
             ids += found
         count = len(ids) - len(self._single.prefix)
-        return Row([*ids, *self._single.suffix], None, count, max(count - self._text_limit("document"), 0)), spans
+        row = Row([*ids, *self._single.suffix], None, count, max(count - self._text_limit("document"), 0))
+        self._embeddings.check([row])
+        return row, spans
 
     def encode_pairs(
         self, query: str, documents: Sequence[str], max_tokens_per_document: int | None, instruction: str | None = None
@@ -127,6 +152,7 @@ class TextEncoder:
         else:
             query_ids, *encoded = self._encode_ids([query, *distinct])
             rows = [self._pair.build(query_ids, ids, self.max_tokens, max_tokens_per_document) for ids in encoded]
+        self._embeddings.check(rows)
         by_text = dict(zip(distinct, rows, strict=True))
         return [by_text[text] for text in documents]
 
@@ -178,8 +204,9 @@ class TextEncoder:
         return max(min(self.max_tokens, limit or self.max_tokens) - self._single.size, 0)
 
     def _encode_ids(self, texts: list[str], count_up_to: int = 0) -> list[list[int]]:
-        """Return each text's ids; of a long text only the first ones, if these are more than needed."""
-        heads = [text[:_FIRST_PASS_CHARACTERS] for text in texts]
+        """Return each text's ids; of a long text only those that truncation keeps, if these are more than needed."""
+        keeps_end = self._default_side == "end"
+        heads = [text[-_FIRST_PASS_CHARACTERS:] if keeps_end else text[:_FIRST_PASS_CHARACTERS] for text in texts]
         # Unlike ``encode``, it releases the GIL, and leaves out the offsets, which saves 15 %.
         found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
         for at, text in enumerate(texts):

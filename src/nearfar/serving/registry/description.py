@@ -51,6 +51,7 @@ def describe_checkpoint(
         pooling="+".join(recipe.pooling),
         pooling_source=recipe.pooling_source,
         normalized=recipe.normalize,
+        tokenizer_source="",
         prompts=recipe.prompts,
         prompts_source=recipe.prompts_source,
         default_prompt=recipe.default_prompt,
@@ -63,14 +64,19 @@ def describe_checkpoint(
     )
 
 
-def describe_loaded(info: ModelInfo, engine: EngineInfo) -> ModelInfo:
-    """Return the description with what the engine that loaded the model reports.
+def describe_loaded(info: ModelInfo, engine: EngineInfo, tokenizer_source: str) -> ModelInfo:
+    """Return the description with what the engine that loaded the model reports, and where its tokenizer is from.
 
     The reason for the dtype stays that of the first load, which later ones repeat.
     """
     reason = engine.dtype_reason if info.dtype_reason == NOT_LOADED else info.dtype_reason
     return msgspec.structs.replace(
-        info, engine=engine.name, device=engine.device, dtype=engine.dtype, dtype_reason=reason
+        info,
+        engine=engine.name,
+        device=engine.device,
+        dtype=engine.dtype,
+        dtype_reason=reason,
+        tokenizer_source=tokenizer_source,
     )
 
 

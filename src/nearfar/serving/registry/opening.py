@@ -74,7 +74,7 @@ class Opener:
             threads=self._settings.threads,
         )
         lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request)
-        info = describe_loaded(discovered.info, lane.engine_info)
+        info = describe_loaded(discovered.info, lane.engine_info, tokens.source)
         _log_loaded(info, reason, time.perf_counter() - started)
         return Model(info=info, recipe=recipe, tokens=tokens, lane=lane, on_overflow=own.on_overflow)
 
