@@ -136,7 +136,9 @@ class JobRoute:
             with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
                 fields = decode_json(body, _fields)
             for candidate in self._path.candidates:
-                if not fields.keys().isdisjoint(candidate[1].fields):
+                if fields.keys().isdisjoint(candidate[1].fields):
+                    continue
+                if any(bytes(fields[name]) != b"null" for name in candidate[1].fields if name in fields):
                     return candidate
         return self._path.fallback
 

@@ -1,9 +1,9 @@
-"""On every route that takes a body, explicit nulls and unknown fields change nothing."""
+"""On every route that takes a body: nulls and unknown fields change nothing, and numbers may be strings or floats."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -52,6 +52,54 @@ async def test_nulls_and_unknown_fields_count_as_absent(path: str, about: RouteD
     assert plain.status_code in {200, 501}, plain.text  # 501: what Ollama does and this server doesn't
     assert _comparable(plain.json()) == _comparable(nulled.json())
     assert _comparable(plain.json()) == _comparable(unknown.json())
+
+
+@pytest.mark.parametrize(
+    ("path", "about"), [post[1:] for post in POSTS], ids=[f"{name} {path}" for name, path, _ in POSTS]
+)
+async def test_whole_numbers_may_be_strings_or_floats(path: str, about: RouteDocs, every_kind: Litestar) -> None:
+    """As pydantic reads them, and writers in R, Lua and PHP send them."""
+    example: Any = about.example
+
+    async with calling(every_kind) as client:
+        for field in _integers(about.body, example):
+            plain, text, whole = [
+                await client.post(path, json=_with(example, {field: value})) for value in (2, "2", 2.0)
+            ]
+
+            assert plain.status_code == text.status_code == whole.status_code, (field, text.text, whole.text)
+            assert _comparable(plain.json()) == _comparable(text.json()) == _comparable(whole.json()), field
+
+
+async def test_nulls_do_not_choose_the_protocol_of_a_shared_path(every_kind: Litestar) -> None:
+    """A client that sends every field it knows as null gets its own protocol's answer."""
+    dialects = [route for dialect in installed_dialects() for route in dialect.routes]
+
+    async with calling(every_kind) as client:
+        for route in dialects:
+            for path in route.paths:
+                nulls = {
+                    field: None for other in dialects if path in other.paths for field in other.fields if other != route
+                }
+                if not route.fields and nulls:
+                    plain = await client.post(path, json=route.docs.example)
+                    nulled = await client.post(path, json=_with(route.docs.example, nulls))
+
+                    assert 200 == plain.status_code
+                    assert _comparable(plain.json()) == _comparable(nulled.json()), path
+
+
+def _integers(body: Any, example: Any) -> list[str]:
+    """Return the optional fields that take whole numbers and that the example doesn't have."""
+    kind = _struct(body, example)
+    hints = get_type_hints(kind)
+    return [name for name in _optional(body, example) if int in (get_args(hints[name]) or (hints[name],))]
+
+
+def _struct(body: Any, example: Any) -> Any:
+    if get_origin(body) in {Annotated, list}:
+        return _struct(get_args(body)[0], example[0] if get_origin(body) is list else example)
+    return next(kind for kind in body if _takes(kind, example)) if isinstance(body, tuple) else body
 
 
 def _with(example: Any, more: dict[str, Any]) -> Any:

@@ -121,7 +121,6 @@ async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(fak
     [
         (b'{"model": "m", "input": "a"', "could not parse the JSON body"),
         (b'{"model": "m", "input": NaN}', "could not parse the JSON body"),
-        (b'{"model": "m", "input": "\\ud800"}', "could not parse the JSON body"),
         (b'{"model": "m", "input": "\xff"}', "could not parse the JSON body"),
         (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
         (b'{"model": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),

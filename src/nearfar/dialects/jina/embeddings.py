@@ -143,4 +143,4 @@ def _reply(body: JinaEmbeddingsRequest, _: EmbedJob, done: Embedded) -> Embeddin
     return embedding_list(done, vectors, TokenUsage(done.usage.tokens, done.usage.tokens))
 
 
-EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply, strict=False)
+EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply)

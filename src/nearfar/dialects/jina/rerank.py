@@ -80,4 +80,4 @@ def _reply(body: JinaRerankRequest, job: RankJob, done: Ranked) -> JinaRerankRep
     )
 
 
-RERANK = Endpoint(_DOCS, _to_job, Service.rank, _reply, strict=False)
+RERANK = Endpoint(_DOCS, _to_job, Service.rank, _reply)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sized
 
-from nearfar.core.errors import ModelRequired, TooManyItems
+import msgspec
+
+from nearfar.core.errors import InputError, ModelRequired, TooManyItems
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide
 
@@ -15,6 +18,33 @@ TRUNCATE: Mapping[str | None, tuple[OnOverflow | None, KeepSide]] = {
     "START": ("truncate", "end"),
     "END": ("truncate", "start"),
 }
+
+_MISMATCH = re.compile(r"Expected `([^`]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")  # msgspec's words
+_KINDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def explain_mismatch(error: msgspec.ValidationError) -> str:
+    """Return the message for JSON of another shape: ``documents[1] must be text, not null``."""
+    found = _MISMATCH.fullmatch(str(error))
+    if not found:
+        return str(error)
+    expected, got, place = found.groups()
+    kinds = [kind for kind in expected.split(" | ") if kind != "null"]
+    words = "text or token ids" if {"str", "int"} <= {*kinds} else " or ".join(_KINDS.get(kind, kind) for kind in kinds)
+    is_fraction = got == "float" and "int" in kinds
+    return f"{place or 'the body'} must be {words}, not {'a fraction' if is_fraction else _KINDS.get(got, got)}"
+
+
+def shape_error(error: msgspec.ValidationError) -> InputError:
+    """Return the error for JSON of another shape than the decoder's."""
+    return InputError(explain_mismatch(error))
 
 
 def require_model(model: str | None) -> str:

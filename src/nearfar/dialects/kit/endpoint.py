@@ -13,6 +13,7 @@ from msgspec import Struct
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
+from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.rendering import encode_json
 from nearfar.dialects.kit.request import (
     AnyRequest,
@@ -57,16 +58,17 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     # The vendor's own headers.
     headers: Callable[[AnyRequest, Job, Done], dict[str, str]] = lambda *_: {}
     # The error for JSON of another shape than the decoder's.
-    shape_error: Callable[[msgspec.ValidationError], InputError] = lambda error: InputError(str(error))
+    shape_error: Callable[[msgspec.ValidationError], InputError] = shape_error
     # The priority that the body asks for, where the protocol has one.
     priority: Callable[[Body], int | None] | None = None
-    # False also accepts numbers and booleans that are written as strings.
-    strict: bool = True
 
     @cached_property
     def decoder(self) -> msgspec.json.Decoder[Body]:
-        """Return the decoder of the documented body."""
-        return msgspec.json.Decoder(self.docs.body, strict=self.strict)
+        """Return the decoder of the documented body.
+
+        Like pydantic's, it reads numbers and booleans that are written as strings, and whole floats as integers.
+        """
+        return msgspec.json.Decoder(self.docs.body, strict=False)
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""

@@ -32,13 +32,13 @@ class TextRequest(Struct, kw_only=True):
     """
 
     model: str | None = None
-    options: Options | None = None
+    options: Options | Annotated[list[str], Meta(max_length=0)] | None = None  # PHP writes {} as []
     keep_alive: KeepAlive | None = None
 
     @property
     def max_tokens(self) -> int | None:
         """Return the caller's limit of a text's tokens, or None."""
-        num_ctx = self.options and self.options.num_ctx
+        num_ctx = self.options.num_ctx if isinstance(self.options, Options) else None
         return int(num_ctx) if num_ctx and num_ctx >= 1 else None
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import QueueCapacity, TokenIds
+from nearfar.dialects.kit.checks import explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import EmbeddingList, Encoding, TokenUsage, embedding_list, render_rows
 from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
@@ -123,7 +124,8 @@ def _decode_input(raw: bytes) -> _Input:
     try:
         return decode_json(raw, _input_decoder)
     except msgspec.ValidationError as error:
-        raise msgspec.ValidationError(f"{error} - at `$.input`") from error
+        found, _, place = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{found} - at `$.input{place or '`'}") from error
 
 
 def _inputs(found: _Input) -> tuple[str | TokenIds, ...]:
@@ -134,9 +136,11 @@ def _inputs(found: _Input) -> tuple[str | TokenIds, ...]:
         raise errors.EmptyInput("Invalid 'input': input cannot be an empty array.")
     kinds = set(map(type, found))
     if len(kinds) != 1:
-        raise errors.InputError(f"'$.input' is invalid. {_REFERENCE}")
+        other = next(index for index, one in enumerate(found) if type(one) is not type(found[0]))
+        raise errors.InputError(f"'$.input' is invalid. {_REFERENCE} input[{other}] is of another kind than input[0].")
     if "" in found:
-        raise errors.EmptyInput("Invalid 'input': input cannot be an empty string.")
+        place = f" See input[{found.index('')}]." if len(found) > 1 else ""
+        raise errors.EmptyInput(f"Invalid 'input': input cannot be an empty string.{place}")
     if kinds == {int}:
         return (cast("TokenIds", tuple(found)),)
     if len(found) > _MAX_INPUTS:
@@ -147,7 +151,8 @@ def _inputs(found: _Input) -> tuple[str | TokenIds, ...]:
 def _shape_error(error: msgspec.ValidationError) -> errors.InputError:
     """Name the invalid field, in OpenAI's words."""
     found = _MISSING.search(str(error)) or _AT.search(str(error))
-    return errors.InputError(f"'$.{found[1]}' is invalid. {_REFERENCE}" if found else f"'$' is invalid. {_REFERENCE}")
+    place = f".{found[1]}" if found else ""
+    return errors.InputError(f"'${place}' is invalid. {_REFERENCE} {explain_mismatch(error)}.")
 
 
 def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[TokenUsage]:

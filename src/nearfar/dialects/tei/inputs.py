@@ -9,7 +9,7 @@ import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
-from nearfar.dialects.kit.checks import check_at_most, overflow_of
+from nearfar.dialects.kit.checks import check_at_most, explain_mismatch, overflow_of
 from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
 from nearfar.dialects.tei.bodies import Inputs, Sequences, Truncation
 
@@ -57,7 +57,7 @@ def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> 
     try:
         return decode_json(bytes(raw), decoder)
     except msgspec.ValidationError as error:
-        raise InputError(str(error)) from error
+        raise InputError(explain_mismatch(error)) from error
 
 
 def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) -> None:

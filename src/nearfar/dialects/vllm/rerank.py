@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema
+from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema, requires
 from nearfar.dialects.vllm.routes import ListReply, PairScoring, check_truncation, envelope
 from nearfar.serving.service import Service
 
@@ -47,11 +47,13 @@ class RerankRequest(PairScoring, kw_only=True):
 
     One object as ``documents`` contains a document in each part of its ``content``. ``top_n`` 0 means all, as in vLLM.
     ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``. ``return_documents`` has no effect; see
-    ``RerankResult``. ``instruction`` is an addition, for rerankers that are language models.
+    ``RerankResult``. ``instruction`` is an addition, for rerankers that are language models. ``docs`` is another
+    name of ``documents``.
     """
 
     query: Annotated[str | Content, json_schema(allOf=[_TEXT])]
-    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[_DOCUMENTS])]
+    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[_DOCUMENTS])] | None = None
+    docs: list[str | Content] | Content | None = None
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
     raw_scores: bool | None = None
@@ -81,12 +83,19 @@ def _to_job(body: RerankRequest) -> RankJob:
     return RankJob(
         model=body.model or None,
         query=_text(body.query, "query"),
-        documents=_documents(body.documents),
+        documents=_documents(_required(body)),
         top_n=body.top_n or None,
         max_tokens_per_document=body.max_tokens_per_doc or None,
         raw_scores=bool(body.raw_scores) or body.wants_logits,
         instruction=body.instruction or None,
     )
+
+
+def _required(body: RerankRequest) -> list[str | Content] | Content:
+    documents = body.docs if body.documents is None else body.documents
+    if documents is None:
+        raise InputError("Object missing required field `documents`")
+    return documents
 
 
 def _documents(documents: list[str | Content] | Content) -> tuple[str, ...]:
@@ -122,7 +131,7 @@ def _reply(_: RerankRequest, __: RankJob, done: Ranked) -> RerankReply:
 
 _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, as in vLLM and Infinity",
-    body=RerankRequest,
+    body=requires(RerankRequest, documents=_DOCUMENTS),
     reply=RerankReply,
     example={**RANKING, "top_n": 1},
 )
