@@ -29,7 +29,8 @@ TE = b"Transfer-Encoding: chunked\r\n"
 
 @pytest.fixture(scope="module")
 def wire() -> Iterator[ServerProcess]:
-    with ServerProcess("--engine", "fake", NEARFAR_RECEIVE_TIMEOUT_S=str(RECEIVE_S)) as server:
+    timeouts = {"NEARFAR_RECEIVE_TIMEOUT_S": str(RECEIVE_S), "NEARFAR_KEEP_ALIVE_TIMEOUT_S": str(RECEIVE_S)}
+    with ServerProcess("--engine", "fake", **timeouts) as server:
         yield server
 
 
@@ -152,6 +153,21 @@ def test_an_unfinished_request_is_closed_after_the_receive_timeout(
 
     assert expected == answers
     assert RECEIVE_S * 0.9 < time.monotonic() - started
+
+
+def test_an_idle_connection_outlives_the_receive_timeout() -> None:
+    """Clients and proxies keep connections for 60 to 90 s, and get errors from a server that closes them first."""
+    with ServerProcess("--engine", "fake", NEARFAR_RECEIVE_TIMEOUT_S="0.2") as server, connect(server) as connection:
+        connection.settimeout(0.6)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        first = connection.recv(65536)
+        with pytest.raises(TimeoutError):  # nothing more comes, and it isn't closed either
+            connection.recv(1)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        second = connection.recv(65536)
+
+    assert first.startswith(b"HTTP/1.1 200")
+    assert second.startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_too_large_is_a_413_and_the_connection_stays_usable(wire: ServerProcess) -> None:

@@ -14,8 +14,9 @@ from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
 from nearfar.cli.options import config_option, engine_options, folder_options, refuse_workers
 from nearfar.cli.service_command import service
 from nearfar.core.caller import ALL_SCOPES
+from nearfar.core.environment import configure_openmp, require_temporary_folder
 from nearfar.core.errors import NearfarError, SetupError
-from nearfar.core.settings import limit_openmp_spinning, load_settings
+from nearfar.core.settings import load_settings
 from nearfar.docs import PAGES, read_page
 from nearfar.process.supervisor import Start, supervise
 
@@ -63,7 +64,7 @@ def main() -> None:
     Each option of serve is a setting: --port can also be the variable NEARFAR_PORT, or port in a TOML file. The manual
     has all settings: nearfar docs configuration
     """
-    limit_openmp_spinning()
+    configure_openmp()
 
 
 main.add_command(service)
@@ -233,6 +234,7 @@ def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str
     if models:
         argv["models"] = [{"name": name} for name in models]
     try:
+        require_temporary_folder()
         return load_settings(argv, file=file)
     except SetupError as error:
         raise click.UsageError(str(error)) from error

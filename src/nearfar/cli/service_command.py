@@ -13,7 +13,8 @@ from platformdirs import user_config_path
 from nearfar.cli.options import service_options
 from nearfar.cli.units.install import MANAGERS, install, read_variables, run_on_output, uninstall, user_id
 from nearfar.cli.units.spec import ServiceSpec
-from nearfar.core.settings import load_settings, nearfar_variables
+from nearfar.core.environment import service_variables
+from nearfar.core.settings import load_settings
 
 if TYPE_CHECKING:
     from nearfar.core.settings import Settings
@@ -84,7 +85,7 @@ def _checked_spec(manager: str, config: Path | None, **options: Any) -> tuple[Se
     spec = _spec(manager, config=config, **options)
     if spec.system and manager == "launchd" and not spec.run_as:
         raise click.UsageError("launchd creates no user for a service, and it shouldn't run as root; use --run-as USER")
-    variables = read_variables(spec.environment) if spec.environment.exists() else nearfar_variables()
+    variables = read_variables(spec.environment) if spec.environment.exists() else service_variables()
     settings: Settings = load_settings({}, file=config, environ=variables)
     return msgspec.structs.replace(spec, drain_timeout_s=settings.drain_timeout_s), variables
 

@@ -1,17 +1,13 @@
 """The settings, merged from four places: defaults ← TOML file ← ``NEARFAR_*`` variables ← command line.
 
-The only module that reads the environment. Each place is checked separately, so that an error can name it:
-``NEARFAR_PORT: expected an integer``.
+Each place is checked separately, so that an error can name it: ``NEARFAR_PORT: expected an integer``.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -19,7 +15,10 @@ import msgspec
 from msgspec import Meta, Struct
 from platformdirs import user_cache_path
 
+from nearfar.core import environment
 from nearfar.core.errors import SettingsError
+from nearfar.core.settings_messages import explain, unknown_key
+from nearfar.core.toml_files import read_toml, strip_text
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
@@ -32,29 +31,25 @@ WhileLoading = Literal["wait", "refuse"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 HostName = Annotated[str, Meta(pattern=r"^(\*|(\*\.)?[\w-]+(\.[\w-]+)*)$")]
-Origin = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*?# ]+)$")]
+# A * stands for any port, or for any part of a scheme or host.
+Origin = Annotated[
+    str, Meta(pattern=r"^(\*|null|[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]*)(:(\d+|\*))?)$")
+]
+RootPath = Annotated[str, Meta(pattern=r"^((/[^/?#\s]+)+)?$")]
 Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?$")]
 
-_CHOICES: dict[str, object] = {
-    "device": Device,
-    "dtype": Dtype,
-    "on_overflow": OnOverflow,
-    "log_format": LogFormat,
-    "load": Load,
-    "while_loading": WhileLoading,
+_CHOICES = {
+    name: ", ".join(get_args(choices))
+    for name, choices in {
+        "device": Device,
+        "dtype": Dtype,
+        "on_overflow": OnOverflow,
+        "log_format": LogFormat,
+        "load": Load,
+        "while_loading": WhileLoading,
+    }.items()
 }
-_RENAMED = {  # keys of earlier versions
-    "api_keys": "api_keys_file",
-    "cache": "cache_dir",
-    "deadline_s": "request_timeout_s",
-    "drain_s": "drain_timeout_s",
-    "forward_limit_s": "forward_timeout_s",
-    "idle_s": "idle_timeout_s",
-    "receive_s": "receive_timeout_s",
-    "tls_cert": "tls_cert_file",
-    "tls_key": "tls_key_file",
-    "trace_share": "trace_sample_ratio",
-}
+_LOOPBACK_NAMES = {"localhost", "ip6-localhost", "ip6-loopback"}
 _LISTS = ("allowed_hosts", "cors_origins")  # separated by commas in the environment
 BUILTIN_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -93,6 +88,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     no_auth: bool = False  # allows a public host without a key
     allowed_hosts: tuple[HostName, ...] = ()  # Host headers to accept; see http/hosts.py for the default
     cors_origins: tuple[Origin, ...] = ()  # web pages that may send requests
+    root_path: RootPath = ""  # a prefix of every path that a proxy in front passes on
     tls_cert_file: str | None = None  # PEM; set with tls_key_file, or neither for plain HTTP
     tls_key_file: str | None = None
     offline: bool = False  # never download anything
@@ -104,7 +100,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None  # OpenTelemetry collector for traces
     trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
     max_body_bytes: Positive = 10_000_000
-    receive_timeout_s: Seconds = 60.0  # for the headers of a request to arrive, and again for its body
+    receive_timeout_s: Seconds = 60.0  # for the body of a request to arrive
+    keep_alive_timeout_s: Seconds = 120.0  # for the headers of the next request to arrive on a connection
     batch_tokens: Positive | None = None  # None: the engine's default for its device
     queue_tokens: Positive = 600_000  # that may wait for a model: two of OpenAI's largest requests
     queue_requests: Positive = 10_000  # that may wait for a model
@@ -117,14 +114,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_timeout_s: Seconds | None = None  # unload a model after that long without requests; None: never
 
     @property
-    def cache_path(self) -> Path:
-        """Return the folder for converted models and other files that can be made again."""
-        return Path(self.cache_dir).expanduser() if self.cache_dir else user_cache_path("nearfar")
+    def cache_path(self) -> Path | None:
+        """Return the folder for converted models and other files that can be made again; None without a home folder."""
+        try:
+            return Path(self.cache_dir).expanduser() if self.cache_dir else user_cache_path("nearfar")
+        except RuntimeError:  # neither HOME nor an entry in passwd
+            return None
 
     @property
     def api_keys_path(self) -> Path | None:
-        """Return the file of keys."""
-        return Path(self.api_keys_file).expanduser() if self.api_keys_file else None
+        """Return the file of keys. Raises SettingsError for ``~`` without a home folder."""
+        try:
+            return Path(self.api_keys_file).expanduser() if self.api_keys_file else None
+        except RuntimeError as error:
+            why = f"api_keys_file: {self.api_keys_file} needs a home folder, and there is none; use an absolute path"
+            raise SettingsError(why) from error
 
     @property
     def memory_budget_bytes(self) -> int | None:
@@ -153,13 +157,12 @@ def load_settings(
     ``argv`` has only the options that are on the command line. Raises SettingsError, with the place and the path inside
     it, for an unknown key, an invalid value, an unreadable file, or a public host without a key.
     """
-    environ = os.environ if environ is None else environ
-    ours = {name: value for name, value in environ.items() if name.startswith("NEARFAR_")}
+    ours = environment.our_variables(environ)
     named = ours.pop("NEARFAR_CONFIG", None)
     file = file or (Path(named) if named else None)
     merged: dict[str, object] = {}
     if file:
-        merged |= _checked(_read_toml(file), str(file))
+        merged |= _checked(read_toml(file), str(file))
     merged |= _from_environment(ours)
     merged |= _checked(dict(argv or {}), "command line")
     settings = msgspec.convert(merged, Settings)
@@ -167,69 +170,48 @@ def load_settings(
     return settings
 
 
-def nearfar_variables() -> dict[str, str]:
-    """Return the NEARFAR_ variables of the environment, except the one that names the TOML file."""
-    return {name: text for name, text in os.environ.items() if name.startswith("NEARFAR_") and name != "NEARFAR_CONFIG"}
-
-
-def pop_notify_socket() -> str | None:
-    """Return the address that systemd wants state reports at, and hide it from child processes."""
-    return os.environ.pop("NOTIFY_SOCKET", None)
-
-
-def _read_toml(file: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # bad UTF-8 and numbers of 5,000 digits are ValueErrors
-        raise SettingsError(f"{file}: is not TOML: {error}") from error
-
-
-def _checked(values: dict[str, object], place: str, *, strict: bool = True) -> dict[str, object]:
+def _checked(values: Mapping[str, object], place: str, *, strict: bool = True) -> dict[str, object]:
     """Validate the values of one place and return them, converted."""
+    stripped = {name: _strip(name, value) for name, value in values.items()}
+    if stripped.get("api_key") == "":
+        raise SettingsError(f"{place}: api_key: is empty; take it out, or set a key")
     try:
-        whole = msgspec.convert(values, Settings, strict=strict)
+        whole = msgspec.convert(stripped, Settings, strict=strict)
     except msgspec.ValidationError as error:
-        raise SettingsError(_explain(place, str(error))) from error
+        known = {"": Settings.__struct_fields__, "models": ModelSettings.__struct_fields__}
+        raise SettingsError(explain(place, str(error), known=known, choices=_CHOICES)) from error
     return {name: getattr(whole, name) for name in values}
 
 
-def _explain(place: str, message: str) -> str:
-    """Rewrite msgspec's message: ``FILE: models[0].dtype: invalid enum value 'x'; one of: …``."""
-    message, _, path = message.partition(" - at `")
-    where = path.rstrip("`").removeprefix("$").removeprefix(".")
-    if unknown := re.search(r"unknown field `(.+)`", message):
-        known = (ModelSettings if where.startswith("models") else Settings).__struct_fields__
-        where, message = (f"{where}.{unknown[1]}" if where else unknown[1]), _unknown_key(unknown[1], known)
-    choices = get_args(_CHOICES.get(where.rpartition(".")[2] or place.removeprefix("NEARFAR_").lower()))
-    if choices:
-        message += f"; one of: {', '.join(choices)}"
-    if message.startswith("Expected `bool`"):
-        message += "; true or false"
-    if "matching regex" in message and (where or place.lower()).endswith("memory_budget"):
-        message = "expected bytes, or a size such as 8GB or 500MiB"
-    return ": ".join(part for part in (place, where, message[:1].lower() + message[1:]) if part)
-
-
-def _unknown_key(key: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return the message for an unknown key, with its new name or the most similar key if there is one."""
-    near = [_RENAMED.get(key, ""), *get_close_matches(key, known, n=1, cutoff=0.6)]
-    name = next((name for name in near if name in known), "")
-    return f"unknown key; did you mean {prefix}{name.upper() if prefix else name}?" if name else "unknown key"
+def _strip(name: str, value: object) -> object:
+    """Remove white space around each string of a value; prompts keep it, because models are trained with it."""
+    if isinstance(value, str):
+        text = strip_text(value)
+        if name == "host":
+            return text.removeprefix("[").removesuffix("]")
+        if name == "cors_origins":
+            return re.sub(r"(?<=[^/])/$", "", text).lower()
+        return text.rstrip("/") if name == "root_path" else text
+    if isinstance(value, list | tuple):
+        return [_strip(name, item) for item in value]
+    if isinstance(value, dict):
+        return {key: item if key == "prompts" else _strip(key, item) for key, item in value.items()}
+    return value
 
 
 def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
     values: dict[str, object] = {}
     for variable, text in ours.items():
-        field = variable.removeprefix("NEARFAR_").lower()
+        field = variable.removeprefix(environment.PREFIX).lower()
         if field not in Settings.__struct_fields__:
-            raise SettingsError(f"{variable}: {_unknown_key(field, Settings.__struct_fields__, 'NEARFAR_')}")
+            raise SettingsError(f"{variable}: {unknown_key(field, Settings.__struct_fields__, environment.PREFIX)}")
         value: object = text
         if field == "models":
             value = [{"name": name.strip()} for name in text.split(",") if name.strip()]
         elif field in _LISTS:
             value = [part.strip() for part in text.split(",") if part.strip()]
+        elif not text:
+            raise SettingsError(f"{variable}: is empty; unset it, or give it a value")
         try:
             values |= _checked({field: value}, variable, strict=False)
         except SettingsError as error:
@@ -255,7 +237,7 @@ def _require_key_for_public_host(settings: Settings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a server bound to ``host``."""
-    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+    return host.lower() in _LOOPBACK_NAMES or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_address(host: str) -> bool:
@@ -269,13 +251,4 @@ def is_address(host: str) -> bool:
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def limit_openmp_spinning() -> None:
-    """Make OpenMP's threads sleep after 2,000 spins of waiting for each other, unless the variable is set already.
-
-    They spin 30 billion times by default. With another busy process on one of two cores, a forward pass then took
-    750 ms instead of 23 ms; without one, the limit costs nothing. Must run before torch is imported.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    return environment.usable_cores()

@@ -22,7 +22,7 @@ from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
 from nearfar.http.openapi.document import Documentation
-from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RouteMiddleware
+from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RootPath, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
@@ -90,6 +90,8 @@ def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: Reque
     )
     if not settings.cors_origins:  # Litestar answers preflight requests, and adds the headers that pages need
         app.asgi_handler = JobRouter(job_routes, app.asgi_handler)
+    if settings.root_path:
+        app.asgi_handler = RootPath(settings.root_path, app.asgi_handler)
     return app
 
 

@@ -10,7 +10,6 @@ import hmac
 import logging
 import secrets
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from msgspec import Meta, Struct
 
 from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit, Scope
 from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
+from nearfar.core.toml_files import read_toml, strip_text
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
 _log = logging.getLogger(__name__)
@@ -120,11 +120,7 @@ class KeyGuard:
 def read_keys(file: Path) -> tuple[KeyEntry, ...]:
     """Read a file of keys. Raises SettingsError if it is unreadable or invalid, or if two keys have one name."""
     try:
-        keys = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _KeysFile).keys
-    except OSError as error:
-        raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: is not TOML: {error}") from error
+        keys = msgspec.convert(_strip_all(read_toml(file)), _KeysFile).keys
     except msgspec.ValidationError as error:
         raise SettingsError(f"{file}: {error}") from error
     names = [entry.name for entry in keys]
@@ -132,6 +128,15 @@ def read_keys(file: Path) -> tuple[KeyEntry, ...]:
     if repeated:
         raise SettingsError(f"{file}: two keys are named {repeated!r}")
     return keys
+
+
+def _strip_all(value: object) -> object:
+    """Remove white space around every string."""
+    if isinstance(value, str):
+        return strip_text(value)
+    if isinstance(value, list):
+        return [_strip_all(item) for item in value]
+    return {name: _strip_all(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def make_key(name: str, scopes: Sequence[str] = ()) -> tuple[str, str]:

@@ -169,6 +169,20 @@ class JobRouter:
             await handle(cast("HTTPScope", scope), receive, send)
 
 
+class RootPath:
+    """Removes the prefix that a proxy in front leaves on each path. Paths without it are passed on as they are."""
+
+    def __init__(self, prefix: str, app: ASGIApp) -> None:
+        self._prefix = prefix
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == ScopeType.HTTP and f"{scope['path']}/".startswith(f"{self._prefix}/"):
+            scope["path"] = scope["path"][len(self._prefix) :] or "/"
+        await self._app(scope, receive, send)
+
+
 class RouteMiddleware(ASGIMiddleware):
     """Passes a request of an ordinary route through the gate, and completes and logs its response.
 

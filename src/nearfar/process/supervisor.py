@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Literal
 
+from nearfar.core.environment import injected_variables, pop_notify_socket
 from nearfar.core.errors import SettingsError, SetupError
-from nearfar.core.settings import Settings, pop_notify_socket
+from nearfar.core.settings import Settings
 from nearfar.process.listener import open_listener, raise_file_limit
 from nearfar.process.notify import Notifier
 from nearfar.telemetry.logs import configure_logging
@@ -47,6 +48,8 @@ def supervise(
     this process, the reason for the start, and ``arguments``.
     """
     configure_logging(settings.log_format)
+    if injected := injected_variables():
+        _log.info("ignored variables that Kubernetes sets for a Service: %s", ", ".join(sorted(injected)))
     notifier = Notifier(pop_notify_socket())
     try:
         raise_file_limit()

@@ -54,7 +54,7 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             interface=Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
-            http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.receive_timeout_s * 1000)),
+            http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.keep_alive_timeout_s * 1000)),
             ssl_cert=cert,
             ssl_key=key,
             ssl_protocol_min=SSLProtocols.tls12,

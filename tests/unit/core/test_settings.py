@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
 from settings_fields import FIELDS, KEY
 
+from nearfar.core.environment import injected_variables
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL, ModelSettings, Settings, is_loopback, load_settings
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "0:0:0:0:0:0:0:1", "localhost")
+LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "[::1]", "0:0:0:0:0:0:0:1", "localhost", "Localhost", "ip6-localhost")
 PUBLIC = ("0.0.0.0", "::", "192.168.1.5", "203.0.113.9", "2001:db8::1", "fe80::1", "server.example", "")  # noqa: S104 — nothing binds here
 
 BAD_LINES = [
@@ -32,8 +35,14 @@ BAD_LINES = [
     ("dtype: invalid enum value 'float64'", 'dtype = "float64"'),
     ("on_overflow: invalid enum value 'ignore'", 'on_overflow = "ignore"'),
     ("log_format: invalid enum value 'xml'", 'log_format = "xml"'),
-    ("api_key: expected `str` matching regex '^[!-~]+$'", 'api_key = ""'),
-    ("otlp_endpoint: expected `str` matching regex '^https?://'", 'otlp_endpoint = "collector:4317"'),
+    ("api_key: is empty; take it out, or set a key", 'api_key = ""'),
+    ("api_key: is empty; take it out, or set a key", 'api_key = "\\n"'),
+    ("api_key: expected letters, digits and ASCII punctuation without white space", 'api_key = "a b"'),
+    ("api_key: expected letters, digits and ASCII punctuation without white space", 'api_key = "schlüssel"'),
+    ("otlp_endpoint: expected a URL that begins with http", 'otlp_endpoint = "collector:4317"'),
+    ("allowed_hosts[0]: expected a host name without scheme", 'allowed_hosts = ["https://a.example"]'),
+    ("cors_origins[1]: expected an origin, such as", 'cors_origins = ["*", "https://a.example/ui"]'),
+    ("root_path: expected a path such as", 'root_path = "nearfar"'),
     ("no_auth: expected `bool`, got `str`", 'no_auth = "false"'),
     ("max_body_bytes: expected `int` >= 1", "max_body_bytes = 0"),
     ("batch_tokens: expected `int` >= 1", "batch_tokens = -1"),
@@ -59,17 +68,20 @@ BAD_VARIABLES = [
     ("NEARFAR_", "x", "unknown key"),
     ("NEARFAR_MODELS__0__NAME", "x", "unknown key"),
     ("NEARFAR_PORT", "nine", "expected `int`"),
-    ("NEARFAR_PORT", "", "expected `int`"),
+    ("NEARFAR_PORT", "", "is empty; unset it, or give it a value"),
+    ("NEARFAR_PORT", " \r\n", "is empty; unset it, or give it a value"),
     ("NEARFAR_PORT", "-1", "expected `int` >= 0"),
     ("NEARFAR_DTYPE", "float8", "invalid enum value 'float8'"),
-    ("NEARFAR_API_KEY", "", "expected `str` matching regex '^[!-~]+$'"),
+    ("NEARFAR_API_KEY", "", "is empty; unset it, or give it a value"),
+    ("NEARFAR_API_KEY", "a b", "expected letters, digits and ASCII punctuation without white space"),
+    ("NEARFAR_API_KEY", "schlüssel", "expected letters, digits and ASCII punctuation without white space"),
     ("NEARFAR_REQUEST_TIMEOUT_S", "-1", "expected `float` > 0.0"),
     ("NEARFAR_MODELS", " , ", "expected `array` of length >= 1"),
     # A guess would either open the server to all or break the operator's script.
-    *(("NEARFAR_NO_AUTH", text, "expected `bool`") for text in ("yes", "on", "2", "", "tru")),
+    *(("NEARFAR_NO_AUTH", text, "expected `bool`") for text in ("yes", "on", "2", "tru")),
     *(
         ("NEARFAR_MEMORY_BUDGET", text, "expected bytes, or a size such as 8GB or 500MiB")
-        for text in ("much", "-1", "8 GB of it", "GB", "1e9", "")
+        for text in ("much", "-1", "8 GB of it", "GB", "1e9")
     ),
 ]
 BAD_OPTIONS: list[tuple[dict[str, object], str]] = [
@@ -94,6 +106,39 @@ GOOD_VARIABLES = [
         }.items()
     ),
 ]
+# Stray characters around a value: of a file that was mounted or sourced, or of an editor.
+STRAY = (("", "\n"), ("", "\r\n"), (" ", ""), ("\t", " \n\n"), ("\ufeff", ""), ("\xa0", "\u200b"))
+CORS_ORIGINS = {
+    "https://App.example.org/": "https://app.example.org",
+    **{
+        origin: origin
+        for origin in (
+            *("*", "null", "file://", "file://*", "http://localhost:*", "https://*.example.org", "https://a.test:8443"),
+            *(
+                "chrome-extension://*",
+                "moz-extension://*",
+                "app://obsidian.md",
+                "http://192.168.1.*:*",
+                "http://[::1]:80",
+            ),
+        )
+    },
+}
+KUBERNETES = {
+    "NEARFAR_PORT": "tcp://10.96.0.12:9000",
+    "NEARFAR_SERVICE_HOST": "10.96.0.12",
+    "NEARFAR_SERVICE_PORT": "9000",
+    "NEARFAR_SERVICE_PORT_HTTP": "9000",
+    "NEARFAR_PORT_9000_TCP": "tcp://10.96.0.12:9000",
+    "NEARFAR_PORT_9000_TCP_PROTO": "tcp",
+    "NEARFAR_PORT_9000_TCP_PORT": "9000",
+    "NEARFAR_PORT_9000_TCP_ADDR": "10.96.0.12",
+    "NEARFAR_EMBED_V2_PORT": "udp://[fd00::1]:53",  # of a Service called nearfar-embed-v2
+    "NEARFAR_EMBED_V2_SERVICE_HOST": "fd00::1",
+    "NEARFAR_EMBED_V2_SERVICE_PORT_GRPC_WEB": "53",
+    "NEARFAR_EMBED_V2_PORT_53_UDP_ADDR": "fd00::1",
+    "NEARFAR_METRICS_PORT_9_SCTP": "sctp://10.0.0.1:9",
+}
 MODEL_LISTS = {
     "one": ["one"],
     "one,owner/two@main": ["one", "owner/two@main"],
@@ -178,6 +223,59 @@ def test_variables_are_parsed_by_the_type_of_their_field() -> None:
 
     assert [] == offenders
     assert load_settings({"memory_budget": None}, environ={}).memory_budget_bytes is None
+
+
+def test_stray_characters_around_a_value_are_removed_in_every_place(toml: Path) -> None:
+    offenders = []
+    for field, (text, _, expected) in FIELDS.items():
+        for before, after in STRAY:
+            environ = {f"NEARFAR_{field.upper()}": before + text + after}
+            if getattr(load_settings(environ=environ), field) != expected:
+                offenders.append((field, before, after))
+    for before, after in STRAY:
+        toml.write_text(f"host = {json.dumps(f'{before}[::1]{after}')}\napi_key = {json.dumps(before + KEY + after)}")
+        settings = load_settings({"engine": f"{before}torch{after}"}, file=toml, environ={})
+        if (settings.host, settings.api_key, settings.engine) != ("::1", KEY, "torch"):
+            offenders.append(("TOML", before, after))
+
+    assert [] == offenders
+
+
+def test_prompts_keep_their_white_space(toml: Path) -> None:
+    toml.write_text('[[models]]\nname = " a "\nprompts = {query = "query: ", document = "\\n"}')
+
+    (model,) = load_settings(file=toml, environ={}).models
+
+    assert ("a", {"query": "query: ", "document": "\n"}) == (model.name, model.prompts)
+
+
+def test_variables_that_kubernetes_injects_are_ignored() -> None:
+    """It sets them in every pod of a namespace with a Service called nearfar or nearfar-something."""
+    settings = load_settings({"port": 9001}, environ=KUBERNETES | {"NEARFAR_OFFLINE": "true"})
+
+    assert Settings(port=9001, offline=True) == settings
+    assert list(KUBERNETES) == injected_variables(KUBERNETES)
+    assert [] == injected_variables({"NEARFAR_PORT": "9000", "NEARFAR_HOST": "0.0.0.0"})  # noqa: S104 — nothing binds here
+    assert "NEARFAR_PORT_RANGE: unknown key" in refusal(environ={"NEARFAR_PORT_RANGE": "1-2"})
+
+
+def test_origins_may_have_wildcards_and_a_trailing_slash() -> None:
+    settings = load_settings(environ={"NEARFAR_CORS_ORIGINS": ",".join(CORS_ORIGINS)})
+
+    assert tuple(CORS_ORIGINS.values()) == settings.cors_origins
+
+
+def test_a_file_may_have_a_byte_order_mark_or_be_utf_16(toml: Path) -> None:
+    text = '# größe\r\nport = 9001\r\n[[models]]\r\nname = "ä"\r\n'
+
+    found = []
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        toml.write_bytes(text.encode(encoding))
+        found.append(load_settings(file=toml, environ={}))
+    toml.write_bytes(codecs.BOM_UTF16_BE + text.encode("utf-16-be"))
+    found.append(load_settings(file=toml, environ={}))
+
+    assert [Settings(port=9001, models=(ModelSettings(name="ä"),))] * 4 == found
 
 
 def test_a_model_in_the_file_has_settings_of_its_own(toml: Path) -> None:
@@ -286,7 +384,8 @@ def test_a_public_host_requires_a_key_or_no_auth(toml: Path) -> None:
         if refusal({"host": host, **guard})
     ]
     offenders += [host for host in PUBLIC if refusal({"host": host}, file=toml)]
-    offenders += [host for host in LOOPBACK if refusal({"host": host}) or not is_loopback(host)]
+    offenders += [host for host in LOOPBACK if refusal({"host": host})]
+    offenders += [host for host in LOOPBACK if not is_loopback(host.strip("[]"))]
 
     assert [] == offenders
 

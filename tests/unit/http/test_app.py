@@ -493,3 +493,16 @@ async def test_texts_full_of_quotes_and_commas_are_not_taken_for_many(faked: htt
 
     assert 200 == answer.status_code
     assert 2048 == len(answer.json()["data"])
+
+
+async def test_a_prefix_that_a_proxy_leaves_on_paths_is_removed() -> None:
+    settings = Settings(engine="fake", root_path="/embeddings/model-a")
+    body = {"model": "text-embedding-3-small", "input": "hello"}
+    expected = {"/embeddings/model-a": 200, "": 200, "/embeddings/model-ab": 404}
+
+    async with running(settings) as app, calling(app) as client:
+        found = {prefix: (await client.post(f"{prefix}/v1/embeddings", json=body)).status_code for prefix in expected}
+        models = await client.get("/embeddings/model-a/v1/models")
+
+    assert expected == found
+    assert 200 == models.status_code

@@ -65,6 +65,7 @@ def resolve_settings(model: ModelSettings, server: Settings) -> ResolvedModelSet
 def discover_model(model: ModelSettings, server: Settings) -> DiscoveredModel:
     """Find and read a model's files, and list the engines that can run here. Raises a SetupError where that fails."""
     settings = resolve_settings(model, server)
+    choices = choose_engines(settings.engine, settings.device)  # first: nothing is downloaded without an engine
     checkpoint = find_checkpoint(model.name, Hub(endpoint=server.hub_endpoint, offline=server.offline))
     recipe = read_recipe(checkpoint.folder, model.max_tokens, checkpoint.name, model.task)
     if model.prompts is not None:
@@ -75,7 +76,6 @@ def discover_model(model: ModelSettings, server: Settings) -> DiscoveredModel:
     info = describe_checkpoint(checkpoint, recipe, model, weights)
     if model.task and model.task not in info.tasks:
         raise SettingsError(f"models: {model.name} can't {model.task}, only {', '.join(info.tasks)}")
-    choices = choose_engines(settings.engine, settings.device)
     return DiscoveredModel(
         settings=settings,
         checkpoint=checkpoint,
