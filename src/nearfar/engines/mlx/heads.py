@@ -83,8 +83,8 @@ class Classifier(nn.Module):
             setattr(self, name, part)
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        """Return logits."""
-        return self._logits(self, _pool(self._pooling, hidden, mask).astype(hidden.dtype))
+        """Return logits, computed in float32."""
+        return self._logits(self, _pool(self._pooling, hidden.astype(mx.float32), mask))
 
 
 def build_bert_classifier(config: dict[str, Any], labels: int) -> Classifier:

@@ -162,6 +162,8 @@ def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network,
     if quantization := read_quantization(request.folder):
         quantize_like(network, weights, quantization)
     fill(network, weights, dtype, request.folder)
+    if isinstance(head := getattr(network, "head", None), heads.Classifier):
+        head.set_dtype(mx.float32)  # rounded logits would make many documents equal
     return network, weights
 
 

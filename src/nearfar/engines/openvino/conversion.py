@@ -6,11 +6,14 @@ OpenVINO's own ``convert_model`` reports each use over the network; the front en
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import openvino
 import torch
 from openvino import PartialShape, Type
+from openvino import opset13 as ops
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -23,11 +26,14 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.padding import pad
 from nearfar.engines.common.precision import flatten_outputs, stack
 from nearfar.engines.openvino.compiled_model import HIDDEN_STATES
-from nearfar.engines.transformer.heads import ModelWithHeads
+from nearfar.engines.openvino.quantization import MARK_FLOAT32
+from nearfar.engines.transformer.heads import ModelWithHeads, classifier_modules
 from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.tokenization.row import Row
 
 _ATTENTION = "nearfar_converted"
+_NORMALIZE = ".project/"  # the last operations are in float32 anyway
+_HEADS = ("_heads",)  # the path of ModelWithHeads' own
 
 
 def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray]:
@@ -47,6 +53,7 @@ def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes as constant
             converted = _trace(traced, _example(request))
+            _mark_float32(converted, [*_HEADS, *(f"_transformer.{path}" for path in _classifier(request, transformer))])
             if request.recipe.pooling:
                 _hide_last_output(converted)
             exact = [_exact(model, row, request) for row in request.probes]
@@ -69,6 +76,51 @@ class _WithHiddenStates(torch.nn.Module):
         """Return the heads' outputs and then the hidden states (B, T, H)."""
         hidden = self._model.hidden_states(input_ids, attention_mask)
         return (*self._model.apply_heads(hidden, attention_mask), hidden)
+
+
+def _classifier(request: OpenRequest, transformer: Any) -> list[str]:
+    return classifier_modules(transformer) if request.recipe.task == "score" else []
+
+
+def _mark_float32(model: openvino.Model, paths: Sequence[str]) -> None:
+    """Mark the operations of the modules at these paths, so that every precision computes them in float32.
+
+    OpenVINO follows the mark in a model that was written to a file and read again.
+    """
+    prefixes = tuple(f"__module.{outer}{path}{end}" for outer in ("", "_model.") for path in paths for end in "./")
+    for operation in model.get_ordered_ops():
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        if not name.startswith(prefixes):
+            continue
+        operation.get_rt_info()[MARK_FLOAT32] = ""
+        if kind == "Add":
+            _fold_bias(operation)
+        if kind == "Divide" and _NORMALIZE not in name:  # what OpenVINO replaces it by would lose the mark
+            inverse = ops.power(operation.input_value(1), ops.constant(np.float32(-1)))
+            inverse.get_rt_info()[MARK_FLOAT32] = ""
+            _replace(operation, ops.multiply(operation.input_value(0), inverse))
+
+
+def _fold_bias(add: openvino.Node) -> None:
+    """Make a linear layer's bias one more column of its weights: fused by OpenVINO, the layer would lose its mark."""
+    layer, bias = add.input_value(0).get_node(), add.input_value(1)
+    if layer.get_type_name() != "MatMul" or not layer.get_attributes()["transpose_b"]:
+        return
+    inputs, weights = layer.input_value(0), layer.input_value(1)
+    if any(source.get_node().get_type_name() != "Constant" for source in (weights, bias)):
+        return
+    columns = np.column_stack([weights.get_node().data, np.ravel(bias.get_node().data)])  # (L, H + 1)
+    zero = ops.multiply(ops.reduce_sum(inputs, ops.constant([-1]), keep_dims=True), ops.constant(np.float32(0)))
+    with_one = ops.concat([inputs, ops.add(zero, ops.constant(np.float32(1)))], axis=-1)  # (…, H + 1)
+    _replace(add, ops.matmul(with_one, ops.constant(columns), transpose_a=False, transpose_b=True))
+    for operation in (zero.input_value(0).get_node(), zero, with_one.input_value(1).get_node(), with_one):
+        operation.get_rt_info()[MARK_FLOAT32] = ""
+
+
+def _replace(old: openvino.Node, new: openvino.Node) -> None:
+    new.get_rt_info()[MARK_FLOAT32] = ""
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(new.output(0))
 
 
 def _hide_last_output(model: openvino.Model) -> None:

@@ -23,7 +23,7 @@ import openvino
 from nearfar.core.types import FloatArray
 from nearfar.engines.base import OpenRequest
 
-_LAYOUT = 3  # to be raised whenever this package converts differently
+_LAYOUT = 4  # to be raised whenever this package converts differently
 _MODEL, _EXACT = "model.xml", "exact.npy"
 _DONT_NEED = 4  # MADV_DONTNEED
 _LIBRARIES = ("openvino", "torch", "transformers")
@@ -62,7 +62,18 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
             _log.warning("can't cache %s (%s): it will be converted at every start", request.folder.name, error)
         else:
             return ConvertedModel(model=folder / _MODEL, exact=exact)
-    return ConvertedModel(model=model, exact=exact)
+    return ConvertedModel(model=_written_and_read(model), exact=exact)
+
+
+def _written_and_read(model: openvino.Model) -> openvino.Model:
+    """Return the model as read from a file, which is removed again: only then its marks of precision are followed."""
+    with tempfile.TemporaryDirectory(prefix="nearfar-", ignore_cleanup_errors=True) as folder:
+        try:
+            openvino.save_model(model, Path(folder) / _MODEL, compress_to_fp16=False)
+        except RuntimeError as error:  # the disk is full
+            _log.warning("heads compute in the precision of the model: %s", str(error).strip().splitlines()[-1])
+            return model
+        return openvino.Core().read_model(Path(folder) / _MODEL)
 
 
 def remove_damaged(entry: ConvertedModel) -> None:

@@ -12,19 +12,21 @@ from openvino import opset13 as ops
 
 from nearfar.core.types import FloatArray
 
+# The attribute of an operation that every precision computes in float32, as set here and as read from a file.
+MARK_FLOAT32, _MARKED = "precise_0", ("precise_0", "DisablePrecisionConversion_0")
 _MAX_LEVEL = 255  # of an unsigned byte
 _MIN_WEIGHTS = 4096  # in a smaller matrix there is nothing to save
 
 
 def quantize_weights(model: openvino.Model) -> None:
-    """Quantize the weights of every linear layer in place.
+    """Quantize the weights of every linear layer in place, except those that are marked to stay in float32.
 
     OpenVINO recognizes the sequence Convert, Subtract, Multiply before a MatMul, keeps the weights as bytes, and on
     CPUs that multiply bytes quantizes the layer's input as well.
     """
     for layer in model.get_ordered_ops():
         weights = linear_weights(layer)
-        if weights is not None:
+        if weights is not None and not any(mark in layer.get_rt_info() for mark in _MARKED):
             inner = 1 if layer.get_attributes()["transpose_b"] else 0  # (out, in), or (in, out)
             layer.input(1).replace_source_output(_quantize(weights, inner))
     model.validate_nodes_and_infer_types()

@@ -52,6 +52,36 @@ class ModelWithHeads(nn.Module):
         return self._transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
 
 
+class Float32Module(nn.Module):
+    """Runs a module of a classifier in float32, after a transformer in a lower precision."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module.float()
+
+    def forward(self, hidden: Tensor, *args: Any, **options: Any) -> Any:
+        """Call the module with float32 hidden states."""
+        return self._module(hidden.float(), *args, **options)
+
+
+def classifier_modules(model: Any) -> list[str]:
+    """Return the paths of the modules that a classifier has after its transformer's layers, the pooler among them."""
+    base = model.base_model
+    if base is model:
+        return []
+    paths = [name for name, module in model.named_children() if module is not base]
+    pooler = getattr(base, "pooler", None)
+    return [*paths, f"{model.base_model_prefix}.pooler"] if isinstance(pooler, nn.Module) else paths
+
+
+def keep_classifier_in_float32(model: Any) -> None:
+    """Make all that follows the transformer compute in float32: rounded logits would make many documents equal."""
+    for path in classifier_modules(model):
+        module = model.get_submodule(path)
+        if any(True for _ in module.parameters()):
+            model.set_submodule(path, Float32Module(module))
+
+
 def squeeze_logits(logits: Tensor) -> Tensor:
     """Return (B, labels) in float32, or (B,) for one label."""
     return logits[:, 0].float() if logits.shape[1] == 1 else logits.float()

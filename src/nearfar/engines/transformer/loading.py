@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
+from nearfar.engines.transformer.heads import keep_classifier_in_float32
 from nearfar.models.files.safetensors import find_tensor_file
 from nearfar.models.recipe.recipe import AnswerTokens, Recipe
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
-    """Load the transformer in ``dtype``; ``options`` are passed to ``from_pretrained``.
+    """Load the transformer in ``dtype``, its classifier in float32; pass ``options`` to ``from_pretrained``.
 
     Raises CheckpointError for files that can't be loaded, are damaged, or lack weights, which transformers would
     initialize at random. Raises EngineUnavailable for weights that only another engine can run.
@@ -35,6 +36,8 @@ def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -
     _refuse_unsuitable(request, model, report)
     if request.recipe.llm_reranker and request.recipe.llm_reranker.answer_tokens:
         model = _to_classifier(request, model, request.recipe.llm_reranker.answer_tokens)
+    if request.recipe.task == "score" and dtype != torch.float32:
+        keep_classifier_in_float32(model)
     if request.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # matches no token, so that a classifier uses a row's last one
     model.config.use_cache = False  # no KV cache: nothing here generates
@@ -111,16 +114,16 @@ class AnswerHead(nn.Module):
         self._softcap = softcap
         weight, bias = lm_head.weight.detach()[ids], getattr(lm_head, "bias", None)
         if softcap is None and answer.no is not None:  # without a cap the difference of the rows is enough
-            weight = (weight[:1].float() - weight[1:].float()).to(weight.dtype)
+            weight = weight[:1].float() - weight[1:].float()
             bias = None if bias is None else bias[ids[:1]] - bias[ids[1:]]
         elif bias is not None:
             bias = bias[ids]
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.weight = nn.Parameter(weight.float(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Compute scores (…, 1) from hidden states (…, H)."""
-        logits = nn.functional.linear(hidden, self.weight, self.bias)
+        """Compute scores (…, 1) from hidden states (…, H), in float32."""
+        logits = nn.functional.linear(hidden.float(), self.weight, self.bias)
         if self._softcap is not None:
             logits = self._softcap * torch.tanh(logits / self._softcap)
         return logits if logits.shape[-1] == 1 else logits[..., :1] - logits[..., 1:]
@@ -160,7 +163,8 @@ def _same_score(model: Any, head: AnswerHead, answer: AnswerTokens) -> bool:
     ids = torch.tensor([[answer.yes]])
     with torch.inference_mode():
         score = head(model.base_model(ids).last_hidden_state)[0, 0, 0].float()
-        logits = model(ids).logits[0, 0].float()
+        logits = model(ids).logits[0, 0]
+    dtype, logits = logits.dtype, logits.float()
     expected = logits[answer.yes] - (0 if answer.no is None else logits[answer.no])
-    tolerance = 1e-4 if head.weight.dtype == torch.float32 else 0.05  # half precision rounds each logit, and the row
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05  # half precision rounds each logit, and the row
     return bool((score - expected).abs() <= tolerance * logits.abs().max().clamp(min=1))
