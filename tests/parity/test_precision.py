@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch as pytorch
 from checkpoints import write_transformer
 from texts import varied_texts
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from nearfar.core.errors import SettingsError
 from nearfar.engines import mlx, openvino, torch
 from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.precision import MAX_LOGIT_CHANGE, MIN_COSINE, measure_loss
+from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
@@ -56,3 +61,47 @@ def test_logits_in_bfloat16_make_no_more_documents_equal_than_in_float32(
 
     assert len({*rounded.tolist()}) >= 0.97 * len({*exact.tolist()})
     np.testing.assert_allclose(exact, rounded, atol=0.1 * float(np.ptp(exact)) + 0.01)
+
+
+def reranker_of_real_weights(folder: Path) -> Path:
+    """Write the built-in model's transformer with a seeded classifier, whose logits are spread as real rerankers'."""
+    source = find_builtin().folder
+    config = BertConfig.from_pretrained(source, num_labels=1)
+    model = BertForSequenceClassification(config).eval()
+    model.bert.load_state_dict(AutoModel.from_pretrained(source).state_dict())
+    weights = pytorch.randn(1, config.hidden_size, generator=pytorch.Generator().manual_seed(5))
+    model.classifier.weight.data, model.classifier.bias.data = weights * 2, pytorch.full((1,), 5.0)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def test_a_reranker_is_judged_by_its_logits_where_all_scores_are_close_to_one(tmp_path: Path) -> None:
+    from nearfar.engines.openvino.compiled_model import supports
+
+    folder = reranker_of_real_weights(tmp_path / "reranker")
+    rows = TextEncoder(folder, read_recipe(folder)).encode_pairs(QUERY, varied_texts(30), None)
+    exact = openvino.kind.open(request_for(folder, "float32")).score(rows)
+
+    engine = openvino.kind.open(request_for(folder, "auto"))
+
+    assert np.abs(engine.score(rows) - exact).max() <= MAX_LOGIT_CHANGE
+    assert not supports("bfloat16") or "bfloat16 would lose too much: logits within" in engine.info.dtype_reason
+    with pytest.raises(SettingsError, match=r"int8 would change this reranker's order too much: logits within \d"):
+        openvino.kind.open(request_for(folder, "int8"))
+
+
+def test_a_loss_is_small_only_if_the_worst_vector_the_logits_and_the_order_are_kept() -> None:
+    vectors = np.random.default_rng(1).standard_normal((30, 16)).astype(np.float32)
+    short = vectors.copy()
+    short[7] += 0.2 * np.roll(vectors[7], 1)
+    logits = np.linspace(8, 9, 30, dtype=np.float32)
+
+    assert measure_loss(vectors, np.multiply(vectors, 2, dtype=np.float32)).is_small
+    assert not measure_loss(vectors, short).is_small
+    assert measure_loss(vectors, short).worst < MIN_COSINE < measure_loss(vectors, short).mean + 0.01
+    assert measure_loss(logits, logits + np.float32(0.001), ()).is_small
+    assert not measure_loss(logits, logits + np.float32(0.01), ()).is_small
+    assert not measure_loss(logits / np.float32(1000), (logits / 1000).round(4).astype(np.float32), ()).is_small  # ties
+    assert not measure_loss(logits, np.full_like(logits, np.nan), ()).is_small
+    assert 1.0 == measure_loss(np.zeros_like(vectors), np.zeros_like(vectors)).worst

@@ -5,62 +5,90 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
-from nearfar.core.types import FloatArray
+from nearfar.core.types import FloatArray, Output
 from nearfar.models.tokenization.row import Row
 
-MIN_COSINE = 0.9999  # of a vector with its float32 version
-MAX_SCORE_CHANGE = 0.002  # of the sigmoid of a pair's logit
-# Differences between two float32 implementations stay within these.
-_ROUNDING_COSINE, _ROUNDING_SCORE = 0.99999, 0.0001
-_COMPARED_TOKENS = 32  # of a text; enough to measure a precision
+# What the automatic choice may lose: the cosine of a vector with its float32 version; the change of a logit, which
+# changes a score by a quarter of it at most; and the share of pairs of results that keep their order.
+MIN_COSINE, MAX_LOGIT_CHANGE, MIN_ORDER = 0.9999, 0.008, 0.997
+# What int8 may lose for a reranker: 0.05 of a score, and the order of one pair of documents in fifty. Choices.
+MAX_INT8_LOGIT_CHANGE, MIN_INT8_ORDER = 0.2, 0.98
+# Differences between two float32 implementations stay within these; logits by their spread, if that is above 1.
+_ROUNDING_COSINE, _ROUNDING_LOGIT = 0.99999, 0.0004
+# Results that are closer than this in float32, relative to their spread, have no order.
+_EQUAL = 1e-6
+_COMPARED_TOKENS = 32  # of a text's token vectors; enough to measure a precision
+
+Numbers = npt.NDArray[np.float64]
 
 
 class PrecisionLoss(Struct, frozen=True):
-    """How ``count`` results differ from float32: cosines of vectors, or absolute differences of scores."""
+    """How ``count`` results differ from float32: cosines of vectors, or absolute differences of logits."""
 
     count: int
     worst: float
     mean: float
     of_scores: bool
+    # The share of pairs that keep their order: of logits, or of the neighbors of each vector.
+    order: float = 1.0
+    # The standard deviation of the logits.
+    spread: float = 1.0
 
     @property
     def is_small(self) -> bool:
         """Return whether the automatic choice may use the precision; False if any value is NaN."""
-        return self.worst <= MAX_SCORE_CHANGE if self.of_scores else self.worst >= MIN_COSINE
+        near = self.worst <= MAX_LOGIT_CHANGE if self.of_scores else self.worst >= MIN_COSINE
+        return near and self.order >= MIN_ORDER
+
+    @property
+    def allows_int8(self) -> bool:
+        """Return whether a reranker may be served in int8."""
+        return self.worst <= MAX_INT8_LOGIT_CHANGE and self.order >= MIN_INT8_ORDER
 
     @property
     def is_rounding(self) -> bool:
         """Return whether two float32 implementations may differ as much."""
-        return self.worst <= _ROUNDING_SCORE if self.of_scores else self.worst >= _ROUNDING_COSINE
+        return self.worst <= _ROUNDING_LOGIT * max(self.spread, 1) if self.of_scores else self.worst >= _ROUNDING_COSINE
 
     def __str__(self) -> str:
         """Format it for logs and ``dtype_reason``."""
+        order = f"{self.order:.2%} of {{}} in the order of float32, on {self.count} probes"
         if self.of_scores:
-            return f"scores within {self.worst:.5f} of float32 on {self.count} probes"
-        return f"cosine to float32 min {self.worst:.5f}, mean {self.mean:.5f} on {self.count} probes"
+            return f"logits within {self.worst:.4f} of float32, {order.format('pairs')}"
+        return f"cosine to float32 min {self.worst:.5f}, mean {self.mean:.5f}, {order.format('neighbors')}"
 
 
-def measure_loss(exact: FloatArray, found: FloatArray) -> PrecisionLoss:
-    """Compare (B, D) vectors, or (B,) logits after a sigmoid, with their float32 versions."""
+def measure_loss(exact: FloatArray, found: FloatArray, outputs: Sequence[Output] = ("dense",)) -> PrecisionLoss:
+    """Compare (B, D) vectors, or (B,) or (B, labels) logits if there are no ``outputs``, with their float32 versions.
+
+    Neighbors are only compared for dense vectors.
+    """
     with np.errstate(invalid="ignore"):  # a damaged cache entry may contain anything; NaN is not a small loss
         a, b = exact.astype(np.float64), found.astype(np.float64)
-    if exact.ndim == 1:
-        changes = np.abs(np.tanh(a / 2) - np.tanh(b / 2)) / 2  # sigmoid(x) = (1 + tanh(x / 2)) / 2
-        return PrecisionLoss(len(a), float(changes.max()), float(changes.mean()), of_scores=True)
-    cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return PrecisionLoss(len(a), float(cosines.min()), float(cosines.mean()), of_scores=False)
+    if not outputs or exact.ndim == 1:
+        changes = np.abs(a - b)
+        pairs = zip(a.reshape(len(a), -1).T, b.reshape(len(b), -1).T, strict=True)
+        order = min(_same_order(one[None], other[None]) for one, other in pairs)
+        return PrecisionLoss(
+            len(a), float(changes.max()), float(changes.mean()), of_scores=True, order=order, spread=float(a.std())
+        )
+    a, b = _unit(a), _unit(b)
+    cosines = (a * b).sum(1) + (~a.any(1) & ~b.any(1))  # two vectors of zeros are equal
+    order = _same_order(_similarities(a), _similarities(b)) if tuple(outputs) == ("dense",) else 1.0
+    return PrecisionLoss(len(a), float(cosines.min()), float(cosines.mean()), of_scores=False, order=order)
 
 
 def flatten_outputs(outputs: Sequence[FloatArray], batch: Sequence[Row]) -> FloatArray:
-    """Return (N, X): a vector for each text and output, without all-zero ones, which have no cosine."""
+    """Return (N, X): a vector for each text and output."""
     rows = [
         (array[at][: min(len(row.ids), _COMPARED_TOKENS)] if array.ndim > 2 else array[at]).ravel()  # noqa: PLR2004
         for at, row in enumerate(batch)
         for array in outputs
     ]
-    return stack([row[None] for row in rows if row.any()])
+    return stack([row[None] for row in rows])
 
 
 def stack(parts: Sequence[FloatArray]) -> FloatArray:
@@ -69,3 +97,25 @@ def stack(parts: Sequence[FloatArray]) -> FloatArray:
     if width is None:
         return np.concatenate(parts)
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
+
+
+def _unit(vectors: Numbers) -> Numbers:
+    with np.errstate(invalid="ignore"):
+        unit: Numbers = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+    return unit
+
+
+def _similarities(unit: Numbers) -> Numbers:
+    """Return each vector's cosines with all others, (B, B - 1)."""
+    cosines: Numbers = (unit @ unit.T)[~np.eye(len(unit), dtype=bool)].reshape(len(unit), -1)
+    return cosines
+
+
+def _same_order(exact: Numbers, found: Numbers) -> float:
+    """Return the share of pairs within a row of (B, n) that keep their order; 1 where none has one."""
+    first, second = np.triu_indices(exact.shape[1], k=1)
+    gaps, found_gaps = (values[:, first] - values[:, second] for values in (exact, found))
+    ordered = np.abs(gaps) > _EQUAL * max(float(exact.std()), _EQUAL)
+    if not ordered.any():
+        return 1.0
+    return float((np.sign(gaps) == np.sign(found_gaps))[ordered].mean())

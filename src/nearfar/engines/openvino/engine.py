@@ -11,12 +11,19 @@ from functools import partial
 import numpy as np
 import openvino
 
-from nearfar.core.errors import EngineUnavailable
+from nearfar.core.errors import EngineUnavailable, SettingsError
 from nearfar.core.settings import Dtype, usable_cores
 from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import split_by_length, unpad
-from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss, stack
+from nearfar.engines.common.precision import (
+    MAX_INT8_LOGIT_CHANGE,
+    MIN_INT8_ORDER,
+    PrecisionLoss,
+    flatten_outputs,
+    measure_loss,
+    stack,
+)
 from nearfar.engines.common.representations import refuse_narrow_window, represent
 from nearfar.engines.openvino.compiled_model import (
     ANY_LENGTH,
@@ -34,6 +41,8 @@ from nearfar.models.tokenization.row import Row
 _BATCH_TOKENS = 512  # padded, per stream
 # A forward of one short text takes as long as 11 tokens more in a large batch: it has to read all weights once.
 _MAX_PADDING = 32
+# Probes a batch, beside the first one; and probes that run alone, since each length takes time to compile.
+_PROBE_BATCH, _SINGLE_PROBES = 4, 12
 
 
 class OpenVinoEngine:
@@ -135,11 +144,12 @@ class OpenVinoEngine:
         """Compile the model for single rows, and compare its numbers with those of the usual one."""
         compiled = CompiledModel(model, self._dtype, self._recipe, self._threads, row_length=length)
         end = None if length == ANY_LENGTH else length
-        probes = [Row(row.ids[:end], row.type_ids and row.type_ids[:end], 0, 0) for row in self._request.probes]
+        some = self._request.probes[:: max(len(self._request.probes) // _SINGLE_PROBES, 1)]
+        probes = [Row(row.ids[:end], row.type_ids and row.type_ids[:end], 0, 0) for row in some]
         usual, found = (
             stack([self._comparable([probe], either) for probe in probes]) for either in (self._model, compiled)
         )
-        loss = measure_loss(usual, found)
+        loss = measure_loss(usual, found, self._recipe.outputs)
         if not loss.is_small:
             raise _WrongNumbers(f"{self._request.folder}: the numbers of single rows differ: {loss}")
         release_pages(converted)
@@ -159,12 +169,15 @@ class OpenVinoEngine:
         if requested != "auto":
             if requested != "int8" and not supports(requested):
                 raise EngineUnavailable(f"this processor doesn't compute in {requested}; use --dtype float32")
-            return requested, f"requested; {self._compile(converted, requested)}"
+            loss = self._compile(converted, requested)
+            if requested == "int8" and self._recipe.task == "score" and len(self._recipe.labels) <= 1:
+                _refuse_int8(self._request, loss)
+            return requested, f"requested; {loss}{self._padding_change()}"
         reason = "auto: this processor doesn't compute in bfloat16"
         if supports("bfloat16"):
             loss = self._compile(converted, "bfloat16")
             if loss.is_small:
-                return "bfloat16", f"auto: {loss}"
+                return "bfloat16", f"auto: {loss}{self._padding_change()}"
             reason = f"auto: bfloat16 would lose too much: {loss}"
         self._compile(converted, "float32")
         return "float32", reason
@@ -172,11 +185,10 @@ class OpenVinoEngine:
     def _compile(self, converted: ConvertedModel, dtype: Dtype) -> PrecisionLoss:
         self._dtype = dtype
         self._model = CompiledModel(converted.model, dtype, self._recipe, self._threads)
-        probes = self._request.probes
-        half = len(probes) // 2
-        batches = [probes[:half], *([probe] for probe in probes[half:])]  # the short ones together, to test padding
+        batches = self._probe_batches()
         with ThreadPoolExecutor(self._model.streams) as threads:
-            loss = measure_loss(converted.exact, stack(list(threads.map(self._comparable, batches))))
+            found = stack(list(threads.map(self._comparable, batches)))
+        loss = measure_loss(converted.exact, found, self._recipe.outputs)
         if dtype == "float32" and not loss.is_rounding:
             raise _WrongNumbers(
                 f"{self._request.folder}: OpenVINO's numbers for {self._recipe.architecture} differ from torch's: "
@@ -184,11 +196,34 @@ class OpenVinoEngine:
             )
         return loss
 
+    def _probe_batches(self) -> list[Sequence[Row]]:
+        """Return the probes in batches, the short ones in one, to test padding."""
+        probes = self._request.probes
+        half = len(probes) // 2
+        return [probes[:half], *(probes[at : at + _PROBE_BATCH] for at in range(half, len(probes), _PROBE_BATCH))]
+
+    def _padding_change(self) -> str:
+        """Measure how far numbers differ between some probes alone and all in batches; return a phrase."""
+        together = self._probe_batches()[0][:_SINGLE_PROBES]
+        alone = stack([self._comparable([probe]) for probe in together])
+        change = measure_loss(alone, self._comparable(together), self._recipe.outputs)
+        if change.of_scores:
+            return f"; alone and in a batch the logits differ by up to {change.worst:.4f}"
+        return f"; alone and in a batch the cosine is at least {change.worst:.5f}"
+
     def _comparable(self, batch: Sequence[Row], model: CompiledModel | None = None) -> FloatArray:
         """Return the numbers of one model, or of the engine."""
         if self._recipe.outputs:
             return flatten_outputs((model or self._model).run(batch), batch)
         return model.run(batch, 1)[0] if model else self.score(batch)
+
+
+def _refuse_int8(request: OpenRequest, loss: PrecisionLoss) -> None:
+    if not loss.allows_int8:
+        raise SettingsError(
+            f"{request.folder}: int8 would change this reranker's order too much: {loss}; allowed are "
+            f'{MAX_INT8_LOGIT_CHANGE} and {MIN_INT8_ORDER:.0%}; set dtype = "auto" for this model'
+        )
 
 
 class _WrongNumbers(EngineUnavailable):

@@ -34,6 +34,7 @@ from nearfar.models.tokenization.special_tokens import (
 )
 
 _FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
+_MIN_SAMPLES = 12
 _TOKEN_IDS = range(2**32)  # what tokenizers accepts
 
 
@@ -81,11 +82,25 @@ class TextEncoder:
             )
         return PairPromptEncoder(recipe.llm_reranker.prompt, self._encode_ids, self._truncate)
 
-    def sample_rows(self) -> list[Row]:
-        """Return rows of real text of the kind that the engine will run, the first of them short."""
+    def sample_rows(self, max_tokens: int | None = None) -> list[Row]:
+        """Return rows of sample texts of the kind that the engine will run, the first of them short.
+
+        With ``max_tokens`` only the first dozen, and others while there are fewer tokens.
+        """
         if self._pair or self._pair_prompt:
-            return self.encode_pairs(sample_texts.QUERY, sample_texts.TEXTS, None)
-        return self.encode(sample_texts.TEXTS)
+            rows = [
+                row
+                for at, query in enumerate(sample_texts.QUERIES)
+                for row in self.encode_pairs(query, [*sample_texts.TEXTS[at::3], sample_texts.TEXTS[3]], None)
+            ]
+        else:
+            rows = self.encode([*sample_texts.TEXTS, sample_texts.LONG])
+        chosen: list[Row] = []
+        for row in rows:
+            used = sum(len(other.ids) for other in chosen)
+            if max_tokens is None or len(chosen) < _MIN_SAMPLES or used + len(row.ids) <= max_tokens:
+                chosen.append(row)
+        return chosen
 
     def encode(  # noqa: PLR0913 — each is one request's own choice
         self,

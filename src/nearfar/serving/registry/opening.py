@@ -18,6 +18,7 @@ from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
 from nearfar.engines.selection import EngineChoice
 from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.sample_texts import token_budget
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.queue.admission import QueueLimits
 from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
@@ -68,7 +69,7 @@ class Opener:
             recipe=recipe,
             device=own.device,
             dtype=own.dtype,
-            probes=tokens.sample_rows(),
+            probes=tokens.sample_rows(token_budget(discovered.weights.parameters)),
             revision=checkpoint.revision,
             cache_dir=self._settings.cache_path,
             threads=self._settings.threads,
