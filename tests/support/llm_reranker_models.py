@@ -145,9 +145,9 @@ def reference_prompt(folder: Path, family: str, query: str, document: str, instr
 
 
 def _tokenizer_of(folder: Path) -> Any:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _words(folder: Path, family: str) -> tuple[int, int | None]:
@@ -191,7 +191,7 @@ def _mxbai(tokenizer: Any, query: str, document: str, instruction: str | None) -
     )
     after = [*line, *task, *_ids(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")]
     asked = f"instruction: {instruction}\nquery: {query}" if instruction else f"query: {query}"
-    pair = [*_ids(tokenizer, asked), *line, *_ids(tokenizer, f"document: {document}")]
+    pair = [*_ids(tokenizer, asked, LIMIT * 3 // 4), *line, *_ids(tokenizer, f"document: {document}")]
     return before + pair[: LIMIT - len(before) - len(after)] + after
 
 
@@ -204,7 +204,7 @@ def _gemma(tokenizer: Any, query: str, document: str, instruction: str | None) -
     line = _ids(tokenizer, "\n")
     after = [*line, *_ids(tokenizer, task)]
     start = tokenizer.convert_tokens_to_ids("<bos>")
-    pair = [start, *_ids(tokenizer, f"A: {query}"), *line, *_ids(tokenizer, f"B: {document}")]
+    pair = [start, *_ids(tokenizer, f"A: {query}", LIMIT * 3 // 4), *line, *_ids(tokenizer, f"B: {document}")]
     return pair[: LIMIT - len(after)] + after
 
 

@@ -76,6 +76,7 @@ LIBRARIES = {
         "engines/torch",
         "engines/transformer",
         "engines/openvino/conversion",
+        "models/files/causal_models",
         "models/files/tokenizer_json",
     ],
     "uvloop": ["cli/main"],

@@ -118,6 +118,16 @@ def test_a_fine_tuned_model_keeps_its_bases_pooling_but_not_its_prompts(tmp_path
     assert (("cls",), {}) == (recipe.pooling, recipe.prompts)
 
 
+def test_a_familys_own_name_for_the_prompt_of_queries_counts_for_it_alone(tmp_path: Path) -> None:
+    names = ("all-minilm-l6-v2", "mine")
+    files = {"config_sentence_transformers.json": {"prompts": {"s2p_query": "Q: "}}}
+
+    known, unknown = (read_recipe(write_files(write_transformer(tmp_path / name, "bert"), files)) for name in names)
+
+    assert {"s2p_query": "Q: ", "query": "Q: "} == known.prompts
+    assert {"s2p_query": "Q: "} == unknown.prompts
+
+
 def test_a_null_name_or_path_is_accepted(tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "plain", "bert")
     write_files(folder, {"config.json": json.loads((folder / "config.json").read_text()) | {"_name_or_path": None}})

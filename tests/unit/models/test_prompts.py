@@ -10,23 +10,25 @@ from checkpoints import write_files
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.types import Role
 from nearfar.models.reading.embedders import read_prompts
-from nearfar.models.reading.families import FAMILIES
+from nearfar.models.reading.families import FAMILIES, name_roles
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt, find_prompt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nearfar.models.reading.families import FamilyDefaults
+    from nearfar.models.reading.families import FamilyDefaults, name_roles
 
 FILE = "config_sentence_transformers.json"
 WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 QWEN = {"query": f"Instruct: {WEB_SEARCH}\nQuery:"}
 E5 = {"query": f"Instruct: {WEB_SEARCH}\nQuery: "}
-STELLA = {
-    "s2p_query": f"Instruct: {WEB_SEARCH}.\nQuery: ",
-    "s2s_query": "Instruct: Retrieve semantically similar text.\nQuery: ",
-}
+STELLA = name_roles(
+    {
+        "s2p_query": f"Instruct: {WEB_SEARCH}.\nQuery: ",
+        "s2s_query": "Instruct: Retrieve semantically similar text.\nQuery: ",
+    }
+)
 GEMMA = {
     "query": "task: search result | query: ",
     "document": "title: none | text: ",
@@ -62,10 +64,18 @@ class TestRoles:
     def test_a_roles_prompt_is_found_under_the_checkpoints_name_for_it(self, role: Role, expected: str) -> None:
         assert expected == choose_prompt(recipe_of(GEMMA), None, role)
 
-    def test_stellas_and_e5_mistrals_names_for_queries_are_known(self) -> None:
+    def test_stellas_and_e5_mistrals_names_are_known_as_those_of_their_families(self) -> None:
         assert STELLA["s2p_query"] == choose_prompt(recipe_of(STELLA), None, "query")
+        assert "W" == choose_prompt(recipe_of(name_roles({"web_search_query": "W"})), None, "query")
         assert STELLA["s2s_query"] == choose_prompt(recipe_of(STELLA), None, "similarity")
-        assert "W" == choose_prompt(recipe_of({"web_search_query": "W"}), None, "query")
+
+    @pytest.mark.parametrize("name", ["passage", "corpus", "search_document", "Retrieval-document"])
+    def test_documents_get_the_prompt_of_that_name_alone(self, name: str) -> None:
+        """sentence-transformers' encode_document does the same: each model has an empty prompt called document."""
+        prompts = {name: "D: ", "s2p_query": "Q: "}
+
+        assert ["", ""] == [choose_prompt(recipe_of(prompts), None, role) for role in ("query", "document")]
+        assert "D: " == choose_prompt(recipe_of(prompts), name, None)
 
     @pytest.mark.parametrize("role", ["classification", "clustering", "similarity"])
     @pytest.mark.parametrize(("default", "expected"), [("query", "Q: "), (None, "")])

@@ -96,7 +96,9 @@ class TestWithoutModules:
 
     def test_an_encoder_is_pooled_by_mean_and_a_decoder_at_its_last_token(self, tmp_path: Path) -> None:
         encoders = ["bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "modernbert", "electra", "unheard-of"]
+        encoders += ["xlnet", "bert-generation", "eurobert", "gte", "lfm3-of-tomorrow"]
         decoders = ["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2", "opt"]
+        decoders += ["granite", "smollm3", "cohere2", "starcoder2", "lfm2", "qwen2_moe", "glm", "stablelm", "mamba"]
         kinds = [*encoders, *decoders]
 
         recipes = read_each(tmp_path, *(PLAIN | {CONFIG: BERT | {"model_type": kind}} for kind in kinds))
@@ -107,6 +109,17 @@ class TestWithoutModules:
         assert expected == {
             recipe.model_type: (recipe.pooling, recipe.pooling_source, recipe.normalize) for recipe in recipes
         }
+
+    def test_config_json_decides_for_models_that_may_be_both(self, tmp_path: Path) -> None:
+        configs: list[dict[str, object]] = [
+            BERT | {"is_decoder": True},
+            BERT | {"model_type": "llama", "is_causal": False},
+            BERT | {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+        ]
+
+        recipes = read_each(tmp_path, *(PLAIN | {CONFIG: config} for config in configs))
+
+        assert [("lasttoken",), ("mean",), ("mean",)] == [recipe.pooling for recipe in recipes]
 
     def test_config_json_is_read(self, tmp_path: Path) -> None:
         table: list[tuple[dict[str, object], dict[str, object]]] = [

@@ -6,6 +6,7 @@ texts but insert them is refused, since its result couldn't be reused for other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def render_pair(folder: Path) -> PairPrompt:
         instructed = ""
     takes_instruction = instructed.count(INSTRUCTION) == 1
     return PairPrompt(segments=(plain,), segments_with_instruction=(instructed,) if takes_instruction else None)
+
+
+def has_pair_template(folder: Path) -> bool:
+    """Return whether the folder's template names a query and a document, as a reranker's does."""
+    try:
+        source = _find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig))
+    except NoPairTemplate:
+        return False
+    return all(re.search(rf"[\"']{role}[\"']", source) for role in ("query", "document"))
 
 
 def _replace_marks(rendered: str) -> str:

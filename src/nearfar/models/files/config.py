@@ -42,6 +42,7 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     auto_map: dict[str, Any] | None = None
     is_encoder_decoder: bool | None = None
     is_causal: bool | None = None
+    is_decoder: bool | None = None
 
     @property
     def padding(self) -> int | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.chat_template import NoPairTemplate, render_pair
+from nearfar.core.types import Task
+from nearfar.models.files.chat_template import NoPairTemplate, has_pair_template, render_pair
+from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.modules import find_logit_score
@@ -38,10 +40,10 @@ class _LogitScore(Struct):
     module_input_name: str = "causal_logits"
 
 
-def _with_default(segments: tuple[str, ...], instruction: str, default: str) -> PairPrompt:
+def _with_default(segments: tuple[str, ...], instruction: str, default: str, query_share: float = 1.0) -> PairPrompt:
     """Return a prompt that has ``default`` in place of ``instruction`` for requests without one."""
     plain = tuple(text.replace(instruction, default) for text in segments)
-    return PairPrompt(segments=plain, segments_with_instruction=segments)
+    return PairPrompt(segments=plain, segments_with_instruction=segments, query_share=query_share)
 
 
 _QWEN3 = (
@@ -74,6 +76,10 @@ _CONTAINS_ANSWER = (
     "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
     "prediction of either 'Yes' or 'No'."
 )
+# Tokens of its answers and its prompt, and the size of the chat models' vocabulary.
+_QWEN3_WORDS = ("yes", "no", "<think>", "</think>")
+_QWEN3_CHAT_ROWS = 151_936
+_QUERY_SHARE = 3 / 4  # max_length * 3 // 4 in both sources
 FAMILIES = (
     _Family(
         model_type="qwen3",
@@ -85,33 +91,45 @@ FAMILIES = (
     _Family(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
-        prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", ""),
+        prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", "", _QUERY_SHARE),
         answers=("1", "0"),
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
     _Family(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
-        prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER),
+        prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER, _QUERY_SHARE),
         answers=("Yes",),
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
     ),
 )
 
 
-def read_llm_reranker(folder: Path, model_type: str, *names: str) -> LlmReranker | None:
+def read_llm_reranker(
+    folder: Path, config: ModelConfig, names: tuple[str, ...], task: Task | None
+) -> LlmReranker | None:
     """Read the prompt and the answer tokens of a causal language model; return None if it isn't a reranker.
 
-    Raises CheckpointError for a reranker without a known prompt, or with a tokenizer that lacks the answers.
+    Raises CheckpointError for a reranker without a known prompt, or with a tokenizer that lacks the answers. With the
+    task ``rank``, also for a language model that isn't known as a reranker: cosines of its vectors would mean nothing.
     """
-    family = _find_family(model_type, *names)
+    family = _find_family(config.model_type, *names)
     if score := find_logit_score(folder):
-        config = read_json(score / "config.json", _LogitScore)
-        if config.module_input_name != "causal_logits":
+        answers = read_json(score / "config.json", _LogitScore)
+        if answers.module_input_name != "causal_logits":
             raise CheckpointError(
-                f"{score / 'config.json'}: works on {config.module_input_name}; only causal_logits is supported"
+                f"{score / 'config.json'}: works on {answers.module_input_name}; only causal_logits is supported"
             )
-        return LlmReranker(_read_prompt(folder, family), AnswerTokens(config.true_token_id, config.false_token_id))
+        return LlmReranker(_read_prompt(folder, family), AnswerTokens(answers.true_token_id, answers.false_token_id))
+    generates = any(name.endswith("ForCausalLM") for name in config.architectures or ())
+    if not family and generates and not (folder / "modules.json").is_file():
+        family = _recognize(folder, config)
+        if family is None and (task == "rank" or has_pair_template(folder)):
+            raise CheckpointError(
+                f"{folder}: is a language model, but isn't known as a reranker: nothing states which answers score a "
+                f"pair; add sentence-transformers' modules.json with LogitScore, or give the folder "
+                'its maker\'s name, such as Qwen3-Reranker-0.6B; task = "embed" serves its vectors'
+            )
     if not family:
         return None
     return LlmReranker(family.prompt, AnswerTokens(*_token_ids(folder, family.answers)))
@@ -121,6 +139,18 @@ def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
     """Return the prompt of a reranker that was converted to a sequence classifier, None if its family isn't known."""
     family = _find_family(model_type, *names)
     return LlmReranker(family.prompt) if family else None
+
+
+def _recognize(folder: Path, config: ModelConfig) -> _Family | None:
+    """Return Qwen3-Reranker's family for such a model under another name.
+
+    It differs from Qwen3's chat models in its vocabulary, and from Qwen3-Embedding in that texts get no end token.
+    """
+    if config.model_type != "qwen3" or config.vocab_size in {None, _QWEN3_CHAT_ROWS}:
+        return None
+    tokenizer = open_tokenizer(folder).tokenizer
+    is_known = all(tokenizer.encode(word).ids == [tokenizer.token_to_id(word)] for word in _QWEN3_WORDS)
+    return next(family for family in FAMILIES if family.model_type == "qwen3") if is_known else None
 
 
 def _find_family(model_type: str, *names: str) -> _Family | None:

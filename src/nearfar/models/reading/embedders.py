@@ -10,12 +10,13 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
+from nearfar.models.files.causal_models import is_decoder
 from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, ModelConfig, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
-from nearfar.models.reading.families import FamilyDefaults, find_family
+from nearfar.models.reading.families import FamilyDefaults, find_family, name_roles
 from nearfar.models.reading.modules import (
     Module,
     module_folder,
@@ -27,11 +28,6 @@ from nearfar.models.reading.modules import (
 from nearfar.models.recipe.dense import Dense, Pooling
 from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
 
-# Decoders, by config.json's model_type: only the last token attends to the whole text.
-_DECODERS = {
-    *("gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"),
-    *("olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe"),
-}
 # Steps with folders that may exist without modules.json.
 _SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
 _M3_HEADS = ("colbert_linear", "sparse_linear")
@@ -102,20 +98,21 @@ def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:
             return PromptSet(family.prompts, None, family.reason)
         return PromptSet({}, None, "")
     prompts = {name: prompt for name, prompt in config.prompts.items() if prompt}
+    if family:
+        prompts = name_roles(prompts)
     return PromptSet(prompts, default if default in prompts else None, PROMPTS_FILE if prompts else "")
 
 
 def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, str]) -> Recipe:
     """Return the recipe with pooling and the steps after it, and BGE-M3's other heads if it has them."""
-    is_decoder = config.model_type in _DECODERS
     family = find_family(*names)
-    if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder:
+    if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder(config):
         family = None  # a later member of the family with another architecture, such as bge-en-icl
-    pooled = read_steps(folder, recipe, family) or _assume_steps(folder, recipe, family, is_decoder=is_decoder)
+    pooled = read_steps(folder, recipe, family) or _assume_steps(folder, config, recipe, family)
     return _read_m3_heads(folder, config, pooled)
 
 
-def _assume_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None, *, is_decoder: bool) -> Recipe:
+def _assume_steps(folder: Path, config: ModelConfig, recipe: Recipe, family: FamilyDefaults | None) -> Recipe:
     """Assume a folder's steps without modules.json: from 1_Pooling if it exists, the family, or the architecture.
 
     Raises CheckpointError if the model has more steps: only modules.json states their order.
@@ -128,12 +125,15 @@ def _assume_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None, *
         raise CheckpointError(
             f"{folder}: has no modules.json, and {family.source} has Dense layers after its pooling; {_DOWNLOAD}"
         )
-    pooling: tuple[Pooling, ...] = ("lasttoken",) if is_decoder else ("mean",)
-    source = "default for decoders" if is_decoder else "default for encoders"
+    pooling: tuple[Pooling, ...]
     if step := steps.get("Pooling"):
         pooling, source = read_pooling(step / "config.json", recipe.hidden_size), f"{step.name}/config.json"
     elif family:
         pooling, source = (family.pooling,), family.reason
+    elif is_decoder(config):
+        pooling, source = ("lasttoken",), "default for decoders"
+    else:
+        pooling, source = ("mean",), "default for encoders"
     return msgspec.structs.replace(
         recipe,
         pooling=pooling,

@@ -127,6 +127,24 @@ FAMILIES = (
 )
 
 
+# The names under which their files have the prompts of queries and documents: Stella's, E5-Mistral's, Nomic's, Jina's.
+_PROMPT_NAMES = {
+    "query": ("s2p_query", "web_search_query", "search_query", "retrieval.query"),
+    "document": ("passage", "search_document", "retrieval.passage"),
+}
+
+
+def name_roles(prompts: dict[str, str]) -> dict[str, str]:
+    """Return a known family's prompts with those of queries and documents under these names, too."""
+    found = {
+        role: prompts[name]
+        for role, names in _PROMPT_NAMES.items()
+        for name in names
+        if name in prompts and role not in prompts
+    }
+    return prompts | found
+
+
 def find_family(*names: str) -> FamilyDefaults | None:
     """Return the family of the first name that has one, None if none has."""
     return next((family for name in names for family in FAMILIES if re.search(family.pattern, name.lower())), None)

@@ -56,14 +56,13 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
         pad_token_id=config.padding,
         type_ids=_has_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
-        tokenizer_options={name: value for name, value in sentence.tokenizer_options.items() if name not in LOADING},
         config_options={name: value for name, value in sentence.config_options.items() if name not in LOADING},
     )
     if recipe.architecture.endswith("ForSequenceClassification"):
         return _read_classifier(folder, config, recipe, names)
     if not recipe.hidden_size:
         raise CheckpointError(f"{folder / 'config.json'}: has no hidden_size")
-    reranker = None if task == "embed" else read_llm_reranker(folder, config.model_type, *names)
+    reranker = None if task == "embed" else read_llm_reranker(folder, config, names, task)
     if reranker:
         _check_activations(folder, config, 1)
         return msgspec.structs.replace(recipe, task="score", llm_reranker=reranker)

@@ -87,6 +87,8 @@ class PairPrompt(Struct, frozen=True, kw_only=True):
     segments: tuple[str, ...]
     # The segments for a request with an instruction, which has ``{instruction}`` in one of them; None: not supported.
     segments_with_instruction: tuple[str, ...] | None = None
+    # The part of the limit that the query's segment may take; 1 means that only the pair's end is cut.
+    query_share: float = 1.0
 
 
 class AnswerTokens(Struct, frozen=True):
@@ -140,8 +142,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     llm_reranker: LlmReranker | None = None
     # Whether the weights are stored quantized, in MLX's format.
     quantized: bool = False
-    # sentence_bert_config.json's arguments for loading the tokenizer, and its values that override config.json's.
-    tokenizer_options: dict[str, Any] = {}
+    # sentence_bert_config.json's values that override config.json's.
     config_options: dict[str, Any] = {}
 
     @property

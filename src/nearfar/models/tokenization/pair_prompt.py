@@ -13,7 +13,6 @@ from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
 
 Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
-Truncate: TypeAlias = Callable[[str, int], str]  # a text → its beginning with so many tokens
 
 _PLACEHOLDERS = re.compile(r"(\{\w+\})")
 
@@ -21,10 +20,10 @@ _PLACEHOLDERS = re.compile(r"(\{\w+\})")
 class PairPromptEncoder:
     """Encodes queries and documents into one model's prompt."""
 
-    def __init__(self, prompt: PairPrompt, encode: Encode, truncate: Truncate) -> None:
+    def __init__(self, prompt: PairPrompt, encode: Encode) -> None:
         self._segments_with_instruction = prompt.segments_with_instruction
         self._encode = encode
-        self._truncate = truncate
+        self._query_share = prompt.query_share
         self._plain = _EncodedPrompt(prompt.segments, "", encode)
         self.size = self._plain.size
 
@@ -38,36 +37,34 @@ class PairPromptEncoder:
     ) -> list[Row]:
         """Encode the query with each document into at most ``max_tokens``, prompt included.
 
-        The document loses its end first, the query only what it has beyond half of the space. Raises InputError for an
-        instruction that the model doesn't support, or that is too long.
+        The pair loses its end, as where the models' authors compute scores; some cut the query first. Raises InputError
+        for an instruction that the model doesn't support, or that is too long.
         """
         prompt = self._prompt(instruction, max_tokens)
-        bare, *bodies = prompt.encode_pairs([(query, document) for document in ("", *documents)])
-        space, query_tokens = max_tokens - prompt.size, len(bare) - prompt.empty_size
+        limit = self._query_limit(max_tokens)
+        bare, *bodies = prompt.encode_pairs([(query, document) for document in ("", *documents)], limit)
+        cut = 0 if limit is None else len(prompt.encode_pairs([(query, "")])[0]) - len(bare)
         rows = []
-        for document, whole in zip(documents, bodies, strict=True):
-            document_tokens = len(whole) - len(bare)
+        for whole in bodies:
+            length = max_tokens - prompt.size + prompt.empty_size
             if max_document_tokens is not None:
-                document_tokens = min(document_tokens, max_document_tokens)
-            query_limit = max(space // 2, space - document_tokens)
-            body = whole
-            if query_tokens > query_limit:
-                [body] = prompt.encode_pairs([(self._truncate(query, query_limit), document)])
-            length = min(min(query_tokens, query_limit) + document_tokens, space)
-            body = prompt.truncate(body, prompt.empty_size + length)
+                length = min(length, len(bare) + max_document_tokens)
+            body = prompt.truncate(whole, length)
             ids = [*prompt.before, *body, *prompt.after]
-            rows.append(Row(ids, None, len(whole) - prompt.empty_size, len(whole) - len(body)))
+            rows.append(Row(ids, None, len(whole) - prompt.empty_size + cut, len(whole) - len(body) + cut))
         return rows
 
     def budget(self, query: str, max_tokens: int, instruction: str | None) -> TokenBudget:
         """Return the budget of a document in a prompt with this query."""
         prompt = self._prompt(instruction, max_tokens)
-        [bare] = prompt.encode_pairs([(query, "")])
-        space = max_tokens - prompt.size
-        return TokenBudget(
-            max(space // 2, space - (len(bare) - prompt.empty_size)),
-            lambda text: len(prompt.encode_pairs([(query, text)])[0]) - len(bare),
-        )
+        [bare] = prompt.encode_pairs([(query, "")], self._query_limit(max_tokens))
+        [whole] = prompt.encode_pairs([(query, "")])
+        space = max_tokens - prompt.size - (len(bare) - prompt.empty_size)
+        return TokenBudget(max(space, 1), lambda text: len(prompt.encode_pairs([(query, text)])[0]) - len(whole))
+
+    def _query_limit(self, max_tokens: int) -> int | None:
+        """Return how many tokens the query's segment may have; None if only the pair is cut."""
+        return int(max_tokens * self._query_share) if self._query_share < 1 else None
 
     def _prompt(self, instruction: str | None, max_tokens: int) -> _EncodedPrompt:
         if instruction is None:
@@ -100,16 +97,21 @@ class _EncodedPrompt:
         self.empty_size = len(empty)  # of the body with neither query nor document
         self.size = len(self.before) + self.empty_size + len(self.after)
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Return the body's ids for each pair; a segment that several share is tokenized once."""
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], query_limit: int | None = None) -> list[list[int]]:
+        """Return the body's ids for each pair; a segment that several share is tokenized once.
+
+        The query's segment, if the document isn't in it, is cut to ``query_limit``.
+        """
         filled = [[self._fill(text, *pair) for text in self._body] for pair in pairs]
         distinct = list(dict.fromkeys(chain.from_iterable(filled)))
         ids = dict(zip(distinct, self._encode(distinct), strict=True))
+        if len(self._body) > 1:
+            ids |= {texts[0]: ids[texts[0]][:query_limit] for texts in filled}
         return [list(chain.from_iterable(ids[text] for text in texts)) for texts in filled]
 
     def truncate(self, body: list[int], max_tokens: int) -> list[int]:
-        """Cut the document's end off the body, and keep what follows the document."""
-        return body if len(body) <= max_tokens else [*body[: max_tokens - len(self._tail)], *self._tail]
+        """Cut the pair's end off the body, and keep what follows the document."""
+        return body if len(body) <= max_tokens else [*body[: max(max_tokens - len(self._tail), 0)], *self._tail]
 
     def _fill(self, text: str, query: str = "", document: str = "") -> str:
         """Fill all placeholders in one pass, since the texts may contain braces themselves."""

@@ -10,11 +10,8 @@ from nearfar.core.errors import InputError
 from nearfar.core.types import Role
 from nearfar.models.recipe.recipe import Recipe
 
-# The names that checkpoints use for each role's prompt. s2p_query and s2s_query are Stella's, web_search_query and
-# sts_query E5-Mistral's; EmbeddingGemma and Nomic use the names of MTEB's task types.
+# The names that checkpoints use for the prompts of a role, Stella's and E5-Mistral's among them.
 _ROLES: dict[str, tuple[str, ...]] = {
-    "query": ("query", "s2p_query", "web_search_query", "Retrieval-query", "search_query", "retrieval.query"),
-    "document": ("document", "passage", "corpus", "Retrieval-document", "search_document", "retrieval.passage"),
     "classification": ("classification", "Classification"),
     "clustering": ("clustering", "Clustering", "separation"),
     "similarity": ("similarity", "STS", "s2s_query", "sts_query", "text-matching"),
@@ -47,8 +44,8 @@ def choose_prompt(recipe: Recipe, name: str | None, role: Role | None, instructi
 def find_prompt(prompts: Mapping[str, str], wanted: str) -> str | None:
     """Return the prompt called ``wanted``, or that of the role of this name; None if there is neither.
 
-    A model without a prompt for queries or documents has an empty one for them: its default prompt is for texts without
-    a role. sentence-transformers 6.2 does the same, but knows no other names for a role.
+    A model without a prompt for queries or documents has an empty one for them, as in sentence-transformers 5 and 6:
+    its default prompt is for texts without a role, and one called "passage" is for those that ask for it.
     """
     if wanted in prompts:
         return prompts[wanted]

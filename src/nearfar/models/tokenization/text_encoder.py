@@ -80,7 +80,7 @@ class TextEncoder:
                 f"{folder / 'tokenizer_config.json'}: truncation_side = left would cut the start of the reranker's "
                 "prompt; remove it"
             )
-        return PairPromptEncoder(recipe.llm_reranker.prompt, self._encode_ids, self._truncate)
+        return PairPromptEncoder(recipe.llm_reranker.prompt, self._encode_ids)
 
     def sample_rows(self, max_tokens: int | None = None) -> list[Row]:
         """Return rows of sample texts of the kind that the engine will run, the first of them short.
@@ -243,11 +243,6 @@ class TextEncoder:
             encoded = self._tokenizer.encode(prompt + text, add_special_tokens=False)
         own = min(_count_prompt_tokens(prompt, encoded), limit)
         return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - limit :]
-
-    def _truncate(self, text: str, count: int) -> str:
-        """Return the text's beginning with so many tokens."""
-        encoded = self._tokenizer.encode(text[:_FIRST_PASS_CHARACTERS], add_special_tokens=False)
-        return text[: encoded.offsets[:count][-1][1]] if count else ""
 
     def _check_end_token(self, folder: Path) -> None:
         """Raise CheckpointError if tokenizer.json no longer adds the end token, which has the text's vector.
