@@ -140,7 +140,7 @@ def list_local_models(settings: Settings) -> Iterator[str]:
             yield f"{folder}  {_summary(folder)}"
     try:
         repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
-    except (CacheNotFound, ValueError):  # there is no cache, or no folder in its place
+    except (CacheNotFound, ValueError, OSError):  # there is no cache, no folder in its place, or it can't be read
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():

@@ -36,6 +36,7 @@ Origin = Annotated[
     str, Meta(pattern=r"^(\*|null|[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]*)(:(\d+|\*))?)$")
 ]
 RootPath = Annotated[str, Meta(pattern=r"^((/[^/?#\s]+)+)?$")]
+Url = Annotated[str, Meta(pattern="^https?://")]
 Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?$")]
 
 _CHOICES = {
@@ -92,12 +93,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls_cert_file: str | None = None  # PEM; set with tls_key_file, or neither for plain HTTP
     tls_key_file: str | None = None
     offline: bool = False  # never download anything
-    hub_endpoint: str | None = None  # a mirror of the Hugging Face Hub
+    hub_endpoint: Url | None = None  # a mirror of the Hugging Face Hub
     cache_dir: str | None = None  # for converted models; None: the system's cache folder
     threads: Positive | None = None  # CPU threads of the models; None: all cores
     on_overflow: OnOverflow = "truncate"  # texts over a model's limit: truncate them, or answer with an error
     log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere
-    otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] | None = None  # OpenTelemetry collector for traces
+    otlp_endpoint: Url | None = None  # OpenTelemetry collector for traces
     trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
     max_body_bytes: Positive = 10_000_000
     receive_timeout_s: Seconds = 60.0  # for the body of a request to arrive

@@ -40,6 +40,7 @@ BAD_LINES = [
     ("api_key: expected letters, digits and ASCII punctuation without white space", 'api_key = "a b"'),
     ("api_key: expected letters, digits and ASCII punctuation without white space", 'api_key = "schlüssel"'),
     ("otlp_endpoint: expected a URL that begins with http", 'otlp_endpoint = "collector:4317"'),
+    ("hub_endpoint: expected a URL that begins with http", 'hub_endpoint = "hf-mirror.example"'),
     ("allowed_hosts[0]: expected a host name without scheme", 'allowed_hosts = ["https://a.example"]'),
     ("cors_origins[1]: expected an origin, such as", 'cors_origins = ["*", "https://a.example/ui"]'),
     ("root_path: expected a path such as", 'root_path = "nearfar"'),

@@ -7,17 +7,20 @@ commit is served without asking the network, so that stored vectors stay compara
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 
 from msgspec import Struct
 
-from nearfar.core.errors import CheckpointError
+from nearfar.core.errors import CheckpointError, SetupError
+from nearfar.models.hub.failures import explain_failure
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata")
 _PICKLES = ("*.bin", "*.pt")  # loading them can run code
 _IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
 _PIN = "nearfar"
+_log = logging.getLogger(__name__)
 
 
 class Hub(Struct, frozen=True, kw_only=True):
@@ -34,13 +37,26 @@ def find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
 
     Raises CheckpointError for an invalid or unknown name, and if the files can't be downloaded.
     """
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
+    cache = hub.cache_dir or Path(HF_HUB_CACHE)
+    if cache.parts[0].startswith("~"):  # huggingface_hub would create a folder of that name
+        raise CheckpointError(f"{repository}: there is no home folder to download to; set HF_HOME to a folder")
     try:
         validate_repo_id(repository)
+        return _find_or_download(repository, revision, hub)
+    except SetupError:
+        raise
     except HFValidationError as error:
         raise CheckpointError(f"{repository}: {error}") from error
+    except Exception as error:  # each library on the way raises its own
+        endpoint = re.sub("//[^/]*@", "//", hub.endpoint or ENDPOINT)  # without a password
+        raise CheckpointError(f"{repository}: {explain_failure(error, endpoint, cache)}") from error
+
+
+def _find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
     pin = f"{_PIN}@{revision.replace('/', '--')}" if revision else _PIN
     folder = _find_cached(repository, pin, hub)
     if folder is None and hub.offline:
@@ -50,9 +66,18 @@ def find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
     if folder is None:
         folder = _download(repository, revision, hub)
         if not hub.include_pickles:  # a pinned commit must be complete for serving, which needs no pickles
-            (folder.parent.parent / "refs").mkdir(exist_ok=True)
-            (folder.parent.parent / "refs" / pin).write_text(folder.name)
+            _write_pin(repository, folder, pin)
     return folder
+
+
+def _write_pin(repository: str, folder: Path, pin: str) -> None:
+    refs = folder.parent.parent / "refs"
+    try:
+        refs.mkdir(exist_ok=True)
+        (refs / pin).write_text(folder.name)
+    except OSError as error:
+        advice = f"to stay at this commit, serve {repository}@{folder.name}"
+        _log.warning("%s: %s can't be written (%s); %s", repository, refs, error.strerror, advice)
 
 
 def _find_cached(repository: str, revision: str | None, hub: Hub) -> Path | None:
@@ -82,14 +107,7 @@ def _snapshot(repository: str, revision: str | None, hub: Hub, *, local_files_on
 
 def _download(repository: str, revision: str | None, hub: Hub) -> Path:
     """Download with huggingface_hub's progress bars, resume and size checks; then verify the hashes."""
-    from httpx2 import HTTPError
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         folder = _snapshot(repository, revision, hub)
@@ -101,12 +119,6 @@ def _download(repository: str, revision: str | None, hub: Hub) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{repository}: the hub has no revision {revision!r} of it") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError) as error:
-        raise CheckpointError(f"{repository}: the hub can't be reached; try again, or name a folder") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{repository}: the server at the hub's address is no model hub") from error
-    except OSError as error:
-        raise CheckpointError(f"{repository}: download failed: {error.strerror or type(error).__name__}") from error
     _remove_corrupt_files(repository, folder)
     return folder
 
