@@ -10,12 +10,14 @@ import gc
 import gzip
 import hashlib
 import importlib.metadata
+import os
 import sys
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 import pytest
 from checkpoints import write_cached, write_transformer
 from hypothesis import HealthCheck, Phase, settings
@@ -48,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register how fuzz tests run. They limit processor time themselves: a busy machine can't exceed that."""
+    os.environ.setdefault("NEARFAR_VERIFY", "false")  # for commands that tests run; it takes a process for each model
     count = config.getoption("--fuzz")
     settings.register_profile(
         "fuzz",
@@ -78,8 +81,8 @@ def pytest_collection_finish() -> None:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Litestar]:
-    """Run the application in this loop, its models open."""
-    app = create_app(settings)
+    """Run the application in this loop, its models open, and not verified: that takes a process for each."""
+    app = create_app(msgspec.structs.replace(settings, verify=False))
     async with app.lifespan():
         await app.state.fleet.opened()
         yield app

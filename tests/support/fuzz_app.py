@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from checkpoints import write_transformer
 from fuzz_inputs import limited_cpu
+from msgspec import structs
 from openapi_document import DOCUMENT, OPERATIONS, examples
 
 from nearfar import ModelSettings, Settings, create_app
@@ -99,7 +100,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
 @contextmanager
 def serving(settings: Settings) -> Iterator[Caller]:
     """Run the application, with its models open, in its own event loop."""
-    app = create_app(settings)
+    app = create_app(structs.replace(settings, verify=False))
     with asyncio.Runner() as runner:
         ready, over = asyncio.Event(), asyncio.Event()
         lifespan = runner.get_loop().create_task(_lifespan(app, ready, over))

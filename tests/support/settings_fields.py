@@ -24,6 +24,7 @@ FIELDS = {
     "hub_endpoint": ("http://hub.test", 'hub_endpoint = "http://hub.test"', "http://hub.test"),
     "cache_dir": ("a/cache", 'cache_dir = "a/cache"', "a/cache"),
     "threads": ("3", "threads = 3", 3),
+    "verify": ("false", "verify = false", False),
     "on_overflow": ("error", 'on_overflow = "error"', "error"),
     "tls_cert_file": ("cert.pem", 'tls_cert_file = "cert.pem"', "cert.pem"),
     "tls_key_file": ("key.pem", 'tls_key_file = "key.pem"', "key.pem"),

@@ -67,6 +67,7 @@ async def _check(info: ModelInfo, service: Service, report: Callable[[str], obje
         ("tokens", _from(info.tokenizer_source)),
         ("prompts", f"{', '.join(info.prompts)} ({_from(info.prompts_source)})" if info.prompts else "none"),
         ("score", info.score or "none"),
+        ("verified", info.verified),
     ):
         report(f"{label:<9}{value}")
     passed = await _makes_sense(info, service, report)

@@ -83,6 +83,13 @@ main.add_command(service)
 @click.option("--tls-cert-file", metavar="FILE", help="PEM file of the certificate, and of its issuers; serves HTTPS.")
 @click.option("--tls-key-file", metavar="FILE", help="PEM file of the certificate's private key.")
 @click.option("--on-overflow", metavar="truncate|error", help="What to do with texts over a model's limit.")
+@click.option(
+    "--no-verify",
+    "verify",
+    flag_value=False,
+    default=None,
+    help="Don't compare models with the libraries they are from.",
+)
 @click.option("--threads", type=int, help="CPU threads that the models use.  [default: all cores]")
 @click.option("--load", metavar="start|demand", help="Load models at the start, or at the first request.")
 @click.option("--memory-budget", metavar="SIZE", help="Memory for the weights of all loaded models, such as 8GB.")

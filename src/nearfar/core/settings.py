@@ -72,6 +72,7 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     idle_timeout_s: Seconds | None = None
     int8_range: Annotated[float, Meta(gt=0)] | None = None  # R of int8 vectors: -R to R map to bytes; None: by dim
     prompts: dict[str, str] | None = None  # replace the files' prompts; ranking uses those named query and document
+    verify: bool | None = None
     task: ModelTask | None = None  # for files that allow two; a model that can't do it is refused
 
 
@@ -96,6 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hub_endpoint: Url | None = None  # a mirror of the Hugging Face Hub
     cache_dir: str | None = None  # for converted models; None: the system's cache folder
     threads: Positive | None = None  # CPU threads of the models; None: all cores
+    verify: bool = True  # compare a model with the library that wrote it, at its first load
     on_overflow: OnOverflow = "truncate"  # texts over a model's limit: truncate them, or answer with an error
     log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere
     otlp_endpoint: Url | None = None  # OpenTelemetry collector for traces

@@ -54,6 +54,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     device: str
     dtype: str
     dtype_reason: str
+    verified: str  # with which library its numbers were compared, or why they weren't
     dim: int  # of a text's one vector; 0 without one
     token_dim: int  # of each token's vector; 0 without them
     vocabulary: int  # size of a sparse vector; 0 without one

@@ -61,11 +61,24 @@ TEXTS = (
         "waiting to be turned over."
     ),
 )
+# A model is tried on so many at least.
+MIN_SAMPLES = 12
 # Over the limit of most encoders, and over what was tried of positions in any model.
 LONG = " ".join([*TEXTS[-2:], *TEXTS[-2:], *TEXTS[-2:]])
 # Tokens × parameters that trying a model may take: the built-in model gets all texts, one of 300 million a third of
 # the short ones. A choice: half a second on one core.
 _WORK, _MIN_TOKENS = 10**11, 450
+
+
+def documents(at: int) -> tuple[str, ...]:
+    """Return the documents for the query with this index: others for each, and one for all."""
+    return (*TEXTS[at::3], TEXTS[3])
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Return pairs of a query and a document, the last of them over the limit of most models."""
+    long = [(QUERIES[0], LONG), (LONG, TEXTS[0]), (LONG, LONG)]
+    return [*((query, text) for at, query in enumerate(QUERIES) for text in documents(at)), *long]
 
 
 def token_budget(parameters: int) -> int:

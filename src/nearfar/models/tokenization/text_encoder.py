@@ -34,7 +34,6 @@ from nearfar.models.tokenization.special_tokens import (
 )
 
 _FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
-_MIN_SAMPLES = 12
 _TOKEN_IDS = range(2**32)  # what tokenizers accepts
 
 
@@ -91,14 +90,14 @@ class TextEncoder:
             rows = [
                 row
                 for at, query in enumerate(sample_texts.QUERIES)
-                for row in self.encode_pairs(query, [*sample_texts.TEXTS[at::3], sample_texts.TEXTS[3]], None)
+                for row in self.encode_pairs(query, sample_texts.documents(at), None)
             ]
         else:
             rows = self.encode([*sample_texts.TEXTS, sample_texts.LONG])
         chosen: list[Row] = []
         for row in rows:
             used = sum(len(other.ids) for other in chosen)
-            if max_tokens is None or len(chosen) < _MIN_SAMPLES or used + len(row.ids) <= max_tokens:
+            if max_tokens is None or len(chosen) < sample_texts.MIN_SAMPLES or used + len(row.ids) <= max_tokens:
                 chosen.append(row)
         return chosen
 

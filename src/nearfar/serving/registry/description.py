@@ -43,6 +43,7 @@ def describe_checkpoint(
         device="auto",
         dtype="auto",
         dtype_reason=NOT_LOADED,
+        verified=NOT_LOADED,
         dim=recipe.dim,
         token_dim=recipe.multi_vector.dim(recipe.hidden_size) if recipe.multi_vector else 0,
         vocabulary=recipe.sparse.size if recipe.sparse else 0,
@@ -64,8 +65,8 @@ def describe_checkpoint(
     )
 
 
-def describe_loaded(info: ModelInfo, engine: EngineInfo, tokenizer_source: str) -> ModelInfo:
-    """Return the description with what the engine that loaded the model reports, and where its tokenizer is from.
+def describe_loaded(info: ModelInfo, engine: EngineInfo, tokenizer_source: str, verified: str) -> ModelInfo:
+    """Return the description with what the engine reports, where its tokenizer is from, and how it was verified.
 
     The reason for the dtype stays that of the first load, which later ones repeat.
     """
@@ -77,6 +78,7 @@ def describe_loaded(info: ModelInfo, engine: EngineInfo, tokenizer_source: str) 
         dtype=engine.dtype,
         dtype_reason=reason,
         tokenizer_source=tokenizer_source,
+        verified=verified,
     )
 
 

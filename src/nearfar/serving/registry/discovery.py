@@ -29,6 +29,10 @@ class ResolvedModelSettings(Struct, frozen=True, kw_only=True):
     device: Device
     dtype: Dtype
     on_overflow: OnOverflow
+    # Whether it is compared with the library that wrote it.
+    verify: bool
+    # The limit of the settings, if there is one.
+    max_tokens: int | None
     load: Load
     # Never unloaded but by an explicit request.
     pin: bool
@@ -56,6 +60,8 @@ def resolve_settings(model: ModelSettings, server: Settings) -> ResolvedModelSet
         device=model.device or server.device,
         dtype=model.dtype or server.dtype,
         on_overflow=model.on_overflow or server.on_overflow,
+        verify=server.verify if model.verify is None else model.verify,
+        max_tokens=model.max_tokens,
         load=model.load or server.load,
         pin=model.pin,
         idle_timeout_s=model.idle_timeout_s or server.idle_timeout_s or math.inf,

@@ -25,6 +25,7 @@ from nearfar.serving.queue.lane import Lane, LaneSettings, open_lane
 from nearfar.serving.registry.description import default_method, describe_loaded
 from nearfar.serving.registry.discovery import DiscoveredModel
 from nearfar.serving.registry.warmup import rows_of_lengths, warm_up
+from nearfar.serving.verification.verifier import Verifier, VerifyRequest
 from nearfar.telemetry.events import Observer
 
 _T = TypeVar("_T")
@@ -74,15 +75,38 @@ class Opener:
             cache_dir=self._settings.cache_path,
             threads=self._settings.threads,
         )
-        lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request)
-        info = describe_loaded(discovered.info, lane.engine_info, tokens.source)
+        verifier = await self.run_on_thread(lambda: self._verifier(discovered, tokens))
+        lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request, verifier.check)
+        info = describe_loaded(discovered.info, lane.engine_info, tokens.source, verifier.result)
         _log_loaded(info, reason, time.perf_counter() - started)
         return Model(info=info, recipe=recipe, tokens=tokens, lane=lane, on_overflow=own.on_overflow)
 
-    async def open_lane(self, name: str, choices: list[EngineChoice], request: OpenRequest) -> tuple[Lane, str]:
+    def _verifier(self, discovered: DiscoveredModel, tokens: TextEncoder) -> Verifier:
+        own = discovered.settings
+        request = VerifyRequest(
+            name=discovered.checkpoint.name,
+            folder=discovered.checkpoint.folder,
+            recipe=discovered.recipe,
+            parameters=discovered.weights.parameters,
+            enabled=own.verify,
+            max_tokens=own.max_tokens,
+            is_builtin=discovered.checkpoint.source == "builtin",
+            first_engine=discovered.choices[0].name,
+            cache_dir=self._settings.cache_path,
+        )
+        return Verifier(request, tokens)
+
+    async def open_lane(
+        self,
+        name: str,
+        choices: list[EngineChoice],
+        request: OpenRequest,
+        check: Callable[[Engine], object] = bool,
+    ) -> tuple[Lane, str]:
         """Open a lane with the first engine that supports the checkpoint, and return why it is that one.
 
-        Raises EngineUnavailable where the last of them doesn't support it either.
+        Call ``check`` with the engine on its thread; it may raise what opening may. Raises EngineUnavailable where the
+        last of them doesn't support it either.
         """
         settings = LaneSettings(
             model=name,
@@ -95,17 +119,24 @@ class Opener:
         refusals = ""
         for choice in better:
             try:
-                return await self._open_lane(settings, choice, request), choice.reason
+                return await self._open_lane(settings, choice, request, check), choice.reason
             except EngineUnavailable as error:
                 _log.warning("model %s: engine %s is unavailable: %s", name, choice.name, error)
                 refusals += f"not {choice.name}: {error}; "
-        return await self._open_lane(settings, last, request), refusals + last.reason
+        return await self._open_lane(settings, last, request, check), refusals + last.reason
 
-    async def _open_lane(self, settings: LaneSettings, choice: EngineChoice, request: OpenRequest) -> Lane:
+    async def _open_lane(
+        self, settings: LaneSettings, choice: EngineChoice, request: OpenRequest, check: Callable[[Engine], object]
+    ) -> Lane:
         longest = max(request.probes, key=lambda row: len(row.ids))
 
         def open_engine() -> Engine:
             engine = choice.kind.open(request)
+            try:
+                check(engine)
+            except BaseException:
+                engine.close()
+                raise
             return warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
 
         opening = partial(self._count_busy, open_engine)
@@ -136,7 +167,7 @@ def as_loaded(discovered: DiscoveredModel, info: ModelInfo) -> DiscoveredModel:
 def _log_loaded(info: ModelInfo, reason: str, seconds: float) -> None:
     _log.info(
         "model %s loaded in %.1f s: engine %s (%s), device %s, dtype %s (%s), tasks %s, pooling %s (%s), "
-        "%d dimensions, %d tokens",
+        "%d dimensions, %d tokens, %s",
         info.name,
         seconds,
         info.engine,
@@ -149,4 +180,5 @@ def _log_loaded(info: ModelInfo, reason: str, seconds: float) -> None:
         info.pooling_source or "not needed",
         info.dim,
         info.max_tokens,
+        info.verified,
     )

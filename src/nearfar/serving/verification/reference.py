@@ -1,0 +1,157 @@
+"""A program: what sentence-transformers, or else transformers, computes for sample texts, each alone, in float32.
+
+Runs in a process of its own, so that neither its memory nor its threads stay with the server: ``python -m
+nearfar.serving.verification.reference IN OUT``. sentence-transformers reads nothing of the recipe. It isn't used for an
+embedding model without modules.json, because it would choose the pooling itself there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from nearfar.models.recipe.dense import Dense, Pooling
+
+Texts: TypeAlias = tuple[str, ...]  # one, or a query and a document
+Compute: TypeAlias = Callable[[Texts], tuple[Any, list[int]]]  # → numbers (D,) or (labels,), and token ids
+
+
+class Task(Struct, kw_only=True):
+    """What is to be computed."""
+
+    folder: str
+    items: list[Texts]
+    scores: bool
+    threads: int
+    # The server's own limit, where the settings have one below the model's.
+    max_tokens: int | None
+    # The recipe's steps, for transformers alone.
+    limit: int
+    lower_case: bool
+    pooling: tuple[Pooling, ...]
+    dense: tuple[Dense, ...]
+    normalize: bool
+
+
+class Answer(Struct, kw_only=True):
+    """A library's name and version, and its numbers and ids; None for an item that it can't compute."""
+
+    library: str
+    numbers: list[list[float] | None]
+    ids: list[list[int] | None]
+
+
+def main(source: Path, target: Path, *, has_library: bool) -> None:
+    """Compute what ``source`` lists with sentence-transformers, or else with transformers; write it to ``target``."""
+    import torch
+
+    task = msgspec.json.decode(source.read_bytes(), type=Task, dec_hook=lambda kind, text: kind(text))  # of paths
+    torch.set_num_threads(task.threads)
+    has_library = has_library and (task.scores or (Path(task.folder) / "modules.json").is_file())
+    library = "sentence-transformers" if has_library else "transformers"
+    compute = (_sentence_transformers if has_library else _transformers)(task)
+    answer = Answer(library=f"{library} {version(library)}", numbers=[], ids=[])
+    with torch.inference_mode():
+        for item in task.items:
+            try:
+                numbers, ids = compute(item)
+            except Exception:  # noqa: BLE001 — libraries break on texts over the limit of some models
+                answer.numbers.append(None)
+                answer.ids.append(None)
+                continue
+            answer.numbers.append(np.ravel(np.asarray(numbers, dtype=np.float64)).tolist())
+            answer.ids.append([*ids])
+    target.write_bytes(msgspec.json.encode(answer))
+
+
+def _sentence_transformers(task: Task) -> Compute:
+    import torch
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    if task.scores:
+        reranker: Any = CrossEncoder(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+        if task.max_tokens:
+            reranker.max_length = task.max_tokens
+        raw = torch.nn.Identity()
+        return lambda item: (
+            reranker.predict([item], activation_fn=raw, show_progress_bar=False)[0],
+            _ids(reranker, item),
+        )
+    model: Any = SentenceTransformer(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+    if task.max_tokens:
+        model.max_seq_length = task.max_tokens
+    return lambda item: (
+        model.encode([item[0]], prompt="", show_progress_bar=False)[0],
+        _ids(model, item[0]),
+    )
+
+
+def _ids(model: Any, item: str | Texts) -> list[int]:
+    """Return the ids that the library makes; none where it doesn't show them."""
+    try:
+        features = (getattr(model, "preprocess", None) or model.tokenize)([item])
+        found: list[int] = features["input_ids"][0].tolist()
+    except Exception:  # noqa: BLE001 — only named in messages
+        return []
+    return found
+
+
+def _transformers(task: Task) -> Compute:
+    """Return transformers' own tokenizer and model, followed by the recipe's steps in numpy."""
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(task.folder, local_files_only=True, trust_remote_code=False)
+    auto: Any = AutoModelForSequenceClassification if task.scores else AutoModel
+    model = auto.from_pretrained(task.folder, local_files_only=True, trust_remote_code=False).float().eval()
+    layers = [_dense(layer) for layer in task.dense]
+
+    def compute(item: Texts) -> tuple[Any, list[int]]:
+        texts = [text.lower() for text in item] if task.lower_case else item
+        inputs = tokenizer(*texts, truncation=True, max_length=task.limit, return_tensors="pt")
+        output, ids = model(**inputs), inputs["input_ids"][0].tolist()
+        if task.scores:
+            return output.logits[0], ids
+        vector = np.concatenate([_pool(mode, output.last_hidden_state[0].numpy()) for mode in task.pooling])
+        for layer in layers:
+            vector = layer(vector)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12) if task.normalize else vector, ids
+
+    return compute
+
+
+def _pool(mode: Pooling, hidden: Any) -> Any:
+    """Pool one text's hidden states (T, H)."""
+    if mode in {"cls", "lasttoken"}:
+        return hidden[0 if mode == "cls" else -1]
+    if mode == "max":
+        return hidden.max(0)
+    weights = np.arange(1, len(hidden) + 1) if mode == "weightedmean" else np.ones(len(hidden))
+    total = weights.sum()
+    return (hidden * weights[:, None]).sum(0) / (np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total)
+
+
+def _dense(dense: Dense) -> Callable[[Any], Any]:
+    import torch
+    from safetensors.numpy import load_file
+
+    tensors = {name.removeprefix("linear."): array for name, array in load_file(dense.file).items()}
+    activation: Any = getattr(torch.nn, dense.activation)()
+    bias = tensors.get("bias", np.zeros(dense.out_features)) if dense.bias else 0
+
+    def run(vector: Any) -> Any:
+        return activation(torch.from_numpy(tensors["weight"].astype(np.float64) @ vector + bias)).numpy()
+
+    return run
+
+
+if __name__ == "__main__":
+    arguments: Sequence[str] = sys.argv[1:]
+    main(*map(Path, arguments), has_library=find_spec("sentence_transformers") is not None)

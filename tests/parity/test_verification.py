@@ -1,0 +1,186 @@
+"""A model's numbers are compared with sentence-transformers' at its first load, and refused with what to suspect."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+from checkpoints import write_files, write_steps, write_transformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from nearfar import ModelSettings, Settings, create_app
+from nearfar.core.errors import CheckpointError, EngineUnavailable
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.torch import kind
+from nearfar.models.hub.checkpoint import find_builtin
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization import sample_texts
+from nearfar.models.tokenization.text_encoder import TextEncoder
+from nearfar.serving.verification import reference
+from nearfar.serving.verification.comparison import Served, compare
+from nearfar.serving.verification.fingerprint import VerifiedFolders
+from nearfar.serving.verification.reference import Answer, Task, Texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXTS: list[Texts] = [(text,) for text in (*sample_texts.TEXTS, sample_texts.LONG)]
+PAIRS: list[Texts] = [*sample_texts.pairs()]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_transformer(tmp_path_factory.mktemp("models") / "embedder", "bert")
+    write_steps(folder, "mean")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_transformer(tmp_path_factory.mktemp("models") / "reranker", "xlm-roberta", labels=1)
+
+
+def served(folder: Path, **recipe: Any) -> Served:
+    found = msgspec.structs.replace(read_recipe(folder), **recipe)
+    engine = kind.open(OpenRequest(folder=folder, recipe=found, device="cpu", dtype="float32", threads=1))
+    return Served(TextEncoder(folder, found), found, engine)
+
+
+def answer_of(folder: Path, items: list[Texts]) -> Answer:
+    """Return what sentence-transformers computes, in this process."""
+    if len(items[0]) == 1:
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        numbers = [model.encode([text], prompt="", show_progress_bar=False)[0].tolist() for (text,) in items]
+        ids = [model.preprocess([text])["input_ids"][0].tolist() for (text,) in items]
+        return Answer(library="st", numbers=numbers, ids=ids)
+    reranker = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    from torch.nn import Identity
+
+    scores = reranker.predict(items, batch_size=1, activation_fn=Identity(), show_progress_bar=False)
+    return Answer(library="st", numbers=[[float(score)] for score in scores], ids=[None] * len(items))
+
+
+@pytest.mark.parametrize("which", ["embedder", "reranker"])
+def test_a_model_with_the_library_s_numbers_passes(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)
+    items = TEXTS if which == "embedder" else PAIRS
+
+    compare(served(folder), items, answer_of(folder, items), "")
+
+
+def test_another_pooling_is_refused_with_the_text_and_the_file_to_suspect(embedder: Path) -> None:
+    answer = answer_of(embedder, TEXTS)
+
+    with pytest.raises(EngineUnavailable, match=r"differ by .*tokens are the same: suspect modules.json and 1_Pooling"):
+        compare(served(embedder, pooling=("cls",)), TEXTS, answer, "")
+
+
+def test_other_tokens_are_refused_as_the_tokenizer_s(embedder: Path) -> None:
+    answer = answer_of(embedder, TEXTS)
+
+    with pytest.raises(CheckpointError, match=r"its tokens are other ones, \d+ tokens .*suspect tokenizer_config.json"):
+        compare(served(embedder, max_tokens=16), TEXTS, answer, "")
+
+
+def test_numbers_that_neighbors_in_a_batch_change_are_refused(embedder: Path) -> None:
+    answer, whole = answer_of(embedder, TEXTS), served(embedder)
+
+    class Leaking:
+        info = whole.engine.info
+
+        def embed(self, rows: Any) -> Any:
+            vectors = whole.engine.embed(rows)
+            return vectors if len(rows) == 1 else vectors + 0.1 * vectors.mean(0)
+
+    leaking: Any = Leaking()
+    with pytest.raises(EngineUnavailable, match="texts in its batch change the numbers of '"):
+        compare(whole._replace(engine=leaking), TEXTS, answer, "")
+
+
+def test_a_text_that_the_library_can_not_compute_is_left_out(embedder: Path) -> None:
+    answer = answer_of(embedder, TEXTS)
+    answer.numbers[-1] = None
+
+    compare(served(embedder), TEXTS, answer, "")
+
+
+@pytest.mark.parametrize("which", ["embedder", "reranker"])
+def test_without_sentence_transformers_the_numbers_are_those_of_transformers(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder, items = request.getfixturevalue(which), TEXTS if which == "embedder" else PAIRS
+    one = served(folder)
+    task = Task(
+        folder=str(folder),
+        items=items,
+        scores=one.recipe.task == "score",
+        threads=1,
+        max_tokens=None,
+        limit=one.recipe.max_tokens,
+        lower_case=False,
+        pooling=one.recipe.pooling,
+        dense=one.recipe.dense,
+        normalize=one.recipe.normalize,
+    )
+    (tmp_path / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
+
+    reference.main(tmp_path / "task", tmp_path / "answer", has_library=False)
+
+    answer = msgspec.json.decode((tmp_path / "answer").read_bytes(), type=Answer)
+    assert answer.library.startswith("transformers 5")
+    compare(one, items, answer, "")
+
+
+@pytest.mark.anyio
+async def test_the_first_load_verifies_and_the_second_one_remembers(embedder: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        models=(ModelSettings(name=str(embedder)),), engine="torch", device="cpu", cache_dir=str(tmp_path)
+    )
+    results = []
+    for _ in range(2):
+        app = create_app(settings)
+        async with app.lifespan():
+            await app.state.fleet.opened()
+            results.append(app.state.fleet.infos()[0].verified)
+
+    assert results[0].startswith("verified against sentence-transformers")
+    assert results[0] == results[1]
+    [file] = (tmp_path / "verified").iterdir()
+    assert {"torch float32": results[0]} == json.loads(file.read_text())
+
+
+@pytest.mark.anyio
+async def test_a_model_may_be_served_unverified(embedder: Path) -> None:
+    models = (ModelSettings(name=str(embedder), verify=False),)
+    app = create_app(Settings(models=models, engine="torch", device="cpu"))
+    async with app.lifespan():
+        await app.state.fleet.opened()
+
+        assert "not verified: switched off (verify = false)" == app.state.fleet.infos()[0].verified
+
+
+def test_what_was_verified_counts_until_a_file_or_the_recipe_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_files(tmp_path / "model", {"config.json": {"a": 1}, "model.safetensors": bytes(1000)})
+    VerifiedFolders(tmp_path, folder, "recipe").add("torch float32", "verified")
+
+    assert {"torch float32": "verified"} == VerifiedFolders(tmp_path, folder, "recipe").read()
+    assert {} == VerifiedFolders(tmp_path, folder, "another recipe").read()
+    (folder / "model.safetensors").write_bytes(bytes(999) + b"x")
+    assert {} == VerifiedFolders(tmp_path, folder, "recipe").read()
+    (tmp_path / "file").write_text("not a folder")
+    VerifiedFolders(tmp_path / "file", folder, "recipe").add("torch float32", "verified")
+    assert "it will be verified at every start" in caplog.text
+
+
+def test_the_built_in_model_has_the_numbers_of_sentence_transformers() -> None:
+    folder = find_builtin().folder
+    answer = answer_of(folder, TEXTS)
+
+    compare(served(folder), TEXTS, answer, "")
+
+    assert all(np.isfinite(numbers).all() for numbers in answer.numbers if numbers)
