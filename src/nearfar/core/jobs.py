@@ -9,10 +9,15 @@ from nearfar.core.types import FloatArray, KeepSide, ModelInfo, Output, Represen
 
 
 class TokenLimits(Struct, frozen=True, kw_only=True):
-    """A protocol's limits on tokens. Exceeding one is always an error, never a truncation."""
+    """A protocol's limits on a request. Exceeding one is always an error, never a truncation.
 
-    per_text: int
+    They apply for a vendor's model names only, unless the model's setting ``openai_limits`` decides.
+    """
+
+    per_text: int  # in tokens
     per_request: int
+    inputs: int | None = None
+    is_vendor_name: bool = True  # of the request's model
 
 
 class EmbedJob(Struct, frozen=True, kw_only=True):
@@ -27,8 +32,10 @@ class EmbedJob(Struct, frozen=True, kw_only=True):
     vocabulary: str | None = (
         "cl100k_base"  # of the token ids: one of OpenAI's; None: the model's, without special tokens
     )
+    vocabulary_is_default: bool = False  # the model's setting ``token_ids`` may replace it by the model's own
     token_limits: TokenLimits | None = None
     max_tokens: int | None = None  # the client's limit on each text
+    max_row_tokens: int | None = None  # the client's limit on each row, special tokens included
     keep: KeepSide = "start"  # of a text that exceeds the client's or the model's limit
     on_overflow: OnOverflow | None = None  # None: the model's setting
     instruction: str | None = None  # prepended to queries, by models that take one
@@ -46,6 +53,7 @@ class RepresentJob(Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()  # outputs that the model must have
     role: Role | None = None
     prompt: str | None = None
+    max_row_tokens: int | None = None  # the client's limit on each row, special tokens included
     keep: KeepSide = "start"
     on_overflow: OnOverflow | None = None
 
@@ -54,8 +62,9 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
     """Texts, or pairs of texts, to classify. Of a pair, only the second text is truncated."""
 
     model: str | None
-    inputs: tuple[str | tuple[str, str], ...]
+    inputs: tuple[str | tuple[str, str] | TokenIds, ...]  # token ids are the model's own
     raw_scores: bool = False  # logits instead of probabilities
+    max_row_tokens: int | None = None  # the client's limit on each row, special tokens included
     keep: KeepSide = "start"
     on_overflow: OnOverflow | None = None
 
@@ -68,6 +77,10 @@ class RankJob(Struct, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     top_n: int | None = None
     max_tokens_per_document: int | None = None  # truncates documents before anything else
+    max_tokens_per_query: int | None = None  # truncates the query before anything else
+    max_row_tokens: int | None = (
+        None  # limit on a text, or on a pair for models that read pairs, special tokens included
+    )
     # Split a document that doesn't fit with the query into up to so many chunks, without overlap. Its score is that of
     # its best chunk. None: truncate it.
     max_chunks_per_document: int | None = None
@@ -83,6 +96,10 @@ class ScoreJob(Struct, frozen=True, kw_only=True):
     model: str | None
     pairs: tuple[tuple[str, str], ...]
     max_tokens_per_document: int | None = None
+    max_tokens_per_query: int | None = None
+    max_row_tokens: int | None = None  # as in RankJob, as are these two
+    keep: KeepSide = "start"
+    on_overflow: OnOverflow | None = None
     raw_scores: bool = False  # logits of a cross-encoder
 
 

@@ -19,6 +19,7 @@ from nearfar.core import environment
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings_messages import explain, unknown_key
 from nearfar.core.toml_files import read_toml, strip_text
+from nearfar.core.types import TokenVocabulary
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
@@ -48,6 +49,7 @@ _CHOICES = {
         "log_format": LogFormat,
         "load": Load,
         "while_loading": WhileLoading,
+        "token_ids": TokenVocabulary,
     }.items()
 }
 _LOOPBACK_NAMES = {"localhost", "ip6-localhost", "ip6-loopback"}
@@ -73,6 +75,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     int8_range: Annotated[float, Meta(gt=0)] | None = None  # R of int8 vectors: -R to R map to bytes; None: by dim
     prompts: dict[str, str] | None = None  # replace the files' prompts; ranking uses those named query and document
     verify: bool | None = None
+    # What token ids at /v1/embeddings are, unless the request's own ``token_ids`` differs.
+    token_ids: TokenVocabulary = "openai"  # noqa: S105 — no password
+    openai_limits: bool | None = None  # whether OpenAI's limits apply at /v1/embeddings; None: for its own model names
     task: ModelTask | None = None  # for files that allow two; a model that can't do it is refused
 
 

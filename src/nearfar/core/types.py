@@ -19,6 +19,7 @@ Output = Literal["dense", "multi_vector", "sparse"]  # what a model can make of 
 EngineMethod = Literal["embed", "score", "represent", "hidden_states"]  # the methods of an engine that run a forward
 TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector", "sparse": "sparse"}
 TokenIds: TypeAlias = tuple[int, ...]
+TokenVocabulary = Literal["openai", "model"]  # the origin of token ids on OpenAI's route
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
 KeepSide = Literal["start", "end"]  # which part of a text is kept when it is truncated
 # What a text is for; it chooses the prompt. The last three exist for few models; others use their default prompt.
@@ -67,6 +68,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     prompts: dict[str, str]
     prompts_source: str
     default_prompt: str | None
+    token_ids: TokenVocabulary
+    openai_limits: bool | None  # whether OpenAI's limits apply; None: for OpenAI's own model names
     score: str  # how a relevance score is computed
     score_is_probability: bool  # the model was trained to return it as one
     int8_range: float | None  # R: components from -R to R map to bytes; None without vectors, or if R is unknown

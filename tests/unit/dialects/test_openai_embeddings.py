@@ -11,7 +11,7 @@ from nearfar.core.errors import TooManyItems
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, EmbeddingsRequest
 
 
-@pytest.mark.parametrize("items", [[[True]] * 2049, ["a"] * 4100 + [True]], ids=["token ids", "texts"])
+@pytest.mark.parametrize("items", [[[True]] * 65_537, ["a"] * 131_100 + [True]], ids=["token ids", "texts"])
 def test_far_too_many_items_are_refused_before_they_are_decoded(items: list[object]) -> None:
     """The booleans in these lists would be another error if they were decoded."""
     raw = msgspec.Raw(json.dumps(items, separators=(",", ":")).encode())
@@ -19,4 +19,4 @@ def test_far_too_many_items_are_refused_before_they_are_decoded(items: list[obje
     with pytest.raises(TooManyItems) as refused:
         EMBEDDINGS.to_job(EmbeddingsRequest(model="text-embedding-3-small", input=raw))
 
-    assert 2048 == refused.value.limit
+    assert 65_536 == refused.value.limit

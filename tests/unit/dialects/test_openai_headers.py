@@ -9,7 +9,7 @@ import pytest
 from conftest import calling, running, until
 
 from nearfar import Settings
-from nearfar.dialects.openai.embeddings import duration
+from nearfar.dialects.openai.headers import duration
 
 pytestmark = pytest.mark.anyio
 

@@ -26,13 +26,15 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 def text_v1(index: int, document: Document, rank_fields: Sequence[str] | None) -> str:
     """Return the string, the object's ``rank_fields`` in their order as YAML, or else its ``text``.
 
-    Raises InputError, or EmptyInput for what has no text.
+    An empty string is a text: vLLM, llama.cpp and Jina score it, and callers of theirs have the same path. Raises
+    InputError, or EmptyInput for what has no text.
     """
     if isinstance(document, dict) and rank_fields:
         return _not_empty(
             index, _as_yaml(index, {field: document[field] for field in rank_fields if field in document})
         )
-    return _not_empty(index, document.get("text") if isinstance(document, dict) else document)
+    text = document.get("text") if isinstance(document, dict) else document
+    return "" if text == "" else _not_empty(index, text)
 
 
 def text_v2(index: int, document: Document, rank_fields: Sequence[str] | None) -> str:
@@ -43,7 +45,7 @@ def text_v2(index: int, document: Document, rank_fields: Sequence[str] | None) -
     """
     if isinstance(document, dict) and not rank_fields and document.get("text") is None:
         return _not_empty(index, _as_yaml(index, document))
-    return text_v1(index, document, rank_fields)
+    return _not_empty(index, text_v1(index, document, rank_fields))
 
 
 def as_object(document: Document) -> dict[str, Any]:

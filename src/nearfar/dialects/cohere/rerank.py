@@ -13,24 +13,32 @@ from nearfar.core import errors
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.cohere.documents import Document, TextOf, as_object, text_v1, text_v2, with_text
 from nearfar.dialects.cohere.envelope import ANSWER_HEADERS, Meta, Priority, answer_headers, check_priority, meta
-from nearfar.dialects.kit.checks import require_model
+from nearfar.dialects.kit.checks import Activation, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import RankedItem, TokenUsage, ranked_items
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RANKING, AtLeastOne, NotBlank, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
 _MAX_CHUNKS = 10_000
-Documents = Annotated[list[Document], json_schema(minItems=1, maxItems=_MAX_CHUNKS - 1)]
+_COUNT = json_schema(minItems=1, maxItems=_MAX_CHUNKS - 1)
+Documents = Annotated[list[Document], _COUNT]
+DocumentsV1 = Annotated[list[str | Annotated[dict[str, Any], json_schema(minProperties=1)]], _COUNT]
+AtLeastZero = Annotated[int, json_schema(minimum=0)]
 
 
-class RerankRequest(Struct, kw_only=True):
-    """The fields of both versions."""
+class RerankRequest(Activation, kw_only=True):
+    """The fields of both versions.
+
+    vLLM's callers, which use the same paths, also send its fields for long texts and for scores without the activation.
+    """
 
     model: str | None = None
     query: NotBlank
     documents: Documents
     top_n: AtLeastOne | None = None
     return_documents: bool | None = None
+    max_tokens_per_doc: AtLeastZero | None = None
+    max_tokens_per_query: AtLeastZero | None = None
     instruction: str | None = None
 
 
@@ -39,9 +47,12 @@ class RerankV1Request(RerankRequest, kw_only=True):
 
     A document longer than the model's limit is read in up to ``max_chunks_per_doc`` chunks, 10 by default, and the best
     chunk's score counts. ``rank_fields`` selects the fields of documents that are objects, by default ``text``.
-    ``instruction`` is our extension: a sentence about what is relevant, for rerankers that are language models.
+    Other servers with this path return all documents for a ``top_n`` of 0, and so does this one. ``instruction`` is our
+    extension: a sentence about what is relevant, for rerankers that are language models.
     """
 
+    documents: DocumentsV1
+    top_n: AtLeastZero | None = None
     rank_fields: Annotated[list[str], json_schema(minItems=1)] | None = None
     max_chunks_per_doc: AtLeastOne | None = None
 
@@ -55,7 +66,6 @@ class RerankV2Request(RerankRequest, kw_only=True):
     """
 
     rank_fields: list[str] | None = None
-    max_tokens_per_doc: AtLeastOne | None = None
     priority: Priority | None = None
 
 
@@ -111,8 +121,11 @@ def _to_job_v1(body: RerankV1Request) -> RankJob:
         raise errors.EmptyInput("rank_fields cannot be empty")
     # Cohere assumes 10 chunks by default, but its clients send more than 1,000 documents, most of one chunk.
     _check_chunks(len(body.documents) * (body.max_chunks_per_doc or 1))
-    max_chunks = _MAX_CHUNKS_PER_DOC if body.max_chunks_per_doc is None else body.max_chunks_per_doc
-    return _to_job(body, text_v1, max_chunks_per_document=max_chunks)
+    max_chunks = body.max_chunks_per_doc
+    if max_chunks is None and body.truncate_prompt_tokens is None:  # vLLM's callers want long documents cut
+        max_chunks = _MAX_CHUNKS_PER_DOC
+    max_tokens = body.max_tokens_per_doc or None
+    return _to_job(body, text_v1, max_chunks_per_document=max_chunks, max_tokens_per_document=max_tokens)
 
 
 def _to_job_v2(body: RerankV2Request) -> RankJob:
@@ -128,9 +141,12 @@ def _to_job(body: RerankV1Request | RerankV2Request, text_of: TextOf, **limits: 
         model=body.model or None,
         query=body.query,
         documents=tuple(text_of(index, document, body.rank_fields) for index, document in enumerate(body.documents)),
-        top_n=body.top_n,
+        top_n=(body.top_n or None) if isinstance(body, RerankV1Request) else body.top_n,
+        max_tokens_per_query=body.max_tokens_per_query or None,
+        raw_scores=body.wants_logits,
         instruction=body.instruction or None,
         **limits,
+        **body.cutting(),
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sized
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Struct
 
 from nearfar.core.errors import InputError, ModelRequired, TooManyItems
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide
+from nearfar.dialects.kit.route_docs import json_schema
 
 # The truncation of Cohere's and NVIDIA's protocols. None leaves it to the model's setting.
 TRUNCATE: Mapping[str | None, tuple[OnOverflow | None, KeepSide]] = {
@@ -45,6 +48,43 @@ def explain_mismatch(error: msgspec.ValidationError) -> str:
 def shape_error(error: msgspec.ValidationError) -> InputError:
     """Return the error for JSON of another shape than the decoder's."""
     return InputError(explain_mismatch(error))
+
+
+class Cutting(Struct, kw_only=True):
+    """vLLM's fields for long texts. ``truncate_prompt_tokens`` includes special tokens; -1 means the model's limit."""
+
+    truncate_prompt_tokens: Annotated[int, json_schema(minimum=-1, **{"not": {"const": 0}})] | None = None
+    truncation_side: Annotated[str, json_schema(enum=["left", "right"])] | None = None
+
+    def cutting(self) -> dict[str, Any]:
+        """Return the fields of a job that these replace. Raises InputError for an unknown value."""
+        limit, side = self.truncate_prompt_tokens, self.truncation_side
+        if limit is not None and (limit < -1 or not limit):
+            raise InputError(f"truncate_prompt_tokens must be -1 or at least 1, not {limit}")
+        if side not in {None, "left", "right"}:
+            raise InputError(f"truncation_side must be left or right, not {str(side)[:50]!r}")
+        job: dict[str, Any] = {} if limit is None else {"on_overflow": "truncate"}
+        if limit is not None and limit > 0:
+            job["max_row_tokens"] = limit
+        return job if side is None else job | {"keep": "end" if side == "left" else "start"}
+
+
+class Activation(Cutting, kw_only=True):
+    """vLLM's field for the last step of a model, and its older name."""
+
+    use_activation: bool | None = None
+    activation: bool | None = None
+
+    @property
+    def wants_logits(self) -> bool:
+        """Return whether scores are wanted without the activation."""
+        return False in {self.use_activation, self.activation}
+
+
+def check_special_tokens(add_special_tokens: bool | None) -> None:
+    """Raise InputError for texts that should be read without the model's special tokens."""
+    if add_special_tokens is False:
+        raise InputError("add_special_tokens: false isn't supported, as models are trained with theirs; leave it out")
 
 
 def require_model(model: str | None) -> str:

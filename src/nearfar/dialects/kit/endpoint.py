@@ -14,7 +14,7 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.dialects.kit.checks import shape_error
-from nearfar.dialects.kit.rendering import encode_json
+from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import (
     AnyRequest,
     caller_of,
@@ -79,10 +79,13 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
         done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
-        encoded = await encode_json(_numbers(done), partial(self.reply, body, job, done))
+        encoded = await encode_reply(_numbers(done), partial(self.reply, body, job, done))
         headers = self.headers(request, job, done)
         if isinstance(done, Result):
             headers |= record_usage(request, done)
+        if isinstance(encoded, Binary):
+            about = {"metadata": encoded.metadata} if encoded.metadata else {}
+            return Response(encoded.content, headers=headers | about, media_type="application/octet-stream")
         return encoded_response(encoded, headers=headers)
 
     def route(self, *paths: str, fields: tuple[str, ...] = (), precedence: int = 0) -> PostRoute:

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Generic, Literal, TypeVar
+from itertools import accumulate
+from typing import Annotated, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 import orjson
 from msgspec import UNSET, Struct, UnsetType
 
+from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, Embedded, Ranked
 from nearfar.core.types import FloatArray
+from nearfar.dialects.kit.checks import Activation
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
-from nearfar.serving.postprocess.quantization import Quantized, quantize
+from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
 
 Encoding = Literal["float", "base64"]
 Dtype = Literal["float"] | Quantized
 EmbeddingType = Encoding | Quantized
+
+_EMBED_DTYPES: tuple[EmbedDtype, ...] = get_args(EmbedDtype)
+_ENDIANNESS = ("native", "little", "big")
+_BINARY = ("bytes", "bytes_only")
+# The header of a binary reply.
+METADATA = {"metadata": "where each vector is in a binary reply, as JSON"}
 
 _Document = TypeVar("_Document")
 _Usage = TypeVar("_Usage")
@@ -75,6 +85,68 @@ class EmbeddingList(Struct, Generic[_Usage], kw_only=True):
     usage: _Usage
 
 
+class ArrayFormat(Activation, kw_only=True):
+    """vLLM's fields for how a reply writes arrays of numbers.
+
+    ``embed_dtype`` and ``endianness`` are those of base64 and of bytes; numbers in JSON have neither. ``bytes`` is a
+    binary reply with its description in the header ``metadata``, and ``bytes_only`` one without.
+    """
+
+    encoding_format: Annotated[str, json_schema(enum=["float", "base64", *_BINARY])] | None = None
+    embed_dtype: Annotated[str, json_schema(enum=list(_EMBED_DTYPES))] | None = None
+    endianness: Annotated[str, json_schema(enum=list(_ENDIANNESS))] | None = None
+
+    def check_format(self) -> None:
+        """Raise InputError for an unknown type or order of bytes."""
+        if self.embed_dtype not in {None, *_EMBED_DTYPES}:
+            raise InputError(
+                f"embed_dtype must be one of {', '.join(_EMBED_DTYPES)}, not {str(self.embed_dtype)[:50]!r}"
+            )
+        if self.endianness not in {None, *_ENDIANNESS}:
+            raise InputError(f"endianness must be one of {', '.join(_ENDIANNESS)}, not {str(self.endianness)[:50]!r}")
+
+    @property
+    def is_binary(self) -> bool:
+        """Return whether the reply is bytes instead of JSON."""
+        return self.encoding_format in _BINARY
+
+    def to_bytes(self, array: FloatArray) -> bytes:
+        """Return the array's bytes. Raises InputError for numbers that the type can't represent."""
+        dtype = cast("EmbedDtype", self.embed_dtype or "float32")
+        return convert_floats(array, dtype, is_big_endian=self.endianness == "big").tobytes()
+
+    def render(self, array: FloatArray) -> msgspec.Raw:
+        """Return the array as JSON: numbers, or base64 of its bytes."""
+        if self.encoding_format == "base64":
+            return msgspec.Raw(b'"%b"' % binascii.b2a_base64(self.to_bytes(array), newline=False))
+        return render_array(array)
+
+
+class Binary(Struct, frozen=True):
+    """A reply of bytes, with its description as JSON for the header ``metadata``."""
+
+    content: bytes
+    metadata: str | None
+
+
+def binary_reply(arrays: Sequence[FloatArray], form: ArrayFormat, about: dict[str, object]) -> Binary:
+    """Return all arrays one after another. ``about`` is the reply's id, time, model and usage."""
+    parts = [form.to_bytes(array) for array in arrays]
+    ends = [*accumulate(map(len, parts))]
+    data = [
+        {
+            "index": index,
+            "embed_dtype": form.embed_dtype or "float32",
+            "endianness": form.endianness or "native",
+            "start": end - len(part),
+            "end": end,
+            "shape": array.shape,
+        }
+        for index, (array, part, end) in enumerate(zip(arrays, parts, ends, strict=True))
+    ]
+    return Binary(b"".join(parts), json.dumps({**about, "data": data}) if form.encoding_format == "bytes" else None)
+
+
 def embedding_list(done: Embedded, vectors: Sequence[msgspec.Raw], usage: _Usage) -> EmbeddingList[_Usage]:
     """Return a reply with an item for each of the rendered vectors."""
     data = [EmbeddingItem(index=index, embedding=vector) for index, vector in enumerate(vectors)]
@@ -113,11 +185,14 @@ def render_types(done: Embedded, kinds: Sequence[EmbeddingType]) -> dict[str, li
     return {kind: render_rows(done, encoding=kind) if kind == "base64" else render_rows(done, kind) for kind in kinds}
 
 
-async def encode_json(numbers: int, build: Callable[[], object]) -> bytes:
+async def encode_reply(numbers: int, build: Callable[[], object]) -> bytes | Binary:
     """Encode what ``build`` returns, in a thread when it renders many numbers."""
-    if numbers <= _MAX_ON_LOOP:
-        return msgspec.json.encode(build())
-    return await asyncio.to_thread(lambda: msgspec.json.encode(build()))
+
+    def encode() -> bytes | Binary:
+        reply = build()
+        return reply if isinstance(reply, Binary) else msgspec.json.encode(reply)
+
+    return encode() if numbers <= _MAX_ON_LOOP else await asyncio.to_thread(encode)
 
 
 def render_array(array: object) -> msgspec.Raw:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.openai.embeddings import EMBEDDINGS, error_headers
+from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.openai.headers import error_headers
 from nearfar.dialects.openai.models import get_model, list_models
-
-# Names of the first generation stay unknown: their clients send ids of vocabularies that the server doesn't have.
-_VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
-    ("text-embedding-ada-002", "text-embedding-ada-002-v2", "text-embedding-3-small", "text-embedding-3-large"), "embed"
-)
 
 dialect = Dialect(
     name="openai",
@@ -23,5 +18,5 @@ dialect = Dialect(
     about="OpenAI's embeddings and models: https://platform.openai.com/docs/api-reference/embeddings",
     error_headers=error_headers,
     prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
-    vendor_models=_VENDOR_MODELS,
+    vendor_models=VENDOR_MODELS,
 )

@@ -1,54 +1,47 @@
-"""OpenAI's embeddings, with its response headers: https://platform.openai.com/docs/api-reference/embeddings.
-
-The headers report the processing time, and the model's queue as rate limits. There is no organization.
-"""
+"""OpenAI's embeddings, with vLLM's fields: https://platform.openai.com/docs/api-reference/embeddings."""
 
 from __future__ import annotations
 
-import math
 import re
-from functools import lru_cache
+import time
+import uuid
 from typing import Annotated, cast, get_args
-from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
 
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
-from nearfar.core.types import QueueCapacity, TokenIds
-from nearfar.dialects.kit.checks import explain_mismatch
+from nearfar.core.types import Task, TokenIds, TokenVocabulary
+from nearfar.dialects.kit.checks import check_at_most, check_special_tokens, explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import EmbeddingList, Encoding, TokenUsage, embedding_list, render_rows
-from nearfar.dialects.kit.request import AnyRequest, decode_json, elapsed_ms, fleet_of
+from nearfar.dialects.kit.rendering import (
+    METADATA,
+    ArrayFormat,
+    Binary,
+    EmbeddingList,
+    Encoding,
+    TokenUsage,
+    binary_reply,
+    embedding_list,
+    render_rows,
+)
+from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
+from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
 
 _MAX_INPUTS = 2048
-_TOKEN_LIMITS = TokenLimits(per_text=8192, per_request=300_000)
-_ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+# Names of the first generation stay unknown: their clients send ids of vocabularies that the server doesn't have.
+VENDOR_MODELS: dict[str, Task] = dict.fromkeys(
+    ("text-embedding-ada-002", "text-embedding-ada-002-v2", "text-embedding-3-small", "text-embedding-3-large"), "embed"
+)
+_ENCODINGS = ("float", "base64")
+_VOCABULARIES: tuple[TokenVocabulary, ...] = get_args(TokenVocabulary)
 _REFERENCE = "Please check the API reference: https://platform.openai.com/docs/api-reference."
 
 _MISSING = re.compile(r"missing required field `(\w+)`")  # msgspec's wording of a ValidationError
 _AT = re.compile(r" - at `\$\.(\w+)")
-
-_PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
-
-USUAL_HEADERS = {
-    "openai-version": "version of OpenAI's API",
-    "openai-processing-ms": "milliseconds from the request's head to its response",
-}
-ANSWER_HEADERS = {
-    **USUAL_HEADERS,
-    "openai-model": "the model that answered",
-    "x-ratelimit-limit-tokens": "tokens that may be queued or running",
-    "x-ratelimit-remaining-tokens": "tokens that the queue has room for now",
-    "x-ratelimit-reset-tokens": "time until the queue is empty, at the throughput of the last batches",
-    "x-ratelimit-limit-requests": "requests that may be queued or running",
-    "x-ratelimit-remaining-requests": "requests that the queue has room for now",
-    "x-ratelimit-reset-requests": "the same as x-ratelimit-reset-tokens",
-}
 
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _INPUT = {
@@ -61,16 +54,22 @@ _INPUT = {
 }
 
 
-class EmbeddingsRequest(Struct, kw_only=True):
+class EmbeddingsRequest(ArrayFormat, kw_only=True):
     """The body of POST /v1/embeddings. Null means absent; other fields, such as ``user``, are ignored.
 
-    ``input`` is still JSON: a text, texts, token ids of one text, or of several.
+    ``input`` is still JSON: a text, texts, token ids of one text, or of several. ``token_ids`` decides what ids these
+    are: OpenAI's, or the model's own, as vLLM's callers send them. The fields after ``dimensions`` are vLLM's:
+    ``use_activation`` false, or its older name ``normalize``, returns vectors of any length.
     """
 
     model: str | None = None
     input: Annotated[msgspec.Raw, json_schema(**_INPUT)]
-    encoding_format: Annotated[str, json_schema(enum=list(_ENCODINGS))] | None = None
+    token_ids: Annotated[str, json_schema(enum=list(_VOCABULARIES))] | None = None
     dimensions: AtLeastOne | None = None
+    normalize: bool | None = None
+    add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
+    max_tokens_per_doc: Annotated[int, json_schema(const=0)] | None = None
+    max_tokens_per_query: Annotated[int, json_schema(const=0)] | None = None
 
 
 _DOCS = RouteDocs(
@@ -83,12 +82,14 @@ _DOCS = RouteDocs(
         "token ids": {"model": "text-embedding-3-small", "input": [[15339, 1917], [8134]]},
         "base64": {"model": "text-embedding-3-small", "input": "a cat on the sofa", "encoding_format": "base64"},
     },
-    headers=ANSWER_HEADERS,
+    headers=ANSWER_HEADERS | METADATA,
 )
 
 
 _Input = str | list[str | int | list[int]]
-_input_decoder: msgspec.json.Decoder[_Input] = msgspec.json.Decoder(_Input)
+_input_decoder: msgspec.json.Decoder[_Input] = msgspec.json.Decoder(_Input, strict=False)
+_VENDORS_LIMITS = TokenLimits(inputs=_MAX_INPUTS, per_text=8192, per_request=300_000)
+_OWN_LIMITS = msgspec.structs.replace(_VENDORS_LIMITS, is_vendor_name=False)
 
 
 def _to_job(body: EmbeddingsRequest) -> EmbedJob:
@@ -97,19 +98,44 @@ def _to_job(body: EmbeddingsRequest) -> EmbedJob:
     if not body.model:
         raise errors.ModelRequired("you must provide a model parameter")
     inputs = _inputs(found)
+    vocabulary = find_vocabulary(body.model) if isinstance(inputs[0], tuple) else None
     job = EmbedJob(
         model=body.model,
         inputs=inputs,
         dimensions=body.dimensions,
-        vocabulary=find_vocabulary(body.model) if isinstance(inputs[0], tuple) else None,
-        token_limits=_TOKEN_LIMITS,
+        vocabulary=None if body.token_ids == "model" else vocabulary,  # noqa: S105 — no password
+        vocabulary_is_default=body.token_ids is None,
+        token_limits=_VENDORS_LIMITS if body.model in VENDOR_MODELS else _OWN_LIMITS,
+        normalize=_normalize(body),
+        **body.cutting(),
     )
-    if body.encoding_format not in {None, *_ENCODINGS}:
+    if body.encoding_format not in {None, *_ENCODINGS} and not body.is_binary:
         raise errors.InputError(
             f"Invalid value for 'encoding_format' = {str(body.encoding_format)[:50]}. "
             "Supported values: ['float', 'base64']."
         )
+    _check_options(body)
     return job
+
+
+def _normalize(body: EmbeddingsRequest) -> bool | None:
+    """Return whether vectors should have unit length, by any of the three names; None leaves it to the model."""
+    found = {body.use_activation, body.activation, body.normalize} - {None}
+    if len(found) > 1:
+        raise errors.InputError("use_activation and normalize contradict each other; send one of them")
+    return found.pop() if found else None
+
+
+def _check_options(body: EmbeddingsRequest) -> None:
+    """Raise InputError for what would change the numbers if it weren't ignored."""
+    body.check_format()
+    check_special_tokens(body.add_special_tokens)
+    if body.token_ids not in {None, *_VOCABULARIES}:
+        raise errors.InputError(
+            f"token_ids must be one of {', '.join(_VOCABULARIES)}, not {str(body.token_ids)[:50]!r}"
+        )
+    if body.max_tokens_per_doc or body.max_tokens_per_query:
+        raise errors.InputError("max_tokens_per_doc and max_tokens_per_query only rerank; send truncate_prompt_tokens")
 
 
 def _decode_input(raw: bytes) -> _Input:
@@ -119,8 +145,7 @@ def _decode_input(raw: bytes) -> _Input:
     and otherwise only at the end of one: inside, a quote has a backslash before it.
     """
     lists, texts = raw.count(b"[") - 1 if raw.startswith(b"[[") else 0, raw.count(b'","') // 2
-    if max(lists, texts) > _MAX_INPUTS:
-        raise errors.TooManyItems("input", max(lists, texts), _MAX_INPUTS)
+    check_at_most(MAX_INPUTS, "input", range(max(lists, texts)))
     try:
         return decode_json(raw, _input_decoder)
     except msgspec.ValidationError as error:
@@ -143,8 +168,7 @@ def _inputs(found: _Input) -> tuple[str | TokenIds, ...]:
         raise errors.EmptyInput(f"Invalid 'input': input cannot be an empty string.{place}")
     if kinds == {int}:
         return (cast("TokenIds", tuple(found)),)
-    if len(found) > _MAX_INPUTS:
-        raise errors.TooManyItems("input", len(found), _MAX_INPUTS)
+    check_at_most(MAX_INPUTS, "input", found)
     return tuple(cast("list[str]", found)) if kinds == {str} else tuple(map(tuple, cast("list[list[int]]", found)))
 
 
@@ -155,59 +179,14 @@ def _shape_error(error: msgspec.ValidationError) -> errors.InputError:
     return errors.InputError(f"'${place}' is invalid. {_REFERENCE} {explain_mismatch(error)}.")
 
 
-def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[TokenUsage]:
-    rows = render_rows(done, encoding=cast("Encoding", body.encoding_format or "float"))
-    return embedding_list(done, rows, TokenUsage(done.usage.tokens, done.usage.tokens))
-
-
-def usual_headers(request: AnyRequest) -> dict[str, str]:
-    """Return the headers of every response."""
-    headers = {"openai-version": "2020-10-01"}
-    if (elapsed := elapsed_ms(request)) is not None:
-        headers["openai-processing-ms"] = str(elapsed)
-    return headers
-
-
-def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
-    """Return the headers of a reply to a job."""
-    limits = _limits(fleet_of(request).queue_capacity(done.info.name))
-    return {**usual_headers(request), "openai-model": _header_value(done.info.name), **limits}
-
-
-@lru_cache(maxsize=256)
-def _header_value(name: str) -> str:
-    return quote(name, safe=_PLAIN)
-
-
-def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:
-    """Return the headers of an error; a full queue reports its limits."""
-    return usual_headers(request) | _limits(error.capacity if isinstance(error, errors.Overloaded) else None)
-
-
-def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
-    if capacity is None:
-        return {}
-    headers = {
-        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
-        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
-        "x-ratelimit-limit-requests": str(capacity.requests_limit),
-        "x-ratelimit-remaining-requests": str(capacity.requests_free),
-    }
-    if capacity.drain_s is not None:
-        reset = duration(math.ceil(capacity.drain_s * 1000) / 1000)  # 0s for an empty queue only
-        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
-    return headers
-
-
-def duration(seconds: float) -> str:
-    """Format a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
-    ms = round(seconds * 1000)
-    if 0 < ms < 1000:  # noqa: PLR2004 — a second
-        return f"{ms}ms"
-    minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    whole = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
-    return f"{whole}{ms / 1000:g}s"
+def _reply(body: EmbeddingsRequest, _: EmbedJob, done: Embedded) -> EmbeddingList[TokenUsage] | Binary:
+    usage = TokenUsage(done.usage.tokens, done.usage.tokens)
+    if body.is_binary:
+        about = {"id": f"embd-{uuid.uuid4().hex}", "created": int(time.time()), "model": done.info.name}
+        return binary_reply([*done.vectors], body, {**about, "usage": msgspec.to_builtins(usage)})
+    if body.embed_dtype or body.endianness:
+        return embedding_list(done, [body.render(vector) for vector in done.vectors], usage)
+    return embedding_list(done, render_rows(done, encoding=cast("Encoding", body.encoding_format or "float")), usage)
 
 
 EMBEDDINGS = Endpoint(_DOCS, _to_job, Service.embed, _reply, headers=answer_headers, shape_error=_shape_error)

@@ -18,7 +18,7 @@ from nearfar.core.types import ModelInfo, Task
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.kit.route_docs import json_schema, route_docs
-from nearfar.dialects.openai.embeddings import USUAL_HEADERS, usual_headers
+from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 from nearfar.serving.registry.fleet import Fleet
 
 _ENDPOINTS: dict[Task, str] = {"embed": "embed", "rank": "rerank", "classify": "classify"}  # Cohere's names

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.vllm.pooling import POOLING
 from nearfar.dialects.vllm.rerank import RERANK
 from nearfar.dialects.vllm.routes import CLASSIFY, SCORE
-from nearfar.dialects.vllm.tokens import DETOKENIZE, POOLING, TOKENIZE
+from nearfar.dialects.vllm.tokens import DETOKENIZE, TOKENIZE
 
 dialect = Dialect(
     name="vllm",
     routes=[
         SCORE.route("/v1/score", "/score"),
         CLASSIFY.route("/classify"),
-        POOLING.route("/pooling"),
+        POOLING,
         DETOKENIZE.route("/detokenize"),
         # Both take the bodies without other dialects' fields, which no client of vLLM or Infinity sends.
         RERANK.route("/rerank"),

@@ -10,7 +10,7 @@ from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema, requires
-from nearfar.dialects.vllm.routes import ListReply, PairScoring, check_truncation, envelope
+from nearfar.dialects.vllm.routes import ListReply, PairScoring, envelope
 from nearfar.serving.service import Service
 
 
@@ -79,15 +79,14 @@ class RerankReply(ListReply[RerankResult], kw_only=True):
 
 
 def _to_job(body: RerankRequest) -> RankJob:
-    check_truncation(body)
     return RankJob(
         model=body.model or None,
         query=_text(body.query, "query"),
         documents=_documents(_required(body)),
         top_n=body.top_n or None,
-        max_tokens_per_document=body.max_tokens_per_doc or None,
         raw_scores=bool(body.raw_scores) or body.wants_logits,
         instruction=body.instruction or None,
+        **body.limits(),
     )
 
 

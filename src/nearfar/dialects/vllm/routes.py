@@ -4,41 +4,54 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from msgspec import Meta, Struct
 
 from nearfar.core.errors import EmptyInput, InputError
-from nearfar.core.jobs import Classified, ClassifyJob, Ranked, Represented, Scored, ScoreJob
+from nearfar.core.jobs import Classified, ClassifyJob, Result, Scored, ScoreJob
+from nearfar.core.types import TokenIds
+from nearfar.dialects.kit.checks import Activation, check_special_tokens
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
-from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema
 from nearfar.serving.service import Service
 
 _T = TypeVar("_T")
 _NOT_EMPTY = json_schema(minItems=1)
 Texts = str | Annotated[list[str], _NOT_EMPTY]
-NotEmptyTexts = Annotated[str, json_schema(minLength=1)] | Annotated[list[str], _NOT_EMPTY]
+Inputs = str | list[str | int | list[int]]
+_IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_INPUTS: dict[str, Any] = {
+    "description": "A text, texts, or token ids in the model's own vocabulary of one text or of several",
+    "anyOf": [
+        NOT_EMPTY,
+        _IDS,
+        *({"type": "array", "items": item, "minItems": 1} for item in ({"type": "string"}, _IDS)),
+    ],
+}
+NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[_INPUTS])]
 
 
-class Scoring(Struct, kw_only=True):
+class Scoring(Activation, kw_only=True):
     """What requests for scores have in common. ``activation`` is the older name of ``use_activation``."""
 
     model: str | None = None
-    use_activation: bool | None = None
-    activation: bool | None = None
-
-    @property
-    def wants_logits(self) -> bool:
-        """Return whether scores are wanted without the activation."""
-        return False in {self.use_activation, self.activation}
 
 
 class PairScoring(Scoring, kw_only=True):
-    """What requests for the scores of pairs have in common."""
+    """What requests for the scores of pairs have in common. 0 is no limit."""
 
     max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
+    max_tokens_per_query: Annotated[int, Meta(ge=0)] | None = None
+
+    def limits(self) -> dict[str, Any]:
+        """Return the fields of a job that decide what is cut."""
+        return {
+            "max_tokens_per_document": self.max_tokens_per_doc or None,
+            "max_tokens_per_query": self.max_tokens_per_query or None,
+            **self.cutting(),
+        }
 
 
 class ScoreRequest(PairScoring, kw_only=True):
@@ -59,7 +72,8 @@ _SCORE_SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data
 class ClassifyRequest(Scoring, kw_only=True):
     """The body of POST /classify. ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``."""
 
-    input: NotEmptyTexts
+    input: NotEmptyInputs
+    add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
     raw_scores: bool | None = None
 
 
@@ -111,13 +125,7 @@ class InfinityClassifyReply(Struct, kw_only=True):
     created: int
 
 
-def check_truncation(body: PairScoring) -> None:
-    """Raise InputError for a truncation that isn't supported."""
-    if body.truncate_prompt_tokens not in {None, -1}:
-        raise InputError("truncate_prompt_tokens: only -1 is known here; max_tokens_per_doc cuts documents")
-
-
-def envelope(kind: str, done: Scored | Classified | Represented | Ranked) -> dict[str, Any]:
+def envelope(kind: str, done: Result) -> dict[str, Any]:
     """Return the fields that all of vLLM's replies have."""
     return {
         "id": f"{kind}-{uuid.uuid4().hex}",
@@ -128,13 +136,12 @@ def envelope(kind: str, done: Scored | Classified | Represented | Ranked) -> dic
 
 
 def _score_job(body: ScoreRequest) -> ScoreJob:
-    check_truncation(body)
     first, second = _sides(body)
     return ScoreJob(
         model=body.model or None,
         pairs=tuple(zip(first * len(second) if len(first) == 1 else first, second, strict=True)),
-        max_tokens_per_document=body.max_tokens_per_doc or None,
         raw_scores=body.wants_logits,
+        **body.limits(),
     )
 
 
@@ -159,16 +166,26 @@ def _score_reply(_: ScoreRequest, __: ScoreJob, done: Scored) -> ListReply[Score
     return ListReply(data=data, **envelope("score", done))
 
 
-def texts_of(texts: Texts) -> tuple[str, ...]:
-    """Return the input as texts. Raises EmptyInput if there are none."""
-    if not texts:
+def inputs_of(found: Inputs) -> tuple[str | TokenIds, ...]:
+    """Return a text, texts, or token ids of one text or of several. Raises EmptyInput if there are none."""
+    if isinstance(found, str):
+        found = [found] if found else []
+    if not found or [] in found:
         raise EmptyInput("input must not be empty", "input")
-    return (texts,) if isinstance(texts, str) else tuple(texts)
+    kinds = {*map(type, found)}
+    if len(kinds) > 1:
+        other = next(index for index, one in enumerate(found) if type(one) is not type(found[0]))
+        raise InputError(f"input[{other}] is of another kind than input[0]", "input")
+    if kinds == {int}:
+        return (cast("TokenIds", tuple(found)),)
+    return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", found))
 
 
 def _classify_job(body: ClassifyRequest) -> ClassifyJob:
     raw_scores = bool(body.raw_scores) or body.wants_logits
-    return ClassifyJob(model=body.model or None, inputs=texts_of(body.input), raw_scores=raw_scores)
+    check_special_tokens(body.add_special_tokens)
+    inputs = inputs_of(body.input)
+    return ClassifyJob(model=body.model or None, inputs=inputs, raw_scores=raw_scores, **body.cutting())
 
 
 def _classify_reply(

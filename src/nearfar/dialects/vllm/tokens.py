@@ -1,37 +1,28 @@
-"""vLLM's routes for token vectors and tokens."""
+"""vLLM's routes for tokens."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Struct
 
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import DetokenizeJob, Represented, RepresentJob, Tokenized, TokenizeJob
+from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizeJob
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import render_array
-from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, json_schema
-from nearfar.dialects.vllm.routes import ListReply, NotEmptyTexts, envelope, texts_of
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.serving.service import Service
 
 TokenId = Annotated[int, json_schema(minimum=0)]
 
 
-class PoolingRequest(Struct, kw_only=True):
-    """The body of POST /pooling."""
-
-    model: str | None = None
-    input: NotEmptyTexts
-    task: Annotated[str, json_schema(const="token_embed")] | None = None
-
-
 class TokenizeRequest(Struct, kw_only=True):
-    """The body of POST /tokenize for a plain prompt."""
+    """The body of POST /tokenize for a plain prompt. Tokens are never cut here."""
 
     model: str | None = None
     prompt: str
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
+    truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
 
 
 class DetokenizeRequest(Struct, kw_only=True):
@@ -39,14 +30,6 @@ class DetokenizeRequest(Struct, kw_only=True):
 
     model: str | None = None
     tokens: list[TokenId]
-
-
-class PoolingData(Struct):
-    """A text's vectors, one for each token."""
-
-    index: int
-    data: RowsOfNumbers
-    object: Literal["pooling"] = "pooling"
 
 
 class TokenizeReply(Struct):
@@ -64,19 +47,9 @@ class DetokenizeReply(Struct):
     prompt: str
 
 
-def _pooling_job(body: PoolingRequest) -> RepresentJob:
-    if body.task not in {None, "token_embed"}:
-        raise InputError("task: only token_embed is supported; for other tasks use /v1/embeddings and /classify")
-    return RepresentJob(model=body.model or None, inputs=texts_of(body.input), outputs=("multi_vector",))
-
-
-def _pooling_reply(_: PoolingRequest, __: RepresentJob, done: Represented) -> ListReply[PoolingData]:
-    vectors = [text.multi_vector for text in done.texts if text.multi_vector is not None]
-    data = [PoolingData(index, render_array(one)) for index, one in enumerate(vectors)]
-    return ListReply(data=data, **envelope("pool", done))
-
-
 def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
+    if body.truncate_prompt_tokens not in {None, -1}:
+        raise InputError("truncate_prompt_tokens: /tokenize returns all tokens; cut the list that it returns")
     return TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
 
 
@@ -90,13 +63,6 @@ def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
     return DetokenizeJob(model=body.model or None, ids=tuple(body.tokens))
 
 
-_POOLING = RouteDocs(
-    summary="Embed each token of texts",
-    body=PoolingRequest,
-    reply=ListReply[PoolingData],
-    example={"input": "a cat", "task": "token_embed"},
-)
-POOLING = Endpoint(_POOLING, _pooling_job, Service.represent, _pooling_reply)
 _TOKENIZE = RouteDocs(
     summary="Tokenize a prompt", counts=False, body=TokenizeRequest, reply=TokenizeReply, example={"prompt": "a cat"}
 )

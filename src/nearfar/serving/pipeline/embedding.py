@@ -13,7 +13,7 @@ from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, usage_of
-from nearfar.serving.pipeline.limits import check_job, check_vectors, count_characters
+from nearfar.serving.pipeline.limits import apply_limits, check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
 from nearfar.serving.postprocess.quantization import default_range, scale_range
 from nearfar.serving.registry.opening import Model
@@ -26,6 +26,7 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     """Compute a vector for each of the job's inputs."""
     model, recipe = context.model, context.model.recipe
     check_job(job)
+    job = apply_limits(model, job)
     check_vectors(recipe, job)
     prompt, name = "", context.prompt_name or job.prompt
     if name or job.role or job.instruction is not None or recipe.default_prompt:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
 
-from nearfar.core.errors import EmptyInput, Overloaded, TextTooLong, TooManyTokens
+from nearfar.core.errors import EmptyInput, InputError, Overloaded, TextTooLong, TooManyTokens
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob, Usage
 from nearfar.core.types import KeepSide, TokenIds
 from nearfar.models.tokenization import openai_tokens
@@ -73,8 +74,26 @@ class TokenizerPool:
                     future.set_exception(error)
 
 
+def limit_rows(model: Model, max_tokens: int | None, *, pairs: bool = False) -> Model:
+    """Return the model with this limit on its rows, special tokens included, if it is below the model's own.
+
+    Raises InputError for a limit that leaves no room for text.
+    """
+    if max_tokens is None or max_tokens >= model.tokens.max_tokens:
+        return model
+    tokens = copy.copy(model.tokens)
+    [empty] = tokens.encode_pairs("", [""], None) if pairs else tokens.encode([""])
+    if max_tokens <= len(empty.ids):
+        raise InputError(
+            f"a limit of {max_tokens} tokens leaves no room for text: this model adds {len(empty.ids)} of its own"
+        )
+    tokens.max_tokens = max_tokens
+    return msgspec.structs.replace(model, tokens=tokens)
+
+
 def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     """Encode each input after the prompt, truncated to the limits. Raises an InputError for what exceeds them."""
+    model = limit_rows(model, job.max_row_tokens)
     texts = _decode_inputs(model, job.inputs, job)
     limits = job.token_limits
     count_up_to = limits.per_text if limits else None
@@ -88,6 +107,7 @@ def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
 
 def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
     """Encode all inputs into one row, and return it with each input's span. Never truncates: too long is an error."""
+    model = limit_rows(model, job.max_row_tokens)
     row, spans = model.tokens.encode_concatenated(_decode_inputs(model, job.inputs, job), prompt)
     counts = [stop - start for start, stop in spans]
     if job.token_limits:
@@ -107,18 +127,22 @@ def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[t
 
 def encode_outputs(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Encode texts for all of the model's outputs."""
+    model = limit_rows(model, job.max_row_tokens)
     rows = model.tokens.encode(_decode_inputs(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
     return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
 def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
     """Encode texts, and pairs of texts, for a classifier."""
+    model = limit_rows(model, job.max_row_tokens)
     rows = []
     for text in job.inputs:
         if isinstance(text, str):
             rows += model.tokens.encode([text], keep=job.keep)
-        else:
+        elif isinstance(text[0], str):
             rows.append(_encode_pair(model, *text, job.keep))
+        else:
+            rows += model.tokens.encode(_decode_inputs(model, [text]), keep=job.keep)
     return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
@@ -136,7 +160,8 @@ def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds], job: EmbedJob
         return texts
     if job and job.token_limits:
         check_token_limits(job.token_limits, [0 if isinstance(text, str) else len(text) for text in inputs])
-    if job and (vocabulary := job.vocabulary) is not None:
+    is_own = job is None or (job.vocabulary_is_default and model.info.token_ids == "model")  # noqa: S105 — no password
+    if job and not is_own and (vocabulary := job.vocabulary) is not None:
         return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in inputs]
     return [text if isinstance(text, str) else model.tokens.decode(text, special=False) for text in inputs]
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nearfar.core.errors import EmptyInput, InputError, InvalidDimensions, TextTooLong, TooManyTokens, WrongTask
+import msgspec
+
+from nearfar.core.errors import (
+    EmptyInput,
+    InputError,
+    InvalidDimensions,
+    TextTooLong,
+    TooManyItems,
+    TooManyTokens,
+    WrongTask,
+)
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenLimits
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import TASK_OF, TokenIds
@@ -25,8 +35,8 @@ _REQUIRED: dict[type[Job], tuple[str, str]] = {
 # kind of job → the fields that are None or at least 1
 _AT_LEAST_ONE: dict[type[Job], tuple[str, ...]] = {
     EmbedJob: ("max_tokens",),
-    RankJob: ("top_n", "max_tokens_per_document", "max_chunks_per_document"),
-    ScoreJob: ("max_tokens_per_document",),
+    RankJob: ("top_n", "max_tokens_per_document", "max_tokens_per_query", "max_chunks_per_document"),
+    ScoreJob: ("max_tokens_per_document", "max_tokens_per_query"),
 }
 _MAX_SHOWN = 262_144  # characters that one request may ask to see as tokens: four times Cohere's limit for a text
 
@@ -64,6 +74,18 @@ def check_outputs(model: Model, job: RepresentJob) -> None:
     missing = next((output for output in job.outputs if output not in model.recipe.outputs), None)
     if missing or not model.recipe.outputs:
         raise WrongTask(model.info.name, TASK_OF[missing or "dense"])
+
+
+def apply_limits(model: Model, job: EmbedJob) -> EmbedJob:
+    """Return the job, without the protocol's limits where they don't apply. Raises TooManyItems."""
+    limits = job.token_limits
+    if limits is None:
+        return job
+    if limits.is_vendor_name if model.info.openai_limits is None else model.info.openai_limits:
+        if limits.inputs and len(job.inputs) > limits.inputs:
+            raise TooManyItems("input", len(job.inputs), limits.inputs)
+        return job
+    return msgspec.structs.replace(job, token_limits=None)
 
 
 def check_token_limits(limits: TokenLimits, counts: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from nearfar.models.tokenization.chunking import Chunking, TokenBudget
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
-from nearfar.serving.pipeline.encoding import TokenizerPool, usage_of
+from nearfar.serving.pipeline.encoding import TokenizerPool, limit_rows, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_rows, count_characters
 from nearfar.serving.postprocess import scores
 from nearfar.serving.postprocess.scores import Scores
@@ -90,6 +90,10 @@ def _group_by_query(job: ScoreJob) -> list[RankJob]:
             query=query,
             documents=tuple(document for _, document in pairs),
             max_tokens_per_document=job.max_tokens_per_document,
+            max_tokens_per_query=job.max_tokens_per_query,
+            max_row_tokens=job.max_row_tokens,
+            keep=job.keep,
+            on_overflow=job.on_overflow,
         )
         for query, pairs in groupby(job.pairs, key=lambda pair: pair[0])
     ]
@@ -97,7 +101,22 @@ def _group_by_query(job: ScoreJob) -> list[RankJob]:
 
 def encode_job(model: Model, job: RankJob) -> EncodedJob:
     """Encode a job. Long documents are truncated whatever the model's ``on_overflow`` is; the job's applies."""
-    return _encode_pairs(model, job) if model.recipe.task == "score" else _encode_separately(model, job)
+    reads_pairs = model.recipe.task == "score"
+    model = limit_rows(model, job.max_row_tokens, pairs=reads_pairs)
+    if job.max_tokens_per_query is None:
+        return _encode_pairs(model, job) if reads_pairs else _encode_separately(model, job)
+    budget = model.tokens.budget_after_prompt("")
+    cut = model.tokens.chunk(job.query, budget, Chunking(max_tokens=job.max_tokens_per_query))
+    if cut.truncated_tokens and job.on_overflow == "error":
+        raise _query_error(cut.token_count, cut.token_count - cut.truncated_tokens)
+    shorter = encode_job(model, msgspec.structs.replace(job, query=cut.texts[0], max_tokens_per_query=None))
+    first, *others = shorter.rows
+    first = msgspec.structs.replace(first, truncated_tokens=first.truncated_tokens + cut.truncated_tokens)
+    return msgspec.structs.replace(shorter, rows=[first, *others])
+
+
+def _query_error(tokens: int, limit: int) -> InputError:
+    return InputError(f"the query has {tokens} tokens; at most {limit} fit", "query")
 
 
 def _encode_pairs(model: Model, job: RankJob) -> EncodedJob:
@@ -118,8 +137,7 @@ def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
     query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
     [query] = model.tokens.encode([job.query], query_prompt, role="query")
     if job.on_overflow == "error" and query.truncated_tokens:
-        limit = query.token_count - query.truncated_tokens
-        raise InputError(f"the query has {query.token_count} tokens; at most {limit} fit", "query")
+        raise _query_error(query.token_count, query.token_count - query.truncated_tokens)
     prompt = choose_prompt(model.recipe, None, "document")
 
     def encode(documents: Sequence[str], max_tokens: int | None) -> list[Row]:

@@ -42,8 +42,7 @@ async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: Request
     """Score each of the job's inputs for each of the model's labels."""
     check_job(job)
     model = context.model
-    texts = [part for text in job.inputs for part in ([text] if isinstance(text, str) else text)]
-    rows = await tokenizers.run(count_characters(texts), lambda: encode_classified(model, job))
+    rows = await tokenizers.run(_size_of(job), lambda: encode_classified(model, job))
     logits = await context.submit(rows)
     scores = logits if job.raw_scores else probabilities(model.recipe, logits)
     return Classified(
@@ -53,6 +52,15 @@ async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: Request
         usage=usage_of(rows),
         timings=context.stopwatch.timings(),
     )
+
+
+def _size_of(job: ClassifyJob) -> int:
+    """Count the characters of texts and pairs, four for a token id."""
+    size = 0
+    for text in job.inputs:
+        parts = [text] if isinstance(text, str) else text
+        size += sum(len(part) if isinstance(part, str) else 4 for part in parts)
+    return size
 
 
 def _represented(context: RequestContext, rows: Sequence[Row], texts: Sequence[Representation]) -> Represented:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nearfar.core.errors import InputError
 from nearfar.core.types import FloatArray
 
+EmbedDtype = Literal["float32", "float16", "bfloat16"]
 Quantized = Literal["int8", "uint8", "binary", "ubinary"]
 
 # The components of a unit vector of D dimensions have a root mean square of 1 / sqrt(D); R is a multiple of that. Of 2
@@ -50,3 +51,18 @@ def quantize(vectors: FloatArray, kind: Quantized, int8_range: float | None) -> 
     if kind == "uint8":
         return np.clip(np.floor(steps), 0, _STEPS).astype(np.uint8)
     return np.clip(np.trunc(steps - 128), -128, 127).astype(np.int8)
+
+
+def convert_floats(array: FloatArray, dtype: EmbedDtype, *, is_big_endian: bool = False) -> npt.NDArray[Any]:
+    """Round float32 to another type, with its bytes in this order; bfloat16, which numpy lacks, as its bits.
+
+    Raises InputError for numbers that the type can't represent.
+    """
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(array).view(np.uint32)
+        converted: npt.NDArray[Any] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to nearest even
+    elif dtype == "float16" and np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise InputError("embed_dtype: this model's numbers are too large for float16; use float32 or bfloat16")
+    else:
+        converted = array.astype(dtype)
+    return converted.astype(converted.dtype.newbyteorder(">" if is_big_endian else "<"))

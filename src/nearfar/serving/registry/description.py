@@ -56,6 +56,8 @@ def describe_checkpoint(
         prompts=recipe.prompts,
         prompts_source=recipe.prompts_source,
         default_prompt=recipe.default_prompt,
+        token_ids=settings.token_ids,
+        openai_limits=settings.openai_limits,
         score=_score(recipe),
         score_is_probability=recipe.task == "score",
         int8_range=_int8_range(recipe, settings.int8_range),
