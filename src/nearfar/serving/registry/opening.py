@@ -76,7 +76,10 @@ class Opener:
             threads=self._settings.threads,
         )
         verifier = await self.run_on_thread(lambda: self._verifier(discovered, tokens))
-        lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request, verifier.check)
+        try:
+            lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request, verifier.check)
+        finally:
+            verifier.close()
         info = describe_loaded(discovered.info, lane.engine_info, tokens.source, verifier.result)
         _log_loaded(info, reason, time.perf_counter() - started)
         return Model(info=info, recipe=recipe, tokens=tokens, lane=lane, on_overflow=own.on_overflow)

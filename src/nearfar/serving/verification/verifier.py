@@ -7,14 +7,9 @@ that both are never in memory at once. Its sample texts get fewer with the model
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
-import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from nearfar.core.settings import usable_cores
@@ -24,11 +19,11 @@ from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.verification.comparison import Served, compare
 from nearfar.serving.verification.fingerprint import VerifiedFolders
-from nearfar.serving.verification.reference import Answer, Task, Texts
+from nearfar.serving.verification.reference import Task, Texts
+from nearfar.serving.verification.reference_process import ReferenceProcess
 
 # In float32. Above the first, the reference is computed before the model is opened; above the second, not at all.
 _LARGE_BYTES, _TOO_LARGE_BYTES = 10**9, 10 * 10**9
-_TIMEOUT_S = 120.0
 _HINT = "set verify = false (--no-verify) to serve it all the same"
 _log = logging.getLogger(__name__)
 
@@ -61,44 +56,43 @@ class Verifier:
     def __init__(self, request: VerifyRequest, tokens: TextEncoder) -> None:
         self._request = request
         self._tokens = tokens
+        self._items = _samples(request)
+        self._reference: ReferenceProcess | None = None
         self.result = _reason_against(request)
-        self._reference: Future[Answer | str] | None = None
-        self._items: list[Texts] = []
         if self.result:
             return
         self._folders = VerifiedFolders(request.cache_dir, request.folder, (request.recipe, request.max_tokens))
         if any(key.startswith(f"{request.first_engine} ") for key in self._folders.read()):
             return
-        reference = self._start()
+        self._reference = ReferenceProcess(self._task())
         if request.bytes > _LARGE_BYTES:
-            reference.result()
+            self._reference.wait()
 
     def check(self, engine: Engine) -> None:
         """Raise CheckpointError or EngineUnavailable if the engine's numbers aren't the library's."""
-        if self.result and not self._reference:
+        if self.result:
             return
         key = f"{engine.info.name} {engine.info.dtype}"
-        if self._reference is None:
-            self.result = self._folders.read().get(key, "")
-            if self.result:
-                return
+        self.result = self._folders.read().get(key, "")
+        if self.result:
+            return
         started = time.perf_counter()
-        answer = (self._reference or self._start()).result()
-        if isinstance(answer, Answer):
+        self._reference = self._reference or ReferenceProcess(self._task())
+        answer = self._reference.wait()
+        if answer:
             compare(Served(self._tokens, self._request.recipe, engine), self._items, answer, _HINT)
             count = len(self._items) - answer.numbers.count(None)
             self.result = f"verified against {answer.library} on {count} samples"
         else:
-            self.result = f"not verified: {answer}"
-        self._folders.add(key, self.result)
+            self.result = f"not verified: {self._reference.failure}"
+        if answer or self._reference.is_final:
+            self._folders.add(key, self.result)
         _log.info("model %s %s (%.1f s)", self._request.name, self.result, time.perf_counter() - started)
 
-    def _start(self) -> Future[Answer | str]:
-        self._items = _samples(self._request)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="reference")
-        self._reference = pool.submit(_run_reference, self._task())
-        pool.shutdown(wait=False)
-        return self._reference
+    def close(self) -> None:
+        """End the reference's process, if it still runs."""
+        if self._reference:
+            self._reference.close()
 
     def _task(self) -> Task:
         recipe = self._request.recipe
@@ -143,22 +137,3 @@ def _samples(model: VerifyRequest) -> list[Texts]:
         if budget > 0 or len(chosen) < sample_texts.MIN_SAMPLES:
             chosen.append(item)
     return chosen
-
-
-def _run_reference(task: Task) -> Answer | str:
-    """Return what the other process computed, or in a phrase why it couldn't."""
-    with tempfile.TemporaryDirectory(prefix="nearfar-", ignore_cleanup_errors=True) as folder:
-        source, target = Path(folder) / "task.json", Path(folder) / "answer.json"
-        source.write_bytes(msgspec.json.encode(task, enc_hook=str))
-        command = [sys.executable, "-m", "nearfar.serving.verification.reference", str(source), str(target)]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            return f"the reference took over {_TIMEOUT_S:g} s"
-        if not target.is_file():
-            lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
-            return f"the library can't load it ({lines[-1][:200]})"
-        answer = msgspec.json.decode(target.read_bytes(), type=Answer)
-    if answer.numbers.count(None) * 2 > len(answer.numbers):
-        return f"{answer.library} can't compute most of the samples"
-    return answer
