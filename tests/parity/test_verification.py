@@ -122,8 +122,10 @@ def test_without_sentence_transformers_the_numbers_are_those_of_transformers(
         limit=one.recipe.max_tokens,
         lower_case=False,
         pooling=one.recipe.pooling,
-        dense=one.recipe.dense,
+        layers=one.recipe.layers,
         normalize=one.recipe.normalize,
+        truncate_dim=one.recipe.truncate_dim,
+        subfolder=one.recipe.subfolder,
     )
     (tmp_path / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
 

@@ -40,11 +40,11 @@ def convert_model(settings: Settings, out: Path | None, **quantization: Any) -> 
     checkpoint = find_checkpoint(settings.models[0].name, hub)
     recipe = read_recipe(checkpoint.folder, name=checkpoint.name)
     request = OpenRequest(
-        folder=checkpoint.folder,
+        folder=checkpoint.folder / recipe.subfolder,
         recipe=recipe,
         device=settings.device,
         dtype="float32",
-        probes=TextEncoder(checkpoint.folder, recipe).sample_rows(),
+        probes=TextEncoder(checkpoint.folder / recipe.subfolder, recipe).sample_rows(),
     )
     chosen = QuantizationOptions(**quantization)
     kind = f"{chosen.resolve()['bits']}bit" if chosen.mode == "affine" else chosen.mode

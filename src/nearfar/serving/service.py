@@ -27,7 +27,7 @@ from nearfar.core.types import TASK_OF, ModelInfo, ModelState, Task
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
-from nearfar.serving.postprocess.scores import cosines
+from nearfar.serving.postprocess.scores import similarities
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import Observer
@@ -76,16 +76,14 @@ class Service:
         return await self._access.run_job(caller, job.model, ("embed",), len(job.inputs), work)
 
     async def similarity(self, job: EmbedJob, caller: Caller) -> Scored:
-        """Compute the cosine of the job's first text with each of the others."""
-        embedded = await self.embed(job, caller)
-        scores = cosines(embedded.vectors[0], embedded.vectors[1:])
-        return Scored(
-            info=embedded.info,
-            inputs=len(scores),
-            scores=tuple(scores.tolist()),
-            usage=embedded.usage,
-            timings=embedded.timings,
-        )
+        """Compute the model's own similarity of the job's first text with each of the others, usually the cosine."""
+
+        async def work(context: RequestContext) -> Scored:
+            embedded = await embedding.embed(job, self._tokenizers, context)
+            scores = similarities(context.model.recipe, embedded.vectors[0], embedded.vectors[1:])
+            return _scored(embedded, scores.tolist())
+
+        return await self._access.run_job(caller, job.model, ("embed",), len(job.inputs), work)
 
     async def rank(self, job: RankJob, caller: Caller) -> Ranked:
         """Score each document against the query and sort them: best first, equal scores in the job's order.
@@ -129,3 +127,13 @@ class Service:
         """Decode token ids of the model's own vocabulary."""
         work = partial(tokenization.detokenize, job, self._tokenizers)
         return await self._access.run(caller, job.model, ANY_TASK, work)
+
+
+def _scored(embedded: Embedded, scores: list[float]) -> Scored:
+    return Scored(
+        info=embedded.info,
+        inputs=len(scores),
+        scores=tuple(scores),
+        usage=embedded.usage,
+        timings=embedded.timings,
+    )

@@ -91,7 +91,7 @@ def test_unsupported_options_are_refused(
 
 
 def test_an_unsupported_activation_is_refused(folder: Callable[..., Path]) -> None:
-    made = write_files(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.Tanh"}})
+    made = write_files(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.ReLU"}})
 
     with pytest.raises(CheckpointError, match="these are: Identity, Sigmoid"):
         read_recipe(made)

@@ -10,6 +10,7 @@ from checkpoints import write_files, write_transformer
 from nearfar.core.errors import CheckpointError
 from nearfar.models.reading.families import FAMILIES, find_family
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.recipe.dense import Dense
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def numbers(recipe: Recipe) -> tuple[object, ...]:
     return (
         recipe.pooling,
         recipe.normalize,
-        [(dense.in_features, dense.out_features) for dense in recipe.dense],
+        [(dense.in_features, dense.out_features) for dense in recipe.layers if isinstance(dense, Dense)],
         recipe.prompts,
         recipe.default_prompt,
         recipe.max_tokens,

@@ -5,7 +5,9 @@ Only JSON is read here, so the weights are empty files.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from nearfar import ModelSettings, Settings
 from nearfar.core.errors import CheckpointError, SettingsError
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.transformer_options import OFFSET_POSITIONS
-from nearfar.models.recipe.dense import POOLINGS
+from nearfar.models.recipe.dense import ACTIVATIONS, POOLINGS, Dense, LayerNorm, Normalize
 from nearfar.serving.registry.discovery import discover_model
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ class TestWithoutModules:
     def test_config_json_is_read(self, tmp_path: Path) -> None:
         table: list[tuple[dict[str, object], dict[str, object]]] = [
             ({"architecture": "BertModel", "model_type": "bert", "task": "embed"}, BERT),
-            ({"hidden_size": 8, "dim": 8, "pad_token_id": 0, "dense": (), "lower_case": False}, BERT),
+            ({"hidden_size": 8, "dim": 8, "pad_token_id": 0, "layers": (), "lower_case": False}, BERT),
             ({"prompts": {}, "default_prompt": None}, BERT),
             ({"architecture": "unknown"}, BERT | {"architectures": None}),
             ({"pad_token_id": 5}, BERT | {"pad_token_id": 5}),
@@ -147,7 +149,7 @@ class TestWithoutModules:
         """Else /info would show vectors of 0 numbers."""
         config = {name: value for name, value in BERT.items() if name != "hidden_size"}
 
-        assert "/config.json: has no hidden_size" == refusal(tmp_path, PLAIN | {CONFIG: config})
+        assert refusal(tmp_path, PLAIN | {CONFIG: config}).startswith("/config.json: has no hidden_size; add it")
 
 
 class TestPooling:
@@ -204,7 +206,8 @@ class TestSteps:
         expected = [(tmp_path / "2_Dense", 8, 4, True, "Tanh"), (tmp_path / "3_Dense", 4, 2, False, "Identity")]
         assert expected == [
             (dense.file.parent, dense.in_features, dense.out_features, dense.bias, dense.activation)
-            for dense in recipe.dense
+            for dense in recipe.weighted_layers
+            if isinstance(dense, Dense)
         ]
         assert recipe.dim == 2
         assert recipe.normalize
@@ -220,8 +223,9 @@ class TestSteps:
     def test_a_dense_layers_missing_options_have_the_librarys_defaults(self, tmp_path: Path) -> None:
         write_files(tmp_path, PROJECTING | {DENSE: {"in_features": 8, "out_features": 4}})
 
-        (dense,) = read_recipe(tmp_path).dense
+        (dense,) = read_recipe(tmp_path).layers
 
+        assert isinstance(dense, Dense)
         assert (True, "Tanh") == (dense.bias, dense.activation)
 
     def test_the_names_of_version_6_are_known(self, tmp_path: Path) -> None:
@@ -241,7 +245,66 @@ class TestSteps:
 
         recipe = read_recipe(tmp_path)
 
-        assert (("mean",), 1, True) == (recipe.pooling, len(recipe.dense), recipe.normalize)
+        assert (("mean",), 1, True) == (recipe.pooling, len(recipe.layers), recipe.normalize)
+
+    def test_other_steps_may_follow_and_dropout_does_nothing(self, tmp_path: Path) -> None:
+        kinds = ["Normalize", "Dense", "LayerNorm", "Dropout", "Normalize", "Normalize"]
+        steps = [module(kind, f"{at}_{kind}") for at, kind in enumerate(kinds)]
+        files = {
+            MODULES: [TRANSFORMER, POOLED, *steps],
+            "1_Dense/config.json": PROJECTION | {"use_residual": True, "activation_function": "torch.nn.PReLU"},
+            "1_Dense/model.safetensors": b"",
+            "2_LayerNorm/config.json": {"dimension": 4},
+            "2_LayerNorm/model.safetensors": b"",
+        }
+
+        recipe = read_recipe(write_files(tmp_path, SENTENCE_MODEL | files))
+
+        assert [Normalize, Dense, LayerNorm] == [type(layer) for layer in recipe.layers]
+        assert recipe.normalize
+        assert {"linear.weight", "linear.bias", "residual.weight", "activation_function.weight"} == {
+            *recipe.weighted_layers[0].tensors
+        }
+
+    def test_a_saved_truncation_follows_the_normalization(self, tmp_path: Path) -> None:
+        """Vectors aren't scaled to unit length again."""
+        steps = {MODULES: [TRANSFORMER, POOLED, NORMALIZED]}
+        table = [{"truncate_dim": 3}, {"truncate_dim": 8}, {"truncate_dim": None}]
+
+        cut, *whole = read_each(tmp_path, *(SENTENCE_MODEL | steps | {PROMPTS: values} for values in table))
+
+        assert (3, (Normalize(),), False) == (cut.dim, cut.layers, cut.normalize)
+        assert [(8, (), True)] * 2 == [(recipe.dim, recipe.layers, recipe.normalize) for recipe in whole]
+
+    def test_the_similarity_is_the_stated_one(self, tmp_path: Path) -> None:
+        table = ["cosine", "dot", "euclidean", "manhattan", "maxsim", None]
+
+        recipes = read_each(tmp_path, *(SENTENCE_MODEL | {PROMPTS: {"similarity_fn_name": name}} for name in table))
+
+        expected = ["cosine", "dot", "euclidean", "manhattan", "cosine", "cosine"]
+        assert expected == [recipe.similarity for recipe in recipes]
+
+    def test_the_transformer_may_have_a_folder_of_its_own(self, tmp_path: Path) -> None:
+        """As the first versions of sentence-transformers saved it."""
+        files = {MODULES: [module("Transformer", "0_Transformer"), POOLED], POOLING: {"pooling_mode": "cls"}}
+        inner = {f"0_Transformer/{name}": content for name, content in PLAIN.items()}
+        limit = {"0_Transformer/sentence_bert_config.json": {"max_seq_length": 7}}
+
+        recipe = read_recipe(write_files(tmp_path, files | inner | limit))
+
+        assert ("0_Transformer", ("cls",), 7) == (recipe.subfolder, recipe.pooling, recipe.max_tokens)
+
+    def test_every_activation_of_torch_without_arguments_is_known(self) -> None:
+        """Others change a vector's length or need more than one input."""
+        kinds = [*vars(torch.nn.modules.activation).values(), torch.nn.Identity]
+        found = set()
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+                with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+                    if kind().eval()(torch.ones(2, 6)).shape == (2, 6):
+                        found.add(kind.__name__)
+
+        assert found == ACTIVATIONS
 
 
 class TestMaxTokens:
@@ -410,35 +473,83 @@ class TestClassifiers:
         assert read_recipe(tmp_path).multi_label
 
     @pytest.mark.parametrize(
-        "config",
+        ("file", "values"),
         [
-            {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}},
-            {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"},
+            (CONFIG, RERANKER | {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.ReLU"}}),
+            (CONFIG, RERANKER | {"sbert_ce_default_activation_function": "torch.nn.modules.activation.ReLU"}),
+            (PROMPTS, {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.ReLU"}),
         ],
     )
-    def test_an_unsupported_activation_is_refused(self, config: dict[str, object], tmp_path: Path) -> None:
-        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER | config})
+    def test_an_unsupported_activation_is_refused(self, file: str, values: dict[str, object], tmp_path: Path) -> None:
+        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, file: values})
 
-        stated = "torch.nn.modules.activation.Tanh"
-        assert message == f"/config.json: the activation {stated} isn't supported; these are: Identity, Sigmoid"
+        stated = "torch.nn.modules.activation.ReLU"
+        assert message.startswith(f"/{file}: the activation {stated} isn't supported; these are: Identity, Sigmoid,")
 
-    def test_an_unsupported_activation_is_refused_in_version_6s_file(self, tmp_path: Path) -> None:
-        values = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Tanh"}
+    def test_the_activation_of_version_6s_file_comes_first(self, tmp_path: Path) -> None:
+        older = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}
+        files = {CONFIG: RERANKER | older, PROMPTS: {"activation_fn": "torch.nn.modules.activation.Tanh"}}
 
-        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
+        recipe = read_recipe(write_files(tmp_path, PLAIN | files))
 
-        assert message.startswith(f"/{PROMPTS}: ")
+        assert recipe.activation == "Tanh"
 
-    def test_a_default_prompt_for_pairs_is_refused(self, tmp_path: Path) -> None:
+    def test_a_cross_encoder_is_known_by_its_marks_and_steps(self, tmp_path: Path) -> None:
+        """Version 6 writes modules.json for them, and a folder may lack its architectures."""
+        bare: dict[str, object] = BERT | {"architectures": None}
+        scores = PROJECTION | {"in_features": 8, "out_features": 1, "module_output_name": "scores"}
+        table: list[dict[str, object]] = [
+            {MODULES: [TRANSFORMER], SENTENCE: {"transformer_task": "sequence-classification"}, CONFIG: RERANKER},
+            {PROMPTS: {"model_type": "CrossEncoder"}, CONFIG: bare},
+            {CONFIG: bare | {"sentence_transformers": {"activation_fn": "torch.nn.Identity"}}},
+            {CONFIG: bare | {"sbert_ce_default_activation_function": "torch.nn.Identity"}},
+            {CONFIG: RERANKER | {"id2label": {"0": 0}}},
+            {**PROJECTING, DENSE: scores},
+        ]
+
+        recipes = read_each(tmp_path, *(PLAIN | files for files in table))
+
+        assert [("score", 1, ())] * len(table) == [
+            (recipe.task, len(recipe.labels), recipe.outputs) for recipe in recipes
+        ]
+        assert recipes[4].labels == ("0",)
+        assert recipes[5].pooling == ("mean",)
+
+    def test_modules_with_pooling_make_an_embedder_of_a_classifier(self, tmp_path: Path) -> None:
+        """As sentence-transformers does, which doesn't load the classifier's head then."""
+        recipe = read_recipe(write_files(tmp_path, SENTENCE_MODEL | {CONFIG: RERANKER}))
+
+        assert ("embed", ("mean",)) == (recipe.task, recipe.pooling)
+
+    @pytest.mark.parametrize(
+        ("architectures", "expected"),
+        [
+            (None, "/config.json: has no architectures, but the weights have classifier.weight; add them"),
+            (
+                ["BertForTokenClassification"],
+                ": is a BertForTokenClassification, and its classifier.weight is of no",
+            ),
+        ],
+    )
+    def test_a_classifiers_head_without_a_use_is_refused(
+        self, architectures: list[str] | None, expected: str, tmp_path: Path
+    ) -> None:
+        weights = save({"bert.x.weight": torch.zeros(1), "classifier.weight": torch.zeros(1, 8)})
+
+        message = refusal(tmp_path, {CONFIG: BERT | {"architectures": architectures}, WEIGHTS: weights})
+
+        assert message.startswith(expected)
+
+    def test_the_default_prompt_precedes_each_query(self, tmp_path: Path) -> None:
         """sentence-transformers adds it to every pair since version 6."""
         values = {"model_type": "CrossEncoder", "prompts": {"web": "search: "}, "default_prompt_name": "web"}
 
-        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values})
+        recipe = read_recipe(write_files(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values}))
 
-        assert message.startswith(f"/{PROMPTS}: ")
+        assert recipe.pair_prompt == "search: "
 
 
-ONLY = "only Transformer, Pooling, Dense…, Normalize are supported, in this order, not: "
+ONLY = "only Transformer, Pooling, Dense, LayerNorm, Normalize are supported, in this order, not: "
 REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     # The files that must be there
     "an empty folder": (
@@ -495,7 +606,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     "no step": (f"/modules.json: {ONLY}", SENTENCE_MODEL | {MODULES: []}),
     **{
         f"steps: {', '.join(kinds)}": (
-            f"/modules.json: {ONLY}{', '.join(f'sentence_transformers.models.{kind}' for kind in kinds)}",
+            f"/modules.json: {ONLY}{', '.join(kinds)}",
             PROJECTING | {MODULES: [module(kind, f"{at}_{kind}" if at else "") for at, kind in enumerate(kinds)]},
         )
         for kinds in (
@@ -504,17 +615,21 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
             ("Pooling", "Transformer"),
             ("Transformer", "Normalize"),
             ("Transformer", "Dense", "Pooling"),
-            ("Transformer", "Pooling", "Normalize", "Dense"),
-            ("Transformer", "Pooling", "Normalize", "Normalize"),
             ("Transformer", "Pooling", "Pooling"),
-            ("Transformer", "Pooling", "LayerNorm"),
-            ("Transformer", "Pooling", "Dropout", "Normalize"),
-            ("Transformer", "WeightedLayerPooling", "Pooling"),
-            ("Transformer", "CNN", "Pooling"),
-            ("WordEmbeddings", "Pooling"),
-            ("StaticEmbedding",),
-            ("CLIPModel",),
-            ("Router",),
+        )
+    },
+    **{
+        f"a step {kind}": (
+            f"/modules.json: the step {kind}, ",
+            PROJECTING | {MODULES: [module(one, f"{at}_{one}" if at else "") for at, one in enumerate(kinds)]},
+        )
+        for kind, *kinds in (
+            ("WeightedLayerPooling", "Transformer", "WeightedLayerPooling", "Pooling"),
+            ("CNN", "Transformer", "CNN", "Pooling"),
+            ("WordEmbeddings", "WordEmbeddings", "Pooling"),
+            ("StaticEmbedding", "StaticEmbedding"),
+            ("CLIPModel", "CLIPModel"),
+            ("Router", "Router"),
         )
     },
     "a transformer from elsewhere": (
@@ -525,8 +640,8 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         "/modules.json: modeling_mine.Pooling is remote code, which is never run; ",
         SENTENCE_MODEL | {MODULES: [TRANSFORMER, {"path": "1_Pooling", "type": "modeling_mine.Pooling"}]},
     ),
-    "a transformer in a folder of its own": (
-        "/modules.json: the transformer is in '0_Transformer'",
+    "a transformer in a folder of its own that is missing": (
+        "/0_Transformer: has no config.json",
         SENTENCE_MODEL | {MODULES: [module("Transformer", "0_Transformer"), POOLED]},
     ),
     # Paths
@@ -564,7 +679,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Options of the pooling
     "pooling without the prompt": (
-        "/1_Pooling/config.json: include_prompt = false isn't supported",
+        "/1_Pooling/config.json: include_prompt = false, which leaves the prompt's tokens out",
         SENTENCE_MODEL | {POOLING: {"pooling_mode": "mean", "include_prompt": False}},
     ),
     "an unknown mode": (
@@ -610,10 +725,6 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         },
     ),
     # Options of a dense layer
-    "a residual": (
-        "/2_Dense/config.json: use_residual isn't supported",
-        PROJECTING | {DENSE: PROJECTION | {"use_residual": True}},
-    ),
     "a projection of every token": (
         "/2_Dense/config.json: works on token_embeddings; only sentence_embedding is supported",
         PROJECTING | {DENSE: PROJECTION | {"module_input_name": "token_embeddings"}},
@@ -623,7 +734,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         PROJECTING | {DENSE: PROJECTION | {"module_output_name": "other"}},
     ),
     "an activation that is code of the folder": (
-        "/2_Dense/config.json: the activation modeling.Act isn't one of torch.nn's",
+        "/2_Dense/config.json: the activation modeling.Act isn't supported, only torch.nn's ",
         PROJECTING | {DENSE: PROJECTION | {"activation_function": "modeling.Act"}},
     ),
     "a normalization of every token": (

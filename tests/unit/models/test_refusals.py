@@ -120,7 +120,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
         "sentence-t5-base",
         plain(BERT | {"model_type": "t5", "is_encoder_decoder": True}),
         "/config.json: t5 is an encoder with a decoder, which isn't supported",
-        "use one or the other",
+        "use a model that is only one of them",
     ),
     "alibi": (
         "someone-s",

@@ -52,4 +52,8 @@ def _to_sparse(row: Row, weights: FloatArray, sparse: Sparse) -> SparseVector:
     else:
         ids, values = np.arange(len(weights), dtype=np.int32), weights
     kept = ~(values <= 0)  # keeps NaN, so that the answer is refused
-    return SparseVector(ids[kept], values[kept], sparse.size)
+    ids, values = ids[kept], values[kept]
+    if sparse.max_active is not None and len(values) > sparse.max_active:
+        largest = np.sort(np.argsort(-values, kind="stable")[: sparse.max_active])
+        ids, values = ids[largest], values[largest]
+    return SparseVector(ids, values, sparse.size)

@@ -13,8 +13,8 @@ import mlx.core as mx
 from mlx import nn
 
 from nearfar.engines.mlx.upstream import Unsupported
-from nearfar.engines.mlx.weights import load_dense
-from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.engines.mlx.weights import load_layer
+from nearfar.models.recipe.dense import Layer, Normalize, Pooling
 from nearfar.models.recipe.recipe import AnswerTokens, Recipe, Sparse
 
 Head = Callable[[mx.array, mx.array], mx.array]
@@ -31,29 +31,34 @@ def build_heads(recipe: Recipe) -> list[Head]:
         project = _projection(recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize)
         heads.append(lambda hidden, _mask: project(hidden))
     if recipe.sparse and recipe.sparse.head:
-        layer = load_dense(recipe.sparse.head)
+        layer = load_layer(recipe.sparse.head)
         heads.append(lambda hidden, mask: mx.maximum(layer(hidden)[..., 0], 0) * mask)
     return heads
 
 
 def _pooling_head(recipe: Recipe) -> Head:
     """Return pooling, Dense layers and Normalize as one function to (B, D)."""
-    project = _projection(recipe.dense, normalize=recipe.normalize)
+    project = _projection(recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
     return lambda hidden, mask: project(mx.concatenate([_pool(mode, hidden, mask) for mode in recipe.pooling], axis=1))
 
 
-def _projection(dense: Sequence[Dense], *, normalize: bool) -> Callable[[mx.array], mx.array]:
-    layers = [load_dense(one) for one in dense]
+def _projection(
+    layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None
+) -> Callable[[mx.array], mx.array]:
+    steps = [_unit_length if isinstance(layer, Normalize) else load_layer(layer) for layer in layers]
+    steps += [_unit_length] if normalize else []
 
     def run(vectors: mx.array) -> mx.array:
-        for layer in layers:
-            vectors = layer(vectors)
-        if not normalize:
-            return vectors
-        lengths = mx.linalg.norm(vectors, axis=-1, keepdims=True)
-        return vectors / mx.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
+        for step in steps:
+            vectors = step(vectors)
+        return vectors[..., :cut_to]
 
     return run
+
+
+def _unit_length(vectors: mx.array) -> mx.array:
+    lengths = mx.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / mx.maximum(lengths, 1e-12)  # as torch.nn.functional.normalize
 
 
 def _pool(mode: Pooling, hidden: mx.array, mask: mx.array) -> mx.array:

@@ -84,7 +84,7 @@ FAMILIES: dict[str, Family] = {
 def find_family(recipe: Recipe) -> Family:
     """Return the checkpoint's family. Raises EngineUnavailable, listing those that there are, if MLX lacks it."""
     kind, supported = "model", FAMILIES
-    if recipe.task == "score":
+    if recipe.task == "score" and not recipe.pooling:
         kind, supported = "reranker", {name: one for name, one in FAMILIES.items() if one.classifier}
     if recipe.sparse and recipe.sparse.method == "splade":
         kind, supported = "SPLADE model", {name: one for name, one in FAMILIES.items() if one.splade}
@@ -106,14 +106,17 @@ class Network(nn.Module):
         super().__init__()
         self._run = family.run
         # Where the result depends on more than a row's last token, it would lack the prefix.
-        self.shares_prefixes = family.shares_prefixes and (not recipe.outputs or recipe.pooling == ("lasttoken",))
+        self.shares_prefixes = family.shares_prefixes and (
+            recipe.pooling == ("lasttoken",) or not (recipe.outputs or recipe.pooling)
+        )
         self.trunk = family.build(config)
         self._heads = heads.build_heads(recipe)
+        self._is_classifier = recipe.task == "score"
         is_splade = recipe.sparse is not None and recipe.sparse.method == "splade"
         self._embeddings = family.embeddings if recipe.uses_lm_head or is_splade else None
         if recipe.llm_reranker and recipe.llm_reranker.answer_tokens:
             self.head = heads.AnswerHead(config, recipe.llm_reranker.answer_tokens)
-        elif recipe.task == "score" and family.classifier:
+        elif recipe.task == "score" and family.classifier and not recipe.pooling:
             self.head = family.classifier(config, max(len(recipe.labels), 1))
         elif recipe.sparse and is_splade and family.splade:
             self.head = family.splade(config, recipe.sparse)
@@ -126,11 +129,12 @@ class Network(nn.Module):
         mask = mx.array(padded.mask, dtype=mx.int32)
         hidden = self._transform(padded, prefix)
         if self._heads:
-            return [head(hidden.astype(mx.float32), mask) for head in self._heads]
+            outputs = [head(hidden.astype(mx.float32), mask) for head in self._heads]
+            return [_squeeze(outputs[0])] if self._is_classifier else outputs
         # The embeddings as they are now: they may have been quantized since.
         embeddings = (self._embeddings(self.trunk),) if self._embeddings else ()
         logits = self.head(hidden, mask, *embeddings).astype(mx.float32)
-        return [logits[:, 0] if logits.shape[1] == 1 else logits]
+        return [_squeeze(logits)]
 
     def hidden_states(self, padded: PaddedBatch) -> mx.array:
         """Return the last hidden states (B, T, H) in float32, lazy."""
@@ -144,6 +148,11 @@ class Network(nn.Module):
         mask = None if padded.mask.all() else mx.array(padded.mask, dtype=mx.int32)
         types = None if padded.types is None else mx.array(padded.types, dtype=mx.int32)
         return self._run(self.trunk, ids, mask, types, **caches)
+
+
+def _squeeze(logits: mx.array) -> mx.array:
+    """Return (B, labels), or (B,) for one label."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
 def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, PlacedWeights]:

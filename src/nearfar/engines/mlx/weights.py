@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import find_tensor_file, weight_files
-from nearfar.models.recipe.dense import Dense
+from nearfar.models.files.safetensors import find_layer_tensors, find_tensor_file, weight_files
+from nearfar.models.recipe.dense import Dense, LayerNorm
 
 # What a whole model's class adds before its transformer's names.
 _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")
@@ -29,7 +29,7 @@ _UNUSED = re.compile(
 )
 _INNER_DENSE = re.compile(r"^dense\.\d+\.")
 # The activations that were compared with torch's; mlx has them under the same names.
-_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
+_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "PReLU")
 _OPTIONS = ("group_size", "bits", "mode")
 _PARTS = ("weight", "bias", "scales", "biases")
 
@@ -56,18 +56,40 @@ def load_arrays(file: Path) -> dict[str, mx.array]:
         raise CheckpointError(f"{file}: can't be loaded: {error}") from error
 
 
-def load_dense(dense: Dense) -> nn.Module:
-    """Load a linear layer with its activation, in float32. Raises CheckpointError for weights of other shapes."""
-    if dense.activation not in _ACTIVATIONS:
-        raise EngineUnavailable(f"{dense.file}: MLX has no activation {dense.activation} here; use --engine torch")
-    arrays = {key.removeprefix("linear."): value for key, value in load_arrays(dense.file).items()}
-    layer = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
-    try:
-        layer.load_weights([(key, arrays[key].astype(mx.float32)) for key in ("weight", "bias") if key in arrays])
-    except ValueError as error:
-        raise CheckpointError(f"{dense.file}: its weights have other shapes than config.json states") from error
-    mx.eval(layer.parameters())
-    return nn.Sequential(layer, getattr(nn, dense.activation)())
+def load_layer(layer: Dense | LayerNorm) -> nn.Module:
+    """Load a layer in float32. Raises EngineUnavailable for an activation that MLX lacks."""
+    if isinstance(layer, LayerNorm):
+        module = nn.Module()
+        module.norm = nn.LayerNorm(layer.size, eps=1e-5)
+        run: nn.Module = nn.Sequential(module.norm)
+    else:
+        if layer.activation not in _ACTIVATIONS:
+            raise EngineUnavailable(f"{layer.file}: MLX has no activation {layer.activation} here; use --engine torch")
+        module = run = DenseLayer(layer)
+    arrays = load_arrays(layer.file)
+    names = find_layer_tensors(layer).items()
+    module.load_weights([(name, arrays[found].astype(mx.float32)) for name, found in names])
+    mx.eval(module.parameters())
+    return run
+
+
+class DenseLayer(nn.Module):
+    """A linear layer and its activation; ``residual`` adds the input. Attributes are named as in the file."""
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+        self.activation_function = getattr(nn, dense.activation)()
+        self._adds_input = dense.residual
+        if "residual.weight" in dense.tensors:
+            self.residual = nn.Linear(dense.in_features, dense.out_features, bias=False)
+
+    def __call__(self, vectors: mx.array) -> mx.array:
+        """Map (…, in_features) to (…, out_features)."""
+        projected: mx.array = self.activation_function(self.linear(vectors))
+        if not self._adds_input:
+            return projected
+        return projected + (self.residual(vectors) if "residual" in self else vectors)
 
 
 def load_weights(

@@ -48,13 +48,13 @@ def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray]:
         AttentionMaskInterface.register(_ATTENTION, _mask)
         transformer.set_attn_implementation(_ATTENTION)
     model = ModelWithHeads(transformer, request.recipe)
-    traced = _WithHiddenStates(model) if request.recipe.pooling else model
+    traced = _WithHiddenStates(model) if request.recipe.dim else model
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes as constant
             converted = _trace(traced, _example(request))
             _mark_float32(converted, [*_HEADS, *(f"_transformer.{path}" for path in _classifier(request, transformer))])
-            if request.recipe.pooling:
+            if request.recipe.dim:
                 _hide_last_output(converted)
             exact = [_exact(model, row, request) for row in request.probes]
     except Exception as error:  # torch, transformers and openvino each raise their own

@@ -110,7 +110,8 @@ def _entry_folder(request: OpenRequest) -> Path | None:
 def _cache_key(request: OpenRequest) -> bytes:
     """Serialize everything that the numbers depend on: the files, the recipe, the libraries, the probes."""
     recipe = request.recipe
-    files = sorted(path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"})
+    own = [path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"}]
+    files = sorted({*own, *(layer.file for layer in recipe.weighted_layers)})
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return msgspec.json.encode(
         {
@@ -118,8 +119,9 @@ def _cache_key(request: OpenRequest) -> bytes:
             "libraries": [version(name) for name in _LIBRARIES],
             "checkpoint": request.revision or stamps,
             "recipe": [recipe.task, recipe.pooling, recipe.normalize, recipe.pad_token_id, recipe.type_ids],
+            "options": [recipe.truncate_dim, recipe.config_options],
             "answer": recipe.llm_reranker and recipe.llm_reranker.answer_tokens,
-            "heads": [str(head) for head in (recipe.dense, recipe.multi_vector, recipe.sparse)],
+            "heads": [str(head) for head in (recipe.layers, recipe.multi_vector, recipe.sparse)],
             "probes": [row.ids for row in request.probes],
         }
     )

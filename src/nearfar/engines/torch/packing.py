@@ -131,8 +131,9 @@ class PackedModel:
         self._multiple = multiple
         self._model = model
         self._base = model.base_model
+        self._is_classifier = recipe.task == "score"
         self._attention = model.config._attn_implementation  # noqa: SLF001 — has a setter but no other getter
-        self._pooling = PoolingHead(recipe) if recipe.task == "embed" else None
+        self._pooling = PoolingHead(recipe) if recipe.pooling else None
         embeddings: Any = getattr(self._base, "embeddings", None)
         from_ids = hasattr(embeddings, "create_position_ids_from_input_ids")  # the RoBERTa family has it
         self._position_offset: int | None = embeddings.padding_idx if from_ids else None
@@ -156,7 +157,8 @@ class PackedModel:
         hidden = self._transform(packed)  # (T, H)
         if self._pooling:
             pooled = [self._pooling.pool(rows, _ones(rows)) for rows in (run.rows(hidden) for run in packed.runs)]
-            results = self._pooling.project(torch.cat(pooled))
+            vectors = self._pooling.project(torch.cat(pooled))
+            results = squeeze_logits(vectors) if self._is_classifier else vectors
         else:
             ids = torch.from_numpy(packed.ids)
             results = torch.cat([self._classify(run.rows(hidden), run.rows(ids)) for run in packed.runs])

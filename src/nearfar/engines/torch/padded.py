@@ -28,7 +28,7 @@ class PaddedModel:
         self._device = device
         self._length_step = length_step
         # A decoder's classifier finds a row's last token by the padding id; without one, rows can't be padded.
-        self._needs_equal_lengths = recipe.task == "score" and recipe.pad_token_id is None
+        self._needs_equal_lengths = recipe.task == "score" and recipe.pad_token_id is None and not recipe.pooling
 
     def __call__(self, batch: Sequence[Row]) -> torch.Tensor:
         """Return the first output: vectors (B, D), logits (B,) or (B, labels); on the device."""

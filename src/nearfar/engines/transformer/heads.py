@@ -6,14 +6,15 @@ padded on the right where the mask (B, T) is 0, to an array with the batch as it
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nearfar.core.errors import CheckpointError
-from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.files.safetensors import find_layer_tensors
+from nearfar.models.recipe.dense import Dense, Layer, LayerNorm, Pooling
 from nearfar.models.recipe.recipe import Recipe, Sparse
 
 
@@ -24,6 +25,7 @@ class ModelWithHeads(nn.Module):
         super().__init__()
         self._transformer = transformer
         self._heads = build_heads(recipe)
+        self._is_classifier = recipe.task == "score"
         self._heads_take_logits = recipe.sparse is not None and recipe.sparse.method == "splade"
 
     def forward(
@@ -36,6 +38,8 @@ class ModelWithHeads(nn.Module):
         results = self.apply_heads(
             output.logits if self._heads_take_logits else output.last_hidden_state, attention_mask
         )
+        if self._is_classifier:
+            return squeeze_logits(results[0])
         return results if len(results) > 1 else results[0]
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -103,7 +107,7 @@ class PoolingHead(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self._pooling = recipe.pooling
-        self.project = Projection(recipe.dense, normalize=recipe.normalize)
+        self.project = Projection(recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return vectors (B, D)."""
@@ -117,17 +121,20 @@ class PoolingHead(nn.Module):
 
 
 class Projection(nn.Module):
-    """Dense layers and Normalize, on the last axis: pooled vectors' or, for ColBERT, all tokens'."""
+    """Layers on the last axis: pooled vectors' or, for ColBERT, all tokens'."""
 
-    def __init__(self, dense: Sequence[Dense], *, normalize: bool) -> None:
+    def __init__(self, layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None) -> None:
         super().__init__()
-        self._dense = nn.Sequential(*map(load_dense, dense))
+        self._layers = nn.Sequential(*map(_load_layer, layers))
         self._normalize = normalize
+        self._cut_to = cut_to
 
     def forward(self, vectors: Tensor, _mask: Tensor | None = None) -> Tensor:
         """Map (…, H) to (…, D)."""
-        projected: Tensor = self._dense(vectors.float())
-        return nn.functional.normalize(projected, dim=-1) if self._normalize else projected
+        projected: Tensor = self._layers(vectors.float())
+        if self._normalize:
+            projected = nn.functional.normalize(projected, dim=-1)
+        return projected[..., : self._cut_to]
 
 
 class SpladeHead(nn.Module):
@@ -155,7 +162,7 @@ class LexicalHead(nn.Module):
 
     def __init__(self, dense: Dense) -> None:
         super().__init__()
-        self._head = load_dense(dense)
+        self._head = _load_layer(dense)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return (B, T), 0 on padding."""
@@ -163,22 +170,47 @@ class LexicalHead(nn.Module):
         return weights * mask
 
 
-def load_dense(dense: Dense) -> nn.Module:
-    """Load a linear layer and its activation in float32. Raises CheckpointError if the file doesn't contain them."""
+class DenseLayer(nn.Module):
+    """A linear layer and its activation; ``residual`` adds the input. Attributes are named as in the file."""
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+        self.activation_function = getattr(nn, dense.activation)()
+        self._adds_input = dense.residual
+        if "residual.weight" in dense.tensors:
+            self.residual = nn.Linear(dense.in_features, dense.out_features, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map (…, in_features) to (…, out_features)."""
+        projected: Tensor = self.activation_function(self.linear(vectors))
+        if not self._adds_input:
+            return projected
+        return projected + (self.residual(vectors) if hasattr(self, "residual") else vectors)
+
+
+class _UnitLength(nn.Module):
+    """Scales each vector to unit length."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map (…, D) to (…, D)."""
+        return nn.functional.normalize(vectors, dim=-1)
+
+
+def _load_layer(layer: Layer) -> nn.Module:
+    """Load a layer in float32. Raises CheckpointError if its file doesn't contain its weights."""
     from safetensors.torch import load_file
 
-    kind: Any = getattr(nn, dense.activation, None)
-    if kind is not nn.Identity and getattr(kind, "__module__", "") != nn.modules.activation.__name__:
-        raise CheckpointError(f"{dense.file}: torch.nn has no activation {dense.activation}")
-    linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
-    try:
-        activation = kind()
-        tensors = {key.removeprefix("linear."): value for key, value in load_file(dense.file).items()}
-        linear.load_state_dict({key: tensors[key] for key in ("weight", "bias") if key in tensors})
-    except Exception as error:  # safetensors raises its own, load_state_dict a RuntimeError
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{dense.file}: {first}") from error
-    return nn.Sequential(linear, activation).float().eval()
+    if isinstance(layer, LayerNorm):
+        module: nn.Module = nn.Sequential(OrderedDict(norm=nn.LayerNorm(layer.size)))
+    elif isinstance(layer, Dense):
+        module = DenseLayer(layer)
+    else:
+        return _UnitLength()
+    names = find_layer_tensors(layer)
+    tensors = load_file(layer.file)
+    module.load_state_dict({name: tensors[found] for name, found in names.items()})
+    return module.float().eval()
 
 
 def _pool(mode: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:

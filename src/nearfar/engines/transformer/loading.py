@@ -14,7 +14,7 @@ from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.transformer.heads import keep_classifier_in_float32
 from nearfar.models.files.safetensors import find_tensor_file
-from nearfar.models.recipe.recipe import AnswerTokens, Recipe
+from nearfar.models.recipe.recipe import ENCODERS, AnswerTokens, Recipe
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
@@ -75,17 +75,21 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
 
 
 def _auto_class(recipe: Recipe) -> Any:
+    """Return the class that loads what the recipe needs: of an encoder with a decoder, only the encoder."""
+    import transformers
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
     if recipe.uses_lm_head:
         return AutoModelForCausalLM
     if recipe.sparse and recipe.sparse.method == "splade":
         return AutoModelForMaskedLM
-    return AutoModel if recipe.task == "embed" else AutoModelForSequenceClassification
+    if recipe.model_type in ENCODERS:
+        return getattr(transformers, ENCODERS[recipe.model_type])
+    return AutoModel if recipe.task == "embed" or recipe.pooling else AutoModelForSequenceClassification
 
 
 def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any]) -> None:
-    if model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder and request.recipe.model_type not in ENCODERS:
         raise CheckpointError(
             f"{request.folder / 'config.json'}: {request.recipe.model_type} is an encoder-decoder model, which isn't "
             "supported; use an encoder or a decoder"
@@ -96,7 +100,8 @@ def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any])
             f"{find_tensor_file(request.folder, damaged)}: the weights are damaged: {damaged} has values that aren't "
             "finite; download the model again"
         )
-    unused = "pooler." if request.recipe.task == "embed" else None  # no vector is computed from it
+    pools = request.recipe.task == "embed" or request.recipe.pooling
+    unused = "pooler." if pools else None  # no vector is computed from it
     missing = sorted(key for key in report["missing_keys"] if not (unused and unused in key))
     if missing:
         raise CheckpointError(

@@ -66,6 +66,14 @@ def has_pair_template(folder: Path) -> bool:
     return all(re.search(rf"[\"']{role}[\"']", source) for role in ("query", "document"))
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Return whether the folder's tokenizer has a chat template."""
+    try:
+        return bool(_find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)))
+    except NoPairTemplate:
+        return False
+
+
 def _replace_marks(rendered: str) -> str:
     """Replace the marks by the placeholders. Raises NoPairTemplate unless query and document appear once, in order."""
     query, document, _ = _PLACEHOLDERS

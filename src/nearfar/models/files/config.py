@@ -23,6 +23,7 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     n_embd: int | None = None
     d_model: int | None = None
     dim: int | None = None
+    emb_dim: int | None = None
     max_position_embeddings: int | None = None
     n_positions: int | None = None
     pad_token_id: int | list[int] | None = None
@@ -33,7 +34,7 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     problem_type: str | None = None
     labels: int | None = None
     name: str | None = None
-    id2label: dict[str, str] | None = None
+    id2label: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
     position_embedding_type: str | None = None
     use_bidirectional_attention: bool | str | None = None
@@ -105,6 +106,10 @@ class TokenizerConfig(Struct):
 class PromptsConfig(Struct):
     """config_sentence_transformers.json."""
 
+    model_type: str | None = None
     activation_fn: str | None = None
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+    max_active_dims: int | None = None

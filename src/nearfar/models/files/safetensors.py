@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json
+from nearfar.models.recipe.dense import Dense, LayerNorm
 from nearfar.models.recipe.recipe import Recipe
 
 _GIT_LFS = b"version https://git-lfs"
@@ -42,7 +43,7 @@ class WeightSizes(Struct, frozen=True, kw_only=True):
 
 def read_weight_sizes(folder: Path, recipe: Recipe) -> WeightSizes:
     """Add up the weights that the engines read. Raises CheckpointError for a damaged file."""
-    files = {*weight_files(folder), *(dense.file for dense in recipe.linear_layers)}
+    files = {*weight_files(folder / recipe.subfolder), *(layer.file for layer in recipe.weighted_layers)}
     return WeightSizes(
         parameters=sum(
             math.prod(shape)
@@ -80,6 +81,30 @@ def find_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {name: shape for file in weight_files(folder) for name, shape in tensor_shapes(file).items()}
     except CheckpointError:
         return {}
+
+
+def find_layer_tensors(layer: Dense | LayerNorm) -> dict[str, str]:
+    """Return the names in the layer's file by those that the layer has.
+
+    Raises CheckpointError for weights that are missing, superfluous or of another shape.
+    """
+    shapes = tensor_shapes(layer.file)
+    parts = {name.partition(".")[0] for name in (*layer.tensors, "residual.weight", "activation_function.weight")}
+    # BGE-M3's files have no prefix. Stanford's ColBERT has its layer among the transformer's weights.
+    names = {f"linear.{name}" if name in {"weight", "bias"} else name: name for name in shapes}
+    names = {name: found for name, found in names.items() if name.partition(".")[0] in parts}
+    file, config = layer.file, layer.file.parent / "config.json"
+    for name in {**layer.tensors, **names}:
+        expected, found = layer.tensors.get(name), shapes.get(names.get(name, ""))
+        if found is None:
+            raise CheckpointError(f"{file}: has no {name}, which {config} asks for; download both again")
+        if expected is None:
+            raise CheckpointError(f"{file}: has {name}, for which {config} has no option; download both again")
+        if found != expected:
+            raise CheckpointError(
+                f"{file}: {name} is {found}, but {expected} according to {config}; download both again"
+            )
+    return {name: names[name] for name in layer.tensors}
 
 
 def find_tensor_file(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Struct
@@ -25,8 +25,8 @@ from nearfar.models.reading.modules import (
     read_steps,
     unsupported_steps,
 )
-from nearfar.models.recipe.dense import Dense, Pooling
-from nearfar.models.recipe.recipe import MultiVector, Recipe, Sparse
+from nearfar.models.recipe.dense import Dense, Normalize, Pooling
+from nearfar.models.recipe.recipe import MultiVector, Recipe, Similarity, Sparse
 
 # Steps with folders that may exist without modules.json.
 _SIMPLE_STEPS = {"Transformer", "Pooling", "Normalize"}
@@ -68,17 +68,45 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
     recipe = msgspec.structs.replace(
         recipe, prompts=prompts.prompts, default_prompt=prompts.default, prompts_source=prompts.source
     )
+    stated = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
     assume_splade = task == "sparse" or (task is None and "splade" in names[0].lower())
     if sparse := _read_splade(folder, config, modules, assume=assume_splade):
         reason = "the settings" if task else "the model's name"
         source = "modules.json" if modules else f"{reason}; the folder has no modules.json"
-        return msgspec.structs.replace(recipe, sparse=sparse, pooling_source=source)
+        sparse = msgspec.structs.replace(sparse, max_active=stated.max_active_dims)
+        return msgspec.structs.replace(
+            recipe, sparse=sparse, pooling_source=source, similarity=_similarity(stated, "dot")
+        )
     if sentence.transformer_task == "fill-mask":
         raise CheckpointError(
             f"{folder / SENTENCE_FILES[0]}: transformer_task is fill-mask, but modules.json has no "
             f"SpladePooling; {_DOWNLOAD}"
         )
-    return _read_pooled(folder, config, recipe, names)
+    return _finish(stated, _read_pooled(folder, config, recipe, names))
+
+
+def _finish(stated: PromptsConfig, recipe: Recipe) -> Recipe:
+    """Return the recipe with the length that vectors are cut to, and with how they are compared.
+
+    A cut vector isn't scaled to unit length again.
+    """
+    similarity = _similarity(stated, "cosine")
+    if recipe.normalize and similarity == "dot":
+        similarity = "cosine"  # the same for unit vectors
+    recipe = msgspec.structs.replace(recipe, similarity=similarity)
+    if stated.truncate_dim is None or stated.truncate_dim >= recipe.dim:
+        return recipe
+    layers = (*recipe.layers, Normalize()) if recipe.normalize else recipe.layers
+    similarity = _similarity(stated, "cosine")
+    return msgspec.structs.replace(
+        recipe, layers=layers, normalize=False, truncate_dim=stated.truncate_dim, similarity=similarity
+    )
+
+
+def _similarity(stated: PromptsConfig, default: Similarity) -> Similarity:
+    """Return the stated similarity; sentence-transformers ignores other names."""
+    known: tuple[Similarity, ...] = get_args(Similarity)
+    return next((name for name in known if name == stated.similarity_fn_name), default)
 
 
 def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:

@@ -5,7 +5,7 @@ An unknown or misplaced step is refused: leaving one out would silently change e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.reading.families import FamilyDefaults
-from nearfar.models.recipe.dense import POOLINGS, Dense, Pooling
+from nearfar.models.recipe.dense import ACTIVATIONS, POOLINGS, Dense, Layer, LayerNorm, Normalize, Pooling, width_after
 from nearfar.models.recipe.recipe import Recipe
 
 _POOLING_FLAGS: dict[str, Pooling] = {
@@ -27,7 +27,29 @@ _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _MAX_NAME_BYTES = 255
+_POOLED = "sentence_embedding"
+_AFTER_POOLING = {"Dense", "Dropout", "LayerNorm", "Normalize"}
+# torch chooses their axis by the number of axes: for token vectors (B, T, D) the first, which is the batch.
+_ACROSS_VECTORS = {"Softmax", "Softmin", "LogSoftmax"}
+# The other steps of sentence-transformers, and what they are.
+_OTHER_STEPS = {
+    "StaticEmbedding": "a table of word vectors without a transformer, as model2vec makes them",
+    "SparseStaticEmbedding": "a table of word weights without a transformer",
+    "SparseAutoEncoder": "a layer that makes dense vectors sparse",
+    "Router": "a choice between several models by the text's role",
+    "Asym": "a choice between several models by the text's role",
+    "CLIPModel": "a model of images and texts",
+    "WeightedLayerPooling": "a mean of several layers' hidden states",
+    "WordEmbeddings": "a table of word vectors without a transformer",
+    "WordWeights": "weights for single words",
+    "BoW": "a bag of words without a transformer",
+    "LSTM": "a recurrent network",
+    "CNN": "a convolutional network",
+    "TokenPooling": "clusters of token vectors",
+    "HierarchicalTokenPooling": "clusters of token vectors",
+}
 
+TRANSFORMERS = {"Transformer", "MLMTransformer"}
 # The packages with known steps; a step of any other package is remote code.
 KNOWN_PACKAGES = ("sentence_transformers.", "pylate.models.Dense.")
 
@@ -51,6 +73,10 @@ class _Names(Struct):
     module_output_name: str | None = None
 
 
+class _LayerNormConfig(Struct):
+    dimension: int
+
+
 class _DenseConfig(Struct):
     in_features: int
     out_features: int
@@ -68,25 +94,48 @@ def read_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None = Non
     modules = read_modules(folder)
     if modules is None:
         return None
-    file = folder / "modules.json"
     kinds = [module.kind for module in modules]
-    normalize = kinds[-1:] == ["Normalize"]
-    middle = kinds[2:-1] if normalize else kinds[2:]
-    if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in middle):
-        raise unsupported_steps(file, modules, "Transformer, Pooling, Dense…, Normalize")
-    if modules[0].path:
-        raise CheckpointError(f"{file}: the transformer is in {modules[0].path!r}; only the folder itself is supported")
-    folders = [module_folder(folder, module.path) for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - _AFTER_POOLING:
+        raise unsupported_steps(folder / "modules.json", modules, "Transformer, Pooling, Dense, LayerNorm, Normalize")
     pooling: tuple[Pooling, ...]
-    pooling_file, source = folders[1] / "config.json", f"{modules[1].path}/config.json"
+    pooling_file, source = module_folder(folder, modules[1].path) / "config.json", f"{modules[1].path}/config.json"
     if family and not family.has_dense_layers and not pooling_file.is_file():
         pooling, source = (family.pooling,), f"{family.reason}; the folder has no {source}"
     else:
         pooling = read_pooling(pooling_file, recipe.hidden_size)
-    dense = read_dense_layers(folders[2 : 2 + len(middle)], "sentence_embedding", recipe.hidden_size * len(pooling))
-    if normalize:
-        refuse_other_vectors(folders[-1], "sentence_embedding")
-    return msgspec.structs.replace(recipe, pooling=pooling, pooling_source=source, dense=dense, normalize=normalize)
+    layers = read_layers(folder, modules[2:], recipe.hidden_size * len(pooling))
+    normalize = layers[-1:] == (Normalize(),)
+    return msgspec.structs.replace(
+        recipe,
+        pooling=pooling,
+        pooling_source=source,
+        layers=layers[:-1] if normalize else layers,
+        normalize=normalize,
+    )
+
+
+def gives_scores(folder: Path, modules: list[Module] | None) -> bool:
+    """Return whether the last step is a Dense layer that computes a cross-encoder's scores from a pooled vector."""
+    if not modules or modules[-1].kind != "Dense":
+        return False
+    names = read_optional_json(module_folder(folder, modules[-1].path) / "config.json", _Names)
+    return names.module_output_name == "scores"
+
+
+def read_layers(folder: Path, modules: Sequence[Module], width: int) -> tuple[Layer, ...]:
+    """Read the steps after pooling, which take vectors of ``width``. Dropout does nothing outside of training."""
+    layers: list[Layer] = []
+    for module in modules:
+        step = module_folder(folder, module.path)
+        if module.kind == "Dense":
+            before = width_after(tuple(layers), width)
+            layers += read_dense_layers([step], _POOLED, before, scores=module is modules[-1])
+        elif module.kind == "LayerNorm":
+            layers.append(_read_layer_norm(step, width_after(tuple(layers), width)))
+        elif module.kind == "Normalize":
+            refuse_other_vectors(step, _POOLED)
+            layers += [Normalize()] if layers[-1:] != [Normalize()] else []  # a second one changes nothing
+    return tuple(layers)
 
 
 def find_logit_score(folder: Path) -> Path | None:
@@ -107,10 +156,15 @@ def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     """Read the modes from either format: ``pooling_mode`` (since 6.0) or a ``pooling_mode_*`` flag for each mode."""
     config = read_json(file, dict[str, Any])
     if config.get("include_prompt") is False:
-        raise CheckpointError(f"{file}: include_prompt = false isn't supported")
+        raise CheckpointError(
+            f"{file}: include_prompt = false, which leaves the prompt's tokens out of the pooling, isn't supported; "
+            "use a model that pools all tokens"
+        )
     width = config.get("embedding_dimension") or config.get("word_embedding_dimension") or hidden_size
     if width != hidden_size:
-        raise CheckpointError(f"{file}: pools vectors of {width}, but config.json has a hidden_size of {hidden_size}")
+        raise CheckpointError(
+            f"{file}: pools vectors of {width}, but config.json has a hidden_size of {hidden_size}; download both again"
+        )
     modes = config.get("pooling_mode", [])
     modes = modes if isinstance(modes, list) else [modes]
     if not modes:
@@ -119,50 +173,78 @@ def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
     try:
         return msgspec.convert(modes or ["mean"], tuple[Pooling, ...])
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"{file}: the pooling {', '.join(map(str, modes))} isn't supported") from error
+        raise CheckpointError(
+            f"{file}: the pooling {', '.join(map(str, modes))} isn't supported, only {', '.join(POOLINGS)}; use "
+            "another model"
+        ) from error
 
 
-def read_dense_layers(folders: Iterable[Path], vectors: str, width: int) -> tuple[Dense, ...]:
-    """Read Dense steps on ``vectors``: ``sentence_embedding`` or ``token_embeddings``.
+def read_dense_layers(folders: Iterable[Path], vectors: str, width: int, *, scores: bool = False) -> tuple[Dense, ...]:
+    """Read Dense steps on ``vectors``: ``sentence_embedding`` or ``token_embeddings``; with ``scores``, to scores.
 
     Raises CheckpointError if the layers don't fit each other, or the first doesn't fit vectors of ``width``.
     """
-    dense = tuple(_read_dense(folder, vectors) for folder in folders)
+    dense = tuple(_read_dense(folder, vectors, scores=scores) for folder in folders)
     for layer in dense:
-        if layer.in_features != width:
-            raise CheckpointError(f"{layer.file.parent}: takes {layer.in_features} values but receives {width}")
+        _check_width(layer.file.parent, layer.in_features, width)
         width = layer.out_features
     return dense
 
 
-def _read_dense(folder: Path, vectors: str) -> Dense:
-    file, weights = folder / "config.json", folder / "model.safetensors"
+def _read_dense(folder: Path, vectors: str, *, scores: bool) -> Dense:
+    file = folder / "config.json"
     config = read_json(file, _DenseConfig)
-    if config.use_residual:
-        raise CheckpointError(f"{file}: use_residual isn't supported")
-    refuse_other_vectors(folder, vectors)
-    if not config.activation_function.startswith("torch.nn."):
-        raise CheckpointError(f"{file}: the activation {config.activation_function} isn't one of torch.nn's")
-    if not weights.is_file():
+    refuse_other_vectors(folder, vectors, "scores" if scores else vectors)
+    activation = config.activation_function.rpartition(".")[2]
+    if not config.activation_function.startswith("torch.nn.") or activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{folder}: has no model.safetensors; download it, or convert its pickle: nearfar unpickle"
+            f"{file}: the activation {config.activation_function} isn't supported, only torch.nn's "
+            f"{', '.join(sorted(ACTIVATIONS))}; use a model with one of these"
+        )
+    if vectors != _POOLED and activation in _ACROSS_VECTORS:
+        raise CheckpointError(
+            f"{file}: the activation {activation} mixes the tokens of several texts; use a model with another one"
         )
     return Dense(
-        file=weights,
+        file=_find_weights(folder),
         in_features=config.in_features,
         out_features=config.out_features,
         bias=config.bias,
-        activation=config.activation_function.rpartition(".")[2],
+        activation=activation,
+        residual=config.use_residual,
     )
 
 
-def refuse_other_vectors(folder: Path, vectors: str) -> None:
-    """Raise CheckpointError for a step that reads or writes anything but ``vectors``."""
+def _read_layer_norm(folder: Path, width: int) -> LayerNorm:
+    config = read_json(folder / "config.json", _LayerNormConfig)
+    _check_width(folder, config.dimension, width)
+    return LayerNorm(file=_find_weights(folder), size=config.dimension)
+
+
+def _find_weights(folder: Path) -> Path:
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        return weights
+    raise CheckpointError(f"{folder}: has no model.safetensors; download it, or convert its pickle: nearfar unpickle")
+
+
+def _check_width(folder: Path, takes: int, receives: int) -> None:
+    if takes != receives:
+        raise CheckpointError(
+            f"{folder}: takes {takes} values but receives {receives}; download the model again, with all its steps"
+        )
+
+
+def refuse_other_vectors(folder: Path, vectors: str, written: str = "") -> None:
+    """Raise CheckpointError for a step that reads anything but ``vectors``, or writes anything else, or ``written``."""
     file = folder / "config.json"
     names = read_optional_json(file, _Names)
-    for name in (names.module_input_name, names.module_output_name):
-        if name not in {vectors, None}:
-            raise CheckpointError(f"{file}: works on {name}; only {vectors} is supported")
+    read, write = names.module_input_name, names.module_output_name
+    other = read if read not in {vectors, None} else write if write not in {vectors, written or vectors, None} else None
+    if other:
+        raise CheckpointError(
+            f"{file}: works on {other}; only {vectors} is supported; use a model whose steps follow one another"
+        )
 
 
 def module_folder(folder: Path, path: str) -> Path:
@@ -175,6 +257,15 @@ def module_folder(folder: Path, path: str) -> Path:
 
 
 def unsupported_steps(file: Path, modules: list[Module], supported: str) -> CheckpointError:
-    """Return the error for steps other than those, in that order."""
-    steps = ", ".join(module.type for module in modules)
-    return CheckpointError(f"{file}: only {supported} are supported, in this order, not: {steps}")
+    """Return the error for steps other than those, in that order; it describes a step that is known."""
+    steps = ", ".join(module.kind for module in modules)
+    known = next((module.kind for module in modules if module.kind in _OTHER_STEPS), None)
+    if known:
+        return CheckpointError(
+            f"{file}: the step {known}, {_OTHER_STEPS[known]}, isn't supported; use a model with {supported} only, or "
+            "run this one with sentence-transformers"
+        )
+    return CheckpointError(
+        f"{file}: only {supported} are supported, in this order, not: {steps}; run it with sentence-transformers, or "
+        "use another model"
+    )

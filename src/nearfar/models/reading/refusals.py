@@ -11,10 +11,10 @@ from typing import Any
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import tensor_shapes, weight_files
+from nearfar.models.files.safetensors import find_layer_tensors, tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
-from nearfar.models.reading.modules import KNOWN_PACKAGES, read_modules
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.reading.modules import KNOWN_PACKAGES, TRANSFORMERS, Module, unsupported_steps
+from nearfar.models.recipe.recipe import ENCODERS, Recipe
 
 # transformers uses absolute positions for these and ignores config.json; jina-embeddings-v2 needs others (ALiBi).
 _ABSOLUTE = frozenset(("albert", "bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta", "xlm-roberta-xl"))
@@ -66,15 +66,24 @@ def refuse_no_model(folder: Path) -> None:
     raise CheckpointError(f"{folder}: {no_model}; use a folder that has one, or a model on the hub")
 
 
-def refuse_unsupported(folder: Path, config: ModelConfig, name: str) -> None:
-    """Raise CheckpointError for a model that no engine here can run as it was trained."""
-    _refuse_remote_code(folder, config, name)
-    _refuse_custom_steps(folder)
+def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str) -> None:
+    """Raise CheckpointError for a model that no engine here can run as it was trained.
+
+    ``folder`` has the steps, ``inner`` the transformer; they are usually the same.
+    """
+    _refuse_remote_code(inner, config, name)
     _refuse_adapters(folder)
-    file = folder / "config.json"
-    if config.is_encoder_decoder:
+    file = inner / "config.json"
+    if config.model_type == "model2vec" or "StaticModel" in (config.architectures or ()):
         raise CheckpointError(
-            f"{file}: {config.model_type} is an encoder with a decoder, which isn't supported; use one or the other"
+            f"{file}: is a table of word vectors without a transformer (model2vec), which isn't supported; use the "
+            "model that it was distilled from, or run it with model2vec"
+        )
+    by_encoder = config.model_type in ENCODERS and (folder / "modules.json").is_file()
+    if config.is_encoder_decoder and not by_encoder:
+        raise CheckpointError(
+            f"{file}: {config.model_type} is an encoder with a decoder, which isn't supported; use a model that is "
+            "only one of them, or a T5 with the modules.json of an embedding model"
         )
     if config.model_type == "nomic_bert":
         _refuse_nomic_variants(file)
@@ -93,9 +102,11 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def refuse_damaged(folder: Path, recipe: Recipe) -> None:
-    """Raise CheckpointError, naming the file, for damaged or missing weights of the model or its Dense layers."""
-    for file in [*weight_files(folder), *(dense.file for dense in recipe.linear_layers)]:
+    """Raise CheckpointError, naming the file, for damaged or missing weights of the model or its layers."""
+    for file in weight_files(folder / recipe.subfolder):
         tensor_shapes(file)
+    for layer in recipe.weighted_layers:
+        find_layer_tensors(layer)
 
 
 def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:
@@ -112,14 +123,16 @@ def _refuse_remote_code(folder: Path, config: ModelConfig, name: str) -> None:
     raise CheckpointError(f"{folder / 'config.json'}: needs remote code ({code}), which is never run; {way_out}")
 
 
-def _refuse_custom_steps(folder: Path) -> None:
+def refuse_other_models(folder: Path, modules: list[Module]) -> None:
+    """Raise CheckpointError for steps that are remote code, or that don't begin with a transformer."""
     file = folder / "modules.json"
-    steps = [module.type for module in read_modules(folder) or ()]
-    custom = next((step for step in steps if not step.startswith(KNOWN_PACKAGES)), None)
+    custom = next((module.type for module in modules if not module.type.startswith(KNOWN_PACKAGES)), None)
     if custom:
         raise CheckpointError(
             f"{file}: {custom} is remote code, which is never run; use a version with sentence-transformers' own steps"
         )
+    if modules and modules[0].kind not in TRANSFORMERS:
+        raise unsupported_steps(file, modules, "Transformer, Pooling, Dense, LayerNorm, Normalize")
 
 
 def _refuse_adapters(folder: Path) -> None:

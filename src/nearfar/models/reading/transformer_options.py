@@ -16,6 +16,7 @@ from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceCon
 from nearfar.models.files.json_files import convert, read_json, read_optional_json
 from nearfar.models.files.safetensors import find_shapes
 from nearfar.models.reading.families import default_max_tokens, find_family
+from nearfar.models.recipe.recipe import ENCODERS
 
 # By task: the output that is taken from the transformer, and the name under which the next step finds it.
 _OUTPUTS = {
@@ -41,8 +42,6 @@ OFFSET_POSITIONS = {
 }
 # A table with a row for each position; models without one (rotary, ALiBi, relative) run beyond their positions.
 _POSITION_TABLE = re.compile(r"(^|\.)(position_embeddings?|positions_embed|embed_positions|wpe|w_pe)\.weight$")
-# Their n_positions isn't used: positions are relative.
-_T5 = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers"))
 _UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
 
 
@@ -145,8 +144,11 @@ def read_max_tokens(
 
 
 def _positions(config: ModelConfig) -> int | None:
-    """Return how many tokens config.json's positions are for; None without a number, which -1 is for XLNet."""
-    rows = config.max_position_embeddings or (None if config.model_type in _T5 else config.n_positions)
+    """Return how many tokens config.json's positions are for; None without a number, which -1 is for XLNet.
+
+    T5's n_positions isn't used: its positions are relative.
+    """
+    rows = config.max_position_embeddings or (None if config.model_type in ENCODERS else config.n_positions)
     if rows is None or rows <= 0:
         return None
     padding = 1 if config.padding is None else config.padding  # 1 is the RoBERTa family's default

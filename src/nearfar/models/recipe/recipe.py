@@ -7,8 +7,18 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from nearfar.core.types import Output, Role
-from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.recipe.dense import Dense, Layer, LayerNorm, Pooling, width_after
 
+# How the model's vectors are compared, by sentence-transformers' names; distances are negative.
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+# Encoders with a decoder that embed by the encoder alone: model_type → transformers' class for it.
+ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+}
 DOCUMENT, QUERY, INSTRUCTION = "{document}", "{query}", "{instruction}"
 
 
@@ -72,6 +82,8 @@ class Sparse(Struct, frozen=True, kw_only=True):
     # For ``splade``: pooling over tokens, and whether the logarithm is applied twice (log1p_relu).
     pooling: Literal["max", "sum"] = "max"
     log_twice: bool = False
+    # How many of a text's largest weights are kept; None keeps all.
+    max_active: int | None = None
     # For ``lexical``: the linear layer (H → 1), and the tokens that have no weight.
     head: Dense | None = None
     skip_ids: frozenset[int] = frozenset()
@@ -109,6 +121,8 @@ class LlmReranker(Struct, frozen=True):
 class Recipe(Struct, frozen=True, kw_only=True):
     """How a checkpoint is run, the same on every engine."""
 
+    # The folder's part with the transformer and its tokenizer; "" is the folder itself.
+    subfolder: str = ""
     # config.json's first of ``architectures``, and its ``model_type``.
     architecture: str
     model_type: str
@@ -121,9 +135,12 @@ class Recipe(Struct, frozen=True, kw_only=True):
     pooling: tuple[Pooling, ...] = ()
     # The file, or the family's page, that states it.
     pooling_source: str = ""
-    # Linear layers after pooling.
-    dense: tuple[Dense, ...] = ()
+    # What follows pooling; then vectors are scaled to unit length if ``normalize``, or cut to ``truncate_dim``.
+    layers: tuple[Layer, ...] = ()
     normalize: bool = False
+    truncate_dim: int | None = None
+    # Of pooled or of sparse vectors; token vectors are always compared by MaxSim.
+    similarity: Similarity = "cosine"
     # Prefixes by name. ``default_prompt`` is one of the names or a role; it applies where a request chooses none.
     prompts: dict[str, str] = {}
     prompts_source: str = ""
@@ -136,6 +153,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     # A classifier's labels, one logit each; ``multi_label`` means a sigmoid each in place of a softmax over all.
     labels: tuple[str, ...] = ()
     multi_label: bool = False
+    # What maps the logit of a single label to a score: a sigmoid, or (1 + tanh) / 2.
+    activation: Literal["Sigmoid", "Tanh"] = "Sigmoid"
+    # Precedes the first text of each pair.
+    pair_prompt: str = ""
     # The outputs in addition to, or instead of, the pooled vector.
     multi_vector: MultiVector | None = None
     sparse: Sparse | None = None
@@ -153,19 +174,23 @@ class Recipe(Struct, frozen=True, kw_only=True):
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What a text becomes, in the order in which engines return it; empty for rerankers and classifiers."""
+        if self.task == "score":
+            return ()
         parts: dict[Output, object] = {"dense": self.pooling, "multi_vector": self.multi_vector, "sparse": self.sparse}
         return tuple(output for output, part in parts.items() if part)
 
     @property
-    def linear_layers(self) -> tuple[Dense, ...]:
-        """All linear layers that have files of their own, for pooled vectors, token vectors and sparse weights."""
+    def weighted_layers(self) -> tuple[Dense | LayerNorm, ...]:
+        """All layers that have files of their own, for pooled vectors, token vectors and sparse weights."""
+        pooled = [layer for layer in self.layers if isinstance(layer, Dense | LayerNorm)]
         tokens = self.multi_vector.dense if self.multi_vector else ()
         head = (self.sparse.head,) if self.sparse and self.sparse.head else ()
-        return (*self.dense, *tokens, *head)
+        return (*pooled, *tokens, *head)
 
     @property
     def dim(self) -> int:
-        """The length of a text's pooled vector, after any Dense layers; 0 where it has none."""
-        if not self.pooling:
+        """The length of a text's pooled vector, after any layers; 0 where it has none."""
+        if not self.pooling or self.task == "score":
             return 0
-        return self.dense[-1].out_features if self.dense else self.hidden_size * len(self.pooling)
+        width = width_after(self.layers, self.hidden_size * len(self.pooling))
+        return width if self.truncate_dim is None else min(width, self.truncate_dim)

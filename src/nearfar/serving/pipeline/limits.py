@@ -63,10 +63,10 @@ def check_vectors(recipe: Recipe, job: EmbedJob) -> None:
     if job.late_chunking and recipe.pooling != ("mean",):
         modes = " and ".join(recipe.pooling)
         raise InputError(f"late chunking needs a model with mean pooling, and this one has {modes}")
-    if recipe.dense and job.late_chunking:
-        raise InputError("late chunking needs a model without linear layers after pooling, and this one has some")
-    if recipe.dense and recipe.normalize and job.normalize is False:
-        raise InputError("this model has linear layers after pooling and returns normalized vectors only")
+    if (recipe.layers or recipe.truncate_dim) and job.late_chunking:
+        raise InputError("late chunking needs a model without layers after pooling, and this one has some")
+    if recipe.layers and recipe.normalize and job.normalize is False:
+        raise InputError("this model has layers after pooling and returns normalized vectors only")
 
 
 def check_outputs(model: Model, job: RepresentJob) -> None:

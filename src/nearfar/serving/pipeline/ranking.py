@@ -189,7 +189,7 @@ def _compute_scores(recipe: Recipe, encoded: Sequence[EncodedJob], results: Resu
     ``results`` are the engine's, one for each row: logits of pairs, or vectors to compare.
     """
     if recipe.task == "score":
-        raw, mapped = results, scores.sigmoid(results)
+        raw, mapped = results, scores.activate(recipe, results)
     else:
         ends = [*accumulate([len(job.rows) for job in encoded])]
         raw, mapped = scores.compare_groups(recipe, np.split(results, ends[:-1]))  # a query and its documents each

@@ -1,15 +1,15 @@
-"""Scores from vectors and logits. Raw ones are cosines, sums or logits; mapped ones are in [0, 1]. Pure functions."""
+"""Scores from vectors and logits. Raw ones are similarities or logits; mapped ones are in [0, 1]. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nearfar.core.types import FloatArray, Representation, SparseVector
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe, Similarity
 
 Scores = npt.NDArray[Any]  # (N,)
 
@@ -19,9 +19,16 @@ def sigmoid(logits: FloatArray) -> npt.NDArray[Any]:
     return (1.0 + np.tanh(logits.astype(np.float64) / 2.0)) / 2.0
 
 
+def activate(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
+    """Map the logits (B,) of a single label to [0, 1]; (1 + tanh(x)) / 2 is the sigmoid of 2x."""
+    return sigmoid(2 * logits if recipe.activation == "Tanh" else logits)
+
+
 def probabilities(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
     """Map a classifier's logits (B,) or (B, L) to [0, 1]: by softmax, or by sigmoid if labels are independent."""
-    if recipe.multi_label or logits.ndim == 1:
+    if logits.ndim == 1:
+        return activate(recipe, logits)
+    if recipe.multi_label:
         return sigmoid(logits)
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     softmax: npt.NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -35,6 +42,29 @@ def cosines(query: FloatArray, documents: FloatArray) -> FloatArray:
     return clipped
 
 
+_SIMILARITIES: dict[Similarity, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "cosine": cosines,
+    "dot": lambda query, documents: documents @ query,
+    "euclidean": lambda query, documents: -np.linalg.norm(documents - query, axis=1),
+    "manhattan": lambda query, documents: -np.abs(documents - query).sum(axis=1),
+}
+
+
+def similarities(recipe: Recipe, query: FloatArray, documents: FloatArray) -> FloatArray:
+    """Compute the model's own similarity of (D,) with each of (N, D); distances are negative."""
+    return _SIMILARITIES[recipe.similarity](query, documents)
+
+
+def map_similarities(similarity: Similarity, raw: FloatArray) -> Scores:
+    """Map similarities to [0, 1] in their order; in float64, where large products keep their differences."""
+    if similarity == "cosine":
+        return (1.0 + raw) / 2.0
+    exact = raw.astype(np.float64)
+    if similarity == "dot":
+        return (1.0 + exact / (1.0 + np.abs(exact))) / 2.0
+    return 1.0 / (1.0 - exact)
+
+
 def compare_groups(recipe: Recipe, groups: Sequence[npt.NDArray[Any]]) -> tuple[Scores, Scores]:
     """Compare the first of each group with each of the others; return all raw scores, and all mapped ones.
 
@@ -46,11 +76,11 @@ def compare_groups(recipe: Recipe, groups: Sequence[npt.NDArray[Any]]) -> tuple[
 
 def _compare(recipe: Recipe, group: npt.NDArray[Any]) -> tuple[Scores, Scores]:
     if recipe.pooling:
-        raw = cosines(group[0], group[1:])
-        return raw, (1.0 + raw) / 2.0
+        raw = similarities(recipe, group[0], group[1:])
+        return raw, map_similarities(recipe.similarity, raw)
     if recipe.multi_vector:
         return max_sims(group[0], list(group[1:]))
-    return sparse_products(group[0], list(group[1:]))
+    return compare_sparse(recipe, group[0], list(group[1:]))
 
 
 def max_sims(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
@@ -67,19 +97,29 @@ def max_sims(query: Representation, documents: Sequence[Representation]) -> tupl
     return sums, np.clip((1.0 + sums / len(vectors)) / 2.0, 0.0, 1.0)
 
 
-def sparse_products(query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
-    """Compute dot products of sparse vectors, and cosines, which are never negative; 0 for an empty vector."""
-    dots = np.array([_dot(query.sparse, document.sparse) for document in documents])
-    lengths = np.array([_length(document.sparse) for document in documents]) * _length(query.sparse)
-    return dots, np.clip(np.divide(dots, lengths, out=np.zeros(len(dots)), where=lengths > 0), 0.0, 1.0)
+def compare_sparse(recipe: Recipe, query: Representation, documents: Sequence[Representation]) -> tuple[Scores, Scores]:
+    """Compute the model's own similarity of sparse vectors, and map it to [0, 1]. Weights are never negative."""
+    found = [_pair_up(query.sparse, document.sparse) for document in documents]
+    raw = np.array([_sparse_similarity(recipe.similarity, *pair) for pair in found])
+    if recipe.similarity == "cosine":
+        return raw, np.clip(raw, 0.0, 1.0)
+    return raw, raw / (1.0 + raw) if recipe.similarity == "dot" else 1.0 / (1.0 - raw)
 
 
-def _dot(one: SparseVector | None, other: SparseVector | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    _, here, there = np.intersect1d(one.indices, other.indices, assume_unique=True, return_indices=True)
-    return float(one.values[here].astype(np.float64) @ other.values[there].astype(np.float64))
+def _sparse_similarity(similarity: Similarity, one: Scores, other: Scores) -> float:
+    """Compute the similarity of two vectors that are given by their values at the same indices; 0 for an empty one."""
+    if similarity == "cosine":
+        lengths = np.linalg.norm(one) * np.linalg.norm(other)
+        return float(one @ other / lengths) if lengths else 0.0
+    return float(_SIMILARITIES[similarity](one, other[None])[0])
 
 
-def _length(vector: SparseVector | None) -> float:
-    return 0.0 if vector is None else float(np.linalg.norm(vector.values.astype(np.float64)))
+def _pair_up(one: SparseVector | None, other: SparseVector | None) -> tuple[Scores, Scores]:
+    """Return both vectors' values (K,) at the indices that either has."""
+    vectors = [vector for vector in (one, other) if vector is not None]
+    indices = np.unique(np.concatenate([vector.indices for vector in vectors] or [np.zeros(0, dtype=np.int32)]))
+    values = np.zeros((2, len(indices)))
+    for at, vector in enumerate((one, other)):
+        if vector is not None:
+            values[at, np.searchsorted(indices, vector.indices)] = vector.values
+    return values[0], values[1]

@@ -7,18 +7,26 @@ import time
 import msgspec
 
 from nearfar.core.settings import ModelSettings
-from nearfar.core.types import TASK_OF, EngineMethod, ModelInfo, Output, Task
+from nearfar.core.types import TASK_OF, EngineMethod, ModelInfo, Task
 from nearfar.engines.base import EngineInfo
 from nearfar.models.files.safetensors import WeightSizes
 from nearfar.models.hub.checkpoint import Checkpoint
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe, Similarity
 from nearfar.serving.postprocess.quantization import default_range
 
 NOT_LOADED = "not loaded yet"
 SCORE_OF_VECTORS = "(1 + cosine) / 2 of the query's and the document's vectors"
 SCORE_OF_TOKENS = "(1 + MaxSim / n) / 2 of the query's n vectors and the document's"
-SCORE_OF_WEIGHTS = "cosine of the query's and the document's sparse vectors"
+# Of the query's and the document's vectors, for a model with another similarity than the cosine.
+_SCORES: dict[Similarity, str] = {
+    "dot": "(1 + dot / (1 + |dot|)) / 2 of the query's and the document's vectors",
+    "euclidean": "1 / (1 + distance) of the query's and the document's vectors",
+    "manhattan": "1 / (1 + Manhattan distance) of the query's and the document's vectors",
+}
+SCORE_OF_WEIGHTS = "dot / (1 + dot) of the query's and the document's sparse vectors"
+_SCORE_OF_COSINES = "cosine of the query's and the document's sparse vectors"
 SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
+SCORE_BY_TANH = "(1 + tanh) / 2 of the logit the model gives the pair"
 
 
 def default_method(recipe: Recipe) -> EngineMethod:
@@ -95,17 +103,19 @@ def _tasks(recipe: Recipe) -> tuple[Task, ...]:
 def _score(recipe: Recipe) -> str:
     """Return how relevance scores are computed; empty for a model that doesn't rank."""
     if recipe.task == "score":
-        return SCORE_OF_PAIRS if len(recipe.labels) <= 1 else ""
-    formulas: dict[Output, str] = {
-        "dense": SCORE_OF_VECTORS,
-        "multi_vector": SCORE_OF_TOKENS,
-        "sparse": SCORE_OF_WEIGHTS,
-    }
-    return formulas[recipe.outputs[0]]
+        by_activation = SCORE_BY_TANH if recipe.activation == "Tanh" else SCORE_OF_PAIRS
+        return by_activation if len(recipe.labels) <= 1 else ""
+    kind = recipe.outputs[0]
+    if kind == "multi_vector":
+        return SCORE_OF_TOKENS
+    if kind == "dense":
+        return _SCORES.get(recipe.similarity, SCORE_OF_VECTORS)
+    sparse: dict[Similarity, str] = {**_SCORES, "dot": SCORE_OF_WEIGHTS, "cosine": _SCORE_OF_COSINES}
+    return sparse[recipe.similarity]
 
 
 def _int8_range(recipe: Recipe, setting: float | None) -> float | None:
     """Return the R of the settings, else the usual one of unit vectors. It depends on no engine and no dtype."""
-    if not recipe.pooling:
+    if not recipe.dim:
         return None
     return setting or (default_range(recipe.dim) if recipe.normalize else None)

@@ -64,9 +64,9 @@ class Opener:
         """Open a model with the first engine that supports it. Raises a SetupError when none does."""
         started = time.perf_counter()
         checkpoint, recipe, own = discovered.checkpoint, discovered.recipe, discovered.settings
-        tokens = await self.run_on_thread(lambda: TextEncoder(checkpoint.folder, recipe))
+        tokens = await self.run_on_thread(lambda: TextEncoder(checkpoint.folder / recipe.subfolder, recipe))
         request = OpenRequest(
-            folder=checkpoint.folder,
+            folder=checkpoint.folder / recipe.subfolder,
             recipe=recipe,
             device=own.device,
             dtype=own.dtype,

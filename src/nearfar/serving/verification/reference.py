@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from nearfar.models.recipe.dense import Dense, Pooling
+from nearfar.models.files.safetensors import find_layer_tensors
+from nearfar.models.recipe.dense import Layer, LayerNorm, Normalize, Pooling
 
 Texts: TypeAlias = tuple[str, ...]  # one, or a query and a document
 Compute: TypeAlias = Callable[[Texts], tuple[Any, list[int]]]  # → numbers (D,) or (labels,), and token ids
@@ -37,8 +38,10 @@ class Task(Struct, kw_only=True):
     limit: int
     lower_case: bool
     pooling: tuple[Pooling, ...]
-    dense: tuple[Dense, ...]
+    layers: tuple[Layer, ...]
     normalize: bool
+    truncate_dim: int | None
+    subfolder: str
 
 
 class Answer(Struct, kw_only=True):
@@ -108,10 +111,11 @@ def _transformers(task: Task) -> Compute:
     """Return transformers' own tokenizer and model, followed by the recipe's steps in numpy."""
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(task.folder, local_files_only=True, trust_remote_code=False)
+    folder = Path(task.folder) / task.subfolder
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     auto: Any = AutoModelForSequenceClassification if task.scores else AutoModel
-    model = auto.from_pretrained(task.folder, local_files_only=True, trust_remote_code=False).float().eval()
-    layers = [_dense(layer) for layer in task.dense]
+    model = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
+    layers = [_layer(layer) for layer in task.layers]
 
     def compute(item: Texts) -> tuple[Any, list[int]]:
         texts = [text.lower() for text in item] if task.lower_case else item
@@ -122,7 +126,7 @@ def _transformers(task: Task) -> Compute:
         vector = np.concatenate([_pool(mode, output.last_hidden_state[0].numpy()) for mode in task.pooling])
         for layer in layers:
             vector = layer(vector)
-        return vector / max(float(np.linalg.norm(vector)), 1e-12) if task.normalize else vector, ids
+        return (_unit(vector) if task.normalize else vector)[: task.truncate_dim], ids
 
     return compute
 
@@ -138,16 +142,31 @@ def _pool(mode: Pooling, hidden: Any) -> Any:
     return (hidden * weights[:, None]).sum(0) / (np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total)
 
 
-def _dense(dense: Dense) -> Callable[[Any], Any]:
+def _unit(vector: Any) -> Any:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+def _layer(layer: Layer) -> Callable[[Any], Any]:
     import torch
     from safetensors.numpy import load_file
 
-    tensors = {name.removeprefix("linear."): array for name, array in load_file(dense.file).items()}
-    activation: Any = getattr(torch.nn, dense.activation)()
-    bias = tensors.get("bias", np.zeros(dense.out_features)) if dense.bias else 0
+    if isinstance(layer, Normalize):
+        return _unit
+    found, names = load_file(layer.file), find_layer_tensors(layer)
+    tensors = {name: found[own].astype(np.float64) for name, own in names.items()}
+    if isinstance(layer, LayerNorm):
+        weight, bias = tensors["norm.weight"], tensors["norm.bias"]
+        return lambda vector: (vector - vector.mean()) / np.sqrt(vector.var() + 1e-5) * weight + bias
+    activation: Any = getattr(torch.nn, layer.activation)().double()
+    if "activation_function.weight" in tensors:
+        activation.weight.data = torch.from_numpy(tensors["activation_function.weight"])
 
     def run(vector: Any) -> Any:
-        return activation(torch.from_numpy(tensors["weight"].astype(np.float64) @ vector + bias)).numpy()
+        projected = tensors["linear.weight"] @ vector + tensors.get("linear.bias", 0.0)
+        output = activation(torch.from_numpy(projected)).detach().numpy()
+        if not layer.residual:
+            return output
+        return output + (tensors["residual.weight"] @ vector if "residual.weight" in tensors else vector)
 
     return run
 

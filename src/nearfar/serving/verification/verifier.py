@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from msgspec import Struct
@@ -105,8 +106,10 @@ class Verifier:
             limit=recipe.max_tokens,
             lower_case=recipe.lower_case,
             pooling=recipe.pooling,
-            dense=recipe.dense,
+            layers=recipe.layers,
             normalize=recipe.normalize,
+            truncate_dim=recipe.truncate_dim,
+            subfolder=recipe.subfolder,
         )
 
 
@@ -117,6 +120,9 @@ def _reason_against(model: VerifyRequest) -> str:
         "switched off (verify = false)": not model.enabled,
         "LLM rerankers have no reference in sentence-transformers": recipe.llm_reranker is not None,
         "only pooled vectors and logits have a reference": recipe.task == "embed" and recipe.outputs != ("dense",),
+        "only sentence-transformers runs its head on a pooled vector": recipe.task == "score"
+        and bool(recipe.pooling)
+        and find_spec("sentence_transformers") is None,
         "its weights are quantized, which no reference computes": recipe.quantized,
         f"its weights take over {_TOO_LARGE_BYTES / 1e9:g} GB in float32": model.bytes > _TOO_LARGE_BYTES,
     }
