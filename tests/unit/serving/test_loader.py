@@ -128,7 +128,7 @@ async def serving(
 ) -> AsyncIterator[Several]:
     """Serve the models of these one-letter names, none of them loaded yet, each with its own gated engine."""
     models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in names)
-    app = create_app(Settings(models=models, engine="fake", load="demand", **settings))
+    app = create_app(Settings(models=models, engine="fake", verify=False, load="demand", **settings))
     fleet: Fleet = app.state.fleet
     if clock:
         fleet._clock = fleet._loader._clock = clock
@@ -288,7 +288,11 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
     pinned: str, share: float, says: str, folders: dict[str, Path], size: int
 ) -> None:
     models = tuple(ModelSettings(name=str(folders[name]), pin=name in pinned) for name in "ab")
-    fleet = Fleet(Settings(models=models, engine="fake", memory_budget=int(share * size)), VendorNames({}, {}), ignore)
+    fleet = Fleet(
+        Settings(models=models, engine="fake", verify=False, memory_budget=int(share * size)),
+        VendorNames({}, {}),
+        ignore,
+    )
     fleet.start()
 
     with pytest.raises(SettingsError, match=says):
@@ -299,7 +303,7 @@ async def test_a_model_that_could_never_be_loaded_is_refused_at_the_start(
 async def test_every_model_is_loaded_once_at_the_start_whatever_the_budget(folders: dict[str, Path], size: int) -> None:
     """So that a damaged one is found at the start, and not by its first caller."""
     models = tuple(ModelSettings(name=str(folders[name])) for name in "abc")
-    app = create_app(Settings(models=models, engine="fake", memory_budget=2 * size))
+    app = create_app(Settings(models=models, engine="fake", verify=False, memory_budget=2 * size))
 
     async with app.lifespan(), calling(app) as client:
         await app.state.fleet.opened()
@@ -524,7 +528,7 @@ async def test_a_model_that_fails_at_the_start_is_logged_once_and_prevents_readi
     damaged = write_transformer(tmp_path / "damaged", "bert")
     (damaged / "tokenizer.json").write_text("{")
     models = tuple(ModelSettings(name=str(folder)) for folder in (folders["a"], damaged))
-    app = create_app(Settings(models=models, engine="fake"))
+    app = create_app(Settings(models=models, engine="fake", verify=False))
 
     async with app.lifespan(), calling(app) as client:
         with pytest.raises(CheckpointError):

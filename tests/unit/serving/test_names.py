@@ -139,7 +139,7 @@ async def test_a_whole_name_wins_over_the_last_part_of_another(tmp_path: Path) -
 
 async def test_a_model_that_was_lost_is_not_replaced_by_one_with_the_same_last_part(tmp_path: Path) -> None:
     lost = ModelSettings(name=str(tmp_path / "missing"), aliases=("one/bge-m3", BUILTIN_MODEL))
-    settings = Settings(models=(lost, folder(tmp_path, "two", "two/bge-m3")), engine="fake")
+    settings = Settings(models=(lost, folder(tmp_path, "two", "two/bge-m3")), engine="fake", verify=False)
     app = create_app(settings, must_open=False)
     async with app.lifespan(), calling(app) as client:
         found = [await answered(client, name) for name in ("bge-m3", "all-minilm", "two/bge-m3")]
@@ -154,7 +154,7 @@ async def test_a_default_model_that_is_unavailable_is_not_replaced_by_the_next(
     """Its vectors would be those of another model. A model after the default is missed by its own name alone."""
     gone = ModelSettings(name=str(tmp_path / "gone"))
     models = (gone, ModelSettings(name=BUILTIN_MODEL)) if gone_first else (ModelSettings(name=BUILTIN_MODEL), gone)
-    app = create_app(Settings(models=models, engine="fake"), must_open=False)
+    app = create_app(Settings(models=models, engine="fake", verify=False), must_open=False)
     async with app.lifespan(), calling(app) as client:
         await app.state.fleet.opened()
         by_default, by_name, other = [
