@@ -22,7 +22,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve quick test parity test-clients fuzz check compat bench bench-engines bench-peers clean
+.PHONY: serve quick test parity parity-versions test-clients fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -38,7 +38,11 @@ test: $(VENV)/ready
 
 # Compares checkpoints of every kind with the libraries on every engine, and writes the manual's page: half an hour.
 parity: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --parity all tests/parity/test_checkpoints.py
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --parity all tests/parity/test_checkpoints.py tests/parity/test_real_weights.py
+
+# The same with other versions of the libraries. It writes nothing.
+parity-versions: $(VENV)/ready
+	$(BIN)/python tests/support/parity_versions.py
 
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready
@@ -71,7 +75,7 @@ bench-peers: $(VENV)/ready
 	$(BIN)/python benchmarks/peers.py run
 
 clean:
-	rm -rf $(VENV) benchmarks/.peers tests/client_matrix/.environments dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/parity/.environments benchmarks/.peers tests/client_matrix/.environments dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt
