@@ -48,9 +48,11 @@ def test_qwen3s_other_models_are_no_rerankers(tmp_path: Path) -> None:
         write_model(tmp_path / "embedding", words="bytes-end"),  # an end token follows each text
         write_model(tmp_path / "other words", added=("yes", "no")),
         write_files(write_model(tmp_path / "steps"), POOLED),
+        write_model(tmp_path / "Qwen3-Embedding-0.6B-4bit"),
     ]
 
     assert ["embed"] * len(folders) == [read_recipe(folder).task for folder in folders]
+    assert read_recipe(folders[-1], task="rank").task == "embed"
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma", "llama", "qwen3"])

@@ -185,6 +185,7 @@ def test_a_class_that_would_build_another_tokenizer_is_noticed(tmp_path: Path) -
         ({"tokenizer_config.json": {"tokenizer_class": "RoFormerTokenizer"}}, "RoFormerTokenizer"),
         ({"tokenizer_config.json": {"tokenizer_class": "BertJapaneseTokenizer"}}, "BertJapaneseTokenizer"),
         ({"tokenizer_config.json": {"tokenizer_class": "CanineTokenizer"}}, "CanineTokenizer has rules in Python"),
+        ({"tokenizer_config.json": {"tokenizer_class": "LayoutLMv2Tokenizer"}}, "LayoutLMv2Tokenizer has rules in"),
         ({"sentence_bert_config.json": {"tokenizer_args": {"vocab_file": "x"}}}, "option vocab_file isn't supported"),
     ],
 )

@@ -19,7 +19,6 @@ from msgspec import Struct
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
 from nearfar.core.settings import Settings
-from nearfar.dialects.kit.checks import refuse_many_values
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import CancelScope, Timeouts
@@ -40,8 +39,6 @@ _DISCARD_TIMEOUT_S = 5.0
 _IDLE_TIMEOUT_S = 2.0
 # How long a request runs before its connection is watched for a disconnect.
 _WATCH_AFTER_S = 0.05
-# Bodies up to this size are decoded in at most 40 ms, whatever they contain.
-_ALWAYS_DECODED = 262_144
 
 
 def request_id(scope: Scope) -> str:
@@ -125,8 +122,6 @@ async def receive_body(request: AnyRequest) -> bytes:
         server: ServerParts = state["server"]
         settings = server.settings
         body = state["body"] = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
-        if len(body) > _ALWAYS_DECODED:
-            await asyncio.to_thread(refuse_many_values, body)
     return body
 
 

@@ -16,6 +16,7 @@ from nearfar.models.files.chat_template import NoPairTemplate, has_pair_template
 from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.recipe.recipe import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt
 
@@ -122,7 +123,8 @@ def read_llm_reranker(
             )
         return LlmReranker(_read_prompt(folder, family), AnswerTokens(answers.true_token_id, answers.false_token_id))
     generates = any(name.endswith("ForCausalLM") for name in config.architectures or ())
-    if not family and generates and not (folder / "modules.json").is_file():
+    embeds = (folder / "modules.json").is_file() or find_family(*names) is not None
+    if not family and generates and not embeds:
         family = _recognize(folder, config)
         if family is None and (task == "rank" or has_pair_template(folder)):
             raise CheckpointError(

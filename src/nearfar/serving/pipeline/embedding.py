@@ -9,11 +9,9 @@ import numpy as np
 
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import FloatArray
-from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
-from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, usage_of
 from nearfar.serving.pipeline.limits import apply_limits, check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
@@ -30,11 +28,11 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     check_job(job)
     job = apply_limits(model, job)
     check_vectors(recipe, job)
-    context.check_answer(len(job.inputs) * min(job.dimensions or recipe.dim, recipe.dim))
     prompt, name = "", context.prompt_name or job.prompt
     if name or job.role or job.instruction is not None or recipe.default_prompt:
         prompt = choose_prompt(recipe, name, job.role, job.instruction)
     size = count_characters(job.inputs)
+    is_unit = recipe.normalize if job.normalize is None else job.normalize
     if job.late_chunking:
         row, spans = await tokenizers.run(size, lambda: encode_chunks(model, job, prompt))
         rows = [row]
@@ -43,16 +41,7 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         alone = model.lane.admission.requests == 0
         rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
-        vectors = await (
-            _pool_rows(context, rows) if recipe.normalize and not _is_unit(recipe, job) else context.submit(rows)
-        )
-    return await offload(vectors.size, lambda: _embedded(context, job, rows, vectors))
-
-
-def _embedded(context: RequestContext, job: EmbedJob, rows: Sequence[Row], vectors: FloatArray) -> Embedded:
-    """Normalize and cut the vectors as the job asks for."""
-    model, recipe = context.model, context.model.recipe
-    is_unit = _is_unit(recipe, job)
+        vectors = await (_pool_rows(context, rows) if recipe.normalize and not is_unit else context.submit(rows))
     if is_unit and (job.late_chunking or not recipe.normalize):
         vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
@@ -67,10 +56,6 @@ def _embedded(context: RequestContext, job: EmbedJob, rows: Sequence[Row], vecto
         timings=context.stopwatch.timings(),
         int8_range=_int8_range(model, job, is_unit=is_unit),
     )
-
-
-def _is_unit(recipe: Recipe, job: EmbedJob) -> bool:
-    return recipe.normalize if job.normalize is None else job.normalize
 
 
 def _int8_range(model: Model, job: EmbedJob, *, is_unit: bool) -> float | None:
