@@ -5,6 +5,7 @@ No dialect, no HTTP, no tokenization.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
@@ -24,6 +25,7 @@ from nearfar.serving.timeouts import CancelScope, Timeouts
 from nearfar.telemetry.events import JobDone, Observer
 from nearfar.telemetry.stopwatch import Stopwatch
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound=Result)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
@@ -66,6 +68,7 @@ class ModelAccess:
         self._observe = observe
         self._timeout_s = timeout_s
         self._timeouts = timeouts
+        self._warned: set[str] = set()  # models that cut a text at their own limit
 
     async def run(
         self,
@@ -134,8 +137,22 @@ class ModelAccess:
         except BaseException as error:
             self._observe(_failed(error, context, tasks[0], inputs))
             raise
+        if result.usage.truncated_tokens and result.info.name not in self._warned:
+            self._warn_if_cut(result)
         self._observe(_succeeded(result, context, tasks[0], inputs))
         return result
+
+    def _warn_if_cut(self, result: Result) -> None:
+        """Warn once for each model that cuts texts at its own limit, not at a client's."""
+        info = result.info
+        if any(truncated and tokens >= info.max_tokens for tokens, truncated in result.usage.each):
+            self._warned.add(info.name)
+            _log.warning(
+                "model %s: a text was cut at the model's limit of %d tokens; x-nearfar-truncated-tokens counts what "
+                'is cut, and on_overflow = "error" refuses such texts (logged once)',
+                info.name,
+                info.max_tokens,
+            )
 
 
 def _succeeded(result: Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:

@@ -22,6 +22,7 @@ TRUNCATE: Mapping[str | None, tuple[OnOverflow | None, KeepSide]] = {
     "END": ("truncate", "start"),
 }
 
+NO_MESSAGES = "messages: chat templates aren't applied here; render the messages and send the text as input"
 _MISMATCH = re.compile(r"Expected `([^`]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")  # msgspec's words
 _KINDS = {
     "str": "text",

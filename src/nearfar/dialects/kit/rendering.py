@@ -31,8 +31,6 @@ EmbeddingType = Encoding | Quantized
 _EMBED_DTYPES: tuple[EmbedDtype, ...] = get_args(EmbedDtype)
 _ENDIANNESS = ("native", "little", "big")
 _BINARY = ("bytes", "bytes_only")
-# The header of a binary reply.
-METADATA = {"metadata": "where each vector is in a binary reply, as JSON"}
 
 _Document = TypeVar("_Document")
 _Usage = TypeVar("_Usage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.openai.azure import embed_with_deployment
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
@@ -10,13 +11,16 @@ from nearfar.dialects.openai.models import get_model, list_models
 
 dialect = Dialect(
     name="openai",
-    routes=[EMBEDDINGS.route("/v1/embeddings", "/embeddings")],
-    handlers=[list_models, get_model],
+    routes=[
+        EMBEDDINGS.route("/v1/embeddings", "/embeddings", "/openai/v1/embeddings"),
+        EMBEDDINGS.route("/invocations", fields=("input", "messages"), precedence=3),
+    ],
+    handlers=[list_models, get_model, embed_with_deployment],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="OpenAI's embeddings and models: https://platform.openai.com/docs/api-reference/embeddings",
     error_headers=error_headers,
-    prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models"),
+    prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models", "/openai"),
     vendor_models=VENDOR_MODELS,
 )

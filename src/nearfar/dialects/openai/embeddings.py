@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import Task, TokenIds, TokenVocabulary
-from nearfar.dialects.kit.checks import check_at_most, check_special_tokens, explain_mismatch
+from nearfar.dialects.kit.checks import NO_MESSAGES, check_at_most, check_special_tokens, explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import (
-    METADATA,
     ArrayFormat,
     Binary,
     EmbeddingList,
@@ -63,7 +63,8 @@ class EmbeddingsRequest(ArrayFormat, kw_only=True):
     """
 
     model: str | None = None
-    input: Annotated[msgspec.Raw, json_schema(**_INPUT)]
+    input: Annotated[msgspec.Raw, json_schema(**_INPUT)] | UnsetType = UNSET
+    messages: Annotated[list[Any], json_schema(maxItems=0)] | None = None
     token_ids: Annotated[str, json_schema(enum=list(_VOCABULARIES))] | None = None
     dimensions: AtLeastOne | None = None
     normalize: bool | None = None
@@ -74,7 +75,7 @@ class EmbeddingsRequest(ArrayFormat, kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Vectors of texts, or of token ids",
-    body=requires(EmbeddingsRequest, model=NOT_EMPTY),
+    body=requires(EmbeddingsRequest, input=_INPUT),
     reply=EmbeddingList[TokenUsage],
     example={"model": "text-embedding-3-small", "input": "a cat on the sofa"},
     examples={
@@ -82,7 +83,7 @@ _DOCS = RouteDocs(
         "token ids": {"model": "text-embedding-3-small", "input": [[15339, 1917], [8134]]},
         "base64": {"model": "text-embedding-3-small", "input": "a cat on the sofa", "encoding_format": "base64"},
     },
-    headers=ANSWER_HEADERS | METADATA,
+    headers=ANSWER_HEADERS,
 )
 
 
@@ -94,15 +95,18 @@ _OWN_LIMITS = msgspec.structs.replace(_VENDORS_LIMITS, is_vendor_name=False)
 
 def _to_job(body: EmbeddingsRequest) -> EmbedJob:
     """Convert the body. Raises an InputError in OpenAI's words, or ValidationError for an illegal ``input``."""
+    if body.messages:
+        raise errors.InputError(NO_MESSAGES, "messages")
+    if body.input is UNSET:
+        raise msgspec.ValidationError("Object missing required field `input`")
     found = _decode_input(bytes(body.input))
-    if not body.model:
-        raise errors.ModelRequired("you must provide a model parameter")
     inputs = _inputs(found)
-    vocabulary = find_vocabulary(body.model) if isinstance(inputs[0], tuple) else None
+    vocabulary = find_vocabulary(body.model or "") if isinstance(inputs[0], tuple) else None
     job = EmbedJob(
-        model=body.model,
+        model=body.model or "",
         inputs=inputs,
-        dimensions=body.dimensions,
+        # Infinity's client sends 0 for all.
+        dimensions=body.dimensions if body.model in VENDOR_MODELS else body.dimensions or None,
         vocabulary=None if body.token_ids == "model" else vocabulary,  # noqa: S105 — no password
         vocabulary_is_default=body.token_ids is None,
         token_limits=_VENDORS_LIMITS if body.model in VENDOR_MODELS else _OWN_LIMITS,

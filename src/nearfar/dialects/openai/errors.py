@@ -22,6 +22,7 @@ def _model_message(error: errors.ModelNotFound) -> str:
 
 
 ERRORS: ErrorTable = {
+    errors.ModelRequired: ErrorRow(message=lambda _: "you must provide a model parameter"),
     errors.MalformedBody: ErrorRow(
         message=lambda error: f"We could not parse the JSON body of your request. (HINT: {error})"
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
+from nearfar.dialects.vllm.invocations import INVOKE
+from nearfar.dialects.vllm.llama_cpp import EMBEDDING
 from nearfar.dialects.vllm.pooling import POOLING
 from nearfar.dialects.vllm.rerank import RERANK
 from nearfar.dialects.vllm.routes import CLASSIFY, SCORE
@@ -17,12 +19,25 @@ dialect = Dialect(
         POOLING,
         DETOKENIZE.route("/detokenize"),
         # Both take the bodies without other dialects' fields, which no client of vLLM or Infinity sends.
-        RERANK.route("/rerank"),
+        RERANK.route("/rerank", "/reranking", "/v1/reranking"),
         TOKENIZE.route("/tokenize"),
+        EMBEDDING.route("/embedding"),
+        INVOKE,
     ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="vLLM's pooling models: https://docs.vllm.ai/en/latest/models/pooling_models",
-    prefixes=("/score", "/v1/score", "/classify", "/pooling", "/tokenize", "/detokenize", "/rerank"),
+    prefixes=(
+        "/score",
+        "/v1/score",
+        "/classify",
+        "/pooling",
+        "/tokenize",
+        "/detokenize",
+        "/rerank",
+        "/reranking",
+        "/v1/reranking",
+        "/embedding",
+    ),
 )

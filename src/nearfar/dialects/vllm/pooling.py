@@ -14,10 +14,10 @@ from nearfar.core.jobs import Classified, ClassifyJob, Embedded, EmbedJob, Repre
 from nearfar.core.types import FloatArray, ModelInfo, Task
 from nearfar.dialects.kit.checks import check_special_tokens, shape_error
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
-from nearfar.dialects.kit.rendering import METADATA, ArrayFormat, Binary, binary_reply
+from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply
 from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, decode_json, fleet_of, receive_body
-from nearfar.dialects.kit.route_docs import NUMBERS, AtLeastOne, RouteDocs, json_schema
-from nearfar.dialects.vllm.routes import ListReply, NotEmptyInputs, envelope, inputs_of
+from nearfar.dialects.kit.route_docs import NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
+from nearfar.dialects.vllm.routes import INPUTS, ListReply, NoMessages, NotEmptyInputs, envelope, inputs_of
 from nearfar.serving.postprocess.pooling import normalize
 from nearfar.serving.service import Service
 
@@ -30,7 +30,8 @@ class PoolingRequest(ArrayFormat, kw_only=True):
     """The body of POST /pooling. Without a ``task`` the model decides: embed, else classify, else token_embed."""
 
     model: str | None = None
-    input: NotEmptyInputs
+    input: NotEmptyInputs | None = None
+    messages: NoMessages | None = None
     task: Annotated[str, json_schema(enum=list(_TASKS))] | None = None
     dimensions: AtLeastOne | None = None
     add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
@@ -64,7 +65,7 @@ def _checked(body: PoolingRequest) -> dict[str, Any]:
         raise InputError(
             f"encoding_format must be float, base64, bytes or bytes_only, not {body.encoding_format[:50]!r}"
         )
-    return {"model": body.model or None, "inputs": inputs_of(body.input), **body.cutting()}
+    return {"model": body.model or None, "inputs": inputs_of(body.input, body.messages), **body.cutting()}
 
 
 def _embed_job(body: PoolingRequest) -> EmbedJob:
@@ -108,11 +109,10 @@ def _reply(
 
 _DOCS = RouteDocs(
     summary="Embed or classify texts, or embed each of their tokens",
-    body=PoolingRequest,
+    body=requires(PoolingRequest, input=INPUTS),
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},
     examples={"embed": {"input": [[101, 1037, 4937, 102]], "task": "embed", "encoding_format": "base64"}},
-    headers=METADATA,
     reply_example={"data": [{"index": 0, "data": [[0.1431, -0.0766]], "object": "pooling"}]},
 )
 

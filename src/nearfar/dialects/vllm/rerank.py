@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
@@ -26,6 +27,15 @@ class Content(Struct, kw_only=True):
 
     text: str | None = None
     content: str | list[ContentPart] | None = None
+
+
+_VLLM_FIELDS = (
+    "use_activation",
+    "activation",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "max_tokens_per_query",
+)
 
 
 def _object(required: str, **properties: dict[str, Any]) -> dict[str, Any]:
@@ -60,21 +70,29 @@ class RerankRequest(PairScoring, kw_only=True):
     instruction: str | None = None
 
 
-class RerankResult(Struct):
-    """A document's index and score.
+class DocumentText(Struct):
+    """A document as vLLM returns it."""
 
-    It has no ``document``, whatever ``return_documents`` requests. Clients that send the same request want it as a
-    string (LiteLLM's infinity), as an object (LiteLLM's hosted_vllm) or as anything but null, and each fails on the
-    others' form. All of them accept its absence: they have the documents that they sent.
+    text: str
+
+
+class RerankResult(Struct):
+    """A document's index and score, and for a request of vLLM's or Infinity's own clients the document.
+
+    Other requests get none, whatever ``return_documents`` asks for. Clients that send the same request want a string
+    (LiteLLM's infinity), an object (LiteLLM's hosted_vllm) or anything but null, and each fails on the others' form.
+    All of them accept its absence: they have the documents that they sent.
     """
 
     index: int
     relevance_score: float
+    document: str | DocumentText | UnsetType = UNSET
 
 
 class RerankReply(ListReply[RerankResult], kw_only=True):
     """The body of an answer to /rerank, best first. ``data`` repeats ``results`` for clients of Voyage's form."""
 
+    object: Literal["list", "rerank"] = "list"  # type: ignore[assignment]
     results: list[RerankResult]
 
 
@@ -123,9 +141,21 @@ def _join(parts: list[ContentPart], field: str) -> str:
     return "\n".join(texts)
 
 
-def _reply(_: RerankRequest, __: RankJob, done: Ranked) -> RerankReply:
-    results = [RerankResult(result.index, result.score) for result in done.results]
-    return RerankReply(results=results, data=results, **envelope("rerank", done))
+def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
+    """Build the reply. Infinity's client always sends ``raw_scores``; ``_VLLM_FIELDS`` are vLLM's alone."""
+    is_infinity = body.raw_scores is not None
+    form: Callable[[str], str | DocumentText] | None = None
+    if is_infinity and body.return_documents:
+        form = str
+    elif any(getattr(body, field) is not None for field in _VLLM_FIELDS):
+        form = DocumentText
+    results = [
+        RerankResult(result.index, result.score, form(job.documents[result.index]) if form else UNSET)
+        for result in done.results
+    ]
+    return RerankReply(
+        object="rerank" if is_infinity else "list", results=results, data=results, **envelope("rerank", done)
+    )
 
 
 _RERANK = RouteDocs(

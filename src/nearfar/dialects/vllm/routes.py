@@ -11,10 +11,10 @@ from msgspec import Meta, Struct
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Result, Scored, ScoreJob
 from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.checks import Activation, check_special_tokens
+from nearfar.dialects.kit.checks import NO_MESSAGES, Activation, check_special_tokens
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
-from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema
+from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires
 from nearfar.serving.service import Service
 
 _T = TypeVar("_T")
@@ -22,7 +22,7 @@ _NOT_EMPTY = json_schema(minItems=1)
 Texts = str | Annotated[list[str], _NOT_EMPTY]
 Inputs = str | list[str | int | list[int]]
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_INPUTS: dict[str, Any] = {
+INPUTS: dict[str, Any] = {
     "description": "A text, texts, or token ids in the model's own vocabulary of one text or of several",
     "anyOf": [
         NOT_EMPTY,
@@ -30,7 +30,8 @@ _INPUTS: dict[str, Any] = {
         *({"type": "array", "items": item, "minItems": 1} for item in ({"type": "string"}, _IDS)),
     ],
 }
-NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[_INPUTS])]
+NoMessages = Annotated[list[Any], json_schema(maxItems=0)]
+NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[INPUTS])]
 
 
 class Scoring(Activation, kw_only=True):
@@ -72,7 +73,8 @@ _SCORE_SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data
 class ClassifyRequest(Scoring, kw_only=True):
     """The body of POST /classify. ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``."""
 
-    input: NotEmptyInputs
+    input: NotEmptyInputs | None = None
+    messages: NoMessages | None = None
     add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
     raw_scores: bool | None = None
 
@@ -166,8 +168,12 @@ def _score_reply(_: ScoreRequest, __: ScoreJob, done: Scored) -> ListReply[Score
     return ListReply(data=data, **envelope("score", done))
 
 
-def inputs_of(found: Inputs) -> tuple[str | TokenIds, ...]:
+def inputs_of(found: Inputs | None, messages: list[Any] | None = None) -> tuple[str | TokenIds, ...]:
     """Return a text, texts, or token ids of one text or of several. Raises EmptyInput if there are none."""
+    if messages:
+        raise InputError(NO_MESSAGES, "messages")
+    if found is None:
+        raise InputError("Object missing required field `input`")
     if isinstance(found, str):
         found = [found] if found else []
     if not found or [] in found:
@@ -184,7 +190,7 @@ def inputs_of(found: Inputs) -> tuple[str | TokenIds, ...]:
 def _classify_job(body: ClassifyRequest) -> ClassifyJob:
     raw_scores = bool(body.raw_scores) or body.wants_logits
     check_special_tokens(body.add_special_tokens)
-    inputs = inputs_of(body.input)
+    inputs = inputs_of(body.input, body.messages)
     return ClassifyJob(model=body.model or None, inputs=inputs, raw_scores=raw_scores, **body.cutting())
 
 
@@ -222,7 +228,7 @@ SCORE = Endpoint(_SCORE, _score_job, Service.score, _score_reply)
 _CLASSIFY = RouteDocs(
     summary="Classify texts",
     details="Returns each text's most probable label and all probabilities, or with ``raw_scores`` Infinity's form.",
-    body=ClassifyRequest,
+    body=requires(ClassifyRequest, input=INPUTS),
     reply=(ListReply[ClassificationData], InfinityClassifyReply),
     example={"input": ["I like you."]},
     examples={"Infinity's": {"input": ["I like you."], "raw_scores": False}},

@@ -8,20 +8,30 @@ from msgspec import Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizeJob
+from nearfar.dialects.kit.checks import NO_MESSAGES
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, requires_any
+from nearfar.dialects.vllm.llama_cpp import TokensReply, tokens_reply
+from nearfar.dialects.vllm.routes import NoMessages
 from nearfar.serving.service import Service
 
 TokenId = Annotated[int, json_schema(minimum=0)]
 
 
 class TokenizeRequest(Struct, kw_only=True):
-    """The body of POST /tokenize for a plain prompt. Tokens are never cut here."""
+    """The body of POST /tokenize for a plain prompt. Tokens are never cut here.
+
+    ``content`` is llama.cpp's name for it, with ``add_special`` (false by default) and ``with_pieces``.
+    """
 
     model: str | None = None
-    prompt: str
+    prompt: str | None = None
+    messages: NoMessages | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
+    content: str | None = None
+    add_special: bool | None = None
+    with_pieces: bool | None = None
     truncate_prompt_tokens: Annotated[int, json_schema(const=-1)] | None = None
 
 
@@ -50,10 +60,18 @@ class DetokenizeReply(Struct):
 def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
     if body.truncate_prompt_tokens not in {None, -1}:
         raise InputError("truncate_prompt_tokens: /tokenize returns all tokens; cut the list that it returns")
+    if body.messages:
+        raise InputError(NO_MESSAGES.replace("input", "prompt"), "messages")
+    if body.prompt is None and body.content is not None:
+        return TokenizeJob(model=body.model or None, texts=(body.content,), special=bool(body.add_special))
+    if body.prompt is None:
+        raise InputError("Object missing required field `prompt`")
     return TokenizeJob(model=body.model or None, texts=(body.prompt,), special=body.add_special_tokens is not False)
 
 
-def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> TokenizeReply:
+def _tokenize_reply(body: TokenizeRequest, _: TokenizeJob, done: Tokenized) -> TokenizeReply | TokensReply:
+    if body.prompt is None:
+        return tokens_reply(done.texts[0], with_pieces=bool(body.with_pieces))
     tokens = done.texts[0].tokens
     names = [token.token for token in tokens] if body.return_token_strs else None
     return TokenizeReply(len(tokens), done.info.max_tokens, [token.id for token in tokens], names)
@@ -64,7 +82,11 @@ def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
 
 
 _TOKENIZE = RouteDocs(
-    summary="Tokenize a prompt", counts=False, body=TokenizeRequest, reply=TokenizeReply, example={"prompt": "a cat"}
+    summary="Tokenize a prompt",
+    counts=False,
+    body=requires_any(TokenizeRequest, {"prompt": {"type": "string"}}, {"content": {"type": "string"}}),
+    reply=(TokenizeReply, TokensReply),
+    example={"prompt": "a cat"},
 )
 TOKENIZE = Endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
 _DETOKENIZE = RouteDocs(

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, SettingsError, WrongTask
+from nearfar.core.errors import InputError, ModelNotFound, ModelNotReady, ModelRequired, SettingsError, WrongTask
 from nearfar.core.settings import BUILTIN_MODEL, ModelSettings
 from nearfar.core.types import Task
 from nearfar.models.tokenization.prompts import find_prompt
 from nearfar.serving.registry.slot import Slot
 
+# What clients of servers with one model send as its name; "" where they send none.
+_PLACEHOLDERS = {"", "text-embeddings-inference", "default/not-specified"}
 _CACHED_NAMES = 256  # names are matched in any case and with prompts, so there is no end to them
+_MADE_FOR: Mapping[Task, str] = {"rank": "score", "classify": "score"}  # "embed" for other tasks
 _UNAVAILABLE_RETRY_AFTER_S = 60  # an operator has to act first; clients don't wait any longer
 
 
@@ -86,6 +89,8 @@ class ModelNames:
                     raise WrongTask(name, task)
                 return slot
             self._refuse_unavailable(name)
+            if name in _PLACEHOLDERS:
+                return self._find_only(name, task)
             default_of = self._task_of_vendor_name(name)
             if default_of is None:
                 raise ModelNotFound(name)
@@ -98,6 +103,8 @@ class ModelNames:
         if slot := self.find_own(name):
             return slot
         self._refuse_unavailable(name)
+        if name in _PLACEHOLDERS and len(self._slots) == 1:
+            return self._slots[0]
         if (task := self._task_of_vendor_name(name)) is None:
             raise ModelNotFound(name, listing=True)
         return self._find_default(name, task)
@@ -152,9 +159,21 @@ class ModelNames:
                 return None
         return self._vendors.defaults.get(name) or self._vendors.defaults.get(bare)
 
+    def _find_only(self, name: str, task: Task) -> Slot:
+        """Return the only model for a task, which a placeholder stands for: no client may get one of several by chance.
+
+        A reranker comes before embedding models, which can rank as well. Raises ModelRequired or ModelNotFound.
+        """
+        able = [slot for slot in self._slots if task in slot.info.tasks]
+        made_for = [slot for slot in able if slot.discovered.recipe.task == _MADE_FOR.get(task, "embed")]
+        if len(made_for or able) + len(self._unavailable) > 1:
+            served = ", ".join(slot.name for slot in made_for or able)
+            raise ModelNotFound(name) if name else ModelRequired(f"model is required, one of {served}", "model")
+        return self._find_default(name, task)
+
     def _find_default(self, name: str | None, task: Task) -> Slot:
         """Return the first model made for the task, else the first that can do it."""
-        made_for = "score" if task in {"rank", "classify"} else "embed"
+        made_for = _MADE_FOR.get(task, "embed")
         best: Slot | None = None
         for slot in self._slots:
             if task in slot.info.tasks:

@@ -1,0 +1,35 @@
+"""Azure's path of OpenAI's embeddings, which has the model's name in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.params import FromPath
+
+from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.request import decode_json, receive_body
+from nearfar.dialects.kit.route_docs import RouteDocs
+from nearfar.dialects.openai.embeddings import EMBEDDINGS
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_DOCS: RouteDocs = msgspec.structs.replace(
+    EMBEDDINGS.docs,
+    summary="Vectors of texts, or of token ids, from a deployment of Azure's",
+    path={"deployment": "text-embedding-3-small"},
+    example={"input": "a cat on the sofa"},
+    examples={},
+)
+
+
+@post("/openai/deployments/{deployment:str}/embeddings", status_code=200, opt={"docs": _DOCS})
+async def embed_with_deployment(request: Request[Any, Any, Any], deployment: FromPath[str]) -> Response[bytes]:
+    """Answer as /v1/embeddings does for the model that is called like the deployment."""
+    try:
+        fields = decode_json(await receive_body(request), _fields)
+    except msgspec.ValidationError as error:
+        raise shape_error(error) from error
+    fields["model"] = msgspec.Raw(msgspec.json.encode(deployment))
+    request.scope["state"]["body"] = msgspec.json.encode(fields)
+    return await EMBEDDINGS.answer(request)

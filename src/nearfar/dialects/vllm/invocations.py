@@ -1,0 +1,37 @@
+"""SageMaker's path with vLLM's bodies of pairs to score and of documents to rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Response
+
+from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.endpoint import PostRoute
+from nearfar.dialects.kit.request import AnyRequest, decode_json, receive_body
+from nearfar.dialects.kit.route_docs import RANKING, RouteDocs
+from nearfar.dialects.vllm.rerank import RERANK
+from nearfar.dialects.vllm.routes import SCORE
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PAIRS = ("text_1", "data_1", "queries")
+_DOCS = RouteDocs(
+    summary="Score pairs or rank documents, by the body's fields",
+    body=(RERANK.docs.body, SCORE.docs.body),
+    reply=dict[str, Any],
+    example=RANKING,
+    examples={"pairs": {"text_1": "Where is the cat?", "text_2": ["The cat sat on the mat."]}},
+)
+
+
+async def _answer(request: AnyRequest) -> Response[bytes]:
+    try:
+        fields = decode_json(await receive_body(request), _fields)
+    except msgspec.ValidationError as error:
+        raise shape_error(error) from error
+    is_score = any(bytes(fields.get(name, b"null")) != b"null" for name in _PAIRS)
+    return await (SCORE if is_score else RERANK).answer(request)
+
+
+INVOKE = PostRoute(paths=("/invocations",), fields=(*_PAIRS, "documents"), precedence=1, handler=_answer, docs=_DOCS)
