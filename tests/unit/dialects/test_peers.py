@@ -67,6 +67,26 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
     "SageMaker embeds": ("/invocations", {"input": "hi"}, "object", "list"),
     "SageMaker ranks": ("/invocations", RANKING, "results.0.index", 1),
     "SageMaker scores": ("/invocations", {"queries": "cat", "documents": DOCUMENTS}, "data.0.object", "score"),
+    "NIM's token ids": (
+        "/v1/embeddings",
+        {"model": "text-embedding-3-small", "input": [[15339, 1917]], "input_type": "query"},
+        "data.0.index",
+        0,
+    ),
+    "NIM's one text's ids": ("/embeddings", {"input": [15339, 1917], "input_type": "passage"}, "data.0.index", 0),
+    "NIM ranks": (
+        "/v1/ranking",
+        {"query": {"text": "cat"}, "passages": [{"text": "a dog"}, {"text": "the cat sat"}], "truncate": "END"},
+        "rankings.0.index",
+        1,
+    ),
+    "Voyage's chunks": (
+        "/v1/contextualizedembeddings",
+        {"model": "voyage-3.5", "inputs": [["the cat", "it sat"], ["where?"]]},
+        "data.0.data.1.index",
+        1,
+    ),
+    "vLLM without input_type": ("/v2/embed", {"model": "all-MiniLM-L6-v2", "texts": ["hi"]}, "texts.0", "hi"),
     "TEI's batch": ("/embed", {"inputs": ["hi"] * 2100}, "2099.0", None),
     "many inputs": ("/v1/embeddings", {"model": "all-minilm", "input": ["hi"] * 2100}, "data.2099.index", 2099),
     "a long text": ("/v1/embeddings", {"model": "all-minilm", "input": ["ok", "word " * 9000]}, "data.1.index", 1),
@@ -84,6 +104,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "messages to classify": ("/classify", {"messages": MESSAGES}, "messages: chat templates"),
     "messages to tokenize": ("/tokenize", {"messages": MESSAGES}, "messages: chat templates"),
     "Cohere's top_n": ("/v2/rerank", {"model": "rerank-v3.5", **RANKING, "top_n": 0}, "top_n must be at least 1"),
+    "Cohere's input_type": ("/v2/embed", {"model": "embed-v4.0", "texts": ["hi"]}, "valid input_type must be"),
+    "Voyage's empty chunks": (
+        "/v1/contextualizedembeddings",
+        {"model": "voyage-3.5", "inputs": [["a"], []]},
+        "Input cannot contain empty",
+    ),
     "OpenAI's dimensions": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "hi", "dimensions": 0}, "1"),
     "OpenAI's inputs": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": ["hi"] * 2049}, "2048"),
     "OpenAI's tokens": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "word " * 9000}, "8192"),
@@ -138,3 +164,18 @@ async def test_a_model_that_cuts_texts_warns_once(caplog: pytest.LogCaptureFixtu
 
     assert not [record for record in clients_own if "was cut" in record.message]
     assert 1 == len([record for record in caplog.records if "was cut at the model's limit of 256" in record.message])
+
+
+async def test_a_chunk_s_vector_knows_its_document_and_a_single_text_s_is_the_usual_one(
+    builtin: httpx.AsyncClient,
+) -> None:
+    async def vectors(*documents: list[str]) -> list[list[list[float]]]:
+        body = {"model": "voyage-3.5", "inputs": documents}
+        answer = await builtin.post("/voyage/v1/contextualizedembeddings", json=body)
+        return [[chunk["embedding"] for chunk in document["data"]] for document in answer.json()["data"]]
+
+    [[_, chunk], [alone]] = await vectors(["Berlin has 3.8 million people. ", "The city is old."], ["The city is old."])
+    plain = await builtin.post("/v1/embeddings", json={"input": "The city is old."})
+
+    assert plain.json()["data"][0]["embedding"] == pytest.approx(alone, abs=1e-6)
+    assert 0.5 < sum(one * other for one, other in zip(chunk, alone, strict=True)) < 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nearfar.core.types import Task
-from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2
+from nearfar.dialects.cohere.embed import EMBED_V1, EMBED_V2, EMBEDDERS
 from nearfar.dialects.cohere.envelope import usual_headers
 from nearfar.dialects.cohere.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.cohere.rerank import RERANK_V1, RERANK_V2
@@ -20,18 +20,7 @@ _RERANKERS = (
     "rerank-english-v2.0",
     "rerank-multilingual-v2.0",
 )
-_EMBEDDERS = (
-    "embed-v5.0-fast",
-    "embed-v4.0",
-    "embed-english-v3.0",
-    "embed-english-light-v3.0",
-    "embed-multilingual-v3.0",
-    "embed-multilingual-light-v3.0",
-    "embed-english-v2.0",
-    "embed-english-light-v2.0",
-    "embed-multilingual-v2.0",
-)
-_VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.fromkeys(_EMBEDDERS, "embed")}
+_VENDOR_MODELS: dict[str, Task] = {**dict.fromkeys(_RERANKERS, "rank"), **dict.fromkeys(EMBEDDERS, "embed")}
 
 dialect = Dialect(
     name="cohere",

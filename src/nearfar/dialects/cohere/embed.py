@@ -36,6 +36,17 @@ from nearfar.serving.service import Service
 # Cohere takes 96. Version 1's client cuts its lists to that and version 2's doesn't: more only helps.
 _MAX_TEXTS = 2048
 _TYPES = [kind for union in get_args(EmbeddingType) for kind in get_args(union)]
+EMBEDDERS = (
+    "embed-v5.0-fast",
+    "embed-v4.0",
+    "embed-english-v3.0",
+    "embed-english-light-v3.0",
+    "embed-multilingual-v3.0",
+    "embed-multilingual-light-v3.0",
+    "embed-english-v2.0",
+    "embed-english-light-v2.0",
+    "embed-multilingual-v2.0",
+)
 _ROLES: dict[str, Role] = {
     "search_document": "document",
     "search_query": "query",
@@ -123,7 +134,7 @@ _V1 = RouteDocs(
 )
 _V2 = RouteDocs(
     summary="Vectors of texts, by type",
-    body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY, input_type={"type": "string"}), _ONE_OF],
+    body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY), _ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
     examples={
@@ -166,9 +177,8 @@ def _to_job(body: EmbedV1Request) -> EmbedJob:
 
 
 def _to_job_v2(body: EmbedV2Request) -> EmbedJob:
-    require_model(body.model)
-    if body.input_type is None:
-        raise _no_input_type()
+    if require_model(body.model) in EMBEDDERS and body.input_type is None:
+        raise _no_input_type()  # Cohere's models need it; vLLM, which has this path, does without
     check_priority(body.priority)
     return _to_job(body)
 

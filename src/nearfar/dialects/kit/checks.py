@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sized
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.errors import InputError, ModelRequired, TooManyItems
+from nearfar.core.errors import EmptyInput, InputError, ModelRequired, TooManyItems
 from nearfar.core.settings import OnOverflow
-from nearfar.core.types import KeepSide
+from nearfar.core.types import KeepSide, TokenIds
 from nearfar.dialects.kit.route_docs import json_schema
 
 # The truncation of Cohere's and NVIDIA's protocols. None leaves it to the model's setting.
@@ -23,6 +23,7 @@ TRUNCATE: Mapping[str | None, tuple[OnOverflow | None, KeepSide]] = {
 }
 
 NO_MESSAGES = "messages: chat templates aren't applied here; render the messages and send the text as input"
+Inputs = str | list[str | int | list[int]]
 _MISMATCH = re.compile(r"Expected `([^`]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")  # msgspec's words
 _KINDS = {
     "str": "text",
@@ -86,6 +87,21 @@ def check_special_tokens(add_special_tokens: bool | None) -> None:
     """Raise InputError for texts that should be read without the model's special tokens."""
     if add_special_tokens is False:
         raise InputError("add_special_tokens: false isn't supported, as models are trained with theirs; leave it out")
+
+
+def parse_inputs(found: Inputs) -> tuple[str | TokenIds, ...]:
+    """Return a text, texts, or token ids of one text or of several. Raises InputError, EmptyInput if there are none."""
+    if isinstance(found, str):
+        found = [found] if found else []
+    if not found or [] in found:
+        raise EmptyInput("input must not be empty", "input")
+    kinds = {*map(type, found)}
+    if len(kinds) > 1:
+        other = next(index for index, one in enumerate(found) if type(one) is not type(found[0]))
+        raise InputError(f"input[{other}] is of another kind than input[0]", "input")
+    if kinds == {int}:
+        return (cast("TokenIds", tuple(found)),)
+    return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", found))
 
 
 def require_model(model: str | None) -> str:

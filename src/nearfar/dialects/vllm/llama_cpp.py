@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, EmbedJob, TokenizedText
+from nearfar.dialects.kit.checks import Inputs
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, json_schema, requires_any
-from nearfar.dialects.vllm.routes import Inputs, NotEmptyInputs, inputs_of
+from nearfar.dialects.vllm.routes import NotEmptyInputs, inputs_of
 from nearfar.serving.service import Service
 
 

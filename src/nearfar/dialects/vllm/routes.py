@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Result, Scored, ScoreJob
 from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.checks import NO_MESSAGES, Activation, check_special_tokens
+from nearfar.dialects.kit.checks import NO_MESSAGES, Activation, Inputs, check_special_tokens, parse_inputs
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires
@@ -20,7 +20,6 @@ from nearfar.serving.service import Service
 _T = TypeVar("_T")
 _NOT_EMPTY = json_schema(minItems=1)
 Texts = str | Annotated[list[str], _NOT_EMPTY]
-Inputs = str | list[str | int | list[int]]
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 INPUTS: dict[str, Any] = {
     "description": "A text, texts, or token ids in the model's own vocabulary of one text or of several",
@@ -174,17 +173,7 @@ def inputs_of(found: Inputs | None, messages: list[Any] | None = None) -> tuple[
         raise InputError(NO_MESSAGES, "messages")
     if found is None:
         raise InputError("Object missing required field `input`")
-    if isinstance(found, str):
-        found = [found] if found else []
-    if not found or [] in found:
-        raise EmptyInput("input must not be empty", "input")
-    kinds = {*map(type, found)}
-    if len(kinds) > 1:
-        other = next(index for index, one in enumerate(found) if type(one) is not type(found[0]))
-        raise InputError(f"input[{other}] is of another kind than input[0]", "input")
-    if kinds == {int}:
-        return (cast("TokenIds", tuple(found)),)
-    return tuple(one if isinstance(one, str) else tuple(one) for one in cast("list[str | list[int]]", found))
+    return parse_inputs(found)
 
 
 def _classify_job(body: ClassifyRequest) -> ClassifyJob:

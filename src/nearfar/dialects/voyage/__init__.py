@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.voyage.contextualized import CONTEXTUALIZED
 from nearfar.dialects.voyage.embeddings import EMBEDDINGS, SHARED_EMBEDDINGS
 from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply
+from nearfar.dialects.voyage.ranking import RANKING
 from nearfar.dialects.voyage.rerank import RERANK, SHARED_RERANK
 
 _EMBEDDERS = (
@@ -37,6 +39,8 @@ dialect = Dialect(
     routes=[
         EMBEDDINGS.route("/voyage/v1/embeddings"),
         RERANK.route("/voyage/v1/rerank"),
+        CONTEXTUALIZED.route("/voyage/v1/contextualizedembeddings", "/v1/contextualizedembeddings"),
+        RANKING.route("/v1/ranking"),
         SHARED_EMBEDDINGS.route("/v1/embeddings", "/embeddings", fields=_OWN_FIELDS, precedence=2),
         SHARED_RERANK.route("/v1/rerank", "/rerank", fields=("top_k", "truncation"), precedence=2),
     ],
@@ -44,6 +48,6 @@ dialect = Dialect(
     render_error=lambda wire: VoyageErrorReply(wire.message),
     error_reply=VoyageErrorReply,
     about="Voyage's embeddings and rerank: https://docs.voyageai.com/reference",
-    prefixes=("/voyage",),
+    prefixes=("/voyage", "/v1/contextualizedembeddings", "/v1/ranking"),
     vendor_models=_VENDOR_MODELS,
 )

@@ -40,14 +40,17 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     else:
         alone = model.lane.admission.requests == 0
         rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
+        filled = rows if all(row.ids for row in rows) else [row for row in rows if row.ids]
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
-        vectors = await (_pool_rows(context, rows) if recipe.normalize and not is_unit else context.submit(rows))
+        vectors = await (_pool_rows(context, filled) if recipe.normalize and not is_unit else context.submit(filled))
     if is_unit and (job.late_chunking or not recipe.normalize):
         vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
         vectors = vectors[:, : job.dimensions]
         if is_unit:
             vectors = normalize(vectors, f"the first {job.dimensions} components of a vector")
+    if len(vectors) < len(rows) and not job.late_chunking:
+        vectors = _with_zeros(vectors, rows)
     return Embedded(
         info=model.info,
         inputs=len(job.inputs),
@@ -56,6 +59,13 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         timings=context.stopwatch.timings(),
         int8_range=_int8_range(model, job, is_unit=is_unit),
     )
+
+
+def _with_zeros(vectors: FloatArray, rows: Sequence[Row]) -> FloatArray:
+    """Return a vector for each row: zeros where it has no tokens, as in sentence-transformers."""
+    every = np.zeros((len(rows), vectors.shape[1]), np.float32)
+    every[[bool(row.ids) for row in rows]] = vectors
+    return every
 
 
 def _int8_range(model: Model, job: EmbedJob, *, is_unit: bool) -> float | None:

@@ -102,7 +102,7 @@ def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
         # Token ids count as sent, because clients split their input by that count.
         counts = [row.token_count if isinstance(text, str) else 0 for row, text in zip(rows, job.inputs, strict=True)]
         check_token_limits(limits, counts)
-    return check_rows(rows, job.on_overflow or model.on_overflow)
+    return check_rows(rows, job.on_overflow or model.on_overflow, allow_empty=True)
 
 
 def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:

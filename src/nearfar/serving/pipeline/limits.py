@@ -97,10 +97,14 @@ def check_token_limits(limits: TokenLimits, counts: Sequence[int]) -> None:
         raise TooManyTokens(sum(counts), limits.per_request)
 
 
-def check_rows(rows: Sequence[Row], on_overflow: OnOverflow) -> list[Row]:
-    """Return the rows. Raises EmptyInput for one without tokens, and TextTooLong for a truncated one if asked to."""
+def check_rows(rows: Sequence[Row], on_overflow: OnOverflow, *, allow_empty: bool = False) -> list[Row]:
+    """Return the rows. Raises EmptyInput for one without tokens, and TextTooLong for a truncated one if asked to.
+
+    With ``allow_empty`` one of them has to have tokens.
+    """
+    allow_empty = allow_empty and any(row.ids for row in rows)
     for index, row in enumerate(rows):
-        if not row.ids:
+        if not row.ids and not allow_empty:
             raise EmptyInput(f"text {index} has no token this model knows")
         if row.truncated_tokens and on_overflow == "error":
             raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)

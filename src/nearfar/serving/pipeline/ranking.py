@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.errors import InputError, TextTooLong
+from nearfar.core.errors import EmptyInput, InputError, TextTooLong
 from nearfar.core.jobs import Ranked, RankedDocument, RankJob, Scored, ScoreJob
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.chunking import Chunking, TokenBudget
@@ -144,12 +144,22 @@ def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
         return model.tokens.encode(documents, prompt, max_tokens)
 
     whole = encode(job.documents, job.max_tokens_per_document)
+    _check_tokens(query, whole)
     each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_after_prompt(prompt))
     return EncodedJob(
         rows=check_rows([query, *[row for rows in each for row in rows]], "truncate"),
         chunks=[len(rows) for rows in each],
         tokens=[query.token_count + row.token_count for row in whole],
     )
+
+
+def _check_tokens(query: Row, documents: Sequence[Row]) -> None:
+    """Raise EmptyInput for a query or a document without tokens."""
+    if not query.ids:
+        raise EmptyInput("the query has no token this model knows", "query")
+    for index, row in enumerate(documents):
+        if not row.ids:
+            raise EmptyInput(f"document {index} has no token this model knows", "documents")
 
 
 def _split_long(

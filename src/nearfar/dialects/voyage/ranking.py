@@ -1,0 +1,79 @@
+"""NVIDIA's ranking of passages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from nearfar.core.jobs import Ranked, RankJob
+from nearfar.dialects.kit.checks import TRUNCATE
+from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.rendering import TokenUsage
+from nearfar.dialects.kit.route_docs import NotBlank, RouteDocs, json_schema
+from nearfar.dialects.voyage.embeddings import check_choice
+from nearfar.serving.service import Service
+
+_CHOICES = [value for value in TRUNCATE if value]
+
+
+class QueryText(Struct):
+    """The query."""
+
+    text: NotBlank
+
+
+class PassageText(Struct):
+    """A passage."""
+
+    text: str
+
+
+class RankingRequest(Struct, kw_only=True):
+    """The body of POST /v1/ranking. Without ``model`` the default reranker answers."""
+
+    query: QueryText
+    passages: Annotated[list[PassageText], json_schema(minItems=1)]
+    truncate: Annotated[str, json_schema(enum=_CHOICES)] | None = None
+    model: str | None = None
+
+
+class Ranking(Struct):
+    """A passage's index and its logit; of an embedding model its cosine."""
+
+    index: int
+    logit: float
+
+
+class RankingReply(Struct):
+    """The body of a response, best first."""
+
+    rankings: list[Ranking]
+    usage: TokenUsage
+
+
+def _to_job(body: RankingRequest) -> RankJob:
+    check_choice("truncate", body.truncate, _CHOICES)
+    on_overflow, keep = TRUNCATE[body.truncate]
+    return RankJob(
+        model=body.model or None,
+        query=body.query.text,
+        documents=tuple(passage.text for passage in body.passages),
+        raw_scores=True,
+        on_overflow=on_overflow,
+        keep=keep,
+    )
+
+
+def _reply(_: RankingRequest, __: RankJob, done: Ranked) -> RankingReply:
+    rankings = [Ranking(result.index, result.score) for result in done.results]
+    return RankingReply(rankings, TokenUsage(done.usage.tokens, done.usage.tokens))
+
+
+_DOCS = RouteDocs(
+    summary="Passages sorted by how well they answer a query, as in NVIDIA's NIM",
+    body=RankingRequest,
+    reply=RankingReply,
+    example={"query": {"text": "Where is the cat?"}, "passages": [{"text": "Rates rose."}, {"text": "The cat sat."}]},
+)
+RANKING = Endpoint(_DOCS, _to_job, Service.rank, _reply)
