@@ -4,6 +4,7 @@ NearfarError
 ├── RequestError                    the client can fix it
 │   ├── InputError                  a field of the request is wrong
 │   │   ├── MalformedBody           the body isn't JSON
+│   │   ├── EncodingNotSupported    the body has a content encoding or charset that the server can't read
 │   │   ├── BodyTooLarge            more bytes than the server reads
 │   │   ├── BodyTimeout             the body arrives too slowly
 │   │   ├── ModelRequired           no model is named, and the protocol requires one
@@ -62,6 +63,10 @@ class InputError(RequestError):
 
 class MalformedBody(InputError):
     """Raised if the body isn't JSON: cut short, not UTF-8, or nested too deeply."""
+
+
+class EncodingNotSupported(InputError):
+    """Raised if the body has a content encoding or a charset that the server can't read."""
 
 
 class BodyTooLarge(InputError):

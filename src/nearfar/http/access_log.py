@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, format_span_id, format_trace_id
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Timings
 from nearfar.dialects.kit.request import request_id
+from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.telemetry.events import Observer, RequestDone
 from nearfar.telemetry.logs import RequestRecord
@@ -31,7 +32,8 @@ _log = logging.getLogger("nearfar.access")
 class AccessLog:
     """Completes the head of each response, error responses included, and records the request."""
 
-    def __init__(self, observe: Observer, tracing: Tracing | None, drain: Drain) -> None:
+    def __init__(self, observe: Observer, tracing: Tracing | None, drain: Drain, origins: Origins) -> None:
+        self.origins = origins
         self._observe = observe
         self._drain = drain
         self._tracing = tracing
@@ -41,6 +43,8 @@ class AccessLog:
         state: dict[str, Any] = scope["state"]
         event = _request_done(scope, status, time.perf_counter())
         headers = [(b"x-request-id", request_id(scope).encode())]
+        if origin := state["headers"].get(b"origin"):
+            headers += self.origins.response_headers(origin)
         span: Span | None = state.get("span")
         if span is None:
             parent = state["headers"].get(b"traceparent")
@@ -83,7 +87,7 @@ def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None) -> dict[
         fields["trace_id"] = trace_id
     fields |= {
         "dialect": event.dialect,
-        "method": scope["method"],
+        "method": state.get("method", scope["method"]),
         "path": scope["path"][:_MAX_PATH],
         "status": event.status,
         "ms": round(event.duration_s * 1000, 1),

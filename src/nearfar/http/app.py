@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, Request, Response
-from litestar.config.cors import CORSConfig
 
 from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
@@ -19,6 +18,7 @@ from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
+from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
 from nearfar.http.openapi.document import Documentation
@@ -32,13 +32,6 @@ from nearfar.telemetry.metrics import Metrics
 from nearfar.telemetry.tracing import Tracing
 
 _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
-
-_EXPOSED = (
-    "x-request-id",
-    "x-nearfar-truncated-tokens",
-    "retry-after",
-    "retry-after-ms",
-)  # headers that web pages may read
 
 
 def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
@@ -63,7 +56,8 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     service = Service(fleet, observe, settings.request_timeout_s, timeouts)
     server = ServerParts(settings, fleet, service, timeouts)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
-    log = AccessLog(observe, tracing, drain)
+    origins = Origins(settings.cors_origins)
+    log = AccessLog(observe, tracing, drain, origins)
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.state.tracing = tracing
@@ -84,12 +78,10 @@ def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: Reque
         exception_handlers={Exception: _by_path(dialects, gate, log)},
         lifespan=[_lifespan],
         request_max_body_size=None,  # bodies are received and limited in dialects/kit
-        cors_config=_cors(settings.cors_origins),
         openapi_config=None,  # bodies are decoded by hand, which Litestar's own document knows nothing of
         logging_config=None,  # the command line configures logging; errors are logged where they are caught
     )
-    if not settings.cors_origins:  # Litestar answers preflight requests, and adds the headers that pages need
-        app.asgi_handler = JobRouter(job_routes, app.asgi_handler)
+    app.asgi_handler = JobRouter(job_routes, app.asgi_handler, log.origins)
     if settings.root_path:
         app.asgi_handler = RootPath(settings.root_path, app.asgi_handler)
     return app
@@ -144,10 +136,3 @@ def _by_path(dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog) -> 
         return response
 
     return answer
-
-
-def _cors(origins: Sequence[str]) -> CORSConfig | None:
-    """Allow web pages of these origins to call the server and read responses; None allows no page."""
-    if not origins:
-        return None
-    return CORSConfig(allow_origins=[*origins], allow_methods=["GET", "POST"], expose_headers=[*_EXPOSED])

@@ -23,6 +23,7 @@ from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
 from nearfar.core.toml_files import read_toml, strip_text
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
+_KEY_HEADERS = {b"x-api-key", b"api-key"}
 _log = logging.getLogger(__name__)
 
 
@@ -100,21 +101,29 @@ class KeyRing:
 
 
 class KeyGuard:
-    """Requires one of the keys as ``Authorization: Bearer KEY``, except on routes marked ``public``."""
+    """Requires one of the keys, except on routes marked ``public``.
+
+    It is sent as ``Authorization: Bearer KEY``, or else as ``x-api-key`` or ``api-key``, as Azure's clients do.
+    """
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
     def check(self, scope: AsgiScope) -> None:
         """Store the key's caller in the request's state. Raises ApiKeyMissing or ApiKeyInvalid."""
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, presented = header.strip().partition(b" ")
-        if scheme.lower() != b"bearer" or not presented.strip():
+        presented = _bearer(scope) or next((value for name, value in scope["headers"] if name in _KEY_HEADERS), b"")
+        if not presented.strip():
             raise ApiKeyMissing("no API key; send it as: Authorization: Bearer KEY")
         key = self._ring.find(presented.strip())
         if key is None:
             raise ApiKeyInvalid("the API key is not one of this server's keys")
         scope["state"]["caller"] = Caller(name=key.entry.name, scopes=key.entry.scopes, rate_limit=key.rate_limit)
+
+
+def _bearer(scope: AsgiScope) -> bytes:
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, presented = header.strip().partition(b" ")
+    return presented if scheme.lower() == b"bearer" else b""
 
 
 def read_keys(file: Path) -> tuple[KeyEntry, ...]:

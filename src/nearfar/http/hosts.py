@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from nearfar.core.errors import HostNotAllowed
 from nearfar.core.settings import Settings, is_address, is_loopback
+from nearfar.http.cors import Origins, without_port
 
 # Nothing below these is in the public DNS; containers find their host under .internal.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
@@ -28,18 +29,18 @@ def host_guard(settings: Settings, *, requires_key: bool) -> HostGuard | None:
     is_needed = is_loopback(settings.host) and not requires_key
     if "*" in settings.allowed_hosts or not (settings.allowed_hosts or is_needed):
         return None
-    return HostGuard(settings.allowed_hosts, settings.cors_origins)
+    return HostGuard(settings.allowed_hosts, Origins(settings.cors_origins))
 
 
 class HostGuard:
     """Refuses requests with a ``Host`` or ``Origin`` that isn't allowed, except on routes marked ``public``."""
 
-    def __init__(self, allowed_hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+    def __init__(self, allowed_hosts: Iterable[str], origins: Origins) -> None:
         hostname = socket.gethostname().lower()
         names = [name.lower() for name in allowed_hosts]
         self._names = {"localhost", hostname, hostname.partition(".")[0], *names}
         self._suffixes = (*_PRIVATE_SUFFIXES, *(name[1:] for name in names if name.startswith("*.")))
-        self._origins = frozenset(origins)
+        self._origins = origins
 
         # ``check`` with its verdicts cached: most requests have the same headers.
         self.cached_check = lru_cache(maxsize=_CACHED_VERDICTS)(self.check)
@@ -48,11 +49,11 @@ class HostGuard:
         """Raise HostNotAllowed for ``Host`` and ``Origin`` headers that a foreign web page may have sent."""
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         for host in hosts:
-            if not self._is_host_allowed(_without_port(host)):
+            if not self._is_host_allowed(without_port(host)):
                 raise HostNotAllowed(
                     f"{host[:_MAX_QUOTED]!r} is not a name of this server; add it to allowed_hosts, or set a key"
                 )
-        own_names = {_without_port(host) for host in hosts}
+        own_names = {without_port(host) for host in hosts}
         origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
         for origin in origins:
             if not self._is_origin_allowed(origin, own_names):
@@ -65,18 +66,8 @@ class HostGuard:
         return name in self._names or name.endswith(self._suffixes) or is_address(name)
 
     def _is_origin_allowed(self, origin: str, own_names: set[str]) -> bool:
-        """Return whether an origin is this server, this machine, a listed one, an app or a browser extension."""
-        if origin in self._origins or "*" in self._origins:
+        """Return whether an origin is this server, or allowed."""
+        if self._origins.is_allowed(origin):
             return True
         scheme, _, rest = origin.partition("://")
-        if scheme not in {"http", "https"}:
-            return bool(rest)  # "null", the origin of a sandboxed page, is refused
-        name = _without_port(rest)
-        return name in own_names or name in self._names or name.endswith(".localhost") or is_loopback(name)
-
-
-def _without_port(host: str) -> str:
-    """Return the bare host: ``[::1]:9000`` → ``::1``, ``Name.example.:80`` → ``name.example``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].rstrip(".").lower()
+        return scheme in {"http", "https"} and (without_port(rest) in own_names or without_port(rest) in self._names)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 from litestar import Request, Response
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler
 from litestar.middleware import ASGIMiddleware
@@ -22,6 +22,7 @@ from nearfar.dialects.kit.request import ServerParts, decode_json, receive_body
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard
+from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import HostGuard
 from nearfar.telemetry.tracing import Tracing
@@ -150,23 +151,36 @@ class JobRoute:
 
 
 class JobRouter:
-    """Passes requests to the job route of their exact path, and all others to Litestar.
+    """Passes requests to the job route of their exact path, and all others to Litestar: HEAD as GET, without a body.
 
     Litestar's own way to a handler takes 15 µs, as long as rendering a vector.
     """
 
-    def __init__(self, routes: Iterable[JobRoute], litestar: ASGIApp) -> None:
+    def __init__(self, routes: Iterable[JobRoute], litestar: ASGIApp, origins: Origins) -> None:
         self._handlers = {route.path: route.handle for route in routes}
         self._litestar = litestar
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        handle = self._handlers.get(scope["path"]) if scope["type"] == ScopeType.HTTP else None
-        if handle is None:
-            await self._litestar(scope, receive, send)
-        else:
-            scope["path_template"] = scope["path"]
-            await handle(cast("HTTPScope", scope), receive, send)
+        if scope["type"] == ScopeType.HTTP:
+            if scope["method"] == "OPTIONS" and await self._origins.answer_preflight(scope, send):
+                return
+            if handle := self._handlers.get(scope["path"]):
+                scope["path_template"] = scope["path"]
+                await handle(scope, receive, send)
+                return
+            if scope["method"] == "HEAD":
+                scope["state"]["method"] = "HEAD"
+                scope["method"], send = HttpMethod.GET, _without_body(send)
+        await self._litestar(scope, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    async def send_without_body(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_without_body
 
 
 class RootPath:

@@ -19,6 +19,7 @@ from nearfar.dialects.kit.request import receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.kit.routing import job_paths
 from nearfar.http.access_log import AccessLog
+from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.routes import JobRoute, RequestGate
 from nearfar.serving.timeouts import Timeouts
@@ -82,7 +83,10 @@ async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int,
     dialects = [dialect_of("third"), dialect_of("first", "one", precedence=1), dialect_of("second", "two")]
     drain = Drain()
     server: Any = SimpleNamespace(settings=Settings(), timeouts=Timeouts())
-    gate, log = RequestGate(server, drain, hosts=None, keys=None, tracing=None), AccessLog(ignore, None, drain)
+    gate, log = (
+        RequestGate(server, drain, hosts=None, keys=None, tracing=None),
+        AccessLog(ignore, None, drain, Origins()),
+    )
     routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
     app: Any = Litestar(routes, openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:

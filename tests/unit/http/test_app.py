@@ -172,19 +172,27 @@ async def test_a_body_that_is_too_large_is_a_413_although_its_end_is_late() -> N
 async def test_a_key_guards_everything_but_health() -> None:
     posts = dict.fromkeys((OPENAI, *COHERE, *ADMIN), 400)
     gets = dict.fromkeys(("/v1/models", "/info", "/metrics"), 200) | dict.fromkeys(("/v1/nothing", "/nothing"), 404)
-    headers = [{}, {"authorization": ""}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer right"}]
+    refused: list[dict[str, str]] = [
+        *({}, {"authorization": ""}, {"authorization": "Bearer wrong"}, {"x-api-key": "wrong"}, {"api-key": ""}),
+        {"authorization": "Bearer wrong", "x-api-key": "right"},
+    ]
+    accepted = [
+        *({"authorization": "Bearer right"}, {"x-api-key": "right"}, {"API-Key": " right "}),
+        {"authorization": "Bearer right", "x-api-key": "wrong"},
+        {"authorization": "Basic eDp5", "x-api-key": "right"},
+    ]
 
     async with running(Settings(engine="fake", api_key="right")) as app, calling(app) as client:
         found = {
             path: [
                 (await client.request("POST" if path in posts else "GET", path, headers=each, content=b"{")).status_code
-                for each in headers
+                for each in (*refused, *accepted)
             ]
             for path in posts | gets
         }
         health = [(await client.get(at)).status_code for at in ("/health/live", "/health/ready")]
 
-    assert {path: [401, 401, 401, allowed] for path, allowed in (posts | gets).items()} == found
+    assert {path: [401] * len(refused) + [allowed] * len(accepted) for path, allowed in (posts | gets).items()} == found
     assert [200, 200] == health
 
 

@@ -38,6 +38,7 @@ ErrorTable = Mapping[type[errors.NearfarError], ErrorRow]
 DEFAULTS: ErrorTable = {
     errors.RequestError: ErrorRow(400),
     errors.BodyTooLarge: ErrorRow(413),
+    errors.EncodingNotSupported: ErrorRow(415),
     errors.BodyTimeout: ErrorRow(408),
     errors.ModelNotFound: ErrorRow(404),
     errors.PathNotFound: ErrorRow(404),

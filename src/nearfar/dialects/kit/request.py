@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import random
 import re
 import time
+import zlib
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -17,7 +19,14 @@ from litestar.types import Scope
 from msgspec import Struct
 
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
-from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
+from nearfar.core.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    ClientDisconnected,
+    EncodingNotSupported,
+    InputError,
+    MalformedBody,
+)
 from nearfar.core.settings import Settings
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
@@ -33,6 +42,19 @@ RETRIES = b"x-stainless-retry-count"  # OpenAI's clients send it
 _MAX_DIGITS = 6
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _ids = random.Random()  # noqa: S311 — ids need to be different, not secret; the system's randomness takes 20 µs
+_INFLATED = {"gzip", "x-gzip", "deflate"}
+# The longer mark first: UTF-32's begins with UTF-16's.
+_BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BOM_STARTS = {b"\xef", b"\xff", b"\xfe", b"\x00"}
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
+# Those that Python decodes in linear time; it has others, such as punycode.
+_KNOWN_CHARSETS = re.compile("utf|iso|latin|l1|cp|ibm|win|koi|mac|gb|big5|euc|shift|s_?jis|ms|ks|tis|hz")
 # How long to read on after a body that is too large. Guesses.
 _MAX_DISCARDED_BYTES = 100_000_000
 _DISCARD_TIMEOUT_S = 5.0
@@ -111,18 +133,65 @@ def _number(headers: dict[bytes, bytes], name: bytes, lowest: float, highest: fl
 
 
 async def receive_body(request: AnyRequest) -> bytes:
-    """Return the body as it was sent. It may be called again.
+    """Return the body, inflated and as UTF-8. It may be called again.
 
-    Raises BodyTooLarge for one over the server's limit, BodyTimeout if it doesn't arrive, and ClientDisconnected if the
-    upload breaks off.
+    Raises BodyTooLarge for one over the server's limit, BodyTimeout if it doesn't arrive, ClientDisconnected if the
+    upload breaks off, EncodingNotSupported for an unknown encoding, and MalformedBody if it doesn't have the named one.
     """
     state: dict[str, Any] = request.scope["state"]
     body: bytes | None = state.get("body")
     if body is None:
         server: ServerParts = state["server"]
         settings = server.settings
-        body = state["body"] = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
+        body = await _receive(request, settings.max_body_bytes, settings.receive_timeout_s)
+        headers: dict[bytes, bytes] = state["headers"]
+        if b"content-encoding" in headers:
+            body = _inflate(body, headers[b"content-encoding"].decode("latin-1"), settings.max_body_bytes)
+        if b"=" in headers.get(b"content-type", b"") or body[:1] in _BOM_STARTS:
+            body = _to_utf8(body, headers.get(b"content-type", b"").decode("latin-1"))
+        state["body"] = body
     return body
+
+
+def _inflate(body: bytes, encodings: str, limit: int) -> bytes:
+    """Undo the content encodings, the last one first. Inflates no more than ``limit`` bytes."""
+    for encoding in reversed(encodings.lower().replace(" ", "").split(",")):
+        if encoding in {"", "identity"}:
+            continue
+        if encoding not in _INFLATED:
+            raise EncodingNotSupported(f"content-encoding {encoding[:40]!r} isn't supported; send gzip or deflate")
+        # Some clients send deflate without the header of zlib, which always begins with 8 in its first half byte.
+        is_raw = encoding == "deflate" and body[:1] and body[0] & 0x0F != zlib.DEFLATED
+        inflating = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS | 32)
+        try:
+            inflated = inflating.decompress(body, limit + 1)
+        except zlib.error as error:
+            raise MalformedBody(f"the body is not {encoding}, which its content-encoding names") from error
+        if len(inflated) > limit:
+            raise BodyTooLarge(f"the inflated body is over {limit} bytes, the most this server reads")
+        if body and not inflating.eof:
+            raise MalformedBody(f"the {encoding} body ends too early")
+        body = inflated
+    return body
+
+
+def _to_utf8(body: bytes, content_type: str) -> bytes:
+    """Convert the body from the charset that its content type or its byte order mark names; without the mark."""
+    if mark := next((mark for mark in _BOMS if body.startswith(mark)), None):
+        charset = _BOMS[mark]
+    else:
+        named = _CHARSET.search(content_type)
+        charset = named[1].lower() if named else "utf-8"
+    if charset in {"utf-8", "utf8", "us-ascii", "ascii"}:  # decoding the JSON checks it
+        return body
+    if not _KNOWN_CHARSETS.match(charset):
+        raise EncodingNotSupported(f"charset {charset[:40]!r} isn't supported; send UTF-8")
+    try:
+        return body.decode(charset).encode()
+    except LookupError as error:
+        raise EncodingNotSupported(f"charset {charset[:40]!r} isn't supported; send UTF-8") from error
+    except UnicodeError as error:
+        raise MalformedBody(f"the body is not {charset}, which its content-type names") from error
 
 
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
