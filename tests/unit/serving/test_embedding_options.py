@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-PROMPTS = {"query": "a query, ", "passage": "a document; ", "Clustering": "numbers ", "web": "a question? "}
+PROMPTS = {"query": "a query, ", "document": "a document; ", "Clustering": "numbers ", "web": "a question? "}
 EMBED = {"model": "embed-v4.0", "input_type": "search_document"}
 
 

@@ -158,7 +158,7 @@ async def test_every_model_and_alias_is_listed(several: httpx.AsyncClient) -> No
         ({"query": "a query, ", "document": "a document; "}, "document", "a query, ", "a document; "),
         ({"query": "a query, "}, "query", "a query, ", ""),
         ({"query": "a query, ", "document": ""}, "query", "a query, ", ""),
-        ({"query": "a query, ", "passage": "numbers "}, None, "a query, ", "numbers "),
+        ({"query": "a query, ", "passage": "numbers "}, None, "a query, ", ""),
         ({"web": "a question? "}, "web", "", ""),
     ],
 )
@@ -181,7 +181,7 @@ async def test_ranking_uses_the_prompt_of_each_role_and_never_the_default(
     assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
 
 
-PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? ", "latest": "the latest, "}
+PROMPTS = {"query": "a query, ", "document": "a document; ", "web": "a question? ", "latest": "the latest, "}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,6 @@ PROMPTS = {"query": "a query, ", "passage": "a document; ", "web": "a question? 
         ("prompted", "", ""),
         ("prompted:query", None, "a query, "),
         ("prompted:document", "query", "a document; "),
-        ("prompted:passage", None, "a document; "),
         ("prompted:web", "", "a question? "),
         ("text-embedding-3-small:query", None, "a query, "),
         ("with:colon", None, "a question? "),
