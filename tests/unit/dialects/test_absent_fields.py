@@ -30,7 +30,9 @@ def _posts() -> Iterator[tuple[str, str, RouteDocs]]:
     for dialect in installed_dialects():
         for handler in dialect.handlers:
             if "POST" in handler.http_methods:
-                yield from ((dialect.name, path, handler.opt["docs"]) for path in sorted(handler.paths))
+                about = handler.opt["docs"]
+                for path in sorted(handler.paths):
+                    yield dialect.name, re.sub(r":\w+}", "}", path).format_map(about.path), about
         yield from ((dialect.name, path, route.docs) for route in dialect.routes for path in route.paths)
 
 

@@ -118,7 +118,7 @@ REFUSALS = [
     ("/v1/embeddings", {"model": "nobody", "input": "a"}, 404),
     ("/v2/rerank", {"model": "nobody", "query": "a", "documents": ["a"]}, 404),
     ("/v1/embeddings", {"model": "builtin"}, 400),
-    ("/v2/embed", {"model": "builtin", "texts": ["a"]}, 400),
+    ("/v2/embed", {"model": "embed-v4.0", "texts": ["a"]}, 400),
     ("/similarity", {"inputs": "a"}, 422),
     ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400),
     ("/score", {"text_1": "a"}, 400),

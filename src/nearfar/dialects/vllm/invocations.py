@@ -11,14 +11,14 @@ from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import AnyRequest, decode_json, receive_body
 from nearfar.dialects.kit.route_docs import RANKING, RouteDocs
-from nearfar.dialects.vllm.rerank import RERANK
-from nearfar.dialects.vllm.routes import SCORE
+from nearfar.dialects.vllm.rerank import RERANK, RerankRequest
+from nearfar.dialects.vllm.routes import SCORE, ScoreRequest
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PAIRS = ("text_1", "data_1", "queries")
 _DOCS = RouteDocs(
     summary="Score pairs or rank documents, by the body's fields",
-    body=(RERANK.docs.body, SCORE.docs.body),
+    body=(RerankRequest, ScoreRequest),
     reply=dict[str, Any],
     example=RANKING,
     examples={"pairs": {"text_1": "Where is the cat?", "text_2": ["The cat sat on the mat."]}},
