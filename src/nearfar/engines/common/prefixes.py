@@ -24,15 +24,15 @@ class PrefixGroup(Struct, frozen=True, kw_only=True):
     rows: list[int]
 
 
-def group_by_prefix(rows: Sequence[Row]) -> list[PrefixGroup]:
+def group_by_prefix(rows: Sequence[Row], skipped: int | None = None) -> list[PrefixGroup]:
     """Split the rows into groups that save as many tokens as can be found; every index occurs once.
 
     After sorting, rows with a common prefix are adjacent. Each prefix length is tried as the least that keeps
     neighbors together, the most frequent lengths first, and the one that saves most is used. Rows with type ids share
-    nothing.
+    nothing. An id other than ``skipped`` is left of each row.
     """
     order = sorted(range(len(rows)), key=lambda at: rows[at].ids)
-    common = [common_prefix_length(rows[a], rows[b]) for a, b in pairwise(order)]
+    common = [common_prefix_length(rows[a], rows[b], skipped) for a, b in pairwise(order)]
     candidates = [length for length, _ in Counter(common).most_common() if length >= MIN_PREFIX_TOKENS]
     splits = [_split(order, common, least) for least in candidates[:_MAX_CANDIDATES]]
     best = max(splits, key=_saved_tokens, default=[])
@@ -65,12 +65,12 @@ def _saved_tokens(groups: Sequence[PrefixGroup]) -> int:
     return sum(group.length * (len(group.rows) - 1) for group in groups)
 
 
-def common_prefix_length(one: Row, other: Row) -> int:
-    """Count the first ids that are the same in both, such that both have one left, by bisection."""
+def common_prefix_length(one: Row, other: Row, skipped: int | None = None) -> int:
+    """Count the first ids that are the same in both, by bisection; both have one left that isn't ``skipped``."""
     if one.type_ids or other.type_ids:
         return 0
     a, b = one.ids, other.ids
-    low, high = 0, min(len(a), len(b)) - 1
+    low, high = 0, max(min(_last(a, skipped), _last(b, skipped)), 0)
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:
@@ -78,3 +78,11 @@ def common_prefix_length(one: Row, other: Row) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _last(ids: Sequence[int], skipped: int | None) -> int:
+    """Return the index of the last id that isn't ``skipped``; -1 if there is none."""
+    last = len(ids) - 1
+    while last >= 0 and ids[last] == skipped:
+        last -= 1
+    return last

@@ -100,8 +100,7 @@ def build_qwen3(config: Config) -> nn.Module:
     """Build Qwen3."""
     require(config, hidden_act="silu", use_sliding_window=False, is_causal=True, attention_bias=False)
     require_full_attention(config)
-    defaults = {"head_dim": config["hidden_size"] // config["num_attention_heads"], "tie_word_embeddings": True}
-    return build_model("qwen3", "Qwen3Model", {**defaults, **config, "rope_theta": rope_theta(config)}, "mlx_lm")
+    return build_model("qwen3", "Qwen3Model", {**config, "rope_theta": rope_theta(config)}, "mlx_lm")
 
 
 def build_qwen2(config: Config) -> nn.Module:
@@ -191,9 +190,27 @@ def run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: m
 
 
 def build_lfm2(config: Config) -> nn.Module:
-    """Build LFM2."""
-    defaults = {"rope_theta": rope_theta(config, default=1_000_000.0), "block_dim": config.get("hidden_size")}
-    return build_model("lfm2", "Lfm2Model", {**defaults, **config})
+    """Build LFM2, of attention, of convolutions, or of both."""
+    layers = config["num_hidden_layers"]
+    attending = config.get("full_attn_idxs")
+    if types := config.get("layer_types"):
+        attending = [at for at, kind in enumerate(types) if kind == "full_attention"]
+    options = {
+        "rope_theta": rope_theta(config, default=1_000_000.0),
+        "block_dim": config["hidden_size"],
+        # The model file needs one; none of the layers has this index.
+        "full_attn_idxs": list(range(layers)) if attending is None else attending or [layers],
+    }
+    return build_model("lfm2", "Lfm2Model", {**config, **options})
+
+
+def run_lfm2(model: nn.Module, ids: mx.array, _mask: mx.array | None, _types: mx.array | None) -> mx.array:
+    """Run LFM2. Padding on the right reaches no token: both kinds of layer are causal."""
+    hidden = model.embed_tokens(ids)
+    for layer in model.layers:
+        hidden = layer(hidden, "causal" if layer.is_attention_layer else None, None)
+    last: mx.array = model.embedding_norm(hidden)
+    return last
 
 
 def adapt_lfm2(name: str, array: mx.array) -> mx.array:

@@ -111,7 +111,7 @@ class MlxEngine:
         """Return the recipe's outputs, or logits; a common prefix is computed once where the network supports it."""
         if not self._network.shares_prefixes:
             return _evaluate(self._network(self._pad(rows)))
-        groups = group_by_prefix(rows)
+        groups = group_by_prefix(rows, self._recipe.pad_token_id)
         parts: list[mx.array] = []
         for group in groups:
             prefix = rows[group.rows[0]].ids[: group.length]

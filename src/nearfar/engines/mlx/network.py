@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 from mlx import nn
 from msgspec import Struct
 
@@ -13,8 +15,16 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.padding import PaddedBatch
 from nearfar.engines.mlx import architectures, heads
 from nearfar.engines.mlx.attention import PrefixCache, full_mask
-from nearfar.engines.mlx.upstream import Config, Unsupported
-from nearfar.engines.mlx.weights import PlacedWeights, fill, load_weights, quantize_like, read_config, read_quantization
+from nearfar.engines.mlx.upstream import Config, Unsupported, add_defaults
+from nearfar.engines.mlx.weights import (
+    PlacedWeights,
+    fill,
+    load_weights,
+    quantize_like,
+    read_config,
+    read_quantization,
+    refuse_untied,
+)
 from nearfar.models.recipe.recipe import Recipe, Sparse
 
 
@@ -75,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": Family(build=architectures.build_gemma3, run=architectures.run_gemma3),
     "lfm2": Family(
         build=architectures.build_lfm2,
-        run=lambda model, ids, _mask, _types: model(ids),
+        run=architectures.run_lfm2,
         adapt=architectures.adapt_lfm2,
     ),
 }
@@ -114,12 +124,21 @@ class Network(nn.Module):
         self._is_classifier = recipe.task == "score"
         is_splade = recipe.sparse is not None and recipe.sparse.method == "splade"
         self._embeddings = family.embeddings if recipe.uses_lm_head or is_splade else None
+        # A decoder's classifier reads the last token that isn't this one, as transformers' does.
+        self._skipped_id: int | None = None
         if recipe.llm_reranker and recipe.llm_reranker.answer_tokens:
             self.head = heads.AnswerHead(config, recipe.llm_reranker.answer_tokens)
         elif recipe.task == "score" and family.classifier and not recipe.pooling:
             self.head = family.classifier(config, max(len(recipe.labels), 1))
+            if family.classifier is heads.build_last_token_classifier:
+                self._skipped_id = recipe.pad_token_id
         elif recipe.sparse and is_splade and family.splade:
             self.head = family.splade(config, recipe.sparse)
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Return whether the transformer's embeddings compute logits as well."""
+        return self._embeddings is not None and "lm_head" not in self.head
 
     def __call__(self, padded: PaddedBatch, prefix: Sequence[int] = ()) -> list[mx.array]:
         """Return logits, or the recipe's outputs, for ids (B, T) padded on the right; lazy arrays.
@@ -133,6 +152,8 @@ class Network(nn.Module):
             return [_squeeze(outputs[0])] if self._is_classifier else outputs
         # The embeddings as they are now: they may have been quantized since.
         embeddings = (self._embeddings(self.trunk),) if self._embeddings else ()
+        if self._skipped_id is not None:
+            mask = mx.array(_until_last(padded.ids, self._skipped_id), dtype=mx.int32)
         logits = self.head(hidden, mask, *embeddings).astype(mx.float32)
         return [_squeeze(logits)]
 
@@ -155,6 +176,14 @@ def _squeeze(logits: mx.array) -> mx.array:
     return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
+def _until_last(ids: npt.NDArray[np.int64], skipped: int) -> npt.NDArray[np.bool_]:
+    """Return a mask (B, T) that ends with each row's last id other than ``skipped``, or with its first."""
+    positions = np.arange(ids.shape[1])
+    last = (positions * (ids != skipped)).max(axis=1, keepdims=True)
+    mask: npt.NDArray[np.bool_] = positions <= last
+    return mask
+
+
 def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network, PlacedWeights]:
     """Load the folder in ``dtype`` (None: as saved) on the current stream; return its arrays as well.
 
@@ -162,12 +191,17 @@ def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network,
     """
     family = find_family(request.recipe)
     try:
-        network = Network(family, read_config(request.folder) | request.recipe.config_options, request.recipe)
+        config = add_defaults(read_config(request.folder) | request.recipe.config_options)
+        network = Network(family, config, request.recipe)
     except Unsupported as error:
         raise EngineUnavailable(f"{request.folder}/{error}") from error
     except (KeyError, TypeError, ValueError) as error:  # the model file needs an option that is missing
         raise EngineUnavailable(f"{request.folder}/{Unsupported(f'these options ({error!r})')}") from error
     weights = load_weights(request.folder, network, family.adapt, _used_by_heads(request))
+    if network.ties_embeddings:
+        embeddings = family.embeddings(network.trunk)
+        path = next(path for path, module in network.named_modules() if module is embeddings)
+        refuse_untied(weights, f"{path}.weight", request.folder)
     if quantization := read_quantization(request.folder):
         quantize_like(network, weights, quantization)
     fill(network, weights, dtype, request.folder)

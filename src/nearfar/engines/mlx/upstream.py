@@ -52,6 +52,70 @@ def _import_model_file(name: str, package: str) -> ModuleType:
             sys.modules.pop(whole, None)
 
 
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+_ENCODER = {**_BASE, "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2}
+_BERT = {**_ENCODER, "vocab_size": 30522, "layer_norm_eps": 1e-12}
+_QWEN = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 22016}
+# What transformers takes where config.json lacks an option, and the model files don't, by model_type.
+DEFAULTS: dict[str, Config] = {
+    "bert": _BERT,
+    "roberta": {**_BERT, "vocab_size": 50265},
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "modernbert": {**_BASE, "num_hidden_layers": 22, "intermediate_size": 1152, "vocab_size": 50368},
+    "qwen2": {**_QWEN, "num_key_value_heads": 32, "rms_norm_eps": 1e-6, "vocab_size": 151936},
+    "qwen3": {
+        **_QWEN,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-6,
+        "vocab_size": 151936,
+        "max_position_embeddings": 32768,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+    },
+    "gemma": {
+        "hidden_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "intermediate_size": 24576,
+        "head_dim": 256,
+        "rms_norm_eps": 1e-6,
+        "vocab_size": 256000,
+        "tie_word_embeddings": True,
+    },
+    "llama": {"intermediate_size": 11008, "vocab_size": 32000, "rms_norm_eps": 1e-6},
+    "gemma3_text": {
+        "hidden_size": 2304,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "intermediate_size": 9216,
+        "vocab_size": 262208,
+        "sliding_window": 4096,
+    },
+    "lfm2": {
+        "hidden_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 12288,
+        "vocab_size": 65536,
+        "max_position_embeddings": 128000,
+        "norm_eps": 1e-5,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "block_multiple_of": 256,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": True,
+    },
+}
+
+
+def add_defaults(config: Config) -> Config:
+    """Return config.json's options, and for those that it lacks what transformers takes."""
+    return DEFAULTS.get(config.get("model_type", ""), {}) | config
+
+
 def require(config: Config, **expected: object) -> None:
     """Raise Unsupported for an option that is set to another value than the model file implements."""
     for name, value in expected.items():

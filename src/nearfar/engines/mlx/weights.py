@@ -27,6 +27,7 @@ _PREFIX = re.compile(r"^(model|bert|roberta|transformer)\.")
 _UNUSED = re.compile(
     r"(position_ids|inv_freq|masked_bias)$|^(pooler|lm_head|cls|decoder|head|predictions|prediction_head)\.|_Dense\."
 )
+_OUTPUT_EMBEDDINGS = re.compile(r"^(lm_head|cls\.predictions\.decoder)\.weight$")
 _INNER_DENSE = re.compile(r"^dense\.\d+\.")
 # The activations that were compared with torch's; mlx has them under the same names.
 _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "PReLU")
@@ -41,6 +42,8 @@ class PlacedWeights(Struct, frozen=True):
 
     arrays: dict[str, mx.array]
     names: dict[str, str]
+    # Unused ones by their names in the folder: those that compute logits where they aren't the embeddings.
+    output_embeddings: dict[str, mx.array]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def load_arrays(file: Path) -> dict[str, mx.array]:
     try:
         return cast("dict[str, mx.array]", mx.load(str(file)))
     except Exception as error:  # mlx passes on what its C++ raises
-        raise CheckpointError(f"{file}: can't be loaded: {error}") from error
+        raise CheckpointError(f"{file}: can't be loaded: {error}; download the model again") from error
 
 
 def load_layer(layer: Dense | LayerNorm) -> nn.Module:
@@ -103,11 +106,14 @@ def load_weights(
     modules = {path for path, _ in network.named_modules()} | {path for path, _ in tree_flatten(network.parameters())}
     arrays: dict[str, mx.array] = {}
     names: dict[str, str] = {}
+    output_embeddings: dict[str, mx.array] = {}
     for file in weight_files(folder):
         for name, array in load_arrays(file).items():
             path = _find_path(name, modules)
             if path:
                 arrays[path], names[path] = adapt(name, array), name
+            elif _OUTPUT_EMBEDDINGS.search(name):
+                output_embeddings[name] = array
             elif _INNER_DENSE.match(_PREFIX.sub("", name)):
                 raise CheckpointError(
                     f"{file}: has Dense layers inside, as mlx-embeddings saves them, which modules.json should name; "
@@ -115,7 +121,21 @@ def load_weights(
                 )
             elif name not in used_elsewhere and not _UNUSED.search(_PREFIX.sub("", name)):
                 raise EngineUnavailable(f"{file}: MLX has no place for the weights {name}; use --engine torch")
-    return PlacedWeights(arrays, names)
+    return PlacedWeights(arrays, names, output_embeddings)
+
+
+def refuse_untied(weights: PlacedWeights, embeddings: str, folder: Path) -> None:
+    """Raise EngineUnavailable if the folder has output embeddings that differ from those at a path in the network.
+
+    transformers then uses them, although config.json ties them.
+    """
+    tied = weights.arrays.get(embeddings)
+    for name, array in weights.output_embeddings.items():
+        if tied is None or array.shape != tied.shape or not mx.array_equal(array, tied).item():
+            raise EngineUnavailable(
+                f"{folder}: its weights {name} differ from the input embeddings, to which config.json ties them; MLX "
+                "can't use both; use --engine torch"
+            )
 
 
 def _find_path(name: str, modules: set[str]) -> str | None:
@@ -139,7 +159,8 @@ def read_quantization(folder: Path) -> Quantization | None:
     if not isinstance(quantization, dict) or "bits" not in quantization or "quant_method" in quantization:
         method = quantization.get("quant_method", "another method") if isinstance(quantization, dict) else quantization
         raise EngineUnavailable(
-            f"{folder / 'config.json'}: weights quantized with {method} aren't supported, only MLX's own"
+            f"{folder / 'config.json'}: weights quantized with {method} aren't supported, only MLX's own; "
+            "use the unquantized model, or --engine torch"
         )
     return quantization
 
@@ -156,7 +177,10 @@ def quantize_like(network: nn.Module, weights: PlacedWeights, quantization: Quan
     try:
         nn.quantize(network, **defaults, class_predicate=options)
     except Exception as error:
-        raise CheckpointError(f"config.json: quantization {defaults}: {error}") from error
+        raise CheckpointError(
+            f"config.json: MLX can't read weights quantized with {defaults}: {error}; quantize the original model with "
+            "nearfar convert"
+        ) from error
 
 
 def fill(network: nn.Module, weights: PlacedWeights, dtype: mx.Dtype | None, folder: Path) -> None:
@@ -196,7 +220,8 @@ def _refuse_mismatch(parameters: dict[str, mx.array], weights: PlacedWeights, fo
         shape = weights.arrays[path].shape
         if parameter.shape != shape:
             raise CheckpointError(
-                f"{folder}: the weights {path} are {shape}, but {parameter.shape} according to config.json"
+                f"{folder}: the weights {path} are {shape}, but {parameter.shape} according to config.json; "
+                "use --engine torch, or another folder"
             )
 
 

@@ -138,6 +138,7 @@ class PackedModel:
         from_ids = hasattr(embeddings, "create_position_ids_from_input_ids")  # the RoBERTa family has it
         self._position_offset: int | None = embeddings.padding_idx if from_ids else None
         self.shares_prefixes = False
+        self._skipped_id = recipe.pad_token_id  # a decoder's classifier reads the last token before these
         # Where the result depends on more than a row's last token, it would lack the prefix.
         self.can_share_prefixes = not from_ids and recipe.pooling in {(), ("lasttoken",)}
         self._base.set_attn_implementation(register())
@@ -152,7 +153,7 @@ class PackedModel:
 
     def __call__(self, batch: Sequence[Row]) -> Tensor:
         """Return vectors (B, D) or logits (B,)."""
-        groups = group_by_prefix(batch) if self.shares_prefixes else []
+        groups = group_by_prefix(batch, self._skipped_id) if self.shares_prefixes else []
         packed = pack(batch, self._position_offset, groups, self._multiple)
         hidden = self._transform(packed)  # (T, H)
         if self._pooling:
