@@ -72,6 +72,7 @@ _GEMMA3 = {
 }
 _GEMMA2 = {**_GEMMA3, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
 _LFM2 = {**_DECODER, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
+_XLNET = {"d_model": HIDDEN, "n_layer": 2, "n_head": 4, "d_inner": 48, "initializer_range": 0.4}
 
 # By model_type.
 FAMILIES = {
@@ -103,6 +104,13 @@ MORE_FAMILIES = {
     "gte": Family(words="unigrams", config=_ENCODER),
     "eurobert": Family(words="bytes-start", config=_DECODER),
     "jina_embeddings_v3": Family(words="unigrams", config=_ENCODER),
+}
+
+# Not in the manual's table: their masks don't cover padding, or OpenVINO can't run them.
+ODD_FAMILIES = {
+    "convbert": Family(words="pieces", config=_ENCODER | {"embedding_size": HIDDEN, "conv_kernel_size": 3}),
+    "falcon": Family(words="bytes-start", config=_ENCODER),
+    "xlnet": Family(words="unigrams", config=_XLNET),
 }
 
 
@@ -165,7 +173,7 @@ def write_transformer(
         import torch
         from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-        kind = (FAMILIES | MORE_FAMILIES)[family]
+        kind = (FAMILIES | MORE_FAMILIES | ODD_FAMILIES)[family]
         tokenizer = make_tokenizer(words or kind.words, kind.padding_side)
         roles = {role: getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos", "cls", "sep")}
         config = {f"{role}_token_id": at for role, at in roles.items()} | kind.config | {"vocab_size": len(tokenizer)}

@@ -58,9 +58,10 @@ class CompiledModel:
     """Rows → outputs, on padded batches. ``run`` may be called from any thread; ``streams`` of them run at once.
 
     With ``row_length`` it runs one row at a time, on all threads: of up to that many tokens, or of ANY_LENGTH.
+    ``cache_dir`` is the folder of the model's file, for compiled models; ``was_cached`` is True if one was read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — each is a property of one model
         self,
         model: Path | openvino.Model,
         dtype: Dtype,
@@ -68,6 +69,7 @@ class CompiledModel:
         threads: int,
         *,
         row_length: int | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         self.streams = 1 if row_length else min(threads, _MAX_STREAMS)
         self._padding_id = recipe.pad_token_id or 0
@@ -79,7 +81,10 @@ class CompiledModel:
             "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_SHAPES,
             "ENABLE_CPU_PINNING": False,  # so the OS can move a thread away from a core that another process uses
         }
+        if cache_dir:  # OpenVINO's own cache; what it writes there needs the weights next to it
+            options |= {"CACHE_DIR": str(cache_dir), "CACHE_MODE": "OPTIMIZE_SIZE"}
         self._compiled = _compile(_only_one_row(model, row_length) if row_length else model, dtype, options)
+        self.was_cached = bool(self._compiled.get_property("LOADED_FROM_CACHE"))
         self._outputs = len(self._compiled.outputs)
         self._takes_types = len(self._compiled.inputs) == 3  # noqa: PLR2004 — ids, mask and types
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
@@ -191,6 +196,4 @@ def _compile(model: Path | openvino.Model, dtype: Dtype, options: dict[str, Any]
         options |= {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
         return core.compile_model(weights, "CPU", options)
     options["INFERENCE_PRECISION_HINT"] = _HINTS[dtype]
-    if isinstance(model, Path):  # OpenVINO's own cache, next to the model; it uses the model's weights
-        options |= {"CACHE_DIR": str(model.parent), "CACHE_MODE": "OPTIMIZE_SIZE"}
     return core.compile_model(model, "CPU", options)

@@ -28,41 +28,70 @@ from nearfar.engines.common.precision import flatten_outputs, stack
 from nearfar.engines.openvino.compiled_model import HIDDEN_STATES
 from nearfar.engines.openvino.quantization import MARK_FLOAT32
 from nearfar.engines.transformer.heads import ModelWithHeads, classifier_modules
+from nearfar.engines.transformer.length_dependence import depends_on_longest
 from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.tokenization.row import Row
 
 _ATTENTION = "nearfar_converted"
 _NORMALIZE = ".project/"  # the last operations are in float32 anyway
 _HEADS = ("_heads",)  # the path of ModelWithHeads' own
+_LONG = 640  # tokens
+_HALF = (Type.bf16, Type.f16)
 
 
-def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray]:
-    """Convert the checkpoint in float32; return the model, and torch's outputs for the probes to compare it with.
+def convert(request: OpenRequest) -> tuple[openvino.Model, FloatArray, FloatArray]:
+    """Convert the checkpoint in float32; return the model, and torch's outputs to compare it with.
+
+    They are those for the probes, and for ``long_row``.
 
     Raises CheckpointError for files that torch can't load, EngineUnavailable for an architecture that can't be
     converted.
     """
     transformer: Any = load_transformer(request, torch.float32)
-    if transformer.config._attn_implementation == "sdpa":  # noqa: SLF001 — has no public getter
-        AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
-        AttentionMaskInterface.register(_ATTENTION, _mask)
-        transformer.set_attn_implementation(_ATTENTION)
+    if depends_on_longest(transformer, request.recipe.max_tokens):
+        raise EngineUnavailable(
+            f"{request.folder}: its rotary positions change with the longest text of a batch, which OpenVINO can't "
+            "convert; use --engine torch"
+        )
     model = ModelWithHeads(transformer, request.recipe)
-    traced = _WithHiddenStates(model) if request.recipe.dim else model
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of every branch that it takes as constant
-            converted = _trace(traced, _example(request))
+            # Before the attention changes, because transformers' own is the reference.
+            exact = stack([_exact(model, row, request) for row in request.probes])
+            exact_of_long = _exact(model, long_row(request), request)
+            _mask_always(transformer)
+            converted = _trace(_WithHiddenStates(model) if request.recipe.dim else model, _example(request))
             _mark_float32(converted, [*_HEADS, *(f"_transformer.{path}" for path in _classifier(request, transformer))])
             if request.recipe.dim:
                 _hide_last_output(converted)
-            exact = [_exact(model, row, request) for row in request.probes]
     except Exception as error:  # torch, transformers and openvino each raise their own
         raise EngineUnavailable(
             f"{request.folder}: OpenVINO can't convert {request.recipe.architecture} ({type(error).__name__}); "
             "use --engine torch"
         ) from error
-    return converted, stack(exact)
+    if any(port.get_element_type() in _HALF for op in converted.get_ops() for port in op.outputs()):
+        raise EngineUnavailable(
+            f"{request.folder}: {request.recipe.architecture} rounds to half precision on its way, which OpenVINO "
+            "doesn't; use --engine torch"
+        )
+    return converted, exact, exact_of_long
+
+
+def long_row(request: OpenRequest) -> Row:
+    """Return a row that is longer than the probes: past the usual windows, and where half precision would show."""
+    longest = max(request.probes, key=lambda row: len(row.ids))
+    length = min(request.recipe.max_tokens, _LONG)
+    repeats = -(-length // len(longest.ids))
+    return Row((longest.ids * repeats)[:length], longest.type_ids and (longest.type_ids * repeats)[:length], length, 0)
+
+
+def _mask_always(transformer: Any) -> None:
+    """Make SDPA take a mask for every batch, so that tracing includes it."""
+    if transformer.config._attn_implementation == "sdpa":  # noqa: SLF001 — has no public getter
+        AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
+        AttentionMaskInterface.register(_ATTENTION, _mask)
+        transformer.set_attn_implementation(_ATTENTION)
 
 
 class _WithHiddenStates(torch.nn.Module):
@@ -144,7 +173,7 @@ def _mask(*args: Any, **options: Any) -> torch.Tensor:
     With a sliding window a padding position may attend to nothing, its softmax is NaN, and that NaN would reach the
     text's own tokens in the next layer.
     """
-    options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False, "use_vmap": False}
     allowed: torch.Tensor = sdpa_mask(*args, **options)
     at = torch.arange(allowed.shape[-1])
     return allowed | (~allowed.any(-1, keepdim=True) & (at[:, None] == at[None, :]))

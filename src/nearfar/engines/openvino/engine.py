@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from nearfar.engines.common.precision import (
     stack,
 )
 from nearfar.engines.common.representations import refuse_narrow_window, represent
+from nearfar.engines.openvino.blobs import compile_with_blob
 from nearfar.engines.openvino.compiled_model import (
     ANY_LENGTH,
     ROW_STEP,
@@ -35,7 +36,13 @@ from nearfar.engines.openvino.compiled_model import (
     read,
     supports,
 )
-from nearfar.engines.openvino.model_cache import ConvertedModel, load_or_convert, release_pages, remove_damaged
+from nearfar.engines.openvino.model_cache import (
+    ConvertedModel,
+    load_or_convert,
+    refuse_later,
+    release_pages,
+    remove_damaged,
+)
 from nearfar.models.tokenization.row import Row
 
 _BATCH_TOKENS = 512  # padded, per stream
@@ -60,13 +67,21 @@ class OpenVinoEngine:
         refuse_narrow_window(request)
         converted = load_or_convert(request)
         try:
-            dtype, reason = self._open(converted)
-        except (RuntimeError, _WrongNumbers):  # RuntimeError: openvino can't read the file
+            dtype, reason = self._open_checked(converted)
+        except MemoryError as error:  # what a forward raises that returns nothing
+            raise EngineUnavailable(
+                f"{request.folder}: OpenVINO computes nothing with {request.recipe.architecture}, or has too little "
+                "memory; use --engine torch"
+            ) from error
+        except (RuntimeError, _WrongNumbers) as error:  # RuntimeError: openvino can't read the file
             if not converted.folder:
+                raise
+            if converted.is_new:
+                refuse_later(converted, error)
                 raise
             remove_damaged(converted)
             converted = load_or_convert(request)
-            dtype, reason = self._open(converted)
+            dtype, reason = self._open_checked(converted)
         release_pages(converted)
         self.info = EngineInfo(
             name="openvino",
@@ -88,14 +103,7 @@ class OpenVinoEngine:
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
         """Return the logits of texts or pairs, (B,) or (B, labels)."""
-        if self._recipe.pad_token_id is not None:
-            return self._run(batch, 1)[0]
-        # A decoder's classifier finds a row's last token by the padding id; without one, rows can't be padded.
-        labels = len(self._recipe.labels)
-        logits = np.empty((len(batch), labels) if labels > 1 else len(batch), dtype=np.float32)
-        for indices, rows in split_by_length(batch):
-            logits[indices] = self._model.run(rows, 1)[0]
-        return logits
+        return self._logits(batch, self._run)
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Return each row's outputs, from one forward."""
@@ -125,6 +133,16 @@ class OpenVinoEngine:
             with self._lock:
                 self._running -= 1
 
+    def _open_checked(self, converted: ConvertedModel) -> tuple[str, str]:
+        """Open the model; where it is new, also compare a row that is longer than the probes."""
+        opened = self._open(converted)
+        if converted.exact_of_long is not None:
+            from nearfar.engines.openvino.conversion import long_row  # already imported
+
+            found = self._comparable([long_row(self._request)], self._model)
+            self._refuse_wrong(measure_loss(converted.exact_of_long, found, self._recipe.outputs))
+        return opened
+
     def _open(self, converted: ConvertedModel) -> tuple[str, str]:
         """Compile the model; return its precision and why. Prepare to compile it again for single rows.
 
@@ -150,7 +168,7 @@ class OpenVinoEngine:
             stack([self._comparable([probe], either) for probe in probes]) for either in (self._model, compiled)
         )
         loss = measure_loss(usual, found, self._recipe.outputs)
-        if not loss.is_small:
+        if not (loss.is_rounding if self._dtype == "float32" else loss.is_small):
             raise _WrongNumbers(f"{self._request.folder}: the numbers of single rows differ: {loss}")
         release_pages(converted)
         return compiled
@@ -184,17 +202,24 @@ class OpenVinoEngine:
 
     def _compile(self, converted: ConvertedModel, dtype: Dtype) -> PrecisionLoss:
         self._dtype = dtype
-        self._model = CompiledModel(converted.model, dtype, self._recipe, self._threads)
-        batches = self._probe_batches()
-        with ThreadPoolExecutor(self._model.streams) as threads:
-            found = stack(list(threads.map(self._comparable, batches)))
-        loss = measure_loss(converted.exact, found, self._recipe.outputs)
-        if dtype == "float32" and not loss.is_rounding:
+        folder = converted.folder if dtype != "int8" else None  # None as well where several models share the weights
+        self._model, outputs = compile_with_blob(
+            folder,
+            dtype,
+            lambda cache_dir: CompiledModel(converted.model, dtype, self._recipe, self._threads, cache_dir=cache_dir),
+            self._run_probes,
+        )
+        loss = measure_loss(converted.exact, outputs, self._recipe.outputs)
+        self._refuse_wrong(loss)
+        return loss
+
+    def _refuse_wrong(self, loss: PrecisionLoss) -> None:
+        """Raise _WrongNumbers if float32 differs from torch's; a lower precision is judged elsewhere."""
+        if self._dtype == "float32" and not loss.is_rounding:
             raise _WrongNumbers(
                 f"{self._request.folder}: OpenVINO's numbers for {self._recipe.architecture} differ from torch's: "
                 f"{loss}; use --engine torch"
             )
-        return loss
 
     def _probe_batches(self) -> list[Sequence[Row]]:
         """Return the probes in batches, the short ones in one, to test padding."""
@@ -205,17 +230,32 @@ class OpenVinoEngine:
     def _padding_change(self) -> str:
         """Measure how far numbers differ between some probes alone and all in batches; return a phrase."""
         together = self._probe_batches()[0][:_SINGLE_PROBES]
-        alone = stack([self._comparable([probe]) for probe in together])
-        change = measure_loss(alone, self._comparable(together), self._recipe.outputs)
+        alone = stack([self._comparable([probe], self._model) for probe in together])
+        change = measure_loss(alone, self._comparable(together, self._model), self._recipe.outputs)
         if change.of_scores:
             return f"; alone and in a batch the logits differ by up to {change.worst:.4f}"
         return f"; alone and in a batch the cosine is at least {change.worst:.5f}"
 
-    def _comparable(self, batch: Sequence[Row], model: CompiledModel | None = None) -> FloatArray:
-        """Return the numbers of one model, or of the engine."""
+    def _run_probes(self, model: CompiledModel) -> FloatArray:
+        """Return the numbers of all probes, in batches at once."""
+        with ThreadPoolExecutor(model.streams) as threads:
+            return stack(list(threads.map(lambda batch: self._comparable(batch, model), self._probe_batches())))
+
+    def _comparable(self, batch: Sequence[Row], model: CompiledModel) -> FloatArray:
+        """Return a model's numbers in a form in which two models can be compared."""
         if self._recipe.outputs:
-            return flatten_outputs((model or self._model).run(batch), batch)
-        return model.run(batch, 1)[0] if model else self.score(batch)
+            return flatten_outputs(model.run(batch), batch)
+        return self._logits(batch, model.run)
+
+    def _logits(self, batch: Sequence[Row], run: Callable[[Sequence[Row], int], list[FloatArray]]) -> FloatArray:
+        if self._recipe.pad_token_id is not None:
+            return run(batch, 1)[0]
+        # A decoder's classifier finds a row's last token by the padding id; without one, rows can't be padded.
+        labels = len(self._recipe.labels)
+        logits = np.empty((len(batch), labels) if labels > 1 else len(batch), dtype=np.float32)
+        for indices, rows in split_by_length(batch):
+            logits[indices] = run(rows, 1)[0]
+        return logits
 
 
 def _refuse_int8(request: OpenRequest, loss: PrecisionLoss) -> None:

@@ -20,11 +20,12 @@ import msgspec
 import numpy as np
 import openvino
 
+from nearfar.core.errors import EngineUnavailable
 from nearfar.core.types import FloatArray
 from nearfar.engines.base import OpenRequest
 
-_LAYOUT = 4  # to be raised whenever this package converts differently
-_MODEL, _EXACT = "model.xml", "exact.npy"
+_LAYOUT = 5  # to be raised whenever this package converts differently
+_MODEL, _EXACT, _REFUSED = "model.xml", "exact.npy", "refused.txt"
 _DONT_NEED = 4  # MADV_DONTNEED
 _LIBRARIES = ("openvino", "torch", "transformers")
 _log = logging.getLogger(__name__)
@@ -36,6 +37,13 @@ class ConvertedModel:
 
     model: Path | openvino.Model  # the model itself where the cache couldn't be written
     exact: FloatArray
+    # Torch's for ``long_row`` where this process has converted the model, None where the cache had it.
+    exact_of_long: FloatArray | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether this process has converted the model."""
+        return self.exact_of_long is not None
 
     @property
     def folder(self) -> Path | None:
@@ -54,15 +62,15 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
     from nearfar.engines.openvino.conversion import convert  # imports torch and transformers, 4 s
 
     _log.info("converting %s for OpenVINO, once", request.folder.name)
-    model, exact = convert(request)
+    model, exact, exact_of_long = convert(request)
     if folder:
         try:
             _save(folder, model, exact)
         except OSError as error:
             _log.warning("can't cache %s (%s): it will be converted at every start", request.folder.name, error)
         else:
-            return ConvertedModel(model=folder / _MODEL, exact=exact)
-    return ConvertedModel(model=_written_and_read(model), exact=exact)
+            return ConvertedModel(model=folder / _MODEL, exact=exact, exact_of_long=exact_of_long)
+    return ConvertedModel(model=_written_and_read(model), exact=exact, exact_of_long=exact_of_long)
 
 
 def _written_and_read(model: openvino.Model) -> openvino.Model:
@@ -81,6 +89,14 @@ def remove_damaged(entry: ConvertedModel) -> None:
     if entry.folder:
         _log.warning("cache entry %s is damaged and will be converted again", entry.folder)
         shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def refuse_later(entry: ConvertedModel, reason: Exception) -> None:
+    """Keep the reason in place of a model with wrong numbers, so that it isn't converted at every start."""
+    if entry.folder:
+        (entry.folder / _REFUSED).write_text(str(reason), encoding="utf-8")
+        for file in (entry.folder / _MODEL, (entry.folder / _MODEL).with_suffix(".bin")):
+            file.unlink(missing_ok=True)
 
 
 def release_pages(entry: ConvertedModel) -> None:
@@ -132,6 +148,8 @@ def _sha256(content: bytes) -> str:
 
 
 def _load(folder: Path) -> ConvertedModel | None:
+    if (folder / _REFUSED).is_file():
+        raise EngineUnavailable((folder / _REFUSED).read_text(encoding="utf-8"))
     try:
         exact = np.load(folder / _EXACT, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing or damaged
