@@ -39,7 +39,15 @@ class FakeEngine:
     """
 
     def __init__(self, dim: int = 8) -> None:
-        self.info = EngineInfo(name="fake", device="cpu", dtype="float32", dim=dim, batch_tokens=1024, max_padding=1024)
+        self.info = EngineInfo(
+            name="fake",
+            device="cpu",
+            dtype="float32",
+            dim=dim,
+            batching="mixed lengths",
+            batch_tokens=1024,
+            max_padding=1024,
+        )
         self.batches: list[list[Row]] = []
         self.threads: set[str] = set()
         self.gate = threading.Event()

@@ -21,6 +21,7 @@ TASK_OF: dict[Output, Task] = {"dense": "embed", "multi_vector": "multi_vector",
 TokenIds: TypeAlias = tuple[int, ...]
 TokenVocabulary = Literal["openai", "model"]  # the origin of token ids on OpenAI's route
 LoadState = Literal["unloaded", "loading", "loaded", "unloading"]
+Batching = Literal["mixed lengths", "equal lengths", "one text"]  # which texts may run in one batch
 KeepSide = Literal["start", "end"]  # which part of a text is kept when it is truncated
 # What a text is for; it chooses the prompt. The last three exist for few models; others use their default prompt.
 Role = Literal["query", "document", "classification", "clustering", "similarity"]
@@ -55,6 +56,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     device: str
     dtype: str
     dtype_reason: str
+    batching: str  # which texts run in one batch
     verified: str  # with which library its numbers were compared, or why they weren't
     dim: int  # of a text's one vector; 0 without one
     token_dim: int  # of each token's vector; 0 without them

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct
 
 from nearfar.core.settings import Device, Dtype
-from nearfar.core.types import FloatArray, Output, Representation
+from nearfar.core.types import Batching, FloatArray, Output, Representation
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 
@@ -29,6 +29,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     dim: int  # of a dense vector; 0 where the model has none
     labels: int = 1  # logits per row that ``score`` returns
     outputs: tuple[Output, ...] = ("dense",)  # what ``represent`` returns
+    batching: Batching | None = None  # which rows may run in one batch; None: measured after opening
     batch_tokens: int  # batch size that suits the device: the padded area, or without padding the tokens alone
     padded: bool = True  # False where rows are packed end to end, so that padding costs nothing
     max_padding: int = 32  # padding tokens in a batch above which two batches would cost less

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.errors import EngineUnavailable
+from nearfar.core.errors import EngineUnavailable, SetupError
 from nearfar.core.plugins import load_plugins
 from nearfar.core.settings import Device
 from nearfar.engines.base import Engine, EngineKind, OpenRequest
@@ -64,6 +64,28 @@ def choose_engines(name: str, device: Device) -> list[EngineChoice]:
     if not choices:
         raise EngineUnavailable(f"no engine can run here ({'; '.join(skipped) or 'none is installed'})")
     return choices
+
+
+def open_with(choice: EngineChoice, request: OpenRequest) -> Engine:
+    """Open the checkpoint with a chosen engine.
+
+    Raises a SetupError: EngineUnavailable in place of any error that a library raises.
+    """
+    try:
+        return choice.kind.open(request)
+    except SetupError:
+        raise
+    except Exception as error:
+        raise unavailable(choice, request, error, "can't open it") from error
+
+
+def unavailable(choice: EngineChoice, request: OpenRequest, error: BaseException, failure: str) -> EngineUnavailable:
+    """Return what to raise where an engine's library raises ``error``: one sentence with a way out."""
+    first_line = str(error).strip().partition("\n")[0][:200]
+    others = sorted(name for name in installed_engines() if name != choice.name)
+    way_out = f"use --engine {' or '.join(others)}, or another model" if others else "serve another model"
+    cause = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    return EngineUnavailable(f"{request.folder}: the engine {choice.name} {failure} ({cause}); {way_out}")
 
 
 def prefer_prefix_sharing(choices: list[EngineChoice]) -> list[EngineChoice]:

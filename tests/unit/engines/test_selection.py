@@ -12,9 +12,9 @@ from conftest import ENGINES
 from llm_reranker_models import write_llm_reranker
 
 from nearfar import ModelSettings, Settings
-from nearfar.core.errors import EngineUnavailable
+from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines import OpenRequest, Recipe
-from nearfar.engines.selection import EngineChoice, choose_engines, installed_engines, prefer_prefix_sharing
+from nearfar.engines.selection import EngineChoice, choose_engines, installed_engines, open_with, prefer_prefix_sharing
 from nearfar.serving.registry.discovery import discover_model
 
 if TYPE_CHECKING:
@@ -156,3 +156,36 @@ def test_a_plugin_that_fails_to_import_is_refused_with_the_reason_and_no_other_i
     assert run_program(choosing("broken"), tmp_path).startswith(
         "EngineUnavailable: engine 'broken': its package can't be imported (ModuleNotFoundError: "
     )
+
+
+class Failing:
+    """An engine that opens no checkpoint."""
+
+    priority = 1
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def unavailable_reason(self, _device: Device) -> None:
+        return None
+
+    def open(self, _request: OpenRequest) -> Engine:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Check failed\n at core.cpp"), IndexError(), MemoryError("no memory")])
+def test_what_a_library_raises_becomes_a_sentence_with_a_way_out(error: Exception, tmp_path: Path) -> None:
+    choice = EngineChoice(name="openvino", kind=Failing(error), reason="requested")
+    request = OpenRequest(folder=tmp_path, recipe=RECIPE, device="cpu", dtype="float32")
+    with pytest.raises(
+        EngineUnavailable, match=rf"can't open it \({type(error).__name__}.*use --engine .*torch"
+    ) as raised:
+        open_with(choice, request)
+    assert "core.cpp" not in str(raised.value)
+
+
+def test_a_refusal_of_an_engine_stays_as_it_is(tmp_path: Path) -> None:
+    choice = EngineChoice(name="openvino", kind=Failing(CheckpointError("the weights are damaged")), reason="requested")
+    request = OpenRequest(folder=tmp_path, recipe=RECIPE, device="cpu", dtype="float32")
+    with pytest.raises(CheckpointError, match=r"^the weights are damaged$"):
+        open_with(choice, request)

@@ -77,7 +77,8 @@ def measure_loss(exact: FloatArray, found: FloatArray, outputs: Sequence[Output]
         )
     a, b = _unit(a), _unit(b)
     cosines = (a * b).sum(1) + (~a.any(1) & ~b.any(1))  # two vectors of zeros are equal
-    order = _same_order(_similarities(a), _similarities(b)) if tuple(outputs) == ("dense",) else 1.0
+    has_neighbors = tuple(outputs) == ("dense",) and len(a) > 1
+    order = _same_order(_similarities(a), _similarities(b)) if has_neighbors else 1.0
     return PrecisionLoss(len(a), float(cosines.min()), float(cosines.mean()), of_scores=False, order=order)
 
 

@@ -35,6 +35,7 @@ class TorchEngine:
             dim=request.recipe.dim,
             labels=max(len(request.recipe.labels), 1),
             outputs=request.recipe.outputs,
+            batching=opened.batching,
             batch_tokens=PACKED_TOKENS if packed else PADDED_TOKENS[opened.device],
             padded=not packed,
             max_padding=MAX_PADDING[opened.device],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nearfar.core.errors import EngineUnavailable
-from nearfar.core.types import FloatArray
+from nearfar.core.types import Batching, FloatArray
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss
 from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, common_prefix_length
@@ -31,11 +31,14 @@ from nearfar.engines.torch.choices import (
 from nearfar.engines.torch.linears import LinearTimes, prepack, time_linears
 from nearfar.engines.torch.packing import PackedModel
 from nearfar.engines.torch.padded import PaddedModel
+from nearfar.engines.transformer.length_dependence import depends_on_longest
 from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.tokenization.row import Row
 
 _KERNEL_ROWS = 32  # oneDNN keeps a kernel for each token count, 0.7 GB in all; so counts are rounded up
 _MAX_TOKENS = 32  # of a row: enough to see a difference, and large models open quickly
+_CHECKED_PROBES = 9  # about so many of them
+_SHORT_LENGTHS = (1, 2, 3)  # of more rows: in such short ones a neighbor that leaks in reaches all tokens
 _RANDOM_LENGTHS = (5, 9, 9, 2, 16, 32)  # of rows where there are no probes
 # How far two implementations may differ, relative to the largest row's norm. Rounding makes a hundredth of it.
 _TOLERANCE = {torch.float32: 5e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -50,6 +53,7 @@ class Opened(NamedTuple):
     device: str
     choice: DtypeChoice
     parallelism: Parallelism
+    batching: Batching | None
 
 
 def open_checkpoint(request: OpenRequest, measure: TimeLinears = time_linears) -> Opened:
@@ -61,27 +65,51 @@ def open_checkpoint(request: OpenRequest, measure: TimeLinears = time_linears) -
     cores = request.threads or CORES
     torch.set_num_threads(cores)
     model, choice = _load(request, device, measure)
-    if device != "cpu":
-        padded = PaddedModel(model, request.recipe, device, LENGTH_STEP[device])
-        return Opened(padded, device, choice, Parallelism(1, cores))
     dtype = getattr(torch, choice.dtype)
+    # Such a model is changed by each forward, so none may run beside another.
+    depends = depends_on_longest(model, request.recipe.max_tokens)
+    batching: Batching | None = "equal lengths" if depends else None
+    if device != "cpu":
+        return Opened(_padded(request, model, device, dtype), device, choice, Parallelism(1, cores), batching)
     times = _on_one_core(measure, model, dtype)
     runner = _padded_or_packed(request, model, dtype, prepacked=times.prefers_prepacked)
-    return Opened(runner, device, choice, split_cores(cores, times.text_s))
+    parallelism = Parallelism(1, cores) if depends else split_cores(cores, times.text_s)
+    return Opened(runner, device, choice, parallelism, batching)
+
+
+def _padded(request: OpenRequest, model: Any, device: str, dtype: torch.dtype) -> PaddedModel:
+    """Return the model for a GPU; lengths are only rounded up where padding leaves the numbers alone."""
+    if _has_other_outputs(request):
+        return PaddedModel(model, request.recipe, device, LENGTH_STEP[device])
+    rows = check_rows(request, model.config.vocab_size)
+    plain = PaddedModel(model, request.recipe, device)
+    rounded = PaddedModel(model, request.recipe, device, LENGTH_STEP[device])
+    return rounded if returns_same(_each_alone(plain, rows), rounded, rows, dtype) else plain
+
+
+def _has_other_outputs(request: OpenRequest) -> bool:
+    """Return whether the model returns more than one vector, or one logit, per text."""
+    return request.recipe.task == "embed" and request.recipe.outputs != ("dense",)
+
+
+def _each_alone(model: PaddedModel, rows: Sequence[Row]) -> Tensor:
+    """Return the results of rows that run one by one: no padding and no neighbor can change them."""
+    with torch.inference_mode():
+        return torch.cat([model([row]) for row in rows])
 
 
 def _padded_or_packed(
     request: OpenRequest, model: Any, dtype: torch.dtype, *, prepacked: bool
 ) -> PackedModel | PaddedModel:
     """Return the model with the fastest path on a CPU that returns the plain path's numbers."""
-    if request.recipe.task == "embed" and request.recipe.outputs != ("dense",):
+    if _has_other_outputs(request):
         return PaddedModel(model, request.recipe, "cpu")
     rows = check_rows(request, model.config.vocab_size)
-    with torch.inference_mode():
-        expected = PaddedModel(model, request.recipe, "cpu")(rows)
+    plain = PaddedModel(model, request.recipe, "cpu")
+    expected = _each_alone(plain, rows)
     if prepacked:
         prepack(model)
-        if not returns_same(expected, PaddedModel(model, request.recipe, "cpu"), rows, dtype):
+        if not returns_same(expected, lambda rows: _each_alone(plain, rows), rows, dtype):
             model = load_transformer(request, dtype)
     packed = PackedModel(model, request.recipe, _KERNEL_ROWS if prepacked or dtype != torch.float32 else 1)
     if not returns_same(expected, packed, rows, dtype):
@@ -154,7 +182,10 @@ def check_rows(request: OpenRequest, vocabulary: int) -> list[Row]:
         by_ids = sorted(request.probes, key=lambda row: row.ids)
         start = max(common_prefix_length(by_ids[0], by_ids[-1]) - limit // 2, 0)
         cut = slice(start, start + limit)
-        return [Row(row.ids[cut], row.type_ids and row.type_ids[cut], 0, 0) for row in request.probes]
+        some = request.probes[:: max(len(request.probes) // _CHECKED_PROBES, 1)]
+        rows = [Row(row.ids[cut], row.type_ids and row.type_ids[cut], 0, 0) for row in some]
+        first = rows[0]
+        return rows + [Row(first.ids[:n], first.type_ids and first.type_ids[:n], 0, 0) for n in _SHORT_LENGTHS]
     numbers = np.random.default_rng(20)
     rows = []
     for length in (min(length, limit) for length in _RANDOM_LENGTHS):

@@ -5,6 +5,7 @@ LLM rerankers become classifiers: only the answer tokens' logits are computed, f
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.transformer.heads import keep_classifier_in_float32
+from nearfar.engines.transformer.length_dependence import forget_earlier_texts
 from nearfar.models.files.safetensors import find_tensor_file
 from nearfar.models.recipe.recipe import ENCODERS, AnswerTokens, Recipe
+
+# Weights of what computes scores from hidden states, by their names in transformers and mlx-embeddings.
+_HEAD = re.compile(r"(pre_classifier|classifier|score|classification_head|regression_head|logits_proj|dense\.\d+)\.")
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
@@ -41,6 +46,7 @@ def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -
     if request.recipe.pad_token_id is None:
         model.config.pad_token_id = -1  # matches no token, so that a classifier uses a row's last one
     model.config.use_cache = False  # no KV cache: nothing here generates
+    forget_earlier_texts(model, request.recipe.max_tokens)
     loaded: nn.Module = model.eval()
     return loaded
 
@@ -100,6 +106,7 @@ def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any])
             f"{find_tensor_file(request.folder, damaged)}: the weights are damaged: {damaged} has values that aren't "
             "finite; download the model again"
         )
+    _refuse_unused_head(request, report)
     pools = request.recipe.task == "embed" or request.recipe.pooling
     unused = "pooler." if pools else None  # no vector is computed from it
     missing = sorted(key for key in report["missing_keys"] if not (unused and unused in key))
@@ -107,6 +114,17 @@ def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any])
         raise CheckpointError(
             f"{request.folder}: the weights lack {missing[0]} and {len(missing) - 1} more that the model needs; use a "
             "folder that has them"
+        )
+
+
+def _refuse_unused_head(request: OpenRequest, report: dict[str, Any]) -> None:
+    """Raise CheckpointError for weights of a head that the model doesn't use, unless modules.json replaces the head."""
+    unused = sorted(key for key in report["unexpected_keys"] if _HEAD.match(key))
+    pools = request.recipe.task == "embed" or request.recipe.pooling
+    if unused and not (pools and (request.folder / "modules.json").is_file()):
+        raise CheckpointError(
+            f"{request.folder}: {request.recipe.architecture} doesn't use the weights {unused[0]}, so it wouldn't be "
+            "served as it was trained; name the class that has them under architectures in config.json, or remove them"
         )
 
 

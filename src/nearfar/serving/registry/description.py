@@ -51,6 +51,7 @@ def describe_checkpoint(
         device="auto",
         dtype="auto",
         dtype_reason=NOT_LOADED,
+        batching=NOT_LOADED,
         verified=NOT_LOADED,
         dim=recipe.dim,
         token_dim=recipe.multi_vector.dim(recipe.hidden_size) if recipe.multi_vector else 0,
@@ -88,6 +89,7 @@ def describe_loaded(info: ModelInfo, engine: EngineInfo, tokenizer_source: str, 
         dtype=engine.dtype,
         dtype_reason=reason,
         tokenizer_source=tokenizer_source,
+        batching=engine.batching or "mixed lengths",
         verified=verified,
     )
 

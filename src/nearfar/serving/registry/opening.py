@@ -12,11 +12,12 @@ from typing import TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.errors import EngineUnavailable
+from nearfar.core.errors import EngineError, EngineUnavailable
 from nearfar.core.settings import Dtype, OnOverflow, Settings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
-from nearfar.engines.selection import EngineChoice
+from nearfar.engines.common.neighbors import separate_neighbors
+from nearfar.engines.selection import EngineChoice, open_with, unavailable
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.sample_texts import token_budget
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -134,8 +135,9 @@ class Opener:
         longest = max(request.probes, key=lambda row: len(row.ids))
 
         def open_engine() -> Engine:
-            engine = choice.kind.open(request)
+            engine = open_with(choice, request)
             try:
+                engine = separate_neighbors(engine, request, settings.method)
                 check(engine)
             except BaseException:
                 engine.close()
@@ -143,7 +145,10 @@ class Opener:
             return warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
 
         opening = partial(self._count_busy, open_engine)
-        return await open_lane(settings, opening, request.probes[0], self._observe, self.lane_stopped)
+        try:
+            return await open_lane(settings, opening, request.probes[0], self._observe, self.lane_stopped)
+        except EngineError as error:  # its first forward failed
+            raise unavailable(choice, request, error.__cause__ or error, "fails on a first text") from error
 
     def _count_busy(self, call: Callable[[], _T]) -> _T:
         """Call, and count the thread as busy meanwhile: nothing can interrupt it."""
@@ -170,7 +175,7 @@ def as_loaded(discovered: DiscoveredModel, info: ModelInfo) -> DiscoveredModel:
 def _log_loaded(info: ModelInfo, reason: str, seconds: float) -> None:
     _log.info(
         "model %s loaded in %.1f s: engine %s (%s), device %s, dtype %s (%s), tasks %s, pooling %s (%s), "
-        "%d dimensions, %d tokens, %s",
+        "%d dimensions, %d tokens, batches of %s, %s",
         info.name,
         seconds,
         info.engine,
@@ -183,5 +188,6 @@ def _log_loaded(info: ModelInfo, reason: str, seconds: float) -> None:
         info.pooling_source or "not needed",
         info.dim,
         info.max_tokens,
+        info.batching,
         info.verified,
     )
