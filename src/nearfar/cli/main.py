@@ -33,6 +33,14 @@ _HINTS = {
     "start": "nearfar serve starts a server, and nearfar service install a service",
     "stop": "press Ctrl-C where nearfar serve runs; nearfar service uninstall stops a service",
     "pull": "nearfar check MODEL downloads a model and tries it",
+    "rm": "delete the model's folder in the hub's cache; nearfar models lists it",
+    "show": "nearfar check MODEL prints what a model is",
+    "embed": "nearfar serve starts a server that embeds: POST /v1/embeddings",
+    "rerank": "nearfar serve starts a server that ranks: POST /v1/rerank",
+    "status": "use nearfar service status, or GET /health/ready of a running server",
+    "restart": "use nearfar service restart",
+    "logs": "use nearfar service logs",
+    "config": "nearfar docs configuration has all settings, and nearfar example development a file to start from",
     "help": "use nearfar --help, or nearfar docs for the manual",
 }
 

@@ -39,8 +39,8 @@ def service() -> None:
 def install_service(*, only_print: bool, force: bool, manager: str, **options: Any) -> None:
     """Write a unit, start it, and enable it at every boot or login.
 
-    NEARFAR_ variables that are set now, such as NEARFAR_API_KEY, go into a file that only its owner can read. Waits
-    until the models are open.
+    NEARFAR_ variables that are set now, such as NEARFAR_API_KEY, go into a file that only its owner can read; so do
+    those that downloads need: HF_*, proxies and certificates. Waits until the models are open.
     """
     spec, variables = _checked_spec(manager, **options)
     if only_print:
@@ -58,6 +58,13 @@ def install_service(*, only_print: bool, force: bool, manager: str, **options: A
 def uninstall_service(*, force: bool, manager: str, **options: Any) -> None:
     """Stop the service and remove its unit; keep its settings and keys."""
     uninstall(_spec(manager, **options), MANAGERS[manager], click.echo, force=force)
+
+
+@service.command(name="restart")
+@service_options
+def restart_service(*, manager: str, **options: Any) -> None:
+    """Restart the service, with its settings as they are now."""
+    sys.exit(run_on_output(MANAGERS[manager].commands(_spec(manager, **options)).restart))
 
 
 @service.command(name="status")

@@ -174,8 +174,16 @@ def load_settings(
     merged |= _from_environment(ours)
     merged |= _checked(dict(argv or {}), "command line")
     settings = msgspec.convert(merged, Settings)
+    _refuse_devices_as_engines(settings)
     _require_key_for_public_host(settings)
     return settings
+
+
+def _refuse_devices_as_engines(settings: Settings) -> None:
+    for engine in (settings.engine, *(model.engine for model in settings.models)):
+        if engine in {"cpu", "cuda", "mps", "gpu"}:
+            device = "cuda" if engine == "gpu" else engine
+            raise SettingsError(f"engine: {engine} is a device; use --device {device}, and leave the engine to auto")
 
 
 def _checked(values: Mapping[str, object], place: str, *, strict: bool = True) -> dict[str, object]:

@@ -15,6 +15,7 @@ from litestar.types import HTTPScope
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from nearfar.core.caller import Caller
+from nearfar.core.errors import NearfarError
 from nearfar.core.jobs import Timings
 from nearfar.dialects.kit.request import request_id
 from nearfar.http.cors import Origins
@@ -25,6 +26,7 @@ from nearfar.telemetry.tracing import Tracing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_PARAM = re.compile(r"[a-z_0-9.\[\]-]{1,60}")  # a field's path
 _MAX_PATH = 200  # characters in the log
 _log = logging.getLogger("nearfar.access")
 
@@ -92,6 +94,8 @@ def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None) -> dict[
         "status": event.status,
         "ms": round(event.duration_s * 1000, 1),
     }
+    if error := state.get("error"):
+        fields |= {"error": type(error).__name__, "reason": _reason(error)}
     caller: Caller | None = state.get("caller")
     if caller:
         fields["key"] = caller.name  # the name of the key, never the key itself
@@ -103,3 +107,11 @@ def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None) -> dict[
         fields["inference_ms"] = round(timings.inference_s * 1000, 1)
         fields["render_ms"] = round(event.render_s * 1000, 1)
     return fields
+
+
+def _reason(error: NearfarError) -> str:
+    """Return why an error was raised, by its class: messages may repeat texts. A field of the request is named."""
+    about = (type(error).__doc__ or "").partition(".")[0].partition("; ")[0]
+    reason = " ".join(about.split()).removeprefix("Raised if ").replace("``", "")
+    param = getattr(error, "param", None)
+    return f"{reason} ({param})" if param and _PARAM.fullmatch(param) else reason

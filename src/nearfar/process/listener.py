@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
 import socket
@@ -11,6 +12,11 @@ from nearfar.core.errors import SettingsError
 BACKLOG = 2048
 _WANTED_FILES = 65_536  # each connection is one; macOS starts a process with 256
 _FEW_FILES = 256
+_REMEDIES = {
+    errno.EADDRINUSE: "another program listens there: stop it, or use --port with another number, or 0 for a free one",
+    errno.EACCES: "ports below 1024 need root: use --port with a higher number",
+    errno.EADDRNOTAVAIL: "this machine doesn't have the address: use --host 127.0.0.1, or 0.0.0.0 for all addresses",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +39,8 @@ def open_listener(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        if isinstance(error, OSError) and error.errno in _REMEDIES:
+            reason = f"{reason}; {_REMEDIES[error.errno]}"
         raise SettingsError(f"can't listen on {host}:{port}: {reason}") from error
     listener.setblocking(False)  # noqa: FBT003 — socket's own signature
     return listener

@@ -36,6 +36,8 @@ _EARLY_S = 60.0
 _MAX_EARLY_DEATHS = 6
 _FIRST_DELAY_S = 1.0
 
+_KEPT = "host, port, variables and the command line stay as they were until a restart"
+
 _log = logging.getLogger(__name__)
 
 
@@ -159,7 +161,7 @@ class _Supervisor:
 
     def _begin_reload(self) -> None:
         self._reload_requested = False
-        _log.info("reload: starting a new worker, with the settings and models as they are now")
+        _log.info("reload: starting a new worker, with the settings file, keys and models as they are now; %s", _KEPT)
         try:
             self._replacement = self._start("reload")
         except SettingsError as error:

@@ -80,6 +80,33 @@ def test_check_of_an_unknown_model_is_one_line_and_code_1() -> None:
     assert "Error: no-such-model: neither a folder nor a Hugging Face name (owner/model)\n" == output
 
 
+def test_a_name_that_other_programs_take_is_answered_with_the_hub_s() -> None:
+    names = {
+        "https://huggingface.co/BAAI/bge-m3/tree/main": "BAAI/bge-m3",
+        "huggingface.co/BAAI/bge-m3": "BAAI/bge-m3",
+        "hf.co/BAAI/bge-m3:Q8_0": "BAAI/bge-m3",
+        "hf://BAAI/bge-m3": "BAAI/bge-m3",
+        "nomic-embed-text": "nomic-ai/nomic-embed-text-v1.5",
+        "Nomic-Embed-Text:latest": "nomic-ai/nomic-embed-text-v1.5",
+        "library/bge-m3:567m": "BAAI/bge-m3",
+        "owner/model:latest": "owner/model",
+    }
+
+    wrong = {
+        name: output
+        for name, expected in names.items()
+        if not (output := run("check", name)[1]).endswith(f"(owner/model); did you mean {expected}?\n")
+    }
+    assert {} == wrong
+    assert "did you mean" not in run("check", "./no/such/folder")[1]
+
+
+def test_a_device_as_engine_is_answered_with_its_option() -> None:
+    found = {engine: run("check", "--engine", engine) for engine in ("cuda", "cpu", "mps", "gpu")}
+
+    assert {} == {engine: each for engine, each in found.items() if each[0] != 2 or "use --device" not in each[1]}
+
+
 def cut_short(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

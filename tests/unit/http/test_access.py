@@ -116,3 +116,29 @@ async def test_a_line_of_the_log_names_the_key_and_does_not_show_it(caplog: pyte
     assert "private" not in str(
         [ours, *(record.__dict__ for record in caplog.records if not isinstance(record, RequestRecord))]
     )
+
+
+async def test_the_log_line_of_an_error_has_its_class_and_reason_but_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nearfar.access")
+    secret = "a secret text"
+    async with running(Settings(engine="fake", api_key="a-secret-key")) as app, calling(app) as client:
+        client.headers["authorization"] = "Bearer a-secret-key"
+        await client.post("/v1/embeddings", json={"model": secret, "input": secret})
+        await client.post("/v1/embeddings", json={"model": MODEL, "input": secret, "encoding_format": secret})
+        await client.post(
+            "/v1/embeddings", json={"model": MODEL, "input": secret}, headers={"authorization": "Bearer b"}
+        )
+        await client.get("/v1/nothing")
+        await client.post("/v1/embeddings", json={"model": MODEL, "input": secret})
+
+    lines = [record.fields for record in caplog.records if isinstance(record, RequestRecord)]
+    found = [(line.get("error"), line.get("reason")) for line in lines]
+    assert [
+        ("ModelNotFound", "no served model has the name"),
+        ("InputError", "a field of the request is wrong"),
+        ("ApiKeyInvalid", "the API key is unknown"),
+        ("PathNotFound", "no route has the path"),
+        (None, None),
+    ] == found
+    assert secret not in str(lines)
+    assert "a-secret-key" not in str(lines)

@@ -57,7 +57,7 @@ def install(
             write_variables(spec.environment, variables)
             if spec.run_as and manager is launchd:  # systemd reads it as root
                 shutil.chown(spec.environment, spec.run_as)
-            report(f"wrote    {spec.environment}, for the service's NEARFAR_ variables; only its owner can read it")
+            report(f"wrote    {spec.environment}, with {_names(variables)}; only its owner can read it")
         _write_atomically(unit, manager.render(spec))
     except (OSError, LookupError) as error:
         raise ServiceManagerError(f"{error}{_root_hint(spec)}") from error
@@ -66,6 +66,10 @@ def install(
     for command in commands.before_start:
         _run(command, may_fail=True)
     _run_all(commands.start, report)
+
+
+def _names(variables: Mapping[str, str]) -> str:
+    return ", ".join(sorted(variables)) or "no variables yet"
 
 
 def uninstall(spec: ServiceSpec, manager: ServiceManager, report: Callable[[str], None], *, force: bool) -> None:

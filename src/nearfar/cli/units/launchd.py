@@ -60,6 +60,7 @@ def commands(spec: ServiceSpec) -> Commands:
         before_start=unload,
         start=[["launchctl", "bootstrap", domain, str(unit_file(spec))]],
         stop=unload,
+        restart=["launchctl", "kickstart", "-k", f"{domain}/{spec.name}"],
         status=["launchctl", "print", f"{domain}/{spec.name}"],
     )
 

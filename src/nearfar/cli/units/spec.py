@@ -46,6 +46,7 @@ class Commands(Struct, frozen=True, kw_only=True):
     start: list[list[str]]  # start a new or changed unit, now and at every boot or login
     stop: list[list[str]]  # stop the service for good; its unit still exists
     after_removal: list[list[str]] = []  # once the unit has been removed
+    restart: list[str]
     status: list[str]  # show the state of the service
 
 

@@ -47,6 +47,7 @@ def commands(spec: ServiceSpec) -> Commands:
         start=[[*systemctl, "daemon-reload"], [*systemctl, "enable", unit], [*systemctl, "restart", unit]],
         stop=[[*systemctl, "disable", "--now", unit]],
         after_removal=[[*systemctl, "daemon-reload"]],
+        restart=[*systemctl, "restart", unit],
         status=[*systemctl, "--no-pager", "status", unit],
     )
 

@@ -69,6 +69,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     def error_response(self, request: AnyRequest, exc: Exception) -> Response[bytes]:
         """Return the response for an exception. Causes and tracebacks go to the log, never to the client."""
         error = to_nearfar_error(request, exc)
+        request.scope["state"]["error"] = error  # for the access log
         wire = wire_error(error, self.errors)
         headers = self.error_headers(request, error) | standard_headers(error)
         return json_response(self.render_error(wire), wire.status, headers)

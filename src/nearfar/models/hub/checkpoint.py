@@ -16,6 +16,25 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.hub.builtin import BUILTIN_NAMES, BUILTIN_REVISION, builtin_folder
 from nearfar.models.hub.download import Hub, find_or_download
 
+# Ollama's names of open models, and theirs on the hub.
+_OLLAMA_NAMES = {
+    "all-minilm": BUILTIN_NAMES[0],
+    "bge-large": "BAAI/bge-large-en-v1.5",
+    "bge-m3": "BAAI/bge-m3",
+    "embeddinggemma": "google/embeddinggemma-300m",
+    "granite-embedding": "ibm-granite/granite-embedding-30m-english",
+    "mxbai-embed-large": "mixedbread-ai/mxbai-embed-large-v1",
+    "nomic-embed-text": "nomic-ai/nomic-embed-text-v1.5",
+    "paraphrase-multilingual": "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
+    "qwen3-embedding": "Qwen/Qwen3-Embedding-0.6B",
+    "snowflake-arctic-embed": "Snowflake/snowflake-arctic-embed-l",
+    "snowflake-arctic-embed2": "Snowflake/snowflake-arctic-embed-l-v2.0",
+}
+# An address on the hub, and Ollama's OWNER/NAME:TAG.
+_ADDRESS = re.compile(
+    r"(?:hf://|(?:https?://)?(?:[\w-]+\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/)([\w.-]+/[\w.-]+)"
+)
+_TAGGED = re.compile(r"([\w-][\w.-]*/[\w.-]+):[\w.-]+")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -43,9 +62,17 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
             name = BUILTIN_NAMES[0]  # the hub has the same files
     repository, _, revision = name.partition("@")
     if not _REPOSITORY.fullmatch(repository):
-        raise CheckpointError(f"{name}: neither a folder nor a Hugging Face name (owner/model)")
+        raise CheckpointError(f"{name}: neither a folder nor a Hugging Face name (owner/model){_suggestion(name)}")
     folder = find_or_download(repository, revision or None, hub)
     return Checkpoint(name=repository, folder=folder, source="hub", revision=folder.name)
+
+
+def _suggestion(name: str) -> str:
+    """Return a hint for an address, or for one of Ollama's names."""
+    ollama = _OLLAMA_NAMES.get(name.lower().rpartition("/")[2].partition(":")[0])
+    address = _ADDRESS.match(name) or _TAGGED.fullmatch(name)
+    found = ollama or (address[1] if address else None)
+    return f"; did you mean {found}?" if found else ""
 
 
 def find_builtin() -> Checkpoint:
