@@ -37,6 +37,7 @@ _GENERAL = (
     (re.compile(r"has no \S+ (model|reranker), only [^;]+"), r"has no such \1"),
     (re.compile(r"numbers for \w+ differ from torch's: [^;]+"), "numbers differ from torch's"),
     (re.compile(r"can't convert \w+"), "can't convert it"),
+    (re.compile(r"for '.*?' (and '.*?' )?they differ by [\d.e-]+ \(limit [\d.]+\)"), "for … they differ"),
     (re.compile(r"^texts in its batch .*? \(limit"), "texts in its batch change the numbers of … (limit"),
 )
 
