@@ -77,8 +77,10 @@ def test_without_a_template_for_pairs_the_family_is_found_by_name(folder: Callab
     ("changed", "expected"),
     [
         ({"processing_kwargs": {"text": {"add_special_tokens": True}}}, "text.add_special_tokens = True, which isn't"),
-        ({"processing_kwargs": {"chat_template": {"max_length": 5}}}, "processing_kwargs max_length isn't supported"),
-        ({"modality_config": {"message": {"format": "structured"}}}, "the message format structured isn't supported"),
+        (
+            {"processing_kwargs": {"chat_template": {"continue_final_message": True}}},
+            "processing_kwargs continue_final_message isn't supported",
+        ),
     ],
 )
 def test_unsupported_options_are_refused(

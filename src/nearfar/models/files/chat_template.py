@@ -6,16 +6,29 @@ texts but insert them is refused, since its result couldn't be reused for other 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, SpecialToken, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
-from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
+from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Render: TypeAlias = Callable[[Sequence[tuple[str, str]]], str]  # roles and contents → the text to tokenize
+
+_SPECIAL: tuple[SpecialToken, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+# Arguments of apply_chat_template for the length of the ids, and others that aren't the template's.
+_SIZES = {"padding", "truncation", "max_length", "return_tensors"}
+_CALL = {"chat_template", "continue_final_message", "documents", "return_dict", "tokenize", "tools"}
+# What sentence-transformers takes as a sign that the template reads structured messages.
+_STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 # Stands for a text while a template is rendered; its spaces and capitals reveal trimming and the like.
 _MARK = " Xq{}zX "
 _PLACEHOLDERS = {_MARK.format("query"): QUERY, _MARK.format("document"): DOCUMENT, _MARK.format("system"): INSTRUCTION}
@@ -36,17 +49,14 @@ def render_pair(folder: Path) -> PairPrompt:
 
     Raises NoPairTemplate if there is no template for pairs, CheckpointError for unsupported options.
     """
-    tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
-    source = _find_source(folder, tokenizer)
-    tokens = {"bos_token": tokenizer.special_token("bos"), "eos_token": tokenizer.special_token("eos")}
-    options = _read_options(folder) | tokens
+    found = _read_template(folder)
     prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
     default = (prompts.prompts or {}).get(prompts.default_prompt_name or "")  # the default instruction for pairs
-    pair = [{"role": role, "content": _MARK.format(role)} for role in ("query", "document")]
+    program = compile_template(found, dated=False)
 
     def render(*system: str) -> str:
-        messages = [{"role": "system", "content": content} for content in system]
-        return _replace_marks(_render(source, [*messages, *pair], options))
+        messages = [("system", content) for content in system]
+        return _replace_marks(program([*messages, *((role, _MARK.format(role)) for role in ("query", "document"))]))
 
     plain = render(default) if default else render()
     try:
@@ -100,31 +110,106 @@ def _find_source(folder: Path, tokenizer: _TokenizerConfig) -> str:
     return source
 
 
-def _read_options(folder: Path) -> dict[str, bool]:
-    """Read the options that sentence-transformers passes to the template. Raises CheckpointError for other options."""
+def read_chat(folder: Path) -> ChatTemplate:
+    """Return the template that single texts go through. Raises CheckpointError if there is none, or it isn't supported.
+
+    A template that refers to the text's task would need it with each text.
+    """
+    try:
+        found = _read_template(folder)
+    except NoPairTemplate as error:
+        raise CheckpointError(
+            f"{folder}: its texts go through a chat template by sentence_bert_config.json, but {error}; add its "
+            "chat_template.jinja"
+        ) from error
+    if re.search(r"\btask\b", found.source):
+        raise CheckpointError(
+            f"{folder}: its chat template refers to the text's task, which isn't supported; use a model with prompts"
+        )
+    return found
+
+
+def _read_template(folder: Path) -> ChatTemplate:
+    """Read the template and the options that sentence-transformers passes to it. Raises NoPairTemplate without one."""
+    tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
+    source = _find_source(folder, tokenizer)
     file = folder / "sentence_bert_config.json"
     config = read_optional_json(file, SentenceConfig)
-    message_format = config.modality_config.get("message", {}).get("format", "flat")
-    if message_format != "flat":
-        raise CheckpointError(f"{file}: the message format {message_format} isn't supported")
-    options: dict[str, Any] = config.processing_kwargs.get("chat_template", {})
-    unknown = [name for name, value in options.items() if not isinstance(value, bool) or name == "restore_suffix"]
-    if unknown:
-        raise CheckpointError(f"{file}: processing_kwargs {unknown[0]} isn't supported")
-    return options
+    options = {
+        name: value for name, value in config.processing_kwargs.get("chat_template", {}).items() if name not in _SIZES
+    }
+    keeps_suffix = options.pop("restore_suffix", True)
+    other = next((name for name in options if name in _CALL), None)
+    if other:
+        raise CheckpointError(
+            f"{file}: processing_kwargs {other} isn't supported; remove it to serve the model without"
+        )
+    message_format = config.modality_config.get("message", {}).get("format", "auto")
+    structured = any(mark in source for mark in _STRUCTURED) if message_format == "auto" else message_format != "flat"
+    tokens = {f"{name}_token": tokenizer.special_token(name) for name in _SPECIAL}
+    defaults = {"tools": None, "documents": None, "add_generation_prompt": False}
+    return ChatTemplate(
+        source=source,
+        variables=defaults | {name: token for name, token in tokens.items() if token} | options,
+        structured=structured,
+        keeps_suffix=bool(keeps_suffix),
+    )
 
 
-def _render(source: str, messages: list[dict[str, str]], options: Mapping[str, object]) -> str:
-    """Render as transformers' apply_chat_template does. Raises NoPairTemplate for a template that fails."""
+def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
+    """Return a function that renders messages as transformers' apply_chat_template does.
+
+    It raises NoPairTemplate for a template that fails, and for one that contains the date unless ``dated``.
+    """
     try:
         from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as error:
         raise CheckpointError("a chat template needs jinja2; pip install jinja2") from error
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+    environment = _environment(dated=dated)
+    failures = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
     try:
-        return environment.from_string(source).render(messages=messages, **options)
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        program = environment.from_string(template.source)
+    except TemplateError as error:
         raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
+
+    def render(messages: Sequence[tuple[str, str]]) -> str:
+        parts = [
+            {"role": role, "content": [{"type": "text", "text": text}] if template.structured else text}
+            for role, text in messages
+        ]
+        try:
+            return program.render(messages=parts, **template.variables)
+        except failures as error:
+            raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
+
+    return render
+
+
+def _environment(*, dated: bool) -> Environment:
+    """Return the sandbox with what transformers adds to it."""
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """The tag around an assistant's words, which changes nothing here."""
+
+        tags = {"generation"}  # noqa: RUF012 — jinja2's own attribute
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def fail(message: str) -> str:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)
+    environment.globals["raise_exception"] = fail
+    environment.globals["strftime_now"] = (
+        (lambda layout: datetime.now().astimezone().strftime(layout)) if dated else lambda _: fail("it has the date")
+    )
+    return environment

@@ -12,6 +12,7 @@ SENTENCE_FILES = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 PROMPTS_FILE = "config_sentence_transformers.json"
+SpecialToken = Literal["bos", "eos", "mask", "unk", "sep", "pad", "cls"]
 
 
 class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path"}):
@@ -96,8 +97,12 @@ class TokenizerConfig(Struct):
     bos_token: Any = None
     eos_token: Any = None
     mask_token: Any = None
+    unk_token: Any = None
+    sep_token: Any = None
+    pad_token: Any = None
+    cls_token: Any = None
 
-    def special_token(self, name: Literal["bos", "eos", "mask"]) -> str:
+    def special_token(self, name: SpecialToken) -> str:
         """Return the token's text, "" if there is none."""
         token = getattr(self, f"{name}_token")
         return str((token.get("content") if isinstance(token, dict) else token) or "")

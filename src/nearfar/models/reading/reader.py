@@ -11,6 +11,7 @@ import msgspec
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
+from nearfar.models.files.chat_template import read_chat
 from nearfar.models.files.config import ModelConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
@@ -55,7 +56,18 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     if reranker:
         activation = "Tanh" if read_activation(folder, config, 1) == "Tanh" else "Sigmoid"
         return msgspec.structs.replace(recipe, task="score", llm_reranker=reranker, activation=activation)
-    return read_embedder(folder, config, recipe, sentence, names=names, task=task)
+    embedder = read_embedder(folder, config, recipe, sentence, names=names, task=task)
+    return _with_chat(inner, embedder) if "message" in sentence.modality_config else embedder
+
+
+def _with_chat(folder: Path, recipe: Recipe) -> Recipe:
+    """Return the recipe with the chat template that texts go through. Raises CheckpointError if it isn't supported."""
+    if recipe.multi_vector:
+        raise CheckpointError(
+            f"{folder}: its texts go through a chat template, which isn't supported for token vectors; use a model "
+            "without a message in modality_config"
+        )
+    return msgspec.structs.replace(recipe, chat=read_chat(folder))
 
 
 def _read_transformer(

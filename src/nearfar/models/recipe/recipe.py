@@ -103,6 +103,18 @@ class PairPrompt(Struct, frozen=True, kw_only=True):
     query_share: float = 1.0
 
 
+class ChatTemplate(Struct, frozen=True, kw_only=True):
+    """A chat template that each text goes through, as the message of a user."""
+
+    # The program in jinja2's language, and what it may refer to: special tokens and options.
+    source: str
+    variables: dict[str, Any]
+    # Whether a message's content is a list of parts, the text one of them.
+    structured: bool = False
+    # Whether what follows the text in the template is kept if the text is truncated.
+    keeps_suffix: bool = True
+
+
 class AnswerTokens(Struct, frozen=True):
     """The token ids of the answers. A score is logit(yes) less logit(no), or logit(yes) where there is no ``no``."""
 
@@ -145,6 +157,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     prompts: dict[str, str] = {}
     prompts_source: str = ""
     default_prompt: str | None = None
+    # What single texts are rendered with; a prompt is the system's message in it.
+    chat: ChatTemplate | None = None
     # Whether texts are lowercased before tokenization.
     lower_case: bool = False
     pad_token_id: int | None = None

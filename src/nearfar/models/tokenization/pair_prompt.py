@@ -5,16 +5,67 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TypeAlias
 
-from nearfar.core.errors import InputError
-from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, PairPrompt
+from nearfar.core.errors import CheckpointError, InputError
+from nearfar.core.types import KeepSide
+from nearfar.models.files.chat_template import NoPairTemplate, compile_template
+from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
 
 Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
 
 _PLACEHOLDERS = re.compile(r"(\{\w+\})")
+
+
+class ChatEncoder:
+    """Renders single texts with a chat template, and truncates them as sentence-transformers does."""
+
+    def __init__(self, template: ChatTemplate, encode: Encode, folder: Path) -> None:
+        try:
+            self._render = compile_template(template)
+            self.render("", "a")
+        except NoPairTemplate as error:
+            raise CheckpointError(f"{folder}: {error}; use a template that renders a user's message") from error
+        self._encode = encode
+        self._keeps_suffix = template.keeps_suffix
+        self._around: dict[str, tuple[list[int], list[int]]] = {}
+
+    def render(self, prompt: str, text: str) -> str:
+        """Return the text as a user's message, after the prompt as the system's."""
+        try:
+            return self._render([*([("system", prompt)] if prompt else []), ("user", text)])
+        except NoPairTemplate as error:
+            raise InputError(f"the model's chat template takes no such text or prompt: {error}", "input") from error
+
+    def truncate(self, ids: list[int], limit: int, prompt: str, keep: KeepSide) -> list[int]:
+        """Cut the text's end, or its start, and keep the tokens after it; those before it too, to keep its end."""
+        if len(ids) < limit:
+            return ids
+        before, after = self._tokens_around(prompt)
+        if keep == "end" and len(ids) > limit:
+            return ids[: len(before)] + ids[len(before) :][len(ids) - limit :]
+        kept = ids[:limit]
+        count = min(len(after), limit) if self._keeps_suffix else 0
+        return kept[: limit - count] + after[len(after) - count :]
+
+    def _tokens_around(self, prompt: str) -> tuple[list[int], list[int]]:
+        """Return the ids that two different texts have in common at their beginnings and at their ends."""
+        if prompt not in self._around:
+            first, second = self._encode([self.render(prompt, "0"), self.render(prompt, "1 2 3 4")])
+            before = common_length(first, second)
+            after = common_length(first[::-1], second[::-1])
+            is_whole = after == min(len(first), len(second))
+            self._around[prompt] = (first[:before], [] if is_whole or not after else first[-after:])
+        return self._around[prompt]
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many items both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
 
 
 class PairPromptEncoder:

@@ -23,7 +23,7 @@ from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
 from nearfar.models.tokenization.embedding_table import EmbeddingTable
-from nearfar.models.tokenization.pair_prompt import PairPromptEncoder
+from nearfar.models.tokenization.pair_prompt import ChatEncoder, PairPromptEncoder
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
@@ -53,8 +53,11 @@ class TextEncoder:
         if recipe.multi_vector:
             register_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
-        single = self._tokenizer.encode("a")
+        self._chat = ChatEncoder(recipe.chat, self._encode_ids, folder) if recipe.chat else None
+        # A chat template has the special tokens.
+        single = self._encode("a") if recipe.chat else self._tokenizer.encode("a")
         self._single = TextTemplate(single, self._encode("a"))
+        self._query_prefix = recipe.pair_prompt
         self._embeddings = EmbeddingTable(folder, self._tokenizer)
         self._embeddings.check_template(single.ids, folder)
         self._pair_prompt = self._open_pair_prompt(folder, recipe)
@@ -68,7 +71,7 @@ class TextEncoder:
             )
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
-        if "lasttoken" in recipe.pooling:
+        if "lasttoken" in recipe.pooling and not recipe.chat:
             self._check_end_token(folder)
 
     def _open_pair_prompt(self, folder: Path, recipe: Recipe) -> PairPromptEncoder | None:
@@ -120,12 +123,16 @@ class TextEncoder:
         characters is not tokenized further: its ids are the same, and its ``token_count`` is a lower bound.
         """
         distinct = list(dict.fromkeys(texts))
-        encoded = self._encode_ids([prompt + text for text in distinct], count_up_to or 0)
+        encoded = self._encode_ids([self._compose(prompt, text) for text in distinct], count_up_to or 0)
         limit = min(self._text_limit(role), max_tokens or self.max_tokens)
         rows = {}
         for text, ids in zip(distinct, encoded, strict=True):
-            cut = keep == "end" and len(ids) > limit
-            kept = self._encode_end(prompt, text, limit) if cut else cut_to(ids, limit, self._default_side)
+            if self._chat:
+                kept = self._chat.truncate(ids, limit, prompt, keep)
+            elif keep == "end" and len(ids) > limit:
+                kept = self._encode_end(prompt, text, limit)
+            else:
+                kept = cut_to(ids, limit, self._default_side)
             row = Row(self._single.prefix + kept + self._single.suffix, None, len(ids), max(0, len(ids) - limit))
             rows[text] = prepare_token_vectors(row, self._multi_vector, role) if self._multi_vector else row
         self._embeddings.check(rows.values())
@@ -136,6 +143,8 @@ class TextEncoder:
 
         Returns the row and each text's span in its ids. Nothing is cut: ``truncated_tokens`` counts the excess.
         """
+        if self._chat:
+            raise InputError("late chunking isn't possible with this model's chat template", "late_chunking")
         first = self._encode(prompt + texts[0])
         prompt_tokens = _count_prompt_tokens(prompt, first)
         ids = [*self._single.prefix, *first.ids[:prompt_tokens]]
@@ -164,7 +173,7 @@ class TextEncoder:
         elif self._pair is None:
             raise TypeError("this checkpoint takes single texts")
         else:
-            query_ids, *encoded = self._encode_ids([query, *distinct])
+            query_ids, *encoded = self._encode_ids([self._query_prefix + query, *distinct])
             rows = [self._pair.build(query_ids, ids, self.max_tokens, max_tokens_per_document) for ids in encoded]
         self._embeddings.check(rows)
         by_text = dict(zip(distinct, rows, strict=True))
@@ -172,9 +181,10 @@ class TextEncoder:
 
     def budget_after_prompt(self, prompt: str) -> TokenBudget:
         """Return the budget of a document after this prompt."""
-        own = len(self._encode_ids([prompt])[0])
+        own = len(self._encode_ids([self._compose(prompt, "")])[0])
         return TokenBudget(
-            self._text_limit("document") - own, lambda text: len(self._encode_ids([prompt + text])[0]) - own
+            self._text_limit("document") - own,
+            lambda text: len(self._encode_ids([self._compose(prompt, text)])[0]) - own,
         )
 
     def budget_beside_query(self, query: str, instruction: str | None) -> TokenBudget:
@@ -182,7 +192,7 @@ class TextEncoder:
         if self._pair_prompt:
             return self._pair_prompt.budget(query, self.max_tokens, instruction)
         space = self.max_tokens - (self._pair or self._single).size
-        query_tokens = len(self._encode_ids([query])[0])
+        query_tokens = len(self._encode_ids([self._query_prefix + query])[0])
         return TokenBudget(max(space // 2, space - query_tokens), lambda text: len(self._encode_ids([text])[0]))
 
     def chunk(self, text: str, budget: TokenBudget, how: Chunking) -> Chunks:
@@ -211,6 +221,9 @@ class TextEncoder:
                 raise InvalidTokenIds(f"token {token} is not in this model's vocabulary", "tokens")
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
         return text
+
+    def _compose(self, prompt: str, text: str) -> str:
+        return self._chat.render(prompt, text) if self._chat else prompt + text
 
     def _text_limit(self, role: Role) -> int:
         """Return how many tokens a text and its prompt may have, without special tokens."""
