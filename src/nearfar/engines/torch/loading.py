@@ -16,7 +16,7 @@ from torch import Tensor
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.types import Batching, FloatArray
 from nearfar.engines.base import OpenRequest
-from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss
+from nearfar.engines.common.precision import PrecisionLoss, flatten_outputs, measure_loss, stack
 from nearfar.engines.common.prefixes import MIN_PREFIX_TOKENS, common_prefix_length
 from nearfar.engines.torch.choices import (
     CORES,
@@ -36,6 +36,7 @@ from nearfar.engines.transformer.loading import load_transformer
 from nearfar.models.tokenization.row import Row
 
 _KERNEL_ROWS = 32  # oneDNN keeps a kernel for each token count, 0.7 GB in all; so counts are rounded up
+_PROBE_BATCH = 8
 _MAX_TOKENS = 32  # of a row: enough to see a difference, and large models open quickly
 _CHECKED_PROBES = 9  # about so many of them
 _SHORT_LENGTHS = (1, 2, 3)  # of more rows: in such short ones a neighbor that leaks in reaches all tokens
@@ -129,10 +130,13 @@ def _load(request: OpenRequest, device: str, measure: TimeLinears) -> tuple[Any,
     exact = None
 
     def embed_probes(model: Any) -> FloatArray:
-        with torch.inference_mode():
-            outputs = PaddedModel(model, request.recipe, device).outputs(request.probes)
-        arrays = [output.cpu().numpy() for output in outputs]
-        return flatten_outputs(arrays, request.probes) if request.recipe.outputs else arrays[0]
+        padded, parts = PaddedModel(model, request.recipe, device), []
+        for at in range(0, len(request.probes), _PROBE_BATCH):  # one batch would be as long as the longest
+            rows = request.probes[at : at + _PROBE_BATCH]
+            with torch.inference_mode():
+                arrays = [output.cpu().numpy() for output in padded.outputs(rows)]
+            parts.append(flatten_outputs(arrays, rows) if request.recipe.outputs else arrays[0])
+        return stack(parts)
 
     def loss_of(dtype: TorchDtype) -> PrecisionLoss:
         nonlocal exact
