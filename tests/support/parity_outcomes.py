@@ -64,7 +64,8 @@ def fault(name: str, engine: str, outcome: Outcome) -> str:
         return ""
     if outcome.result == "refused":
         served = engine == "torch" and any(fnmatch(name, pattern) for pattern in SERVED)
-        if served or expected().get(name, ["refused"] * 3)[ENGINES.index(engine)] == "equal":
+        served = served or expected().get(name, ["refused"] * 3)[ENGINES.index(engine)] == "equal"
+        if served and (PINNED or outcome.has_reference):
             return f"has to be served, and is refused: {outcome.detail}"
         is_named = MENTIONED.get(name, "") in outcome.detail.lower()
         return "" if is_named and _is_clear(outcome.detail) else f"unclear refusal: {outcome.detail}"

@@ -45,6 +45,7 @@ class Outcome(Struct, frozen=True):
 
     result: Result
     detail: str = ""
+    has_reference: bool = True
 
 
 class Prepared(Struct, frozen=True):
@@ -124,7 +125,7 @@ async def _compare(name: str, engine: str, prepared: Prepared, *, verify: bool) 
                 return Outcome("wrong", f"served, and the reference has no numbers: {prepared.error}")
             wrong = await _COMPARE[case.kind](service, prepared.numbers, prepared.sample)
     except SetupError as refusal:
-        return Outcome("refused", str(refusal).replace(f"{place}/", ""))
+        return Outcome("refused", str(refusal).replace(f"{place}/", ""), not prepared.error)
     except Exception as error:  # noqa: BLE001 — anything else is a crash
         return Outcome("crash", f"{type(error).__name__}: {error}"[:300])
     return Outcome("wrong", "; ".join(wrong)[:500]) if wrong else Outcome("equal")

@@ -16,14 +16,4 @@ DECIDED: list[tuple[str, str]] = [
 SERVED = ("rank_saved_by_6*", "rank_no_architectures", "labels_integers", "old_folder_of_the_transformer")
 MENTIONED = {"t5_encoder": "t5", "format_model2vec": "model2vec", "saved_by_6_static": "static"}
 # Pattern of names, engines, why.
-KNOWN: list[tuple[str, str, str]] = [
-    ("flaubert", "torch", "it is loaded as a decoder with a cache that its code can't use, and the forward fails"),
-    ("nystromformer", "torch", "its attention takes no length of our probes, and the error isn't a refusal"),
-    ("funnel", "openvino", "its converted model leaves the outputs empty, and the error isn't a refusal"),
-    ("mamba*", "openvino", "its converted model leaves the outputs empty, and the error isn't a refusal"),
-    ("lfm2_*_only", "mlx", "layers of one type alone aren't supported, and the error isn't a refusal"),
-    ("qwen2_3_labels", "mlx", "the last token isn't read where it is the padding token"),
-    ("qwen3_no_head_dim", "mlx", "the refusal has no way out"),
-    ("labels_mismatch", "mlx", "the refusal has no way out"),
-    ("quantized_*", "mlx", "the refusal has no way out"),
-]
+KNOWN: list[tuple[str, str, str]] = []
