@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 # What `make test` tries: each kind of comparison, tokenizer and file at least once.
-SOME = (
+SOME: tuple[str, ...] = (
     *("albert", "bert_rank_types", "bert_2_labels", "deberta_nli", "ibert_no_limit", "modernbert_rank_mean", "mpnet"),
     *("xlm_roberta", "xlnet_rank", "convbert", "falcon_alibi", "gemma3_bidirectional", "lfm2", "llama_llama3"),
     *("llama_over_positions", "mistral_window", "qwen3_left", "opt_wmean_left", "granite_without_steps"),
@@ -36,27 +36,33 @@ SOME = (
     ),
     "quantized_gptq",
 )
-# OpenVINO compiles each model, which takes longer than all else: what its conversion has changed before.
-SOME_ON_OPENVINO = (
-    *(
-        "albert",
-        "bert_2_labels",
-        "deberta_nli",
-        "modernbert_rank_mean",
-        "xlnet_rank",
-        "falcon_alibi",
-        "lfm2",
-        "mistral_window",
+# What the conversion to the other engines has changed before.
+SOME_ON: dict[str, tuple[str, ...]] = {
+    "openvino": (
+        *("albert", "modernbert_rank_mean", "xlnet_rank", "falcon_alibi", "lfm2", "mistral_window", "splade"),
+        *("gemma3_bidirectional", "dense_prelu"),
     ),
-    *("mistral_window", "gemma3_bidirectional", "opt_wmean_left", "colbert_expansion", "splade", "dense_prelu"),
-)
+    "mlx": (
+        *(
+            "albert",
+            "modernbert_rank_mean",
+            "gemma3_bidirectional",
+            "lfm2",
+            "llama_llama3",
+            "rank_qwen2_padding_is_end",
+        ),
+        *("colbert_expansion", "pooling_6", "dense_prelu", "quantized_gptq", "weights_shards_beside", "judge_renamed"),
+    ),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Try some cases, or all with ``--parity all``."""
     if {"name", "engine"} <= {*metafunc.fixturenames}:
-        chosen = CASES if metafunc.config.getoption("--parity") == "all" else SOME
-        metafunc.parametrize(["name", "engine"], [(name, engine) for name in chosen for engine in ENGINES])
+        each = {"torch": SOME} | SOME_ON
+        if metafunc.config.getoption("--parity") == "all":
+            each = dict.fromkeys(ENGINES, tuple(CASES))
+        metafunc.parametrize(["engine", "name"], [(engine, name) for engine in ENGINES for name in each[engine]])
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries warn of what these folders are made to have
