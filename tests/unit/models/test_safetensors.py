@@ -69,6 +69,20 @@ def test_complete_files_pass(folder: Path) -> None:
     refuse_damaged(folder, read_recipe(folder))
 
 
+@pytest.mark.parametrize("says_how", [False, True])
+def test_quantized_weights_need_a_config_that_says_how(folder: Path, *, says_how: bool) -> None:
+    """Served as they are, the numbers would lack their scales."""
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if name.endswith("query.weight"))
+    save_file(weights | {name: weights[name].astype(np.int8)}, folder / WEIGHTS, {"format": "pt"})
+    if says_how:
+        config = json.loads((folder / "config.json").read_text())
+        write_files(folder, {"config.json": config | {"quantization_config": {"quant_method": "awq"}}})
+        refuse_damaged(folder, read_recipe(folder))
+    else:
+        assert f"{name} (I8) is quantized" in refusal(folder)
+
+
 DAMAGED = "is truncated or damaged ("
 # The damage → the error's text after the file's name, and the file's new content.
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {

@@ -22,6 +22,7 @@ _GIT_LFS = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or ".."
 _MAX_NAME_BYTES = 255
+_SCALED = ("F8", "F6", "F4", "I8", "U8", "I4", "U4")  # beginnings of safetensors' names of types
 _SINGLE = "model.safetensors"
 _BYTES_EACH = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -73,6 +74,16 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")[:200] if start else "the file is empty"
         raise CheckpointError(f"{file}: is truncated or damaged ({reason}); download it again") from error
+
+
+def find_scaled_weight(file: Path) -> str | None:
+    """Return the name of a weight of 8 bits or fewer, whose numbers mean nothing without scales; None without any."""
+    with safe_open(file, framework="np") as opened:
+        for name in opened.keys():  # noqa: SIM118 — no dict
+            dtype = opened.get_slice(name).get_dtype()
+            if name.endswith("weight") and dtype.startswith(_SCALED):
+                return f"{name} ({dtype})"
+    return None
 
 
 def find_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
