@@ -141,7 +141,7 @@ async def serving(
     cache_dir = str(cache)
     settings = Settings(models=models, engine=engine, device="cpu", dtype="float32", threads=1, cache_dir=cache_dir)
     fleet = Fleet(settings, VendorNames({}, {}), ignore)
-    service = Service(fleet, ignore, settings.request_timeout_s)
+    service = Service(fleet, ignore, settings)
     fleet.start()
     try:
         await fleet.opened()

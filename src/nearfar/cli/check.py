@@ -47,7 +47,7 @@ async def check_models(settings: Settings, report: Callable[[str], object]) -> b
     settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
     fleet = Fleet(settings, VendorNames({}, {}), metrics.observe)
-    service = Service(fleet, metrics.observe, settings.request_timeout_s)
+    service = Service(fleet, metrics.observe, settings)
     fleet.start()
     try:
         await fleet.opened()

@@ -5,11 +5,12 @@ NearfarError
 │   ├── InputError                  a field of the request is wrong
 │   │   ├── MalformedBody           the body isn't JSON
 │   │   ├── EncodingNotSupported    the body has a content encoding or charset that the server can't read
-│   │   ├── BodyTooLarge            more bytes than the server reads
+│   │   ├── BodyTooLarge            more bytes or values than the server reads
 │   │   ├── BodyTimeout             the body arrives too slowly
 │   │   ├── ModelRequired           no model is named, and the protocol requires one
 │   │   ├── EmptyInput              nothing to embed or rank
 │   │   ├── TooManyItems            more items than the protocol allows
+│   │   ├── AnswerTooLarge          the answer would have more bytes than the server sends
 │   │   ├── TextTooLong             one text has too many tokens
 │   │   ├── TooManyTokens           all texts together have too many tokens
 │   │   ├── InvalidDimensions       a vector length that the model can't return
@@ -70,7 +71,7 @@ class EncodingNotSupported(InputError):
 
 
 class BodyTooLarge(InputError):
-    """Raised if the body has more bytes than ``max_body_bytes``."""
+    """Raised if the body has more bytes than ``max_body_bytes``, or more values than are decoded at once."""
 
 
 class BodyTimeout(InputError):
@@ -86,12 +87,22 @@ class EmptyInput(InputError):
 
 
 class TooManyItems(InputError):
-    """Raised if a list is longer than the protocol allows."""
+    """Raised if a list is longer than the protocol or ``max_inputs`` allows."""
 
     def __init__(self, param: str, count: int, limit: int) -> None:
         super().__init__(f"{param} has {count} items; at most {limit} are allowed", param)
         self.count = count
         self.limit = limit
+
+
+class AnswerTooLarge(InputError):
+    """Raised if the answer would have more bytes than ``max_answer_bytes``."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the answer would have about {size / 1e6:,.0f} MB, and this server sends at most {limit / 1e6:,.0f} MB "
+            "(max_answer_bytes); send fewer texts at once"
+        )
 
 
 class TextTooLong(InputError):

@@ -108,6 +108,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otlp_endpoint: Url | None = None  # OpenTelemetry collector for traces
     trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
     max_body_bytes: Positive = 10_000_000
+    max_inputs: Positive = 65_536  # texts, pairs or documents of one request; a protocol's own limit may be lower
+    max_answer_bytes: Positive = 128_000_000  # of the numbers in one answer, 12 bytes each
     receive_timeout_s: Seconds = 60.0  # for the body of a request to arrive
     keep_alive_timeout_s: Seconds = 120.0  # for the headers of the next request to arrive on a connection
     batch_tokens: Positive | None = None  # None: the engine's default for its device

@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts = Timeouts()
-    service = Service(fleet, observe, settings.request_timeout_s, timeouts)
+    service = Service(fleet, observe, settings, timeouts)
     server = ServerParts(settings, fleet, service, timeouts)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)

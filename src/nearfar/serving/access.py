@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from nearfar.core.caller import ALL_SCOPES, Caller
-from nearfar.core.errors import DeadlineExceeded, ModelNotReady, Overloaded
+from nearfar.core.errors import AnswerTooLarge, DeadlineExceeded, ModelNotReady, Overloaded, TooManyItems
 from nearfar.core.jobs import Result
+from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.scheduler import Results
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound=Result)
 EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
+_BYTES_PER_NUMBER = 12  # of a vector in JSON, with its comma
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
 
@@ -42,6 +44,13 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     model: Model
     # The prompt that came with the model's name, as in "model:prompt".
     prompt_name: str | None
+    max_answer_bytes: int
+
+    def check_answer(self, numbers: int) -> None:
+        """Raise AnswerTooLarge if an answer with so many numbers would be too large as text."""
+        size = numbers * _BYTES_PER_NUMBER
+        if size > self.max_answer_bytes:
+            raise AnswerTooLarge(size, self.max_answer_bytes)
 
     async def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Results:
         """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.
@@ -63,10 +72,12 @@ class RequestContext(Struct, frozen=True, kw_only=True):
 class ModelAccess:
     """Leases models to requests."""
 
-    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float, timeouts: Timeouts) -> None:
+    def __init__(self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts) -> None:
         self._fleet = fleet
         self._observe = observe
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.request_timeout_s
+        self._max_inputs = settings.max_inputs
+        self._max_answer_bytes = settings.max_answer_bytes
         self._timeouts = timeouts
         self._warned: set[str] = set()  # models that cut a text at their own limit
 
@@ -94,6 +105,7 @@ class ModelAccess:
                         stopwatch=Stopwatch(requested),
                         model=cast("Model", slot.model),
                         prompt_name=prompt,
+                        max_answer_bytes=self._max_answer_bytes,
                     )
                     return await work(context)
                 finally:
@@ -113,8 +125,8 @@ class ModelAccess:
     ) -> _Result:
         """Run ``work`` with the model of a job that has so many inputs, and report how the job ended.
 
-        Raises as ``run`` and ``work`` do, Forbidden without the scope for the tasks, and Overloaded at the caller's
-        limit.
+        Raises as ``run`` and ``work`` do, Forbidden without the scope for the tasks, TooManyItems for more inputs than
+        the settings allow, and Overloaded at the caller's limit.
         """
         context: RequestContext | None = None
 
@@ -127,6 +139,7 @@ class ModelAccess:
         try:
             if caller.scopes != ALL_SCOPES:
                 caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
+            self._check_inputs(inputs)
             if caller.rate_limit:
                 caller.rate_limit.acquire()
             try:
@@ -153,6 +166,10 @@ class ModelAccess:
                 info.name,
                 info.max_tokens,
             )
+
+    def _check_inputs(self, inputs: int) -> None:
+        if inputs > self._max_inputs:
+            raise TooManyItems("input", inputs, self._max_inputs)
 
 
 def _succeeded(result: Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:

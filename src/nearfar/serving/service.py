@@ -23,8 +23,10 @@ from nearfar.core.jobs import (
     Tokenized,
     TokenizeJob,
 )
+from nearfar.core.settings import Settings
 from nearfar.core.types import TASK_OF, ModelInfo, ModelState, Task
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
+from nearfar.serving.offload import offload
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
 from nearfar.serving.postprocess.scores import similarities
@@ -39,9 +41,9 @@ class Service:
     Every method raises a RequestError if the job breaks a limit, and a ServingError if it can't run now.
     """
 
-    def __init__(self, fleet: Fleet, observe: Observer, timeout_s: float, timeouts: Timeouts | None = None) -> None:
+    def __init__(self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts | None = None) -> None:
         self._fleet = fleet
-        self._access = ModelAccess(fleet, observe, timeout_s, timeouts or Timeouts())
+        self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts())
         self._tokenizers = TokenizerPool()
 
     def close(self) -> None:
@@ -80,7 +82,8 @@ class Service:
 
         async def work(context: RequestContext) -> Scored:
             embedded = await embedding.embed(job, self._tokenizers, context)
-            scores = similarities(context.model.recipe, embedded.vectors[0], embedded.vectors[1:])
+            recipe, vectors = context.model.recipe, embedded.vectors
+            scores = await offload(vectors.size, lambda: similarities(recipe, vectors[0], vectors[1:]))
             return _scored(embedded, scores.tolist())
 
         return await self._access.run_job(caller, job.model, ("embed",), len(job.inputs), work)

@@ -26,6 +26,7 @@ from nearfar.dialects.kit.request import (
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.service import Service
 
+_ITEM = 32  # an item with a score takes as long to render as so many numbers
 TRUNCATED = "x-nearfar-truncated-tokens"
 Body = TypeVar("Body")
 Job = TypeVar("Job")
@@ -100,7 +101,7 @@ def _numbers(done: object) -> int:
     if isinstance(done, Represented):
         arrays = [(one.dense, one.multi_vector, one.sparse and one.sparse.values) for one in done.texts]
         return sum(array.size for row in arrays for array in row if array is not None)
-    return 0
+    return done.inputs * _ITEM if isinstance(done, Result) else 0
 
 
 def record_usage(request: AnyRequest, done: Result) -> dict[str, str]:

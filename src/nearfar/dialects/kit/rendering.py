@@ -6,7 +6,6 @@ number on the way.
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import json
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from nearfar.core.jobs import Classified, Embedded, Ranked
 from nearfar.core.types import FloatArray
 from nearfar.dialects.kit.checks import Activation
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
+from nearfar.serving.offload import offload
 from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
 
 Encoding = Literal["float", "base64"]
@@ -34,9 +34,6 @@ _BINARY = ("bytes", "bytes_only")
 
 _Document = TypeVar("_Document")
 _Usage = TypeVar("_Usage")
-
-# 32,768 floats render in about a millisecond; a thread for fewer costs more than it saves.
-_MAX_ON_LOOP = 32_768
 
 
 class RankedItem(Struct, Generic[_Document]):
@@ -190,7 +187,7 @@ async def encode_reply(numbers: int, build: Callable[[], object]) -> bytes | Bin
         reply = build()
         return reply if isinstance(reply, Binary) else msgspec.json.encode(reply)
 
-    return encode() if numbers <= _MAX_ON_LOOP else await asyncio.to_thread(encode)
+    return await offload(numbers, encode)
 
 
 def render_array(array: object) -> msgspec.Raw:

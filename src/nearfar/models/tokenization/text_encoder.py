@@ -198,16 +198,16 @@ class TextEncoder:
     def chunk(self, text: str, budget: TokenBudget, how: Chunking) -> Chunks:
         """Split a text that is over its budget into chunks; of a huge text, tokenize no more than they may contain."""
         part = text[-_FIRST_PASS_CHARACTERS:] if how.keep == "end" else text[:_FIRST_PASS_CHARACTERS]
-        offsets = self._tokenizer.encode(part, add_special_tokens=False).offsets
+        offsets = self._encode_one(part).offsets
         needed = min(budget.max_tokens * how.max_chunks, how.max_tokens or len(offsets))
         if len(part) < len(text) and len(offsets) <= needed:
             part = text
-            offsets = self._tokenizer.encode(part, add_special_tokens=False).offsets
+            offsets = self._encode_one(part).offsets
         return split_text(part, offsets, budget, how)
 
     def tokenize(self, text: str, *, special: bool) -> tuple[TokenSpan, ...]:
         """Return a text's tokens, uncut, with or without special tokens, and the characters that each covers."""
-        encoded = self._tokenizer.encode(text, add_special_tokens=special)
+        encoded = self._encode_one(text, special=special)
         # Names are looked up by id: some tokenizers' encodings contain the text of unknown tokens.
         return tuple(
             TokenSpan(token, self._tokenizer.id_to_token(token) or "", bool(added), *((0, 0) if added else span))
@@ -241,18 +241,23 @@ class TextEncoder:
                 found[at] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return found
 
+    def _encode_one(self, text: str, *, special: bool = False) -> Encoding:
+        """Encode a text with offsets. The tokenizer's ``encode`` wouldn't release the GIL: 10 MB take seconds."""
+        encoding: Encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
+        return encoding
+
     def _encode(self, text: str) -> Encoding:
         """Encode a text as ``_encode_ids`` does, with offsets."""
-        encoded = self._tokenizer.encode(text[:_FIRST_PASS_CHARACTERS], add_special_tokens=False)
+        encoded = self._encode_one(text[:_FIRST_PASS_CHARACTERS])
         if len(text) > _FIRST_PASS_CHARACTERS and len(encoded.ids) <= self.max_tokens:
-            encoded = self._tokenizer.encode(text, add_special_tokens=False)
+            encoded = self._encode_one(text)
         return encoded
 
     def _encode_end(self, prompt: str, text: str, limit: int) -> list[int]:
         """Return the prompt's ids and the text's last ones, ``limit`` in all."""
-        encoded = self._tokenizer.encode(prompt + text[-_FIRST_PASS_CHARACTERS:], add_special_tokens=False)
+        encoded = self._encode_one(prompt + text[-_FIRST_PASS_CHARACTERS:])
         if len(encoded.ids) <= limit:
-            encoded = self._tokenizer.encode(prompt + text, add_special_tokens=False)
+            encoded = self._encode_one(prompt + text)
         own = min(_count_prompt_tokens(prompt, encoded), limit)
         return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - limit :]
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import FloatArray
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
+from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, usage_of
 from nearfar.serving.pipeline.limits import apply_limits, check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
@@ -28,11 +30,11 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     check_job(job)
     job = apply_limits(model, job)
     check_vectors(recipe, job)
+    context.check_answer(len(job.inputs) * min(job.dimensions or recipe.dim, recipe.dim))
     prompt, name = "", context.prompt_name or job.prompt
     if name or job.role or job.instruction is not None or recipe.default_prompt:
         prompt = choose_prompt(recipe, name, job.role, job.instruction)
     size = count_characters(job.inputs)
-    is_unit = recipe.normalize if job.normalize is None else job.normalize
     if job.late_chunking:
         row, spans = await tokenizers.run(size, lambda: encode_chunks(model, job, prompt))
         rows = [row]
@@ -42,7 +44,15 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
         filled = rows if all(row.ids for row in rows) else [row for row in rows if row.ids]
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
-        vectors = await (_pool_rows(context, filled) if recipe.normalize and not is_unit else context.submit(filled))
+        pools_here = recipe.normalize and not _is_unit(recipe, job)
+        vectors = await (_pool_rows(context, filled) if pools_here else context.submit(filled))
+    return await offload(vectors.size, lambda: _embedded(context, job, rows, vectors))
+
+
+def _embedded(context: RequestContext, job: EmbedJob, rows: Sequence[Row], vectors: FloatArray) -> Embedded:
+    """Normalize and cut the vectors as the job asks for."""
+    model, recipe = context.model, context.model.recipe
+    is_unit = _is_unit(recipe, job)
     if is_unit and (job.late_chunking or not recipe.normalize):
         vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
@@ -66,6 +76,10 @@ def _with_zeros(vectors: FloatArray, rows: Sequence[Row]) -> FloatArray:
     every = np.zeros((len(rows), vectors.shape[1]), np.float32)
     every[[bool(row.ids) for row in rows]] = vectors
     return every
+
+
+def _is_unit(recipe: Recipe, job: EmbedJob) -> bool:
+    return recipe.normalize if job.normalize is None else job.normalize
 
 
 def _int8_range(model: Model, job: EmbedJob, *, is_unit: bool) -> float | None:

@@ -148,9 +148,8 @@ def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
 
 def usage_of(rows: Sequence[Row]) -> Usage:
     """Count the tokens of rows that went through a model."""
-    each = [(len(row.ids), row.truncated_tokens) for row in rows]
-    tokens, truncated_tokens = map(sum, zip(*each, strict=True))
-    return Usage(tokens=tokens, truncated_tokens=truncated_tokens, each=tuple(each))
+    each = tuple([(len(row.ids), row.truncated_tokens) for row in rows])
+    return Usage(tokens=sum([tokens for tokens, _ in each]), truncated_tokens=sum([cut for _, cut in each]), each=each)
 
 
 def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds], job: EmbedJob | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 
@@ -17,6 +16,7 @@ from nearfar.models.tokenization.chunking import Chunking, TokenBudget
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
+from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, limit_rows, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_rows, count_characters
 from nearfar.serving.postprocess import scores
@@ -24,6 +24,7 @@ from nearfar.serving.postprocess.scores import Scores
 from nearfar.serving.queue.scheduler import Results
 from nearfar.serving.registry.opening import Model
 
+_WEIGHT = 32  # a score, or token vectors to compare, take as long as so many numbers to render
 EncodeDocuments = Callable[[Sequence[str], int | None], list[Row]]
 
 
@@ -41,13 +42,18 @@ class EncodedJob(Struct, frozen=True, kw_only=True):
 async def rank(job: RankJob, tokenizers: TokenizerPool, context: RequestContext) -> Ranked:
     """Score each document against the query and sort them: best first, equal scores in the job's order."""
     check_job(job)
-    [encoded], raw, mapped = await _score(context, tokenizers, [job])
+    [encoded], results = await _run(context, tokenizers, [job])
+    return await offload(results.size * _WEIGHT, lambda: _rank(context, job, encoded, results))
+
+
+def _rank(context: RequestContext, job: RankJob, encoded: EncodedJob, results: Results) -> Ranked:
+    raw, mapped = _compute_scores(context.model.recipe, [encoded], results)
     values = raw if job.raw_scores else mapped
     best = np.argsort(-values, kind="stable")[: job.top_n]
     return Ranked(
         info=context.model.info,
         inputs=len(job.documents),
-        results=tuple([RankedDocument(int(index), float(values[index])) for index in best]),
+        results=tuple(map(RankedDocument, best.tolist(), values[best].tolist())),
         document_tokens=tuple(encoded.tokens),
         usage=usage_of(encoded.rows),
         timings=context.stopwatch.timings(),
@@ -57,7 +63,12 @@ async def rank(job: RankJob, tokenizers: TokenizerPool, context: RequestContext)
 async def score(job: ScoreJob, tokenizers: TokenizerPool, context: RequestContext) -> Scored:
     """Score the two texts of each pair."""
     check_job(job)
-    encoded, raw, mapped = await _score(context, tokenizers, _group_by_query(job))
+    encoded, results = await _run(context, tokenizers, _group_by_query(job))
+    return await offload(results.size * _WEIGHT, lambda: _scored(context, job, encoded, results))
+
+
+def _scored(context: RequestContext, job: ScoreJob, encoded: Sequence[EncodedJob], results: Results) -> Scored:
+    raw, mapped = _compute_scores(context.model.recipe, encoded, results)
     values = mapped if context.model.recipe.task == "score" and not job.raw_scores else raw
     return Scored(
         info=context.model.info,
@@ -68,18 +79,14 @@ async def score(job: ScoreJob, tokenizers: TokenizerPool, context: RequestContex
     )
 
 
-async def _score(
+async def _run(
     context: RequestContext, tokenizers: TokenizerPool, jobs: Sequence[RankJob]
-) -> tuple[list[EncodedJob], Scores, Scores]:
-    """Score the documents of all jobs, each against its job's query; return raw scores and those in [0, 1]."""
+) -> tuple[list[EncodedJob], Results]:
+    """Run the documents of all jobs, each with or beside its job's query; return the engine's result for each row."""
     model = context.model
     size = sum([len(job.query) + count_characters(job.documents) for job in jobs])
     encoded = await tokenizers.run(size, lambda: [encode_job(model, job) for job in jobs])
-    results = await context.submit(_all_rows(encoded))
-    if model.recipe.task == "score" or model.recipe.pooling:
-        return encoded, *_compute_scores(model.recipe, encoded, results)
-    # Comparing token vectors takes long.
-    return encoded, *await asyncio.to_thread(_compute_scores, model.recipe, encoded, results)
+    return encoded, await context.submit(_all_rows(encoded))
 
 
 def _group_by_query(job: ScoreJob) -> list[RankJob]:

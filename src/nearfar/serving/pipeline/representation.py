@@ -8,12 +8,18 @@ import numpy as np
 
 from nearfar.core.jobs import Classified, ClassifyJob, Represented, RepresentJob
 from nearfar.core.types import Representation
+from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
+from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
 from nearfar.serving.postprocess.scores import probabilities
+from nearfar.serving.queue.scheduler import Results
+
+_WEIGHT = 32  # a text takes as long as so many numbers to render
+_SPARSE_NUMBERS = 512  # of a text's sparse vector, indices and weights: a guess
 
 
 async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
@@ -23,7 +29,9 @@ async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: Reque
     check_outputs(model, job)
     prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role or "document")
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
-    return _represented(context, rows, (await context.submit(rows, "represent")).tolist())
+    context.check_answer(_numbers(model.recipe, rows))
+    texts = await context.submit(rows, "represent")
+    return await offload(len(rows) * _WEIGHT, lambda: _represented(context, rows, texts.tolist()))
 
 
 async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
@@ -34,6 +42,7 @@ async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: R
     check_job(job)
     prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role)
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
+    context.check_answer(_tokens(rows) * model.recipe.hidden_size)
     states = await context.submit(rows, "hidden_states")
     return _represented(context, rows, [Representation(multi_vector=each) for each in states])
 
@@ -44,6 +53,11 @@ async def classify(job: ClassifyJob, tokenizers: TokenizerPool, context: Request
     model = context.model
     rows = await tokenizers.run(_size_of(job), lambda: encode_classified(model, job))
     logits = await context.submit(rows)
+    return await offload(logits.size * _WEIGHT, lambda: _classified(context, job, rows, logits))
+
+
+def _classified(context: RequestContext, job: ClassifyJob, rows: Sequence[Row], logits: Results) -> Classified:
+    model = context.model
     scores = logits if job.raw_scores else probabilities(model.recipe, logits)
     return Classified(
         info=model.info,
@@ -61,6 +75,18 @@ def _size_of(job: ClassifyJob) -> int:
         parts = [text] if isinstance(text, str) else text
         size += sum(len(part) if isinstance(part, str) else 4 for part in parts)
     return size
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum([len(row.ids) for row in rows])
+
+
+def _numbers(recipe: Recipe, rows: Sequence[Row]) -> int:
+    """Return about how many numbers the model's outputs have."""
+    numbers = len(rows) * (recipe.dim + (_SPARSE_NUMBERS if recipe.sparse else 0))
+    if recipe.multi_vector:
+        numbers += _tokens(rows) * recipe.multi_vector.dim(recipe.hidden_size)
+    return numbers
 
 
 def _represented(context: RequestContext, rows: Sequence[Row], texts: Sequence[Representation]) -> Represented:

@@ -76,8 +76,11 @@ class QueuedRequest:
                 self._results = np.empty(self._count, dtype=object)  # rows differ in shape
             else:
                 self._results = np.empty((self._count, *np.shape(result)), dtype=np.float32)
-        for index in self.indices[row]:
-            self._results[index] = result
+        if self._results.dtype == object:
+            for index in self.indices[row]:
+                self._results[index] = result
+        else:
+            self._results[self.indices[row]] = result
         self._missing -= 1
         if not self._missing and not self.future.done():
             self.future.set_result(self._results)
