@@ -87,11 +87,11 @@ def test_only_the_shape_is_compared_with_another_model(expected: Any, found: Any
 
 def test_the_differences_of_another_server_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with _answering({"object": "list"}) as url:
-        code = replay.main(["--url", url, "--only", "openai/embeddings/text", "openai/embeddings/no_model"])
+        code = replay.main(["--url", url, "--only", "openai/embeddings/text", "openai/embeddings/empty_list"])
 
     printed = capsys.readouterr().out
     assert 1 == code
-    assert "openai/embeddings/no_model: status 200, expected 400" in printed
+    assert "openai/embeddings/empty_list: status 200, expected 400" in printed
 
 
 def test_a_missing_server_or_case_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

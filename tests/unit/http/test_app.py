@@ -397,7 +397,8 @@ async def test_a_request_is_one_log_line_without_its_text(
     assert [200, 200, 500] == [fields["status"] for fields in ours]
     request_fields = {"request_id", "dialect", "method", "path", "status", "ms"}
     job_fields = {"model", "rows", "tokens", "cut", "tokenize_ms", "queue_ms", "inference_ms", "render_ms"}
-    assert [request_fields | job_fields, request_fields | job_fields, request_fields] == [
+    error_fields = {"error", "reason"}
+    assert [request_fields | job_fields, request_fields | job_fields, request_fields | error_fields] == [
         fields.keys() for fields in ours
     ]
     assert ["openai", "cohere", "openai"] == [fields["dialect"] for fields in ours]

@@ -77,7 +77,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def find_scaled_weight(file: Path) -> str | None:
-    """Return the name of a weight of 8 bits or fewer, whose numbers mean nothing without scales; None without any."""
+    """Return the name of a weight of 8 bits or fewer, which means nothing without scales; None without any."""
     with safe_open(file, framework="np") as opened:
         for name in opened.keys():  # noqa: SIM118 — no dict
             dtype = opened.get_slice(name).get_dtype()
