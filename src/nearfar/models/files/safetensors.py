@@ -43,7 +43,12 @@ class WeightSizes(Struct, frozen=True, kw_only=True):
 
 
 def read_weight_sizes(folder: Path, recipe: Recipe) -> WeightSizes:
-    """Add up the weights that the engines read. Raises CheckpointError for a damaged file."""
+    """Add up the weights that the engines read.
+
+    Raises CheckpointError for a damaged file, and for weights of 8 bits or fewer without a description of their scales.
+    """
+    if not recipe.quantized:
+        _refuse_scaled_weights(folder / recipe.subfolder)
     files = {*weight_files(folder / recipe.subfolder), *(layer.file for layer in recipe.weighted_layers)}
     return WeightSizes(
         parameters=sum(
@@ -76,16 +81,6 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         raise CheckpointError(f"{file}: is truncated or damaged ({reason}); download it again") from error
 
 
-def find_scaled_weight(file: Path) -> str | None:
-    """Return the name of a weight of 8 bits or fewer, which means nothing without scales; None without any."""
-    with safe_open(file, framework="np") as opened:
-        for name in opened.keys():  # noqa: SIM118 — no dict
-            dtype = opened.get_slice(name).get_dtype()
-            if name.endswith("weight") and dtype.startswith(_SCALED):
-                return f"{name} ({dtype})"
-    return None
-
-
 def find_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return all tensors' shapes by their names; none if a file is missing or damaged."""
     try:
@@ -116,6 +111,21 @@ def find_layer_tensors(layer: Dense | LayerNorm) -> dict[str, str]:
                 f"{file}: {name} is {found}, but {expected} according to {config}; download both again"
             )
     return {name: names[name] for name in layer.tensors}
+
+
+def _refuse_scaled_weights(folder: Path) -> None:
+    if "quantization_config" in read_json(folder / "config.json", dict[str, Any]):
+        return  # the engine knows whether it can read them
+    for file in weight_files(folder):
+        tensor_shapes(file)
+        with safe_open(file, framework="np") as opened:
+            types = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 — no dict
+        scaled = [name for name in types if name.endswith("weight") and types[name].startswith(_SCALED)]
+        if scaled:
+            raise CheckpointError(
+                f"{file}: {scaled[0]} is quantized ({types[scaled[0]]}), and config.json has no quantization_config "
+                "that says how; take the original model"
+            )
 
 
 def find_tensor_file(folder: Path, name: str) -> Path:

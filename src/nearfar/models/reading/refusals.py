@@ -11,7 +11,7 @@ from typing import Any
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import find_layer_tensors, find_scaled_weight, tensor_shapes, weight_files
+from nearfar.models.files.safetensors import find_layer_tensors, tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import KNOWN_PACKAGES, TRANSFORMERS, Module, unsupported_steps
 from nearfar.models.recipe.recipe import ENCODERS, Recipe
@@ -103,15 +103,8 @@ def refuse_pickles(folder: Path) -> None:
 
 def refuse_damaged(folder: Path, recipe: Recipe) -> None:
     """Raise CheckpointError, naming the file, for damaged or missing weights of the model or its layers."""
-    inner = folder / recipe.subfolder
-    says_how = recipe.quantized or "quantization_config" in read_json(inner / "config.json", dict[str, Any])
-    for file in weight_files(inner):
+    for file in weight_files(folder / recipe.subfolder):
         tensor_shapes(file)
-        if not says_how and (weight := find_scaled_weight(file)):
-            raise CheckpointError(
-                f"{file}: {weight} is quantized, and config.json has no quantization_config that says how; take the "
-                "original model"
-            )
     for layer in recipe.weighted_layers:
         find_layer_tensors(layer)
 
