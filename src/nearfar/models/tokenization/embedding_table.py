@@ -14,17 +14,17 @@ from nearfar.models.tokenization.row import Row
 
 
 class EmbeddingTable:
-    """The size of the table, and the special tokens that are outside of it."""
+    """The special tokens that are outside of the table: ``missing``, their texts by id."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         """Raise CheckpointError for a token outside of the table that ordinary texts may contain."""
         size = read_optional_json(folder / "config.json", dict[str, Any]).get("vocab_size")
-        self._missing: dict[int, str] = {}
+        self.missing: dict[int, str] = {}
         if not isinstance(size, int):
             return
         added = tokenizer.get_added_tokens_decoder()
-        self._missing = {at: token.content for at, token in added.items() if at >= size}
-        ordinary = next((text for at, text in self._missing.items() if not added[at].special), None)
+        self.missing = {at: token.content for at, token in added.items() if at >= size}
+        ordinary = next((text for at, text in self.missing.items() if not added[at].special), None)
         if ordinary is None and tokenizer.get_vocab_size(with_added_tokens=False) > size:
             ordinary = next(
                 (text for text, at in tokenizer.get_vocab().items() if at >= size and at not in added), None
@@ -37,7 +37,7 @@ class EmbeddingTable:
 
     def check_template(self, ids: Iterable[int], folder: Path) -> None:
         """Raise CheckpointError if every text would get a token outside of the table."""
-        if found := [self._missing[token] for token in ids if token in self._missing]:
+        if found := [self.missing[token] for token in ids if token in self.missing]:
             raise CheckpointError(
                 f"{folder}: its tokenizer adds {found[0]!r} to every text, for which the model has no embedding; use a "
                 "folder whose tokenizer and weights fit each other"
@@ -45,6 +45,6 @@ class EmbeddingTable:
 
     def check(self, rows: Iterable[Row]) -> None:
         """Raise InputError for a text with a token outside of the table."""
-        for row in rows if self._missing else ():
-            if found := [self._missing[token] for token in row.ids if token in self._missing]:
+        for row in rows:
+            if found := [self.missing[token] for token in row.ids if token in self.missing]:
                 raise InputError(f"a text contains {found[0]!r}, for which the model has no embedding; remove it")

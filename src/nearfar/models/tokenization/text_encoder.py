@@ -129,13 +129,16 @@ class TextEncoder:
         for text, ids in zip(distinct, encoded, strict=True):
             if self._chat:
                 kept = self._chat.truncate(ids, limit, prompt, keep)
-            elif keep == "end" and len(ids) > limit:
+            elif len(ids) <= limit:
+                kept = ids
+            elif keep == "end":
                 kept = self._encode_end(prompt, text, limit)
             else:
                 kept = cut_to(ids, limit, self._default_side)
             row = Row(self._single.prefix + kept + self._single.suffix, None, len(ids), max(0, len(ids) - limit))
             rows[text] = prepare_token_vectors(row, self._multi_vector, role) if self._multi_vector else row
-        self._embeddings.check(rows.values())
+        if self._embeddings.missing:
+            self._embeddings.check(rows.values())
         return [rows[text] for text in texts]
 
     def encode_concatenated(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:

@@ -30,7 +30,7 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     check_job(job)
     job = apply_limits(model, job)
     check_vectors(recipe, job)
-    context.check_answer(len(job.inputs) * min(job.dimensions or recipe.dim, recipe.dim))
+    context.check_answer(len(job.inputs) * min(job.dimensions or model.info.dim, model.info.dim))
     prompt, name = "", context.prompt_name or job.prompt
     if name or job.role or job.instruction is not None or recipe.default_prompt:
         prompt = choose_prompt(recipe, name, job.role, job.instruction)
@@ -42,9 +42,9 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     else:
         alone = model.lane.admission.requests == 0
         rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
-        filled = rows if all(row.ids for row in rows) else [row for row in rows if row.ids]
+        filled = [row for row in rows if row.ids]
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
-        pools_here = recipe.normalize and not _is_unit(recipe, job)
+        pools_here = recipe.normalize and job.normalize is False
         vectors = await (_pool_rows(context, filled) if pools_here else context.submit(filled))
     return await offload(vectors.size, lambda: _embedded(context, job, rows, vectors))
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -149,7 +150,7 @@ def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
 def usage_of(rows: Sequence[Row]) -> Usage:
     """Count the tokens of rows that went through a model."""
     each = tuple([(len(row.ids), row.truncated_tokens) for row in rows])
-    return Usage(tokens=sum([tokens for tokens, _ in each]), truncated_tokens=sum([cut for _, cut in each]), each=each)
+    return Usage(tokens=sum(map(itemgetter(0), each)), truncated_tokens=sum(map(itemgetter(1), each)), each=each)
 
 
 def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds], job: EmbedJob | None = None) -> list[str]:

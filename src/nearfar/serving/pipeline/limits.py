@@ -102,11 +102,11 @@ def check_rows(rows: Sequence[Row], on_overflow: OnOverflow, *, allow_empty: boo
 
     With ``allow_empty`` one of them has to have tokens.
     """
-    allow_empty = allow_empty and any(row.ids for row in rows)
-    for index, row in enumerate(rows):
-        if not row.ids and not allow_empty:
-            raise EmptyInput(f"text {index} has no token this model knows")
-        if row.truncated_tokens and on_overflow == "error":
+    empty = [index for index, row in enumerate(rows) if not row.ids]
+    if empty and not (allow_empty and len(empty) < len(rows)):
+        raise EmptyInput(f"text {empty[0]} has no token this model knows")
+    for index, row in enumerate(rows) if on_overflow == "error" else ():
+        if row.truncated_tokens:
             raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)
     return [*rows]
 
