@@ -85,7 +85,8 @@ class TestScores:
 
         np.testing.assert_array_equal(scores, again)
         assert np.corrcoef(scores, reference_scores(folder, "qwen3-reranker"))[0, 1] > 0.99
-        assert made.loss.worst < 0.05
+        assert made.loss.worst < 0.3
+        assert made.loss.order > 0.98
 
 
 class TestHeads:

@@ -250,19 +250,6 @@ class TestRefusals:
         with pytest.raises(EngineUnavailable, match=f"no place for the weights {name}; use --engine torch"):
             kind.open(order_of(folder))
 
-    @pytest.mark.parametrize(("family", "option"), [("bert", "max_position_embeddings"), ("lfm2", "block_multiple_of")])
-    def test_an_option_that_only_the_transformer_s_file_needs_leaves_it_to_another_engine(
-        self, family: str, option: str, tmp_path: Path
-    ) -> None:
-        folder = write_transformer(tmp_path, family)
-        config = json.loads((folder / "config.json").read_text())
-        request = order_of(folder)
-        del config[option]
-        write_files(folder, {"config.json": config})
-
-        with pytest.raises(EngineUnavailable, match=f"config.json: the MLX engine doesn't support .*{option}"):
-            kind.open(request)
-
     def test_a_file_that_is_no_safetensors(self, bert: Path) -> None:
         (bert / "model.safetensors").write_bytes(b"nothing of the kind")
 

@@ -49,7 +49,8 @@ async def test_token_vectors_are_the_same_in_both_protocols(tmp_path: Path) -> N
     for expected, found in zip(model.encode_document(TEXTS), tei, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     np.testing.assert_allclose(query[0], model.encode_query(TEXTS[0]), rtol=0, atol=1e-4)
-    assert tei == [one["data"] for one in vllm["data"]]
+    for found, one in zip(tei, vllm["data"], strict=True):  # vLLM normalizes once more
+        np.testing.assert_allclose(one["data"], found, rtol=0, atol=1e-6)
     assert ("list", "colbert", [0, 1, 2]) == (vllm["object"], vllm["model"], [one["index"] for one in vllm["data"]])
     assert vllm["usage"]["total_tokens"] > 0
 
@@ -125,7 +126,7 @@ REFUSALS = [
     ("/predict", {"inputs": [["a", "b", "c"]]}, 422, "Validation"),
     ("/classify", {"input": "fox"}, 400, "BadRequestError"),
     ("/classify", {"input": []}, 400, "BadRequestError"),
-    ("/pooling", {"input": "fox", "task": "embed"}, 400, "BadRequestError"),
+    ("/pooling", {"input": "fox", "task": "classify"}, 400, "BadRequestError"),
     ("/represent", {"input": "fox", "outputs": ["sparse"]}, 400, "WrongTask"),
     ("/represent", {"input": "fox", "outputs": ["dense", "sparse"]}, 400, "WrongTask"),
     ("/represent", {"input": []}, 400, "EmptyInput"),

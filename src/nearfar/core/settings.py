@@ -201,8 +201,11 @@ def _checked(values: Mapping[str, object], place: str, *, strict: bool = True) -
     return {name: getattr(whole, name) for name in values}
 
 
-def _strip(name: str, value: object) -> object:
-    """Remove white space around each string of a value; prompts keep it, because models are trained with it."""
+def _strip(name: str, value: object, depth: int = 3) -> object:
+    """Remove white space around each string of a value; prompts keep it, because models are trained with it.
+
+    No setting is nested more deeply than ``depth``.
+    """
     if isinstance(value, str):
         text = strip_text(value)
         if name == "host":
@@ -210,10 +213,10 @@ def _strip(name: str, value: object) -> object:
         if name == "cors_origins":
             return re.sub(r"(?<=[^/])/$", "", text).lower()
         return text.rstrip("/") if name == "root_path" else text
-    if isinstance(value, list | tuple):
-        return [_strip(name, item) for item in value]
-    if isinstance(value, dict):
-        return {key: item if key == "prompts" else _strip(key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [_strip(name, item, depth - 1) for item in value]
+    if isinstance(value, dict) and depth:
+        return {key: item if key == "prompts" else _strip(key, item, depth - 1) for key, item in value.items()}
     return value
 
 

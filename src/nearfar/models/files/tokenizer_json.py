@@ -77,7 +77,12 @@ def open_tokenizer(folder: Path) -> OpenedTokenizer:
     config = read_optional_json(folder / "config.json", dict[str, Any])
     name = find_class(config.get("model_type", ""), {"tokenizer_class": config.get("tokenizer_class"), **options.all})
     explicit = options.overrides.keys() & {"add_bos_token", "add_eos_token"}  # the file's template counts otherwise
-    if name is None or explicit or not is_built_alike(tokenizer, name, options.all):
+    try:
+        is_whole = name is not None and not explicit and is_built_alike(tokenizer, name, options.all)
+    except TypeError as error:
+        place, reason = folder / "tokenizer_config.json", str(error).partition("\n")[0]
+        raise CheckpointError(f"{place}: an option has the wrong type ({reason}); download it again") from error
+    if name is None or not is_whole:
         return _build(folder, options)
     return OpenedTokenizer(
         tokenizer,

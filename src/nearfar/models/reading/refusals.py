@@ -80,7 +80,8 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
             "model that it was distilled from, or run it with model2vec"
         )
     by_encoder = config.model_type in ENCODERS and (folder / "modules.json").is_file()
-    if config.is_encoder_decoder and not by_encoder:
+    has_decoder = config.model_type in ENCODERS if config.is_encoder_decoder is None else config.is_encoder_decoder
+    if has_decoder and not by_encoder:
         raise CheckpointError(
             f"{file}: {config.model_type} is an encoder with a decoder, which isn't supported; use a model that is "
             "only one of them, or a T5 with the modules.json of an embedding model"
