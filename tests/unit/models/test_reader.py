@@ -135,7 +135,10 @@ class TestWithoutModules:
             ({"pad_token_id": None}, BERT | {"pad_token_id": [1, 2]}),
             ({"hidden_size": 6, "max_tokens": 32}, {"model_type": "gpt2", "n_embd": 6, "n_positions": 32}),
             ({"hidden_size": 6}, {"model_type": "distilbert", "dim": 6, "max_position_embeddings": 32}),
-            ({"hidden_size": 6}, {"model_type": "t5", "d_model": 6, "max_position_embeddings": 32}),
+            (
+                {"hidden_size": 6},
+                {"model_type": "t5", "is_encoder_decoder": False, "d_model": 6, "max_position_embeddings": 32},
+            ),
         ]
 
         recipes = read_each(tmp_path, *(PLAIN | {CONFIG: config} for _, config in table))
