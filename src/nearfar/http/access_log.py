@@ -27,7 +27,6 @@ from nearfar.telemetry.tracing import Tracing
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _PARAM = re.compile(r"[a-z_0-9.\[\]-]{1,60}")  # a field's path
-_BODY_TIMEOUT = 408
 _MAX_PATH = 200  # characters in the log
 _log = logging.getLogger("nearfar.access")
 
@@ -58,8 +57,7 @@ class AccessLog:
             trace_id = format_trace_id(context.trace_id)
             trace = f"00-{trace_id}-{format_span_id(context.span_id)}-{context.trace_flags:02x}"
             headers.append((b"traceresponse", trace.encode()))  # W3C's Trace Context, level 3
-        # The rest of a body that arrives too slowly isn't waited for.
-        if (self._drain.is_draining or status == _BODY_TIMEOUT) and scope["http_version"].startswith("1"):
+        if self._drain.is_draining and scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
         self._observe(event)
         if self._tracing and span:

@@ -169,6 +169,20 @@ async def test_a_body_that_is_too_large_is_a_413_although_its_end_is_late() -> N
     assert 413 == answer.status_code
 
 
+async def test_the_connection_of_a_body_that_is_too_slow_is_closed() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(0.4)
+        yield b"}"
+
+    settings = Settings(engine="fake", receive_timeout_s=0.1)
+    async with running(settings) as app, calling(app) as client:
+        answer = await client.post(OPENAI, content=body())
+
+    assert 408 == answer.status_code
+    assert "close" == answer.headers["connection"]
+
+
 async def test_a_key_guards_everything_but_health() -> None:
     posts = dict.fromkeys((OPENAI, *COHERE, *ADMIN), 400)
     gets = dict.fromkeys(("/v1/models", "/info", "/metrics"), 200) | dict.fromkeys(("/v1/nothing", "/nothing"), 404)
