@@ -50,7 +50,7 @@ SIBLINGS = {"engines": ("mlx", "openvino", "torch"), "dialects": None}  # None: 
 
 # library → the places that may import it; a library that isn't here may not be imported at all
 LIBRARIES = {
-    "click": ["cli/main", "cli/options", "cli/service_command"],
+    "click": ["cli/main", "cli/options", "cli/keys_command", "cli/service_command"],
     "granian": ["process"],
     "httpx2": ["models/hub"],
     "huggingface_hub": ["models/hub", "cli/check"],
@@ -87,7 +87,7 @@ LIBRARIES = {
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
     "asyncio": ["serving", "dialects", "http", "process", "cli/main"],
-    "os": ["core/environment", "cli/units/install"],
+    "os": ["core/environment", "core/toml_files", "cli/units/install"],
     "pickle": [],
     "random": ["dialects/kit/request"],
     "signal": ["process"],

@@ -11,9 +11,9 @@ import click
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
+from nearfar.cli.keys_command import keys
 from nearfar.cli.options import config_option, engine_options, folder_options, refuse_workers
 from nearfar.cli.service_command import service
-from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.environment import configure_openmp, require_temporary_folder
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import load_settings
@@ -75,6 +75,7 @@ def main() -> None:
     configure_openmp()
 
 
+main.add_command(keys)
 main.add_command(service)
 
 
@@ -185,32 +186,6 @@ def unpickle(model: str, out: Path | None, file: Path | None, **options: object)
 
     for line in unpickle_model(_load_settings((model,), file, options), out):
         click.echo(line)
-
-
-@main.group()
-def keys() -> None:
-    """Create API keys for the file that api_keys_file names."""
-
-
-@keys.command(name="new")
-@click.argument("name")
-@click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    type=click.Choice(ALL_SCOPES),
-    help="What the key allows; can be repeated.  [default: embed, rerank]",
-)
-def new_key(name: str, scopes: tuple[str, ...]) -> None:
-    """Create a key called NAME.
-
-    The key goes to standard error, only this once. Its entry for the file goes to standard output.
-    """
-    from nearfar.http.auth import make_key
-
-    key, entry = make_key(name, scopes)
-    click.echo(f"# the key, shown only now: {key}", err=True)
-    click.echo(entry)
 
 
 @main.command()

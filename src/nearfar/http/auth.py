@@ -1,48 +1,23 @@
-"""API keys: the file of them, which may change while the server runs, and the check of a request's key.
-
-Only keys' SHA-256 hashes are stored.
-"""
+"""The keys that a running server knows, and the check of a request's key."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import logging
-import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
 from litestar.types import Scope as AsgiScope
-from msgspec import Meta, Struct
 
-from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit, Scope
+from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit
 from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
-from nearfar.core.toml_files import read_toml, strip_text
+from nearfar.http.keys import KeyEntry, hash_key, read_keys
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
 _KEY_HEADERS = {b"x-api-key", b"api-key"}
 _log = logging.getLogger(__name__)
-
-
-class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ``[[keys]]`` table of the file.
-
-    Keys must be long and random, as ``nearfar keys new`` makes them: a plain hash doesn't protect a key that can be
-    guessed.
-    """
-
-    name: Annotated[str, Meta(pattern=r"^[\w.-]{1,64}$")]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("embed", "rerank")
-    max_concurrent: Annotated[int, Meta(ge=1)] | None = None
-    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
-
-
-class _KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
-    keys: Annotated[tuple[KeyEntry, ...], Meta(min_length=1)]
 
 
 class ApiKey:
@@ -61,7 +36,9 @@ class KeyRing:
     """
 
     def __init__(self, api_key: str | None, file: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._single = [ApiKey(KeyEntry(name="default", sha256=_sha256(api_key), scopes=ALL_SCOPES))] if api_key else []
+        self._single = (
+            [ApiKey(KeyEntry(name="default", sha256=hash_key(api_key), scopes=ALL_SCOPES))] if api_key else []
+        )
         self._file = file
         self._clock = clock
         self._checked_at = clock()
@@ -124,41 +101,6 @@ def _bearer(scope: AsgiScope) -> bytes:
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, presented = header.strip().partition(b" ")
     return presented if scheme.lower() == b"bearer" else b""
-
-
-def read_keys(file: Path) -> tuple[KeyEntry, ...]:
-    """Read a file of keys. Raises SettingsError if it is unreadable or invalid, or if two keys have one name."""
-    try:
-        keys = msgspec.convert(_strip_all(read_toml(file)), _KeysFile).keys
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{file}: {error}") from error
-    names = [entry.name for entry in keys]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated:
-        raise SettingsError(f"{file}: two keys are named {repeated!r}")
-    return keys
-
-
-def _strip_all(value: object) -> object:
-    """Remove white space around every string."""
-    if isinstance(value, str):
-        return strip_text(value)
-    if isinstance(value, list):
-        return [_strip_all(item) for item in value]
-    return {name: _strip_all(item) for name, item in value.items()} if isinstance(value, dict) else value
-
-
-def make_key(name: str, scopes: Sequence[str] = ()) -> tuple[str, str]:
-    """Generate a key of 256 random bits. Returns it and its entry for the file, which contains only the hash."""
-    key = f"nf-{secrets.token_urlsafe(32)}"
-    lines = ["[[keys]]", f'name = "{name}"', f'sha256 = "{_sha256(key)}"']
-    if scopes:
-        lines.append(f"scopes = {msgspec.json.encode(scopes).decode()}")
-    return key, "\n".join(lines)
-
-
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

@@ -7,13 +7,13 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearfar.cli.units import launchd, systemd
 from nearfar.cli.units.spec import MARK
 from nearfar.core.errors import ServiceManagerError, SettingsError
+from nearfar.core.toml_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,8 @@ def install(
             if spec.run_as and manager is launchd:  # systemd reads it as root
                 shutil.chown(spec.environment, spec.run_as)
             report(f"wrote    {spec.environment}, with {_names(variables)}; only its owner can read it")
-        _write_atomically(unit, manager.render(spec))
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(unit, manager.render(spec))
     except (OSError, LookupError) as error:
         raise ServiceManagerError(f"{error}{_root_hint(spec)}") from error
     report(f"wrote    {unit}")
@@ -118,21 +119,6 @@ def _require_reachable(spec: ServiceSpec) -> None:
                 f"{path} can't be read by the user that systemd creates for the service, because of the permissions of "
                 f"{closed}; move it to a public folder such as /opt or /etc, or use --run-as USER"
             )
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    """Write a new file and rename it, so that no reader sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-        made = Path(new.name)
-        try:
-            new.write(text)
-            new.flush()
-            made.chmod(0o644)
-            made.replace(file)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
 
 
 def _run_all(commands: Sequence[Sequence[str]], report: Callable[[str], None], *, may_fail: bool = False) -> None:
