@@ -6,7 +6,7 @@ from typing import Any
 
 from checkpoints import HIDDEN
 
-from parity_cases.parts import Checkpoint, Kind, checkpoint, file, saved, st_config
+from parity_cases.parts import Checkpoint, Edit, Kind, checkpoint, edit_json, file, saved, sbert, st_config
 
 _SPARSE = "sentence_transformers.sparse_encoder.models"
 _SPLADE = [
@@ -15,7 +15,7 @@ _SPLADE = [
 ]
 
 
-def _splade(family: str, **pooling: Any) -> Checkpoint:
+def _splade(family: str, *edits: Edit, **pooling: Any) -> Checkpoint:
     def build(folder: str) -> Any:
         from sentence_transformers import SparseEncoder
         from sentence_transformers.sentence_transformer.modules import Transformer
@@ -24,10 +24,10 @@ def _splade(family: str, **pooling: Any) -> Checkpoint:
         modules = [Transformer(folder, transformer_task="fill-mask"), SpladePooling(**pooling)]
         return SparseEncoder(modules=modules, device="cpu")
 
-    return saved("sparse", checkpoint(family, head="masked", steps=None), build)
+    return saved("sparse", checkpoint(family, head="masked", steps=None), build, *edits)
 
 
-def _colbert(family: str, **options: Any) -> Checkpoint:
+def _colbert(family: str, *edits: Edit, **options: Any) -> Checkpoint:
     def build(folder: str) -> Any:
         import torch
         from sentence_transformers import MultiVectorEncoder
@@ -49,7 +49,7 @@ def _colbert(family: str, **options: Any) -> Checkpoint:
             modules.append(Normalize(**on_tokens))
         return MultiVectorEncoder(modules=modules, device="cpu", prompts={"query": "q: ", "document": "d: "})
 
-    return saved("multi_vector", checkpoint(family, steps=None), build)
+    return saved("multi_vector", checkpoint(family, steps=None), build, *edits)
 
 
 def _untied(kind: Kind = "sparse", **config: object) -> Checkpoint:
@@ -75,6 +75,8 @@ CASES = {
     "splade": _splade("bert"),
     "splade_log1p": _splade("bert", activation_function="log1p_relu"),
     "splade_modernbert": _splade("modernbert", pooling_strategy="sum"),
+    "splade_query_length": _splade("bert", sbert(query_length=8)),
+    "splade_unknown_key": _splade("bert", edit_json("1_SpladePooling/config.json", layers=2)),
     "splade_sum": _splade("bert", pooling_strategy="sum"),
     "splade_untied": _untied(model_type="SparseEncoder", prompts={"query": "", "document": ""}),
     "splade_untied_unmarked": _untied(prompts={}),
@@ -89,6 +91,7 @@ CASES = {
     "colbert_expansion_xlm_roberta": _colbert("xlm-roberta", **_expansion("min", 40, attend=False)),
     "colbert_modernbert": _colbert("modernbert", query_length=24, document_length=300),
     "colbert_not_normalized": _colbert("bert", unit=False),
+    "colbert_unknown_key": _colbert("bert", edit_json("2_MultiVectorMask/config.json", layers=2)),
     "colbert_tasks": _colbert("bert", tasks=["query", "document"]),
     "colbert_xlm_roberta": _colbert("xlm-roberta"),
 }

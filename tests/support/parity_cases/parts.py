@@ -230,13 +230,15 @@ def weights(
     return edit
 
 
-def saved(kind: Kind, source: Checkpoint, build: Callable[[str], Any]) -> Checkpoint:
+def saved(kind: Kind, source: Checkpoint, build: Callable[[str], Any], *edits: Edit) -> Checkpoint:
     """Return a case that sentence-transformers saves itself: ``build`` makes its model of the source's folder."""
 
     def write(place: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             source.write(Path(temporary))
             build(temporary).save_pretrained(str(place))
+        for edit in edits:
+            edit(place)
 
     return Checkpoint(kind=kind, write=write)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from parity_cases.parts import (
     Edit,
     checkpoint,
     config_json,
+    edit_json,
     remove,
     rewrite,
     saved,
+    sbert,
     tokenizer_config,
 )
 
@@ -48,14 +51,14 @@ def _types(start: str, end: str) -> Edit:
     return rewrite("tokenizer.json", lambda content: content | {"post_processor": template})
 
 
-def _saved_with(activation: str, **options: Any) -> Checkpoint:
+def _saved_with(activation: str, edits: Sequence[Edit] = (), **options: Any) -> Checkpoint:
     def build(folder: str) -> Any:
         import torch
         from sentence_transformers import CrossEncoder
 
         return CrossEncoder(folder, device="cpu", activation_fn=getattr(torch.nn, activation)(), **options)
 
-    return saved("rank", checkpoint("bert", labels=1), build)
+    return saved("rank", checkpoint("bert", labels=1), build, *edits)
 
 
 def _of_steps(folder: str) -> Any:
@@ -99,6 +102,23 @@ def _qwen3_reranker(*edits: Edit, folder: str) -> Checkpoint:
     return Checkpoint(kind="judge", write=write, folder=folder, task="rank")
 
 
+def _of_chat(*edits: Edit) -> Checkpoint:
+    """Return a language model that sentence-transformers 6 made a reranker, with its chat template and LogitScore."""
+    source = checkpoint(
+        "qwen3",
+        _add_tokens("yes", "no"),
+        lambda place: write_files(place, {"chat_template.jinja": _CHAT}),
+        tokenizer="qwen2-left",
+        head="causal",
+        steps=None,
+        head_dim=8,
+        vocab_size=370,
+        tie_word_embeddings=True,
+    )
+    return saved("rank", source, _judge, *edits)
+
+
+_TEXT_ALONE = {"text": {"method": "forward", "method_output_name": "logits"}}
 _ST_MARKS = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "4.0.1"}
 _INTS = {str(label): label for label in range(3)}
 CASES: dict[str, Checkpoint] = {
@@ -111,21 +131,13 @@ CASES: dict[str, Checkpoint] = {
     "rank_saved_by_6": _saved_with("Identity", max_length=100),
     "rank_saved_by_6_tanh": _saved_with("Tanh"),
     "rank_saved_by_6_of_steps": saved("rank", checkpoint("bert", steps=None), _of_steps),
-    "rank_saved_by_6_of_chat": saved(
-        "rank",
-        checkpoint(
-            "qwen3",
-            _add_tokens("yes", "no"),
-            lambda place: write_files(place, {"chat_template.jinja": _CHAT}),
-            tokenizer="qwen2-left",
-            head="causal",
-            steps=None,
-            head_dim=8,
-            vocab_size=370,
-            tie_word_embeddings=True,
-        ),
-        _judge,
+    "rank_saved_by_6_of_chat": _of_chat(),
+    "rank_logit_score_text_alone": _of_chat(sbert(modality_config=_TEXT_ALONE)),
+    "rank_logit_score_without_template": _of_chat(
+        sbert(modality_config=GONE, module_output_name=GONE), remove("chat_template.jinja")
     ),
+    "rank_logit_score_unknown_key": _of_chat(edit_json("1_LogitScore/config.json", scale=2.0)),
+    "rank_saved_by_6_query_length": _saved_with("Identity", max_length=100, edits=[sbert(query_length=8)]),
     "rank_qwen2_padding_is_end": checkpoint("qwen2", _ends_with("<|endoftext|>", 0), labels=1),
     "rank_llama_no_padding_id": checkpoint("llama", labels=1, head_dim=8, pad_token_id=None),
     "labels_gpt2_left": checkpoint("gpt2", tokenizer="start-left", labels=3),

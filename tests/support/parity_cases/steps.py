@@ -26,6 +26,7 @@ from parity_cases.parts import (
     saved,
     sbert,
     st_config,
+    tokenizer_config,
     weights,
     write_steps,
 )
@@ -83,6 +84,8 @@ def _st_model(folder: str, *, kind: str = "plain", **options: Any) -> Any:
     modules: list[Any] = [Transformer(folder, **({"max_seq_length": 100} if kind == "full" else {}))]
     if kind == "chat":
         modules.append(Pooling(HIDDEN, "lasttoken"))
+    elif kind == "chat, no prompt":
+        modules.append(Pooling(HIDDEN, "mean", include_prompt=False))
     elif kind == "full":
         modules += [Pooling(HIDDEN, ("mean", "cls")), Dense(2 * HIDDEN, 20, activation_function=torch.nn.GELU())]
     else:
@@ -167,6 +170,27 @@ CASES: dict[str, Checkpoint] = {
         st_config(prompts={"query": "a query: "}, default_prompt_name="query"),
         steps=[pooling("mean", include_prompt=False), NORMALIZE],
     ),
+    "pooling_without_prompt_of_chat": saved(
+        "embed",
+        checkpoint("llama", file("chat_template.jinja", _CHAT), steps=None, head_dim=8),
+        lambda folder: _st_model(
+            folder, kind="chat, no prompt", prompts={"query": "a query: "}, default_prompt_name="query"
+        ),
+    ),
+    "pooling_without_prompt_that_is_empty": _as(
+        "roles",
+        _bert(
+            st_config(prompts={"query": "", "document": ""}), steps=[pooling("mean", include_prompt=False), NORMALIZE]
+        ),
+    ),
+    "pooling_without_prompt_truncated_left": _bert(
+        st_config(prompts={"query": "a query: "}, default_prompt_name="query"),
+        tokenizer_config(truncation_side="left"),
+        sbert(max_seq_length=64),
+        steps=[pooling("mean", include_prompt=False), NORMALIZE],
+    ),
+    "pooling_unknown_key": _bert(steps=[pooling("mean", layers=2), NORMALIZE]),
+    "pooling_unknown_mode_that_is_off": _bert(steps=[pooling("mean", pooling_mode_min_tokens=False), NORMALIZE]),
     # Dense
     "dense_bias_missing": _bert(
         weights(lambda found: {"linear.weight": found["linear.weight"]}, _DENSE), steps=[_MEAN, dense(24)]
@@ -182,13 +206,20 @@ CASES: dict[str, Checkpoint] = {
         weights(lambda found: found | {"activation_function.weight": _ones(1) - 1}, _DENSE),
         steps=[_MEAN, dense(24, f"{_NN}.PReLU")],
     ),
+    "dense_unknown_key": _bert(edit_json("2_Dense/config.json", scale=2.0), steps=[_MEAN, dense(24)]),
+    "dense_weight_in_config": _bert(edit_json("2_Dense/config.json", init_bias=[0.5] * 24), steps=[_MEAN, dense(24)]),
     "dense_residual": _bert(
         edit_json("2_Dense/config.json", use_residual=True), steps=[_MEAN, dense(HIDDEN), NORMALIZE]
     ),
     # other steps
     "step_cnn": _module("CNN", "CNN", HIDDEN, HIDDEN),
     "step_dropout": _bert(steps=[_MEAN, Step(name="Dropout", config={"dropout": 0.1})]),
+    "step_dropout_unknown_key": _bert(steps=[_MEAN, Step(name="Dropout", config={"dropout": 0.1, "p": 0.2})]),
     "step_layer_norm": _module("LayerNorm", "LayerNorm", HIDDEN, first=False),
+    "step_layer_norm_unknown_key": _module(
+        "LayerNorm", "LayerNorm", HIDDEN, first=False, edits=[edit_json("2_LayerNorm/config.json", eps=0.1)]
+    ),
+    "step_normalize_unknown_key": _bert(steps=[_MEAN, Step(name="Normalize", config={"p": 1})]),
     "step_lstm": _module("LSTM", "LSTM", HIDDEN, 16),
     "step_two_normalize": _bert(steps=[_MEAN, NORMALIZE, NORMALIZE]),
     "step_weighted_layers": _module(
@@ -228,6 +259,13 @@ CASES: dict[str, Checkpoint] = {
     "prompts_by_role": _as("roles", _bert(st_config(prompts=_PROMPTS, default_prompt_name="sts"))),
     "similarity_dot": _as("similarity", _bert(st_config(similarity_fn_name="dot"), steps=[pooling("msqrt")])),
     # sentence_bert_config.json
+    "sbert_document_length": _as("roles", _bert(sbert(max_seq_length=128, document_length=16))),
+    "sbert_query_expansion": _as(
+        "roles", _bert(sbert(max_seq_length=128, query_expansion={"strategy": "fixed", "length": 32}))
+    ),
+    "sbert_query_length": _as("roles", _bert(sbert(max_seq_length=128, query_length=8))),
+    "sbert_unknown_key": _bert(sbert(max_seq_length=128, layers=1)),
+    "sbert_unpadded": _bert(sbert(max_seq_length=128, unpad_inputs=True, cache_dir=None)),
     "sbert_distilbert_name": _bert(
         file("sentence_distilbert_config.json", {"max_seq_length": 40, "do_lower_case": False})
     ),

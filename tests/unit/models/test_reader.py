@@ -682,8 +682,57 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Options of the pooling
     "pooling without the prompt": (
-        "/1_Pooling/config.json: include_prompt = false, which leaves the prompt's tokens out",
-        SENTENCE_MODEL | {POOLING: {"pooling_mode": "mean", "include_prompt": False}},
+        ": its Pooling has include_prompt = false, which leaves the prompt's tokens out and isn't supported",
+        SENTENCE_MODEL
+        | {POOLING: {"pooling_mode": "mean", "include_prompt": False}, PROMPTS: {"prompts": {"query": "q: "}}},
+    ),
+    "an option that pooling doesn't have": (
+        "/1_Pooling/config.json: layers isn't an option of Pooling; remove it",
+        SENTENCE_MODEL | {POOLING: {"pooling_mode": "mean", "layers": 2}},
+    ),
+    # Keys with which sentence-transformers' own class fails
+    **{
+        f"an option that {kind} doesn't have": (
+            f"/2_{kind}/config.json: is damaged or has unexpected content: Object contains unknown field `scale`",
+            SENTENCE_MODEL
+            | {
+                MODULES: [TRANSFORMER, *([] if alone else [POOLED]), module(kind, f"2_{kind}")],
+                f"2_{kind}/config.json": config | {"scale": 2},
+            },
+        )
+        for kind, config, alone in (
+            ("Dropout", {"dropout": 0.1}, False),
+            ("LayerNorm", {"dimension": 8}, False),
+            ("LogitScore", {"true_token_id": 1}, True),
+            ("SpladePooling", {"pooling_strategy": "max"}, True),
+        )
+    },
+    "an option that the transformer doesn't have": (
+        f"/{SENTENCE}: is damaged or has unexpected content: Object contains unknown field `scale`",
+        SENTENCE_MODEL | {SENTENCE: {"scale": 2}},
+    ),
+    **{
+        f"{name} of a model with one vector a text": (
+            f"/{SENTENCE}: {name} is for the texts of one role",
+            SENTENCE_MODEL | {SENTENCE: {name: value}},
+        )
+        for name, value in (("query_length", 8), ("document_length", 8), ("query_expansion", {"length": 8}))
+    },
+    "plain pairs for a language model": (
+        f"/{SENTENCE}: modality_config has no message",
+        SENTENCE_MODEL
+        | {
+            MODULES: [TRANSFORMER, module("LogitScore", "1_LogitScore")],
+            "1_LogitScore/config.json": {"true_token_id": 1},
+            SENTENCE: {
+                "transformer_task": "text-generation",
+                "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+            },
+        },
+    ),
+    "weights in a dense layer's configuration": (
+        "/2_Dense/config.json: is damaged or has unexpected content: Expected `null`, got `array` - at `$.init_bias`",
+        PROJECTING | {DENSE: PROJECTION | {"init_bias": [0.0, 0.0]}},
     ),
     "an unknown mode": (
         "/1_Pooling/config.json: the pooling median isn't supported",

@@ -52,8 +52,11 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
         return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
 
 
-class SentenceConfig(Struct):
-    """sentence_bert_config.json: the options of sentence-transformers' Transformer, older names included."""
+class SentenceConfig(Struct, forbid_unknown_fields=True):
+    """sentence_bert_config.json: the options of sentence-transformers' Transformer, older names included.
+
+    The last three change no numbers.
+    """
 
     max_seq_length: int | None = None
     do_lower_case: bool = False
@@ -70,6 +73,10 @@ class SentenceConfig(Struct):
     tokenizer_name_or_path: str | None = None
     query_length: int | None = None
     document_length: int | None = None
+    query_expansion: dict[str, Any] | None = None
+    unpad_inputs: bool | None = None
+    cache_dir: str | None = None
+    backend: str | None = None
 
     @property
     def model_options(self) -> dict[str, Any]:

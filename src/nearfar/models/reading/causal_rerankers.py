@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
-from nearfar.models.files.chat_template import NoPairTemplate, has_pair_template, render_pair
-from nearfar.models.files.config import ModelConfig
+from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, has_pair_template, render_pair
+from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.families import find_family
@@ -33,7 +33,7 @@ class _Family(Struct, frozen=True, kw_only=True):
     source: str
 
 
-class _LogitScore(Struct):
+class _LogitScore(Struct, forbid_unknown_fields=True):
     """The config.json of sentence-transformers' LogitScore."""
 
     true_token_id: int
@@ -107,7 +107,7 @@ FAMILIES = (
 
 
 def read_llm_reranker(
-    folder: Path, config: ModelConfig, names: tuple[str, ...], task: Task | None
+    folder: Path, config: ModelConfig, sentence: SentenceConfig, names: tuple[str, ...], task: Task | None
 ) -> LlmReranker | None:
     """Read the prompt and the answer tokens of a causal language model; return None if it isn't a reranker.
 
@@ -121,6 +121,7 @@ def read_llm_reranker(
             raise CheckpointError(
                 f"{score / 'config.json'}: works on {answers.module_input_name}; only causal_logits is supported"
             )
+        _refuse_plain_pairs(folder, sentence)
         return LlmReranker(_read_prompt(folder, family), AnswerTokens(answers.true_token_id, answers.false_token_id))
     generates = any(name.endswith("ForCausalLM") for name in config.architectures or ())
     embeds = (folder / "modules.json").is_file() or find_family(*names) is not None
@@ -141,6 +142,15 @@ def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
     """Return the prompt of a reranker that was converted to a sequence classifier, None if its family isn't known."""
     family = _find_family(model_type, *names)
     return LlmReranker(family.prompt) if family else None
+
+
+def _refuse_plain_pairs(folder: Path, sentence: SentenceConfig) -> None:
+    """Raise CheckpointError where sentence-transformers would send pairs without a chat template to LogitScore."""
+    if sentence.modality_config and "message" not in sentence.modality_config:
+        raise CheckpointError(
+            f"{folder / SENTENCE_FILES[0]}: modality_config has no message, so that pairs would have no prompt, which "
+            "isn't supported for LogitScore; remove modality_config to use the chat template"
+        )
 
 
 def _recognize(folder: Path, config: ModelConfig) -> _Family | None:
@@ -167,11 +177,14 @@ def _find_family(model_type: str, *names: str) -> _Family | None:
 
 
 def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
-    """Return the prompt of the folder's chat template, or the family's if that template isn't for pairs."""
+    """Return the prompt of the folder's chat template, or the family's if that template isn't for pairs.
+
+    Without a template, sentence-transformers would send pairs without a prompt.
+    """
     try:
         return render_pair(folder)
     except NoPairTemplate as error:
-        if family:
+        if family and has_chat_template(folder):
             return family.prompt
         raise CheckpointError(
             f"{folder}: is a reranker whose prompt isn't known: {error}; add the chat_template.jinja that "

@@ -71,7 +71,7 @@ class _PromptsConfig(_Lengths):
         return _Expansion("fixed", self.query_length or _QUERY_LENGTH, self.attend_to_expansion_tokens)
 
 
-class _Mask(Struct):
+class _Mask(Struct, forbid_unknown_fields=True):
     """The config.json of sentence-transformers' MultiVectorMask."""
 
     skiplist_words: list[str] = []

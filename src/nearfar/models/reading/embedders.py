@@ -43,11 +43,14 @@ class PromptSet(NamedTuple):
     source: str
 
 
-class _SpladePooling(Struct):
-    """The config.json of sentence-transformers' SpladePooling."""
+class _SpladePooling(Struct, forbid_unknown_fields=True):
+    """The config.json of sentence-transformers' SpladePooling; the last three change no numbers."""
 
     pooling_strategy: Literal["max", "sum"] = "max"
     activation_function: Literal["relu", "log1p_relu"] = "relu"
+    embedding_dimension: int | None = None
+    word_embedding_dimension: int | None = None
+    chunk_size: int | None = None
 
 
 def read_embedder(  # noqa: PLR0913 — all that was read of the folder
@@ -63,6 +66,12 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
     modules = read_modules(folder)
     if is_multi_vector(folder, config, modules):
         return read_multi_vector(folder, config, recipe, modules)
+    for name in ("query_length", "document_length", "query_expansion"):
+        if getattr(sentence, name) is not None:
+            raise CheckpointError(
+                f"{folder / SENTENCE_FILES[0]}: {name} is for the texts of one role, which is only supported for "
+                "models with a vector for each token; remove it to serve the model without"
+            )
     # A fine-tuned model keeps its base's pooling but not its prompts, so these go by its own name alone.
     prompts = read_prompts(folder, find_family(names[0]))
     recipe = msgspec.structs.replace(
@@ -155,7 +164,8 @@ def _assume_steps(folder: Path, config: ModelConfig, recipe: Recipe, family: Fam
         )
     pooling: tuple[Pooling, ...]
     if step := steps.get("Pooling"):
-        pooling, source = read_pooling(step / "config.json", recipe.hidden_size), f"{step.name}/config.json"
+        recipe, source = read_pooling(step / "config.json", recipe), f"{step.name}/config.json"
+        pooling = recipe.pooling
     elif family:
         pooling, source = (family.pooling,), family.reason
     elif is_decoder(config):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import read_json, read_optional_json
@@ -26,6 +26,7 @@ _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_POOLING_KEYS = {*_POOLING_FLAGS, "embedding_dimension", "include_prompt", "pooling_mode", "word_embedding_dimension"}
 _MAX_NAME_BYTES = 255
 _POOLED = "sentence_embedding"
 _AFTER_POOLING = {"Dense", "Dropout", "LayerNorm", "Normalize"}
@@ -73,16 +74,24 @@ class _Names(Struct):
     module_output_name: str | None = None
 
 
-class _LayerNormConfig(Struct):
+class _DropoutConfig(Struct, forbid_unknown_fields=True):
+    dropout: Annotated[float, Meta(ge=0, le=1)] = 0.2
+
+
+class _LayerNormConfig(Struct, forbid_unknown_fields=True):
     dimension: int
 
 
 class _DenseConfig(Struct):
+    """As in sentence-transformers, unknown keys are ignored; weights have to be in the layer's own file."""
+
     in_features: int
     out_features: int
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
     use_residual: bool = False
+    init_weight: None = None
+    init_bias: None = None
 
 
 def read_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None = None) -> Recipe | None:
@@ -97,17 +106,16 @@ def read_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None = Non
     kinds = [module.kind for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - _AFTER_POOLING:
         raise unsupported_steps(folder / "modules.json", modules, "Transformer, Pooling, Dense, LayerNorm, Normalize")
-    pooling: tuple[Pooling, ...]
     pooling_file, source = module_folder(folder, modules[1].path) / "config.json", f"{modules[1].path}/config.json"
     if family and not family.has_dense_layers and not pooling_file.is_file():
-        pooling, source = (family.pooling,), f"{family.reason}; the folder has no {source}"
+        recipe = msgspec.structs.replace(recipe, pooling=(family.pooling,))
+        source = f"{family.reason}; the folder has no {source}"
     else:
-        pooling = read_pooling(pooling_file, recipe.hidden_size)
-    layers = read_layers(folder, modules[2:], recipe.hidden_size * len(pooling))
+        recipe = read_pooling(pooling_file, recipe)
+    layers = read_layers(folder, modules[2:], recipe.hidden_size * len(recipe.pooling))
     normalize = layers[-1:] == (Normalize(),)
     return msgspec.structs.replace(
         recipe,
-        pooling=pooling,
         pooling_source=source,
         layers=layers[:-1] if normalize else layers,
         normalize=normalize,
@@ -135,6 +143,8 @@ def read_layers(folder: Path, modules: Sequence[Module], width: int) -> tuple[La
         elif module.kind == "Normalize":
             refuse_other_vectors(step, _POOLED)
             layers += [Normalize()] if layers[-1:] != [Normalize()] else []  # a second one changes nothing
+        else:
+            read_optional_json(step / "config.json", _DropoutConfig)
     return tuple(layers)
 
 
@@ -152,18 +162,14 @@ def read_modules(folder: Path) -> list[Module] | None:
     return read_json(file, list[Module]) if file.is_file() else None
 
 
-def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
-    """Read the modes from either format: ``pooling_mode`` (since 6.0) or a ``pooling_mode_*`` flag for each mode."""
+def read_pooling(file: Path, recipe: Recipe) -> Recipe:
+    """Return the recipe with the modes of either format: ``pooling_mode`` (since 6.0) or a flag for each mode."""
     config = read_json(file, dict[str, Any])
-    if config.get("include_prompt") is False:
+    width = config.get("embedding_dimension") or config.get("word_embedding_dimension") or recipe.hidden_size
+    if width != recipe.hidden_size:
         raise CheckpointError(
-            f"{file}: include_prompt = false, which leaves the prompt's tokens out of the pooling, isn't supported; "
-            "use a model that pools all tokens"
-        )
-    width = config.get("embedding_dimension") or config.get("word_embedding_dimension") or hidden_size
-    if width != hidden_size:
-        raise CheckpointError(
-            f"{file}: pools vectors of {width}, but config.json has a hidden_size of {hidden_size}; download both again"
+            f"{file}: pools vectors of {width}, but config.json has a hidden_size of {recipe.hidden_size}; download "
+            "both again"
         )
     modes = config.get("pooling_mode", [])
     modes = modes if isinstance(modes, list) else [modes]
@@ -171,12 +177,15 @@ def read_pooling(file: Path, hidden_size: int) -> tuple[Pooling, ...]:
         modes = [_POOLING_FLAGS.get(key, key) for key, on in config.items() if key.startswith("pooling_mode_") and on]
         modes.sort(key=lambda mode: POOLINGS.index(mode) if mode in POOLINGS else -1)
     try:
-        return msgspec.convert(modes or ["mean"], tuple[Pooling, ...])
+        pooling = msgspec.convert(modes or ["mean"], tuple[Pooling, ...])
     except msgspec.ValidationError as error:
         raise CheckpointError(
             f"{file}: the pooling {', '.join(map(str, modes))} isn't supported, only {', '.join(POOLINGS)}; use "
             "another model"
         ) from error
+    if unknown := sorted(config.keys() - _POOLING_KEYS):
+        raise CheckpointError(f"{file}: {unknown[0]} isn't an option of Pooling; remove it, or use another model")
+    return msgspec.structs.replace(recipe, pooling=pooling, pools_prompt=bool(config.get("include_prompt", True)))
 
 
 def read_dense_layers(folders: Iterable[Path], vectors: str, width: int, *, scores: bool = False) -> tuple[Dense, ...]:

@@ -12,7 +12,7 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.chat_template import read_chat
-from nearfar.models.files.config import ModelConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
 from nearfar.models.reading.classifiers import is_classifier, read_activation, read_classifier
@@ -47,17 +47,32 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     recipe = msgspec.structs.replace(recipe, subfolder=subfolder)
     if is_classifier(folder, config, sentence, modules):
         scored = read_steps(folder, recipe) if gives_scores(folder, modules) else None
-        return read_classifier(folder, config, scored or recipe, sentence, names)
+        return _refuse_left_out(folder, read_classifier(folder, config, scored or recipe, sentence, names))
     if not recipe.hidden_size:
         raise CheckpointError(
             f"{inner / 'config.json'}: has no hidden_size; add it, the number of values that the model computes a token"
         )
-    reranker = None if task == "embed" else read_llm_reranker(folder, config, names, task)
+    reranker = None if task == "embed" else read_llm_reranker(folder, config, sentence, names, task)
     if reranker:
         activation = "Tanh" if read_activation(folder, config, 1) == "Tanh" else "Sigmoid"
         return msgspec.structs.replace(recipe, task="score", llm_reranker=reranker, activation=activation)
     embedder = read_embedder(folder, config, recipe, sentence, names=names, task=task)
-    return _with_chat(inner, embedder) if "message" in sentence.modality_config else embedder
+    if "message" in sentence.modality_config:
+        return _with_chat(inner, embedder)
+    return _refuse_left_out(folder, embedder)
+
+
+def _refuse_left_out(folder: Path, recipe: Recipe) -> Recipe:
+    """Return the recipe. Raises CheckpointError if pooling would leave out a prompt's tokens.
+
+    sentence-transformers pools them for a chat template, which has the prompt as a message.
+    """
+    if recipe.pools_prompt or not (recipe.prompts or recipe.pair_prompt):
+        return recipe
+    raise CheckpointError(
+        f"{folder}: its Pooling has include_prompt = false, which leaves the prompt's tokens out and isn't supported; "
+        f"remove the prompts from {PROMPTS_FILE} to serve the model without, or use one that pools all tokens"
+    )
 
 
 def _with_chat(folder: Path, recipe: Recipe) -> Recipe:

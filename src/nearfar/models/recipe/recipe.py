@@ -147,6 +147,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     pooling: tuple[Pooling, ...] = ()
     # The file, or the family's page, that states it.
     pooling_source: str = ""
+    # Whether the prompt's tokens are pooled too.
+    pools_prompt: bool = True
     # What follows pooling; then vectors are scaled to unit length if ``normalize``, or cut to ``truncate_dim``.
     layers: tuple[Layer, ...] = ()
     normalize: bool = False
