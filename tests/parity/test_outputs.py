@@ -142,7 +142,16 @@ class TestMultiVector:
         assert_same(model.encode_query(TEXTS), vectors_of(here.read(TEXTS, "query")))
         assert_same(model.encode_document(TEXTS), vectors_of(here.read(TEXTS)))
 
-    @pytest.mark.parametrize("more", [{}, {"do_query_expansion": False}, {"skiplist_words": ["fox"]}])
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"do_query_expansion": False},
+            {"skiplist_words": ["fox"]},
+            {"attend_to_mask_tokens": True},
+            {"attend_to_mask_tokens": True, "attend_to_expansion_tokens": False},
+        ],
+    )
     def test_a_folder_of_pylate_s(self, more: dict[str, Any], engine: str, tmp_path: Path) -> None:
         folder = write_transformer(tmp_path, "bert", words="pieces-colbert")
         weights = torch.randn(16, HIDDEN, generator=torch.Generator().manual_seed(3))
@@ -153,7 +162,7 @@ class TestMultiVector:
         identity = "torch.nn.modules.linear.Identity"
         dense = {"in_features": HIDDEN, "out_features": 16, "bias": False, "activation_function": identity}
         prefixes = {"query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 16, "document_length": 20}
-        config = {"model_type": "ColBERT", "attend_to_expansion_tokens": False, **prefixes, **more}
+        config = {"model_type": "ColBERT", **prefixes, **more}
         write_files(
             folder,
             {"modules.json": modules, "1_Dense/config.json": dense, "config_sentence_transformers.json": config},

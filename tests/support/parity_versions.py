@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     for versions in chosen or VERSIONS:
         sys.stdout.write(f"{dict(zip(LIBRARIES, versions.split('/'), strict=True))}\n")
         command = [str(environment(versions)), "-m", "pytest", "-q", "--parity", "all", *options]
-        tests = "tests/parity/test_checkpoints.py"
-        worst = max(worst, subprocess.run([*command, tests], cwd=ROOT, check=False).returncode)
+        tests = ["tests/parity/test_checkpoint_keys.py", "tests/parity/test_checkpoints.py"]
+        worst = max(worst, subprocess.run([*command, *tests], cwd=ROOT, check=False).returncode)
     return worst
 
 

@@ -8,6 +8,7 @@ from importlib.resources import files
 PAGES = {
     "api": "Routes, fields, headers and errors of every protocol",
     "models": "Engines, precision, tested architectures, prompts, conversion",
+    "checkpoints": "What is done with each key of a checkpoint's files",
     "parity": "Checkpoints of every kind, compared with the libraries",
     "configuration": "Every setting and every command",
     "operations": "Run as a service, health, reload, restarts, overload",

@@ -7,6 +7,7 @@ import re
 from manual import EVERYTHING, FOLDER, PAGES, prose, read, sentences, words
 
 NAMES = {
+    "checkpoints",
     "parity",
     "api",
     "models",

@@ -316,6 +316,7 @@ class TestMaxTokens:
             (32, {SENTENCE: {"max_seq_length": 32}, TOKENIZER: {"model_max_length": 48}}),
             (48, {SENTENCE: {"max_seq_length": 48}, TOKENIZER: {"model_max_length": 32}}),
             (48, {TOKENIZER: {"model_max_length": 48}}),
+            (48, {TOKENIZER: {"max_len": 48}}),
             (48, {SENTENCE: {"max_seq_length": None}, TOKENIZER: {"model_max_length": 48}}),
             (64, {}),
             (64, {SENTENCE: {"max_seq_length": 100}}),

@@ -103,6 +103,10 @@ EDITS: dict[str, tuple[str, Callable[[Path], None]]] = {
         "BertTokenizer",
         lambda folder: edit(folder, "tokenizer_config.json", extra_special_tokens={"image_token": "CAPS"}),
     ),
+    "special tokens of the model": (
+        "BertTokenizer",
+        lambda folder: edit(folder, "tokenizer_config.json", model_specific_special_tokens={"image_token": "CAPS"}),
+    ),
     "a named token": ("BertTokenizer", lambda folder: edit(folder, "tokenizer_config.json", bos_token="World")),
     "special_tokens_map.json": (
         "BertTokenizer",

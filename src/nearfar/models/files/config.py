@@ -98,6 +98,7 @@ class TokenizerConfig(Struct):
     """tokenizer_config.json. A special token is its text, or an object with it as ``content``."""
 
     model_max_length: float | None = None
+    max_len: float | None = None  # its older name
     model_input_names: list[str] | None = None
     padding_side: str | None = "right"
     add_eos_token: Any = None

@@ -198,7 +198,8 @@ def _has_tokens(tokenizer: Tokenizer, named: Iterable[str], options: Options, *,
     listed = options.get("added_tokens_decoder")
     extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
     extra = extra.values() if isinstance(extra, dict) else extra
-    if not texts.issuperset((*named, *(_text(token) for token in extra))):
+    more: dict[str, Any] = options.get("model_specific_special_tokens") or {}
+    if not texts.issuperset((*named, *(_text(token) for token in (*extra, *more.values())))):
         return False
     if listed is None:
         older: dict[str, int] = options.get("added_tokens", {})

@@ -59,7 +59,8 @@ class _PromptsConfig(_Lengths):
     query_prefix: str | None = None
     document_prefix: str | None = None
     do_query_expansion: bool | None = None
-    attend_to_expansion_tokens: bool = False
+    attend_to_expansion_tokens: bool | UnsetType | None = UNSET
+    attend_to_mask_tokens: bool = False  # Stanford's name of the same
     skiplist_words: list[str] | None = None
 
     def expansion(self) -> _Expansion | None:
@@ -68,7 +69,9 @@ class _PromptsConfig(_Lengths):
             return self.query_expansion
         if self.do_query_expansion is False:
             return None
-        return _Expansion("fixed", self.query_length or _QUERY_LENGTH, self.attend_to_expansion_tokens)
+        attend = self.attend_to_expansion_tokens
+        attend = self.attend_to_mask_tokens if attend is UNSET else bool(attend)
+        return _Expansion("fixed", self.query_length or _QUERY_LENGTH, attend)
 
 
 class _Mask(Struct, forbid_unknown_fields=True):
@@ -141,7 +144,9 @@ def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module])
     masks = [module_folder(folder, module.path) for module in modules if module.kind == "MultiVectorMask"]
     mask = read_optional_json(masks[0] / "config.json", _Mask) if masks else _Mask()
     if mask.keep_only_token_ids:
-        raise CheckpointError(f"{folder / 'modules.json'}: keep_only_token_ids, which is for images, isn't supported")
+        raise CheckpointError(
+            f"{masks[0] / 'config.json'}: keep_only_token_ids, which is for images, isn't supported; use another model"
+        )
     lengths = read_optional_json(folder / "sentence_bert_config.json", _Lengths)
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
     tokenizer = open_tokenizer(folder).tokenizer

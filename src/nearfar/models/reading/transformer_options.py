@@ -131,7 +131,7 @@ def read_max_tokens(
     positions = _positions(config)
     has_table = positions is not None and _has_position_table(folder)
     stated = called_max_length(sentence) or sentence.tokenizer_options.get("model_max_length", sentence.max_seq_length)
-    own = default_max_tokens(folder, find_family(name), tokenizer.model_max_length)
+    own = default_max_tokens(folder, find_family(name), tokenizer.model_max_length or tokenizer.max_len)
     limits = [float(limit) for limit in ([stated] if stated else [own, positions]) if limit]
     if positions is not None and has_table:
         limits.append(positions)
