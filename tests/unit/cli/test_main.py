@@ -80,6 +80,16 @@ def test_check_of_an_unknown_model_is_one_line_and_code_1() -> None:
     assert "Error: no-such-model: neither a folder nor a Hugging Face name (owner/model)\n" == output
 
 
+def test_check_of_a_file_asks_for_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+
+    code, output = run("check", str(file))
+
+    assert 1 == code
+    assert f"Error: {file}: is a file; a model is the folder with its config.json and *.safetensors\n" == output
+
+
 def test_a_name_that_other_programs_take_is_answered_with_the_hub_s() -> None:
     names = {
         "https://huggingface.co/BAAI/bge-m3/tree/main": "BAAI/bge-m3",
@@ -140,7 +150,7 @@ DAMAGES = [
     (without_tokenizer, ": has no tokenizer", "download it"),
     (with_code, "/config.json: needs remote code (modeling.Mine)", "use a model that"),
     (unknown, "/config.json: the installed transformers has no code for the model_type", "update it"),
-    (not_json, "/config.json: is damaged or has unexpected content", "fix the file"),
+    (not_json, "/config.json: is damaged: ", "correct the file"),
 ]
 
 

@@ -196,9 +196,25 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
     "a config that is no JSON": (
         "broken",
         plain(b"<!doctype html>"),
-        "/config.json: is damaged or has unexpected content: ",
-        "download the model again, or fix the file",
+        "/config.json: is damaged: ",
+        "download the model again, or correct the file",
     ),
+    "a config without a model_type": (
+        "older",
+        plain({"hidden_size": 8}),
+        "/config.json: has unexpected content: Object missing required field `model_type`",
+        "correct the file, or use another model",
+    ),
+    **{
+        kind: (kind, plain(config | {"model_type": kind}), f"/config.json: {kind} is a model of {of}", "use a model of")
+        for kind, config, of in (
+            ("clip", {"text_config": {}, "vision_config": {}}, "texts and images"),
+            ("siglip", {"text_config": {}, "vision_config": {}, "hidden_size": None}, "texts and images"),
+            ("vit", {"hidden_size": 8, "image_size": 32}, "images"),
+            ("whisper", {"d_model": 8, "num_mel_bins": 80, "vocab_size": 9}, "texts and sounds"),
+            ("wav2vec2-bert", {"num_mel_bins": 80}, "sounds"),
+        )
+    },
     "a pooling that isn't there": (
         "someone-s",
         plain(

@@ -15,6 +15,7 @@ from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.transformer.heads import keep_classifier_in_float32
 from nearfar.engines.transformer.length_dependence import forget_earlier_texts
+from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import find_tensor_file
 from nearfar.models.recipe.recipe import ENCODERS, AnswerTokens, Recipe
 
@@ -74,10 +75,17 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{request.folder}: can't be loaded: {first_line}; download the model again, or serve another"
-        ) from error
+        way_out = "download the model again, or serve another"
+        if method := _quantization(request):
+            first_line, way_out = f"its weights are quantized ({method}): {first_line}", "use the unquantized model"
+        raise CheckpointError(f"{request.folder}: can't be loaded: {first_line.rstrip('.')}; {way_out}") from error
     return model, report
+
+
+def _quantization(request: OpenRequest) -> str:
+    """Return the method by which config.json has the weights quantized, or an empty string."""
+    found = read_json(request.folder / "config.json", dict[str, Any]).get("quantization_config")
+    return str(found.get("quant_method", "by an unnamed method")) if isinstance(found, dict) else ""
 
 
 def _auto_class(recipe: Recipe) -> Any:

@@ -41,6 +41,6 @@ def read_optional_json(file: Path, kind: type[_T]) -> _T:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{file}: is damaged or has unexpected content: {error}; download the model again, or fix the file"
-    )
+    if isinstance(error, msgspec.ValidationError):  # another download would be the same
+        return CheckpointError(f"{file}: has unexpected content: {error}; correct the file, or use another model")
+    return CheckpointError(f"{file}: is damaged: {error}; download the model again, or correct the file")

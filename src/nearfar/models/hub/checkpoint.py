@@ -61,6 +61,8 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
         except importlib.metadata.PackageNotFoundError:
             name = BUILTIN_NAMES[0]  # the hub has the same files
     repository, _, revision = name.partition("@")
+    if Path(name).is_file():
+        raise CheckpointError(f"{name}: is a file; a model is the folder with its config.json and *.safetensors")
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointError(f"{name}: neither a folder nor a Hugging Face name (owner/model){_suggestion(name)}")
     folder = find_or_download(repository, revision or None, hub)

@@ -79,6 +79,7 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
             f"{file}: is a table of word vectors without a transformer (model2vec), which isn't supported; use the "
             "model that it was distilled from, or run it with model2vec"
         )
+    _refuse_images_and_sounds(file, config)
     by_encoder = config.model_type in ENCODERS and (folder / "modules.json").is_file()
     has_decoder = config.model_type in ENCODERS if config.is_encoder_decoder is None else config.is_encoder_decoder
     if has_decoder and not by_encoder:
@@ -89,6 +90,19 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
     if config.model_type == "nomic_bert":
         _refuse_nomic_variants(file)
     _refuse_lost_options(file, config, name)
+
+
+def _refuse_images_and_sounds(file: Path, config: ModelConfig) -> None:
+    raw = read_json(file, dict[str, Any])
+    reads_texts = config.vocab_size is not None or "text_config" in raw
+    kinds = {"vision_config": "images", "image_size": "images", "num_mel_bins": "sounds", "audio_config": "sounds"}
+    if found := next((kind for key, kind in kinds.items() if key in raw), None):
+        if reads_texts and config.hidden_size:
+            return
+        raise CheckpointError(
+            f"{file}: {config.model_type} is a model of {'texts and ' if reads_texts else ''}{found}, which isn't "
+            "supported; use a model of texts alone"
+        )
 
 
 def refuse_pickles(folder: Path) -> None:
