@@ -15,7 +15,7 @@ from pathlib import Path
 from manual import ROOT
 
 LIBRARIES = ("sentence-transformers", "transformers", "tokenizers", "huggingface-hub")
-# The oldest transformers that pyproject.toml allows and the newest, each with sentence-transformers 5 and 6.
+# An older transformers than pyproject.toml allows, and the newest, each with sentence-transformers 5 and 6.
 VERSIONS = (
     "5.7.0/5.10.4/0.22.2/1.33.0",
     "5.7.0/5.24.0/0.23.3/2.4.0",
