@@ -554,7 +554,6 @@ class TestClassifiers:
 
 
 ONLY = "only Transformer, Pooling, Dense, LayerNorm, Normalize are supported, in this order, not: "
-ODD = ("of another shape", "not UTF-8")  # msgspec reads the type first
 REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     # The files that must be there
     "an empty folder": (
@@ -585,17 +584,14 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Damaged files
     **{
-        f"{name} {how}": (
-            f"/{name}: {'has unexpected content' if how in ODD else 'is damaged'}: ",
-            PROJECTING | {name: content},
-        )
+        f"{name} {how}": (f"/{name}: ", PROJECTING | {name: content})
         for name in (CONFIG, MODULES, POOLING, DENSE, SENTENCE, PROMPTS, TOKENIZER)
         for how, content in {
             "cut short": b'{"a',
             "empty": b"",
             "of another shape": b'"text"',
             "not UTF-8": b'"\xff"',
-            "nested without end": (b"[" if name == MODULES else b'{"x":') * 100_000,
+            "nested without end": b"[" * 100_000,
         }.items()
     },
     "config.json without model_type": (
@@ -698,7 +694,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     # Keys with which sentence-transformers' own class fails
     **{
         f"an option that {kind} doesn't have": (
-            f"/2_{kind}/config.json: is damaged or has unexpected content: Object contains unknown field `scale`",
+            f"/2_{kind}/config.json: has unexpected content: Object contains unknown field `scale`",
             SENTENCE_MODEL
             | {
                 MODULES: [TRANSFORMER, *([] if alone else [POOLED]), module(kind, f"2_{kind}")],
@@ -713,7 +709,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         )
     },
     "an option that the transformer doesn't have": (
-        f"/{SENTENCE}: is damaged or has unexpected content: Object contains unknown field `scale`",
+        f"/{SENTENCE}: has unexpected content: Object contains unknown field `scale`",
         SENTENCE_MODEL | {SENTENCE: {"scale": 2}},
     ),
     **{
@@ -736,7 +732,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         },
     ),
     "weights in a dense layer's configuration": (
-        "/2_Dense/config.json: is damaged or has unexpected content: Expected `null`, got `array` - at `$.init_bias`",
+        "/2_Dense/config.json: has unexpected content: Expected `null`, got `array` - at `$.init_bias`",
         PROJECTING | {DENSE: PROJECTION | {"init_bias": [0.0, 0.0]}},
     ),
     "an unknown mode": (
