@@ -7,6 +7,7 @@ one server can show every kind of failure.
 from __future__ import annotations
 
 import threading
+import time
 import zlib
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,10 @@ def vector_of(ids: Sequence[int], dim: int) -> FloatArray:
 class FakeEngine:
     """Computes vectors from the ids, records every batch, and waits for ``gate`` before each.
 
-    ``close`` waits for ``way_out``. While ``broken``, every call fails.
+    ``close`` waits for ``way_out``. While ``broken``, every call fails. With ``tokens_per_s`` it is that slow.
     """
+
+    tokens_per_s = 0.0
 
     def __init__(self, dim: int = 8) -> None:
         self.info = EngineInfo(
@@ -106,6 +109,8 @@ class FakeEngine:
         self.batches.append(list(batch))
         self.threads.add(threading.current_thread().name)
         assert self.gate.wait(30)
+        if self.tokens_per_s:
+            time.sleep(sum(len(row.ids) for row in batch) / self.tokens_per_s)
         if self.broken:
             raise RuntimeError(SECRET)
 

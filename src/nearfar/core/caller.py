@@ -41,7 +41,10 @@ class RateLimit:
     def acquire(self) -> None:
         """Count one more running request; ``release`` ends it. Raises Overloaded where too many run already."""
         if self._max_concurrent is not None and self._running >= self._max_concurrent:
-            raise Overloaded(f"this key may have {self._max_concurrent} requests at once", retry_after_s=1)
+            message = (
+                f"this key may have {self._max_concurrent} requests at once (max_concurrent), and {self._running} run"
+            )
+            raise Overloaded(message, retry_after_s=1)
         self._running += 1
 
     def release(self) -> None:
@@ -58,7 +61,10 @@ class RateLimit:
         missing = min(tokens, self._tokens_per_minute) - self._tokens_left
         if missing > 0:
             wait_s = math.ceil(missing * 60 / self._tokens_per_minute)
-            message = f"this key may use {self._tokens_per_minute} tokens a minute"
+            message = (
+                f"this key may use {self._tokens_per_minute:,} tokens a minute (tokens_per_minute): this request has "
+                f"{tokens:,}, and {max(self._tokens_left, 0):,.0f} are left"
+            )
             raise Overloaded(message, retry_after_s=min(max(wait_s, 1), _MAX_RETRY_AFTER_S))
         self._tokens_left -= tokens
 

@@ -19,7 +19,7 @@ from nearfar.core.jobs import Result
 from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.scheduler import Results
+from nearfar.serving.queue.fair_queue import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
 from nearfar.serving.timeouts import CancelScope, Timeouts
@@ -102,7 +102,7 @@ class ModelAccess:
                     context = RequestContext(
                         caller=caller,
                         timeout_s=timeout_s,
-                        stopwatch=Stopwatch(requested),
+                        stopwatch=Stopwatch(requested, timeout_s),
                         model=cast("Model", slot.model),
                         prompt_name=prompt,
                         max_answer_bytes=self._max_answer_bytes,
@@ -112,7 +112,7 @@ class ModelAccess:
                     self._fleet.end_lease(slot)
         except TimeoutError as error:
             if context:
-                raise DeadlineExceeded(f"no answer within {timeout_s:g} s", retry_after_s=1) from error
+                raise DeadlineExceeded(_progress(context), retry_after_s=1) from error
             raise ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1) from error
 
     async def run_job(
@@ -170,6 +170,16 @@ class ModelAccess:
     def _check_inputs(self, inputs: int) -> None:
         if inputs > self._max_inputs:
             raise TooManyItems("input", inputs, self._max_inputs)
+
+
+def _progress(context: RequestContext) -> str:
+    """Return how far a request came within its time, and what to change."""
+    watch = context.stopwatch
+    came = f"{watch.rows_run:,} of {watch.rows:,} texts had run" if watch.rows else "its texts weren't tokenized yet"
+    return (
+        f"no answer within {context.timeout_s:g} s: {came}; send fewer texts at once, or raise the limit "
+        "(request_timeout_s, or the header x-nearfar-timeout-s)"
+    )
 
 
 def _succeeded(result: Result, context: RequestContext | None, task: Task, inputs: int) -> JobDone:

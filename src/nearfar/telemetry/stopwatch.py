@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from opentelemetry.trace import SpanContext, get_current_span
@@ -15,9 +16,17 @@ class Stopwatch:
     The time until the first rows are queued counts as tokenization: the rest of it is microseconds.
     """
 
-    def __init__(self, requested: float | None = None) -> None:
-        """Start. ``requested`` is when the job began to wait for its model, by ``time.perf_counter``."""
+    def __init__(self, requested: float | None = None, timeout_s: float = math.inf) -> None:
+        """Start. ``requested`` is when the job began to wait for its model, by ``time.perf_counter``.
+
+        The job has to be answered within ``timeout_s`` of that.
+        """
         self._started = time.perf_counter()
+        self.timeout_s = timeout_s
+        self.deadline = timeout_s + (self._started if requested is None else requested)
+        # How far a job came that was cancelled: how many of its rows had run, and all of them.
+        self.rows_run = 0
+        self.rows = 0
         self._load_s = 0.0 if requested is None else self._started - requested
         # The span of the request, and those of forwards with some of its rows. 0.2 µs where nothing is traced.
         self.span: SpanContext = get_current_span().get_span_context()
@@ -25,6 +34,15 @@ class Stopwatch:
         self._queued: float | None = None
         self._forward_started: float | None = None
         self._forward_ended: float | None = None
+
+    def left_s(self) -> float:
+        """Return the seconds until the job has to be answered."""
+        return self.deadline - time.perf_counter()
+
+    def record_cancelled(self, rows_run: int, rows: int) -> None:
+        """Record how far the rows came that were queued."""
+        self.rows_run += rows_run
+        self.rows += rows
 
     def record_queued(self) -> None:
         """Record that rows are queued; the first time counts."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
 
 from nearfar.core.caller import Caller
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.scheduler import QueuedRequest, Scheduler
+from nearfar.serving.queue.fair_queue import QueuedRequest
+from nearfar.serving.queue.scheduler import Scheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -95,14 +97,33 @@ async def test_less_urgent_requests_get_less_and_never_starve(scheduler: Schedul
     assert 0.85 * ratio <= ran["now"] / ran["later"] <= 1.15 * ratio
 
 
-async def test_the_requests_of_one_caller_take_turns(scheduler: Scheduler) -> None:
-    requests = [request("one", 50, length=16) for _ in range(5)]
+async def test_what_runs_before_a_request_counts_its_caller_s_queue_and_equal_shares_of_the_others(
+    scheduler: Scheduler,
+) -> None:
+    """A short request overtakes a caller's bulk; of another caller only as many tokens run as of its own."""
+    for caller, rows in (("one", 100), ("one", 50), ("two", 10), ("three", 500)):
+        scheduler.add(request(caller, rows))
+
+    before = [scheduler.tokens_before(request("one", rows)) // 16 for rows in (200, 60, 1)]
+
+    assert [150 + 10 + 350, 50 + 10 + 110, 0 + 1 + 1] == before
+
+
+async def test_requests_that_can_not_be_answered_in_time_any_more_are_found_before_they_begin(
+    scheduler: Scheduler,
+) -> None:
+    now = time.perf_counter()
+    requests = [request("one", 50) for _ in range(4)]
     for one in requests:
+        one.stopwatch.deadline = now + 2.5
         scheduler.add(one)
+    scheduler.next_batch(64)
 
-    next_requests = {id(scheduler.next_batch(64)[0].request) for _ in range(5)}
+    late = [(found, before) for found, before in scheduler.find_late(800.0, now)]
+    none = [*scheduler.find_late(8000.0, now)]
 
-    assert {id(one) for one in requests} == next_requests
+    assert [(requests[2], 1600 - 64), (requests[3], 1600 - 64)] == late
+    assert [] == none
 
 
 @pytest.mark.parametrize("callers", [("one", "one"), ("one", "two")])

@@ -1,4 +1,4 @@
-"""Scheduler: similar lengths share a batch, requests take turns, small ones pass bulk, identical rows run once."""
+"""Scheduler: similar lengths share a batch, what has begun ends first, small requests pass it, equal rows run once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.batching import group_by_length, group_duplicates
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
+from nearfar.serving.queue.fair_queue import QueuedRequest, QueuedRow
+from nearfar.serving.queue.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ async def test_a_batch_has_rows_of_the_length_of_the_next_row_from_every_request
     for lengths in ((10, 40), (11, 50), (9, 12)):
         queue(scheduler, *lengths)
 
-    assert [[9, 10, 11, 12], [50], [40], []] == [lengths_of(scheduler.next_batch(64)) for _ in range(4)]
+    assert [[9, 10, 11, 12], [40], [50], []] == [lengths_of(scheduler.next_batch(64)) for _ in range(4)]
 
 
 async def test_padding_is_bounded_by_what_another_batch_would_cost() -> None:
@@ -79,7 +80,7 @@ async def test_small_requests_run_without_bulk_rows_and_bulk_has_its_own_token_b
     queue(scheduler, *[8] * 100)
     queue(scheduler, 8)
 
-    assert [[8, 8], [8], [8, 8]] == [lengths_of(scheduler.next_batch(16)) for _ in range(3)]
+    assert [[8], [8, 8], [8, 8]] == [lengths_of(scheduler.next_batch(16)) for _ in range(3)]
 
 
 async def test_a_row_that_a_request_has_twice_runs_once_and_answers_both() -> None:
@@ -123,13 +124,41 @@ async def test_rows_with_the_same_ids_differ_in_attention_and_in_returned_positi
     assert [[0, 3], [1], [2]] == groups
 
 
-async def test_no_request_waits_longer_than_one_round() -> None:
+async def test_what_has_begun_is_finished_before_other_bulk() -> None:
+    """Taking turns would finish all of them at the end."""
     scheduler = Scheduler(64, 0)
-    requests = [queue(scheduler, *[3 + number] * 50) for number in range(10)]
+    requests = [queue(scheduler, *[8] * 50) for _ in range(10)]
 
-    batches = [scheduler.next_batch(64) for _ in range(10)]
+    ended = []
+    while batch := scheduler.next_batch(64):
+        ended += [one for one in requests if not one.waiting and one in {queued.request for queued in batch}]
 
-    assert set(map(id, requests)) == {id(queued.request) for batch in batches for queued in batch}
+    assert requests == list(dict.fromkeys(ended))
+
+
+async def test_only_much_shorter_requests_overtake_one_that_has_begun() -> None:
+    scheduler = Scheduler(64, 0)
+    begun = queue(scheduler, *[8] * 100)
+    scheduler.next_batch(64)
+
+    half, *short = [queue(scheduler, *[8] * rows) for rows in (50, 8, 8)]
+    order = [scheduler.next_batch(64)[0].request for _ in range(20)]
+
+    assert [*short, *[begun] * 12] == order[:14]
+    assert [half] * 6 == order[-6:]
+
+
+async def test_short_requests_that_keep_arriving_do_not_starve_a_long_one() -> None:
+    scheduler = Scheduler(64, 0)
+    long = queue(scheduler, *[8] * 80)
+
+    batches = 0
+    while long.waiting:
+        queue(scheduler, *[9] * 7)
+        scheduler.next_batch(64)
+        batches += 1
+
+    assert batches <= 30  # of which it has 10: as many run before it begins, and between its own
 
 
 async def test_only_rows_for_the_same_engine_method_share_a_batch() -> None:

@@ -22,7 +22,7 @@ ERRORS: ErrorTable = {
     errors.ApiKeyInvalid: ErrorRow(message=lambda _: "unauthorized"),
     errors.ServingError: ErrorRow(message=lambda _: "internal server error; the server's log says why"),
     errors.Overloaded: ErrorRow(
-        503, message=lambda _: "server busy, please try again.  maximum pending requests exceeded"
+        503, message=lambda error: f"server busy, please try again.  maximum pending requests exceeded: {error}"
     ),
 }
 

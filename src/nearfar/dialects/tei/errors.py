@@ -32,7 +32,7 @@ ERRORS: ErrorTable = {
         message=lambda error: f"model {error.model} is not {_MODELS.get(error.task, 'for that')}"
     ),
     errors.ServingError: ErrorRow(424, message=lambda _: "Inference failed; the server's log says why"),
-    errors.Overloaded: ErrorRow(message=lambda _: "Model is overloaded"),
+    errors.Overloaded: ErrorRow(message=lambda error: f"Model is overloaded: {error}"),
 }
 
 

@@ -57,7 +57,11 @@ class TokenizerPool:
             self._short.append((future, call))
             return await future
         if self._waiting and self._waiting + size > _MAX_WAITING:
-            raise Overloaded("too much text waits to be tokenized", retry_after_s=1)
+            message = (
+                f"too much text waits to be tokenized: {self._waiting:,} characters, and {size:,} of this request, of "
+                f"at most {_MAX_WAITING:,}; send fewer texts at once (max_body_bytes limits a request)"
+            )
+            raise Overloaded(message, retry_after_s=1)
         self._waiting += size
         try:
             return await loop.run_in_executor(self._threads, contained, call)

@@ -61,7 +61,7 @@ class Admission:
         """
         charge = min(tokens, self.limits.tokens // 2)
         if not self._fits(charge, 1.0) and not self._may_exceed(charge, caller):
-            raise self._overloaded(charge)
+            raise self._overloaded(charge, f", and this request has {tokens:,} tokens")
         self.tokens += charge
         self.requests += 1
         self._tokens_of[caller.name] += charge
@@ -70,7 +70,7 @@ class Admission:
     def refuse_if_full(self, caller: Caller) -> None:
         """Raise Overloaded when not one token fits: tokenizing a request for a full queue would waste time."""
         if not self._fits(1, 1.0) and not self._may_exceed(1, caller):
-            raise self._overloaded(self.tokens // max(self.requests, 1))  # it counts as an average request
+            raise self._overloaded(self.tokens // max(self.requests, 1), "")  # it counts as an average request
 
     def release(self, charge: int, caller: Caller) -> None:
         """Stop counting a request that ``admit`` charged."""
@@ -92,8 +92,13 @@ class Admission:
             drain_s=self.tokens / rate if rate else None if self.tokens else 0.0,
         )
 
-    def _overloaded(self, charge: int) -> Overloaded:
-        return Overloaded(f"the queue of {self._model} is full", self._retry_after_s(charge), self.capacity())
+    def _overloaded(self, charge: int, size: str) -> Overloaded:
+        limits = self.limits
+        message = (
+            f"the queue of {self._model} is full: {self.tokens:,} of {limits.tokens:,} tokens (queue_tokens) and "
+            f"{self.requests:,} of {limits.requests:,} requests (queue_requests) wait{size}"
+        )
+        return Overloaded(message, self._retry_after_s(charge), self.capacity())
 
     def _fits(self, charge: int, factor: float) -> bool:
         """Return whether one more request stays within ``factor`` times the limits."""

@@ -29,17 +29,20 @@ class LaneStopped(Exception):
 
 
 class Throughput:
-    """Moving average of one worker's ``tokens_per_s``; 0 before the first batch has run."""
+    """Moving averages of one worker's ``tokens_per_s``, of all batches and of bulk; 0 before the first one has run."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.tokens_per_s = 0.0
+        self.bulk_tokens_per_s = 0.0
         self._clock = clock
         self._small_request_at = -math.inf
 
-    def record_batch(self, tokens: int, seconds: float) -> None:
-        """Update the average."""
+    def record_batch(self, tokens: int, seconds: float, batch_tokens: int = 0) -> None:
+        """Update the averages. Batches that are much smaller than ``batch_tokens`` don't show how fast bulk runs."""
         rate = tokens / (seconds or 1e-6)
-        self.tokens_per_s = (1 - _NEWEST) * self.tokens_per_s + _NEWEST * rate if self.tokens_per_s else rate
+        self.tokens_per_s = _average(self.tokens_per_s, rate)
+        if tokens * _MIN_BULK_SHARE >= batch_tokens:
+            self.bulk_tokens_per_s = _average(self.bulk_tokens_per_s, rate)
 
     def record_small_request(self) -> None:
         """Record a request that doesn't fill a batch."""
@@ -50,6 +53,10 @@ class Throughput:
         if not self.tokens_per_s or self._clock() - self._small_request_at >= _SMALL_REQUEST_S:
             return batch_tokens
         return min(batch_tokens, max(round(self.tokens_per_s * _BULK_S), batch_tokens // _MIN_BULK_SHARE))
+
+
+def _average(before: float, newest: float) -> float:
+    return (1 - _NEWEST) * before + _NEWEST * newest if before else newest
 
 
 class Liveness:

@@ -16,15 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from msgspec import Struct
 
 from nearfar.core.caller import ANONYMOUS, Caller
-from nearfar.core.errors import EngineError, ModelNotReady, ServingError
+from nearfar.core.errors import EngineError, ModelNotReady, Overloaded, ServingError
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import Admission, QueueLimits
+from nearfar.serving.queue.fair_queue import QueuedRequest, Results
 from nearfar.serving.queue.forward import Forward, contained
 from nearfar.serving.queue.health import LaneStopped
 from nearfar.serving.queue.runner import BatchRunner
-from nearfar.serving.queue.scheduler import QueuedRequest, Results, Scheduler
+from nearfar.serving.queue.scheduler import Scheduler
 from nearfar.telemetry.events import Observer, QueueDepth
 from nearfar.telemetry.stopwatch import Stopwatch
 
@@ -169,8 +170,8 @@ class Lane:
     ) -> Results:
         """Run the rows and return their results in order: (B, D), (B,) or (B, labels) float32, or (B,) objects.
 
-        Raises Overloaded when the queue is full, EngineError when the engine failed on any of the rows, ModelNotReady
-        when the lane has stopped. Cancelling it drops the rows that haven't run.
+        Raises Overloaded when the queue is full or the answer would be late, EngineError when the engine failed on any
+        of the rows, ModelNotReady when the lane has stopped. Cancelling it drops the rows that haven't run.
         """
         if not self.is_open:
             raise self._stopped_error()
@@ -188,7 +189,17 @@ class Lane:
                 self._throughput.record_small_request()
             self._liveness.record_request(busy=busy)
             self._runner.add(request)
-            return await future
+            try:
+                return await future
+            finally:
+                if request.waiting:  # it was cancelled, or has failed
+                    self._runner.drop(request)
+        except asyncio.CancelledError:
+            request.record_cancelled()
+            raise
+        except Overloaded as error:
+            error.capacity = self.admission.capacity()
+            raise
         finally:
             self.admission.release(charge, caller)
 

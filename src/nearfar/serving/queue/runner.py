@@ -14,9 +14,11 @@ from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.serving.queue.batching import group_duplicates
+from nearfar.serving.queue.fair_queue import QueuedRequest, QueuedRow
+from nearfar.serving.queue.forecast import ADMITTED, refusal
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s
-from nearfar.serving.queue.scheduler import QueuedRequest, QueuedRow, Scheduler
+from nearfar.serving.queue.scheduler import Scheduler
 from nearfar.telemetry.events import ForwardDone, Observer
 
 _log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ _log = logging.getLogger(__name__)
 # A forward hangs after this many checks in a row without progress. So a process that was stopped for an hour, or a
 # machine that slept, counts as one check and not as a forward of an hour.
 _HANG_CHECKS = 4
+_CHECK_EVERY_S = 0.5  # how often what waits is checked for whether it can be answered in time
 
 
 class Batch:
@@ -31,6 +34,7 @@ class Batch:
 
     def __init__(self, rows: list[QueuedRow], engine: Engine) -> None:
         self.rows = rows
+        self.tokens = sum(map(attrgetter("tokens"), rows))
         groups = group_duplicates([queued.row for queued in rows]) if len(rows) > 1 else [[0]]
         self.groups = [[rows[at] for at in group] for group in groups]
         self.method: EngineMethod = rows[0].request.method
@@ -81,6 +85,7 @@ class BatchRunner:
         self._running: set[Batch] = set()
         self._is_open = True
         self._called: set[EngineMethod] = set()
+        self._checked_at = 0.0  # when it was last checked whether what waits can be answered in time
         self.throughput = Throughput()
         self.liveness = Liveness(timeout_s)
 
@@ -91,10 +96,43 @@ class BatchRunner:
             threads.submit(self._run_batches)
 
     def add(self, request: QueuedRequest) -> None:
-        """Queue a request."""
+        """Queue a request. Raises Overloaded for one that can't be answered in time."""
         with self._changed:
+            if rate := self._tokens_per_s():
+                self._refuse_if_late(request, rate)
             self._scheduler.add(request)
             self._changed.notify()
+
+    def drop(self, request: QueuedRequest) -> None:
+        """Forget the rows of a request that wait, once it doesn't need them any more."""
+        with self._changed:
+            self._scheduler.drop(request)
+
+    def _tokens_per_s(self) -> float:
+        """Return the tokens that all threads run in a second, as far as known: of bulk, if there was any."""
+        return (self.throughput.bulk_tokens_per_s or self.throughput.tokens_per_s) * self._threads
+
+    def _refuse_if_late(self, request: QueuedRequest, rate: float) -> None:
+        own = request.waiting_tokens
+        ahead = self._scheduler.tokens_before(request) + sum([batch.tokens for batch in self._running])
+        # Small batches may be much slower than bulk: a first bulk request shows how fast that is.
+        is_known = ahead or self.throughput.bulk_tokens_per_s
+        if is_known and own + ahead > request.stopwatch.left_s() * rate * ADMITTED:
+            raise refusal(self._model, request.stopwatch, own, ahead, rate)
+
+    def _refuse_late(self) -> None:
+        """Refuse requests that wait and can't be answered in time any more, before any of their rows runs."""
+        now = time.perf_counter()
+        if now - self._checked_at < _CHECK_EVERY_S:
+            return
+        rate = self._tokens_per_s()
+        # The first time, the throughput has just become known: what waits is refused as if it arrived now.
+        share = 1.0 if self._checked_at else ADMITTED
+        self._checked_at = now
+        with self._changed:
+            late = list(self._scheduler.find_late(rate * share, now))
+        for request, ahead in late:
+            request.fail(refusal(self._model, request.stopwatch, request.total_tokens, ahead, rate))
 
     def count_rows(self) -> int:
         """Return the number of waiting rows."""
@@ -171,6 +209,7 @@ class BatchRunner:
             self._record(batch)
             self._check_health(batch.forward, len(batch.groups))
             self._resolve(batch)
+            self._refuse_late()
             if self.liveness.is_failing:
                 self._on_failing()
         except Exception as error:  # noqa: BLE001 — an internal error: no request may be left waiting
@@ -207,7 +246,7 @@ class BatchRunner:
         for stopwatch in stopwatches:
             stopwatch.record_forward(batch.started, batch.ended)
         duration_s = batch.ended - batch.started
-        self.throughput.record_batch(sum(map(attrgetter("tokens"), batch.rows)), duration_s)
+        self.throughput.record_batch(batch.tokens, duration_s, self._batch_tokens)
         lengths = batch.lengths
         self._observe(
             ForwardDone(

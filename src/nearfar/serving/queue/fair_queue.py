@@ -1,0 +1,272 @@
+"""The waiting requests of a model, by caller: which runs next, and how much runs before it. No clock, no engine."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, zip_longest
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from nearfar.core.caller import ANONYMOUS, Caller
+from nearfar.core.errors import ServingError
+from nearfar.core.types import EngineMethod, FloatArray, Representation
+from nearfar.engines.common.prefixes import token_costs
+from nearfar.models.tokenization.row import Row
+from nearfar.telemetry.stopwatch import Stopwatch
+
+Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
+
+# A request that has begun is overtaken by those that are so many times shorter. A guess.
+_OVERTAKES = 8
+_order = attrgetter("order")
+
+
+class QueuedRequest:
+    """One request in the queue: its rows, and the array that collects their results.
+
+    A row that occurs several times, as the same object, runs once, so that equal texts get bit-identical answers.
+    ``tokens`` is what each row costs the engine; where it ``shares_prefixes``, a prefix that rows share costs once.
+    """
+
+    def __init__(  # noqa: PLR0913 — each is a property of one request
+        self,
+        rows: Sequence[Row],
+        future: asyncio.Future[Results],
+        method: EngineMethod = "embed",
+        stopwatch: Stopwatch | None = None,
+        *,
+        shares_prefixes: bool = False,
+        caller: Caller = ANONYMOUS,
+    ) -> None:
+        self.method = method
+        self.future = future
+        self.caller = caller.name
+        self.token_weight = caller.token_weight if caller.priority else 1.0
+        self.stopwatch = stopwatch or Stopwatch()
+        self.stopwatch.record_queued()
+        indices: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            indices.setdefault(id(row), []).append(index)
+        self.indices = list(indices.values())  # of each distinct row, where it stands in the request
+        self.rows = [rows[places[0]] for places in self.indices]
+        self.tokens = token_costs(self.rows) if shares_prefixes else [len(row.ids) for row in self.rows]
+        self.waiting = deque(range(len(self.rows)))
+        self.waiting_tokens = self.total_tokens = sum(self.tokens)
+        self.order = 0.0  # among the requests of its caller
+        self._missing = len(self.rows)
+        self._count = len(rows)
+        self._results: Results | None = None
+
+    def set_result(self, row: int, result: FloatArray | Representation) -> None:
+        """Store a row's result wherever the request has that row; the last one resolves the future."""
+        if self._results is None:
+            if isinstance(result, Representation) or self.method == "hidden_states":
+                self._results = np.empty(self._count, dtype=object)  # rows differ in shape
+            else:
+                self._results = np.empty((self._count, *np.shape(result)), dtype=np.float32)
+        if self._results.dtype == object:
+            for index in self.indices[row]:
+                self._results[index] = result
+        else:
+            self._results[self.indices[row]] = result
+        self._missing -= 1
+        if not self._missing and not self.future.done():
+            self.future.set_result(self._results)
+
+    def is_finished(self) -> bool:
+        """Return whether no row waits, or the request doesn't need them any more."""
+        return not self.waiting or self.future.done()
+
+    def record_cancelled(self) -> None:
+        """Record in the stopwatch how many rows have run."""
+        self.stopwatch.record_cancelled(len(self.rows) - self._missing, len(self.rows))
+
+    def fail(self, error: ServingError) -> None:
+        """Answer with an error instead, unless the request was answered or cancelled."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class QueuedRow(Struct, frozen=True):
+    """One distinct row of a request, by its index in ``request.rows``, and the tokens that it costs."""
+
+    request: QueuedRequest
+    index: int
+    row: Row
+    tokens: int
+
+
+class CallerQueue:
+    """The waiting requests of one caller.
+
+    What has begun is finished first: bulk that took turns would be finished late altogether. Only much shorter requests
+    overtake it, by as many tokens as ran of it since. A request begins before those that were longer when it arrived,
+    by more than what ran since they did. So a short one isn't late, and a long one doesn't starve.
+    """
+
+    __slots__ = ("_begun", "_overtaken", "_ran", "_requests", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = 0  # that wait
+        self._requests: list[QueuedRequest] = []  # that haven't begun, in order
+        self._begun: list[QueuedRequest] = []  # the last one overtakes those before it
+        self._overtaken = 0  # tokens that overtook the first of them, less those that ran of it
+        self._ran = 0
+
+    def add(self, request: QueuedRequest) -> None:
+        """Insert a request."""
+        request.order = self._order_of(request)
+        insort(self._requests, request, key=_order)
+        self.tokens += request.waiting_tokens
+
+    def _order_of(self, request: QueuedRequest) -> float:
+        return self._ran + request.waiting_tokens * request.token_weight
+
+    def __iter__(self) -> Iterator[QueuedRequest]:
+        """Yield the requests, first the one that runs next."""
+        begun = reversed(self._begun)
+        if self._begun and self._requests and self._may_overtake(self._requests[0]):
+            return chain(self._requests[:1], begun, islice(self._requests, 1, None))
+        return chain(begun, self._requests)
+
+    def _may_overtake(self, request: QueuedRequest) -> bool:
+        return self._overtaken <= 0 and request.waiting_tokens * _OVERTAKES <= self._begun[-1].waiting_tokens
+
+    def begin(self, request: QueuedRequest) -> None:
+        """Record that the first request runs next."""
+        if self._begun and request is self._begun[-1]:
+            return
+        if not self._begun:
+            self._overtaken = 0
+        self._begun.append(request)
+        self._requests.remove(request)
+
+    def run(self, request: QueuedRequest, tokens: int) -> None:
+        """Record that tokens of a request run."""
+        request.waiting_tokens -= tokens
+        self.tokens -= tokens
+        self._ran += tokens
+        self._overtaken += -tokens if self._begun and request is self._begun[0] else tokens
+
+    def drop(self, request: QueuedRequest) -> None:
+        """Forget the rows of a request that wait."""
+        self.tokens -= request.waiting_tokens
+        request.waiting_tokens = 0
+        request.waiting.clear()
+
+    def drop_finished(self) -> bool:
+        """Remove finished requests. Return whether any is left."""
+        while self._begun and self._begun[-1].is_finished():
+            self.drop(self._begun.pop())
+        finished = 0
+        for request in self._requests:
+            if not request.is_finished():
+                break
+            self.drop(request)
+            finished += 1
+        del self._requests[:finished]
+        return bool(self._begun or self._requests)
+
+    def tokens_before(self, request: QueuedRequest) -> int:
+        """Return the tokens that run before a request that is added now."""
+        place = bisect_right(self._requests, self._order_of(request), key=_order)
+        ahead = self.tokens - sum([later.waiting_tokens for later in self._requests[place:]])
+        if not self._begun or request.waiting_tokens * _OVERTAKES > (long := self._begun[0].waiting_tokens):
+            return ahead
+        others = ahead - long
+        return others + min(long, others + request.waiting_tokens)
+
+
+class FairQueue:
+    """Requests that wait, by caller. Every caller gets the same share of the tokens that run.
+
+    Start-time fair queueing. Each caller has a virtual time, the tokens that ran for it, and the caller with the lowest
+    is next; of equal ones, the one with the fewest tokens that wait. A caller that arrives, or returns, starts at the
+    lowest virtual time of those that wait, so idling earns no credit.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, CallerQueue] = {}
+        self._virtual_time: dict[str, float] = {}
+
+    def add(self, request: QueuedRequest) -> None:
+        """Insert a request among its caller's."""
+        caller = request.caller
+        if caller not in self._waiting:
+            lowest = min(map(self._virtual_time.__getitem__, self._waiting), default=0.0)
+            self._virtual_time[caller] = max(self._virtual_time.get(caller, 0.0), lowest)
+            self._waiting[caller] = CallerQueue()
+        self._waiting[caller].add(request)
+
+    def next(self, limit: int) -> list[QueuedRequest]:
+        """Return up to ``limit`` unfinished requests: first the one that runs next, then round-robin by caller."""
+        for caller, queue in list(self._waiting.items()):
+            if not queue.drop_finished():
+                del self._waiting[caller]
+        if not self._waiting:
+            self._virtual_time.clear()
+            return []
+        callers = sorted(self._waiting, key=lambda name: (self._virtual_time[name], self._waiting[name].tokens))
+        queues = [islice(self._waiting[caller], limit) for caller in callers]
+        found: list[QueuedRequest] = []
+        for request in chain.from_iterable(zip_longest(*queues)):
+            if request is not None and not request.is_finished():
+                found.append(request)
+                if len(found) == limit:
+                    break
+        return found
+
+    def begin(self, request: QueuedRequest) -> None:
+        """Record that a request runs next, the first of its caller."""
+        self._waiting[request.caller].begin(request)
+
+    def charge(self, request: QueuedRequest, tokens: int) -> None:
+        """Charge the caller for tokens that run; those of a less urgent request cost more."""
+        self._waiting[request.caller].run(request, tokens)
+        self._virtual_time[request.caller] += tokens * request.token_weight
+
+    def drop(self, request: QueuedRequest) -> None:
+        """Forget the rows of a request that was cancelled or failed."""
+        if queue := self._waiting.get(request.caller):
+            queue.drop(request)
+
+    def tokens_before(self, request: QueuedRequest) -> int:
+        """Return the tokens that run before a request that is added now is done, without its own."""
+        queue = self._waiting.get(request.caller)
+        ahead = queue.tokens_before(request) if queue else 0
+        return ahead + self._of_others(request, ahead + request.waiting_tokens)
+
+    def _of_others(self, request: QueuedRequest, tokens: int) -> int:
+        """Return the tokens that run of other callers, while so many run of the request's caller."""
+        share = round(tokens * request.token_weight)
+        return sum([min(queue.tokens, share) for caller, queue in self._waiting.items() if caller != request.caller])
+
+    def find_late(self, tokens_per_s: float, now: float) -> Iterator[tuple[QueuedRequest, int]]:
+        """Yield requests that haven't begun and can't be answered in time, with the tokens that run before them."""
+        for queue in self._waiting.values():
+            ahead = 0
+            for request in queue:
+                own = request.waiting_tokens
+                if own == request.total_tokens and not request.future.done():
+                    before = ahead + self._of_others(request, ahead + own)
+                    if before + own > (request.stopwatch.deadline - now) * tokens_per_s:
+                        yield request, before
+                        continue
+                ahead += own
+
+    def clear(self) -> list[QueuedRequest]:
+        """Remove and return all requests."""
+        requests = list(self)
+        self._waiting.clear()
+        self._virtual_time.clear()
+        return requests
+
+    def __iter__(self) -> Iterator[QueuedRequest]:
+        return chain.from_iterable(self._waiting.values())
