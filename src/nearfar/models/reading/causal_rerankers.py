@@ -187,7 +187,7 @@ def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
         if family and has_chat_template(folder):
             return family.prompt
         raise CheckpointError(
-            f"{folder}: is a reranker whose prompt isn't known: {error}; add the chat_template.jinja that "
+            f"{folder}: is a reranker without a known prompt: {error}; add the chat_template.jinja that "
             "sentence-transformers uses for it"
         ) from error
 

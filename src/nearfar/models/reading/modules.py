@@ -252,7 +252,7 @@ def refuse_other_vectors(folder: Path, vectors: str, written: str = "") -> None:
     other = read if read not in {vectors, None} else write if write not in {vectors, written or vectors, None} else None
     if other:
         raise CheckpointError(
-            f"{file}: works on {other}; only {vectors} is supported; use a model whose steps follow one another"
+            f"{file}: works on {other}; only {vectors} is supported; use a model with steps that follow one another"
         )
 
 

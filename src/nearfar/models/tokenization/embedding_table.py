@@ -40,7 +40,7 @@ class EmbeddingTable:
         if found := [self.missing[token] for token in ids if token in self.missing]:
             raise CheckpointError(
                 f"{folder}: its tokenizer adds {found[0]!r} to every text, for which the model has no embedding; use a "
-                "folder whose tokenizer and weights fit each other"
+                "folder with a tokenizer and weights that fit each other"
             )
 
     def check(self, rows: Iterable[Row]) -> None:
