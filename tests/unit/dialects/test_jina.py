@@ -73,7 +73,7 @@ async def test_the_first_field_with_a_type_wins(faked: httpx.AsyncClient) -> Non
 
 
 async def test_a_body_with_fields_of_jina_and_voyage_goes_to_jina(faked: httpx.AsyncClient) -> None:
-    both = {"model": BUILTIN_MODEL, "input": TEXTS, "normalized": True, "output_dtype": "int8", "input_type": "query"}
+    both = {"model": BUILTIN_MODEL, "input": TEXTS, "normalized": True, "output_dtype": "float", "input_type": ""}
 
     found = await faked.post("/v1/embeddings", json=both)
     refused = await faked.post("/v1/embeddings", json=both | {"model": "nobody"})

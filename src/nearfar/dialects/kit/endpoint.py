@@ -13,7 +13,7 @@ from msgspec import Struct
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
-from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
 from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import (
     AnyRequest,
@@ -67,9 +67,11 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     def decoder(self) -> msgspec.json.Decoder[Body]:
         """Return the decoder of the documented body.
 
-        Like pydantic's, it reads numbers and booleans that are written as strings, and whole floats as integers.
+        Like pydantic's, it reads numbers and booleans that are written as strings, and whole floats as integers. It
+        refuses fields of other protocols that would change numbers.
         """
-        return msgspec.json.Decoder(self.docs.body, strict=False)
+        body = with_refusals(self.docs.body) if self.docs.counts else self.docs.body
+        return msgspec.json.Decoder(body, strict=False, dec_hook=refuse_field)
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
