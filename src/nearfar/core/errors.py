@@ -7,6 +7,7 @@ NearfarError
 │   │   ├── EncodingNotSupported    the body has a content encoding or charset that the server can't read
 │   │   ├── BodyTooLarge            more bytes or values than the server reads
 │   │   ├── BodyTimeout             the body arrives too slowly
+│   │   ├── AmbiguousLength         a transfer encoding that programs in between may read differently
 │   │   ├── ModelRequired           no model is named, and the protocol requires one
 │   │   ├── EmptyInput              nothing to embed or rank
 │   │   ├── TooManyItems            more items than the protocol allows
@@ -23,6 +24,7 @@ NearfarError
 │   ├── ApiKeyInvalid               an unknown API key
 │   ├── Forbidden                   the API key lacks the scope
 │   ├── HostNotAllowed              an unknown Host header or web page
+│   ├── HeadTooLarge                too many headers
 │   └── ClientDisconnected          the client closed the connection before the answer
 ├── ServingError                    the client can only retry
 │   ├── Overloaded                  the queue is full
@@ -76,6 +78,10 @@ class BodyTooLarge(InputError):
 
 class BodyTimeout(InputError):
     """Raised if the body doesn't arrive within ``receive_timeout_s``."""
+
+
+class AmbiguousLength(InputError):
+    """Raised if the transfer encoding is not ``chunked`` alone: programs in between may see another end of the body."""
 
 
 class ModelRequired(InputError):
@@ -194,6 +200,10 @@ class Forbidden(RequestError):
 
 class HostNotAllowed(RequestError):
     """Raised if the Host header isn't in ``allowed_hosts``, or the web page's origin isn't in ``cors_origins``."""
+
+
+class HeadTooLarge(RequestError):
+    """Raised if a request has too many headers."""
 
 
 class ClientDisconnected(RequestError):

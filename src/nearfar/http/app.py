@@ -18,6 +18,7 @@ from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard, KeyRing
+from nearfar.http.connections import Connections
 from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
@@ -40,11 +41,12 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     Without ``must_open``, a model that can't be opened doesn't stop the others.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
-    ``documentation`` and ``started``, by the monotonic clock.
+    ``connections``, ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
-    metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet is built after its observer
+    # Both are built after their observer.
+    metrics = Metrics(lambda: fleet.depths(), lambda: connections.counts())  # noqa: PLW0108
     tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
     observe = _both(metrics.observe, tracing.observe) if tracing else metrics.observe
     fleet = Fleet(settings, _vendor_names(dialects), observe, must_open=must_open)
@@ -60,6 +62,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     log = AccessLog(observe, tracing, drain, origins)
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
+    app.asgi_handler = app.state.connections = connections = Connections(app.asgi_handler, settings, observe)
     app.state.tracing = tracing
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)

@@ -15,7 +15,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from nearfar.core.errors import MalformedBody
+from nearfar.core.errors import AmbiguousLength, HeadTooLarge, MalformedBody
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import ServerParts, decode_json, receive_body
@@ -27,6 +27,8 @@ from nearfar.http.drain import Drain
 from nearfar.http.hosts import HostGuard
 from nearfar.telemetry.tracing import Tracing
 
+_MAX_HEADERS = 100  # granian's limit on HTTP/1; it has none on HTTP/2
+_TRANSFER_ENCODING = b"transfer-encoding"
 _HOST_HEADERS = {b"host", b"origin"}
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -57,15 +59,26 @@ class RequestGate:
         state["headers"] = dict(scope["headers"])
         return state
 
+    def check_head(self, scope: Scope) -> None:
+        """Raise HeadTooLarge or AmbiguousLength for a head that granian passes on."""
+        headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        if len(headers) > _MAX_HEADERS:
+            raise HeadTooLarge(f"the request has {len(headers)} headers; at most {_MAX_HEADERS} are allowed")
+        if _TRANSFER_ENCODING in scope["state"]["headers"]:
+            codings = [value.strip().lower() for name, value in headers if name == _TRANSFER_ENCODING]
+            if codings != [b"chunked"]:
+                raise AmbiguousLength("the transfer-encoding must be chunked, once and alone")
+
     def check(self, scope: Scope) -> None:
-        """Raise HostNotAllowed, ApiKeyMissing or ApiKeyInvalid for a request that may not pass."""
+        """Raise HeadTooLarge, AmbiguousLength, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
+        self.check_head(scope)
         if self._hosts:
             self._hosts.cached_check(*[header for header in scope["headers"] if header[0] in _HOST_HEADERS])
         if self._keys:
             self._keys.check(scope)
 
     def admit(self, scope: Scope) -> None:
-        """Count a request in. Raises ShuttingDown, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
+        """Count a request in. Raises ShuttingDown, and what ``check`` raises."""
         if self._drain.is_draining:
             self._drain.refuse_if_draining()
         self.check(scope)
@@ -226,11 +239,9 @@ class RouteMiddleware(ASGIMiddleware):
         method = str(scope.get("method", ""))
         with tracing.request_span(scope["state"], method, route, scope["headers"]) if tracing else nullcontext():
             handler = scope["route_handler"]
-            if handler.opt.get("public"):
-                await next_app(scope, receive, send_completed)
-                return
+            is_public = handler.opt.get("public")
             try:
-                self._gate.admit(scope)
+                self._gate.check_head(scope) if is_public else self._gate.admit(scope)
             except Exception as error:  # noqa: BLE001 — the dialect converts it
                 request: Request[Any, Any, Any] = Request(scope, receive, send)
                 response = handler.resolve_exception_handlers()[Exception](request, error)
@@ -239,4 +250,5 @@ class RouteMiddleware(ASGIMiddleware):
             try:
                 await next_app(scope, receive, send_completed)
             finally:
-                self._gate.leave()
+                if not is_public:
+                    self._gate.leave()

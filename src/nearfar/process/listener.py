@@ -12,6 +12,9 @@ from nearfar.core.errors import SettingsError
 BACKLOG = 2048
 _WANTED_FILES = 65_536  # each connection is one; macOS starts a process with 256
 _FEW_FILES = 256
+_OWN_FILES = 40  # of the process, which aren't connections; it has 20 at rest
+_MIN_CONNECTIONS = 8
+_UNSENT_BYTES = 131_072  # that the system takes from a process before it sends them; Linux would take 4 MB
 _REMEDIES = {
     errno.EADDRINUSE: "another program listens there: stop it, or use --port with another number, or 0 for a free one",
     errno.EACCES: "ports below 1024 need root: use --port with a higher number",
@@ -32,6 +35,8 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections inherit it
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             listener.bind(address)
             listener.listen(BACKLOG)
         except BaseException:
@@ -55,3 +60,9 @@ def raise_file_limit() -> None:
         soft = wanted
     if soft < _FEW_FILES:
         _log.warning("only %d files may be open at once, and each connection needs one; see ulimit -Hn", soft)
+
+
+def connection_limit() -> int:
+    """Return how many connections a worker may have: without a free file, granian would try to accept in a loop."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return BACKLOG if soft == resource.RLIM_INFINITY else max(_MIN_CONNECTIONS, min(BACKLOG, soft - _OWN_FILES))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from granian.constants import Interfaces, SSLProtocols
-from granian.http import HTTP1Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder
 from granian.server.embed import Server
@@ -26,8 +26,10 @@ from granian.server.embed import Server
 from nearfar.core.errors import SetupError
 from nearfar.core.settings import Settings
 from nearfar.http.app import create_app
+from nearfar.http.connections import Connections
 from nearfar.process.certificates import find_certificate
-from nearfar.process.listener import BACKLOG
+from nearfar.process.connected import watch_connections
+from nearfar.process.listener import BACKLOG, connection_limit
 from nearfar.process.signals import StopSignals
 from nearfar.process.supervisor import Start
 from nearfar.telemetry.logs import configure_logging, log_config
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 0.5  # for granian to send the last responses; a guess: over loopback it takes 1 ms
 _HANDOVER_S = 1.0  # after a reload: connections end with their next response; those still idle after this are closed
+_STREAMS = 100  # of an HTTP/2 connection
 _CLOSE_S = 5.0  # for granian and the models to close once nothing is in flight; a guess: they take 0.1 s
 
 _log = logging.getLogger(__name__)
@@ -54,7 +57,11 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             interface=Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
+            backpressure=connection_limit(),
             http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.keep_alive_timeout_s * 1000)),
+            http2_settings=HTTP2Settings(
+                max_concurrent_streams=_STREAMS, max_headers_size=HTTP1Settings.max_buffer_size
+            ),
             ssl_cert=cert,
             ssl_key=key,
             ssl_protocol_min=SSLProtocols.tls12,
@@ -65,6 +72,16 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
 
     def _init_shared_socket(self) -> None:
         self._ssp, self._shd = None, self._listener
+
+    async def serve(self) -> None:
+        """Serve until ``stop``, and close overdue connections."""
+        connections: Connections = self.target.state.connections
+        connections.limit = self.backpressure
+        watching = asyncio.create_task(watch_connections(connections, _bound_port(self._listener.get_fd())))
+        try:
+            await super().serve()
+        finally:
+            watching.cancel()
 
 
 async def run_worker(settings: Settings, listener: int, supervisor: int, start: Start) -> int:
@@ -156,10 +173,15 @@ async def _open_models(app: Litestar, settings: Settings, listener: int) -> bool
     _tune_interpreter()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "https" if settings.tls_cert_file else "http"
-    with socket.fromfd(listener, -1, -1) as bound:  # a duplicate, of the same family and type
-        port = bound.getsockname()[1]  # the setting may be 0
+    port = _bound_port(listener)  # the setting may be 0
     _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, port)
     return True
+
+
+def _bound_port(listener: int) -> int:
+    with socket.fromfd(listener, -1, -1) as bound:  # a duplicate, of the same family and type
+        port: int = bound.getsockname()[1]
+        return port
 
 
 def _tune_interpreter() -> None:

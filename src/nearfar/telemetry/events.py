@@ -16,6 +16,9 @@ from nearfar.core.types import Task
 from nearfar.telemetry.stopwatch import Stopwatch
 
 UnloadReason = Literal["memory", "idle", "asked"]
+# Why a connection is closed: it sent no request for too long, didn't read its answer, is one of too many, or sends on a
+# body after the response that ends it.
+CloseReason = Literal["idle", "unread", "limit", "late_body"]
 
 
 class ForwardDone(Struct, frozen=True, kw_only=True):
@@ -76,7 +79,13 @@ class ModelUnloaded(Struct, frozen=True, kw_only=True):
     reason: UnloadReason
 
 
-Event: TypeAlias = ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded
+class ConnectionClosed(Struct, frozen=True, kw_only=True):
+    """The server closed one connection that was overdue."""
+
+    reason: CloseReason
+
+
+Event: TypeAlias = ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded | ConnectionClosed
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -6,7 +6,7 @@ text that a client chose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,16 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from nearfar.telemetry.events import Event, ForwardDone, JobDone, ModelLoaded, ModelUnloaded, QueueDepth, RequestDone
+from nearfar.telemetry.events import (
+    ConnectionClosed,
+    Event,
+    ForwardDone,
+    JobDone,
+    ModelLoaded,
+    ModelUnloaded,
+    QueueDepth,
+    RequestDone,
+)
 
 _SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SHORT = (0.0001, 0.00025, 0.0005, *_SECONDS)
@@ -58,6 +67,7 @@ _HISTOGRAMS: dict[str, tuple[tuple[str, ...], tuple[float, ...], str]] = {
 }
 # name → labels, description
 _COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "connections_closed": (("reason",), "Connections that the server closed, by reason"),
     "forward_failures": (("model",), "Forwards that raised an exception"),
     "job_failures": (("error_type", "task"), "Jobs that failed, by error class"),
     "model_evictions": (("model", "reason"), "Models unloaded, by reason"),
@@ -72,6 +82,11 @@ _GAUGES: dict[str, tuple[str, str]] = {
     "queue_requests": ("requests", "Requests that wait or run"),
     "queue_limit_tokens": ("limit", "Tokens that may wait or run"),
 }
+# name → description
+_CONNECTION_GAUGES = {
+    "connections": "Open connections",
+    "unread_bytes": "Bytes of large answers that clients haven't read yet",
+}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each series' creation, which doubles the series
 
@@ -79,11 +94,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each s
 class Metrics(Collector):
     """Counts events; ``render`` returns Prometheus' text format.
 
-    ``queues`` is called to sample the queue of each loaded model.
+    ``queues`` is called to sample the queue of each loaded model, ``connections`` to sample their gauges.
     """
 
-    def __init__(self, queues: Callable[[], Iterable[QueueDepth]]) -> None:
+    def __init__(
+        self, queues: Callable[[], Iterable[QueueDepth]], connections: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
         self._queues = queues
+        self._connections = connections
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, processor time and open files, where the system has /proc
         registry.register(self)  # generate_latest then calls ``collect``
@@ -100,6 +118,7 @@ class Metrics(Collector):
             RequestDone: self._request_done,
             ModelLoaded: self._model_loaded,
             ModelUnloaded: self._model_unloaded,
+            ConnectionClosed: self._connection_closed,
         }
 
     def observe(self, event: Event) -> None:
@@ -118,6 +137,8 @@ class Metrics(Collector):
             for depth in depths:
                 gauge.add_metric([depth.model], getattr(depth, field))
             yield gauge
+        for name, value in self._connections().items():
+            yield GaugeMetricFamily(f"nearfar_{name}", _CONNECTION_GAUGES[name], value=value)
         memory = GaugeMetricFamily("nearfar_engine_memory_bytes", "Memory an engine's library uses", labels=["kind"])
         for kind, size in {kind: size for depth in depths for kind, size in depth.memory.items()}.items():
             memory.add_metric([kind], size)  # equal for every model
@@ -155,3 +176,6 @@ class Metrics(Collector):
 
     def _model_unloaded(self, event: ModelUnloaded) -> None:
         self._series["model_evictions"](event.model, event.reason).inc()
+
+    def _connection_closed(self, event: ConnectionClosed) -> None:
+        self._series["connections_closed"](event.reason).inc()

@@ -10,6 +10,7 @@ from manual import EVERYTHING, codes, read, tables
 from prometheus_client.parser import text_string_to_metric_families
 
 from nearfar import Settings
+from nearfar.telemetry.events import ConnectionClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +22,7 @@ async def rendered() -> dict[str, tuple[str, set[str]]]:
     async with running(Settings(engine="fake")) as app, calling(app) as client:
         for text in ("one", "word " * 300, "boom"):
             await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": text})
+        app.state.metrics.observe(ConnectionClosed(reason="idle"))
         before = (await client.get("/metrics")).text
         [model] = (await client.get("/v1/models")).json()["data"]
         await client.post("/admin/models/unload", json={"model": model["id"]})

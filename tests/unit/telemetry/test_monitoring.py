@@ -19,6 +19,7 @@ from nearfar import Settings
 from nearfar.cli.assets import MONITORING, read_asset
 from nearfar.cli.main import main
 from nearfar.core import errors
+from nearfar.telemetry.events import ConnectionClosed
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -49,6 +50,7 @@ async def _provoke(app: Litestar) -> str:
     async with calling(app) as client:
         for text in ("one", "word " * 300, "boom"):
             await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": text})
+        app.state.metrics.observe(ConnectionClosed(reason="idle"))
         text = (await client.get("/metrics")).text
         [model] = (await client.get("/v1/models")).json()["data"]
         await client.post("/admin/models/unload", json={"model": model["id"]})

@@ -47,6 +47,7 @@ DEFAULTS: ErrorTable = {
     errors.ApiKeyInvalid: ErrorRow(401),
     errors.Forbidden: ErrorRow(403),
     errors.HostNotAllowed: ErrorRow(403),
+    errors.HeadTooLarge: ErrorRow(431),
     errors.ClientDisconnected: ErrorRow(499),  # as nginx
     errors.ServingError: ErrorRow(500),
     errors.Overloaded: ErrorRow(429),
@@ -89,7 +90,7 @@ def standard_headers(error: errors.NearfarError) -> dict[str, str]:
             headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
     if isinstance(error, errors.MethodNotAllowed):
         headers["allow"] = ", ".join(error.allowed)
-    if isinstance(error, errors.BodyTimeout):
+    if isinstance(error, (errors.BodyTimeout, errors.AmbiguousLength)):
         headers["connection"] = "close"  # or the server would wait for the rest of the body
     return headers
 

@@ -1,0 +1,191 @@
+"""Which connections are closed, and how large answers are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nearfar import Settings
+from nearfar.http.connections import Connections
+from nearfar.telemetry.events import ConnectionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar.types import Message, Receive, Scope, Send
+
+    from nearfar.http.connections import Peer
+    from nearfar.telemetry.events import Event
+
+pytestmark = pytest.mark.anyio
+
+FIRST, SECOND = ("127.0.0.1", "1"), ("127.0.0.1", "2")
+
+
+class Client:
+    """Reads as many messages of a response as the test allows."""
+
+    def __init__(self) -> None:
+        self.allowed = asyncio.Semaphore(0)
+        self.messages: list[Any] = []
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await self.allowed.acquire()
+        self.messages.append(message)
+
+    def read(self, messages: int = 1000) -> None:
+        for _ in range(messages):
+            self.allowed.release()
+
+
+class Server:
+    """The connections, with a clock that the test sets, and the events they report."""
+
+    def __init__(self, app: Any, **settings: Any) -> None:
+        self.now = 100.0
+        self.seen: list[Event] = []
+        self.connections = Connections(app, Settings(**settings), self.seen.append, lambda: self.now)
+
+    def overdue(self, *peers: Peer, after_s: float = 0.0) -> dict[Peer, str]:
+        self.now += after_s
+        return dict(self.connections.find_overdue(set(peers)))
+
+
+async def receive() -> Any:
+    """Return nothing; no request here has a body."""
+
+
+def app_of(body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Any:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return app
+
+
+def scope_of(client: Peer, version: str = "1.1") -> Any:
+    return {"type": "http", "client": client, "http_version": version}
+
+
+@asynccontextmanager
+async def unread(server: Server, *clients: Peer, version: str = "1.1") -> AsyncIterator[list[Client]]:
+    """Answer a request of each client; those that read nothing read all in the end."""
+    readers = [Client() for _ in clients]
+    answers = [
+        asyncio.create_task(server.connections(scope_of(client, version), receive, reader.send))
+        for client, reader in zip(clients, readers, strict=True)
+    ]
+    await asyncio.sleep(0)
+    yield readers
+    for reader in readers:
+        reader.read()
+    await asyncio.gather(*answers)
+
+
+@pytest.mark.parametrize(("size", "version"), [(131_073, "1.1"), (1_000_000, "1.1"), (4097, "2"), (300_000, "2")])
+async def test_a_large_answer_is_sent_in_parts_and_complete(size: int, version: str) -> None:
+    body = (bytes(range(256)) * (size // 256 + 1))[:size]
+    server = Server(app_of(body))
+    async with unread(server, FIRST, version=version) as [client]:
+        assert size == server.connections.counts()["unread_bytes"]
+
+    parts = [message["body"] for message in client.messages[1:]]
+    assert body == b"".join(parts)
+    assert max(map(len, parts)) <= 131_072
+    assert [True] * (len(parts) - 1) + [False] == [message["more_body"] for message in client.messages[1:]]
+    assert 0 == server.connections.counts()["unread_bytes"]
+
+
+@pytest.mark.parametrize(("size", "version"), [(131_072, "1.1"), (4096, "2")])
+async def test_a_small_answer_is_sent_at_once(size: int, version: str) -> None:
+    async with unread(Server(app_of(b"a" * size)), FIRST, version=version) as [client]:
+        pass
+
+    assert [size] == [len(message["body"]) for message in client.messages[1:]]
+
+
+async def test_a_client_that_reads_nothing_is_overdue_after_the_write_timeout() -> None:
+    server = Server(app_of(b"a" * 200_000), write_timeout_s=5)
+    async with unread(server, FIRST):
+        assert {} == server.overdue(FIRST, SECOND, after_s=5)
+        assert {FIRST: "unread"} == server.overdue(FIRST, SECOND, after_s=0.1)
+
+    assert [ConnectionClosed(reason="unread")] == server.seen
+
+
+async def test_a_client_that_reads_slowly_is_not_overdue() -> None:
+    server = Server(app_of(b"a" * 1_000_000), write_timeout_s=5)
+    async with unread(server, FIRST) as [client]:
+        for _ in range(6):
+            client.read(1)
+            server.now += 4
+            await asyncio.sleep(0)
+            assert {} == server.overdue(FIRST, after_s=0.5)
+
+
+async def test_the_slowest_reader_is_overdue_while_too_many_bytes_wait() -> None:
+    server = Server(app_of(b"a" * 400_000), max_unread_bytes=700_000)
+    async with unread(server, FIRST, SECOND) as [_, reading]:
+        reading.read(1)
+        await asyncio.sleep(0)
+
+        assert server.connections.is_crowded
+        assert {} == server.overdue(FIRST, SECOND)  # too new
+        assert {FIRST: "unread"} == server.overdue(FIRST, SECOND, after_s=1)
+
+
+async def test_a_connection_without_a_request_is_overdue_after_the_keep_alive_timeout() -> None:
+    server = Server(app_of(b"a" * 200_000), keep_alive_timeout_s=5)
+    async with unread(server, FIRST):
+        assert {} == server.overdue(FIRST, SECOND)
+        assert {} == server.overdue(FIRST, SECOND, after_s=5)
+        assert {SECOND: "idle"} == server.overdue(FIRST, SECOND, after_s=1)
+
+
+async def test_a_request_ends_the_idle_time() -> None:
+    server = Server(app_of(b""), keep_alive_timeout_s=5)
+    server.overdue(FIRST)
+    async with unread(server, FIRST):
+        pass
+
+    assert {} == server.overdue(FIRST, after_s=6)
+    assert {FIRST: "idle"} == server.overdue(FIRST, after_s=6)
+
+
+async def test_the_connection_of_an_error_that_ends_it_is_closed_at_the_second_look() -> None:
+    """Granian keeps some of them until the keep-alive timeout, for the rest of the body."""
+    for status, expected in ((408, {FIRST: "late_body"}), (200, {})):
+        server = Server(app_of(b"", status, ((b"connection", b"close"),)))
+        async with unread(server, FIRST):
+            pass
+
+        assert {} == server.overdue(FIRST, after_s=1)
+        assert expected == server.overdue(FIRST, after_s=1)
+
+
+async def test_idle_connections_make_room_the_unused_first() -> None:
+    used = [("127.0.0.1", str(port)) for port in range(10)]
+    unused = [("127.0.0.2", str(port)) for port in range(9)]
+    server = Server(app_of(b""))
+    server.connections.limit = 20
+    async with unread(server, *used):
+        pass
+    server.overdue(*used, *unused)
+
+    overdue = server.overdue(*used, *unused, after_s=3)
+
+    assert ["limit"] * 9 == list(overdue.values())
+    assert overdue.keys() == {*unused}
+
+
+async def test_closed_connections_are_forgotten() -> None:
+    server = Server(app_of(b""))
+    server.overdue(FIRST, SECOND)
+
+    server.overdue(SECOND)
+
+    assert 1 == server.connections.counts()["connections"]
