@@ -34,6 +34,7 @@ Result = Literal["equal", "refused", "wrong", "crash"]
 COSINE = 0.99999
 MARGIN = 1e-4  # of scores in [0, 1], of norms, and of a text alone against the same one in a batch
 LOGITS = 1e-3
+NO_REFERENCE = "served, and the reference has no numbers"
 
 
 class NotWritten(Exception):
@@ -123,7 +124,7 @@ async def _compare(name: str, engine: str, prepared: Prepared, *, verify: bool) 
     try:
         async with serving(prepared.folder, engine, place / "cache", case.task, verify=verify) as service:
             if prepared.error or not prepared.numbers:
-                return Outcome("wrong", f"served, and the reference has no numbers: {prepared.error}")
+                return Outcome("wrong", f"{NO_REFERENCE}: {prepared.error}")
             wrong = await _COMPARE[case.kind](service, prepared.numbers, prepared.sample)
     except SetupError as refusal:
         return Outcome("refused", str(refusal).replace(f"{place}/", ""), not prepared.error)
