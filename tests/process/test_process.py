@@ -182,4 +182,5 @@ def test_a_taken_port_is_one_log_line_and_exit_code_1() -> None:
 
     assert 1 == ended.returncode
     assert [True] == [f"can't listen on 127.0.0.1:{server.port}: Address already in use" in ended.stderr.strip()]
+    assert "another program listens there: stop it, or use --port with another number" in ended.stderr
     assert 1 == len(ended.stderr.splitlines())

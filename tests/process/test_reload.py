@@ -85,6 +85,10 @@ def test_a_reload_with_broken_settings_changes_nothing_and_a_later_one_works(
 
     settings.write_text(FAKE % "second")
     server.process.send_signal(signal.SIGHUP)
+    server.until_logged(
+        "reload: starting a new worker, with the settings file, keys and models as they are now; host, port, variables "
+        "and the command line stay as they were until a restart"
+    )
     until(lambda: not {*before} & {*server.workers()})
 
     assert (404, 200) == (status(server, "first"), status(server, "second"))

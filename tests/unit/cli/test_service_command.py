@@ -90,6 +90,30 @@ def test_a_key_goes_into_a_private_file_and_never_into_the_unit(machine: Machine
     assert 0o600 == machine.environment.stat().st_mode & 0o777
 
 
+NETWORK = {
+    "HF_TOKEN": "hf_secret",
+    "HF_HOME": "/data/hf",
+    "HF_HUB_DISABLE_XET": "1",
+    "HTTPS_PROXY": "http://user:pass@proxy:3128",
+    "no_proxy": "localhost,.corp",
+    "SSL_CERT_FILE": "/etc/ssl/corp.pem",
+    "REQUESTS_CA_BUNDLE": "/etc/ssl/corp.pem",
+}
+
+
+def test_variables_for_downloads_are_kept_and_named_but_their_values_stay_private(machine: Machine) -> None:
+    machine.variables = NETWORK | {"NEARFAR_PORT": "tcp://10.96.0.12:9000", "UNRELATED": "1"}
+
+    code, output = machine.service("install")
+
+    written = machine.environment.read_text()
+    assert 0 == code, output
+    assert [] == [name for name, value in NETWORK.items() if f'{name}="{value}"' not in written or name not in output]
+    assert "hf_secret" not in machine.unit.read_text() + output
+    assert "UNRELATED" not in written
+    assert "NEARFAR_PORT" not in written  # Kubernetes' own
+
+
 def test_installing_again_replaces_the_unit_and_keeps_the_variables(machine: Machine) -> None:
     machine.variables = {"NEARFAR_API_KEY": "sk-first"}
     machine.service("install")

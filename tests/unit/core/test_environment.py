@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,3 +72,20 @@ def test_the_lowest_quota_is_found(case: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
 
     assert expected == cpu_quota(tmp_path)
+
+
+# A limit of 0 bytes a file, so that no file can be written: as on a read-only root without /tmp.
+NO_FILES = (
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from nearfar.cli.main import main; main()"
+)
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_without_a_folder_for_temporary_files_the_way_out_is_one_sentence(command: str) -> None:
+    line = [sys.executable, "-c", NO_FILES, command]
+
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+
+    assert 2 == ended.returncode
+    assert "no folder for temporary files can be written; mount /tmp, or set TMPDIR to a folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
