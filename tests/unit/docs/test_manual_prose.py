@@ -6,6 +6,9 @@ import re
 
 from manual import EVERYTHING, FOLDER, PAGES, prose, read, sentences, words
 
+from nearfar.models.hub.builtin import builtin_folder
+from nearfar.models.reading.reader import read_recipe
+
 NAMES = {
     "checkpoints",
     "parity",
@@ -21,6 +24,7 @@ NAMES = {
 }
 MOST_WORDS = 25
 MOST_LINES = 200
+FIRST_SCREEN = 25  # lines
 # Words that the project's style doesn't use, and British spellings.
 FORBIDDEN = re.compile(
     r"\b(who|whom|whose|whoever|nobody|anybody|somebody|everybody|strangers?|told|said|meant|laid|house"
@@ -35,6 +39,12 @@ def test_the_manual_has_these_pages_in_the_package() -> None:
 
 def test_readme_has_at_most_200_lines() -> None:
     assert len(read("README").splitlines()) <= MOST_LINES
+
+
+def test_the_first_screen_of_readme_has_the_built_in_model_s_token_limit() -> None:
+    limit = read_recipe(builtin_folder()).max_tokens
+
+    assert f"This model reads {limit} tokens of a text" in "\n".join(read("README").splitlines()[:FIRST_SCREEN])
 
 
 def test_no_sentence_has_over_25_words() -> None:
