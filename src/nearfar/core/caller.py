@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -13,6 +13,16 @@ from nearfar.core.errors import Forbidden, Overloaded
 
 Scope = Literal["embed", "rerank", "admin"]
 ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")
+# What an answer has: "changes" of the server's state, "descriptions" of models and of the server.
+AnswerKind = Literal["vectors", "scores", "tokens", "changes", "descriptions"]
+# The scopes of which a key needs one for an answer; every key may have descriptions.
+SCOPES_FOR: Mapping[AnswerKind, tuple[Scope, ...]] = {
+    "vectors": ("embed",),
+    "scores": ("rerank",),
+    "tokens": ("embed", "rerank"),
+    "changes": ("admin",),
+    "descriptions": ALL_SCOPES,
+}
 MAX_RETRIES = 2  # of OpenAI's clients by default
 LOWEST_PRIORITY = 999  # Cohere's scale: 0 is the most urgent
 _MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
@@ -96,10 +106,10 @@ class Caller(Struct, frozen=True, kw_only=True):
         """Return the fair-queue cost of a token: 1 for the most urgent, 11 for the least, which so never starve."""
         return 1.0 + min(self.priority, LOWEST_PRIORITY) / 100
 
-    def require_scope(self, scope: Scope) -> None:
-        """Raise Forbidden where the caller doesn't have the scope."""
-        if scope not in self.scopes:
-            raise Forbidden(self.name, scope)
+    def require_scope_for(self, kind: AnswerKind) -> None:
+        """Raise Forbidden where the caller has no scope for such an answer."""
+        if not set(SCOPES_FOR[kind]).intersection(self.scopes):
+            raise Forbidden(self.name, " or ".join(SCOPES_FOR[kind]))
 
 
 ANONYMOUS = Caller()

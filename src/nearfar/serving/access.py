@@ -13,8 +13,8 @@ from typing import TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.caller import ALL_SCOPES, Caller
-from nearfar.core.errors import AnswerTooLarge, DeadlineExceeded, ModelNotReady, Overloaded, TooManyItems
+from nearfar.core.caller import ALL_SCOPES, AnswerKind, Caller
+from nearfar.core.errors import AnswerTooLarge, DeadlineExceeded, ModelNotReady, Overloaded, ServingError, TooManyItems
 from nearfar.core.jobs import Result
 from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
@@ -29,12 +29,11 @@ from nearfar.telemetry.stopwatch import Stopwatch
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", bound=Result)
-EMBEDDING: frozenset[Task] = frozenset({"embed", "multi_vector", "sparse"})  # all others need the scope "rerank"
 _BYTES_PER_NUMBER = 12  # of a vector in JSON, with its comma
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
 
-class RequestContext(Struct, frozen=True, kw_only=True):
+class RequestContext(Struct, frozen=True):
     """State of one request. Made once, when its model is leased; nothing shared is copied for it."""
 
     caller: Caller
@@ -87,46 +86,52 @@ class ModelAccess:
         name: str | None,
         tasks: tuple[Task, ...],
         work: Callable[[RequestContext], Awaitable[_T]],
+        *,
+        answers: AnswerKind = "vectors",
     ) -> _T:
         """Run ``work`` with the model of this name, or the default one, for the first of ``tasks`` that it supports.
 
-        Raises DeadlineExceeded, or ModelNotReady where the model isn't loaded in time, and what ``Fleet.lease`` does.
+        Raises Forbidden without a scope for such ``answers``, Overloaded at the caller's limit,
+        DeadlineExceeded, or ModelNotReady where the model isn't loaded in time, and what ``Fleet.lease`` does.
         """
+        if caller.scopes != ALL_SCOPES:
+            caller.require_scope_for(answers)
+        limit = None if answers == "tokens" else caller.rate_limit  # a request may tokenize many texts at once
+        if limit:
+            limit.acquire()
         timeout_s = min(self._timeout_s, caller.timeout_s or self._timeout_s)
         context: RequestContext | None = None
         requested = time.perf_counter()
         try:
             with CancelScope(self._timeouts, timeout_s):
                 slot, prompt = await self._fleet.lease(name, tasks)
+                stopwatch = Stopwatch(requested, timeout_s)
                 try:
                     context = RequestContext(
-                        caller=caller,
-                        timeout_s=timeout_s,
-                        stopwatch=Stopwatch(requested, timeout_s),
-                        model=cast("Model", slot.model),
-                        prompt_name=prompt,
-                        max_answer_bytes=self._max_answer_bytes,
+                        caller, timeout_s, stopwatch, cast("Model", slot.model), prompt, self._max_answer_bytes
                     )
                     return await work(context)
                 finally:
                     self._fleet.end_lease(slot)
         except TimeoutError as error:
-            if context:
-                raise DeadlineExceeded(_progress(context), retry_after_s=1) from error
-            raise ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1) from error
+            raise _late(context, timeout_s) from error
+        finally:
+            if limit:
+                limit.release()
 
-    async def run_job(
+    async def run_job(  # noqa: PLR0913 — each is another property of the job
         self,
         caller: Caller,
         name: str | None,
         tasks: tuple[Task, ...],
-        inputs: int,
         work: Callable[[RequestContext], Awaitable[_Result]],
+        *,
+        answers: AnswerKind,
+        inputs: int,
     ) -> _Result:
         """Run ``work`` with the model of a job that has so many inputs, and report how the job ended.
 
-        Raises as ``run`` and ``work`` do, Forbidden without the scope for the tasks, TooManyItems for more inputs than
-        the settings allow, and Overloaded at the caller's limit.
+        Raises as ``run`` and ``work`` do, and TooManyItems for more inputs than the settings allow.
         """
         context: RequestContext | None = None
 
@@ -137,16 +142,8 @@ class ModelAccess:
             return await work(leased)
 
         try:
-            if caller.scopes != ALL_SCOPES:
-                caller.require_scope("embed" if EMBEDDING.issuperset(tasks) else "rerank")
             self._check_inputs(inputs)
-            if caller.rate_limit:
-                caller.rate_limit.acquire()
-            try:
-                result = await self.run(caller, name, tasks, run_admitted)
-            finally:
-                if caller.rate_limit:
-                    caller.rate_limit.release()
+            result = await self.run(caller, name, tasks, run_admitted, answers=answers)
         except BaseException as error:
             self._observe(_failed(error, context, tasks[0], inputs))
             raise
@@ -172,13 +169,16 @@ class ModelAccess:
             raise TooManyItems("input", inputs, self._max_inputs)
 
 
-def _progress(context: RequestContext) -> str:
-    """Return how far a request came within its time, and what to change."""
+def _late(context: RequestContext | None, timeout_s: float) -> ServingError:
+    """Return the error for a request that wasn't answered in time: how far it came, and what to change."""
+    if context is None:
+        return ModelNotReady(f"the model wasn't ready within {timeout_s:g} s", retry_after_s=1)
     watch = context.stopwatch
     came = f"{watch.rows_run:,} of {watch.rows:,} texts had run" if watch.rows else "its texts weren't tokenized yet"
-    return (
-        f"no answer within {context.timeout_s:g} s: {came}; send fewer texts at once, or raise the limit "
-        "(request_timeout_s, or the header x-nearfar-timeout-s)"
+    return DeadlineExceeded(
+        f"no answer within {timeout_s:g} s: {came}; send fewer texts at once, or raise the limit "
+        "(request_timeout_s, or the header x-nearfar-timeout-s)",
+        retry_after_s=1,
     )
 
 

@@ -24,7 +24,7 @@ from nearfar.core.jobs import (
     TokenizeJob,
 )
 from nearfar.core.settings import Settings
-from nearfar.core.types import TASK_OF, ModelInfo, ModelState, Task
+from nearfar.core.types import TASK_OF, ModelInfo, ModelState
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
 from nearfar.serving.offload import offload
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
@@ -50,13 +50,13 @@ class Service:
         """Cancel what waits to be tokenized."""
         self._tokenizers.close()
 
-    async def prepare(self, name: str | None, task: Task, caller: Caller) -> ModelInfo:
-        """Load the model that a job of this kind would get, and return its description."""
+    async def prepare(self, name: str | None, caller: Caller) -> ModelInfo:
+        """Load the model that an EmbedJob would get, and return its description."""
 
         async def describe(context: RequestContext) -> ModelInfo:
             return context.model.info
 
-        return await self._access.run(caller, name, (task,), describe)
+        return await self._access.run(caller, name, ("embed",), describe, answers="vectors")
 
     async def describe(self, model: str, _: Caller) -> ModelInfo:
         """Return the model's description, loaded or not. Raises as ``Fleet.describe`` does."""
@@ -64,18 +64,20 @@ class Service:
 
     async def load(self, model: str, caller: Caller) -> ModelState:
         """Load the model. Raises Forbidden, and as ``Fleet.load`` does."""
-        caller.require_scope("admin")
+        caller.require_scope_for("changes")
         return await self._fleet.load(model)
 
     async def unload(self, model: str, caller: Caller) -> ModelState:
         """Unload the model once no request uses it. Raises Forbidden and ModelNotFound."""
-        caller.require_scope("admin")
+        caller.require_scope_for("changes")
         return await self._fleet.unload(model)
 
     async def embed(self, job: EmbedJob, caller: Caller) -> Embedded:
         """Compute a vector for each text."""
         work = partial(embedding.embed, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("embed",), len(job.inputs), work)
+        return await self._access.run_job(
+            caller, job.model, ("embed",), work, answers="vectors", inputs=len(job.inputs)
+        )
 
     async def similarity(self, job: EmbedJob, caller: Caller) -> Scored:
         """Compute the model's own similarity of the job's first text with each of the others, usually the cosine."""
@@ -86,7 +88,7 @@ class Service:
             scores = await offload(vectors.size, lambda: similarities(recipe, vectors[0], vectors[1:]))
             return _scored(embedded, scores.tolist())
 
-        return await self._access.run_job(caller, job.model, ("embed",), len(job.inputs), work)
+        return await self._access.run_job(caller, job.model, ("embed",), work, answers="scores", inputs=len(job.inputs))
 
     async def rank(self, job: RankJob, caller: Caller) -> Ranked:
         """Score each document against the query and sort them: best first, equal scores in the job's order.
@@ -94,23 +96,27 @@ class Service:
         Scores are in [0, 1] unless the job asks for raw ones.
         """
         work = partial(ranking.rank, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("rank",), len(job.documents), work)
+        return await self._access.run_job(
+            caller, job.model, ("rank",), work, answers="scores", inputs=len(job.documents)
+        )
 
     async def score(self, job: ScoreJob, caller: Caller) -> Scored:
         """Score the two texts of each pair."""
         work = partial(ranking.score, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("rank",), len(job.pairs), work)
+        return await self._access.run_job(caller, job.model, ("rank",), work, answers="scores", inputs=len(job.pairs))
 
     async def classify(self, job: ClassifyJob, caller: Caller) -> Classified:
         """Score each text, or pair of texts, for each of the model's labels."""
         work = partial(representation.classify, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("classify",), len(job.inputs), work)
+        return await self._access.run_job(
+            caller, job.model, ("classify",), work, answers="scores", inputs=len(job.inputs)
+        )
 
     async def represent(self, job: RepresentJob, caller: Caller) -> Represented:
         """Compute every output of the model for each text, in one forward."""
         tasks = (TASK_OF[job.outputs[0]],) if job.outputs else ANY_TASK
         work = partial(representation.represent, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, tasks, len(job.inputs), work)
+        return await self._access.run_job(caller, job.model, tasks, work, answers="vectors", inputs=len(job.inputs))
 
     async def token_vectors(self, job: RepresentJob, caller: Caller) -> Represented:
         """Compute a vector for each token: the model's own multi-vector output, or else its last hidden states.
@@ -119,17 +125,19 @@ class Service:
         default prompt, as if it were embedded.
         """
         work = partial(representation.token_vectors, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("multi_vector", "embed"), len(job.inputs), work)
+        return await self._access.run_job(
+            caller, job.model, ("multi_vector", "embed"), work, answers="vectors", inputs=len(job.inputs)
+        )
 
     async def tokenize(self, job: TokenizeJob, caller: Caller) -> Tokenized:
         """Return the tokens of each text, untruncated. No forward runs, and no usage is counted."""
         work = partial(tokenization.tokenize, job, self._tokenizers)
-        return await self._access.run(caller, job.model, ANY_TASK, work)
+        return await self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
 
     async def detokenize(self, job: DetokenizeJob, caller: Caller) -> str:
         """Decode token ids of the model's own vocabulary."""
         work = partial(tokenization.detokenize, job, self._tokenizers)
-        return await self._access.run(caller, job.model, ANY_TASK, work)
+        return await self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
 
 
 def _scored(embedded: Embedded, scores: list[float]) -> Scored:

@@ -125,6 +125,7 @@ _EXAMPLE = {"model": "embed-v4.0", "texts": ["a cat on the sofa"], "input_type":
 
 _V1 = RouteDocs(
     summary="Vectors of texts",
+    answers=("vectors",),
     body=Annotated[EmbedV1Request, _ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,
@@ -134,6 +135,7 @@ _V1 = RouteDocs(
 )
 _V2 = RouteDocs(
     summary="Vectors of texts, by type",
+    answers=("vectors",),
     body=Annotated[requires(EmbedV2Request, model=NOT_EMPTY), _ONE_OF],
     reply=EmbedReply,
     example=_EXAMPLE,

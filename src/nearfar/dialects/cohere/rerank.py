@@ -91,6 +91,7 @@ _TOKENS_PER_CHUNK, _CHUNKS_PER_UNIT = 500, 100  # as Cohere bills
 
 _V1 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
+    answers=("scores",),
     body=RerankV1Request,
     reply=RerankReply,
     example=RANKING,
@@ -108,6 +109,7 @@ _V1 = RouteDocs(
 )
 _V2 = RouteDocs(
     summary="Documents sorted by how well they answer a query",
+    answers=("scores",),
     body=requires(RerankV2Request, model=NOT_EMPTY),
     reply=RerankReply,
     example={"model": "rerank-v3.5", **RANKING, "top_n": 2},

@@ -56,6 +56,7 @@ class KeyReply(Struct):
 
 _TOKENIZE = RouteDocs(
     summary="Tokens of a text, as the model reads it",
+    answers=("tokens",),
     body=requires(TokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=TokenizeReply,
@@ -65,6 +66,7 @@ _TOKENIZE = RouteDocs(
 )
 _DETOKENIZE = RouteDocs(
     summary="Text of tokens of the model's own vocabulary",
+    answers=("tokens",),
     body=requires(DetokenizeRequest, model=NOT_EMPTY),
     counts=False,
     reply=DetokenizeReply,
@@ -74,6 +76,7 @@ _DETOKENIZE = RouteDocs(
 )
 _CHECK = RouteDocs(
     summary="Whether the key is valid",
+    answers=("descriptions",),
     details="Confirms the key: a request with a wrong one is refused before. The clients send no body.",
     reply=KeyReply,
     headers=USUAL_HEADERS,

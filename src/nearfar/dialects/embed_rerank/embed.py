@@ -84,6 +84,7 @@ class EmbedReply(Struct, kw_only=True):
 
 _EMBED = RouteDocs(
     summary="Embed texts, as in embed-rerank",
+    answers=("vectors",),
     body=EmbedRequest,
     reply=EmbedReply,
     example={"texts": ["a cat on the sofa"]},

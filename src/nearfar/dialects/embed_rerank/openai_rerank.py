@@ -51,6 +51,7 @@ class OpenAIRerankReply(Struct, kw_only=True):
 
 _OPENAI = RouteDocs(
     summary="Rank documents by relevance to a query, as in embed-rerank's routes for OpenAI's clients",
+    answers=("scores",),
     body=OpenAIRerankRequest,
     reply=OpenAIRerankReply,
     example={"query": QUERY, "documents": PASSAGES, "top_n": 1, "return_documents": True},

@@ -105,6 +105,7 @@ QUERY = "Where is the cat?"
 _REQUEST = requires_any(RerankRequest, {"passages": _NOT_EMPTY_LIST}, {"documents": _NOT_EMPTY_LIST})
 _RERANK = RouteDocs(
     summary="Rank passages by relevance to a query, as in embed-rerank",
+    answers=("scores",),
     body=_REQUEST,
     reply=RerankReply,
     example={"query": QUERY, "passages": PASSAGES, "top_k": 1},
@@ -113,6 +114,7 @@ _RERANK = RouteDocs(
 )
 _BATCH = RouteDocs(
     summary="Rank passages for several queries",
+    answers=("scores",),
     details="Answers several queries, each with its own passages, concurrently.",
     body=Annotated[list[_REQUEST], json_schema(minItems=1)],  # type: ignore[valid-type]
     reply=list[RerankReply],

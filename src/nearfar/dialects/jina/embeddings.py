@@ -91,6 +91,7 @@ class JinaEmbeddingsReply(EmbeddingList[TokenUsage], kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Vectors of texts for a task",
+    answers=("vectors",),
     body=requires(JinaEmbeddingsRequest, model=NOT_EMPTY),
     reply=JinaEmbeddingsReply,
     example={"model": "jina-embeddings-v3", "task": "retrieval.passage", "input": ["a cat on the sofa", "a dog"]},

@@ -46,6 +46,7 @@ class JinaRerankReply(Struct, kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Documents sorted by how well they answer a query",
+    answers=("scores",),
     body=requires(JinaRerankRequest, model=NOT_EMPTY),
     reply=JinaRerankReply,
     example={

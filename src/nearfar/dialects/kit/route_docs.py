@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from nearfar.core.caller import AnswerKind
 from nearfar.core.errors import NearfarError
 
 
@@ -18,6 +19,8 @@ class RouteDocs(Struct, frozen=True, kw_only=True):
     """One route, for the OpenAPI document. Tests send the examples."""
 
     summary: str
+    # What the answer has, by which a key needs a scope. Several: the body decides.
+    answers: tuple[AnswerKind, ...] = ()
     # More about it, as Markdown with double backquotes.
     details: str = ""
     # Types that msgspec can make a schema of. None is no body, and a reply that isn't JSON; a tuple has alternatives.
@@ -44,9 +47,9 @@ class RouteDocs(Struct, frozen=True, kw_only=True):
         return self
 
 
-def route_docs(summary: str, **about: Any) -> dict[str, Any]:
+def route_docs(summary: str, answers: AnswerKind = "descriptions", **about: Any) -> dict[str, Any]:
     """Return a handler's ``opt`` with its RouteDocs."""
-    return {"docs": RouteDocs(summary=summary, **about)}
+    return {"docs": RouteDocs(summary=summary, answers=(answers,), **about)}
 
 
 def json_schema(**keywords: Any) -> Meta:

@@ -89,6 +89,7 @@ _READY = route_docs(
     raises=(ModelNotReady, ShuttingDown),
 )
 _ADMIN: dict[str, Any] = {
+    "answers": ("changes",),
     "body": ModelRequest,
     "reply": ModelState,
     "example": {"model": "sentence-transformers/all-MiniLM-L6-v2"},
@@ -166,6 +167,7 @@ def _text_representation(index: int, text: Representation, outputs: set[Output])
 
 _REPRESENT = RouteDocs(
     summary="Return all outputs of a model for texts",
+    answers=("vectors",),
     details="One forward pass computes all of them: dense, multi-vector and sparse.",
     body=RepresentRequest,
     reply=RepresentReply,

@@ -109,12 +109,14 @@ class RerankReply(Struct, kw_only=True):
 
 _EMBED = RouteDocs(
     summary="Embed texts, as in Ollama",
+    answers=("vectors", "changes"),
     body=requires(EmbedRequest, model=NOT_EMPTY),
     reply=EmbedReply,
     example={"model": MODEL_EXAMPLE, "input": ["a cat on the sofa"]},
 )
 _EMBEDDINGS = RouteDocs(
     summary="Embed one text, as older clients of Ollama do",
+    answers=("vectors",),
     details="The vector has unit length; Ollama's own has not, which makes no difference to cosines.",
     body=requires(EmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingsReply,
@@ -122,6 +124,7 @@ _EMBEDDINGS = RouteDocs(
 )
 _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, an addition to Ollama's routes",
+    answers=("scores",),
     body=requires(RerankRequest, model=NOT_EMPTY),
     reply=RerankReply,
     example={"model": MODEL_EXAMPLE, **RANKING, "top_n": 1},
@@ -157,7 +160,7 @@ async def _embed(service: Service, job: EmbedJob | Preload, caller: Caller) -> E
     if job.unload:
         await service.unload(job.model, caller)
     else:
-        await service.prepare(job.model, "embed", caller)
+        await service.prepare(job.model, caller)
     return None
 
 

@@ -142,7 +142,8 @@ def _show(_: ModelRequest, __: str, info: ModelInfo) -> ShowReply:
     )
 
 
-SHOW = Endpoint(RouteDocs(summary="Describe a model", **BY_NAME, reply=ShowReply), name_of, Service.describe, _show)
+_SHOW = RouteDocs(summary="Describe a model", answers=("descriptions",), **BY_NAME, reply=ShowReply)
+SHOW = Endpoint(_SHOW, name_of, Service.describe, _show)
 
 
 def _tagged_names(info: ModelInfo) -> list[str]:

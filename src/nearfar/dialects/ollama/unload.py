@@ -71,6 +71,7 @@ BY_NAME: dict[str, Any] = {
 }
 _UNLOAD = RouteDocs(
     summary="Unload a model; generation and chat are not supported",
+    answers=("changes",),
     details="Unloads the model if the request has no input and a ``keep_alive`` of 0. Anything else is refused.",
     body=requires_any(
         requires(GenerateRequest, keep_alive={"enum": [0, "0", "0s", "0m"]}), {"model": NOT_EMPTY}, {"name": NOT_EMPTY}
@@ -82,6 +83,7 @@ _UNLOAD = RouteDocs(
 _PULL = RouteDocs(
     details="The answer is one line, which is a complete stream as well.",
     summary="Check that a model is served",
+    answers=("descriptions",),
     **BY_NAME,
     reply=StatusReply,
     reply_example={"status": "success"},

@@ -75,6 +75,7 @@ class EmbeddingsRequest(ArrayFormat, kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Vectors of texts, or of token ids",
+    answers=("vectors",),
     body=requires(EmbeddingsRequest, input=_INPUT),
     reply=EmbeddingList[TokenUsage],
     example={"model": "text-embedding-3-small", "input": "a cat on the sofa"},

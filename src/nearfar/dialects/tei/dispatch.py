@@ -28,6 +28,7 @@ _fields = msgspec.json.Decoder(DispatchFields)
 _vertex = msgspec.json.Decoder(VertexRequest)
 _INVOKE = RouteDocs(
     summary="Embed, rank or classify, by the body's fields and the model's task",
+    answers=("vectors", "scores"),
     details="Answers Hugging Face's and SageMaker's clients, which use one path for all tasks.",
     body=(EmbedRequest, RerankRequest),
     reply=list[Any],
@@ -37,6 +38,7 @@ _INVOKE = RouteDocs(
 )
 _VERTEX = RouteDocs(
     summary="Run several requests",
+    answers=("vectors", "scores"),
     body=VertexRequest,
     reply=VertexReply,
     example={"instances": [{"inputs": "a cat on the sofa"}, {"query": "a cat", "texts": ["a dog", "a kitten"]}]},

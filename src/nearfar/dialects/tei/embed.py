@@ -69,6 +69,7 @@ def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> 
 
 _EMBED = RouteDocs(
     summary="Embed texts",
+    answers=("vectors",),
     body=EmbedRequest,
     reply=RowsOfNumbers,
     example={"inputs": ["a cat on the sofa", "stock prices fell"]},
@@ -88,6 +89,7 @@ _EMBED = RouteDocs(
 EMBED = Endpoint(_EMBED, _embed_job, Service.embed, lambda _, __, done: render_rows(done), headers=compute_headers)
 _EMBED_ALL = RouteDocs(
     summary="Embed each token of texts",
+    answers=("vectors",),
     body=EmbedAllRequest,
     reply=list[RowsOfNumbers],
     example={"inputs": "a cat"},
@@ -96,6 +98,7 @@ _EMBED_ALL = RouteDocs(
 EMBED_ALL = Endpoint(_EMBED_ALL, _represent_job, Service.token_vectors, _token_vectors, headers=compute_headers)
 _EMBED_SPARSE = RouteDocs(
     summary="Embed texts as sparse vectors",
+    answers=("vectors",),
     body=EmbedAllRequest,
     reply=list[list[SparseValue]],
     example={"inputs": "a cat"},
@@ -104,6 +107,7 @@ _EMBED_SPARSE = RouteDocs(
 EMBED_SPARSE = Endpoint(_EMBED_SPARSE, _sparse_job, Service.represent, _sparse_vectors, headers=compute_headers)
 _SIMILARITY = RouteDocs(
     summary="Compare texts with one text",
+    answers=("scores",),
     body=SimilarityRequest,
     reply=list[float],
     example={"inputs": {"source_sentence": "a cat on the sofa", "sentences": ["the cat sat on the mat", "rates rose"]}},

@@ -62,6 +62,7 @@ def _predictions(body: PredictRequest, _: ClassifyJob, done: Classified) -> list
 
 _RERANK = RouteDocs(
     summary="Rank texts by relevance to a query",
+    answers=("scores",),
     body=RerankRequest,
     reply=list[Rank],
     example={"query": "Where is the cat?", "texts": ["Bananas are yellow.", "The cat sat on the mat."]},
@@ -70,6 +71,7 @@ _RERANK = RouteDocs(
 RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _ranks, headers=compute_headers)
 _PREDICT = RouteDocs(
     summary="Classify texts or pairs of texts",
+    answers=("scores",),
     body=PredictRequest,
     reply=(list[LabelScore], list[list[LabelScore]]),
     example={"inputs": "I like you."},

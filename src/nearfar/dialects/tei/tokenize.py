@@ -58,13 +58,19 @@ async def _detokenize_all(service: Service, jobs: list[DetokenizeJob], caller: C
 
 
 _TOKENIZE = RouteDocs(
-    summary="Tokenize texts", counts=False, body=TokenizeRequest, reply=list[list[Token]], example={"inputs": "a cat"}
+    summary="Tokenize texts",
+    counts=False,
+    body=TokenizeRequest,
+    reply=list[list[Token]],
+    example={"inputs": "a cat"},
+    answers=("tokens",),
 )
 TOKENIZE = Endpoint(
     _TOKENIZE, _tokenize_job, Service.tokenize, lambda _, __, done: [_tokens(text) for text in done.texts]
 )
 _DECODE = RouteDocs(
     summary="Decode token ids",
+    answers=("tokens",),
     counts=False,
     body=DecodeRequest,
     reply=list[str],

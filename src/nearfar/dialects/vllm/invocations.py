@@ -18,6 +18,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PAIRS = ("text_1", "data_1", "queries")
 _DOCS = RouteDocs(
     summary="Score pairs or rank documents, by the body's fields",
+    answers=("scores",),
     body=(RerankRequest, ScoreRequest),
     reply=dict[str, Any],
     example=RANKING,

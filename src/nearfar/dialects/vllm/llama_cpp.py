@@ -68,6 +68,7 @@ def tokens_reply(shown: TokenizedText, *, with_pieces: bool) -> TokensReply:
 
 _EMBEDDING = RouteDocs(
     summary="Embed texts, as in llama.cpp",
+    answers=("vectors",),
     body=requires_any(EmbeddingRequest, {"content": {"not": {"type": "null"}}}, {"input": {"not": {"type": "null"}}}),
     reply=list[EmbeddingItem],
     example={"content": "a cat on the sofa"},

@@ -109,6 +109,7 @@ def _reply(
 
 _DOCS = RouteDocs(
     summary="Embed or classify texts, or embed each of their tokens",
+    answers=("vectors", "scores"),
     body=requires(PoolingRequest, input=INPUTS),
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},

@@ -160,6 +160,7 @@ def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
 
 _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, as in vLLM and Infinity",
+    answers=("scores",),
     body=requires(RerankRequest, documents=_DOCUMENTS),
     reply=RerankReply,
     example={**RANKING, "top_n": 1},

@@ -202,6 +202,7 @@ _ANY_SIDES = json_schema(
 )
 _SCORE = RouteDocs(
     summary="Compare the texts of each pair",
+    answers=("scores",),
     body=Annotated[ScoreRequest, _ANY_SIDES],
     reply=ListReply[ScoreData],
     example={"text_1": "Where is the cat?", "text_2": ["The cat sat on the mat.", "Rates rose."]},
@@ -216,6 +217,7 @@ _SCORE = RouteDocs(
 SCORE = Endpoint(_SCORE, _score_job, Service.score, _score_reply)
 _CLASSIFY = RouteDocs(
     summary="Classify texts",
+    answers=("scores",),
     details="Returns each text's most probable label and all probabilities, or with ``raw_scores`` Infinity's form.",
     body=requires(ClassifyRequest, input=INPUTS),
     reply=(ListReply[ClassificationData], InfinityClassifyReply),

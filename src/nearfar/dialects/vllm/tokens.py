@@ -83,6 +83,7 @@ def _detokenize_job(body: DetokenizeRequest) -> DetokenizeJob:
 
 _TOKENIZE = RouteDocs(
     summary="Tokenize a prompt",
+    answers=("tokens",),
     counts=False,
     body=requires_any(TokenizeRequest, {"prompt": {"type": "string"}}, {"content": {"type": "string"}}),
     reply=(TokenizeReply, TokensReply),
@@ -91,6 +92,7 @@ _TOKENIZE = RouteDocs(
 TOKENIZE = Endpoint(_TOKENIZE, _tokenize_job, Service.tokenize, _tokenize_reply)
 _DETOKENIZE = RouteDocs(
     summary="Convert token ids to text",
+    answers=("tokens",),
     counts=False,
     body=DetokenizeRequest,
     reply=DetokenizeReply,

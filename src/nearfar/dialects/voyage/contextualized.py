@@ -85,6 +85,7 @@ def _reply(body: ContextualizedRequest, _: list[EmbedJob], done: Batch[Embedded]
 
 _DOCS = RouteDocs(
     summary="Vectors of chunks that know their documents",
+    answers=("vectors",),
     body=requires(ContextualizedRequest, model=NOT_EMPTY),
     reply=ContextualizedReply,
     example={"model": "voyage-3.5", "inputs": [["The cat sat.", "It purred."], ["Where is the cat?"]]},

@@ -68,6 +68,7 @@ class VoyageUsage(Struct, kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Vectors of queries or documents, as floats, bytes or bits",
+    answers=("vectors",),
     body=requires(VoyageEmbeddingsRequest, model=NOT_EMPTY),
     reply=EmbeddingList[VoyageUsage],
     example={"model": "voyage-3.5", "input_type": "query", "input": ["Where is the cat?"], "output_dtype": "int8"},

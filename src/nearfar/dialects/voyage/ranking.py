@@ -72,6 +72,7 @@ def _reply(_: RankingRequest, __: RankJob, done: Ranked) -> RankingReply:
 
 _DOCS = RouteDocs(
     summary="Passages sorted by how well they answer a query, as in NVIDIA's NIM",
+    answers=("scores",),
     body=RankingRequest,
     reply=RankingReply,
     example={"query": {"text": "Where is the cat?"}, "passages": [{"text": "Rates rose."}, {"text": "The cat sat."}]},

@@ -41,6 +41,7 @@ class VoyageRerankReply(Struct, kw_only=True):
 
 _DOCS = RouteDocs(
     summary="Documents sorted by how well they answer a query",
+    answers=("scores",),
     body=requires(VoyageRerankRequest, model=NOT_EMPTY),
     reply=VoyageRerankReply,
     example={

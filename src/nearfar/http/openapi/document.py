@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from nearfar.core import errors
+from nearfar.core.caller import ALL_SCOPES, SCOPES_FOR
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
@@ -123,7 +124,17 @@ def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
         described["requestBody"] = {"required": True, "content": {"application/json": content}}
     failures = _failures(sharing, schemas, requires_key=requires_key)
     described["responses"] = {"200": _answer(sharing, schemas), **failures}
-    return described | ({"security": []} if first.public else {})
+    return described | {"security": _security(sharing, requires_key=requires_key)}
+
+
+def _security(sharing: Sequence[Operation], *, requires_key: bool) -> list[Json]:
+    """Return the scopes of which a key needs one, each as an alternative; without keys, none is needed."""
+    if sharing[0].public:
+        return []
+    kinds = {kind for operation in sharing for kind in operation.about.answers}
+    scopes = [scope for scope in ALL_SCOPES if any(scope in SCOPES_FOR[kind] for kind in kinds)]
+    needed = [[scope] for scope in scopes] if len(scopes) < len(ALL_SCOPES) else [[]]
+    return [*([] if requires_key else [{}]), *({"bearer": scope} for scope in needed)]
 
 
 def _body(operation: Operation, sharing: Sequence[Operation], schemas: Schemas) -> Json:
