@@ -11,9 +11,12 @@ import gzip
 import hashlib
 import importlib.metadata
 import os
+import socket
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -29,7 +32,6 @@ from nearfar.models.hub.checkpoint import find_builtin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from litestar import Litestar
     from mlx_models import Opened
@@ -105,6 +107,15 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 — a thread sets the condition, without an event
             await asyncio.sleep(0)
+
+
+@pytest.fixture
+def systemd() -> Iterator[socket.socket]:
+    """Listen for reports, at a path short enough for a socket."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(60)
+        receiver.bind(str(Path(folder) / "notify"))
+        yield receiver
 
 
 @pytest.fixture(scope="session")

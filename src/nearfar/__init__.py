@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,9 +11,6 @@ if TYPE_CHECKING:
     from nearfar.http.app import create_app
 
 __all__ = ["Engine", "ModelSettings", "NearfarError", "Settings", "create_app"]
-__version__ = version("nearfar")
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program that imports this decides where logs go
 
 _MODULES = {
     "create_app": "nearfar.http.app",
@@ -27,7 +22,11 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``nearfar --help`` needn't load a web server."""
+    """Import a public name when it is first used: ``nearfar serve`` has to hear signals before that takes its time."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
     if name not in _MODULES:
         raise AttributeError(f"module 'nearfar' has no attribute {name!r}")
     from importlib import import_module

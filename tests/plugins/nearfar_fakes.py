@@ -6,6 +6,7 @@ one server can show every kind of failure.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 import zlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nearfar.engines import Device, Engine, FloatArray, OpenRequest, Row
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
-BOOM, NAN, ZERO, FEW, QUIT, HANG, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 5016
+BOOM, NAN, ZERO, FEW, QUIT, HANG, FREEZE, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 13184, 5016
 SECRET = "a path, a prompt and other things that no client may see"  # the failing engine's message
 
 
@@ -124,6 +125,8 @@ def _misbehave(batch: Sequence[Row]) -> set[int]:
         raise SystemExit(SECRET)
     if HANG in words:
         threading.Event().wait()
+    if FREEZE in words:
+        ctypes.PyDLL(None).sleep(600)  # without releasing the interpreter lock
     return words
 
 

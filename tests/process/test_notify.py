@@ -6,9 +6,7 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,16 +15,7 @@ from server_process import ServerProcess, until
 from nearfar.process.notify import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def systemd() -> Iterator[socket.socket]:
-    """Listen for reports, at a path short enough for a socket."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.settimeout(60)
-        receiver.bind(str(Path(folder) / "notify"))
-        yield receiver
+    from pathlib import Path
 
 
 def test_start_reload_failed_reload_and_stop_are_reported(systemd: socket.socket, tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from server_process import BODY, ServerProcess, until
+from server_process import BODY, PLUGINS, ServerProcess, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FAKE = 'models = [{ name = "sentence-transformers/all-MiniLM-L6-v2", engine = "fake", aliases = ["%s"] }]\n'
 
@@ -96,12 +99,56 @@ def test_a_reload_with_broken_settings_changes_nothing_and_a_later_one_works(
     assert 0 == server.wait()
 
 
-def test_a_worker_that_dies_during_a_reload_is_replaced_by_the_new_one(server: ServerProcess) -> None:
+def test_a_worker_that_dies_during_a_reload_is_replaced_at_once(server: ServerProcess) -> None:
     first = server.workers()[0]
     server.process.send_signal(signal.SIGHUP)
     until(lambda: len(server.workers()) == 2)
     os.kill(first, signal.SIGKILL)
 
+    server.until_logged("the worker was killed by SIGKILL after")
     assert 200 == status(server, "first")
-    assert 1 == len(server.workers())
-    server.until_logged("the worker was killed by SIGKILL; the one that a reload started takes its place")
+    until(lambda: len(server.workers()) == 1)
+    assert 200 == status(server, "first")
+
+
+def test_a_reload_that_hangs_is_replaced_by_the_next_one_and_costs_no_service(
+    server: ServerProcess, settings: Path
+) -> None:
+    first = server.workers()
+    settings.unlink()
+    os.mkfifo(settings)  # nothing writes to it, so the new worker waits for ever
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: len(server.workers()) == 2)
+    os.kill(first[0], signal.SIGKILL)
+
+    assert 200 == status(server, "first")
+    assert 2 == len(server.workers())
+    settings.unlink()
+    settings.write_text(FAKE % "second")
+    server.process.send_signal(signal.SIGHUP)
+    server.until_logged("reload: another one was requested; ending the new worker, which doesn't serve yet")
+    until(lambda: status(server, "second") == 200)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_reload_that_is_requested_while_the_program_starts_is_heard(settings: Path) -> None:
+    """The signal is sent as soon as it can't end the process, which is before the program's modules are imported."""
+    command = [sys.executable, "-m", "nearfar", "serve", "--port", "0", "--config", str(settings)]
+    environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: _is_blocked(process.pid, signal.SIGHUP))
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr
+        heard = any("reload: starting a new worker" in line for line in process.stderr)
+        process.terminate()
+
+    assert heard
+    assert "msgspec" not in mapped
+
+
+def _is_blocked(pid: int, number: int) -> bool:
+    found = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)

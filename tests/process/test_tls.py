@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx
 import httpx2
 import pytest
+from certificate import make_certificate
 from openai import OpenAI
 from server_process import ServerProcess
 
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     not shutil.which("openssl"), reason="openssl, which makes certificates, isn't installed"
 )
-
-
-def make_certificate(folder: Path, *more: str) -> tuple[str, str]:
-    """Make a self-signed certificate for 127.0.0.1 and its key."""
-    files = str(folder / "cert.pem"), str(folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=nearfar"]
-    options = [*(more or ["-nodes"]), "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
-    subprocess.run([*command, *options], check=True, capture_output=True, timeout=60)
-    return files
 
 
 @pytest.fixture(scope="module")

@@ -87,10 +87,10 @@ LIBRARIES = {
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
     "asyncio": ["serving", "dialects", "http", "process", "cli/main"],
-    "os": ["core/environment", "core/toml_files", "cli/units/install"],
+    "os": ["core/environment", "core/toml_files", "cli/units/install", "process"],
     "pickle": [],
     "random": ["dialects/kit/request"],
-    "signal": ["process"],
+    "signal": ["process", "__main__"],
     "threading": ["serving/queue/runner", "telemetry/logs", "engines/openvino/engine"],
 }
 CONFINED = {"asyncio", "os", "pickle", "random", "signal", "threading"}

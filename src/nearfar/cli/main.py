@@ -18,7 +18,9 @@ from nearfar.core.environment import configure_openmp, require_temporary_folder
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import load_settings
 from nearfar.docs import PAGES, read_page
-from nearfar.process.supervisor import Start, supervise
+from nearfar.process.channel import Served, receive_served
+from nearfar.process.child import Start
+from nearfar.process.supervisor import supervise
 
 if TYPE_CHECKING:
     from nearfar.core.settings import Settings
@@ -116,8 +118,8 @@ def serve(
 
     A MODEL is the built-in all-MiniLM-L6-v2, a folder, or a Hugging Face name (owner/model@revision).
     """
-    settings = _load_settings((*models, *more), file, options)
     if worker is None:
+        settings = _load_settings((*models, *more), file, options)
         arguments = sys.argv[2:]
         program = sys.orig_argv[1 : -len(arguments) or None]  # with the interpreter's own options
         sys.exit(supervise(settings, [sys.executable, *program, "--worker"], arguments))
@@ -125,7 +127,12 @@ def serve(
 
     from nearfar.process.worker import run_worker  # imports litestar and granian: 0.3 s that --help doesn't need
 
-    sys.exit(uvloop.run(run_worker(settings, *worker)))
+    listener, supervisor, start = worker
+    if start == "restart":
+        served = receive_served(supervisor)
+    else:
+        served = Served(settings=_load_settings((*models, *more), file, options))
+    sys.exit(uvloop.run(run_worker(served, listener, supervisor, start)))
 
 
 @main.command()

@@ -120,6 +120,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request_timeout_s: Seconds = 300.0  # from arrival to answer
     forward_timeout_s: Seconds = 120.0  # of one forward pass; the worker is restarted if it takes longer
     drain_timeout_s: Seconds = 30.0  # for requests in flight to finish when the server stops
+    heartbeat_timeout_s: Seconds = 60.0  # a worker that is stuck for that long is replaced
+    reload_timeout_s: Seconds = 1800.0  # for a reload's worker to open its models, some of which may be downloaded
     load: Load = "start"  # load models at the start, or on demand
     while_loading: WhileLoading = "wait"  # requests for a model that is loading: wait, or refuse with a 503
     memory_budget: Size | None = None  # for the weights of all loaded models; None: no limit

@@ -22,6 +22,7 @@ from nearfar.http.connections import Connections
 from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.hosts import host_guard
+from nearfar.http.keys import KeyEntry
 from nearfar.http.openapi.document import Documentation
 from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RootPath, RouteMiddleware
 from nearfar.serving.registry.fleet import Fleet
@@ -35,13 +36,14 @@ from nearfar.telemetry.tracing import Tracing
 _ErrorHandler = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
 
 
-def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
+def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[KeyEntry, ...] = ()) -> Litestar:
     """Build the server. Its models open in the background once the lifespan has begun.
 
-    Without ``must_open``, a model that can't be opened doesn't stop the others.
+    Without ``must_open``, a model that can't be opened doesn't stop the others. ``known_keys`` replace those of a file
+    that can't be read.
 
-    The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``tracing``,
-    ``connections``, ``documentation`` and ``started``, by the monotonic clock.
+    The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``key_ring``,
+    ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -51,7 +53,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     observe = _both(metrics.observe, tracing.observe) if tracing else metrics.observe
     fleet = Fleet(settings, _vendor_names(dialects), observe, must_open=must_open)
     drain = Drain()
-    ring = KeyRing(settings.api_key, settings.api_keys_path)
+    ring = KeyRing(settings.api_key, settings.api_keys_path, known=known_keys)
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts = Timeouts()
@@ -63,6 +65,7 @@ def create_app(settings: Settings, *, must_open: bool = True) -> Litestar:
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(app.asgi_handler, settings, observe)
+    app.state.key_ring = ring
     app.state.tracing = tracing
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)

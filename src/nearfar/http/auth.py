@@ -32,10 +32,18 @@ class ApiKey:
 class KeyRing:
     """All known keys: ``api_key``, with every scope, and those of ``file``.
 
-    The file is read again after a change. If it is invalid then, the keys stay as they are and the error is logged.
+    The file is read again after a change. If it is invalid then, the keys stay as they are and the error is logged. At
+    first they are ``known``, the entries that an earlier worker has read.
     """
 
-    def __init__(self, api_key: str | None, file: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        api_key: str | None,
+        file: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        known: tuple[KeyEntry, ...] = (),
+    ) -> None:
         self._single = (
             [ApiKey(KeyEntry(name="default", sha256=hash_key(api_key), scopes=ALL_SCOPES))] if api_key else []
         )
@@ -43,7 +51,9 @@ class KeyRing:
         self._clock = clock
         self._checked_at = clock()
         self._stamp = _stamp(file) if file else None
-        self._keys = [*self._single, *(ApiKey(entry) for entry in read_keys(file))] if file else self._single
+        self.on_change: Callable[[], None] = lambda: None
+        self.entries = self._read_first(file, known) if file else ()  # of the file
+        self._keys = [*self._single, *map(ApiKey, self.entries)]
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -57,6 +67,15 @@ class KeyRing:
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found
+
+    def _read_first(self, file: Path, known: tuple[KeyEntry, ...]) -> tuple[KeyEntry, ...]:
+        try:
+            return read_keys(file)
+        except SettingsError as error:
+            if not known:
+                raise
+            _log.error("API keys not loaded, keeping those of the last worker: %s", error)
+            return known
 
     def _reload_if_changed(self) -> None:
         now = self._clock()
@@ -74,6 +93,8 @@ class KeyRing:
             return
         known = {key.entry: key for key in self._keys}  # an unchanged entry keeps its limits' counters
         self._keys = [*self._single, *(known.get(entry) or ApiKey(entry) for entry in entries)]
+        self.entries = entries
+        self.on_change()
         _log.info("%d API keys loaded from %s", len(entries), self._file)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-import socket
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -31,11 +29,7 @@ class StopSignals:
         for number in self._handled:
             self._loop.add_signal_handler(number, self._on_signal, number)
         self._loop.add_reader(supervisor, self._on_supervisor_gone)
-
-    def report_ready(self) -> None:
-        """Report to the supervisor that the models are open."""
-        with contextlib.suppress(OSError), socket.fromfd(self._supervisor, -1, -1) as connection:  # it may be gone
-            connection.send(b"!")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)  # ``__main__`` has blocked SIGHUP
 
     def _on_signal(self, number: int) -> None:
         self.stop.set()

@@ -11,12 +11,14 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from granian.constants import Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
@@ -27,11 +29,12 @@ from nearfar.core.errors import SetupError
 from nearfar.core.settings import Settings
 from nearfar.http.app import create_app
 from nearfar.http.connections import Connections
-from nearfar.process.certificates import find_certificate
+from nearfar.process.certificates import certificate_paths, read_certificate
+from nearfar.process.channel import Heartbeat, Served
+from nearfar.process.child import Start
 from nearfar.process.connected import watch_connections
 from nearfar.process.listener import BACKLOG, connection_limit
 from nearfar.process.signals import StopSignals
-from nearfar.process.supervisor import Start
 from nearfar.telemetry.logs import configure_logging, log_config
 
 if TYPE_CHECKING:
@@ -48,10 +51,8 @@ _log = logging.getLogger(__name__)
 class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
     """Granian on our listening socket; it would open one with SO_REUSEPORT, which other processes can share."""
 
-    def __init__(
-        self, app: Litestar, listener: SocketHolder, settings: Settings, certificate: tuple[Path, Path] | None
-    ) -> None:
-        cert, key = certificate or (None, None)
+    def __init__(self, app: Litestar, listener: int, served: Served) -> None:
+        settings = served.settings
         super().__init__(
             app,
             interface=Interfaces.ASGINL,
@@ -62,13 +63,15 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             http2_settings=HTTP2Settings(
                 max_concurrent_streams=_STREAMS, max_headers_size=HTTP1Settings.max_buffer_size
             ),
-            ssl_cert=cert,
-            ssl_key=key,
-            ssl_protocol_min=SSLProtocols.tls12,
             log_level=LogLevels.error,  # its start and stop lines would repeat ours
             log_dictconfig=log_config(settings.log_format),
         )
-        self._listener = listener
+        self.port = _bound_port(listener)  # granian closes the listener when it stops
+        self._listener = SocketHolder(listener, False, BACKLOG)  # noqa: FBT003 — not a Unix socket
+        if served.certificate:
+            # As granian builds it from its options; but those resolve paths, and a nameless file's path can't be.
+            paths = certificate_paths(settings, served.certificate)
+            self.ssl_ctx: tuple[object, ...] = (True, *paths, None, str(SSLProtocols.tls12), None, [], False)
 
     def _init_shared_socket(self) -> None:
         self._ssp, self._shd = None, self._listener
@@ -77,52 +80,73 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
         """Serve until ``stop``, and close overdue connections."""
         connections: Connections = self.target.state.connections
         connections.limit = self.backpressure
-        watching = asyncio.create_task(watch_connections(connections, _bound_port(self._listener.get_fd())))
+        watching = asyncio.create_task(watch_connections(connections, self.port))
         try:
             await super().serve()
         finally:
             watching.cancel()
 
 
-async def run_worker(settings: Settings, listener: int, supervisor: int, start: Start) -> int:
+async def run_worker(served: Served, listener: int, supervisor: int, start: Start) -> int:
     """Serve until a signal. Return the exit code: 0 after a drain, 1 if a model can't be opened.
 
-    ``listener`` is the file descriptor of the listening socket, ``supervisor`` of the socket to the supervisor.
-    Kills this process, by SIGTERM, if a model has failed for good or a thread doesn't end.
+    At a restart, ``served`` is what the last worker has served with. ``listener`` is the file descriptor of the
+    listening socket, ``supervisor`` of the socket to the supervisor. Kills this process, by SIGTERM, if a model has
+    failed for good or a thread doesn't end.
     """
-    configure_logging(settings.log_format)
+    configure_logging(served.settings.log_format)
     try:
-        certificate = find_certificate(settings)
-        app = create_app(settings, must_open=start != "restart")
+        served, app, server = _build(served, listener, start)
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
-    server = _Granian(app, SocketHolder(listener, False, BACKLOG), settings, certificate)  # noqa: FBT003 — not a Unix socket
+    heartbeat = Heartbeat(supervisor, served, app.state.key_ring)
+    beating = asyncio.create_task(heartbeat.run())
     signals = StopSignals(supervisor)
     leave = asyncio.Event()
     lifespan = await _enter_lifespan(app, leave)
     serving = asyncio.create_task(server.serve()) if start != "reload" else None
-    opening = asyncio.create_task(_open_models(app, settings, listener))
+    opening = asyncio.create_task(_open_models(app, served.settings, server.port))
     stopping = asyncio.create_task(signals.stop.wait())
-    failing = asyncio.create_task(app.state.fleet.died())
+    failing = asyncio.create_task(_failed(app))
     await _first_of(serving, opening, stopping, failing)
     if opening.done() and opening.result():
         serving = serving or asyncio.create_task(server.serve())
-        signals.report_ready()
+        heartbeat.report_ready()
         await _first_of(serving, stopping, failing)
-    code = 0 if signals.stop.is_set() else 1
-    if failing.done():
-        _log.error("a model has failed for good; only a new process can serve it again")
     if serving and not serving.done():
-        await _stop_serving(server, app, settings.drain_timeout_s, signals)
+        await _stop_serving(server, app, served.settings.drain_timeout_s, signals)
     closing = asyncio.create_task(_close(serving, lifespan, leave))
     await asyncio.wait((closing,), timeout=_FLUSH_S if failing.done() else _CLOSE_S)
     if failing.done() or not closing.done() or app.state.fleet.is_opening:
         _kill(is_expected=failing.done())
-    failing.cancel()
-    stopping.cancel()
+    for task in (beating, failing, stopping):
+        task.cancel()
     await closing
-    return code
+    return 0 if signals.stop.is_set() else 1
+
+
+def _build(served: Served, listener: int, start: Start) -> tuple[Served, Litestar, _Granian]:
+    """Build the application and granian. Raises SetupError for settings, keys or a certificate that can't be used."""
+    certificate = served.certificate or read_certificate(served.settings)
+    served = msgspec.structs.replace(served, certificate=certificate)
+    app = create_app(served.settings, must_open=start != "restart", known_keys=served.keys)
+    _leave_lost_folder()
+    return served, app, _Granian(app, listener, served)
+
+
+async def _failed(app: Litestar) -> None:
+    """Wait for a model to fail in a way that only another process can mend."""
+    await app.state.fleet.died()
+    _log.error("a model has failed for good; only a new process can serve it again")
+
+
+def _leave_lost_folder() -> None:
+    """Change to the root folder if the working folder was deleted: granian fails without one."""
+    try:
+        Path.cwd()
+    except OSError:
+        os.chdir("/")
 
 
 def _kill(*, is_expected: bool) -> None:
@@ -164,7 +188,7 @@ async def _enter_lifespan(app: Litestar, leave: asyncio.Event) -> asyncio.Task[N
     return lifespan
 
 
-async def _open_models(app: Litestar, settings: Settings, listener: int) -> bool:
+async def _open_models(app: Litestar, settings: Settings, port: int) -> bool:
     """Wait until the models are open and log the server's URL. Return False if one can't be opened."""
     try:
         await app.state.fleet.opened()
@@ -173,7 +197,6 @@ async def _open_models(app: Litestar, settings: Settings, listener: int) -> bool
     _tune_interpreter()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "https" if settings.tls_cert_file else "http"
-    port = _bound_port(listener)  # the setting may be 0
     _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, port)
     return True
 

@@ -1,0 +1,78 @@
+"""The socket between the supervisor and a worker. Each message is a line: a heartbeat, ``serves``, or a ``Served``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from nearfar.core.errors import SettingsError
+from nearfar.core.settings import Settings
+from nearfar.http.keys import KeyEntry
+
+if TYPE_CHECKING:
+    from nearfar.http.auth import KeyRing
+
+HEARTBEATS = 10  # in each heartbeat_timeout_s
+SERVES = b"serves"
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """What a worker serves with. After its death the next one serves the same, whatever has become of the files."""
+
+    settings: Settings
+    # The entries of api_keys_file.
+    keys: tuple[KeyEntry, ...] = ()
+    # PEM of the certificate and of its private key; None for plain HTTP, and before a worker has read them.
+    certificate: tuple[bytes, bytes] | None = None
+
+
+def receive_served(supervisor: int) -> Served:
+    """Wait for what the supervisor sends to a worker at a restart; its socket has this file descriptor.
+
+    Raises SettingsError if the supervisor is gone.
+    """
+    with socket.fromfd(supervisor, -1, -1) as connection, connection.makefile("rb") as lines:
+        line = lines.readline()
+    if not line:
+        raise SettingsError("the supervisor process is gone")
+    return msgspec.json.decode(line, type=Served)
+
+
+class Heartbeat:
+    """Reports to the supervisor that the event loop runs, and what it serves with, until the task is cancelled."""
+
+    def __init__(self, supervisor: int, served: Served, keys: KeyRing) -> None:
+        self._supervisor = supervisor
+        self._served = served
+        self._keys = keys
+        keys.on_change = self._report_change
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def report_ready(self) -> None:
+        """Report that the models are open."""
+        self._lines.put_nowait(SERVES)
+
+    def _report_change(self) -> None:
+        self._lines.put_nowait(b"")
+
+    async def run(self) -> None:
+        """Send heartbeats, other reports, and each change of what is served."""
+        loop = asyncio.get_running_loop()
+        reported: Served | None = None
+        with contextlib.suppress(OSError), socket.fromfd(self._supervisor, -1, -1) as connection:  # it may be gone
+            connection.setblocking(False)  # noqa: FBT003 — socket's own signature
+            while True:
+                served = msgspec.structs.replace(self._served, keys=self._keys.entries)
+                if served != reported:
+                    reported = served
+                    await loop.sock_sendall(connection, msgspec.json.encode(served) + b"\n")
+                line = b""
+                with contextlib.suppress(TimeoutError):
+                    interval_s = served.settings.heartbeat_timeout_s / HEARTBEATS
+                    line = await asyncio.wait_for(self._lines.get(), interval_s)
+                await loop.sock_sendall(connection, line + b"\n")
