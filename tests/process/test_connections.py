@@ -8,9 +8,9 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-import http2_frames as h2
 import httpx
 import pytest
+from harness import http2_frames as h2
 from server_process import BODY, ServerProcess, until
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ DATA, HEADERS, SETTINGS, PING, CONTINUATION = 0, 1, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
 _MAX_SHORT = 126  # lengths that fit in HPACK's first byte
+_SEVEN_BITS = 128  # of each further byte
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -38,7 +39,7 @@ def _text(text: str) -> bytes:
     if len(raw) <= _MAX_SHORT:
         return bytes((len(raw),)) + raw
     rest, length = len(raw) - _MAX_SHORT - 1, bytes((_MAX_SHORT + 1,))
-    while rest >= 128:
-        length += bytes((rest % 128 | 128,))
-        rest //= 128
+    while rest >= _SEVEN_BITS:
+        length += bytes((rest % _SEVEN_BITS | _SEVEN_BITS,))
+        rest //= _SEVEN_BITS
     return length + bytes((rest,)) + raw
