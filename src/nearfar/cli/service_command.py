@@ -98,18 +98,19 @@ def _checked_spec(manager: str, config: Path | None, **options: Any) -> tuple[Se
 
 
 def _spec(manager: str, *, name: str, system: bool, root: Path, **more: Any) -> ServiceSpec:
+    home, user_config = _home_folders(system=system)
     system_folder = root / ("Library/Application Support/nearfar" if manager == "launchd" else "etc/nearfar")
     fields: dict[str, Any] = {
         "name": name,
         "python": Path(sys.executable),
         "config": None,
-        "environment": (system_folder if system else user_config_path("nearfar")) / f"{name}.env",
+        "environment": (system_folder if system else user_config / "nearfar") / f"{name}.env",
         "drain_timeout_s": 0.0,
         "system": system,
         "uid": user_id(),
         "root": root,
-        "home": Path.home(),
-        "user_config": user_config_path(),
+        "home": home,
+        "user_config": user_config,
         **more,
     }
     if fields.get("run_as") and not system:
@@ -118,6 +119,17 @@ def _spec(manager: str, *, name: str, system: bool, root: Path, **more: Any) -> 
         return msgspec.convert(fields, ServiceSpec)
     except msgspec.ValidationError as error:
         raise click.UsageError(f"--name {name}: letters, digits, '.', '_' and '-' only") from error
+
+
+def _home_folders(*, system: bool) -> tuple[Path, Path]:
+    """Return the home folder and that of the user's settings. Raises UsageError if a service needs them."""
+    try:
+        return Path.home(), user_config_path()
+    except RuntimeError as error:
+        if system:
+            return Path("/"), Path("/")
+        why = "there is no home folder for a service of your own; set HOME, or use --system"
+        raise click.UsageError(why) from error
 
 
 def _options_of(spec: ServiceSpec) -> str:

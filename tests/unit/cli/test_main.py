@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -78,6 +81,33 @@ def test_check_of_an_unknown_model_is_one_line_and_code_1() -> None:
 
     assert 1 == code
     assert "Error: no-such-model: neither a folder nor a Hugging Face name (owner/model)\n" == output
+
+
+HOMELESS: dict[tuple[str, ...], tuple[int, str]] = {
+    ("models",): (0, "engine torch: can run here"),
+    ("models", "--config", "tilde.toml"): (0, "engine torch: can run here"),
+    ("service", "status"): (2, "there is no home folder for a service of your own; set HOME, or use --system"),
+    ("service", "install", "--print"): (2, "there is no home folder for a service of your own"),
+    ("service", "install", "--system", "--print"): (0, "Written by: nearfar service install"),
+    ("keys", "list"): (2, "no file of keys"),
+    ("convert", "owner/model", "--offline"): (1, "owner/model"),
+}
+
+
+def test_without_a_home_folder_a_command_works_or_asks_for_one(tmp_path: Path) -> None:
+    (tmp_path / "tilde.toml").write_text('models = [{ name = "~/model" }]\n')
+    environment = {"HOME": "~", "PATH": os.environ["PATH"]}  # as without HOME for a user that passwd lacks
+
+    offenders = []
+    for words, (code, message) in HOMELESS.items():
+        line = [sys.executable, "-m", "nearfar", *words]
+        ended = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+        output = ended.stdout + ended.stderr
+        if code != ended.returncode or message not in output or "Traceback" in output:
+            offenders.append((words, ended.returncode, output[-300:]))
+
+    assert [] == offenders
+    assert ["tilde.toml"] == [path.name for path in tmp_path.iterdir()]  # no folder called ~
 
 
 def test_check_of_a_file_asks_for_its_folder(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
 
     Raises CheckpointError for a missing package, a wrong hash, an unknown name, no network.
     """
-    if folder := _as_folder(name):
+    if folder := as_folder(name):
         return Checkpoint(name=folder.name, folder=folder, source="folder")
     if name in BUILTIN_NAMES:
         try:
@@ -82,7 +82,8 @@ def find_builtin() -> Checkpoint:
     return Checkpoint(name=BUILTIN_NAMES[0], folder=builtin_folder(), source="builtin", revision=BUILTIN_REVISION)
 
 
-def _as_folder(name: str) -> Path | None:
+def as_folder(name: str) -> Path | None:
+    """Return the folder with this name; None if there is none."""
     try:
         folder = Path(name).expanduser().resolve()
     except RuntimeError:  # ~ before the name of an unknown user
