@@ -31,14 +31,14 @@ WhileLoading = Literal["wait", "refuse"]
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
-HostName = Annotated[str, Meta(pattern=r"^(\*|(\*\.)?[\w-]+(\.[\w-]+)*)$")]
+HostName = Annotated[str, Meta(pattern=r"^(\*|(\*\.)?[\w-]+(\.[\w-]+)*)\Z")]
 # A * stands for any port, or for any part of a scheme or host.
 Origin = Annotated[
-    str, Meta(pattern=r"^(\*|null|[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]*)(:(\d+|\*))?)$")
+    str, Meta(pattern=r"^(\*|null|[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]*)(:(\d+|\*))?)\Z")
 ]
-RootPath = Annotated[str, Meta(pattern=r"^((/[^/?#\s]+)+)?$")]
+RootPath = Annotated[str, Meta(pattern=r"^((/[^/?#\s]+)+)?\Z")]
 Url = Annotated[str, Meta(pattern="^https?://")]
-Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?$")]
+Size = Positive | Annotated[str, Meta(pattern=r"(?i)^\d+(\.\d+)? ?([kmgt]i?)?b?\Z")]
 
 _CHOICES = {
     name: ", ".join(get_args(choices))
@@ -90,7 +90,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: Dtype = "auto"  # auto: the fastest that keeps the model's precision
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 9000  # 0: any free one, which the log names
-    api_key: Annotated[str, Meta(pattern=r"^[!-~]+$")] | None = None  # only what an Authorization header can carry
+    api_key: Annotated[str, Meta(pattern=r"^[!-~]+\Z")] | None = None  # only what an Authorization header can carry
     api_keys_file: str | None = None  # TOML file of keys with names, scopes and limits
     no_auth: bool = False  # allows a public host without a key
     allowed_hosts: tuple[HostName, ...] = ()  # Host headers to accept; see http/hosts.py for the default

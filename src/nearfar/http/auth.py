@@ -50,7 +50,7 @@ class KeyRing:
         self._file = file
         self._clock = clock
         self._checked_at = clock()
-        self._stamp = _stamp(file) if file else None
+        self._digest = _digest(file) if file else None
         self.on_change: Callable[[], None] = lambda: None
         self.entries = self._read_first(file, known) if file else ()  # of the file
         self._keys = [*self._single, *map(ApiKey, self.entries)]
@@ -82,10 +82,10 @@ class KeyRing:
         if self._file is None or now - self._checked_at < _CHECK_EVERY_S:
             return
         self._checked_at = now
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        digest = _digest(self._file)
+        if digest == self._digest:
             return
-        self._stamp = stamp
+        self._digest = digest
         try:
             entries = read_keys(self._file)
         except SettingsError as error:
@@ -124,10 +124,9 @@ def _bearer(scope: AsgiScope) -> bytes:
     return presented if scheme.lower() == b"bearer" else b""
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Return what changes with the file, or None if there is none."""
+def _digest(file: Path) -> bytes | None:
+    """Return a hash of the file's content, or None if it can't be read. Size and time may stay as they were."""
     try:
-        stat = file.stat()
+        return hashlib.sha256(file.read_bytes()).digest()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size

@@ -15,7 +15,7 @@ import pytest
 from nearfar.cli.units import launchd, systemd
 from nearfar.cli.units.install import read_variables, write_variables
 from nearfar.cli.units.spec import ServiceSpec
-from nearfar.core.errors import SettingsError
+from nearfar.core.errors import ServiceManagerError, SettingsError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -183,3 +183,62 @@ def test_an_unusable_file_of_variables_is_refused(text: str, mode: int, message:
 
     with pytest.raises(SettingsError, match=message):
         read_variables(file)
+
+
+EVIL = ["a\nExecStartPre=/bin/sh", "a\r", "a\\", "a ", "a\0", "a\x1b[0m", "a\u2028b", "a\x7f"]
+
+
+@pytest.mark.parametrize("text", EVIL)
+@pytest.mark.parametrize("field", ["config", "python", "environment", "root", "home", "user_config", "run_as", "name"])
+def test_what_a_unit_can_not_have_as_it_is_is_refused(field: str, text: str, tmp_path: Path) -> None:
+    value = text if field in {"run_as", "name"} else Path("/srv") / text
+
+    with pytest.raises((ServiceManagerError, msgspec.ValidationError)):
+        msgspec.convert(msgspec.structs.asdict(spec_in(tmp_path)) | {field: value, "system": True}, ServiceSpec)
+
+
+@pytest.mark.parametrize("name", ["nearfar\n", "near\nfar", ""])
+def test_a_name_of_a_service_has_no_line_break(name: str, tmp_path: Path) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.structs.asdict(spec_in(tmp_path)) | {"name": name}, ServiceSpec)
+
+
+@pytest.mark.parametrize("user", ["root\n", "a b", "%u", "$USER", "-x", ""])
+def test_a_user_has_a_plain_name(user: str, tmp_path: Path) -> None:
+    with pytest.raises(ServiceManagerError, match="--run-as"):
+        spec_in(tmp_path, system=True, run_as=user)
+
+
+def test_a_folder_that_systemd_would_take_as_a_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ServiceManagerError, match="pattern"):
+        spec_in(tmp_path, environment=tmp_path / "[a]" / "nearfar.env")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NEARFAR_API_KEY", 'a"\nNEARFAR_NO_AUTH="1'),
+        ("NEARFAR_API_KEY", "a\rb"),
+        ("NEARFAR_API_KEY", "a\0b"),
+        ("HF_A\nNEARFAR_NO_AUTH", "1"),
+        ("HF_é", "1"),
+    ],
+)
+def test_variables_that_would_not_be_read_back_are_refused(name: str, value: str, tmp_path: Path) -> None:
+    file = tmp_path / "nearfar.env"
+
+    with pytest.raises(ServiceManagerError):
+        write_variables(file, {name: value})
+
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("value", ["a\\", "\\", "a\\\\", "'", '"', "a\u2028b", "a\x85b", "$(id)", "`id`", "%h", " a "])
+def test_any_other_value_is_read_back_and_the_shell_reads_the_same(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "nearfar.env"
+
+    write_variables(file, {"NEARFAR_A": value, "NEARFAR_B": "b"})
+
+    assert {"NEARFAR_A": value, "NEARFAR_B": "b"} == read_variables(file)
+    ended = run("/bin/sh", "-c", f'. {file}; printf "%s|%s" "$NEARFAR_A" "$NEARFAR_B"')
+    assert f"{value}|b" == ended.stdout

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from settings_fields import FIELDS, KEY
 
+import nearfar
 from nearfar.core.environment import injected_variables
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL, ModelSettings, Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "127.8.9.10", "::1", "[::1]", "0:0:0:0:0:0:0:1", "localhost", "Localhost", "ip6-localhost")
 PUBLIC = ("0.0.0.0", "::", "192.168.1.5", "203.0.113.9", "2001:db8::1", "fe80::1", "server.example", "")  # noqa: S104 — nothing binds here
@@ -407,3 +409,16 @@ def test_settings_are_frozen() -> None:
 
     with pytest.raises(AttributeError):
         settings.port = 1  # type: ignore[misc]  # the point of the test
+
+
+def test_no_pattern_of_a_setting_or_key_accepts_a_line_break_at_its_end() -> None:
+    r"""``$`` matches before one, ``\Z`` doesn't."""
+    source = Path(nearfar.__file__).parent
+    found = [
+        (file.name, pattern)
+        for file in source.rglob("*.py")
+        for pattern in re.findall(r"""pattern=r?(".*?"|'.*?')""", file.read_text())
+        if pattern.endswith(('$"', "$'"))
+    ]
+
+    assert [] == found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,6 +100,22 @@ def test_a_key_removed_from_the_file_is_invalid(file: Path) -> None:
 
     assert ring.find(b"k1") is None
     assert ring.find(b"k2")
+
+
+def test_a_changed_file_is_read_although_its_size_and_time_are_the_same(file: Path) -> None:
+    """As after a restore of a backup, or on a file system with coarse times."""
+    clock = Clock()
+    file.write_text(entry("one", "k1"))
+    before = file.stat()
+    ring = KeyRing(None, file, clock)
+
+    file.write_text(entry("one", "k2"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clock.now += 1.1
+
+    assert ring.find(b"k1") is None
+    assert ring.find(b"k2")
+    assert (before.st_size, before.st_mtime_ns) == (file.stat().st_size, file.stat().st_mtime_ns)
 
 
 @pytest.mark.parametrize("broken", ["[[keys", '[[keys]]\nname = "one"', "", None])

@@ -24,7 +24,8 @@ MANAGERS: dict[str, ServiceManager] = {"systemd": systemd, "launchd": launchd}
 
 # NAME="value" lines, as systemd and the shell read them: a backslash quotes ", \, $ and a backtick.
 _HEADER = '# Variables of the service, such as:  NEARFAR_API_KEY="…"\n'
-_LINE = re.compile(r"""^\s*([A-Za-z_]\w*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|(\S*))\s*$""")
+_LINE = re.compile(r"""^\s*([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|(\S*))\s*\Z""")
+_NAME, _CONTROL = re.compile("[A-Za-z_][A-Za-z0-9_]*"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SPECIAL, _ESCAPED = re.compile(r'(["\\`$])'), r"\\\1"
 _GROUP_AND_OTHERS = 0o077
 
@@ -147,7 +148,15 @@ def _root_hint(spec: ServiceSpec) -> str:
 
 
 def write_variables(file: Path, variables: Mapping[str, str]) -> None:
-    """Create the file, which must not exist yet, readable by its owner only."""
+    """Create the file, which must not exist yet, readable by its owner only.
+
+    Raises ServiceManagerError for what systemd and the shell can't both read back.
+    """
+    for name, value in variables.items():
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise ServiceManagerError(
+                f"{name[:60]!r}: a file of variables can't have its name, or a line break in its value"
+            )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600, exist_ok=False)
     lines = [f'{name}="{_SPECIAL.sub(_ESCAPED, value)}"\n' for name, value in sorted(variables.items())]
@@ -165,7 +174,7 @@ def read_variables(file: Path) -> dict[str, str]:
     if mode & _GROUP_AND_OTHERS:
         raise SettingsError(f"{file}: others can read it, and it may have keys; run: chmod 600 {file}")
     variables: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith(("#", ";")):
             continue
         if not (found := _LINE.match(line)):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
 
+from nearfar.core.errors import ServiceManagerError
+
 MARK = "Written by: nearfar service install"  # a unit without this line is never overwritten or removed
 OPEN_FILES = 65_536  # each connection is one, and systems start at 256 or 1,024
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?")  # as useradd allows, and names of domains
 _EXIT_S = 15.0  # for the process to exit after its drain: at most 5 s, or more on a busy machine
 
 
 class ServiceSpec(Struct, frozen=True, kw_only=True):
     """A service, independent of the service manager."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")]
     python: Path  # the interpreter that runs nearfar
     config: Path | None  # TOML file of settings
     environment: Path  # file of variables that only its owner can read; secrets never go into the unit
@@ -27,6 +31,17 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     home: Path
     user_config: Path
 
+    def __post_init__(self) -> None:
+        """Raise ServiceManagerError for what a unit can't have as it is, such as a path with a line break."""
+        for option, value in {"--run-as": self.run_as, "--config": self.config, "its Python": self.python}.items():
+            _refuse_unquotable(option, str(value or ""))
+        for folder in (self.environment, self.root, self.home, self.user_config):
+            _refuse_unquotable("the folder of the service's files", str(folder))
+        if self.run_as is not None and not _USER.fullmatch(self.run_as):
+            raise ServiceManagerError(f"--run-as {self.run_as!r}: is no name of a user")
+        if set("*?[") & set(str(self.environment)):
+            raise ServiceManagerError(f"{self.environment}: systemd would take it as a pattern; use another folder")
+
     @property
     def command(self) -> list[str]:
         """Return the command line. The interpreter's path is absolute: services don't have the user's PATH."""
@@ -37,6 +52,15 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     def stop_s(self) -> int:
         """Return the seconds after which the service manager may kill the process."""
         return round(self.drain_timeout_s + _EXIT_S)
+
+
+def _refuse_unquotable(option: str, value: str) -> None:
+    """Raise ServiceManagerError for control characters, white space around, and a backslash at the end."""
+    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
+        raise ServiceManagerError(
+            f"{option}: {value!r} has a control character, white space around it or a backslash at its end, which a "
+            "unit can't have; rename it"
+        )
 
 
 class Commands(Struct, frozen=True, kw_only=True):

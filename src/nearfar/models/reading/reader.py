@@ -6,6 +6,7 @@ Never loads weights, never runs code.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,8 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.chat_template import read_chat
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, SentenceConfig, TokenizerConfig
-from nearfar.models.files.json_files import read_optional_json
+from nearfar.models.files.config_sizes import refuse_absurd_sizes
+from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
 from nearfar.models.reading.classifiers import is_classifier, read_activation, read_classifier
 from nearfar.models.reading.embedders import read_embedder
@@ -43,6 +45,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     names = (name or folder.name, config.name or "")
     refuse_unsupported(folder, inner, config, names[0])
     refuse_pickles(inner)
+    refuse_absurd_sizes(inner, read_json(inner / "config.json", dict[str, Any]) | sentence.config_options)
     recipe = _read_transformer(inner, config, sentence, max_tokens, names[0])
     recipe = msgspec.structs.replace(recipe, subfolder=subfolder)
     if is_classifier(folder, config, sentence, modules):
