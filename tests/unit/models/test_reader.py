@@ -852,3 +852,13 @@ def test_the_task_decides_for_a_model_with_two_uses(tmp_path: Path) -> None:
 def test_a_task_that_the_model_does_not_have_is_refused(bert: Path) -> None:
     with pytest.raises(SettingsError, match="can't classify, only embed, rank"):
         discover_model(ModelSettings(name=str(bert), task="classify"), Settings(engine="torch"))
+
+
+def test_prompts_of_the_settings_are_refused_where_pooling_leaves_them_out(bert: Path) -> None:
+    steps = {MODULES: [TRANSFORMER, POOLED], POOLING: {"pooling_mode": "mean", "include_prompt": False}}
+    write_files(bert, steps)
+    settings = Settings(engine="torch", device="cpu")
+
+    with pytest.raises(SettingsError, match="include_prompt = false"):
+        discover_model(ModelSettings(name=str(bert), prompts={"query": "q: "}), settings)
+    discover_model(ModelSettings(name=str(bert), prompts={"query": ""}), settings)
