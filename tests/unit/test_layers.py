@@ -54,7 +54,7 @@ LIBRARIES = {
     "granian": ["process"],
     "httpx2": ["models/hub"],
     "huggingface_hub": ["models/hub", "cli/check"],
-    "jinja2": ["models/files/chat_template"],
+    "jinja2": ["models/files/chat_template", "models/files/template_limits"],
     "markdown_it": ["docs/html"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],

@@ -19,7 +19,7 @@ from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from nearfar.models.files.template_limits import LimitedEnvironment
 
 Render: TypeAlias = Callable[[Sequence[tuple[str, str]]], str]  # roles and contents → the text to tokenize
 
@@ -166,10 +166,10 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     except ImportError as error:
         raise CheckpointError("a chat template needs jinja2; pip install jinja2") from error
     environment = _environment(dated=dated)
-    failures = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
+    failures = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError)
     try:
         program = environment.from_string(template.source)
-    except TemplateError as error:
+    except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
         raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
 
     def render(messages: Sequence[tuple[str, str]]) -> str:
@@ -177,6 +177,7 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
             {"role": role, "content": [{"type": "text", "text": text}] if template.structured else text}
             for role, text in messages
         ]
+        environment.begin(sum([len(text) for _, text in messages]))
         try:
             return program.render(messages=parts, **template.variables)
         except failures as error:
@@ -185,12 +186,13 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     return render
 
 
-def _environment(*, dated: bool) -> Environment:
+def _environment(*, dated: bool) -> LimitedEnvironment:
     """Return the sandbox with what transformers adds to it."""
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from nearfar.models.files.template_limits import LimitedEnvironment
 
     class Generation(Extension):
         """The tag around an assistant's words, which changes nothing here."""
@@ -204,10 +206,12 @@ def _environment(*, dated: bool) -> Environment:
     def fail(message: str) -> str:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)
+    environment.filters["tojson"] = environment.counted(
+        lambda value, **options: json.dumps(value, **{"ensure_ascii": False} | options)
+    )
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = (
         (lambda layout: datetime.now().astimezone().strftime(layout)) if dated else lambda _: fail("it has the date")
