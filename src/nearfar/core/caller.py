@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from nearfar.core.errors import Forbidden, Overloaded
+from nearfar.core.types import Allowance
 
 Scope = Literal["embed", "rerank", "admin"]
 ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")
@@ -48,6 +49,18 @@ class RateLimit:
         self._tokens_left = float(tokens_per_minute or 0)
         self._refilled_at = clock()
 
+    def allowances(self) -> dict[str, Allowance]:
+        """Return what is left of each limit: ``tokens`` and ``requests``, if they are limited."""
+        found: dict[str, Allowance] = {}
+        if self._tokens_per_minute is not None:
+            left = self._refill(self._tokens_per_minute)
+            reset_s = (self._tokens_per_minute - left) * 60 / self._tokens_per_minute
+            found["tokens"] = Allowance(self._tokens_per_minute, max(int(left), 0), reset_s)
+        if self._max_concurrent is not None:
+            left = max(self._max_concurrent - self._running, 0)
+            found["requests"] = Allowance(self._max_concurrent, left, None if self._running else 0.0)
+        return found
+
     def acquire(self) -> None:
         """Count one more running request; ``release`` ends it. Raises Overloaded where too many run already."""
         if self._max_concurrent is not None and self._running >= self._max_concurrent:
@@ -65,10 +78,7 @@ class RateLimit:
         """Take tokens out of the bucket. Raises Overloaded, with the time to retry after, where they aren't there."""
         if self._tokens_per_minute is None:
             return
-        now = self._clock()
-        refill = (now - self._refilled_at) * self._tokens_per_minute / 60
-        self._tokens_left, self._refilled_at = min(self._tokens_left + refill, self._tokens_per_minute), now
-        missing = min(tokens, self._tokens_per_minute) - self._tokens_left
+        missing = min(tokens, self._tokens_per_minute) - self._refill(self._tokens_per_minute)
         if missing > 0:
             wait_s = math.ceil(missing * 60 / self._tokens_per_minute)
             message = (
@@ -77,6 +87,13 @@ class RateLimit:
             )
             raise Overloaded(message, retry_after_s=min(max(wait_s, 1), _MAX_RETRY_AFTER_S))
         self._tokens_left -= tokens
+
+    def _refill(self, tokens_per_minute: int) -> float:
+        """Fill the bucket up to now, and return what is in it."""
+        now = self._clock()
+        refill = (now - self._refilled_at) * tokens_per_minute / 60
+        self._tokens_left, self._refilled_at = min(self._tokens_left + refill, tokens_per_minute), now
+        return self._tokens_left
 
     def refund(self, tokens: int) -> None:
         """Return tokens of a request that was refused later on."""

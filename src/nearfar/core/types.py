@@ -80,6 +80,14 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     created: int  # Unix time, as in OpenAI's list of models
 
 
+class Allowance(Struct, frozen=True):
+    """A limit, how much of it is left, and the seconds until all of it is; None if those are unknown."""
+
+    limit: int
+    left: int
+    reset_s: float | None
+
+
 class QueueCapacity(Struct, frozen=True, kw_only=True):
     """How full one model's queue is. Tokens and requests count from their admission until they are answered."""
 

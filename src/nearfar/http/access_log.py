@@ -8,34 +8,41 @@ from __future__ import annotations
 import logging
 import re
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from litestar.types import HTTPScope
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from nearfar.core.caller import Caller
-from nearfar.core.errors import NearfarError
+from nearfar.core.errors import EmptyInput, InputError, NearfarError
 from nearfar.core.jobs import Timings
 from nearfar.dialects.kit.request import request_id
+from nearfar.dialects.kit.routing import installed_dialects
 from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.telemetry.events import Observer, RequestDone
 from nearfar.telemetry.logs import RequestRecord
-from nearfar.telemetry.tracing import Tracing
+from nearfar.telemetry.masking import KeyMask
+from nearfar.telemetry.tracing import METHODS, Tracing
 
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-_PARAM = re.compile(r"[a-z_0-9.\[\]-]{1,60}")  # a field's path
-_MAX_PATH = 200  # characters in the log
+_PARAM = re.compile(r"[a-zA-Z_0-9.\[\]-]{1,60}")  # a field's path
+_PLACE = re.compile(r"at `\$\.([^`]+)`$")  # in msgspec's messages
+_WORD = re.compile(r"\w+")
+_MAX_PATH, _MAX_METHOD = 200, 20  # characters in the log
 _log = logging.getLogger("nearfar.access")
 
 
 class AccessLog:
     """Completes the head of each response, error responses included, and records the request."""
 
-    def __init__(self, observe: Observer, tracing: Tracing | None, drain: Drain, origins: Origins) -> None:
+    def __init__(
+        self, observe: Observer, tracing: Tracing | None, drain: Drain, origins: Origins, mask: KeyMask
+    ) -> None:
         self.origins = origins
+        self._mask = mask.mask
         self._observe = observe
         self._drain = drain
         self._tracing = tracing
@@ -64,7 +71,7 @@ class AccessLog:
             self._tracing.finish_request(span, event, {"request_id": state["request_id"], **state.get("done", {})})
         if _log.isEnabledFor(logging.INFO):
             state.pop("body", None)  # the record may wait for a while
-            _log.handle(RequestRecord(partial(_fields, scope, event, trace_id)))
+            _log.handle(RequestRecord(partial(_fields, scope, event, trace_id, self._mask)))
         return headers
 
 
@@ -75,27 +82,31 @@ def _request_done(scope: HTTPScope, status: int, now: float) -> RequestDone:
     return RequestDone(
         dialect=state.get("dialect") or options.get("dialect", "none"),
         route=scope.get("path_template") or "none",
-        method=scope["method"] if scope["method"] in _METHODS else "other",  # clients may send any word
+        method=scope["method"] if scope["method"] in METHODS else "other",  # clients may send any word
         status=status,
         duration_s=now - state.get("began", now),  # 0 for a request that no route took: the gate didn't see it
         render_s=now - timings.taken_at if timings else None,
     )
 
 
-def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None) -> dict[str, object]:
+def _fields(
+    scope: HTTPScope, event: RequestDone, trace_id: str | None, mask: Callable[[str, int], str]
+) -> dict[str, object]:
     state: dict[str, Any] = scope["state"]
     fields: dict[str, object] = {"request_id": state["request_id"]}
     if trace_id:
         fields["trace_id"] = trace_id
     fields |= {
         "dialect": event.dialect,
-        "method": state.get("method", scope["method"]),
-        "path": scope["path"][:_MAX_PATH],
+        "method": method if (method := state.get("method", scope["method"])) in METHODS else mask(method, _MAX_METHOD),
+        "path": path if (path := scope["path"]) == event.route else mask(path, _MAX_PATH),
         "status": event.status,
         "ms": round(event.duration_s * 1000, 1),
     }
     if error := state.get("error"):
         fields |= {"error": type(error).__name__, "reason": _reason(error)}
+        if isinstance(error, InputError) and (field := _field(error)):
+            fields["field"] = mask(field, _MAX_PATH)
     caller: Caller | None = state.get("caller")
     if caller:
         fields["key"] = caller.name  # the name of the key, never the key itself
@@ -110,8 +121,23 @@ def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None) -> dict[
 
 
 def _reason(error: NearfarError) -> str:
-    """Return why an error was raised, by its class: messages may repeat texts. A field of the request is named."""
+    """Return why an error was raised, by its class: messages may repeat texts."""
     about = (type(error).__doc__ or "").partition(".")[0].partition("; ")[0]
-    reason = " ".join(about.split()).removeprefix("Raised if ").replace("``", "")
-    param = getattr(error, "param", None)
-    return f"{reason} ({param})" if param and _PARAM.fullmatch(param) else reason
+    return " ".join(about.split()).removeprefix("Raised if ").replace("``", "")
+
+
+def _field(error: InputError) -> str | None:
+    """Return the field of the request that an error is about: its own, msgspec's, or one that its message names."""
+    place = _PLACE.search(str(error.__cause__))
+    if param := error.param or (place[1] if place else None):
+        return param if _PARAM.fullmatch(param) else None
+    if type(error) not in {InputError, EmptyInput}:  # the others aren't about one field
+        return None
+    return next((word for word in _WORD.findall(str(error)[:_MAX_PATH]) if word in _known_fields()), None)
+
+
+@cache
+def _known_fields() -> set[str]:
+    """Return the fields of all documented bodies: other words of a message may be a client's."""
+    routes = [route for dialect in installed_dialects() for route in dialect.routes]
+    return {name for route in routes for name in getattr(route.docs.body, "__struct_encode_fields__", ())}

@@ -30,6 +30,7 @@ from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import Timeouts
 from nearfar.telemetry.events import Event, Observer
+from nearfar.telemetry.masking import KeyMask
 from nearfar.telemetry.metrics import Metrics
 from nearfar.telemetry.tracing import Tracing
 
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     server = ServerParts(settings, fleet, service, timeouts)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
-    log = AccessLog(observe, tracing, drain, origins)
+    log = AccessLog(observe, tracing, drain, origins, KeyMask(settings.api_key, ring.__contains__))
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(app.asgi_handler, settings, observe)

@@ -58,6 +58,11 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    def __contains__(self, text: bytes) -> bool:
+        """Return whether a text is a key. The time that this takes depends on the text."""
+        digest = hashlib.sha256(text).digest()
+        return any(key.digest == digest for key in self._keys)
+
     def find(self, presented: bytes) -> ApiKey | None:
         """Return the key, or None. Compares with every key, so that the time taken doesn't depend on which matches."""
         self._reload_if_changed()

@@ -25,6 +25,7 @@ from nearfar.telemetry.events import Event, ForwardDone, JobDone, RequestDone
 _EXPORT_TIMEOUT_S = 2.0  # then spans are dropped, so that an unreachable collector doesn't delay the shutdown
 _LIMITS = SpanLimits(max_links=256)  # as many requests as a lane considers for one batch; 128 by default
 _SERVER_ERROR = 500
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # clients may send any other word
 
 
 class Tracing:
@@ -56,6 +57,7 @@ class Tracing:
         self, state: dict[str, Any], method: str, route: str, headers: Iterable[tuple[bytes, bytes]]
     ) -> Iterator[None]:
         """Trace a request in the block, as ``state["span"]``; its parent is the span that the headers name."""
+        method = method if method in METHODS else "_OTHER"  # as OpenTelemetry names it
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         with self._requests.start_as_current_span(
             f"{method} {route}",

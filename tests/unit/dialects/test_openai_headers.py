@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import calling, running, until
 
 from nearfar import Settings
 from nearfar.dialects.openai.headers import duration
+from nearfar.http.keys import make_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +64,35 @@ async def test_responses_report_the_queue_limits_and_a_full_queue_its_reset_time
     assert refused.headers[RESET] != "0s"
     assert "2020-10-01" == refused.headers["openai-version"]
     assert "8" == last.headers[LIMIT]
+
+
+async def test_the_tighter_of_the_queues_and_the_keys_limits_is_reported(tmp_path: Path) -> None:
+    keys = {name: make_key(name) for name in ("loose", "tokens", "requests")}
+    more = {"loose": "max_concurrent = 1000\ntokens_per_minute = 1000000", "tokens": "tokens_per_minute = 60"}
+    more["requests"] = "max_concurrent = 1"
+    file = tmp_path / "keys.toml"
+    file.write_text("\n".join(f"{entry}\n{more[name]}" for name, (_, entry) in keys.items()))
+    found: dict[str, tuple[str, ...]] = {}
+    async with (
+        running(Settings(engine="fake", queue_tokens=900, queue_requests=9, api_keys_file=str(file))) as app,
+        calling(app) as client,
+    ):
+        for name, (key, _) in keys.items():
+            answer = await client.post(PATH, json=embed("first"), headers={"authorization": f"Bearer {key}"})
+            kinds = [f"x-ratelimit-{what}-{kind}" for kind in ("tokens", "requests") for what in ("limit", "remaining")]
+            found[name] = tuple(answer.headers[kind] for kind in kinds)
+        spender = {"authorization": f"Bearer {keys['tokens'][0]}"}
+        refused = [await client.post(PATH, json=embed("many words " * 20), headers=spender) for _ in range(2)][1]
+
+    assert {
+        "loose": ("900", "900", "9", "9"),
+        "tokens": ("60", "57", "9", "9"),
+        "requests": ("900", "900", "1", "1"),
+    } == found
+    assert 429 == refused.status_code
+    assert "60" == refused.headers[LIMIT]
+    assert int(refused.headers[REMAINING]) < 20
+    assert refused.headers[RESET].endswith("s")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from nearfar.http.cors import Origins
 from nearfar.http.drain import Drain
 from nearfar.http.routes import JobRoute, RequestGate
 from nearfar.serving.timeouts import Timeouts
+from nearfar.telemetry.masking import KeyMask
 
 if TYPE_CHECKING:
     from nearfar.dialects.kit.request import AnyRequest
@@ -85,7 +86,7 @@ async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int,
     server: Any = SimpleNamespace(settings=Settings(), timeouts=Timeouts())
     gate, log = (
         RequestGate(server, drain, hosts=None, keys=None, tracing=None),
-        AccessLog(ignore, None, drain, Origins()),
+        AccessLog(ignore, None, drain, Origins(), KeyMask(None, lambda _: False)),
     )
     routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
     app: Any = Litestar(routes, openapi_config=None, logging_config=None)

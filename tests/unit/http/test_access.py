@@ -118,6 +118,55 @@ async def test_a_line_of_the_log_names_the_key_and_does_not_show_it(caplog: pyte
     )
 
 
+async def test_keys_that_arrive_elsewhere_than_in_their_header_are_masked_everywhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In paths, queries and methods; cut to a length that keeps no part of a key, neither."""
+    caplog.set_level(logging.INFO, "nearfar.access")
+    key = "Q7vX-opaque~secret"
+    paths = [f"/v1/models/{key}", f"/{key}/v1/embeddings", f"/x?api_key={key}", f"/x%3Fapi_key%3D{key}"]
+    paths += [f"/v1/key={key}/x", f"/{'x' * 190}/{key}", f"/{key.replace('-', '%252D')}"]
+    async with running(Settings(engine="fake", api_key=key)) as app, calling(app) as client:
+        client.headers["authorization"] = f"Bearer {key}"
+        for path in paths:
+            await client.get(path)
+        for method in (key[:12], f"X{key}", "X" * 5000):
+            await client.request(method, "/v1/models")
+        metrics = (await client.get("/metrics")).text
+
+    lines = [record.fields for record in caplog.records if isinstance(record, RequestRecord)]
+    assert len(paths) + 4 == len(lines)
+    assert not [line for line in lines if key in str(line) or key[:8] in str(line["path"])]
+    assert 200 >= max(len(str(line["path"])) for line in lines)
+    assert 20 >= max(len(str(line["method"])) for line in lines)
+    assert key[:8] not in metrics
+
+
+async def test_the_log_line_of_an_error_names_the_field(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nearfar.access")
+    text = "encoding of a private text"
+    sent: list[tuple[str, dict[str, Any], str | None]] = [
+        ("/v1/embeddings", {"model": MODEL, "input": text, "encoding_format": text}, "encoding_format"),
+        ("/v1/embeddings", {"model": MODEL, "input": text, "dimensions": 100_000}, "dimensions"),
+        ("/v1/embeddings", {"model": MODEL, "input": [1, text]}, "input"),
+        ("/v1/embeddings", {"model": MODEL, "input": ""}, "input"),
+        ("/v1/embeddings", {"model": MODEL}, "input"),
+        ("/v1/embeddings", {"model": text, "input": text}, None),
+        ("/v2/embed", {"model": MODEL, "input_type": text, "texts": ["one"]}, "input_type"),
+        ("/embed", {"inputs": 5}, "inputs"),
+        ("/v1/rerank", {"model": MODEL, "query": text, "documents": []}, "documents"),
+        ("/v1/rerank", {"model": MODEL, "query": text, "documents": ["b"], "top_n": text}, "top_n"),
+    ]
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        for path, body, _ in sent:
+            await client.post(path, json=body)
+
+    lines = [record.fields for record in caplog.records if isinstance(record, RequestRecord)]
+    fields = [str(line.get("field", "")).partition("[")[0] or None for line in lines]
+    assert [field for *_, field in sent] == fields
+    assert "private" not in str(lines)
+
+
 async def test_the_log_line_of_an_error_has_its_class_and_reason_but_no_text(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "nearfar.access")
     secret = "a secret text"

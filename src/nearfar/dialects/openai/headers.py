@@ -7,8 +7,9 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from nearfar.core import errors
+from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob
-from nearfar.core.types import QueueCapacity
+from nearfar.core.types import Allowance, QueueCapacity
 from nearfar.dialects.kit.request import AnyRequest, elapsed_ms, fleet_of
 
 _PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
@@ -20,12 +21,12 @@ USUAL_HEADERS = {
 ANSWER_HEADERS = {
     **USUAL_HEADERS,
     "openai-model": "the model that answered",
-    "x-ratelimit-limit-tokens": "tokens that may be queued or running",
+    "x-ratelimit-limit-tokens": "tokens that may be queued or running; the key's limit where less of it is left",
     "x-ratelimit-remaining-tokens": "tokens that the queue has room for now",
-    "x-ratelimit-reset-tokens": "time until the queue is empty, at the throughput of the last batches",
+    "x-ratelimit-reset-tokens": "time until the queue is empty or the key's limit is whole, at the throughput so far",
     "x-ratelimit-limit-requests": "requests that may be queued or running",
     "x-ratelimit-remaining-requests": "requests that the queue has room for now",
-    "x-ratelimit-reset-requests": "the same as x-ratelimit-reset-tokens",
+    "x-ratelimit-reset-requests": "the same for requests",
 }
 
 
@@ -39,7 +40,7 @@ def usual_headers(request: AnyRequest) -> dict[str, str]:
 
 def answer_headers(request: AnyRequest, _: EmbedJob, done: Embedded) -> dict[str, str]:
     """Return the headers of a reply to a job."""
-    limits = _limits(fleet_of(request).queue_capacity(done.info.name))
+    limits = _limits(request, fleet_of(request).queue_capacity(done.info.name))
     return {**usual_headers(request), "openai-model": _header_value(done.info.name), **limits}
 
 
@@ -49,23 +50,36 @@ def _header_value(name: str) -> str:
 
 
 def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, str]:
-    """Return the headers of an error; a full queue reports its limits."""
-    return usual_headers(request) | _limits(error.capacity if isinstance(error, errors.Overloaded) else None)
+    """Return the headers of an error; a full queue and a key without room report their limits."""
+    limits = _limits(request, error.capacity) if isinstance(error, errors.Overloaded) else {}
+    return usual_headers(request) | limits
 
 
-def _limits(capacity: QueueCapacity | None) -> dict[str, str]:
-    if capacity is None:
-        return {}
-    headers = {
-        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
-        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
-        "x-ratelimit-limit-requests": str(capacity.requests_limit),
-        "x-ratelimit-remaining-requests": str(capacity.requests_free),
-    }
-    if capacity.drain_s is not None:
-        reset = duration(math.ceil(capacity.drain_s * 1000) / 1000)  # 0s for an empty queue only
-        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
+def _limits(request: AnyRequest, capacity: QueueCapacity | None) -> dict[str, str]:
+    """Return the limits of the model's queue, or those of the caller's key where less is left of them."""
+    caller: Caller | None = request.scope["state"].get("caller")
+    own = caller.rate_limit.allowances() if caller and caller.rate_limit else {}
+    headers: dict[str, str] = {}
+    for kind, queue in _allowances(capacity).items():
+        limits = [limit for limit in (own.get(kind), queue) if limit]
+        if not limits:
+            continue
+        tightest = min(limits, key=lambda limit: (limit.left, limit.limit))
+        headers[f"x-ratelimit-limit-{kind}"] = str(tightest.limit)
+        headers[f"x-ratelimit-remaining-{kind}"] = str(tightest.left)
+        reset_s = queue.reset_s if queue and tightest.reset_s is None else tightest.reset_s
+        if reset_s is not None:  # 0s for an empty queue only
+            headers[f"x-ratelimit-reset-{kind}"] = duration(math.ceil(reset_s * 1000) / 1000)
     return headers
+
+
+def _allowances(capacity: QueueCapacity | None) -> dict[str, Allowance | None]:
+    if capacity is None:
+        return {"tokens": None, "requests": None}
+    return {
+        "tokens": Allowance(capacity.tokens_limit, capacity.tokens_free, capacity.drain_s),
+        "requests": Allowance(capacity.requests_limit, capacity.requests_free, capacity.drain_s),
+    }
 
 
 def duration(seconds: float) -> str:
