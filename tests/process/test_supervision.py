@@ -198,6 +198,22 @@ def test_a_stuck_worker_does_not_keep_the_process_from_ending_after_one_signal()
     assert -signal.SIGTERM == code
 
 
+def test_infinite_timeouts_are_no_limit() -> None:
+    with ServerProcess(
+        "--engine",
+        "fake",
+        NEARFAR_HEARTBEAT_TIMEOUT_S="inf",
+        NEARFAR_RELOAD_TIMEOUT_S="inf",
+        NEARFAR_DRAIN_TIMEOUT_S="inf",
+    ) as server:
+        worker = server.workers()[0]
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: worker not in server.workers() and bool(server.workers()))
+        server.process.send_signal(signal.SIGHUP)
+        server.until_logged("reload: starting a new worker")
+        until(lambda: len(server.workers()) == 1 and server.status() == 200)
+
+
 def test_a_restart_that_cannot_open_its_model_is_tried_again(tmp_path: Path) -> None:
     """As when a network drive is away for a moment. At the first start it would be a mistake in the settings."""
     worker = f"""{WORKER}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 import contextlib
 import socket
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HEARTBEATS = 10  # in each heartbeat_timeout_s
 SERVES = b"serves"
+_MAX_INTERVAL_S = 60.0  # the timeout may be infinite
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -30,6 +32,15 @@ class Served(Struct, frozen=True, kw_only=True):
     # PEM of the certificate and of its private key; None for plain HTTP, and before a worker has read them.
     certificate: tuple[bytes, bytes] | None = None
 
+    def to_line(self) -> bytes:
+        """Return the message. Not as JSON, which has no infinite timeouts."""
+        return binascii.b2a_base64(msgspec.msgpack.encode(self))
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Served:
+        """Parse the message."""
+        return msgspec.msgpack.decode(binascii.a2b_base64(line), type=cls)
+
 
 def receive_served(supervisor: int) -> Served:
     """Wait for what the supervisor sends to a worker at a restart; its socket has this file descriptor.
@@ -40,7 +51,7 @@ def receive_served(supervisor: int) -> Served:
         line = lines.readline()
     if not line:
         raise SettingsError("the supervisor process is gone")
-    return msgspec.json.decode(line, type=Served)
+    return Served.from_line(line)
 
 
 class Heartbeat:
@@ -70,9 +81,9 @@ class Heartbeat:
                 served = msgspec.structs.replace(self._served, keys=self._keys.entries)
                 if served != reported:
                     reported = served
-                    await loop.sock_sendall(connection, msgspec.json.encode(served) + b"\n")
+                    await loop.sock_sendall(connection, served.to_line())
                 line = b""
                 with contextlib.suppress(TimeoutError):
-                    interval_s = served.settings.heartbeat_timeout_s / HEARTBEATS
+                    interval_s = min(served.settings.heartbeat_timeout_s / HEARTBEATS, _MAX_INTERVAL_S)
                     line = await asyncio.wait_for(self._lines.get(), interval_s)
                 await loop.sock_sendall(connection, line + b"\n")

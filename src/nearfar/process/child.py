@@ -22,6 +22,7 @@ from nearfar.process.channel import HEARTBEATS, SERVES
 Start = Literal["initial", "restart", "reload"]
 
 _RECEIVED_BYTES = 65_536
+_MAX_WAIT_S = 3600.0  # a timeout may be infinite, and select's can't be
 # How many times heartbeat_timeout_s a worker may be silent before it serves: from a cold disk, an import alone may keep
 # the interpreter for minutes. A guess.
 _FIRST_FACTOR = 10
@@ -91,7 +92,7 @@ class Child:
             if line == SERVES:
                 self.serves = True
             elif line:
-                self.served = line
+                self.served = line + b"\n"
 
     def end(self) -> str:
         """Return how it ended, in words."""
@@ -135,7 +136,7 @@ class Children:
         """
         sending = [child.socket for child in self._running if child.unsent]
         reading = [wakeup, *(child.socket for child in self._running)]
-        timeout_s = max(0.0, min(until, self._check_at) - time.monotonic())
+        timeout_s = max(0.0, min(until - time.monotonic(), self._check_at - time.monotonic(), _MAX_WAIT_S))
         readable, writable, _ = select.select(reading, sending, [], timeout_s)
         if wakeup in readable:
             wakeup.recv(1)

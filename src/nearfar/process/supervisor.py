@@ -17,8 +17,6 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-import msgspec
-
 from nearfar.core.environment import injected_variables, pop_notify_socket
 from nearfar.core.errors import SettingsError, SetupError
 from nearfar.core.settings import Settings
@@ -77,7 +75,7 @@ class _Supervisor:
         first_delay_s: float,
     ) -> None:
         self._settings = settings  # of the current worker
-        self._served = msgspec.json.encode(Served(settings=settings))  # what the current worker has reported last
+        self._served = Served(settings=settings).to_line()  # what the current worker has reported last
         self._has_served = False
         self._workers = workers
         self._notifier = notifier
@@ -135,7 +133,7 @@ class _Supervisor:
         self._has_served |= worker.serves
         if worker.served and worker.served != self._served:
             self._served = worker.served
-            self._settings = msgspec.json.decode(worker.served, type=Served).settings
+            self._settings = Served.from_line(worker.served).settings
 
     def _final_code(self, exit_code: int) -> int:
         """Return the exit code for a shutdown. 0 if the worker had died before, and none runs."""
@@ -193,7 +191,7 @@ class _Supervisor:
             self._plan_restart(str(error), 0.0)
 
     def _start(self, start: Start) -> Child:
-        worker = self._workers.start(start, self._served + b"\n" if start == "restart" else b"")
+        worker = self._workers.start(start, self._served if start == "restart" else b"")
         if self._stop_signal is not None:  # it came before the worker was among the others
             worker.signal(self._stop_signal)
         return worker
