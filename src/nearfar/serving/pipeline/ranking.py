@@ -131,6 +131,7 @@ def _encode_pairs(model: Model, job: RankJob) -> EncodedJob:
         return model.tokens.encode_pairs(job.query, documents, max_tokens, job.instruction)
 
     whole = encode(job.documents, job.max_tokens_per_document)
+    _check_tokens("the query and document {} have", whole)
     each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_beside_query(job.query, job.instruction))
     return EncodedJob(
         rows=[row for rows in each for row in rows],
@@ -151,7 +152,9 @@ def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
         return model.tokens.encode(documents, prompt, max_tokens)
 
     whole = encode(job.documents, job.max_tokens_per_document)
-    _check_tokens(query, whole)
+    if not query.ids:
+        raise EmptyInput("the query has no token this model knows", "query")
+    _check_tokens("document {} has", whole)
     each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_after_prompt(prompt))
     return EncodedJob(
         rows=check_rows([query, *[row for rows in each for row in rows]], "truncate"),
@@ -160,13 +163,11 @@ def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
     )
 
 
-def _check_tokens(query: Row, documents: Sequence[Row]) -> None:
-    """Raise EmptyInput for a query or a document without tokens."""
-    if not query.ids:
-        raise EmptyInput("the query has no token this model knows", "query")
-    for index, row in enumerate(documents):
+def _check_tokens(what: str, rows: Sequence[Row]) -> None:
+    """Raise EmptyInput for a row without tokens; ``what`` is the error's subject, with the row's index."""
+    for index, row in enumerate(rows):
         if not row.ids:
-            raise EmptyInput(f"document {index} has no token this model knows", "documents")
+            raise EmptyInput(f"{what.format(index)} no token this model knows", "documents")
 
 
 def _split_long(
