@@ -55,15 +55,18 @@ def run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.a
 def build_modernbert(config: Config) -> nn.Module:
     """Build ModernBERT."""
     require(config, hidden_activation="gelu", classifier_activation="gelu")
-    every = config.get("global_attn_every_n_layers") or layer_period(config["layer_types"], "full_attention", first=0)
     options = {
-        "global_attn_every_n_layers": every,
+        "global_attn_every_n_layers": config.get("global_attn_every_n_layers") or 3,
         "global_rope_theta": rope_theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
         "local_rope_theta": rope_theta(config, "sliding_attention", config.get("local_rope_theta") or 10_000.0),
     }
     model = build_model("modernbert", "ModernBertModel", {**config, **options})
-    for layer in model.layers:
+    types = config.get("layer_types")
+    model.config.global_attn_every_n_layers = 2  # for a single layer: number 0 is global, number 1 is not
+    for at, layer in enumerate(model.layers):
         layer.mlp.act = nn.GELU()  # the file's own is an approximation that changes the fourth digit
+        if types:
+            layer.attn = type(layer.attn)(model.config, 0 if types[at] == "full_attention" else 1)
     return model
 
 
@@ -158,7 +161,7 @@ def build_gemma3(config: Config) -> nn.Module:
     require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
     if layers := config.get("layer_types"):
-        pattern = layer_period(layers, "full_attention", first=None)
+        pattern = layer_period(layers, "full_attention")
     local_theta = config.get("rope_local_base_freq") or 10_000.0
     if "rope_parameters" in config:
         local_theta = rope_theta(config, "sliding_attention", local_theta)

@@ -140,11 +140,10 @@ def rope_theta(config: Config, layer_type: str = "", default: float = 10_000.0) 
     return float(parameters.get("rope_theta") or config.get("rope_theta") or default)
 
 
-def layer_period(types: list[str], wanted: str, *, first: int | None) -> int:
-    """Return after how many layers a type recurs: starting with layer ``first``, or (None) ending each period."""
-    found = [layer_type == wanted for layer_type in types]
+def layer_period(types: list[str], last: str) -> int:
+    """Return after how many layers the types recur, if each period ends with this one."""
+    found = [layer_type == last for layer_type in types]
     for period in range(1, len(types) + 2):
-        start = period - 1 if first is None else first
-        if found == [at % period == start for at in range(len(types))]:
+        if found == [at % period == period - 1 for at in range(len(types))]:
             return period
     raise Unsupported(f"layer_types = {types}")
