@@ -79,8 +79,11 @@ def _sentence_transformers(task: Task) -> Compute:
     import torch
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
+    from nearfar.engines.transformer.length_dependence import forget_earlier_texts
+
     if task.scores:
         reranker: Any = CrossEncoder(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+        forget_earlier_texts(reranker, task.limit)
         if task.max_tokens:
             reranker.max_length = task.max_tokens
         raw = torch.nn.Identity()
@@ -89,6 +92,7 @@ def _sentence_transformers(task: Task) -> Compute:
             _ids(reranker, item),
         )
     model: Any = SentenceTransformer(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+    forget_earlier_texts(model, task.limit)
     if task.max_tokens:
         model.max_seq_length = task.max_tokens
     return lambda item: (
@@ -111,10 +115,13 @@ def _transformers(task: Task) -> Compute:
     """Return transformers' own tokenizer and model, followed by the recipe's steps in numpy."""
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+    from nearfar.engines.transformer.length_dependence import forget_earlier_texts
+
     folder = Path(task.folder) / task.subfolder
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     auto: Any = AutoModelForSequenceClassification if task.scores else AutoModel
     model = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
+    forget_earlier_texts(model, task.limit)
     layers = [_layer(layer) for layer in task.layers]
 
     def compute(item: Texts) -> tuple[Any, list[int]]:
