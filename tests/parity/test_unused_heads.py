@@ -42,11 +42,17 @@ def test_a_bias_that_the_classifier_does_not_add_is_refused(engine: str, tmp_pat
         opened(folder, engine)
 
 
-@pytest.mark.parametrize("family", ["bert", "qwen2"])
-def test_a_classifier_beside_a_bare_transformer_is_refused(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        *(("bert", "score"), ("qwen2", "score"), ("bert", "pre_classifier"), ("bert", "qa_outputs")),
+        *(("bert", "aggregation_classifier"), ("bert", "out_proj"), ("bert", "sequence_summary__summary")),
+    ],
+)
+def test_a_classifier_beside_a_bare_transformer_is_refused(family: str, name: str, tmp_path: Path) -> None:
     folder = write_transformer(tmp_path / "model", family)
-    add_weights(folder, score__weight=torch.ones(1, 32))
-    with pytest.raises(CheckpointError, match=r"score\.weight"):
+    add_weights(folder, **{f"{name}__weight": torch.ones(1, 32)})
+    with pytest.raises(CheckpointError, match=rf"{name.replace('__', '.')}\.weight"):
         opened(folder, "torch")
 
 

@@ -55,9 +55,11 @@ def test_qwen3s_other_models_are_no_rerankers(tmp_path: Path) -> None:
     assert read_recipe(folders[-1], task="rank").task == "embed"
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("kind", ["qwen2", "gemma", "llama", "qwen3"])
-def test_a_language_model_is_never_asked_to_rank_by_cosine(kind: str, tmp_path: Path) -> None:
-    folder = write_model(tmp_path, added=(), model_type=kind, architectures=[f"{kind.title()}ForCausalLM"])
+def test_a_language_model_is_never_asked_to_rank_by_cosine(kind: str, *, named: bool, tmp_path: Path) -> None:
+    architectures = [f"{kind.title()}ForCausalLM"] if named else None
+    folder = write_model(tmp_path, added=(), model_type=kind, architectures=architectures)
 
     with pytest.raises(CheckpointError, match=r"isn't known as a reranker.*LogitScore"):
         read_recipe(folder, task="rank")

@@ -16,11 +16,10 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.transformer.heads import keep_classifier_in_float32
 from nearfar.engines.transformer.length_dependence import forget_earlier_texts
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import find_tensor_file
+from nearfar.models.files.safetensors import HEAD, find_tensor_file
 from nearfar.models.recipe.recipe import ENCODERS, AnswerTokens, Recipe
 
-# Weights of what computes scores from hidden states, by their names in transformers and mlx-embeddings.
-_HEAD = re.compile(r"(pre_classifier|classifier|score|classification_head|regression_head|logits_proj|dense\.\d+)\.")
+_INNER_DENSE = re.compile(r"dense\.\d+\.")  # mlx-embeddings' own layers
 
 
 def load_transformer(request: OpenRequest, dtype: torch.dtype, **options: Any) -> nn.Module:
@@ -127,7 +126,7 @@ def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any])
 
 def _refuse_unused_head(request: OpenRequest, report: dict[str, Any]) -> None:
     """Raise CheckpointError for weights of a head that the model doesn't use, unless modules.json replaces the head."""
-    unused = sorted(key for key in report["unexpected_keys"] if _HEAD.match(key))
+    unused = sorted(key for key in report["unexpected_keys"] if HEAD.match(key) or _INNER_DENSE.match(key))
     pools = request.recipe.task == "embed" or request.recipe.pooling
     if unused and not (pools and (request.folder / "modules.json").is_file()):
         raise CheckpointError(

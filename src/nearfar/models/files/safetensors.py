@@ -18,6 +18,11 @@ from nearfar.models.files.json_files import read_json
 from nearfar.models.recipe.dense import Dense, LayerNorm
 from nearfar.models.recipe.recipe import Recipe
 
+# The layers with which transformers' classes score or classify texts or tokens.
+HEAD = re.compile(
+    r"(\w*classifier|score|classification_head|regression_head|logits_proj|out_proj|qa_outputs|sequence_summary"
+    r"|(start|end)_logits|answer_class|entity_linker|splinter_qass)\."
+)
 _GIT_LFS = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or ".."

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
+from nearfar.models.files.causal_models import is_decoder
 from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, has_pair_template, render_pair
 from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig
 from nearfar.models.files.json_files import read_json
@@ -123,7 +124,8 @@ def read_llm_reranker(
             )
         _refuse_plain_pairs(folder, sentence)
         return LlmReranker(_read_prompt(folder, family), AnswerTokens(answers.true_token_id, answers.false_token_id))
-    generates = any(name.endswith("ForCausalLM") for name in config.architectures or ())
+    named = config.architectures
+    generates = any(name.endswith("ForCausalLM") for name in named) if named else is_decoder(config)
     embeds = (folder / "modules.json").is_file() or find_family(*names) is not None
     if not family and generates and not embeds:
         family = _recognize(folder, config)

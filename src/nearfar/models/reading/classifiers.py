@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,7 @@ from nearfar.core.errors import CheckpointError
 from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, render_pair
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
-from nearfar.models.files.safetensors import find_shapes
+from nearfar.models.files.safetensors import HEAD, find_shapes
 from nearfar.models.reading.causal_rerankers import find_pair_prompt
 from nearfar.models.reading.modules import Module, gives_scores, read_modules
 from nearfar.models.recipe.recipe import LlmReranker, Recipe
@@ -20,8 +19,6 @@ from nearfar.models.recipe.recipe import LlmReranker, Recipe
 _SINGLE_LABEL = {"Sigmoid", "Identity", "Tanh"}
 _SEVERAL_LABELS = {"Sigmoid", "Identity", "Softmax"}
 _ARCHITECTURE = "ForSequenceClassification"
-# The layers of transformers' classes that classify texts or tokens.
-_HEAD = re.compile(r"^(classifier|score|classification_head|qa_outputs|logits_proj|pre_classifier)\.")
 
 
 def is_classifier(folder: Path, config: ModelConfig, sentence: SentenceConfig, modules: list[Module] | None) -> bool:
@@ -40,7 +37,7 @@ def is_classifier(folder: Path, config: ModelConfig, sentence: SentenceConfig, m
     marked = prompts.model_type == "CrossEncoder" or config.sentence_transformers.get("activation_fn")
     if not architecture and (marked or config.sbert_ce_default_activation_function):
         return True
-    head = next((name for name in find_shapes(folder) if _HEAD.match(name)), None)
+    head = next((name for name in find_shapes(folder) if HEAD.match(name)), None)
     if head is None:
         return False
     if architecture:
