@@ -111,8 +111,15 @@ def _embed(folder: Path, sample: Sample) -> Numbers:
             return model.preprocess([text], prompt=prompt)["input_ids"].shape[1]
         return model.tokenize([(prompt or "") + text])["input_ids"].shape[1]
 
+    config = folder / "config.json"
+    # With such rotary positions a text changes the numbers of those after it.
+    is_changed = config.is_file() and "dynamic" in config.read_text(encoding="utf-8-sig")
+
+    def encode(text: str) -> Any:
+        return (_embedder(folder) if is_changed else model).encode([text], batch_size=1)[0]
+
     return {
-        "vectors": _each(lambda text: model.encode([text], batch_size=1)[0], sample.texts),
+        "vectors": _each(encode, sample.texts),
         "tokens": _each(count, sample.texts),
     }
 

@@ -78,11 +78,16 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama_mlp_bias": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_over_positions": ("llama", {"max_position_embeddings": 64, "edits": [sbert(max_seq_length=256)]}),
+    "qwen3_over_positions": ("qwen3", {"max_position_embeddings": 64, "edits": [sbert(max_seq_length=256)]}),
     "mamba": ("mamba", {"limit": 300}),
     "ministral": ("ministral", {}),
     "mistral_window": ("mistral", {"sliding_window": 16, "head_dim": 8}),
     "mixtral": ("mixtral", {}),
     "modernbert_decoder": ("modernbert-decoder", {}),
+    "mpt": (
+        "mpt",
+        {"base": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 1024}, "tokenizer": "start"},
+    ),
     "nemotron": ("nemotron", {}),
     "olmo": ("olmo", {"clip_qkv": 0.5}),
     "olmo2": ("olmo2", {}),
@@ -107,6 +112,10 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_dynamic": (
         "llama",
         {"max_position_embeddings": 64, "edits": [sbert(max_seq_length=1024)], **_rope(**_DYNAMIC)},
+    ),
+    "llama_dynamic_from_16": (
+        "llama",
+        {"max_position_embeddings": 16, "edits": [sbert(max_seq_length=256)], **_rope(**_DYNAMIC)},
     ),
     "llama_dynamic_mean": ("llama", {"steps": "mean", **_rope(**_DYNAMIC, **_SIX)}),
     "llama_linear": ("llama", _rope(rope_type="linear", factor=4.0)),

@@ -135,4 +135,8 @@ _MODERNBERT: dict[str, dict[str, Any]] = {
     "rank_norm_bias": {"labels": 1, "norm_bias": True},
     "rank_relu": {"labels": 1, "classifier_activation": "relu"},
 }
+CASES |= {
+    f"{family}_over_positions": checkpoint(family, sbert(max_seq_length=256), limit=1024, max_position_embeddings=64)
+    for family in ("modernbert", "nomic_bert")
+}
 CASES |= {f"modernbert_{name}": checkpoint("modernbert", **options) for name, options in _MODERNBERT.items()}

@@ -157,7 +157,28 @@ CASES: dict[str, Checkpoint] = {
     "judge_renamed_with_origin": _qwen3_reranker(
         config_json(_name_or_path="Qwen/Qwen3-Reranker-0.6B"), folder="my-ranker"
     ),
+    "judge_without_architectures": _qwen3_reranker(config_json(architectures=GONE), folder="my-ranker"),
     "gemma3_rank": checkpoint("gemma3_text", labels=1),
 }
 CASES |= {f"{family}_rank": checkpoint(family, labels=1, limit=1024, **width) for family, width in WIDTHS.items()}
+# Pairs that lose their start, each family with other special tokens.
+CASES |= {
+    f"rank_truncated_left_{family}": checkpoint(
+        family, tokenizer_config(truncation_side="left", model_max_length=60), labels=1
+    )
+    for family in ("bert", "llama")
+}
+CASES |= {
+    "rank_truncated_left_by_6": _saved_with(
+        "Identity", max_length=60, edits=[sbert(processor_kwargs={"truncation_side": "left", "model_max_length": 60})]
+    ),
+    "labels_truncated_left": checkpoint(
+        "bert", tokenizer_config(truncation_side="left", model_max_length=60), labels=3
+    ),
+    "rank_llama_over_positions": checkpoint("llama", labels=1, max_position_embeddings=64, limit=1024),
+}
+CASES |= {
+    f"rank_unmarked_{family}": checkpoint(family, config_json(architectures=GONE), labels=1)
+    for family in ("bert", "roberta", "llama")
+}
 CASES |= {f"{family}_3_labels": checkpoint(family, labels=3, limit=1024, **width) for family, width in WIDTHS.items()}

@@ -95,6 +95,11 @@ def _deeper(found: Tensors) -> Tensors:
     return found | third
 
 
+def _with_head(name: str) -> Edit:
+    """Return an edit that adds a head's weights, which BERT alone doesn't use."""
+    return weights(lambda found: found | {f"{name}.weight": _ones(2, 32)})
+
+
 CASES: dict[str, Checkpoint] = {
     "weights_16_bits": checkpoint("bert", weights(_cast("float16")), config_json(dtype="float16")),
     "weights_bfloat16": checkpoint("bert", weights(_cast("bfloat16")), config_json(dtype="bfloat16")),
@@ -122,6 +127,10 @@ CASES: dict[str, Checkpoint] = {
             for name, tensor in found.items()
         }
     ),
+}
+CASES |= {
+    f"weights_head_{name}": checkpoint("bert", _with_head(name), steps=None)
+    for name in ("aggregation_classifier", "out_proj", "qa_outputs")
 }
 _TENSOR = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True, "dynamic": False}
 _METHODS: dict[str, dict[str, object]] = {

@@ -15,6 +15,7 @@ from parity_cases.parts import (
     Checkpoint,
     Edit,
     checkpoint,
+    files,
     remove,
     rewrite,
     sbert,
@@ -22,6 +23,7 @@ from parity_cases.parts import (
 )
 
 _ADDED = {"content": "Hello", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+_STRIPS = {"content": "[MASK]", "lstrip": True, "rstrip": True, "normalized": False, "single_word": False}
 _END = "<|endoftext|>"
 
 
@@ -152,6 +154,32 @@ CASES: dict[str, Checkpoint] = {
     "tokens_added_past_the_table": checkpoint("bert", _add_word),
     "tokens_additional_special": checkpoint(
         "bert", tokenizer_config(additional_special_tokens=["Hello", "fox"]), vocab_size=400
+    ),
+    "tokens_added_tokens_json": checkpoint(
+        "bert",
+        lambda place: write_files(place, {"added_tokens.json": {"Hello": int(_size(place))}}),
+        tokenizer_config(added_tokens_decoder=GONE),
+        vocab_size=400,
+    ),
+    "tokens_extra_special": checkpoint("bert", tokenizer_config(extra_special_tokens=["Hello"]), vocab_size=400),
+    "tokens_mask_strips": checkpoint("bert", tokenizer_config(mask_token={"__type": "AddedToken", **_STRIPS})),
+    "tokens_of_the_map": checkpoint(
+        "bert",
+        files(special_tokens_map={"additional_special_tokens": ["Hello", "fox"]}),
+        tokenizer_config(added_tokens_decoder=GONE),
+        vocab_size=400,
+    ),
+    "tokens_of_the_map_beside_the_decoder": checkpoint(
+        "bert", files(special_tokens_map={"additional_special_tokens": ["Hello", "fox"]}), vocab_size=400
+    ),
+    "tokens_of_the_map_are_words": checkpoint(
+        "llama",
+        files(special_tokens_map={"eos_token": "fox", "unk_token": "Hello"}),
+        tokenizer_config(added_tokens_decoder=GONE, eos_token=GONE, unk_token=GONE),
+        tokenizer="start",
+        steps="last",
+        limit=1024,
+        vocab_size=400,
     ),
     "tokens_split_special": checkpoint("bert", tokenizer_config(split_special_tokens=True)),
     "tokens_truncated_left": checkpoint("bert", tokenizer_config(truncation_side="left"), sbert(max_seq_length=64)),
