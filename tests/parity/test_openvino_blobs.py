@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from checkpoints import write_transformer
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.base import OpenRequest
@@ -77,4 +81,40 @@ def test_gemma_3_attends_in_both_directions(tmp_path: Path) -> None:
     request = order_of(folder, tmp_path)
     expected = installed_engines()["torch"].open(request).embed(request.probes)
     found = installed_engines()["openvino"].open(request).embed(request.probes)
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def test_a_cached_model_is_only_used_as_it_was_written_and_for_its_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another model's entry, with torch's answers that fit it, takes its place."""
+    request, other = (order_of(write_transformer(tmp_path / name, "bert"), tmp_path / "cache") for name in ("a", "b"))
+    weights = tmp_path / "b" / "model.safetensors"
+    with safe_open(weights, framework="np") as opened:
+        save_file({name: opened.get_tensor(name) * np.float32(1.5) for name in opened.keys()}, weights)  # noqa: SIM118
+    expected = installed_engines()["torch"].open(request).embed(request.probes)
+    for each in (request, other):
+        installed_engines()["openvino"].open(each).close()
+    entry, planted = sorted((tmp_path / "cache" / "openvino").glob("[ab]-*"))
+
+    for file in planted.iterdir():
+        shutil.copy2(file, entry)
+    found = installed_engines()["openvino"].open(request).embed(request.probes)
+
+    assert np.abs(found - expected).max() < 1e-4
+    assert "isn't of these weights, or was changed" in caplog.text
+
+
+def test_other_weights_of_the_same_size_and_time_are_converted_again(tmp_path: Path) -> None:
+    request = order_of(write_transformer(tmp_path / "a", "bert"), tmp_path / "cache")
+    installed_engines()["openvino"].open(request).close()
+    weights = tmp_path / "a" / "model.safetensors"
+    before = weights.stat()
+
+    with safe_open(weights, framework="np") as opened:
+        save_file({name: opened.get_tensor(name) * np.float32(1.5) for name in opened.keys()}, weights)  # noqa: SIM118
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    expected = installed_engines()["torch"].open(request).embed(request.probes)
+    found = installed_engines()["openvino"].open(request).embed(request.probes)
+
     assert np.abs(found - expected).max() < 1e-4

@@ -13,6 +13,7 @@ import numpy as np
 
 from nearfar.core.settings import Dtype
 from nearfar.core.types import FloatArray
+from nearfar.engines.common.cache_folder import is_sealed, seal
 from nearfar.engines.common.precision import measure_loss
 from nearfar.engines.openvino.compiled_model import CompiledModel
 
@@ -34,11 +35,16 @@ def compile_with_blob(
         model = compile_model(None)
         return model, run_probes(model)
     stored = folder / f"compiled-{dtype}.npy"
+    for blob in folder.glob("*.blob"):
+        if not is_sealed(folder, folder.parent, blob.stem, [blob], folder.name.encode()):
+            blob.unlink(missing_ok=True)
     try:
         model = compile_model(folder)
         outputs = run_probes(model)
         if not model.was_cached:
             np.save(stored, outputs, allow_pickle=False)
+            for blob in folder.glob("*.blob"):
+                seal(folder, folder.parent, blob.stem, [blob], folder.name.encode())
             return model, outputs
         if _is_same(np.load(stored, allow_pickle=False), outputs, dtype):
             return model, outputs

@@ -1,7 +1,7 @@
 """Converted models in the cache folder: ``model.xml``, ``model.bin``, and torch's outputs for the probes.
 
 An entry's name is a hash of everything that the conversion depends on, and an entry is written as a whole or not at
-all. Writing one removes older entries for the same checkpoint.
+all. Its seal binds its files to the content of the weights. Writing one removes older entries for the same checkpoint.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import openvino
 from nearfar.core.errors import EngineUnavailable
 from nearfar.core.types import FloatArray
 from nearfar.engines.base import OpenRequest
+from nearfar.engines.common.cache_folder import is_sealed, seal
 
-_LAYOUT = 5  # to be raised whenever this package converts differently
+_LAYOUT = 6  # to be raised whenever this package converts differently
 _MODEL, _EXACT, _REFUSED = "model.xml", "exact.npy", "refused.txt"
+_SEAL = "model"
 _DONT_NEED = 4  # MADV_DONTNEED
 _LIBRARIES = ("openvino", "torch", "transformers")
 _log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
     Raises CheckpointError and EngineUnavailable as ``conversion.convert`` does.
     """
     folder = _entry_folder(request)
-    if folder and (cached := _load(folder)):
+    if folder and (cached := _load(folder, request)):
         return cached
     from nearfar.engines.openvino.conversion import convert  # imports torch and transformers, 4 s
 
@@ -66,6 +68,7 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
     if folder:
         try:
             _save(folder, model, exact)
+            seal(folder, folder.parent, _SEAL, _sealed_files(folder, request), _cache_key(request))
         except OSError as error:
             _log.warning("can't cache %s (%s): it will be converted at every start", request.folder.name, error)
         else:
@@ -126,9 +129,7 @@ def _entry_folder(request: OpenRequest) -> Path | None:
 def _cache_key(request: OpenRequest) -> bytes:
     """Serialize everything that the numbers depend on: the files, the recipe, the libraries, the probes."""
     recipe = request.recipe
-    own = [path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"}]
-    files = sorted({*own, *(layer.file for layer in recipe.weighted_layers)})
-    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _source_files(request)]
     return msgspec.json.encode(
         {
             "layout": _LAYOUT,
@@ -143,13 +144,29 @@ def _cache_key(request: OpenRequest) -> bytes:
     )
 
 
+def _source_files(request: OpenRequest) -> list[Path]:
+    own = [path for path in request.folder.rglob("*") if path.suffix in {".json", ".safetensors"}]
+    return sorted({*own, *(layer.file for layer in request.recipe.weighted_layers)})
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _load(folder: Path) -> ConvertedModel | None:
+def _sealed_files(folder: Path, request: OpenRequest) -> list[Path]:
+    """Return the files of the entry, and the weights that it was converted from."""
+    model = folder / _MODEL
+    return [model, model.with_suffix(".bin"), folder / _EXACT, *_source_files(request)]
+
+
+def _load(folder: Path, request: OpenRequest) -> ConvertedModel | None:
     if (folder / _REFUSED).is_file():
         raise EngineUnavailable((folder / _REFUSED).read_text(encoding="utf-8"))
+    if not is_sealed(folder, folder.parent, _SEAL, _sealed_files(folder, request), _cache_key(request)):
+        if folder.exists():
+            _log.warning("cache entry %s isn't of these weights, or was changed; it is converted again", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
     try:
         exact = np.load(folder / _EXACT, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing or damaged
@@ -159,7 +176,7 @@ def _load(folder: Path) -> ConvertedModel | None:
 
 
 def _save(folder: Path, model: openvino.Model, exact: FloatArray) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
         new = Path(temporary) / "entry"
         new.mkdir()

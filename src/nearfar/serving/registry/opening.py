@@ -16,6 +16,7 @@ from nearfar.core.errors import EngineError, EngineUnavailable
 from nearfar.core.settings import Dtype, OnOverflow, Settings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
+from nearfar.engines.common.cache_folder import trusted_cache
 from nearfar.engines.common.neighbors import separate_neighbors
 from nearfar.engines.selection import EngineChoice, open_with, unavailable
 from nearfar.models.recipe.recipe import Recipe
@@ -48,6 +49,7 @@ class Opener:
 
     def __init__(self, settings: Settings, observe: Observer) -> None:
         self._settings = settings
+        self._cache_dir = trusted_cache(settings.cache_path)
         self._observe = observe
         self._busy_threads = 0
         self.lane_stopped = asyncio.Event()
@@ -73,7 +75,7 @@ class Opener:
             dtype=own.dtype,
             probes=tokens.sample_rows(token_budget(discovered.weights.parameters)),
             revision=checkpoint.revision,
-            cache_dir=self._settings.cache_path,
+            cache_dir=self._cache_dir,
             threads=self._settings.threads,
         )
         verifier = await self.run_on_thread(lambda: self._verifier(discovered, tokens))
@@ -96,7 +98,7 @@ class Opener:
             max_tokens=own.max_tokens,
             is_builtin=discovered.checkpoint.source == "builtin",
             first_engine=discovered.choices[0].name,
-            cache_dir=self._settings.cache_path,
+            cache_dir=self._cache_dir,
         )
         return Verifier(request, tokens)
 
