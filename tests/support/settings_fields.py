@@ -37,6 +37,7 @@ FIELDS = {
     "root_path": ("/nearfar/", 'root_path = "/nearfar/"', "/nearfar"),
     "keep_alive_timeout_s": ("75", "keep_alive_timeout_s = 75", 75.0),
     "receive_timeout_s": ("5", "receive_timeout_s = 5", 5.0),
+    "max_upload_bytes": ("4000", "max_upload_bytes = 4_000", 4000),
     "write_timeout_s": ("6", "write_timeout_s = 6", 6.0),
     "max_unread_bytes": ("3000", "max_unread_bytes = 3_000", 3000),
     "batch_tokens": ("64", "batch_tokens = 64", 64),

@@ -112,6 +112,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_answer_bytes: Positive = 128_000_000  # of the numbers in one answer, 12 bytes each
     receive_timeout_s: Seconds = 60.0  # for the body of a request to arrive
     keep_alive_timeout_s: Seconds = 120.0  # for the headers of the next request to arrive on a connection
+    max_upload_bytes: Positive = 512_000_000  # of large bodies that arrive at once
     write_timeout_s: Seconds = 60.0  # for a client to read the next part of its answer
     max_unread_bytes: Positive = 512_000_000  # of large answers that clients haven't read yet
     batch_tokens: Positive | None = None  # None: the engine's default for its device

@@ -29,6 +29,7 @@ from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import Timeouts
+from nearfar.serving.uploads import Uploads
 from nearfar.telemetry.events import Event, Observer
 from nearfar.telemetry.masking import KeyMask
 from nearfar.telemetry.metrics import Metrics
@@ -59,7 +60,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts = Timeouts()
     service = Service(fleet, observe, settings, timeouts)
-    server = ServerParts(settings, fleet, service, timeouts)
+    server = ServerParts(settings, fleet, service, timeouts, Uploads(settings.max_upload_bytes))
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
     log = AccessLog(observe, tracing, drain, origins, KeyMask(settings.api_key, ring.__contains__))

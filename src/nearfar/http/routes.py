@@ -15,7 +15,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from nearfar.core.errors import AmbiguousLength, HeadTooLarge, MalformedBody
+from nearfar.core.errors import AmbiguousLength, EngineError, HeadTooLarge, MalformedBody, NearfarError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import ServerParts, decode_json, receive_body
@@ -130,6 +130,8 @@ class JobRoute:
                     response = self._refuse_method(request)
             except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
                 response = dialect.error_response(request, error)
+                if isinstance(error, NearfarError):
+                    _free_frames(error)
             state["dialect"] = dialect.name
             body, status = response.content, response.status_code or 200
             headers = [(b"content-length", b"%d" % len(body))]
@@ -161,6 +163,17 @@ class JobRoute:
         if request.scope["method"] == "OPTIONS":
             return Response(b"", status_code=204, headers=allowed)
         return self._path.owner.error_response(request, MethodNotAllowedException(headers=allowed))
+
+
+def _free_frames(error: BaseException | None) -> None:
+    """Free the body that the frames of an error refer to: the request's state keeps the error for its log line.
+
+    They are a cycle, which the garbage collector may find only after a thousand more requests.
+    """
+    while error:
+        error.__traceback__ = None
+        # What an engine raised has no body, and its traceback may still wait to be logged.
+        error = None if isinstance(error, EngineError) else error.__cause__ or error.__context__
 
 
 class JobRouter:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +42,28 @@ async def test_a_body_of_hundreds_of_thousands_of_values_is_refused_undecoded(
 
     assert dict.fromkeys(PATHS, 413) == {path: answer.status_code for path, answer in answers.items()}
     assert all(" at most " in answer.text for answer in answers.values())
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b" " * 1_000_000, b'{"model":"none","input":"%b"}' % (b"a" * 1_000_000), b" " * 1_000_000]
+)
+async def test_the_body_of_a_refused_request_is_freed_without_the_garbage_collector(
+    faked: httpx.AsyncClient, body: bytes
+) -> None:
+    """It runs so rarely that such requests, one after the other, would take gigabytes."""
+    await faked.post("/v1/embeddings", content=body)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        answers = [await faked.post("/v1/embeddings", content=body) for _ in range(10)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert all(answer.is_client_error for answer in answers)
+    assert kept < 2_500_000
 
 
 async def test_a_long_body_of_few_values_is_read(faked: httpx.AsyncClient) -> None:

@@ -32,6 +32,7 @@ from nearfar.dialects.kit.checks import refuse_many_values
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import CancelScope, Timeouts
+from nearfar.serving.uploads import SMALL_UPLOAD, Upload, Uploads
 
 AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")
@@ -89,6 +90,7 @@ class ServerParts(Struct, frozen=True):
     fleet: Fleet
     service: Service
     timeouts: Timeouts
+    uploads: Uploads
 
 
 def service_of(request: AnyRequest) -> Service:
@@ -210,24 +212,36 @@ def _to_utf8(body: bytes, content_type: str) -> bytes:
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
     state: dict[str, Any] = request.scope["state"]
-    timeouts: Timeouts = state["server"].timeouts
+    server: ServerParts = state["server"]
     headers: dict[bytes, bytes] = state["headers"]
     announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
+    received = 0
+    upload: Upload | None = None
     more = True
     try:
-        with CancelScope(timeouts, limit_s):
+        with CancelScope(server.timeouts, limit_s) as scope:
             while more and size <= limit:
                 message = await request.receive()
                 if message["type"] != "http.request":
                     raise ClientDisconnected("the caller closed the connection while sending")
                 parts.append(message.get("body", b""))
                 more = message.get("more_body", False)
+                received += len(parts[-1])
                 if more or not announced:
-                    size = max(size, sum(map(len, parts)))
+                    size = max(size, received)
+                if more and SMALL_UPLOAD < received <= limit:
+                    whole = size if announced else limit
+                    upload = upload or await server.uploads.reserve(whole, received, scope)
+                    server.uploads.record(upload, received)
     except TimeoutError as error:
         raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
+    finally:
+        if upload:
+            server.uploads.release(upload)
+        if more:
+            parts.clear()  # the error's traceback would keep them
     if size > limit:
         # A client that waits for "100 Continue" needs no reading on.
         if more and b"expect" not in headers:
