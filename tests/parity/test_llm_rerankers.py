@@ -127,6 +127,7 @@ class TestHeads:
     def test_a_word_past_the_vocabulary_is_refused(self, tmp_path: Path) -> None:
         folder = write_llm_reranker(tmp_path, "qwen3-reranker")
         write_files(folder, LOGIT_SCORE | {"1_LogitScore/config.json": {"true_token_id": 5000}})
+        write_files(folder, {"chat_template.jinja": PLAIN_CHAT})
 
         with pytest.raises(CheckpointError, match="the answer is token 5000, but the vocabulary has"):
             open_llm_reranker(folder, "torch")
