@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from nearfar.core.settings import Settings
+from nearfar.serving.answers import UnreadAnswers
 from nearfar.telemetry.events import CloseReason, ConnectionClosed, Observer
 
 Peer: TypeAlias = tuple[str, str]  # a client's address and port, as granian writes them
@@ -26,8 +27,9 @@ _PART = 131_072  # bytes of an answer that are sent at once; smaller parts cost 
 _LAST = 8
 # Larger answers are sent in parts. On HTTP/2 each of a connection's streams may have an answer that isn't read.
 _SENT_WHOLE = {"2": 4096}
-# Answers that are younger are never the slowest, and connections that are idle for less never too many. Guesses.
-_SLOW_S, _IDLE_S = 0.5, 1.0
+# Answers that are younger or read faster are never too slow, and connections that are idle for less never too many.
+# Guesses.
+_SLOW_S, _MIN_BYTES_PER_S, _IDLE_S = 1.0, 262_144, 1.0
 # Of the limit: idle connections are closed before others have to wait.
 _FULL, _ROOMY = 0.9, 0.5
 _ERROR, _CLOSE = 400, (b"connection", b"close")
@@ -63,10 +65,15 @@ class Connections:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, observe: Observer, clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        observe: Observer,
+        unread: UnreadAnswers,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = sys.maxsize
-        self.unread_bytes = 0
+        self.unread = unread
         self._app = app
         self._settings = settings
         self._observe = observe
@@ -74,14 +81,9 @@ class Connections:
         self._open: dict[Peer, _Connection] = {}
         self._answers: set[_Answer] = set()
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether clients haven't read more bytes than may wait."""
-        return self.unread_bytes > self._settings.max_unread_bytes
-
     def counts(self) -> dict[str, int]:
         """Return what metrics show."""
-        return {"connections": len(self._open), "unread_bytes": self.unread_bytes}
+        return {"connections": len(self._open), "unread_bytes": self.unread.unread_bytes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -111,7 +113,7 @@ class Connections:
         body: bytes = message["body"]
         answer = _Answer(client, len(body), self._clock())
         self._answers.add(answer)
-        self.unread_bytes += answer.size
+        self.unread.add(answer.size)
         try:
             for part in _parts(body):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
@@ -119,7 +121,7 @@ class Connections:
                 answer.progressed = self._clock()
         finally:
             self._answers.discard(answer)
-            self.unread_bytes -= answer.size
+            self.unread.add(-answer.size)
         await send(cast("Message", {**message, "body": b""}))
 
     def find_overdue(self, peers: AbstractSet[Peer]) -> dict[Peer, CloseReason]:
@@ -151,10 +153,11 @@ class Connections:
                 connection.idle_since = now
 
     def _unread(self, now: float) -> Iterator[Peer]:
-        """Yield clients that don't read their answers; the slowest too, while too many bytes wait."""
-        excess = self.unread_bytes - self._settings.max_unread_bytes
+        """Yield clients that don't read their answers; the slowest too, while others wait for room."""
+        excess = self.unread.unread_bytes - self.unread.max_bytes
         for answer in sorted(self._answers, key=lambda answer: answer.sent / (now - answer.began + 1e-9)):
-            is_slow = excess > 0 and now - answer.began > _SLOW_S
+            age_s = now - answer.began
+            is_slow = excess > 0 and age_s > _SLOW_S and answer.sent < age_s * _MIN_BYTES_PER_S
             if is_slow or now - answer.progressed > self._settings.write_timeout_s:
                 excess -= answer.size
                 yield answer.client

@@ -33,7 +33,7 @@ async def watch_connections(connections: Connections, port: int) -> None:
     while True:
         overdue: dict[Peer, CloseReason] = {}
         await asyncio.sleep(_SHORT_INTERVAL_S)
-        if not connections.is_crowded and time.monotonic() < due:
+        if not connections.unread.is_full and time.monotonic() < due:
             continue
         due = time.monotonic() + _INTERVAL_S
         try:

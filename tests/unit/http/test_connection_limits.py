@@ -10,6 +10,7 @@ import pytest
 
 from nearfar import Settings
 from nearfar.http.connections import Connections
+from nearfar.serving.answers import UnreadAnswers
 from nearfar.telemetry.events import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
 
     from nearfar.http.connections import Peer
-    from nearfar.telemetry.events import Event
+    from nearfar.serving.answers import UnreadAnswers
+from nearfar.telemetry.events import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +50,10 @@ class Server:
     def __init__(self, app: Any, **settings: Any) -> None:
         self.now = 100.0
         self.seen: list[Event] = []
-        self.connections = Connections(app, Settings(**settings), self.seen.append, lambda: self.now)
+        chosen = Settings(**settings)
+        self.connections = Connections(
+            app, chosen, self.seen.append, UnreadAnswers(chosen.max_unread_bytes), lambda: self.now
+        )
 
     def overdue(self, *peers: Peer, after_s: float = 0.0) -> dict[Peer, str]:
         self.now += after_s
@@ -133,9 +138,9 @@ async def test_the_slowest_reader_is_overdue_while_too_many_bytes_wait() -> None
         reading.read(1)
         await asyncio.sleep(0)
 
-        assert server.connections.is_crowded
+        assert server.connections.unread.is_full
         assert {} == server.overdue(FIRST, SECOND)  # too new
-        assert {FIRST: "unread"} == server.overdue(FIRST, SECOND, after_s=1)
+        assert {FIRST: "unread"} == server.overdue(FIRST, SECOND, after_s=1.4)
 
 
 async def test_a_connection_without_a_request_is_overdue_after_the_keep_alive_timeout() -> None:
@@ -189,3 +194,20 @@ async def test_closed_connections_are_forgotten() -> None:
     server.overdue(SECOND)
 
     assert 1 == server.connections.counts()["connections"]
+
+
+async def test_a_large_answer_is_rendered_once_there_is_room() -> None:
+    unread, order = UnreadAnswers(100), []
+    unread.add(150)
+
+    async def render() -> None:
+        async with unread.turn():
+            order.append("rendered")
+
+    rendering = asyncio.create_task(render())
+    await asyncio.sleep(0)
+    order.append("read")
+    unread.add(-100)
+    await rendering
+
+    assert ["read", "rendered"] == order

@@ -17,6 +17,7 @@ from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
 from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import (
     AnyRequest,
+    ServerParts,
     caller_of,
     cancel_on_disconnect,
     decode_json,
@@ -24,6 +25,7 @@ from nearfar.dialects.kit.request import (
     service_of,
 )
 from nearfar.dialects.kit.route_docs import RouteDocs
+from nearfar.serving.answers import LARGE_ANSWER
 from nearfar.serving.service import Service
 
 _ITEM = 32  # an item with a score takes as long to render as so many numbers
@@ -82,7 +84,13 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
         done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
-        encoded = await encode_reply(_numbers(done), partial(self.reply, body, job, done))
+        numbers, render = _numbers(done), partial(self.reply, body, job, done)
+        if numbers <= LARGE_ANSWER:
+            encoded = await encode_reply(numbers, render)
+        else:
+            server: ServerParts = request.scope["state"]["server"]
+            async with server.unread.turn():
+                encoded = await encode_reply(numbers, render)
         headers = self.headers(request, job, done)
         if isinstance(done, Result):
             headers |= record_usage(request, done)

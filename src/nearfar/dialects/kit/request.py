@@ -29,6 +29,7 @@ from nearfar.core.errors import (
 )
 from nearfar.core.settings import Settings
 from nearfar.dialects.kit.checks import refuse_many_values
+from nearfar.serving.answers import UnreadAnswers
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import CancelScope, Timeouts
@@ -91,6 +92,7 @@ class ServerParts(Struct, frozen=True):
     service: Service
     timeouts: Timeouts
     uploads: Uploads
+    unread: UnreadAnswers
 
 
 def service_of(request: AnyRequest) -> Service:
