@@ -15,7 +15,6 @@ _FEW_FILES = 256
 _OWN_FILES = 40  # of the process, which aren't connections; it has 20 at rest
 _MIN_CONNECTIONS = 8
 _UNSENT_BYTES = 131_072  # that the system takes from a process before it sends them; Linux would take 4 MB
-_LOOPBACKS = {"127.0.0.1", "localhost"}
 _REMEDIES = {
     errno.EADDRINUSE: "another program listens there: stop it, or use --port with another number, or 0 for a free one",
     errno.EACCES: "ports below 1024 need root: use --port with a higher number",
@@ -25,39 +24,11 @@ _REMEDIES = {
 _log = logging.getLogger(__name__)
 
 
-def _listen_on_loopbacks(port: int) -> socket.socket | None:
-    """Return a socket that listens on ::1 and 127.0.0.1 alone, or None if the system can't.
-
-    Granian takes one socket. So it listens on all addresses of both families, but only on the loopback's device, which
-    no packet of another machine comes from.
-    """
-    if not hasattr(socket, "SO_BINDTODEVICE"):
-        return None
-    try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    except OSError:  # there is no IPv6
-        return None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("::", port))
-        listener.listen(BACKLOG)
-    except OSError:  # a port is taken, or the system is older than Linux 5.7: IPv4 alone may still do
-        listener.close()
-        return None
-    listener.setblocking(False)  # noqa: FBT003 — socket's own signature
-    return listener
-
-
 def open_listener(host: str, port: int) -> socket.socket:
     """Return a listening socket, on IPv4 if the host has such an address. Port 0 takes any free one.
 
-    On Linux, 127.0.0.1 and localhost include ::1, which clients of localhost may try first. Raises SettingsError if the
-    host is unknown or the port is taken.
+    Raises SettingsError if the host is unknown or the port is taken.
     """
-    if host.lower() in _LOOPBACKS and (both := _listen_on_loopbacks(port)):
-        return both
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
