@@ -112,7 +112,10 @@ def test_other_weights_of_the_same_size_and_time_are_converted_again(tmp_path: P
     before = weights.stat()
 
     with safe_open(weights, framework="np") as opened:
-        save_file({name: opened.get_tensor(name) * np.float32(1.5) for name in opened.keys()}, weights)  # noqa: SIM118
+        tensors = {name: opened.get_tensor(name) * np.float32(1.5) for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
+    save_file(tensors, weights, metadata)
+    assert before.st_size == weights.stat().st_size
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     expected = installed_engines()["torch"].open(request).embed(request.probes)
     found = installed_engines()["openvino"].open(request).embed(request.probes)

@@ -36,7 +36,7 @@ def compile_with_blob(
         return model, run_probes(model)
     stored = folder / f"compiled-{dtype}.npy"
     for blob in folder.glob("*.blob"):
-        if not is_sealed(folder, folder.parent, blob.stem, [blob], folder.name.encode()):
+        if not is_sealed(folder, folder.parents[1], blob.stem, [blob], folder.name.encode()):
             blob.unlink(missing_ok=True)
     try:
         model = compile_model(folder)
@@ -44,7 +44,7 @@ def compile_with_blob(
         if not model.was_cached:
             np.save(stored, outputs, allow_pickle=False)
             for blob in folder.glob("*.blob"):
-                seal(folder, folder.parent, blob.stem, [blob], folder.name.encode())
+                seal(folder, folder.parents[1], blob.stem, [blob], folder.name.encode())
             return model, outputs
         if _is_same(np.load(stored, allow_pickle=False), outputs, dtype):
             return model, outputs

@@ -68,7 +68,7 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
     if folder:
         try:
             _save(folder, model, exact)
-            seal(folder, folder.parent, _SEAL, _sealed_files(folder, request), _cache_key(request))
+            seal(folder, folder.parents[1], _SEAL, _sealed_files(folder, request), _cache_key(request))
         except OSError as error:
             _log.warning("can't cache %s (%s): it will be converted at every start", request.folder.name, error)
         else:
@@ -162,7 +162,7 @@ def _sealed_files(folder: Path, request: OpenRequest) -> list[Path]:
 def _load(folder: Path, request: OpenRequest) -> ConvertedModel | None:
     if (folder / _REFUSED).is_file():
         raise EngineUnavailable((folder / _REFUSED).read_text(encoding="utf-8"))
-    if not is_sealed(folder, folder.parent, _SEAL, _sealed_files(folder, request), _cache_key(request)):
+    if not is_sealed(folder, folder.parents[1], _SEAL, _sealed_files(folder, request), _cache_key(request)):
         if folder.exists():
             _log.warning("cache entry %s isn't of these weights, or was changed; it is converted again", folder)
         shutil.rmtree(folder, ignore_errors=True)
