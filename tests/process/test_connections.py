@@ -148,7 +148,7 @@ def test_the_bytes_that_wait_for_all_clients_are_bounded() -> None:
         for _ in range(20):
             stack.enter_context(connect(server)).sendall(post(LARGE))
 
-        until(lambda: metric(server, 'connections_closed_total{reason="unread"}') > 10)
+        until(lambda: metric(server, 'connections_closed_total{reason="unread"}') > 10, PATIENCE_S)
 
         until(lambda: metric(server, "unread_bytes") <= 10_000_000)
         assert 200 == httpx.post(f"{server.url}/v1/embeddings", json=BODY, timeout=PATIENCE_S).status_code

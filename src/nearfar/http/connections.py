@@ -157,8 +157,9 @@ class Connections:
         excess = self.unread.unread_bytes - self.unread.max_bytes
         for answer in sorted(self._answers, key=lambda answer: answer.sent / (now - answer.began + 1e-9)):
             age_s = now - answer.began
-            is_slow = excess > 0 and age_s > _SLOW_S and answer.sent < age_s * _MIN_BYTES_PER_S
-            if is_slow or now - answer.progressed > self._settings.write_timeout_s:
+            stalled_s = now - answer.progressed
+            is_slow = stalled_s > _SLOW_S or (age_s > _SLOW_S and answer.sent < age_s * _MIN_BYTES_PER_S)
+            if stalled_s > self._settings.write_timeout_s or (excess > 0 and is_slow):
                 excess -= answer.size
                 yield answer.client
 
