@@ -7,7 +7,7 @@ from nearfar.dialects.openai.azure import embed_with_deployment
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
-from nearfar.dialects.openai.models import get_model, list_models
+from nearfar.dialects.openai.models import get_model, list_infinity_models, list_models
 
 dialect = Dialect(
     name="openai",
@@ -15,7 +15,7 @@ dialect = Dialect(
         EMBEDDINGS.route("/v1/embeddings", "/embeddings", "/openai/v1/embeddings"),
         EMBEDDINGS.route("/invocations", fields=("input", "messages"), precedence=3),
     ],
-    handlers=[list_models, get_model, embed_with_deployment],
+    handlers=[list_models, list_infinity_models, get_model, embed_with_deployment],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,

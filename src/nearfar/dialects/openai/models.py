@@ -48,6 +48,23 @@ class ModelReply(Struct, kw_only=True):
     is_deprecated: bool = False
 
 
+class QueueStats(Struct, kw_only=True):
+    """What waits for a model or runs: the share of the queue, and requests."""
+
+    queue_fraction: float = 0.0
+    queue_absolute: int = 0
+    results_pending: int = 0
+
+
+class InfinityModelReply(ModelReply, kw_only=True):
+    """One model at GET /models, where Infinity's clients also require these, and its name as the owner."""
+
+    owned_by: Annotated[str, json_schema(const="infinity")] = "infinity"
+    stats: QueueStats
+    backend: str
+    capabilities: list[str]
+
+
 class ModelsReply(Struct, kw_only=True, omit_defaults=True):
     """The body of GET /v1/models. Cohere's parameters apply to ``models``; ``data`` is always everything."""
 
@@ -55,6 +72,12 @@ class ModelsReply(Struct, kw_only=True, omit_defaults=True):
     data: list[ModelReply]
     models: list[ModelReply]
     next_page_token: str | UnsetType = UNSET
+
+
+class InfinityModelsReply(ModelsReply, kw_only=True):
+    """The body of GET /models."""
+
+    data: list[InfinityModelReply]  # type: ignore[assignment]  # of a subclass
 
 
 class Selection(Struct, kw_only=True):
@@ -72,20 +95,27 @@ _LIST = route_docs(
     query=msgspec.json.schema(Selection)["$defs"]["Selection"]["properties"],
     headers=USUAL_HEADERS,
 )
+_LIST_FOR_INFINITY = route_docs(
+    "The same, for clients of Infinity as well",
+    reply=InfinityModelsReply,
+    query=_LIST["docs"].query,
+    headers=USUAL_HEADERS,
+)
 _GET = route_docs(
     "One served model", reply=ModelReply, path={"model_id": "text-embedding-3-small"}, headers=USUAL_HEADERS
 )
 
 
-@get(["/v1/models", "/models", "/v1/v1/models"], opt=_LIST)
+@get(["/v1/models", "/v1/v1/models"], opt=_LIST)
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
-    fleet = fleet_of(request)
-    fleet.refuse_unready()
-    defaults = _defaults(fleet)
-    listed = [_model(info, name, defaults) for info in fleet.infos() for name in (info.name, *info.aliases)]
-    models, next_page_token = _select(_selection(request), listed)
-    reply = ModelsReply(object="list", data=listed, models=models, next_page_token=next_page_token)
-    return json_response(reply, headers=usual_headers(request))
+    return json_response(_list(request), headers=usual_headers(request))
+
+
+@get("/models", opt=_LIST_FOR_INFINITY)
+async def list_infinity_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+    reply = _list(request)
+    data = [_infinity_model(fleet_of(request), model) for model in reply.data]
+    return json_response(msgspec.structs.replace(reply, data=data), headers=usual_headers(request))
 
 
 @get(["/v1/models/{model_id:path}", "/models/{model_id:path}", "/v1/v1/models/{model_id:path}"], opt=_GET)
@@ -94,6 +124,16 @@ async def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) ->
     name, fleet = model_id.removeprefix("/"), fleet_of(request)
     found = _model(fleet.describe(name), name, _defaults(fleet))
     return json_response(found, headers=usual_headers(request))
+
+
+def _list(request: AnyRequest) -> ModelsReply:
+    """Return every model under each of its names."""
+    fleet = fleet_of(request)
+    fleet.refuse_unready()
+    defaults = _defaults(fleet)
+    listed = [_model(info, name, defaults) for info in fleet.infos() for name in (info.name, *info.aliases)]
+    models, next_page_token = _select(_selection(request), listed)
+    return ModelsReply(object="list", data=listed, models=models, next_page_token=next_page_token)
 
 
 def _defaults(fleet: Fleet) -> dict[Task, str]:
@@ -116,6 +156,17 @@ def _model(info: ModelInfo, name: str, defaults: Mapping[Task, str]) -> ModelRep
         default_endpoints=[_ENDPOINTS[task] for task, default in defaults.items() if default == info.name],
         context_length=info.max_tokens,
     )
+
+
+def _infinity_model(fleet: Fleet, model: ModelReply) -> InfinityModelReply:
+    info = fleet.describe(model.id)
+    stats = QueueStats()
+    if capacity := fleet.queue_capacity(info.name):
+        running = capacity.requests_limit - capacity.requests_free
+        filled = 1 - capacity.tokens_free / capacity.tokens_limit
+        stats = QueueStats(queue_fraction=filled, queue_absolute=running, results_pending=running)
+    fields = msgspec.structs.asdict(model) | {"owned_by": "infinity"}
+    return InfinityModelReply(**fields, stats=stats, backend=info.engine, capabilities=model.endpoints)
 
 
 def _selection(request: AnyRequest) -> Selection:

@@ -1,8 +1,8 @@
-"""Infinity's own client: embeddings and rerank. Its list of models demands owned_by "infinity", which isn't served."""
+"""Infinity's own client: embeddings, rerank, and its list of models, which demands owned_by "infinity"."""
 
 import pytest
 from infinity_client import AuthenticatedClient
-from infinity_client.api.default import embeddings, health, rerank
+from infinity_client.api.default import embeddings, health, models, rerank
 from infinity_client.errors import UnexpectedStatus
 from infinity_client.models import OpenAIEmbeddingInputText, RerankInput
 from matrix import KEY, PASSAGES, QUERY, TEXTS, UNKNOWN, URL, WRONG_KEY, assert_scores, assert_vectors
@@ -38,6 +38,13 @@ def test_rerank_returns_top_n() -> None:
     found = rerank.sync(client=_client(), body=RerankInput(query=QUERY, documents=PASSAGES, top_n=2)).results
 
     assert_scores([(item.index, item.relevance_score) for item in found], top=2)
+
+
+def test_other_models() -> None:
+    found = models.sync(client=_client()).data
+
+    assert all(model.stats["queue_fraction"] == 0 for model in found)
+    assert {"embed", "rerank"} <= {task for model in found for task in model.capabilities}
 
 
 def test_other_health() -> None:
