@@ -100,6 +100,7 @@ def watched(tmp_path: Path) -> Watched:
         "PYTHONPATH": str(site),
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": str(temporary),
+        "TORCHINDUCTOR_CACHE_DIR": str(temporary / "torchinductor_"),  # Torch sets it in the tests' own process
         "NEARFAR_CACHE_DIR": str(cache),
         "NEARFAR_VERIFY": "true",
         **NOT_CI,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nearfar.telemetry.events import (
+    CloseReason,
     ConnectionClosed,
     Event,
     ForwardDone,
@@ -112,6 +113,8 @@ class Metrics(Collector):
             metrics[name] = Counter(f"nearfar_{name}", description, labels, registry=registry)
         # The series of a metric by its labels, which are few.
         self._series: dict[str, Callable[..., Any]] = {name: cache(metric.labels) for name, metric in metrics.items()}
+        for reason in get_args(CloseReason):
+            self._series["connections_closed"](reason)  # 0, so that the first one shows as a rate
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             ForwardDone: self._forward_done,
             JobDone: self._job_done,
