@@ -38,10 +38,7 @@ def server_with_keys(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 def send(url: str, version: str, key: str) -> list[int]:
-    """Send the first example of every operation, each over a new connection. Return the statuses.
-
-    Without a key no body is sent: the refusal comes before it would be read, and curl may then lose the status.
-    """
+    """Send the first example of every operation, each over a new connection. Return the statuses."""
     commands = []
     for path, method in OPERATIONS:
         operation = DOCUMENT["paths"][path][method]
@@ -49,7 +46,7 @@ def send(url: str, version: str, key: str) -> list[int]:
         body = next((json.dumps(value) for _, value in examples(content)), None)
         command = ["curl", "--silent", version, "--output", "/dev/null", "--write-out", "%{http_code}"]
         command += ["--header", f"authorization: Bearer {key}"] if key else []
-        command += ["--json", body] if body and key else []
+        command += ["--json", body] if body else []
         command += ["--head"] if method == "head" else ["--request", method.upper()]
         commands.append([*command, f"{url}{address(path, operation)}"])
     with ThreadPoolExecutor(4) as threads:

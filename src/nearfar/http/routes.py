@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from nearfar.core.errors import AmbiguousLength, EngineError, HeadTooLarge, MalformedBody, NearfarError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import PostRoute
-from nearfar.dialects.kit.request import ServerParts, decode_json, receive_body
+from nearfar.dialects.kit.request import ServerParts, decode_json, discard_body, receive_body
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard
@@ -132,6 +132,8 @@ class JobRoute:
                 response = dialect.error_response(request, error)
                 if isinstance(error, NearfarError):
                     _free_frames(error)
+                if not is_admitted:
+                    await discard_body(request)
             state["dialect"] = dialect.name
             body, status = response.content, response.status_code or 200
             headers = [(b"content-length", b"%d" % len(body))]
@@ -257,6 +259,7 @@ class RouteMiddleware(ASGIMiddleware):
                 self._gate.check_head(scope) if is_public else self._gate.admit(scope)
             except Exception as error:  # noqa: BLE001 — the dialect converts it
                 request: Request[Any, Any, Any] = Request(scope, receive, send)
+                await discard_body(request)
                 response = handler.resolve_exception_handlers()[Exception](request, error)
                 await response.to_asgi_response(None, request)(scope, receive, send_completed)
                 return

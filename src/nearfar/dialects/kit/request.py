@@ -211,6 +211,12 @@ def _to_utf8(body: bytes, content_type: str) -> bytes:
         raise MalformedBody(f"the body is not {charset}, which its content-type names") from error
 
 
+async def discard_body(request: AnyRequest) -> None:
+    """Read a small body that isn't used. On HTTP/2 a client may lose an answer that comes before its body has ended."""
+    if request.scope["http_version"] == "2":
+        await _discard(request, SMALL_UPLOAD)
+
+
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     """Receive the parts of the body. Raises BodyTimeout, ClientDisconnected, and BodyTooLarge once it is too large."""
     state: dict[str, Any] = request.scope["state"]
@@ -247,14 +253,13 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     if size > limit:
         # A client that waits for "100 Continue" needs no reading on.
         if more and b"expect" not in headers:
-            await _discard(request)
+            await _discard(request, _MAX_DISCARDED_BYTES)
         raise BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _discard(request: AnyRequest) -> None:
+async def _discard(request: AnyRequest, left: int) -> None:
     """Read on for a while: a client that is still sending when the connection ends may never see the response."""
-    left = _MAX_DISCARDED_BYTES
     with suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_TIMEOUT_S):
             while left > 0:
