@@ -9,7 +9,7 @@ from urllib.parse import quote
 from nearfar.core import errors
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob
-from nearfar.core.types import Allowance, QueueCapacity
+from nearfar.core.types import QueueCapacity
 from nearfar.dialects.kit.request import AnyRequest, elapsed_ms, fleet_of
 
 _PLAIN = " !#$%&'()*+,/:;<=>?@[]^`{|}"  # other characters, line breaks above all, are percent-encoded
@@ -57,29 +57,38 @@ def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, 
 
 def _limits(request: AnyRequest, capacity: QueueCapacity | None) -> dict[str, str]:
     """Return the limits of the model's queue, or those of the caller's key where less is left of them."""
+    headers = _queue_limits(capacity)
     caller: Caller | None = request.scope["state"].get("caller")
-    own = caller.rate_limit.allowances() if caller and caller.rate_limit else {}
-    headers: dict[str, str] = {}
-    for kind, queue in _allowances(capacity).items():
-        limits = [limit for limit in (own.get(kind), queue) if limit]
-        if not limits:
-            continue
-        tightest = min(limits, key=lambda limit: (limit.left, limit.limit))
-        headers[f"x-ratelimit-limit-{kind}"] = str(tightest.limit)
-        headers[f"x-ratelimit-remaining-{kind}"] = str(tightest.left)
-        reset_s = queue.reset_s if queue and tightest.reset_s is None else tightest.reset_s
-        if reset_s is not None:  # 0s for an empty queue only
-            headers[f"x-ratelimit-reset-{kind}"] = duration(math.ceil(reset_s * 1000) / 1000)
+    if caller is None or caller.rate_limit is None:
+        return headers
+    for kind, own in caller.rate_limit.allowances().items():
+        left = int(headers.get(f"x-ratelimit-remaining-{kind}", own.left + 1))
+        limit = int(headers.get(f"x-ratelimit-limit-{kind}", own.limit))
+        if (own.left, own.limit) < (left, limit):
+            headers[f"x-ratelimit-limit-{kind}"] = str(own.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(own.left)
+            if own.reset_s is not None:
+                headers[f"x-ratelimit-reset-{kind}"] = _until(own.reset_s)
     return headers
 
 
-def _allowances(capacity: QueueCapacity | None) -> dict[str, Allowance | None]:
+def _queue_limits(capacity: QueueCapacity | None) -> dict[str, str]:
     if capacity is None:
-        return {"tokens": None, "requests": None}
-    return {
-        "tokens": Allowance(capacity.tokens_limit, capacity.tokens_free, capacity.drain_s),
-        "requests": Allowance(capacity.requests_limit, capacity.requests_free, capacity.drain_s),
+        return {}
+    headers = {
+        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
+        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
+        "x-ratelimit-limit-requests": str(capacity.requests_limit),
+        "x-ratelimit-remaining-requests": str(capacity.requests_free),
     }
+    if capacity.drain_s is not None:
+        reset = _until(capacity.drain_s)
+        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
+    return headers
+
+
+def _until(seconds: float) -> str:
+    return duration(math.ceil(seconds * 1000) / 1000)  # 0s for an empty queue only
 
 
 def duration(seconds: float) -> str:

@@ -196,6 +196,10 @@ class FairQueue:
         self._waiting: dict[str, CallerQueue] = {}
         self._virtual_time: dict[str, float] = {}
 
+    def count_tokens(self) -> int:
+        """Return the tokens that wait, of all callers."""
+        return sum([queue.tokens for queue in self._waiting.values()])
+
     def add(self, request: QueuedRequest) -> None:
         """Insert a request among its caller's."""
         caller = request.caller

@@ -113,11 +113,14 @@ class BatchRunner:
         return (self.throughput.bulk_tokens_per_s or self.throughput.tokens_per_s) * self._threads
 
     def _refuse_if_late(self, request: QueuedRequest, rate: float) -> None:
-        own = request.waiting_tokens
-        ahead = self._scheduler.tokens_before(request) + sum([batch.tokens for batch in self._running])
+        own, running = request.waiting_tokens, sum([batch.tokens for batch in self._running])
+        in_time = request.stopwatch.left_s() * rate * ADMITTED
+        if own + running + self._scheduler.count_tokens() <= in_time:
+            return
+        ahead = self._scheduler.tokens_before(request) + running
         # Small batches may be much slower than bulk: a first bulk request shows how fast that is.
         is_known = ahead or self.throughput.bulk_tokens_per_s
-        if is_known and own + ahead > request.stopwatch.left_s() * rate * ADMITTED:
+        if is_known and own + ahead > in_time:
             raise refusal(self._model, request.stopwatch, own, ahead, rate)
 
     def _refuse_late(self) -> None:

@@ -30,6 +30,7 @@ class Scheduler:
         self._queue = FairQueue()
         self.add = self._queue.add
         self.drop = self._queue.drop
+        self.count_tokens = self._queue.count_tokens
         self.tokens_before = self._queue.tokens_before
         self.find_late = self._queue.find_late
 
