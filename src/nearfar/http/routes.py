@@ -256,7 +256,10 @@ class RouteMiddleware(ASGIMiddleware):
             handler = scope["route_handler"]
             is_public = handler.opt.get("public")
             try:
-                self._gate.check_head(scope) if is_public else self._gate.admit(scope)
+                if is_public:
+                    self._gate.check_head(scope)
+                else:
+                    self._gate.admit(scope)
             except Exception as error:  # noqa: BLE001 — the dialect converts it
                 request: Request[Any, Any, Any] = Request(scope, receive, send)
                 await discard_body(request)

@@ -16,8 +16,8 @@ from nearfar.core.types import Task
 from nearfar.telemetry.stopwatch import Stopwatch
 
 UnloadReason = Literal["memory", "idle", "asked"]
-# Why a connection is closed: it sent no request for too long, didn't read its answer, is one of too many, or sends on a
-# body after the response that ends it.
+# Why a connection is closed: no request came for too long, the client didn't read its answer, too many are open, or
+# the client still sends a body that was refused.
 CloseReason = Literal["idle", "unread", "limit", "late_body"]
 
 

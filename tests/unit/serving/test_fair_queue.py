@@ -137,3 +137,16 @@ async def test_rows_of_a_cancelled_request_never_run(scheduler: Scheduler, calle
 
     assert [waits, waits] == ran
     assert 0 == scheduler.count_rows()
+
+
+async def test_what_waits_is_never_less_than_what_runs_before_a_request(scheduler: Scheduler) -> None:
+    """A request that fits behind all of it needs no exact forecast."""
+    scheduler.add(request("many", 50))
+    scheduler.add(request("one", 20))
+    assert 70 * 16 == scheduler.count_tokens()
+
+    ran = tokens_run(scheduler, 3)
+
+    assert 70 * 16 - ran.total() == scheduler.count_tokens()
+    for caller in ("many", "one", "other"):
+        assert scheduler.tokens_before(request(caller, 200)) <= scheduler.count_tokens()
