@@ -148,6 +148,20 @@ async def test_only_much_shorter_requests_overtake_one_that_has_begun() -> None:
     assert [half] * 6 == order[-6:]
 
 
+async def test_a_much_shorter_request_overtakes_all_that_wait_but_not_for_long() -> None:
+    """Without that, a small request waits for a whole queue that others of its caller have filled."""
+    scheduler = Scheduler(64, 0)
+    long = [queue(scheduler, *[8] * 8) for _ in range(50)]
+    scheduler.next_batch(64)
+
+    short = [queue(scheduler, 5), queue(scheduler, 6), queue(scheduler, 7)]
+    expected = [scheduler.tokens_before(queued_request([row(4)]))]
+    order = [scheduler.next_batch(64)[0].request for _ in range(52)]
+
+    assert [short[0], long[1], short[1], long[2], short[2], *long[3:]] == order
+    assert [4] == expected
+
+
 async def test_short_requests_that_keep_arriving_do_not_starve_a_long_one() -> None:
     scheduler = Scheduler(64, 0)
     long = queue(scheduler, *[8] * 80)

@@ -23,9 +23,9 @@ from nearfar.telemetry.stopwatch import Stopwatch
 
 Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
-# A request that has begun is overtaken by those that are so many times shorter. A guess.
+# A request that is next is overtaken by those that are so many times shorter. A guess.
 _OVERTAKES = 8
-_order = attrgetter("order")
+_order, _waiting_tokens = attrgetter("order"), attrgetter("waiting_tokens")
 
 
 class QueuedRequest:
@@ -106,9 +106,10 @@ class QueuedRow(Struct, frozen=True):
 class CallerQueue:
     """The waiting requests of one caller.
 
-    What has begun is finished first: bulk that took turns would be finished late altogether. Only much shorter requests
-    overtake it, by as many tokens as ran of it since. A request begins before those that were longer when it arrived,
-    by more than what ran since they did. So a short one isn't late, and a long one doesn't starve.
+    What has begun is finished first: bulk that took turns would be finished late altogether. A request begins before
+    those that were longer when it arrived, by more than what ran since they did. The shortest overtakes what is next
+    where that is much longer, by as many tokens as ran of it since. So short requests aren't late behind many others,
+    and long ones don't starve.
     """
 
     __slots__ = ("_begun", "_overtaken", "_ran", "_requests", "tokens")
@@ -116,7 +117,7 @@ class CallerQueue:
     def __init__(self) -> None:
         self.tokens = 0  # that wait
         self._requests: list[QueuedRequest] = []  # that haven't begun, in order
-        self._begun: list[QueuedRequest] = []  # the last one overtakes those before it
+        self._begun: list[QueuedRequest] = []  # or overtaken; the last one overtakes those before it
         self._overtaken = 0  # tokens that overtook the first of them, less those that ran of it
         self._ran = 0
 
@@ -131,20 +132,27 @@ class CallerQueue:
 
     def __iter__(self) -> Iterator[QueuedRequest]:
         """Yield the requests, first the one that runs next."""
-        begun = reversed(self._begun)
-        if self._begun and self._requests and self._may_overtake(self._requests[0]):
-            return chain(self._requests[:1], begun, islice(self._requests, 1, None))
-        return chain(begun, self._requests)
+        in_order = chain(reversed(self._begun), self._requests)
+        if short := self._find_overtaking():
+            return chain([short], (request for request in in_order if request is not short))
+        return in_order
 
-    def _may_overtake(self, request: QueuedRequest) -> bool:
-        return self._overtaken <= 0 and request.waiting_tokens * _OVERTAKES <= self._begun[-1].waiting_tokens
+    def _find_overtaking(self) -> QueuedRequest | None:
+        """Return the shortest request if it may overtake the one that is next."""
+        if self._overtaken > 0 or not self._requests:
+            return None
+        next_one = self._begun[-1] if self._begun else self._requests[0]
+        short = min((one for one in self._requests if one.waiting), key=_waiting_tokens, default=next_one)
+        return short if short.waiting_tokens * _OVERTAKES <= next_one.waiting_tokens else None
 
     def begin(self, request: QueuedRequest) -> None:
-        """Record that the first request runs next."""
+        """Record that a request runs next: the first one, or one that overtakes it."""
         if self._begun and request is self._begun[-1]:
             return
         if not self._begun:
             self._overtaken = 0
+            if request is not self._requests[0]:
+                self._begun.append(self._requests.pop(0))
         self._begun.append(request)
         self._requests.remove(request)
 
@@ -177,11 +185,12 @@ class CallerQueue:
     def tokens_before(self, request: QueuedRequest) -> int:
         """Return the tokens that run before a request that is added now."""
         place = bisect_right(self._requests, self._order_of(request), key=_order)
-        ahead = self.tokens - sum([later.waiting_tokens for later in self._requests[place:]])
-        if not self._begun or request.waiting_tokens * _OVERTAKES > (long := self._begun[0].waiting_tokens):
+        before = [one.waiting_tokens for one in chain(self._begun, self._requests[:place]) if one.waiting_tokens]
+        ahead, own = sum(before), request.waiting_tokens
+        if not before or own * _OVERTAKES > before[0]:
             return ahead
-        others = ahead - long
-        return others + min(long, others + request.waiting_tokens)
+        shorter = sum([tokens for tokens in before if tokens <= own])
+        return shorter + min(ahead - shorter, shorter + own)
 
 
 class FairQueue:
