@@ -161,7 +161,7 @@ def test_more_connections_than_files_leave_the_server_at_rest_and_make_room() ->
         [worker] = server.workers()
         for _ in range(40):
             stack.enter_context(connect(server)).sendall(b"GET /hea")
-        server.until_logged("24 connections are open, others wait; see ulimit -n")
+        server.until_logged("12 connections are open, others wait; see ulimit -n")
         began, used = time.monotonic(), _processor_s(worker)
 
         assert 200 == httpx.post(f"{server.url}/v1/embeddings", json=BODY, timeout=PATIENCE_S).status_code

@@ -106,12 +106,12 @@ main.add_command(service)
 @click.option("--memory-budget", metavar="SIZE", help="Memory for the weights of all loaded models, such as 8GB.")
 @click.option("--log-format", metavar="auto|human|json", help="Format of the log; auto is human on a terminal.")
 @click.option("--workers", type=int, default=1, hidden=True, expose_value=False, callback=refuse_workers)
-@click.option("--worker", type=(int, int, click.Choice(get_args(Start))), hidden=True)  # how the supervisor starts one
+@click.option("--worker", type=(str, int, click.Choice(get_args(Start))), hidden=True)  # how the supervisor starts one
 def serve(
     models: tuple[str, ...],
     more: tuple[str, ...],
     file: Path | None,
-    worker: tuple[int, int, Start] | None,
+    worker: tuple[str, int, Start] | None,
     **options: object,
 ) -> None:
     """Serve MODELs to clients.
@@ -127,12 +127,12 @@ def serve(
 
     from nearfar.process.worker import run_worker  # imports litestar and granian: 0.3 s that --help doesn't need
 
-    listener, supervisor, start = worker
+    listeners, supervisor, start = worker
     if start == "restart":
         served = receive_served(supervisor)
     else:
         served = Served(settings=_load_settings((*models, *more), file, options))
-    sys.exit(uvloop.run(run_worker(served, listener, supervisor, start)))
+    sys.exit(uvloop.run(run_worker(served, [int(file) for file in listeners.split(",")], supervisor, start)))
 
 
 @main.command()

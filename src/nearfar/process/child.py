@@ -34,13 +34,18 @@ class Child:
     """A worker process and the socket to it, which its end closes. ``message`` is sent to it."""
 
     def __init__(
-        self, command: Sequence[str], start: Start, arguments: Sequence[str], listener: socket.socket, message: bytes
+        self,
+        command: Sequence[str],
+        start: Start,
+        arguments: Sequence[str],
+        listeners: Sequence[socket.socket],
+        message: bytes,
     ) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)  # noqa: FBT003 — socket's own signature
         with theirs:
-            files = (listener.fileno(), theirs.fileno())
-            line = [*command, *map(str, files), start, *arguments]
+            files = [listener.fileno() for listener in (*listeners, theirs)]
+            line = [*command, ",".join(map(str, files[:-1])), str(files[-1]), start, *arguments]
             try:
                 # In a separate process group, so that Ctrl-C reaches it once, through the supervisor.
                 self._process = subprocess.Popen(line, pass_fds=files, process_group=0)  # noqa: S603 — this very program
@@ -103,10 +108,10 @@ class Child:
 class Children:
     """All worker processes that run: also those that have been replaced and finish their requests."""
 
-    def __init__(self, command: Sequence[str], arguments: Sequence[str], listener: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], arguments: Sequence[str], listeners: Sequence[socket.socket]) -> None:
         self._command = command
         self._arguments = arguments
-        self._listener = listener
+        self._listeners = listeners
         self._running: list[Child] = []
         self._check_at = -math.inf
 
@@ -115,7 +120,7 @@ class Children:
 
     def start(self, start: Start, message: bytes = b"") -> Child:
         """Start one. Raises SettingsError if the system has no room for another process."""
-        child = Child(self._command, start, self._arguments, self._listener, message)
+        child = Child(self._command, start, self._arguments, self._listeners, message)
         self._running.append(child)
         return child
 

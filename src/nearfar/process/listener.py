@@ -1,4 +1,4 @@
-"""The listening socket, and how many files a process may have open."""
+"""The listening sockets, and how many files a process may have open."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ _REMEDIES = {
 }
 
 _log = logging.getLogger(__name__)
+
+
+def open_listeners(host: str, port: int) -> list[socket.socket]:
+    """Return the listening sockets: of 127.0.0.1 and ::1 if the host is the former, else a single one.
+
+    Some clients resolve localhost to ::1 alone. Raises SettingsError as ``open_listener`` does.
+    """
+    first = open_listener(host, port)
+    address, port = first.getsockname()[:2]
+    if address != "127.0.0.1":
+        return [first]
+    try:
+        return [first, open_listener("::1", port)]
+    except SettingsError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            _log.warning("another program listens on [::1]:%d: clients may reach it at localhost:%d", port, port)
+        return [first]  # elsewhere, the system has no IPv6
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -62,7 +79,11 @@ def raise_file_limit() -> None:
         _log.warning("only %d files may be open at once, and each connection needs one; see ulimit -Hn", soft)
 
 
-def connection_limit() -> int:
-    """Return how many connections a worker may have: without a free file, granian would try to accept in a loop."""
+def connection_limit(listeners: int) -> int:
+    """Return how many connections a listener may have: without a free file, granian would try to accept in a loop."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return BACKLOG if soft == resource.RLIM_INFINITY else max(_MIN_CONNECTIONS, min(BACKLOG, soft - _OWN_FILES))
+    return (
+        BACKLOG
+        if soft == resource.RLIM_INFINITY
+        else max(_MIN_CONNECTIONS, min(BACKLOG, (soft - _OWN_FILES) // listeners))
+    )

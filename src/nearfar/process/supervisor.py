@@ -1,4 +1,4 @@
-"""The supervisor: owns the listening socket, keeps a worker process serving on it, and passes signals on.
+"""The supervisor: owns the listening sockets, keeps a worker process serving on them, and passes signals on.
 
 A forward pass that hangs, a crash inside a library, an event loop that is stuck and the kernel's out-of-memory killer
 end the worker alone. The port stays open, so new connections wait in the backlog for the next worker. Imports no models
@@ -22,7 +22,7 @@ from nearfar.core.errors import SettingsError, SetupError
 from nearfar.core.settings import Settings
 from nearfar.process.channel import Served
 from nearfar.process.child import Child, Children, Start
-from nearfar.process.listener import open_listener, raise_file_limit
+from nearfar.process.listener import open_listeners, raise_file_limit
 from nearfar.process.notify import Notifier
 from nearfar.telemetry.logs import configure_logging
 
@@ -44,7 +44,7 @@ def supervise(
 ) -> int:
     """Serve until a signal. Return the exit code: 0 after a drain, 1 if the port or a model can't be opened.
 
-    ``command`` starts a worker. It is followed by the file descriptors of the listening socket and of the socket to
+    ``command`` starts a worker. It is followed by the file descriptors of the listening sockets and of the socket to
     this process, the reason for the start, and ``arguments``.
     """
     configure_logging(settings.log_format)
@@ -53,8 +53,9 @@ def supervise(
     notifier = Notifier(pop_notify_socket())
     try:
         raise_file_limit()
-        with open_listener(settings.host, settings.port) as listener:
-            code = _Supervisor(settings, Children(command, arguments, listener), notifier, first_delay_s).run()
+        with contextlib.ExitStack() as stack:
+            listeners = [stack.enter_context(opened) for opened in open_listeners(settings.host, settings.port)]
+            code = _Supervisor(settings, Children(command, arguments, listeners), notifier, first_delay_s).run()
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1

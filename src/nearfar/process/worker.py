@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +50,16 @@ _log = logging.getLogger(__name__)
 
 
 class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
-    """Granian on our listening socket; it would open one with SO_REUSEPORT, which other processes can share."""
+    """Granian on our listening sockets; it would open one with SO_REUSEPORT, which other processes can share."""
 
-    def __init__(self, app: Litestar, listener: int, served: Served) -> None:
+    def __init__(self, app: Litestar, listeners: Sequence[int], served: Served) -> None:
         settings = served.settings
         super().__init__(
             app,
             interface=Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
-            backpressure=connection_limit(),
+            backpressure=connection_limit(len(listeners)),
             http1_settings=HTTP1Settings(header_read_timeout=math.ceil(settings.keep_alive_timeout_s * 1000)),
             http2_settings=HTTP2Settings(
                 max_concurrent_streams=_STREAMS, max_headers_size=HTTP1Settings.max_buffer_size
@@ -66,15 +67,20 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             log_level=LogLevels.error,  # its start and stop lines would repeat ours
             log_dictconfig=log_config(settings.log_format),
         )
-        self.port = _bound_port(listener)  # granian closes the listener when it stops
-        self._listener = SocketHolder(listener, False, BACKLOG)  # noqa: FBT003 — not a Unix socket
+        self.port = _bound_port(listeners[0])  # granian closes the listeners when it stops
+        self.workers = len(listeners)  # granian's, which are tasks of this process; each accepts from one socket
+        self._listeners = [SocketHolder(file, False, BACKLOG) for file in listeners]  # noqa: FBT003 — not a Unix socket
         if served.certificate:
             # As granian builds it from its options; but those resolve paths, and a nameless file's path can't be.
             paths = certificate_paths(settings, served.certificate)
             self.ssl_ctx: tuple[object, ...] = (True, *paths, None, str(SSLProtocols.tls12), None, [], False)
 
     def _init_shared_socket(self) -> None:
-        self._ssp, self._shd = None, self._listener
+        self._ssp, self._shd = None, self._listeners[0]
+
+    def _spawn_worker(self, idx: int, target: object, callback_loader: object) -> object:
+        self._shd = self._listeners[idx]
+        return super()._spawn_worker(idx, target, callback_loader)
 
     async def serve(self) -> None:
         """Serve until ``stop``, and close overdue connections."""
@@ -87,16 +93,16 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             watching.cancel()
 
 
-async def run_worker(served: Served, listener: int, supervisor: int, start: Start) -> int:
+async def run_worker(served: Served, listeners: Sequence[int], supervisor: int, start: Start) -> int:
     """Serve until a signal. Return the exit code: 0 after a drain, 1 if a model can't be opened.
 
-    At a restart, ``served`` is what the last worker has served with. ``listener`` is the file descriptor of the
-    listening socket, ``supervisor`` of the socket to the supervisor. Kills this process, by SIGTERM, if a model has
-    failed for good or a thread doesn't end.
+    At a restart, ``served`` is what the last worker has served with. ``listeners`` are the file descriptors of
+    the listening sockets, ``supervisor`` of the socket to the supervisor. Kills this process, by SIGTERM, if a model
+    has failed for good or a thread doesn't end.
     """
     configure_logging(served.settings.log_format)
     try:
-        served, app, server = _build(served, listener, start)
+        served, app, server = _build(served, listeners, start)
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
@@ -126,13 +132,13 @@ async def run_worker(served: Served, listener: int, supervisor: int, start: Star
     return 0 if signals.stop.is_set() else 1
 
 
-def _build(served: Served, listener: int, start: Start) -> tuple[Served, Litestar, _Granian]:
+def _build(served: Served, listeners: Sequence[int], start: Start) -> tuple[Served, Litestar, _Granian]:
     """Build the application and granian. Raises SetupError for settings, keys or a certificate that can't be used."""
     certificate = served.certificate or read_certificate(served.settings)
     served = msgspec.structs.replace(served, certificate=certificate)
     app = create_app(served.settings, must_open=start != "restart", known_keys=served.keys)
     _leave_lost_folder()
-    return served, app, _Granian(app, listener, served)
+    return served, app, _Granian(app, listeners, served)
 
 
 async def _failed(app: Litestar) -> None:
