@@ -18,6 +18,7 @@ _CONFIG = "NEARFAR_CONFIG"
 # What Kubernetes sets for every Service of the namespace. One named nearfar or nearfar-… has our prefix.
 _INJECTED = re.compile(r"NEARFAR_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _INJECTED_URL = re.compile(r"NEARFAR_(\w+_)?PORT")
+_QUOTED = re.compile(r"""\A(["'])([^"']*)\1\Z""")
 # Programs that a service starts need these, too: where and how the hub is reached.
 _NETWORK = re.compile(
     r"(?i)(HF_\w+|HUGGING_FACE_HUB_TOKEN|HUGGINGFACE_HUB_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)"
@@ -29,12 +30,14 @@ _USUAL_V2 = ("sys/fs/cgroup",)
 
 
 def our_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the NEARFAR_ variables, without white space around them and without those that Kubernetes injects."""
+    """Return the NEARFAR_ variables but those that Kubernetes injects, without white space and quotes around them.
+
+    Unlike a shell, ``docker run --env-file`` keeps the quotes of NAME="value".
+    """
     environ = os.environ if environ is None else environ
     injected = injected_variables(environ)
-    return {
-        name: strip_text(value) for name, value in environ.items() if name.startswith(PREFIX) and name not in injected
-    }
+    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in injected}
+    return {name: strip_text(_QUOTED.sub(r"\2", strip_text(value))) for name, value in ours.items()}
 
 
 def injected_variables(environ: Mapping[str, str] | None = None) -> list[str]:

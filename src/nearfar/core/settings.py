@@ -181,9 +181,21 @@ def load_settings(
     merged |= _from_environment(ours)
     merged |= _checked(dict(argv or {}), "command line")
     settings = msgspec.convert(merged, Settings)
+    _refuse_urls_as_hosts(settings.host)
     _refuse_devices_as_engines(settings)
     _require_key_for_public_host(settings)
     return settings
+
+
+def _refuse_urls_as_hosts(host: str) -> None:
+    name = host.rpartition("//")[2].partition("/")[0]
+    if not is_address(host) and name.count(":") == 1:
+        name, _, port = name.partition(":")
+        raise SettingsError(f"host: {host} has a port; use --host {name} --port {port}")
+    if name != host:
+        raise SettingsError(f"host: {host} is a URL; use --host {name}")
+    if host == "*":
+        raise SettingsError("host: * isn't an address; use 0.0.0.0 for all addresses of IPv4, or :: for IPv6, too")
 
 
 def _refuse_devices_as_engines(settings: Settings) -> None:

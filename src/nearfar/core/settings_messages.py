@@ -52,6 +52,7 @@ def explain(place: str, message: str, *, known: Mapping[str, Collection[str]], c
 
 def unknown_key(key: str, known: Collection[str], prefix: str = "") -> str:
     """Return the message for an unknown key, with its new name or the most similar key if there is one."""
+    key = key.lower().removeprefix("nearfar_")
     near = [_RENAMED.get(key, ""), *get_close_matches(key, known, n=1, cutoff=0.6)]
     name = next((name for name in near if name in known), "")
     return f"unknown key; did you mean {prefix}{name.upper() if prefix else name}?" if name else "unknown key"

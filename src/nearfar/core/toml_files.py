@@ -19,6 +19,7 @@ from pathlib import Path
 from nearfar.core.errors import SettingsError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NO_TEXT = "is not TOML: it isn't text in UTF-8; save it as UTF-8"
 _STRAY = r"[\s\ufeff\u200b\x00]+"  # white space, byte order marks and zero-width spaces
 _AROUND = re.compile(rf"\A{_STRAY}|{_STRAY}\Z")
 
@@ -31,11 +32,14 @@ def read_toml(file: Path) -> dict[str, object]:
 def read_text(file: Path) -> str:
     """Return the text of a file. Raises SettingsError, with its path, if it can't be read or isn't text."""
     try:
-        return decode_text(file.read_bytes())
+        text = decode_text(file.read_bytes())
     except OSError as error:
         raise SettingsError(f"{file}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{file}: is not TOML: it isn't text in UTF-8; save it as UTF-8") from error
+        raise SettingsError(f"{file}: {_NO_TEXT}") from error
+    if "\0" in text:  # UTF-16 without a mark, or UTF-32
+        raise SettingsError(f"{file}: {_NO_TEXT}")
+    return text
 
 
 def parse_toml(text: str, file: Path) -> dict[str, object]:

@@ -13,6 +13,7 @@ from nearfar.core.settings import is_loopback
 _Headers = list[tuple[bytes, bytes]]
 
 _CACHED_ORIGINS = 256
+_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 — a browser reaches this machine by it; nothing is bound to it here
 _EXPOSED = b"x-request-id, x-nearfar-truncated-tokens, retry-after, retry-after-ms"  # pages may read these
 _METHODS = b"GET, HEAD, POST, DELETE"
 _VARY = (b"vary", b"Origin")
@@ -41,7 +42,7 @@ class Origins:
         if scheme.lower() not in {"http", "https"}:
             return bool(scheme and separator)
         name = without_port(rest)
-        return name.endswith(".localhost") or is_loopback(name)
+        return name.endswith(".localhost") or name == _ANY_ADDRESS or is_loopback(name)
 
     def response_headers(self, origin: bytes) -> _Headers:
         """Return the headers that allow the page to read a response; none for an origin that isn't allowed."""

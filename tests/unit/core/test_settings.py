@@ -27,7 +27,8 @@ BAD_LINES = [
     ("prot: unknown key; did you mean port?", "prot = 9000"),
     ("deadline_s: unknown key; did you mean request_timeout_s?", "deadline_s = 9"),
     ("server: unknown key", "[server]\nport = 9000"),
-    ("NO_AUTH: unknown key", "NO_AUTH = true"),
+    ("NO_AUTH: unknown key; did you mean no_auth?", "NO_AUTH = true"),
+    ("NEARFAR_PORT: unknown key; did you mean port?", "NEARFAR_PORT = 1"),
     ("port: expected `int`, got `str`", 'port = "9000"'),
     ("port: expected `int`, got `bool`", "port = true"),
     ("port: expected `int`, got `float`", "port = 9000.5"),
@@ -111,6 +112,7 @@ GOOD_VARIABLES = [
 ]
 # Stray characters around a value: of a file that was mounted or sourced, or of an editor.
 STRAY = (("", "\n"), ("", "\r\n"), (" ", ""), ("\t", " \n\n"), ("\ufeff", ""), ("\xa0", "\u200b"))
+QUOTED = (('"', '"'), ("'", "'"), ('" ', '"\n'))  # as docker's env files keep them
 CORS_ORIGINS = {
     "https://App.example.org/": "https://app.example.org",
     **{
@@ -154,6 +156,8 @@ NOT_TOML = [
     b'host = "\xff"',
     b"a = " + b"[" * 9000,
     b"port = " + b"9" * 9000,
+    "port = 1".encode("utf-16-le"),
+    "port = 1".encode("utf-32"),
 ]
 
 
@@ -231,7 +235,7 @@ def test_variables_are_parsed_by_the_type_of_their_field() -> None:
 def test_stray_characters_around_a_value_are_removed_in_every_place(toml: Path) -> None:
     offenders = []
     for field, (text, _, expected) in FIELDS.items():
-        for before, after in STRAY:
+        for before, after in STRAY + QUOTED:
             environ = {f"NEARFAR_{field.upper()}": before + text + after}
             if getattr(load_settings(environ=environ), field) != expected:
                 offenders.append((field, before, after))
@@ -422,3 +426,20 @@ def test_no_pattern_of_a_setting_or_key_accepts_a_line_break_at_its_end() -> Non
     ]
 
     assert [] == found
+
+
+HOSTS_WITH_MORE = {
+    "http://127.0.0.1": "use --host 127.0.0.1",
+    "https://embed.example.org/": "use --host embed.example.org",
+    "127.0.0.1:9001": "use --host 127.0.0.1 --port 9001",
+    "http://localhost:9001/v1": "use --host localhost --port 9001",
+    "*": "use 0.0.0.0 for all addresses",
+}
+
+
+def test_a_host_with_more_than_a_host_is_answered_with_the_options() -> None:
+    offenders = {
+        host: refusal({"host": host}) for host, words in HOSTS_WITH_MORE.items() if words not in refusal({"host": host})
+    }
+
+    assert {} == offenders

@@ -51,6 +51,7 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     " deflate": deflate_raw,
     "identity": bytes,
     "": bytes,
+    "gzip ": lambda body: gzip.compress(body[:9]) + gzip.compress(b"") + gzip.compress(body[9:]),
     "deflate, gzip": lambda body: gzip.compress(zlib.compress(body)),
 }
 # content type → the encoding of a body

@@ -23,6 +23,7 @@ LOCAL = (
         "https://localhost:8443",
         "http://127.0.0.1:5173",
         "http://[::1]:80",
+        "http://0.0.0.0:8080",
     ),
     *("http://app.localhost", "file://", "app://obsidian.md", "tauri://localhost", "vscode-webview://abc"),
     *("chrome-extension://abcdef", "moz-extension://abc", "capacitor://localhost"),

@@ -46,6 +46,7 @@ _MAX_DIGITS = 6
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _ids = random.Random()  # noqa: S311 — ids need to be different, not secret; the system's randomness takes 20 µs
 _INFLATED = {"gzip", "x-gzip", "deflate"}
+_GZIP_START, _MAX_MEMBERS = b"\x1f\x8b", 64  # each further member of a gzip body copies the rest of it
 # The longer mark first: UTF-32's begins with UTF-16's.
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -177,19 +178,29 @@ def _inflate(body: bytes, encodings: str, limit: int) -> bytes:
             continue
         if encoding not in _INFLATED:
             raise EncodingNotSupported(f"content-encoding {encoding[:40]!r} isn't supported; send gzip or deflate")
-        # Some clients send deflate without the header of zlib, which always begins with 8 in its first half byte.
-        is_raw = encoding == "deflate" and body[:1] and body[0] & 0x0F != zlib.DEFLATED
-        inflating = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS | 32)
         try:
-            inflated = inflating.decompress(body, limit + 1)
+            body = _inflate_members(body, encoding, limit)
         except zlib.error as error:
             raise MalformedBody(f"the body is not {encoding}, which its content-encoding names") from error
+    return body
+
+
+def _inflate_members(body: bytes, encoding: str, limit: int) -> bytes:
+    """Inflate deflate, or gzip of one or several members. Raises zlib.error, MalformedBody, BodyTooLarge."""
+    # Some clients send deflate without the header of zlib, which always begins with 8 in its first half byte.
+    is_raw = encoding == "deflate" and body[:1] and body[0] & 0x0F != zlib.DEFLATED
+    inflated = b""
+    for _ in range(_MAX_MEMBERS):
+        inflating = zlib.decompressobj(-zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS | 32)
+        inflated += inflating.decompress(body, limit + 1 - len(inflated))
         if len(inflated) > limit:
             raise BodyTooLarge(f"the inflated body is over {limit} bytes, the most this server reads")
         if body and not inflating.eof:
             raise MalformedBody(f"the {encoding} body ends too early")
-        body = inflated
-    return body
+        body = inflating.unused_data
+        if not body.startswith(_GZIP_START):
+            return inflated
+    raise MalformedBody(f"the {encoding} body has over {_MAX_MEMBERS} members")
 
 
 def _to_utf8(body: bytes, content_type: str) -> bytes:

@@ -20,6 +20,7 @@ _EMBEDDERS = (
     "voyage-3-large",
     "voyage-3",
     "voyage-3-lite",
+    "voyage-context-3",
     "voyage-code-3",
     "voyage-finance-2",
     "voyage-law-2",

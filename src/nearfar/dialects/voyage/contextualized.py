@@ -88,6 +88,6 @@ _DOCS = RouteDocs(
     answers=("vectors",),
     body=requires(ContextualizedRequest, model=NOT_EMPTY),
     reply=ContextualizedReply,
-    example={"model": "voyage-3.5", "inputs": [["The cat sat.", "It purred."], ["Where is the cat?"]]},
+    example={"model": "voyage-context-3", "inputs": [["The cat sat.", "It purred."], ["Where is the cat?"]]},
 )
 CONTEXTUALIZED = Endpoint(_DOCS, _to_jobs, _embed_all, _reply)
