@@ -27,10 +27,11 @@ from nearfar.core.jobs import (
     ScoreJob,
 )
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, ErrorTable, WireError
 from nearfar.dialects.kit.rendering import render_rows, render_types
-from nearfar.dialects.kit.request import AnyRequest, receive_body
+from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, requires, route_docs
 from nearfar.serving.service import Service
 

@@ -17,8 +17,10 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from nearfar.core.errors import AmbiguousLength, EngineError, HeadTooLarge, MalformedBody, NearfarError
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.receive import discard_body, receive_body
 from nearfar.dialects.kit.endpoint import PostRoute
-from nearfar.dialects.kit.request import ServerParts, decode_json, discard_body, receive_body
+from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.auth import KeyGuard

@@ -13,9 +13,9 @@ from litestar import Litestar, Response
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.endpoint import PostRoute, json_response
 from nearfar.dialects.kit.error_responses import ErrorRow, WireError
-from nearfar.dialects.kit.request import receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.kit.routing import job_paths
 from nearfar.http.access_log import AccessLog

@@ -13,17 +13,11 @@ from msgspec import Struct
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
+from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
 from nearfar.dialects.kit.rendering import Binary, encode_reply
-from nearfar.dialects.kit.request import (
-    AnyRequest,
-    ServerParts,
-    caller_of,
-    cancel_on_disconnect,
-    decode_json,
-    receive_body,
-    service_of,
-)
+from nearfar.dialects.kit.request import AnyRequest, ServerParts, caller_of, cancel_on_disconnect, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.answers import LARGE_ANSWER
 from nearfar.serving.service import Service

@@ -8,8 +8,9 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.params import FromPath
 
+from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import shape_error
-from nearfar.dialects.kit.request import decode_json, receive_body
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.openai.embeddings import EMBEDDINGS
 

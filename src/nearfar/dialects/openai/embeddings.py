@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from nearfar.core import errors
 from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import Task, TokenIds, TokenVocabulary
+from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.checks import NO_MESSAGES, check_at_most, check_special_tokens, explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import (
@@ -25,7 +26,7 @@ from nearfar.dialects.kit.rendering import (
     embedding_list,
     render_rows,
 )
-from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
+from nearfar.dialects.kit.request import MAX_INPUTS
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.models.tokenization.openai_tokens import find_vocabulary

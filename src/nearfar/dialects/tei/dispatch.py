@@ -13,8 +13,9 @@ from msgspec import UNSET
 from nearfar.core.jobs import Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.batch import combine, run_all
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response, record_usage
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, receive_body, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY

@@ -9,8 +9,9 @@ import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
+from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.checks import check_at_most, explain_mismatch, overflow_of
-from nearfar.dialects.kit.request import MAX_INPUTS, decode_json
+from nearfar.dialects.kit.request import MAX_INPUTS
 from nearfar.dialects.tei.bodies import Inputs, Sequences, Truncation
 
 _T = TypeVar("_T")

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 from litestar import Response
 
+from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.endpoint import PostRoute
-from nearfar.dialects.kit.request import AnyRequest, decode_json, receive_body
+from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import RANKING, RouteDocs
 from nearfar.dialects.vllm.rerank import RERANK, RerankRequest
 from nearfar.dialects.vllm.routes import SCORE, ScoreRequest

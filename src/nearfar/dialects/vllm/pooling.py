@@ -12,10 +12,12 @@ from msgspec import Struct
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Embedded, EmbedJob, Represented, RepresentJob
 from nearfar.core.types import FloatArray, ModelInfo, Task
+from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import check_special_tokens, shape_error
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
 from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply
-from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, decode_json, fleet_of, receive_body
+from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, fleet_of
 from nearfar.dialects.kit.route_docs import NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.dialects.vllm.routes import INPUTS, ListReply, NoMessages, NotEmptyInputs, envelope, inputs_of
 from nearfar.serving.postprocess.pooling import normalize

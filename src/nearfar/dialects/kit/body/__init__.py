@@ -1,0 +1,1 @@
+"""Request bodies: receiving, inflating and decoding them."""
