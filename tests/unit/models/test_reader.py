@@ -427,12 +427,12 @@ class TestText:
     def test_lowercasing_is_read_under_all_names_of_the_file(self, tmp_path: Path) -> None:
         """sentence-transformers looks for the older names if there is no sentence_bert_config.json."""
         for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"):
-            for lower_case in (True, False):
+            for lower_case in (True, False, None):
                 file = {f"sentence_{family}_config.json": {"max_seq_length": 32, "do_lower_case": lower_case}}
 
                 recipe = read_recipe(write_files(tmp_path / f"{family} {lower_case}", SENTENCE_MODEL | file))
 
-                assert (32, lower_case) == (recipe.max_tokens, recipe.lower_case), family
+                assert (32, bool(lower_case)) == (recipe.max_tokens, recipe.lower_case), family
 
 
 class TestClassifiers:

@@ -60,7 +60,7 @@ class SentenceConfig(Struct, forbid_unknown_fields=True):
     """
 
     max_seq_length: int | None = None
-    do_lower_case: bool = False
+    do_lower_case: bool | None = None
     transformer_task: str = "feature-extraction"
     modality_config: dict[str, dict[str, Any]] = {}
     module_output_name: str | None = None

@@ -99,7 +99,7 @@ def _read_transformer(
         task="embed",
         max_tokens=read_max_tokens(folder, config, sentence, max_tokens, name),
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or config.emb_dim or 0,
-        lower_case=sentence.do_lower_case,
+        lower_case=bool(sentence.do_lower_case),
         pad_token_id=config.padding,
         type_ids=_has_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
