@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import subprocess
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -109,33 +113,76 @@ def test_a_text_that_the_library_can_not_compute_is_left_out(embedder: Path) -> 
     compare(served(embedder), TEXTS, shorter, "")
 
 
+def task_of(folder: Path, items: tuple[Texts, ...]) -> Task:
+    recipe = read_recipe(folder)
+    return Task(
+        folder=str(folder),
+        items=[*items],
+        scores=recipe.task == "score",
+        threads=1,
+        max_tokens=None,
+        limit=recipe.max_tokens,
+        lower_case=False,
+        pooling=recipe.pooling,
+        layers=recipe.layers,
+        normalize=recipe.normalize,
+        truncate_dim=recipe.truncate_dim,
+        subfolder=recipe.subfolder,
+    )
+
+
 @pytest.mark.parametrize("which", ["embedder", "reranker"])
 def test_without_sentence_transformers_the_numbers_are_those_of_transformers(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder, items = request.getfixturevalue(which), TEXTS if which == "embedder" else PAIRS
-    one = served(folder)
-    task = Task(
-        folder=str(folder),
-        items=[*items],
-        scores=one.recipe.task == "score",
-        threads=1,
-        max_tokens=None,
-        limit=one.recipe.max_tokens,
-        lower_case=False,
-        pooling=one.recipe.pooling,
-        layers=one.recipe.layers,
-        normalize=one.recipe.normalize,
-        truncate_dim=one.recipe.truncate_dim,
-        subfolder=one.recipe.subfolder,
-    )
-    (tmp_path / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
+    (tmp_path / "task").write_bytes(msgspec.json.encode(task_of(folder, items), enc_hook=str))
 
     reference.main(tmp_path / "task", tmp_path / "answer", has_library=False)
 
     answer = msgspec.json.decode((tmp_path / "answer").read_bytes(), type=Answer)
     assert answer.library.startswith("transformers 5")
-    compare(one, items, answer, "")
+    compare(served(folder), items, answer, "")
+
+
+FAKE_LIBRARY = """
+import scipy.constants
+
+class SentenceTransformer:
+    def __init__(self, *args, **options): self.number = scipy.constants.pi * 1.0
+    def float(self): return self
+    def encode(self, texts, **options): return [[self.number]]
+    def modules(self): return []
+CrossEncoder = None
+"""
+
+
+def run_reference(task: Task, place: Path, **environment: str) -> Answer:
+    """Return what the process computes."""
+    (place / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
+    subprocess.run(
+        [sys.executable, "-m", "nearfar.serving.verification.reference", str(place / "task"), str(place / "answer")],
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+    )
+    return msgspec.json.decode((place / "answer").read_bytes(), type=Answer)
+
+
+def test_the_numbers_do_not_depend_on_libraries_for_training(embedder: Path, tmp_path: Path) -> None:
+    found = run_reference(task_of(embedder, TEXTS), tmp_path)
+
+    assert found.library.startswith("sentence-transformers")
+    assert answer_of(embedder, TEXTS).ids == found.ids
+    assert np.allclose(np.array(answer_of(embedder, TEXTS).numbers), np.array(found.numbers), rtol=0, atol=1e-6)
+
+
+def test_a_library_that_needs_one_of_them_gets_it(embedder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sentence_transformers.py").write_text(FAKE_LIBRARY)
+
+    found = run_reference(task_of(embedder, (("a",),)), tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert [[math.pi]] == found.numbers
 
 
 @pytest.mark.anyio

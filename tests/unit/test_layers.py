@@ -87,7 +87,7 @@ LIBRARIES = {
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
     "asyncio": ["serving", "dialects", "http", "process", "cli/main"],
-    "os": ["core/environment", "core/toml_files", "cli/units/install", "process"],
+    "os": ["core/environment", "core/toml_files", "cli/units/install", "process", "serving/verification/reference"],
     "pickle": [],
     "random": ["dialects/kit/request"],
     "signal": ["process", "__main__"],

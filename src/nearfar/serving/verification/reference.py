@@ -7,8 +7,10 @@ embedding model without modules.json, because it would choose the pooling itself
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +22,12 @@ from msgspec import Struct
 
 from nearfar.models.files.safetensors import find_layer_tensors
 from nearfar.models.recipe.dense import Layer, LayerNorm, Normalize, Pooling
+from nearfar.serving.verification.unused_libraries import replace_unused_libraries
 
 Texts: TypeAlias = tuple[str, ...]  # one, or a query and a document
 Compute: TypeAlias = Callable[[Texts], tuple[Any, list[int]]]  # → numbers (D,) or (labels,), and token ids
+
+_ALL = "--all-libraries"
 
 
 class Task(Struct, kw_only=True):
@@ -52,8 +57,11 @@ class Answer(Struct, kw_only=True):
     ids: list[list[int] | None]
 
 
-def main(source: Path, target: Path, *, has_library: bool) -> None:
-    """Compute what ``source`` lists with sentence-transformers, or else with transformers; write it to ``target``."""
+def main(source: Path, target: Path, *, has_library: bool) -> bool:
+    """Compute what ``source`` lists with sentence-transformers, or else with transformers; write it to ``target``.
+
+    Return whether it could compute all of it.
+    """
     import torch
 
     task = msgspec.json.decode(source.read_bytes(), type=Task, dec_hook=lambda kind, text: kind(text))  # of paths
@@ -73,6 +81,7 @@ def main(source: Path, target: Path, *, has_library: bool) -> None:
             answer.numbers.append(np.ravel(np.asarray(numbers, dtype=np.float64)).tolist())
             answer.ids.append([*ids])
     target.write_bytes(msgspec.json.encode(answer))
+    return None not in answer.numbers
 
 
 def _sentence_transformers(task: Task) -> Compute:
@@ -178,6 +187,21 @@ def _layer(layer: Layer) -> Callable[[Any], Any]:
     return run
 
 
+def run(source: Path, target: Path, *options: str) -> None:
+    """Compute the reference without the libraries that it shouldn't need; if that fails, start anew with them."""
+    gc.disable()  # a tenth of the time of importing libraries, in a process that ends soon
+    has_library = find_spec("sentence_transformers") is not None
+    if _ALL in options:
+        main(source, target, has_library=has_library)
+        return
+    replace_unused_libraries()
+    try:
+        is_complete = main(source, target, has_library=has_library)
+    except Exception:  # noqa: BLE001 — it may be due to an empty module
+        is_complete = False
+    if not is_complete:
+        os.execv(sys.executable, [*sys.orig_argv, _ALL])  # noqa: S606 — our own program
+
+
 if __name__ == "__main__":
-    arguments: Sequence[str] = sys.argv[1:]
-    main(*map(Path, arguments), has_library=find_spec("sentence_transformers") is not None)
+    run(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
