@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from harness.launcher import model_folder
@@ -115,8 +115,10 @@ def embed_in_batches(engine: Engine, tokens: TextEncoder) -> Callable[..., npt.N
     return embed
 
 
-def run_in_batches(engine: Engine) -> Callable[[Sequence[Row], int], npt.NDArray[np.float32]]:
-    """Return a function from rows and a batch size in tokens to vectors, in the batches that the server would make."""
+def run_in_batches(
+    engine: Engine, method: Literal["embed", "score"] = "embed"
+) -> Callable[[Sequence[Row], int], npt.NDArray[np.float32]]:
+    """Return a function from rows and a batch size in tokens to their numbers, in the server's batches."""
     info = engine.info
     pool = ThreadPoolExecutor(info.max_concurrent_batches) if info.max_concurrent_batches > 1 else None
 
@@ -125,9 +127,9 @@ def run_in_batches(engine: Engine) -> Callable[[Sequence[Row], int], npt.NDArray
         # Longest first, so that all threads finish at about the same time.
         groups = group_by_length(lengths, budget, info.max_padding if info.padded else None)[::-1]
         batches = [[rows[at] for at in group] for group in groups]
-        found = np.empty((len(rows), info.dim), dtype=np.float32)
-        for group, vectors in zip(groups, (pool.map if pool else map)(engine.embed, batches), strict=True):
-            found[group] = vectors
+        found = np.empty((len(rows), info.dim)[: 2 if method == "embed" else 1], dtype=np.float32)
+        for group, numbers in zip(groups, (pool.map if pool else map)(getattr(engine, method), batches), strict=True):
+            found[group] = numbers
         return found
 
     return run

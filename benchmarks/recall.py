@@ -2,10 +2,8 @@
 
 Recall@10 is the ratio of the ten texts nearest to a query that are found as well by smaller vectors, of each of the
 ``embedding_types``, or with smaller weights. Without folders it embeds passages of Python's documentation with
-sentence-transformers. With folders it embeds short texts with each of them on MLX, which takes minutes on Linux. With
-folders and ``--precisions`` it compares OpenVINO's precisions of each, embedder or reranker, with Torch's float32.
-Prints tables and writes results/recall.json, results/weights.json or results/precisions.json, and a plot beside the
-first two.
+sentence-transformers. With folders it embeds short texts with each of them on MLX, which takes minutes on Linux. Prints
+tables and writes results/recall.json or results/weights.json, and a plot beside it.
 """
 
 from __future__ import annotations
@@ -25,9 +23,7 @@ from harness.reference import reference_vectors
 from harness.report import RESULTS, table, write_json
 from harness.workloads import passages, texts
 
-from nearfar.core.errors import SetupError
 from nearfar.engines.base import OpenRequest
-from nearfar.engines.common.precision import measure_loss
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -48,13 +44,10 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=5000, help="without folders")
     parser.add_argument("--texts", type=int, default=1000, help="with folders")
     parser.add_argument("--queries", type=int, help="[default: 500, or 100 with folders]")
-    parser.add_argument("--precisions", nargs="+", metavar="DTYPE", help="with folders: auto, bfloat16, int8")
     arguments = parser.parse_args()
     facts = machine_facts()
     print(describe(facts))
-    if arguments.precisions:
-        measure_precisions(arguments, facts)
-    elif arguments.folders:
+    if arguments.folders:
         measure_weights(arguments, facts)
     else:
         measure_vectors(arguments, facts)
@@ -91,63 +84,6 @@ def measure_weights(arguments: argparse.Namespace, facts: dict[str, Any]) -> Non
     print(table(["folder", "MB", "cosine min / mean", f"recall@{_NEAREST}"], rows))
     write_json(RESULTS / "weights.json", {"machine": facts, "rows": rows})
     plot_bars({f"recall@{_NEAREST}": recalls}, "", RESULTS / "weights.svg", form="%.3f")
-
-
-def measure_precisions(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Compare each folder's numbers in each precision with Torch's in float32, on the texts that are queries."""
-    chosen = texts("S", arguments.queries or 500)
-    rows = []
-    for folder in arguments.folders:
-        exact, _ = compute(folder, "torch", "float32", chosen)
-        for dtype in arguments.precisions:
-            try:
-                found, chose = compute(folder, "openvino", dtype, chosen)
-            except SetupError as error:
-                rows.append([folder.name, f"{dtype}: refused", str(error).partition(": ")[2][:90], "", "", ""])
-            else:
-                rows.append([folder.name, f"{dtype}: {chose}", *differences(exact, found)])
-    columns = ["folder", "dtype", "cosine min, or logits within", "in order", "top 10", "distinct of 300"]
-    print(table(columns, rows))
-    write_json(RESULTS / "precisions.json", {"machine": facts, "rows": rows})
-
-
-def compute(folder: Path, engine: str, dtype: Any, chosen: list[str]) -> tuple[Array, str]:
-    """Return vectors (N, D); or logits (Q, 6) of pairs with other texts, and (1, 300) of a query's; and the dtype."""
-    recipe = read_recipe(folder)
-    tokens = TextEncoder(folder, recipe)
-    request = OpenRequest(folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.sample_rows())
-    opened = installed_engines()[engine].open(request)
-    run = run_in_batches(opened)
-    if recipe.task == "embed":
-        return run(tokens.encode(chosen), opened.info.batch_tokens), opened.info.dtype
-    others = [*chosen[-6:], *chosen]  # six before each query
-    pairs = [row for at, query in enumerate(chosen) for row in tokens.encode_pairs(query, others[at : at + 6], None)]
-    pairs += tokens.encode_pairs(chosen[0], texts("S", 300, seed=2), None)
-    order = sorted(range(len(pairs)), key=lambda at: len(pairs[at].ids))
-    logits = np.empty(len(pairs), dtype=np.float32)
-    for at in range(0, len(order), 16):
-        logits[order[at : at + 16]] = opened.score([pairs[index] for index in order[at : at + 16]])
-    return logits, opened.info.dtype
-
-
-def differences(exact: Array, found: Array) -> list[str]:
-    """Return the worst number, the pairs in order, the ten nearest or best that are the same, and distinct scores."""
-    if exact.ndim > 1:
-        loss = measure_loss(exact[:200], found[:200])
-        worst = 1 - float((1 - (_units(exact) * _units(found)).sum(1)).max())
-        best = recall(nearest_others(_units(found), len(found)), nearest_others(_units(exact), len(exact)))
-        return [f"{worst:.5f}", f"{loss.order:.2%}", f"{best:.1%}", ""]
-    by_query, ours = exact[:-300].reshape(-1, 6), found[:-300].reshape(-1, 6)
-    first, second = np.triu_indices(6, k=1)
-    signs = (np.sign(values[:, first] - values[:, second]) for values in (by_query, ours))
-    top = recall(nearest(found[None, -300:]), nearest(exact[None, -300:]))
-    distinct = f"{len({*found[-300:].tolist()})} ({len({*exact[-300:].tolist()})} in float32)"
-    return [f"{np.abs(exact - found).max():.4f}", f"{np.equal(*signs).mean():.2%}", f"{top:.0%}", distinct]
-
-
-def _units(vectors: Array) -> Array:
-    units: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return units
 
 
 def embed(folder: Path, chosen: list[str]) -> Array:

@@ -1,0 +1,180 @@
+"""What do lower precisions cost, and does ``auto`` choose rightly? ``python benchmarks/precisions.py [FOLDER…]``.
+
+Compares OpenVINO in each precision with Torch in float32, on 500 texts as queries. The models are the built-in one, the
+BERTs in FOLDER…, each of them with two seeded classifiers as well, and seeded ones of several families. Prints a
+Markdown table, and writes results/precisions.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from engines import run_in_batches
+from harness.machine import describe, machine_facts
+from harness.report import RESULTS, markdown_table, write_json
+from harness.workloads import texts
+from recall import nearest, nearest_others, recall
+
+from nearfar.core.errors import SetupError
+from nearfar.core.settings import Dtype
+from nearfar.engines.base import OpenRequest
+from nearfar.engines.selection import installed_engines
+from nearfar.models.hub.checkpoint import find_builtin
+from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.text_encoder import TextEncoder
+
+_TESTS = Path(__file__).parents[1] / "tests/support"
+_PRECISIONS: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
+_EMBEDDERS = ("modernbert", "xlm-roberta", "qwen3")
+_RERANKERS = ("bert", "roberta", "xlm-roberta", "modernbert", "qwen3", "llama")
+_HEADS = ((0.3, 5.0), (0.1, -3.0))  # scale and bias of a classifier: scores near 1, and near 0
+_DOCUMENTS, _RANKED = 6, 300  # of each query, and of the first one
+
+Array = npt.NDArray[Any]
+
+
+class Computed(NamedTuple):
+    """A model's numbers: (N, D), or logits of all queries' documents and then of the first query's 300."""
+
+    numbers: Array
+    rows_per_s: float  # of processor time
+    dtype: str
+
+
+def main() -> None:
+    """Run the benchmark, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="an embedding model of the kind BERT")
+    parser.add_argument("--queries", type=int, default=500)
+    arguments = parser.parse_args()
+    facts = machine_facts()
+    print(describe(facts))
+    chosen = texts("S", arguments.queries)
+    with tempfile.TemporaryDirectory(prefix="nearfar-") as place:
+        rows = [
+            measure(name, folder, chosen, Path(place) / "cache")
+            for name, folder in write_models(Path(place), [find_builtin().folder, *arguments.folders])
+        ]
+    print(markdown_table(["model", "`auto` takes", *_PRECISIONS], rows))
+    write_json(RESULTS / "precisions.json", {"machine": facts, "rows": rows})
+
+
+def write_models(place: Path, trained: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return names and folders of embedders, and of rerankers made of them and seeded ones."""
+    sys.path.append(str(_TESTS))
+    from checkpoints import write_transformer
+
+    size: dict[str, Any] = {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "intermediate_size": 256,
+        "initializer_range": 0.1,
+    }
+    heads = [(*head, folder) for folder in trained for head in _HEADS]
+    return [
+        *((_name(folder), folder) for folder in trained),
+        *((f"{family}, seeded", write_transformer(place / family, family, **size)) for family in _EMBEDDERS),
+        *(
+            (
+                f"reranker: {_name(folder)}, head {scale:g}, {bias:g}",
+                write_head(folder, place / f"{folder.name}{bias}", scale, bias),
+            )
+            for scale, bias, folder in heads
+        ),
+        *(
+            (f"reranker: {family}, seeded", write_transformer(place / f"{family}-1", family, labels=1, **size))
+            for family in _RERANKERS
+        ),
+    ]
+
+
+def _name(folder: Path) -> str:
+    return "built in" if folder == find_builtin().folder else folder.name
+
+
+def write_head(source: Path, folder: Path, scale: float, bias: float) -> Path:
+    """Write a BERT with a seeded classifier."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    config: Any = BertConfig.from_pretrained(source, num_labels=1)
+    model: Any = BertForSequenceClassification(config)
+    model.bert.load_state_dict(AutoModel.from_pretrained(source).state_dict(), strict=False)
+    with torch.inference_mode():
+        model.classifier.weight.copy_(scale * torch.randn(model.classifier.weight.shape, generator=_seed(torch)))
+        model.classifier.bias.fill_(bias)
+        pooler = model.bert.pooler.dense.weight
+        pooler.copy_(torch.randn(pooler.shape, generator=_seed(torch)) / config.hidden_size**0.5)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def _seed(torch: Any) -> Any:
+    return torch.Generator().manual_seed(20)
+
+
+def measure(name: str, folder: Path, chosen: list[str], cache_dir: Path) -> list[str]:
+    """Return a row of the table: what ``auto`` takes, and each precision's loss, speed and distinct scores."""
+    exact = compute(folder, "torch", "float32", chosen, cache_dir).numbers
+    cells, speed = [], 0.0
+    for dtype in _PRECISIONS:
+        try:
+            found = compute(folder, "openvino", dtype, chosen, cache_dir)
+        except SetupError as error:
+            cells.append("refused: " + str(error).partition("much: ")[2].partition(" of float32")[0])
+            continue
+        speed = speed or found.rows_per_s
+        cells.append(f"{differences(exact, found.numbers)}, ×{found.rows_per_s / speed:.1f}")
+    row = [name, compute(folder, "openvino", "auto", [], cache_dir).dtype, *cells]
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def compute(folder: Path, engine: str, dtype: Dtype, chosen: list[str], cache_dir: Path) -> Computed:
+    """Compute vectors, or the logits of pairs with other texts; nothing without texts."""
+    recipe = read_recipe(folder)
+    tokens = TextEncoder(folder, recipe)
+    request = OpenRequest(
+        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=tokens.sample_rows(), cache_dir=cache_dir
+    )
+    opened = installed_engines()[engine].open(request)
+    rows = tokens.encode(chosen) if recipe.task == "embed" else []
+    if recipe.task == "score" and chosen:
+        others = [*chosen[-_DOCUMENTS:], *chosen]  # those before each query
+        for at, query in enumerate(chosen):
+            rows += tokens.encode_pairs(query, others[at : at + _DOCUMENTS], None)
+        rows += tokens.encode_pairs(chosen[0], texts("S", _RANKED, seed=2), None)
+    run = run_in_batches(opened, recipe.task)
+    started = time.process_time()
+    numbers = run(rows, opened.info.batch_tokens) if rows else np.empty(0)
+    seconds = time.process_time() - started
+    opened.close()
+    return Computed(numbers, len(rows) / max(seconds, 1e-9), opened.info.dtype)
+
+
+def differences(exact: Array, found: Array) -> str:
+    """Return the worst number, what keeps its place among neighbors or documents, and distinct scores of the 300."""
+    if exact.ndim > 1:
+        exact, found = (numbers / np.linalg.norm(numbers, axis=1, keepdims=True) for numbers in (exact, found))
+        kept = recall(nearest_others(found, len(found)), nearest_others(exact, len(exact)))
+        return f"{(exact * found).sum(1).min():.5f}, {kept:.1%}"
+    queries = slice(None, -_RANKED)
+    first, second = np.triu_indices(_DOCUMENTS, k=1)
+    by_query = (numbers[queries].reshape(-1, _DOCUMENTS) for numbers in (exact, found))
+    signs = (np.sign(numbers[:, first] - numbers[:, second]) for numbers in by_query)
+    scores = 1 / (1 + np.exp(-found[-_RANKED:]))  # float32, as they are sent
+    top = recall(nearest(found[None, -_RANKED:]), nearest(exact[None, -_RANKED:]))
+    return f"{np.abs(exact - found).max():.4f}, {np.equal(*signs).mean():.2%}, {top:.0%}, {len({*scores.tolist()})}"
+
+
+if __name__ == "__main__":
+    main()
