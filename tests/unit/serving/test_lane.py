@@ -85,6 +85,21 @@ async def test_a_cross_encoder_gives_one_logit_a_row() -> None:
     assert [1.0, 3.0] == logits.tolist()
 
 
+async def test_what_the_warm_up_measured_is_known_before_the_first_batch() -> None:
+    """Else a crowd would be accepted until a slow model's first batch had run."""
+    async with running_lane() as lane:
+        lane.lane.throughput.tokens_per_s = 10.0
+        lane.engine.gate.clear()
+        first = asyncio.create_task(lane.lane.submit([row(*range(100))], stopwatch=Stopwatch(timeout_s=10)))
+        await until(lambda: len(lane.engine.batches) == 1)
+
+        with pytest.raises(Overloaded, match="it has 100 tokens, 100 run before it, and 10 run a second"):
+            await lane.lane.submit([row(*range(1, 101))], stopwatch=Stopwatch(timeout_s=10))
+
+        lane.engine.gate.set()
+        await first
+
+
 async def test_requests_that_wait_for_the_engine_run_in_one_batch() -> None:
     async with running_lane() as lane:
         lane.engine.gate.clear()

@@ -62,10 +62,20 @@ def test_warm_up_ends_at_its_timeout() -> None:
     assert [] == engine.batches
 
 
+def test_the_longest_row_shows_how_fast_the_model_is() -> None:
+    engine = compiling_engine()
+    engine.tokens_per_s = 2000
+
+    tokens_per_s = warm_up(engine, "embed", rows_of_lengths(EXAMPLE, 64))
+
+    assert 500 < tokens_per_s <= 2000
+    assert 0 == warm_up(FakeEngine(), "embed", rows_of_lengths(EXAMPLE, 64))
+
+
 def test_a_failing_forward_ends_the_warm_up_and_not_the_start() -> None:
     engine = compiling_engine()
 
-    returned = warm_up(engine, "embed", [Row([1, 2], None, 2, 0), Row([BOOM], None, 1, 0), Row([3], None, 1, 0)])
+    tokens_per_s = warm_up(engine, "embed", [Row([1, 2], None, 2, 0), Row([BOOM], None, 1, 0), Row([3], None, 1, 0)])
 
-    assert engine is returned
+    assert tokens_per_s > 0
     assert [[1, 2], [BOOM]] == [batch[0].ids for batch in engine.batches]

@@ -100,7 +100,7 @@ class Lane:
         self.engine_info = info = self._engine.info
         self.batch_tokens = settings.batch_tokens or info.batch_tokens
         self.admission = Admission(
-            self._model, settings.queue, lambda: self._throughput.tokens_per_s * info.max_concurrent_batches
+            self._model, settings.queue, lambda: self.throughput.tokens_per_s * info.max_concurrent_batches
         )
         self._runner = BatchRunner(
             self._model,
@@ -112,7 +112,8 @@ class Lane:
             on_stop=self._stop,
             on_failing=self._start_probe,  # finds out whether the rows or the engine are bad
         )
-        self._throughput, self._liveness = self._runner.throughput, self._runner.liveness
+        # Its first value may be what was measured at the start.
+        self.throughput, self._liveness = self._runner.throughput, self._runner.liveness
         # Whether submitted rows will run.
         self.is_open = True
         count = info.max_concurrent_batches
@@ -186,7 +187,7 @@ class Lane:
         charge = self.admission.admit(request.waiting_tokens, caller)
         try:
             if request.waiting_tokens <= self.batch_tokens:
-                self._throughput.record_small_request()
+                self.throughput.record_small_request()
             self._liveness.record_request(busy=busy)
             self._runner.add(request)
             try:

@@ -135,8 +135,10 @@ class Opener:
         self, settings: LaneSettings, choice: EngineChoice, request: OpenRequest, check: Callable[[Engine], object]
     ) -> Lane:
         longest = max(request.probes, key=lambda row: len(row.ids))
+        tokens_per_s = 0.0
 
         def open_engine() -> Engine:
+            nonlocal tokens_per_s
             engine = open_with(choice, request)
             try:
                 engine = separate_neighbors(engine, request, settings.method)
@@ -144,13 +146,16 @@ class Opener:
             except BaseException:
                 engine.close()
                 raise
-            return warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
+            tokens_per_s = warm_up(engine, settings.method, rows_of_lengths(longest, request.recipe.max_tokens))
+            return engine
 
         opening = partial(self._count_busy, open_engine)
         try:
-            return await open_lane(settings, opening, request.probes[0], self._observe, self.lane_stopped)
+            lane = await open_lane(settings, opening, request.probes[0], self._observe, self.lane_stopped)
         except EngineError as error:  # its first forward failed
             raise unavailable(choice, request, error.__cause__ or error, "fails on a first text") from error
+        lane.throughput.tokens_per_s = tokens_per_s
+        return lane
 
     def _count_busy(self, call: Callable[[], _T]) -> _T:
         """Call, and count the thread as busy meanwhile: nothing can interrupt it."""

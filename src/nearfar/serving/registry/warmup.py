@@ -1,4 +1,7 @@
-"""Warm-up: forwards of common lengths before a model is ready, for engines that compile each sequence length."""
+"""Warm-up: forwards of common lengths before a model is ready, for engines that compile each sequence length.
+
+They show how fast a model is, before its first request.
+"""
 
 from __future__ import annotations
 
@@ -23,33 +26,34 @@ def rows_of_lengths(example: Row, max_tokens: int) -> list[Row]:
     return [_resize(example, length) for length in (*(length for length in doubled if length < longest), longest)]
 
 
-def warm_up(engine: Engine, method: EngineMethod, rows: list[Row], timeout_s: float = _TIMEOUT_S) -> Engine:
-    """Run the rows one by one on as many threads as the engine runs batches, and return the engine.
+def warm_up(engine: Engine, method: EngineMethod, rows: list[Row], timeout_s: float = _TIMEOUT_S) -> float:
+    """Run the rows one by one on as many threads as the engine runs batches. Return the last one's tokens per second.
 
-    A forward that fails ends it without an error: the lane's probe decides if the engine works. Called on the engine's
-    thread.
+    It is 0 where none ran. A forward that fails ends it without an error: the lane's probe decides if the engine works.
+    Called on the engine's thread.
     """
     until = time.monotonic() + timeout_s
 
-    def run_rows(_: int) -> None:
+    def run_rows(_: int) -> float:
+        tokens_per_s = 0.0
         for row in rows:
-            if time.monotonic() >= until:
-                return
+            if (began := time.monotonic()) >= until:
+                break
             try:
                 getattr(engine, method)([row])
             except Exception as error:  # noqa: BLE001 — a long row that fails must not fail the start
                 _log.warning("warm-up stopped at %d tokens: %s", len(row.ids), error)
-                return
+                break
+            tokens_per_s = len(row.ids) / (time.monotonic() - began + 1e-6)
+        return tokens_per_s
 
     info = engine.info
     if not info.compiles_per_shape:
-        return engine
+        return 0.0
     if info.max_concurrent_batches == 1:
-        run_rows(0)
-        return engine
+        return run_rows(0)
     with ThreadPoolExecutor(info.max_concurrent_batches, thread_name_prefix="warm-up") as threads:
-        list(threads.map(run_rows, range(info.max_concurrent_batches)))
-    return engine
+        return min(threads.map(run_rows, range(info.max_concurrent_batches)))
 
 
 def _resize(example: Row, length: int) -> Row:
