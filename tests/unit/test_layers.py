@@ -36,6 +36,7 @@ FOLDERS = [
     "serving/registry",
     "serving/timeouts",
     "serving/offload",
+    "serving/answers",
     "serving/access",
     "serving/pipeline",
     "serving",

@@ -25,7 +25,6 @@ from nearfar.http.hosts import host_guard
 from nearfar.http.keys import KeyEntry
 from nearfar.http.openapi.document import Documentation
 from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RootPath, RouteMiddleware
-from nearfar.serving.answers import UnreadAnswers
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
@@ -61,14 +60,15 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts = Timeouts()
     service = Service(fleet, observe, settings, timeouts)
-    unread = UnreadAnswers(settings.max_unread_bytes)
-    server = ServerParts(settings, fleet, service, timeouts, Uploads(settings.max_upload_bytes), unread)
+    server = ServerParts(settings, fleet, service, timeouts, Uploads(settings.max_upload_bytes))
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
     log = AccessLog(observe, tracing, drain, origins, KeyMask(settings.api_key, ring.__contains__))
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
-    app.asgi_handler = app.state.connections = connections = Connections(app.asgi_handler, settings, observe, unread)
+    app.asgi_handler = app.state.connections = connections = Connections(
+        app.asgi_handler, settings, observe, service.answers
+    )
     app.state.key_ring = ring
     app.state.tracing = tracing
     app.state.started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import socket
 import struct
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 async def watch_connections(connections: Connections, port: int) -> None:
     """Close the connections to a port that are overdue, every second until it is cancelled."""
     due = quiet_until = 0.0
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     while True:
         overdue: dict[Peer, CloseReason] = {}
         await asyncio.sleep(_SHORT_INTERVAL_S)
@@ -41,6 +43,8 @@ async def watch_connections(connections: Connections, port: int) -> None:
             overdue = connections.find_overdue(peers)
             if overdue:
                 await asyncio.to_thread(close_connections, port, overdue)
+            if trim and "unread" in overdue.values():  # what large answers leave would stay with the process
+                await asyncio.to_thread(trim, 0)
             full = f"{len(peers)} connections are open, others wait" if len(peers) >= connections.limit else ""
         except OSError as error:
             full = f"no more files can be opened: {error.strerror}"

@@ -19,6 +19,7 @@ from nearfar.core.jobs import Result
 from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
+from nearfar.serving.answers import UnreadAnswers
 from nearfar.serving.queue.fair_queue import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
@@ -33,7 +34,7 @@ _BYTES_PER_NUMBER = 12  # of a vector in JSON, with its comma
 ANY_TASK: tuple[Task, ...] = ("embed", "rank", "classify")
 
 
-class RequestContext(Struct, frozen=True):
+class RequestContext(Struct):
     """State of one request. Made once, when its model is leased; nothing shared is copied for it."""
 
     caller: Caller
@@ -44,12 +45,16 @@ class RequestContext(Struct, frozen=True):
     # The prompt that came with the model's name, as in "model:prompt".
     prompt_name: str | None
     max_answer_bytes: int
+    answers: UnreadAnswers
+    # Bytes of its results that count there.
+    held_bytes: int = 0
 
     def check_answer(self, numbers: int) -> None:
-        """Raise AnswerTooLarge if an answer with so many numbers would be too large as text."""
+        """Raise AnswerTooLarge if an answer with so many numbers is too large as text, Overloaded without room."""
         size = numbers * _BYTES_PER_NUMBER
         if size > self.max_answer_bytes:
             raise AnswerTooLarge(size, self.max_answer_bytes)
+        self.held_bytes += self.answers.hold(numbers)
 
     async def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Results:
         """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.
@@ -71,13 +76,16 @@ class RequestContext(Struct, frozen=True):
 class ModelAccess:
     """Leases models to requests."""
 
-    def __init__(self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts) -> None:
+    def __init__(
+        self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts, answers: UnreadAnswers
+    ) -> None:
         self._fleet = fleet
         self._observe = observe
         self._timeout_s = settings.request_timeout_s
         self._max_inputs = settings.max_inputs
         self._max_answer_bytes = settings.max_answer_bytes
         self._timeouts = timeouts
+        self._answers = answers
         self._warned: set[str] = set()  # models that cut a text at their own limit
 
     async def run(
@@ -107,8 +115,9 @@ class ModelAccess:
                 slot, prompt = await self._fleet.lease(name, tasks)
                 stopwatch = Stopwatch(requested, timeout_s)
                 try:
+                    model = cast("Model", slot.model)
                     context = RequestContext(
-                        caller, timeout_s, stopwatch, cast("Model", slot.model), prompt, self._max_answer_bytes
+                        caller, timeout_s, stopwatch, model, prompt, self._max_answer_bytes, self._answers
                     )
                     return await work(context)
                 finally:
@@ -118,6 +127,8 @@ class ModelAccess:
         finally:
             if limit:
                 limit.release()
+            if context and context.held_bytes:
+                self._answers.waiting_bytes -= context.held_bytes
 
     async def run_job(  # noqa: PLR0913 — each is another property of the job
         self,

@@ -1,4 +1,4 @@
-"""Bounds the bytes of large answers that clients haven't read yet. No HTTP."""
+"""Bounds the bytes of large answers that clients haven't read yet, and of results that become such. No HTTP."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from nearfar.core.errors import Overloaded
+
 LARGE_ANSWER = 32_768  # numbers; more take half a megabyte
 _RENDERED_AT_ONCE = 2  # they count once they are rendered
+# Of the limit, for results that are computed or wait to be rendered. Their answers are five times larger.
+_WAITING = 0.25
+_BYTES = 4  # of a number
+_RETRY_AFTER_S = 5.0
 
 
 class UnreadAnswers:
-    """Counts unread bytes. Over ``max_bytes``, no other large answer is rendered until clients have read."""
+    """Counts unread bytes. Over ``max_bytes``, no other large answer is rendered until clients have read.
 
-    def __init__(self, max_bytes: int) -> None:
-        self.unread_bytes = 0
-        self.max_bytes = max_bytes
+    That is what ``limit`` leaves beside results that become such answers. None waits for room for over ``timeout_s``.
+    """
+
+    def __init__(self, limit: int, timeout_s: float) -> None:
+        self.unread_bytes = self.waiting_bytes = 0
+        self.max_bytes = int(limit * (1 - _WAITING))
+        self._max_waiting = limit - self.max_bytes
+        self._timeout_s = timeout_s
         self._turns = asyncio.Semaphore(_RENDERED_AT_ONCE)
         self._changed = asyncio.Event()
 
@@ -30,10 +41,31 @@ class UnreadAnswers:
         self._changed.set()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for room for a large answer, which the block renders."""
-        async with self._turns:
-            while self.is_full:
-                self._changed.clear()
-                await self._changed.wait()
-            yield
+    async def turn(self, numbers: int) -> AsyncIterator[None]:
+        """Wait for room for a large answer of so many numbers, which the block renders. Raises Overloaded without."""
+        held = self.hold(numbers)
+        try:
+            async with asyncio.timeout(self._timeout_s) as waiting, self._turns:
+                while self.is_full:
+                    self._changed.clear()
+                    await self._changed.wait()
+                waiting.reschedule(None)
+                yield
+        except TimeoutError as error:
+            raise self._overloaded() from error
+        finally:
+            self.waiting_bytes -= held
+
+    def hold(self, numbers: int) -> int:
+        """Count the results of a large answer, and return their bytes; 0 for a small one. Raises Overloaded."""
+        size = numbers * _BYTES
+        if numbers <= LARGE_ANSWER:
+            return 0
+        if self.waiting_bytes and self.waiting_bytes + size > self._max_waiting:
+            raise self._overloaded()
+        self.waiting_bytes += size
+        return size
+
+    def _overloaded(self) -> Overloaded:
+        message = "too many large answers wait for their clients to read them (max_unread_bytes)"
+        return Overloaded(message, _RETRY_AFTER_S)

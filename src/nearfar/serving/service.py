@@ -26,6 +26,7 @@ from nearfar.core.jobs import (
 from nearfar.core.settings import Settings
 from nearfar.core.types import TASK_OF, ModelInfo, ModelState
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
+from nearfar.serving.answers import UnreadAnswers
 from nearfar.serving.offload import offload
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
@@ -43,7 +44,8 @@ class Service:
 
     def __init__(self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts | None = None) -> None:
         self._fleet = fleet
-        self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts())
+        self.answers = UnreadAnswers(settings.max_unread_bytes, settings.write_timeout_s)
+        self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts(), self.answers)
         self._tokenizers = TokenizerPool()
 
     def close(self) -> None:

@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import calling, running
 
 from nearfar import Settings
+from nearfar.core.errors import Overloaded
 from nearfar.http.connections import Connections
 from nearfar.serving.answers import UnreadAnswers
 from nearfar.telemetry.events import ConnectionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from litestar.types import Message, Receive, Scope, Send
 
@@ -52,7 +54,7 @@ class Server:
         self.seen: list[Event] = []
         chosen = Settings(**settings)
         self.connections = Connections(
-            app, chosen, self.seen.append, UnreadAnswers(chosen.max_unread_bytes), lambda: self.now
+            app, chosen, self.seen.append, UnreadAnswers(chosen.max_unread_bytes, 60), lambda: self.now
         )
 
     def overdue(self, *peers: Peer, after_s: float = 0.0) -> dict[Peer, str]:
@@ -133,7 +135,7 @@ async def test_a_client_that_reads_slowly_is_not_overdue() -> None:
 
 
 async def test_the_slowest_reader_is_overdue_while_too_many_bytes_wait() -> None:
-    server = Server(app_of(b"a" * 400_000), max_unread_bytes=700_000)
+    server = Server(app_of(b"a" * 400_000), max_unread_bytes=900_000)
     async with unread(server, FIRST, SECOND) as [_, reading]:
         reading.read(1)
         await asyncio.sleep(0)
@@ -197,11 +199,11 @@ async def test_closed_connections_are_forgotten() -> None:
 
 
 async def test_a_large_answer_is_rendered_once_there_is_room() -> None:
-    unread, order = UnreadAnswers(100), []
+    unread, order = UnreadAnswers(100, 60), []
     unread.add(150)
 
     async def render() -> None:
-        async with unread.turn():
+        async with unread.turn(100_000):
             order.append("rendered")
 
     rendering = asyncio.create_task(render())
@@ -211,3 +213,42 @@ async def test_a_large_answer_is_rendered_once_there_is_room() -> None:
     await rendering
 
     assert ["read", "rendered"] == order
+
+
+@pytest.mark.parametrize(("timeout_s", "waiting"), [(60.0, 3), (0.0, 0)])
+async def test_results_that_wait_to_be_rendered_are_bounded_in_bytes_and_time(timeout_s: float, waiting: int) -> None:
+    unread = UnreadAnswers(1_600_000, timeout_s)
+    unread.add(2_000_000)
+
+    async def render() -> None:
+        async with unread.turn(33_000):
+            pass
+
+    async with asyncio.TaskGroup() as tasks:
+        rendering = [tasks.create_task(_refused(render())) for _ in range(10)]
+        await asyncio.wait(rendering, timeout=0.05)
+        assert 132_000 * waiting == unread.waiting_bytes
+        unread.add(-2_000_000)
+
+    assert 10 - waiting == sum(task.result() for task in rendering)
+
+
+async def test_results_of_large_answers_count_before_they_are_computed() -> None:
+    """Requests of equal texts all end with the same batch, and their results would be there at once."""
+    body = {"model": "text-embedding-3-small", "input": ["a"] * 200}
+    async with running(Settings(engine="fake", max_unread_bytes=2_000_000)) as app, calling(app) as client:
+        answers = await asyncio.gather(*(client.post("/v1/embeddings", json=body) for _ in range(10)))
+        unread = app.state.connections.unread
+        assert 0 == unread.waiting_bytes == unread.unread_bytes
+
+    assert [200] + 9 * [429] == sorted(answer.status_code for answer in answers)
+    assert all("max_unread_bytes" in answer.text for answer in answers if answer.status_code == 429)
+
+
+async def _refused(work: Awaitable[None]) -> bool:
+    """Do work. Return whether it was refused."""
+    try:
+        await work
+    except Overloaded as error:
+        return "max_unread_bytes" in str(error)
+    return False

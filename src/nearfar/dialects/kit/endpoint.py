@@ -17,7 +17,7 @@ from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
 from nearfar.dialects.kit.rendering import Binary, encode_reply
-from nearfar.dialects.kit.request import AnyRequest, ServerParts, caller_of, cancel_on_disconnect, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.answers import LARGE_ANSWER
 from nearfar.serving.service import Service
@@ -77,14 +77,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
-        done = await cancel_on_disconnect(request, self.call(service_of(request), job, caller))
-        numbers, render = _numbers(done), partial(self.reply, body, job, done)
-        if numbers <= LARGE_ANSWER:
-            encoded = await encode_reply(numbers, render)
-        else:
-            server: ServerParts = request.scope["state"]["server"]
-            async with server.unread.turn():
-                encoded = await encode_reply(numbers, render)
+        done, encoded = await cancel_on_disconnect(request, self._run(request, body, job, caller))
         headers = self.headers(request, job, done)
         if isinstance(done, Result):
             headers |= record_usage(request, done)
@@ -92,6 +85,15 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             about = {"metadata": encoded.metadata} if encoded.metadata else {}
             return Response(encoded.content, headers=headers | about, media_type="application/octet-stream")
         return encoded_response(encoded, headers=headers)
+
+    async def _run(self, request: AnyRequest, body: Body, job: Job, caller: Caller) -> tuple[Done, bytes | Binary]:
+        """Run a job and render its reply: a large one once there is room for it."""
+        done = await self.call(service_of(request), job, caller)
+        numbers, render = _numbers(done), partial(self.reply, body, job, done)
+        if numbers <= LARGE_ANSWER:
+            return done, await encode_reply(numbers, render)
+        async with service_of(request).answers.turn(numbers):
+            return done, await encode_reply(numbers, render)
 
     def route(self, *paths: str, fields: tuple[str, ...] = (), precedence: int = 0) -> PostRoute:
         """Build the route of these paths."""

@@ -18,7 +18,6 @@ from msgspec import Struct
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import ClientDisconnected, InputError
 from nearfar.core.settings import Settings
-from nearfar.serving.answers import UnreadAnswers
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.service import Service
 from nearfar.serving.timeouts import CancelScope, Timeouts
@@ -62,7 +61,6 @@ class ServerParts(Struct, frozen=True):
     service: Service
     timeouts: Timeouts
     uploads: Uploads
-    unread: UnreadAnswers
 
 
 def service_of(request: AnyRequest) -> Service:
