@@ -51,7 +51,7 @@ SIBLINGS = {"engines": ("mlx", "openvino", "torch"), "dialects": None}  # None: 
 
 # library → the places that may import it; a library that isn't here may not be imported at all
 LIBRARIES = {
-    "click": ["cli/main", "cli/options", "cli/keys_command", "cli/service_command"],
+    "click": ["cli/hints", "cli/main", "cli/options", "cli/keys_command", "cli/service_command"],
     "granian": ["process"],
     "httpx2": ["models/hub"],
     "huggingface_hub": ["models/hub", "cli/check"],

@@ -11,6 +11,7 @@ import click
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
+from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
 from nearfar.cli.options import config_option, engine_options, folder_options, refuse_workers
 from nearfar.cli.service_command import service
@@ -25,29 +26,8 @@ from nearfar.process.supervisor import supervise
 if TYPE_CHECKING:
     from nearfar.core.settings import Settings
 
-# Commands of similar programs, and what to use here.
-_HINTS = {
-    "version": "use nearfar --version",
-    "list": "nearfar models lists the models on this disk",
-    "ls": "nearfar models lists the models on this disk",
-    "ps": "nearfar service status shows the service, and GET /info the models of a running server",
-    "run": "nearfar serve MODEL serves a model, and nearfar check MODEL tries it",
-    "start": "nearfar serve starts a server, and nearfar service install a service",
-    "stop": "press Ctrl-C where nearfar serve runs; nearfar service uninstall stops a service",
-    "pull": "nearfar check MODEL downloads a model and tries it",
-    "rm": "delete the model's folder in the hub's cache; nearfar models lists it",
-    "show": "nearfar check MODEL prints what a model is",
-    "embed": "nearfar serve starts a server that embeds: POST /v1/embeddings",
-    "rerank": "nearfar serve starts a server that ranks: POST /v1/rerank",
-    "status": "use nearfar service status, or GET /health/ready of a running server",
-    "restart": "use nearfar service restart",
-    "logs": "use nearfar service logs",
-    "config": "nearfar docs configuration has all settings, and nearfar example development a file to start from",
-    "help": "use nearfar --help, or nearfar docs for the manual",
-}
 
-
-class _Commands(click.Group):
+class _Commands(HintingGroup):
     """The subcommands. A NearfarError becomes one line on standard error and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -57,17 +37,9 @@ class _Commands(click.Group):
         except NearfarError as error:
             raise click.ClickException(str(error)) from error
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand. Raises UsageError with a hint for one that other programs have."""
-        if args and args[0] in _HINTS:
-            raise click.UsageError(f"No such command '{args[0]}': {_HINTS[args[0]]}.", ctx)
-        return super().resolve_command(ctx, args)
-
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(nearfar.__version__, prog_name="nearfar")
+@click.version_option(nearfar.__version__, "-V", "--version", prog_name="nearfar")
 def main() -> None:
     """Serve embedding and rerank models to OpenAI, Cohere and other clients.
 

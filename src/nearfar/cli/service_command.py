@@ -10,6 +10,7 @@ import click
 import msgspec
 from platformdirs import user_config_path
 
+from nearfar.cli.hints import ServiceGroup
 from nearfar.cli.options import service_options
 from nearfar.cli.units.install import MANAGERS, install, read_variables, run_on_output, uninstall, user_id
 from nearfar.cli.units.spec import ServiceSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nearfar.core.settings import Settings
 
 
-@click.group()
+@click.group(cls=ServiceGroup)
 def service() -> None:
     """Install and control nearfar as a service.
 

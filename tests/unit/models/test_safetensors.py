@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from checkpoints import write_files, write_steps, write_transformer
 from safetensors.numpy import load_file, save_file
 
 from nearfar.core.errors import CheckpointError
+from nearfar.models.files.json_files import unreadable
 from nearfar.models.files.safetensors import find_tensor_file, read_weight_sizes, tensor_shapes
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
@@ -196,12 +198,19 @@ def test_without_an_index_the_shards_names_state_their_count(folder: Path) -> No
     assert second.is_file()
 
 
+def test_a_file_that_this_user_may_not_read_needs_no_download(folder: Path) -> None:
+    """Root reads every file, so the system's error is made here."""
+    error = unreadable(folder / WEIGHTS, PermissionError(errno.EACCES, "Permission denied"))
+
+    assert f"{folder / WEIGHTS}: can't be read (Permission denied); let this user read it" == str(error)
+
+
 def test_a_link_to_a_file_that_is_gone_is_refused(folder: Path) -> None:
     """A cleaned-up cache leaves such links."""
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / "gone")
 
-    assert f"{folder / WEIGHTS}: can't be read (No such file or directory); download it again" == refusal(folder)
+    assert f"{folder / WEIGHTS}: can't be read (No such file or directory); download the model again" == refusal(folder)
 
 
 def test_a_tensors_file_is_found_with_or_without_a_prefix(folder: Path) -> None:

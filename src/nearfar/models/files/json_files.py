@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ def read_json(file: Path, kind: type[_T]) -> _T:
             raise CheckpointError(f"{file}: has over {MAX_BYTES:,} bytes, too many for such a file; download it again")
         return msgspec.json.decode(content, type=kind)
     except OSError as error:
-        raise CheckpointError(f"{file}: can't be read ({error.strerror}); download the model again") from error
+        raise unreadable(file, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(file, error) from error
 
@@ -38,6 +39,13 @@ def convert(file: Path, content: object, kind: type[_T]) -> _T:
 def read_optional_json(file: Path, kind: type[_T]) -> _T:
     """Decode the file as ``kind``; return ``kind()``, its defaults, if the file doesn't exist."""
     return read_json(file, kind) if file.is_file() else kind()
+
+
+def unreadable(file: Path, error: OSError) -> CheckpointError:
+    """Return the error for a file that the system doesn't open or read."""
+    is_denied = error.errno in {errno.EACCES, errno.EPERM}
+    way_out = "let this user read it" if is_denied else "download the model again"
+    return CheckpointError(f"{file}: can't be read ({error.strerror or error}); {way_out}")
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:

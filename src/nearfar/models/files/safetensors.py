@@ -14,7 +14,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import read_json
+from nearfar.models.files.json_files import read_json, unreadable
 from nearfar.models.recipe.dense import Dense, LayerNorm
 from nearfar.models.recipe.recipe import Recipe
 
@@ -80,7 +80,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(file, framework="np") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 — no dict
     except OSError as error:
-        raise CheckpointError(f"{file}: can't be read ({error.strerror or error}); download it again") from error
+        raise unreadable(file, error) from error
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")[:200] if start else "the file is empty"
         raise CheckpointError(f"{file}: is truncated or damaged ({reason}); download it again") from error

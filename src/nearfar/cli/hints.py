@@ -1,0 +1,95 @@
+"""Commands and options of similar programs, and what to use here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "version": "use nearfar --version",
+    "list": "nearfar models lists the models on this disk",
+    "ls": "nearfar models lists the models on this disk",
+    "ps": "nearfar service status shows the service, and GET /info the models of a running server",
+    "info": "nearfar models lists the models on this disk, and GET /info those of a running server",
+    "run": "nearfar serve MODEL serves a model, and nearfar check MODEL tries it",
+    "up": "nearfar serve starts a server, and nearfar service install a service",
+    "start": "nearfar serve starts a server, and nearfar service install a service",
+    "stop": "press Ctrl-C where nearfar serve runs; nearfar service uninstall stops a service",
+    "pull": "nearfar check MODEL downloads a model and tries it",
+    "download": "nearfar check MODEL downloads a model and tries it",
+    "rm": "delete the model's folder in the hub's cache; nearfar models lists it",
+    "show": "nearfar check MODEL prints what a model is",
+    "test": "nearfar check MODEL loads a model and tries it",
+    "bench": "nearfar check MODEL prints a model's speed",
+    "benchmark": "nearfar check MODEL prints a model's speed",
+    "embed": "nearfar serve starts a server that embeds: POST /v1/embeddings",
+    "rerank": "nearfar serve starts a server that ranks: POST /v1/rerank",
+    "status": "use nearfar service status, or GET /health/ready of a running server",
+    "restart": "use nearfar service restart",
+    "reload": "send SIGHUP to the server; nearfar service restart also reads variables again",
+    "logs": "use nearfar service logs",
+    "login": "set HF_TOKEN to the hub's token; clients' keys are made by nearfar keys new",
+    "update": "pip install --upgrade nearfar",
+    "upgrade": "pip install --upgrade nearfar",
+    "config": "nearfar docs configuration has all settings, and nearfar example development a file to start from",
+    "help": "use nearfar --help, or nearfar docs for the manual",
+}
+SERVICE_COMMANDS = {
+    "start": "nearfar service install starts it, and nearfar service restart starts it again",
+    "stop": "nearfar service uninstall stops and removes it",
+    "enable": "nearfar service install starts it at every login; with --system, at every boot",
+    "disable": "nearfar service uninstall stops and removes it",
+    "reload": "use nearfar service restart",
+    "remove": "use nearfar service uninstall",
+}
+_LEVELS = "the log has one level; --log-format chooses its form"
+_MODEL = "name the model without an option: nearfar serve MODEL"
+OPTIONS = {
+    "--gpu": "use --device cuda, or mps on a Mac",
+    "--cuda": "use --device cuda",
+    "--cpu": "use --device cpu",
+    "--model-id": _MODEL,
+    "--model-name": _MODEL,
+    "--model-name-or-path": _MODEL,
+    "--revision": "name it with the model: nearfar serve OWNER/MODEL@REVISION",
+    "--served-model-name": "set aliases of the model in a settings file",
+    "--trust-remote-code": "a model's own code is never run",
+    "--log-level": _LEVELS,
+    "--verbose": _LEVELS,
+    "--debug": _LEVELS,
+    "-v": _LEVELS,
+    "--reload": "send SIGHUP to the server to read settings, keys and models again",
+}
+
+
+class HintingGroup(click.Group):
+    """Subcommands, with ``hints`` for those that other programs have."""
+
+    hints: Mapping[str, str] = COMMANDS
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand. Raises UsageError with a hint for one that other programs have."""
+        if args and args[0] in self.hints:
+            raise click.UsageError(f"No such command '{args[0]}': {self.hints[args[0]]}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand. Raises UsageError with a hint for an option that other programs have."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name not in OPTIONS:
+                raise
+            raise click.UsageError(
+                f"No such option '{error.option_name}': {OPTIONS[error.option_name]}.", error.ctx
+            ) from error
+
+
+class ServiceGroup(HintingGroup):
+    """The subcommands of ``nearfar service``."""
+
+    hints = SERVICE_COMMANDS
