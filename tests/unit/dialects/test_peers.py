@@ -62,6 +62,12 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
     "llama.cpp tokenizes": ("/tokenize", {"content": "a cat"}, "tokens", [1037, 4937]),
     "llama.cpp adds special tokens": ("/tokenize", {"content": "a cat", "add_special": True}, "tokens.0", 101),
     "llama.cpp's pieces": ("/tokenize", {"content": "a cat", "with_pieces": True}, "tokens.1.piece", "cat"),
+    "Azure with a model of an owner": (
+        "/openai/deployments/sentence-transformers/all-MiniLM-L6-v2/embeddings?api-version=1",
+        {"input": "hi"},
+        "object",
+        "list",
+    ),
     "Azure": ("/openai/deployments/text-embedding-3-small/embeddings?api-version=1", {"input": "hi"}, "object", "list"),
     "Azure's v1": ("/openai/v1/embeddings", {"input": "hi", "model": "text-embedding-3-small"}, "object", "list"),
     "SageMaker embeds": ("/invocations", {"input": "hi"}, "object", "list"),

@@ -18,19 +18,25 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DOCS: RouteDocs = msgspec.structs.replace(
     EMBEDDINGS.docs,
     summary="Vectors of texts, or of token ids, from a deployment of Azure's",
-    path={"deployment": "text-embedding-3-small"},
+    path={"owner": "sentence-transformers", "deployment": "all-MiniLM-L6-v2"},
     example={"input": "a cat on the sofa"},
     examples={},
 )
 
 
-@post("/openai/deployments/{deployment:str}/embeddings", status_code=200, opt={"docs": _DOCS})
-async def embed_with_deployment(request: Request[Any, Any, Any], deployment: FromPath[str]) -> Response[bytes]:
-    """Answer as /v1/embeddings does for the model that is called like the deployment."""
+@post(
+    ["/openai/deployments/{deployment:str}/embeddings", "/openai/deployments/{owner:str}/{deployment:str}/embeddings"],
+    status_code=200,
+    opt={"docs": _DOCS},
+)
+async def embed_with_deployment(
+    request: Request[Any, Any, Any], deployment: FromPath[str], owner: FromPath[str | None] = None
+) -> Response[bytes]:
+    """Answer as /v1/embeddings does for the model that is called like the deployment, OWNER/NAME included."""
     try:
         fields = decode_json(await receive_body(request), _fields)
     except msgspec.ValidationError as error:
         raise shape_error(error) from error
-    fields["model"] = msgspec.Raw(msgspec.json.encode(deployment))
+    fields["model"] = msgspec.Raw(msgspec.json.encode(f"{owner}/{deployment}" if owner else deployment))
     request.scope["state"]["body"] = msgspec.json.encode(fields)
     return await EMBEDDINGS.answer(request)
