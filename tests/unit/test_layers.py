@@ -31,11 +31,11 @@ FOLDERS = [
     "engines/transformer",
     "engines",  # torch, openvino and mlx, which never import each other
     "serving/postprocess",
+    "serving/offload",
     "serving/queue",
     "serving/verification",
     "serving/registry",
     "serving/timeouts",
-    "serving/offload",
     "serving/answers",
     "serving/access",
     "serving/pipeline",

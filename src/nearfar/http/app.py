@@ -60,14 +60,15 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts = Timeouts()
     service = Service(fleet, observe, settings, timeouts)
-    server = ServerParts(settings, fleet, service, timeouts, Uploads(settings.max_upload_bytes))
+    uploads = Uploads(settings.max_upload_bytes)
+    server = ServerParts(settings, fleet, service, timeouts, uploads)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
     log = AccessLog(observe, tracing, drain, origins, KeyMask(settings.api_key, ring.__contains__))
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(
-        app.asgi_handler, settings, observe, service.answers
+        app.asgi_handler, settings, observe, service.answers, uploads
     )
     app.state.key_ring = ring
     app.state.tracing = tracing

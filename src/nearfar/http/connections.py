@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from nearfar.core.settings import Settings
 from nearfar.serving.answers import UnreadAnswers
+from nearfar.serving.uploads import Uploads
 from nearfar.telemetry.events import CloseReason, ConnectionClosed, Observer
 
 Peer: TypeAlias = tuple[str, str]  # a client's address and port, as granian writes them
@@ -64,16 +65,18 @@ class Connections:
     ``limit`` is the most connections that may be open; the process sets it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 — each is another part of the server
         self,
         app: ASGIApp,
         settings: Settings,
         observe: Observer,
         unread: UnreadAnswers,
+        uploads: Uploads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = sys.maxsize
         self.unread = unread
+        self._uploads = uploads
         self._app = app
         self._settings = settings
         self._observe = observe
@@ -164,7 +167,10 @@ class Connections:
                 yield answer.client
 
     def _excess(self, overdue: AbstractSet[Peer], now: float) -> list[Peer]:
-        """Return idle connections to make room: those without a request yet first, then the longest idle."""
+        """Return idle connections to make room: those without a request yet first, then the longest idle.
+
+        Where they are too few, slow uploads get a 408, which ends their connections.
+        """
         if len(self._open) - len(overdue) <= self.limit * _FULL:
             return []
         idle = [
@@ -173,6 +179,7 @@ class Connections:
             if not connection.in_flight and now - connection.idle_since > _IDLE_S and peer not in overdue
         ]
         excess = len(self._open) - len(overdue) - int(self.limit * _ROOMY)
+        self._uploads.end_slow(max(excess - len(idle), 0))
         return [peer for *_, peer in sorted(idle, key=itemgetter(0, 1))[:excess]]
 
 

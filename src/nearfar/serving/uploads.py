@@ -1,4 +1,4 @@
-"""Bounds the bytes of request bodies that are arriving. No HTTP.
+"""Bounds the bytes of request bodies that are arriving, and their time where connections are scarce. No HTTP.
 
 A body is small, or has its whole size reserved before more of it is read: bodies that began can always end.
 """
@@ -8,15 +8,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from nearfar.core.errors import BodyTimeout
-from nearfar.serving.timeouts import CancelScope
+from nearfar.serving.timeouts import CancelScope, Timeouts
 
 SMALL_UPLOAD = 262_144  # bytes, which nothing is reserved for
 _CHECK_S = 0.1
 # While others wait, a body ends if nothing of it arrives for so long, or it is slower than this on average. Guesses.
 _STALLED_S = 2.0
 _MIN_BYTES_PER_S = 65_536
+
+
+class Arrival(CancelScope):
+    """The time in which one body of any size arrives."""
+
+    __slots__ = ("_arrivals", "_began")
+
+    def __init__(self, timeouts: Timeouts, limit_s: float, arrivals: dict[Arrival, float], began: float) -> None:
+        super().__init__(timeouts, limit_s)
+        self._arrivals = arrivals
+        self._began = began
+
+    def __enter__(self) -> Self:
+        self._arrivals[self] = self._began
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._arrivals.pop(self, None)
+        super().__exit__(kind, raised, at)
 
 
 class Upload:
@@ -39,10 +62,15 @@ class Uploads:
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.reserved_bytes = 0
+        self._arrivals: dict[Arrival, float] = {}  # since when, the oldest first
         self._max_bytes = max_bytes
         self._clock = clock
         self._arriving: set[Upload] = set()
         self._turn = asyncio.Lock()
+
+    def receiving(self, timeouts: Timeouts, limit_s: float) -> Arrival:
+        """Return the scope in which a body has to arrive."""
+        return Arrival(timeouts, limit_s, self._arrivals, self._clock())
 
     async def reserve(self, size: int, received: int, scope: CancelScope) -> Upload:
         """Wait for room for a body. Those that stall meanwhile are cancelled, with a BodyTimeout."""
@@ -64,6 +92,15 @@ class Uploads:
         """Free the room of a body that has arrived, or that will not."""
         self._arriving.discard(upload)
         self.reserved_bytes -= upload.size
+
+    def end_slow(self, most: int) -> None:
+        """End the oldest bodies that have been arriving for a while: others need their connections."""
+        now = self._clock()
+        slow = [scope for scope, began in self._arrivals.items() if now - began > _STALLED_S]
+        for scope in slow[:most]:
+            del self._arrivals[scope]
+            scope.error = BodyTimeout("the body arrives too slowly while few more connections may be open")
+            scope.cancel()
 
     def _end_stalled(self) -> None:
         now = self._clock()

@@ -10,9 +10,11 @@ import pytest
 from conftest import calling, running
 
 from nearfar import Settings
-from nearfar.core.errors import Overloaded
+from nearfar.core.errors import BodyTimeout, Overloaded
 from nearfar.http.connections import Connections
 from nearfar.serving.answers import UnreadAnswers
+from nearfar.serving.timeouts import Timeouts
+from nearfar.serving.uploads import Uploads
 from nearfar.telemetry.events import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ class Server:
         self.now = 100.0
         self.seen: list[Event] = []
         chosen = Settings(**settings)
+        self.uploads = Uploads(chosen.max_upload_bytes, lambda: self.now)
         self.connections = Connections(
-            app, chosen, self.seen.append, UnreadAnswers(chosen.max_unread_bytes, 60), lambda: self.now
+            app, chosen, self.seen.append, UnreadAnswers(chosen.max_unread_bytes, 60), self.uploads, lambda: self.now
         )
 
     def overdue(self, *peers: Peer, after_s: float = 0.0) -> dict[Peer, str]:
@@ -187,6 +190,32 @@ async def test_idle_connections_make_room_the_unused_first() -> None:
 
     assert ["limit"] * 9 == list(overdue.values())
     assert overdue.keys() == {*unused}
+
+
+async def test_slow_uploads_end_where_connections_are_scarce_the_oldest_first() -> None:
+    peers = [("127.0.0.1", str(port)) for port in range(19)]
+    server = Server(app_of(b""))
+    ended: list[str] = []
+
+    async def upload(name: str) -> None:
+        try:
+            with server.uploads.receiving(Timeouts(), 60):
+                await asyncio.Event().wait()
+        except BodyTimeout:
+            ended.append(name)
+
+    async with asyncio.TaskGroup() as tasks:
+        uploads = [tasks.create_task(upload(name)) for name in ("old", "slow")]
+        await asyncio.sleep(0)
+        server.now += 3
+        uploads.append(tasks.create_task(upload("new")))
+        await asyncio.sleep(0)
+        for limit, expected in ((100, []), (18, ["old", "slow"])):  # at first there are enough
+            server.connections.limit = limit
+            server.overdue(*peers)
+            await asyncio.wait(uploads, timeout=0.01)
+            assert expected == ended
+        uploads[-1].cancel()
 
 
 async def test_closed_connections_are_forgotten() -> None:

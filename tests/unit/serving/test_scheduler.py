@@ -94,7 +94,7 @@ async def test_a_row_that_a_request_has_twice_runs_once_and_answers_both() -> No
         request.set_result(queued.index, np.full(2, queued.row.ids[0], dtype=np.float32))
 
     assert 2 == len(batch)
-    assert [[1, 1], [2, 2], [1, 1]] == request.future.result().tolist()
+    assert [[1, 1], [2, 2], [1, 1]] == request.repeat_results(request.future.result()).tolist()
 
 
 async def test_hidden_states_of_different_lengths_answer_together() -> None:
@@ -104,7 +104,7 @@ async def test_hidden_states_of_different_lengths_answer_together() -> None:
     for index, one in enumerate(request.rows):
         request.set_result(index, np.ones((len(one.ids), 2), dtype=np.float32))
 
-    assert [(3, 2), (2, 2), (3, 2)] == [states.shape for states in request.future.result()]
+    assert [(3, 2), (2, 2), (3, 2)] == [states.shape for states in request.repeat_results(request.future.result())]
 
 
 async def test_identical_rows_of_different_requests_are_grouped() -> None:

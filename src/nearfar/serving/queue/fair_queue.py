@@ -65,20 +65,23 @@ class QueuedRequest:
         self._results: Results | None = None
 
     def set_result(self, row: int, result: FloatArray | Representation) -> None:
-        """Store a row's result wherever the request has that row; the last one resolves the future."""
+        """Store a distinct row's result; the last one resolves the future."""
         if self._results is None:
             if isinstance(result, Representation) or self.method == "hidden_states":
-                self._results = np.empty(self._count, dtype=object)  # rows differ in shape
+                self._results = np.empty(len(self.rows), dtype=object)  # rows differ in shape
             else:
-                self._results = np.empty((self._count, *np.shape(result)), dtype=np.float32)
-        if self._results.dtype == object:
-            for index in self.indices[row]:
-                self._results[index] = result
-        else:
-            self._results[self.indices[row]] = result
+                self._results = np.empty((len(self.rows), *np.shape(result)), dtype=np.float32)
+        self._results[row] = result
         self._missing -= 1
         if not self._missing and not self.future.done():
             self.future.set_result(self._results)
+
+    def repeat_results(self, distinct: Results) -> Results:
+        """Return a result for each row of the request, from those of its distinct rows."""
+        places = np.empty(self._count, np.intp)
+        for row, indices in enumerate(self.indices):
+            places[indices] = row
+        return distinct[places]
 
     def is_finished(self) -> bool:
         """Return whether no row waits, or the request doesn't need them any more."""

@@ -20,6 +20,7 @@ from nearfar.core.errors import EngineError, ModelNotReady, Overloaded, ServingE
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
+from nearfar.serving.offload import offload
 from nearfar.serving.queue.admission import Admission, QueueLimits
 from nearfar.serving.queue.fair_queue import QueuedRequest, Results
 from nearfar.serving.queue.forward import Forward, contained
@@ -183,6 +184,13 @@ class Lane:
         request = QueuedRequest(
             rows, future, method or self._settings.method, stopwatch, shares_prefixes=shares_prefixes, caller=caller
         )
+        distinct = await self._run(request, caller)
+        if len(request.rows) == len(rows):
+            return distinct
+        return await offload(distinct[:1].size * len(rows), lambda: request.repeat_results(distinct))
+
+    async def _run(self, request: QueuedRequest, caller: Caller) -> Results:
+        """Run a request and return the results of its distinct rows."""
         busy = self.admission.requests > 0
         charge = self.admission.admit(request.waiting_tokens, caller)
         try:
@@ -191,7 +199,7 @@ class Lane:
             self._liveness.record_request(busy=busy)
             self._runner.add(request)
             try:
-                return await future
+                return await request.future
             finally:
                 if request.waiting:  # it was cancelled, or has failed
                     self._runner.drop(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import TypeVar
 
 import msgspec
@@ -10,6 +10,11 @@ import msgspec
 from nearfar.core.errors import MalformedBody
 
 _T = TypeVar("_T")
+# A pair, or one half of it. Between matches other threads run, so that a long body stops none of them.
+_SURROGATES = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})",
+)
+_ESCAPE, _BACKSLASH, _REPLACEMENT = 6, ord("\\"), rb"\ufffd"
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
@@ -23,7 +28,7 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError as error:
-        if (repaired := _replace_lone_surrogates(body)) not in {None, body}:
+        if (repaired := replace_lone_surrogates(body)) != body:
             return decode_json(repaired, decoder)
         cut = "it ends too early, or has a broken \\u escape" if body else "it is empty"
         raise MalformedBody(cut if "truncated" in str(error) else str(error)) from error
@@ -33,12 +38,15 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise MalformedBody("the body is nested too deeply") from error
 
 
-def _replace_lone_surrogates(body: bytes) -> bytes | None:
-    """Return the JSON with U+FFFD for each lone surrogate, as Go reads it; None without escapes of any, or no JSON."""
-    if b"\\ud" not in body.lower():
-        return None
-    try:
-        text = json.dumps(json.loads(body), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return None
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+def replace_lone_surrogates(body: bytes) -> bytes:
+    """Return the JSON with U+FFFD for each lone surrogate in an escape, as Go reads it."""
+    return _SURROGATES.sub(_replace_lone, body)
+
+
+def _replace_lone(found: re.Match[bytes]) -> bytes:
+    start = end = found.start()
+    while start and found.string[start - 1] == _BACKSLASH:
+        start -= 1
+    if (end - start) % 2:  # the first escape is text: its backslash is escaped
+        return found[0][:_ESCAPE] + (_REPLACEMENT if found[1] else b"")
+    return found[0] if found[1] else _REPLACEMENT

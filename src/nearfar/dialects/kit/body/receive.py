@@ -8,9 +8,9 @@ from typing import Any
 
 from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected
 from nearfar.dialects.kit.body.content import BOM_STARTS, inflate, to_utf8
+from nearfar.dialects.kit.body.decode import replace_lone_surrogates
 from nearfar.dialects.kit.checks import refuse_many_values
 from nearfar.dialects.kit.request import AnyRequest, ServerParts
-from nearfar.serving.timeouts import CancelScope
 from nearfar.serving.uploads import SMALL_UPLOAD, Upload
 
 # How long to read on after a body that is too large. Guesses.
@@ -45,10 +45,11 @@ async def receive_body(request: AnyRequest) -> bytes:
 
 
 def _prepare(body: bytes, encodings: str, content_type: str, limit: int) -> bytes:
-    """Inflate a body and convert it to UTF-8. Raises BodyTooLarge for one with too many values."""
+    """Inflate a body and convert it to UTF-8; repair a long one. Raises BodyTooLarge for one with too many values."""
     body = to_utf8(inflate(body, encodings, limit), content_type)
     if len(body) > _ALWAYS_DECODED:
         refuse_many_values(body)
+        body = replace_lone_surrogates(body)
     return body
 
 
@@ -70,7 +71,7 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     upload: Upload | None = None
     more = True
     try:
-        with CancelScope(server.timeouts, limit_s) as scope:
+        with server.uploads.receiving(server.timeouts, limit_s) as scope:
             while more and size <= limit:
                 message = await request.receive()
                 if message["type"] != "http.request":
