@@ -95,6 +95,7 @@ VARIABLES: list[tuple[dict[str, str], str]] = [
     ({"HTTPS_PROXY": "http://u:pw@127.0.0.1:port"}, f"HTTPS_PROXY {BAD_PROXY}"),
     ({"HTTP_PROXY": "http://u:pw@127.0.0.1:1"}, "the hub at http://hub.invalid can't be reached through HTTP_PROXY ("),
     ({"SSL_CERT_FILE": "/gone.pem"}, "there is no file of certificates at SSL_CERT_FILE=/gone.pem; correct or unset"),
+    ({"SSL_CERT_FILE": "/etc"}, "no certificates can be read from SSL_CERT_FILE; correct or unset"),
     ({"SSL_CERT_FILE": __file__}, "no certificates can be read from SSL_CERT_FILE; correct or unset the variable"),
     ({"HF_TOKEN": "hf_ä"}, "the hub's token has characters that a header can't carry; set HF_TOKEN again"),
     ({"HF_HUB_OFFLINE": "1"}, "not on this disk, and HF_HUB_OFFLINE forbids downloading it"),
@@ -130,6 +131,12 @@ def test_the_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
         if not output.startswith(f"CheckpointError: {REPO}: {expected}") or "pw" in output
     ]
     assert [] == wrong
+
+
+def test_an_address_without_a_scheme_is_named(tmp_path: Path) -> None:
+    output, _ = run({}, "hub.invalid", str(tmp_path)).communicate(timeout=60)
+
+    assert f"CheckpointError: {REPO}: HF_ENDPOINT isn't a URL; it begins with http:// or https://\n" == output
 
 
 def test_without_a_home_folder_or_a_writable_one_hf_home_is_the_way_out() -> None:

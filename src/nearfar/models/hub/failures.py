@@ -41,6 +41,8 @@ def _of_variables(causes: list[BaseException]) -> str | None:
         return f'{_proxies("socks")} is a SOCKS proxy, which needs a package: pip install "httpx2[socks]"'
     if "proxy URL" in text or (_first(causes, ValueError) and "Invalid port" in text):
         return f"{_proxies()} isn't a proxy's URL; it begins with http://, https://, socks5:// or socks5h://"
+    if "missing an 'http://'" in text:
+        return "HF_ENDPOINT isn't a URL; it begins with http:// or https://"
     if _first(causes, UnicodeEncodeError, LocalProtocolError):
         return "the hub's token has characters that a header can't carry; set HF_TOKEN again"
     return None
@@ -55,7 +57,7 @@ def _of_certificates(causes: list[BaseException]) -> str | None:
         "CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in causes
     ):
         return "the hub's certificate isn't trusted; set SSL_CERT_FILE to a PEM file of your network's authorities"
-    if files and _first(causes, ssl.SSLError):
+    if files and _first(causes, ssl.SSLError, IsADirectoryError):
         return f"no certificates can be read from {' and '.join(files)}; correct or unset the variable"
     return None
 
