@@ -149,6 +149,13 @@ def _pickled(name: str) -> Edit:
     return edit
 
 
+def _without_prompt(modes: str, family: str, *layers: Step, edit: Edit | None = None, **options: Any) -> Checkpoint:
+    """Return a case with prompts that aren't pooled, one for each role."""
+    prompts = st_config(prompts=_PROMPTS | {"document": "a text, to be found: "})
+    steps = [pooling(modes, include_prompt=False), *layers, NORMALIZE]
+    return _as("roles", checkpoint(family, prompts, *([edit] if edit else []), steps=steps, **options))
+
+
 def _as(kind: Kind, case: Checkpoint) -> Checkpoint:
     return replace(case, kind=kind)
 
@@ -170,6 +177,12 @@ CASES: dict[str, Checkpoint] = {
         st_config(prompts={"query": "a query: "}, default_prompt_name="query"),
         steps=[pooling("mean", include_prompt=False), NORMALIZE],
     ),
+    "pooling_without_prompt_and_dense": _without_prompt("mean", "bert", dense(24)),
+    "pooling_without_prompt_of_roberta": _without_prompt("cls max", "roberta"),
+    "pooling_without_prompt_of_decoder": _without_prompt("mean", "llama", head_dim=8),
+    "pooling_without_prompt_of_decoder_last": _without_prompt("last", "qwen3", head_dim=8),
+    "pooling_without_prompt_over_limit": _without_prompt("msqrt", "bert", edit=sbert(max_seq_length=8)),
+    "pooling_without_prompt_weighted": _without_prompt("wmean", "bert"),
     "pooling_without_prompt_of_chat": saved(
         "embed",
         checkpoint("llama", file("chat_template.jinja", _CHAT), steps=None, head_dim=8),

@@ -683,9 +683,9 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
     ),
     # Options of the pooling
     "pooling without the prompt": (
-        ": its Pooling has include_prompt = false, which leaves the prompt's tokens out and isn't supported",
+        ": its Pooling has include_prompt = false, which leaves the prompt's tokens out and is only supported for",
         SENTENCE_MODEL
-        | {POOLING: {"pooling_mode": "mean", "include_prompt": False}, PROMPTS: {"prompts": {"query": "q: "}}},
+        | {POOLING: {"pooling_mode": "weightedmean", "include_prompt": False}, PROMPTS: {"prompts": {"query": "q: "}}},
     ),
     "an option that pooling doesn't have": (
         "/1_Pooling/config.json: layers isn't an option of Pooling; remove it",
@@ -855,7 +855,7 @@ def test_a_task_that_the_model_does_not_have_is_refused(bert: Path) -> None:
 
 
 def test_prompts_of_the_settings_are_refused_where_pooling_leaves_them_out(bert: Path) -> None:
-    steps = {MODULES: [TRANSFORMER, POOLED], POOLING: {"pooling_mode": "mean", "include_prompt": False}}
+    steps = {MODULES: [TRANSFORMER, POOLED], POOLING: {"pooling_mode": "weightedmean", "include_prompt": False}}
     write_files(bert, steps)
     settings = Settings(engine="torch", device="cpu")
 

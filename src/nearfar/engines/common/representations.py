@@ -13,13 +13,21 @@ from nearfar.models.recipe.recipe import Recipe, Sparse
 from nearfar.models.tokenization.row import Row
 
 
-def refuse_narrow_window(request: OpenRequest) -> None:
-    """Raise EngineUnavailable where query expansion tokens may attend to nothing: only torch's attention returns 0."""
+def refuse_torch_only(request: OpenRequest) -> None:
+    """Raise EngineUnavailable for what only the torch engine computes.
+
+    That is pooling that leaves out a prompt's tokens, and query expansion tokens that may attend to nothing.
+    """
     multi_vector = request.recipe.multi_vector
     if multi_vector and multi_vector.window:
         raise EngineUnavailable(
             f"{request.folder}: with an attention window of {multi_vector.window} tokens some query expansion tokens "
             "attend to nothing; use --engine torch"
+        )
+    if request.recipe.leaves_out_prompt:
+        raise EngineUnavailable(
+            f"{request.folder}: its Pooling has include_prompt = false, which leaves the prompt's tokens out; use "
+            "--engine torch"
         )
 
 

@@ -16,7 +16,7 @@ from nearfar.engines.base import EngineInfo, OpenRequest, RowsTooLarge
 from nearfar.engines.common.padding import PaddedBatch, pad, round_up_length, unpad
 from nearfar.engines.common.precision import flatten_outputs, measure_loss
 from nearfar.engines.common.prefixes import group_by_prefix
-from nearfar.engines.common.representations import refuse_narrow_window, represent
+from nearfar.engines.common.representations import refuse_torch_only, represent
 from nearfar.engines.mlx.memory import limit_memory, run_in_parts
 from nearfar.engines.mlx.network import Network, load_network
 from nearfar.engines.mlx.weights import read_quantization
@@ -36,7 +36,7 @@ class MlxEngine:
     _network: Network
 
     def __init__(self, request: OpenRequest) -> None:
-        refuse_narrow_window(request)
+        refuse_torch_only(request)
         self._recipe = request.recipe
         self._device = _find_device(request.device)
         self._stream = mx.gpu if self._device == "mps" else mx.cpu

@@ -24,7 +24,7 @@ from nearfar.engines.common.precision import (
     measure_loss,
     stack,
 )
-from nearfar.engines.common.representations import refuse_narrow_window, represent
+from nearfar.engines.common.representations import refuse_torch_only, represent
 from nearfar.engines.openvino.blobs import compile_with_blob
 from nearfar.engines.openvino.compiled_model import (
     ANY_LENGTH,
@@ -64,7 +64,7 @@ class OpenVinoEngine:
         self._lock = threading.Lock()  # guards the number of forwards that run
         self._running = 0
         self._one_at_a_time = ThreadPoolExecutor(1, thread_name_prefix="compiling")
-        refuse_narrow_window(request)
+        refuse_torch_only(request)
         converted = load_or_convert(request)
         try:
             dtype, reason = self._open_checked(converted)

@@ -16,6 +16,7 @@ from nearfar.engines.common.representations import represent
 from nearfar.engines.torch.choices import MAX_PADDING, PACKED_TOKENS, PADDED_TOKENS
 from nearfar.engines.torch.loading import open_checkpoint
 from nearfar.engines.torch.packing import PackedModel
+from nearfar.engines.transformer.heads import PoolingHead
 from nearfar.models.tokenization.row import Row
 
 
@@ -27,6 +28,7 @@ class TorchEngine:
         self._model = opened.model
         self._recipe = request.recipe
         self._threads = opened.parallelism.threads
+        self._pooling = PoolingHead(request.recipe) if request.recipe.leaves_out_prompt else None
         packed = isinstance(opened.model, PackedModel)
         self.info = EngineInfo(
             name="torch",
@@ -48,14 +50,25 @@ class TorchEngine:
         """Return (B, D) float32 vectors, pooled, projected and normalized as the Recipe defines."""
         torch.set_num_threads(self._threads)  # a setting of each calling thread; 0.1 µs
         with torch.inference_mode():
+            if self._pooling and any(row.unpooled for row in batch):
+                return self._embed_without_prompt(self._pooling, batch)
             array: FloatArray = self._model(batch).cpu().numpy()
             return array
 
     score = embed  # logits (B,) or (B, labels): the same forward, with a classifier in place of pooling
 
+    def _embed_without_prompt(self, head: PoolingHead, batch: Sequence[Row]) -> FloatArray:
+        """Return vectors of the tokens after each row's prompt; there are some."""
+        pooled = []
+        for row, states in zip(batch, self._model.hidden_states(batch), strict=True):
+            kept = states[None, row.unpooled :]
+            pooled.append(head.pool(kept, torch.ones(kept.shape[:2], dtype=torch.long)))
+        array: FloatArray = head.project(torch.cat(pooled)).numpy()
+        return array
+
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
         """Return each row's outputs, from one forward."""
-        if isinstance(self._model, PackedModel):
+        if isinstance(self._model, PackedModel) or self._pooling:
             return [Representation(dense=vector) for vector in self.embed(batch)]
         torch.set_num_threads(self._threads)
         with torch.inference_mode():

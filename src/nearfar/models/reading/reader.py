@@ -66,15 +66,18 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
 
 
 def _refuse_left_out(folder: Path, recipe: Recipe) -> Recipe:
-    """Return the recipe. Raises CheckpointError if pooling would leave out a prompt's tokens.
+    """Return the recipe. Raises CheckpointError if pooling without a prompt's tokens isn't supported.
 
     sentence-transformers pools them for a chat template, which has the prompt as a message.
     """
     if recipe.pools_prompt or not (recipe.prompts or recipe.pair_prompt):
         return recipe
+    if recipe.can_leave_out_prompt and not recipe.pair_prompt:
+        return recipe
     raise CheckpointError(
-        f"{folder}: its Pooling has include_prompt = false, which leaves the prompt's tokens out and isn't supported; "
-        f"remove the prompts from {PROMPTS_FILE} to serve the model without, or use one that pools all tokens"
+        f"{folder}: its Pooling has include_prompt = false, which leaves the prompt's tokens out and is only supported "
+        f"for one vector a text that isn't a weighted mean; remove the prompts from {PROMPTS_FILE} to serve the model "
+        "without, or use one that pools all tokens"
     )
 
 

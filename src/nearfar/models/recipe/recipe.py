@@ -188,6 +188,16 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return self.llm_reranker is not None and self.llm_reranker.answer_tokens is not None
 
     @property
+    def leaves_out_prompt(self) -> bool:
+        """Whether pooling leaves out the tokens of a prompt; in a chat template they are pooled all the same."""
+        return not self.pools_prompt and self.chat is None and any(self.prompts.values())
+
+    @property
+    def can_leave_out_prompt(self) -> bool:
+        """Whether that is supported: for one vector a text, but not for a weighted mean."""
+        return self.outputs == ("dense",) and "weightedmean" not in self.pooling
+
+    @property
     def outputs(self) -> tuple[Output, ...]:
         """What a text becomes, in the order in which engines return it; empty for rerankers and classifiers."""
         if self.task == "score":

@@ -18,5 +18,7 @@ class Row(Struct, frozen=True):
     truncated_tokens: int
     # How many of the last tokens no token attends to.
     unattended: int = 0
+    # How many of the first tokens, which are a prompt's, are left out of the pooling.
+    unpooled: int = 0
     # Positions of the tokens that have a vector; None means all.
     vector_positions: list[int] | None = None

@@ -53,6 +53,7 @@ class TextEncoder:
         if recipe.multi_vector:
             register_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
+        self._leaves_out_prompt = recipe.leaves_out_prompt
         self._chat = ChatEncoder(recipe.chat, self._encode_ids, folder) if recipe.chat else None
         # A chat template has the special tokens.
         single = self._encode("a") if recipe.chat else self._tokenizer.encode("a")
@@ -125,6 +126,7 @@ class TextEncoder:
         distinct = list(dict.fromkeys(texts))
         encoded = self._encode_ids([self._compose(prompt, text) for text in distinct], count_up_to or 0)
         limit = min(self._text_limit(role), max_tokens or self.max_tokens)
+        unpooled = self._count_unpooled(prompt, limit) if self._leaves_out_prompt and prompt else 0
         rows = {}
         for text, ids in zip(distinct, encoded, strict=True):
             if self._chat:
@@ -135,7 +137,10 @@ class TextEncoder:
                 kept = self._encode_end(prompt, text, limit)
             else:
                 kept = cut_to(ids, limit, self._default_side)
-            row = Row(self._single.prefix + kept + self._single.suffix, None, len(ids), max(0, len(ids) - limit))
+            whole = self._single.prefix + kept + self._single.suffix
+            if len(whole) <= unpooled:
+                whole = []  # the prompt's last token may contain the text; its vector is zero then, as without tokens
+            row = Row(whole, None, len(ids), max(0, len(ids) - limit), unpooled=unpooled)
             rows[text] = prepare_token_vectors(row, self._multi_vector, role) if self._multi_vector else row
         if self._embeddings.missing:
             self._embeddings.check(rows.values())
@@ -227,6 +232,12 @@ class TextEncoder:
 
     def _compose(self, prompt: str, text: str) -> str:
         return self._chat.render(prompt, text) if self._chat else prompt + text
+
+    def _count_unpooled(self, prompt: str, limit: int) -> int:
+        """Count the tokens of the prompt alone, without a special one at their end, as sentence-transformers does."""
+        ids = [*self._single.prefix, *self._encode_ids([prompt])[0][:limit], *self._single.suffix]
+        added = self._tokenizer.get_added_tokens_decoder()
+        return len(ids) - (bool(ids) and ids[-1] in added and added[ids[-1]].special)
 
     def _text_limit(self, role: Role) -> int:
         """Return how many tokens a text and its prompt may have, without special tokens."""

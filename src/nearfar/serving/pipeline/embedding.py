@@ -107,7 +107,8 @@ async def _pool_rows(context: RequestContext, rows: Sequence[Row]) -> FloatArray
     pooled: list[FloatArray] = []
     for part in _split([*distinct.values()]):
         states = await context.submit(part, "hidden_states")
-        pooled += await asyncio.to_thread(lambda: [pool(each, modes) for each in states])  # noqa: B023 — awaited here
+        kept = [each[row.unpooled :] for each, row in zip(states, part, strict=True)]
+        pooled += await asyncio.to_thread(lambda: [pool(each, modes) for each in kept])  # noqa: B023 — awaited here
     vectors = dict(zip(distinct, pooled, strict=True))
     return np.stack([vectors[id(row)] for row in rows])
 

@@ -35,5 +35,5 @@ def group_duplicates(rows: Sequence[Row]) -> list[list[int]]:
     for index, row in enumerate(rows):
         type_ids = None if row.type_ids is None else tuple(row.type_ids)
         positions = None if row.vector_positions is None else tuple(row.vector_positions)
-        groups.setdefault((tuple(row.ids), type_ids, row.unattended, positions), []).append(index)
+        groups.setdefault((tuple(row.ids), type_ids, row.unattended, row.unpooled, positions), []).append(index)
     return list(groups.values())

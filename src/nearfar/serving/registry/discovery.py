@@ -96,10 +96,10 @@ def _with_prompts(recipe: Recipe, name: str, prompts: dict[str, str]) -> Recipe:
     """Replace the prompts of the files or the family by those of the settings."""
     if recipe.task == "score":
         raise SettingsError(f"models: {name} takes pairs as they are; take its prompts out of the settings")
-    if any(prompts.values()) and not (recipe.pools_prompt or recipe.chat):
+    if any(prompts.values()) and not (recipe.pools_prompt or recipe.chat or recipe.can_leave_out_prompt):
         raise SettingsError(
-            f"models: {name} leaves a prompt's tokens out of the pooling (include_prompt = false), which isn't "
-            "supported; take its prompts out of the settings"
+            f"models: {name} leaves a prompt's tokens out of the pooling (include_prompt = false), which is only "
+            "supported for one vector a text that isn't a weighted mean; take its prompts out of the settings"
         )
     default = recipe.default_prompt if recipe.default_prompt in prompts else None
     return msgspec.structs.replace(recipe, prompts=prompts, default_prompt=default, prompts_source="settings")
