@@ -21,7 +21,13 @@ from nearfar.models.reading.classifiers import is_classifier, read_activation, r
 from nearfar.models.reading.embedders import read_embedder
 from nearfar.models.reading.modules import gives_scores, module_folder, read_modules, read_steps
 from nearfar.models.reading.refusals import refuse_no_model, refuse_other_models, refuse_pickles, refuse_unsupported
-from nearfar.models.reading.transformer_options import LOADING, read_max_tokens, read_model_config, read_sentence_config
+from nearfar.models.reading.transformer_options import (
+    LOADING,
+    find_sentence_file,
+    read_max_tokens,
+    read_model_config,
+    read_sentence_config,
+)
 from nearfar.models.recipe.recipe import Recipe
 
 
@@ -46,9 +52,12 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     refuse_unsupported(folder, inner, config, names[0])
     refuse_pickles(inner)
     refuse_absurd_sizes(inner, read_json(inner / "config.json", dict[str, Any]) | sentence.config_options)
+    classifies = is_classifier(folder, config, sentence, modules)
+    if classifies and modules is None:
+        sentence = _unread_options(inner, sentence)
     recipe = _read_transformer(inner, config, sentence, max_tokens, names[0])
     recipe = msgspec.structs.replace(recipe, subfolder=subfolder)
-    if is_classifier(folder, config, sentence, modules):
+    if classifies:
         scored = read_steps(folder, recipe) if gives_scores(folder, modules) else None
         return _refuse_left_out(folder, read_classifier(folder, config, scored or recipe, sentence, names))
     if not recipe.hidden_size:
@@ -63,6 +72,19 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     if "message" in sentence.modality_config:
         return _with_chat(inner, embedder)
     return _refuse_left_out(folder, embedder)
+
+
+def _unread_options(folder: Path, sentence: SentenceConfig) -> SentenceConfig:
+    """Return no options: sentence-transformers reads a cross-encoder's only beside modules.json.
+
+    Raises CheckpointError for options of the tokenizer, which would be applied all the same.
+    """
+    if sentence.tokenizer_options:
+        raise CheckpointError(
+            f"{find_sentence_file(folder)}: has options for the tokenizer, which sentence-transformers ignores for a "
+            "cross-encoder without modules.json; remove them, or add modules.json"
+        )
+    return SentenceConfig()
 
 
 def _refuse_left_out(folder: Path, recipe: Recipe) -> Recipe:
