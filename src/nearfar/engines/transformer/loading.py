@@ -58,10 +58,11 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # its report of unused weights would go to our log
+    overrides = dict(request.recipe.config_options)
+    if request.recipe.labels and not request.recipe.pooling:
+        overrides["num_labels"] = len(request.recipe.labels)  # its default is two, sentence-transformers' may be one
     try:
-        config = AutoConfig.from_pretrained(
-            request.folder, local_files_only=True, trust_remote_code=False, **request.recipe.config_options
-        )
+        config = AutoConfig.from_pretrained(request.folder, local_files_only=True, trust_remote_code=False, **overrides)
         model, report = _auto_class(request.recipe).from_pretrained(
             request.folder,
             config=config,
@@ -75,6 +76,8 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
     except Exception as error:  # transformers, safetensors and torch each raise their own
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         way_out = "download the model again, or serve another"
+        if "ignore_mismatched_sizes" in first_line:
+            first_line = "its weights have other shapes than config.json states, such as for another num_labels"
         if method := _quantization(request):
             first_line, way_out = f"its weights are quantized ({method}): {first_line}", "use the unquantized model"
         raise CheckpointError(f"{request.folder}: can't be loaded: {first_line.rstrip('.')}; {way_out}") from error
