@@ -34,6 +34,10 @@ from nearfar.models.tokenization.special_tokens import (
 )
 
 _FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
+# Their token types are words of the vocabulary, also for a single text's type 0.
+_TYPES_ARE_WORDS = frozenset(
+    ("codegen", "ctrl", "flaubert", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "openai-gpt", "xlm")
+)
 _TOKEN_IDS = range(2**32)  # what tokenizers accepts
 
 
@@ -66,10 +70,8 @@ class TextEncoder:
         if recipe.task == "score" and not self._pair_prompt:
             with_types = recipe.type_ids and opened.has_types
             self._pair = PairTemplate(self._tokenizer.encode("a", "a"), with_types=with_types, keep=self._default_side)
-        if recipe.type_ids and opened.has_types and any(single.type_ids):
-            raise CheckpointError(
-                f"{folder}: its tokenizer marks single texts with a token type, which isn't supported"
-            )
+        if opened.has_types:
+            _refuse_unusual_types(folder, recipe, single)
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
         if "lasttoken" in recipe.pooling and not recipe.chat:
@@ -293,3 +295,17 @@ class TextEncoder:
 
 def _count_prompt_tokens(prompt: str, encoded: Encoding) -> int:
     return sum(end <= len(prompt) for _, end in encoded.offsets) if prompt else 0
+
+
+def _refuse_unusual_types(folder: Path, recipe: Recipe, single: Encoding) -> None:
+    """Raise CheckpointError for token types that change the numbers of single texts."""
+    if recipe.type_ids and any(single.type_ids):
+        found = "single texts have other token types than 0"
+    elif recipe.model_type in _TYPES_ARE_WORDS:
+        found = f"texts have token types, for which {recipe.model_type} adds embeddings of words"
+    else:
+        return
+    raise CheckpointError(
+        f"{folder / 'tokenizer_config.json'}: {found}, which isn't supported; set model_input_names to "
+        '["input_ids", "attention_mask"] to serve the model without'
+    )
