@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 # The names under which sentence-transformers looks for its transformer's options, in this order.
 SENTENCE_FILES = tuple(
@@ -125,5 +125,5 @@ class PromptsConfig(Struct):
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
-    truncate_dim: int | None = None
-    max_active_dims: int | None = None
+    truncate_dim: Annotated[int, Meta(ge=1)] | None = None
+    max_active_dims: Annotated[int, Meta(ge=1)] | None = None
