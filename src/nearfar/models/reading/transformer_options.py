@@ -128,8 +128,8 @@ def read_max_tokens(
     limit, or if ``override`` exceeds the table.
     """
     tokenizer = read_optional_json(folder / "tokenizer_config.json", TokenizerConfig)
-    positions = _positions(config)
-    has_table = positions is not None and _has_position_table(folder)
+    has_table = _has_position_table(folder)
+    positions = _positions(config, has_table=has_table)
     stated = called_max_length(sentence) or sentence.tokenizer_options.get("model_max_length", sentence.max_seq_length)
     own = default_max_tokens(folder, find_family(name), tokenizer.model_max_length or tokenizer.max_len)
     limits = [float(limit) for limit in ([stated] if stated else [own, positions]) if limit]
@@ -143,16 +143,16 @@ def read_max_tokens(
     return int(limit)
 
 
-def _positions(config: ModelConfig) -> int | None:
+def _positions(config: ModelConfig, *, has_table: bool) -> int | None:
     """Return how many tokens config.json's positions are for; None without a number, which -1 is for XLNet.
 
-    T5's n_positions isn't used: its positions are relative.
+    T5's n_positions isn't used: its positions are relative. ESM has a table only without rotary positions.
     """
     rows = config.max_position_embeddings or (None if config.model_type in ENCODERS else config.n_positions)
     if rows is None or rows <= 0:
         return None
     padding = 1 if config.padding is None else config.padding  # 1 is the RoBERTa family's default
-    return rows - (padding + 1 if config.model_type in OFFSET_POSITIONS else 0)
+    return rows - (padding + 1 if has_table and config.model_type in OFFSET_POSITIONS else 0)
 
 
 def _has_position_table(folder: Path) -> bool:

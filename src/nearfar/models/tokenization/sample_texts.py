@@ -30,8 +30,9 @@ TEXTS = (
     "...",
     "Plants make their food from sunlight by photosynthesis.",
     "שלום עולם",
-    "Сервер отвечает на запросы быстрее, когда тексты одной длины идут вместе.",
+    # The 21st, since every fourth text is also run packed: ESM scales a whole batch by the masks in it.
     "[MASK] </s> <|endoftext|> [SEP] of the text itself",
+    "Сервер отвечает на запросы быстрее, когда тексты одной длины идут вместе.",
     "—",
     "한국어 문장도 있다.",
     "THE QUICK BROWN FOX",
