@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from parity_cases.parts import GONE, Checkpoint, checkpoint, config_json, sbert
+from parity_cases.parts import GONE, Checkpoint, checkpoint, config_json, sbert, tokenizer_config
 
 _SIX = {"original_max_position_embeddings": 64}
 _LLAMA3: dict[str, Any] = {
@@ -23,6 +23,7 @@ _LONG = {
     "long_factor": [2.0, 4.0, 6.0, 8.0],
     "original_max_position_embeddings": 128,
 }
+_WITH_TYPES = ["input_ids", "token_type_ids", "attention_mask"]
 _MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
 
 
@@ -64,6 +65,7 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "glm": ("glm", {"head_dim": 8, "partial_rotary_factor": 0.5}),
     "gpt2_wmean": ("gpt2", {"steps": "wmean", "scale_attn_by_inverse_layer_idx": True}),
+    "gpt2_with_types": ("gpt2", {"tokenizer": "start", "edits": [tokenizer_config(model_input_names=_WITH_TYPES)]}),
     "gpt_bigcode": ("gpt_bigcode", {}),
     "gpt_neo": ("gpt_neo", {}),
     "gpt_neox": ("gpt_neox", {}),

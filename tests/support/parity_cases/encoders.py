@@ -15,6 +15,7 @@ from parity_cases.parts import (
 )
 
 _THREE = {0: "contradiction", 1: "entailment", 2: "neutral"}
+_ESM = {"token_dropout": True, "mask_token_id": 4}
 _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 _IRREGULAR = ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
 _SCALED = {
@@ -75,6 +76,8 @@ CASES: dict[str, Checkpoint] = {
     ),
     "electra_rank": checkpoint("electra", labels=1),
     "ernie": checkpoint("ernie", steps="cls"),
+    # Masks in one text scale its embeddings; positions aren't counted from the padding id.
+    "esm_rotary": checkpoint("esm", tokenizer="bert", base=ENCODER | {"position_embedding_type": "rotary", **_ESM}),
     "flaubert": checkpoint("flaubert"),
     "funnel": checkpoint("funnel"),
     "gte": checkpoint("gte", steps="cls"),

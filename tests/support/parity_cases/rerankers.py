@@ -125,6 +125,14 @@ CASES: dict[str, Checkpoint] = {
     "rank_no_architectures": checkpoint(
         "bert", config_json(architectures=GONE, sentence_transformers=_ST_MARKS), labels=1
     ),
+    "rank_without_labels": checkpoint(
+        "bert",
+        config_json(architectures=GONE, id2label=GONE, label2id=GONE, sentence_transformers=_ST_MARKS),
+        labels=1,
+    ),
+    "rank_options_without_steps": checkpoint(
+        "bert", sbert(max_seq_length=60, do_lower_case=True), tokenizer="bert-cased", labels=1
+    ),
     "rank_types_of_roberta_class": checkpoint("bert", _types("<s>", "</s>"), tokenizer="roberta", labels=1),
     "rank_types_unnamed": checkpoint("bert", tokenizer_config(tokenizer_class="PreTrainedTokenizerFast"), labels=1),
     "rank_without_tokenizer_config": checkpoint("bert", remove("tokenizer_config.json"), labels=1),

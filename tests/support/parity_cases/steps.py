@@ -259,6 +259,7 @@ CASES: dict[str, Checkpoint] = {
         ),
     ),
     "saved_by_6_truncate_dim": saved("embed", _bert(steps=None), lambda folder: _st_model(folder, truncate_dim=16)),
+    "truncate_dim_of_0": _bert(st_config(truncate_dim=0)),
     "saved_by_6_with_chat": saved(
         "embed",
         checkpoint("llama", file("chat_template.jinja", _CHAT), steps=None, head_dim=8),
