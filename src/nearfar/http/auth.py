@@ -13,7 +13,7 @@ from litestar.types import Scope as AsgiScope
 
 from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit
 from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
-from nearfar.http.keys import KeyEntry, hash_key, read_keys
+from nearfar.http.keys import KeyEntry, hash_key, is_readable, read_keys
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
 _KEY_HEADERS = {b"x-api-key", b"api-key"}
@@ -132,6 +132,6 @@ def _bearer(scope: AsgiScope) -> bytes:
 def _digest(file: Path) -> bytes | None:
     """Return a hash of the file's content, or None if it can't be read. Size and time may stay as they were."""
     try:
-        return hashlib.sha256(file.read_bytes()).digest()
+        return hashlib.sha256(file.read_bytes()).digest() if is_readable(file) else None
     except OSError:
         return None

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import secrets
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from nearfar.core.caller import Scope
 from nearfar.core.errors import SettingsError
 from nearfar.core.toml_files import locked, parse_toml, read_text, replace_file, strip_text
 
+_MAX_BYTES = 10_000_000  # of the file: fifty thousand keys
 _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*keys[ \t]*\]\]", re.MULTILINE)
 _Name = Annotated[str, Meta(pattern=r"^[\w.-]{1,64}\Z")]
 _EXPECTED = {  # what to write instead, where msgspec would show a regular expression
@@ -45,7 +47,18 @@ class _KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_keys(file: Path) -> tuple[KeyEntry, ...]:
     """Read a file of keys. Raises SettingsError if it is unreadable or invalid, or if two keys have one name."""
+    if not is_readable(file):
+        raise SettingsError(f"{file}: is not a regular file of at most {_MAX_BYTES:,} bytes")
     return _parse(read_text(file), file)
+
+
+def is_readable(file: Path) -> bool:
+    """Return whether reading the file can't take forever, as a pipe's or a device's does. A missing one fails later."""
+    try:
+        status = file.stat()
+    except OSError:
+        return True
+    return stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES)
 
 
 def make_key(name: str, scopes: Sequence[str] = ()) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from nearfar.http.auth import KeyRing
 from nearfar.http.keys import make_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import httpx
@@ -135,6 +136,36 @@ def test_an_invalid_file_while_running_keeps_the_keys_and_is_logged(
     with caplog.at_level(logging.ERROR):
         assert ring.find(b"k1")
     assert "keeping the current ones" in caplog.text
+
+
+def write_sparse(file: Path) -> None:
+    file.touch()
+    os.truncate(file, 2_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        os.mkfifo,
+        lambda file: file.symlink_to("/dev/zero"),
+        write_sparse,
+    ],
+    ids=["a pipe", "an endless device", "2 GB"],
+)
+def test_a_file_that_takes_forever_to_read_keeps_the_keys(
+    file: Path, replace: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    file.write_text(entry("one", "k1"))
+    ring = KeyRing(None, file, clock)
+
+    file.unlink()
+    replace(file)
+    clock.now += 1.1
+
+    with caplog.at_level(logging.ERROR):
+        assert ring.find(b"k1")
+    assert "is not a regular file of at most 10,000,000 bytes" in caplog.text
 
 
 @pytest.mark.parametrize(
