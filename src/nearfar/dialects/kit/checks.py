@@ -47,6 +47,7 @@ _VECTORS: dict[str, tuple[object, ...]] = _CUTTING | {
     **dict.fromkeys(("dimensions", "output_dimension"), (0,)),
     **dict.fromkeys(("input_type", "task", "task_type"), ("",)),
     **dict.fromkeys(("late_chunking", "return_multivector"), (False,)),
+    "late_chunking_params": (),
     **dict.fromkeys(("normalize", "normalized", "use_activation", "activation", "embd_normalize"), ()),
     **dict.fromkeys(("encoding_format", "encoding_type", "output_dtype", "embedding_type"), ("float",)),
     "embedding_types": (["float"],),

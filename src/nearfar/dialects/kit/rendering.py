@@ -80,6 +80,11 @@ class EmbeddingList(Struct, Generic[_Usage], kw_only=True):
     usage: _Usage
 
 
+def literal_error(name: str, known: Sequence[str], found: object) -> InputError:
+    """Return the error for a value that a field doesn't take, with pydantic's name of it, as in vLLM's message."""
+    return InputError(f"{name} must be one of {', '.join(known)}, not {str(found)[:50]!r} (literal_error)", name)
+
+
 class ArrayFormat(Activation, kw_only=True):
     """vLLM's fields for how a reply writes arrays of numbers.
 
@@ -93,12 +98,10 @@ class ArrayFormat(Activation, kw_only=True):
 
     def check_format(self) -> None:
         """Raise InputError for an unknown type or order of bytes."""
-        if self.embed_dtype not in {None, *_EMBED_DTYPES}:
-            raise InputError(
-                f"embed_dtype must be one of {', '.join(_EMBED_DTYPES)}, not {str(self.embed_dtype)[:50]!r}"
-            )
-        if self.endianness not in {None, *_ENDIANNESS}:
-            raise InputError(f"endianness must be one of {', '.join(_ENDIANNESS)}, not {str(self.endianness)[:50]!r}")
+        for name, known in (("embed_dtype", _EMBED_DTYPES), ("endianness", _ENDIANNESS)):
+            found: str | None = getattr(self, name)
+            if found not in {None, *known}:
+                raise literal_error(name, known, found)
 
     @property
     def is_binary(self) -> bool:

@@ -19,6 +19,12 @@ _KINDS = {
 _BAD_REQUEST = "BadRequestError"
 ERRORS: ErrorTable = {
     errors.ModelNotFound: ErrorRow(message=lambda error: f"The model `{error.model}` does not exist."),
+    errors.TextTooLong: ErrorRow(
+        message=lambda error: (
+            f"This model's maximum context length is {error.limit} tokens. However, text {error.index} has "
+            f"{error.tokens}. Please reduce the length of the input prompt."
+        )
+    ),
     errors.HostNotAllowed: ErrorRow(kind=_BAD_REQUEST),
     errors.ServingError: ErrorRow(message=lambda _: "Internal server error"),
 }

@@ -16,13 +16,14 @@ from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import check_special_tokens, shape_error
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
-from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply
+from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply, literal_error
 from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, fleet_of
 from nearfar.dialects.kit.route_docs import NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
-from nearfar.dialects.vllm.routes import INPUTS, ListReply, NoMessages, NotEmptyInputs, envelope, inputs_of
+from nearfar.dialects.vllm.routes import INPUTS, ListReply, NoMessages, NotEmptyInputs, RequestId, envelope, inputs_of
 from nearfar.serving.postprocess.pooling import normalize
 from nearfar.serving.service import Service
 
+_FORMATS = ("float", "base64", "bytes", "bytes_only")
 _TASKS = ("embed", "classify", "token_embed")
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 _ARRAY = json_schema(anyOf=[NUMBERS, {"type": "array", "items": NUMBERS}, _BASE64])
@@ -36,6 +37,7 @@ class PoolingRequest(ArrayFormat, kw_only=True):
     messages: NoMessages | None = None
     task: Annotated[str, json_schema(enum=list(_TASKS))] | None = None
     dimensions: AtLeastOne | None = None
+    request_id: RequestId | None = None
     add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
 
     @property
@@ -63,10 +65,8 @@ def _checked(body: PoolingRequest) -> dict[str, Any]:
     """Return the fields that all jobs have. Raises InputError for what would change numbers if it were ignored."""
     body.check_format()
     check_special_tokens(body.add_special_tokens)
-    if body.encoding_format not in {None, "float", "base64", "bytes", "bytes_only"}:
-        raise InputError(
-            f"encoding_format must be float, base64, bytes or bytes_only, not {body.encoding_format[:50]!r}"
-        )
+    if body.encoding_format not in {None, *_FORMATS}:
+        raise literal_error("encoding_format", _FORMATS, body.encoding_format)
     return {"model": body.model or None, "inputs": inputs_of(body.input, body.messages), **body.cutting()}
 
 
@@ -103,7 +103,7 @@ def _has_unit_vectors(info: ModelInfo) -> bool:
 def _reply(
     body: PoolingRequest, done: Embedded | Classified | Represented, arrays: Sequence[FloatArray]
 ) -> ListReply[PoolingData] | Binary:
-    about = envelope("pool", done)
+    about = envelope("pooling", done, body.request_id)
     if body.is_binary:
         return binary_reply(arrays, body, msgspec.to_builtins(about))
     return ListReply(data=[PoolingData(index, body.render(array)) for index, array in enumerate(arrays)], **about)
@@ -140,13 +140,24 @@ async def _answer(request: AnyRequest) -> Response[bytes]:
         choice = decode_json(await receive_body(request), _choice)
     except msgspec.ValidationError as error:
         raise shape_error(error) from error
-    task = choice.task
-    if task is None:
-        tasks = await cancel_on_disconnect(request, fleet_of(request).tasks_of(choice.model or None))
-        task = next((name for name, (needed, _) in _ENDPOINTS.items() if needed in tasks), "embed")
-    if task not in _ENDPOINTS:
-        raise InputError(f"Unsupported task: {task[:50]!r}; supported are {', '.join(_ENDPOINTS)}", "task")
-    return await _ENDPOINTS[task][1].answer(request)
+    tasks = await cancel_on_disconnect(request, fleet_of(request).tasks_of(choice.model or None))
+    task = choice.task or next((name for name, (needed, _) in _ENDPOINTS.items() if needed in tasks), "embed")
+    return await _find_endpoint(task, tasks).answer(request)
+
+
+def _find_endpoint(task: str, tasks: Sequence[Task]) -> Endpoint[PoolingRequest, Any, Any]:
+    """Return the task's endpoint. Raises InputError, in vLLM's words, for a task that the model doesn't have."""
+    if task == "plugin":
+        raise InputError("No IOProcessor plugin installed.", "task")
+    # An embedding model has a vector for each token, too.
+    supported = [
+        name
+        for name, (needed, _) in _ENDPOINTS.items()
+        if needed in tasks or (name == "token_embed" and "embed" in tasks)
+    ]
+    if task not in supported:
+        raise InputError(f"Unsupported task: {task[:50]!r}; this model supports {', '.join(supported)}", "task")
+    return _ENDPOINTS[task][1]
 
 
 POOLING = PostRoute(paths=("/pooling",), handler=_answer, docs=_DOCS)

@@ -154,7 +154,10 @@ def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
         for result in done.results
     ]
     return RerankReply(
-        object="rerank" if is_infinity else "list", results=results, data=results, **envelope("rerank", done)
+        object="rerank" if is_infinity else "list",
+        results=results,
+        data=results,
+        **envelope("rerank", done, body.request_id),
     )
 
 

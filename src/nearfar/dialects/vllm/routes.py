@@ -29,6 +29,7 @@ INPUTS: dict[str, Any] = {
         *({"type": "array", "items": item, "minItems": 1} for item in ({"type": "string"}, _IDS)),
     ],
 }
+RequestId = Annotated[str, Meta(max_length=128)]
 NoMessages = Annotated[list[Any], json_schema(maxItems=0)]
 NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[INPUTS])]
 
@@ -37,16 +38,23 @@ class Scoring(Activation, kw_only=True):
     """What requests for scores have in common. ``activation`` is the older name of ``use_activation``."""
 
     model: str | None = None
+    request_id: RequestId | None = None
 
 
 class PairScoring(Scoring, kw_only=True):
     """What requests for the scores of pairs have in common. 0 is no limit."""
 
-    max_tokens_per_doc: Annotated[int, Meta(ge=0)] | None = None
-    max_tokens_per_query: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens_per_doc: Annotated[int, json_schema(minimum=0)] | None = None
+    max_tokens_per_query: Annotated[int, json_schema(minimum=0)] | None = None
 
     def limits(self) -> dict[str, Any]:
-        """Return the fields of a job that decide what is cut."""
+        """Return the fields of a job that decide what is cut. Raises InputError for a negative limit."""
+        for name, limit in (
+            ("max_tokens_per_doc", self.max_tokens_per_doc),
+            ("max_tokens_per_query", self.max_tokens_per_query),
+        ):
+            if limit is not None and limit < 0:
+                raise InputError(f"{name} must be a non-negative integer, not {limit}", name)
         return {
             "max_tokens_per_document": self.max_tokens_per_doc or None,
             "max_tokens_per_query": self.max_tokens_per_query or None,
@@ -126,10 +134,10 @@ class InfinityClassifyReply(Struct, kw_only=True):
     created: int
 
 
-def envelope(kind: str, done: Result) -> dict[str, Any]:
-    """Return the fields that all of vLLM's replies have."""
+def envelope(kind: str, done: Result, request_id: str | None) -> dict[str, Any]:
+    """Return the fields that all of vLLM's replies have. The id ends with the request's own, if it has one."""
     return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
+        "id": f"{kind}-{request_id or uuid.uuid4().hex}",
         "created": int(time.time()),
         "model": done.info.name,
         "usage": UsageInfo(done.usage.tokens, done.usage.tokens),
@@ -162,9 +170,9 @@ def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
     return first, second
 
 
-def _score_reply(_: ScoreRequest, __: ScoreJob, done: Scored) -> ListReply[ScoreData]:
+def _score_reply(body: ScoreRequest, _: ScoreJob, done: Scored) -> ListReply[ScoreData]:
     data = [ScoreData(index=index, score=score) for index, score in enumerate(done.scores)]
-    return ListReply(data=data, **envelope("score", done))
+    return ListReply(data=data, **envelope("score", done, body.request_id))
 
 
 def inputs_of(found: Inputs | None, messages: list[Any] | None = None) -> tuple[str | TokenIds, ...]:
@@ -188,12 +196,12 @@ def _classify_reply(
 ) -> ListReply[ClassificationData] | InfinityClassifyReply:
     ranked = sorted_labels(done)
     if body.raw_scores is not None:  # Infinity's client always sends it, vLLM's clients never do
-        return InfinityClassifyReply(data=ranked, **envelope("classify", done))
+        return InfinityClassifyReply(data=ranked, **envelope("classify", done, body.request_id))
     data = [
         ClassificationData(index, best[0].label, scores.tolist(), len(scores))
         for index, (best, scores) in enumerate(zip(ranked, done.scores, strict=True))
     ]
-    return ListReply(data=data, **envelope("classify", done))
+    return ListReply(data=data, **envelope("classify", done, body.request_id))
 
 
 _SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}

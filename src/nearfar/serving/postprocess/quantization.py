@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nearfar.core.errors import InputError
 from nearfar.core.types import FloatArray
 
-EmbedDtype = Literal["float32", "float16", "bfloat16"]
+EmbedDtype = Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"]
 Quantized = Literal["int8", "uint8", "binary", "ubinary"]
 
 # The components of a unit vector of D dimensions have a root mean square of 1 / sqrt(D); R is a multiple of that. Of 2
@@ -53,11 +53,34 @@ def quantize(vectors: FloatArray, kind: Quantized, int8_range: float | None) -> 
     return np.clip(np.trunc(steps - 128), -128, 127).astype(np.int8)
 
 
+def _to_fp8(array: FloatArray, mantissa: int) -> npt.NDArray[np.uint8]:
+    """Round to eight bits, to nearest even: a sign, an exponent, and ``mantissa`` bits.
+
+    Raises InputError for numbers out of the range. With 3 bits it is e4m3fn, which has no infinity and only one NaN;
+    with 2 bits e5m2.
+    """
+    codes = np.arange(0x7F if mantissa == 3 else 0x7C)  # noqa: PLR2004 — e4m3; the finite numbers, ascending
+    exponents, fractions = codes >> mantissa, (codes & ((1 << mantissa) - 1)) / (1 << mantissa)
+    bias = (1 << (6 - mantissa)) - 1
+    values = np.where(exponents > 0, 1 + fractions, fractions * 2) * 2.0 ** (exponents - bias)
+    size = np.abs(array).astype(np.float64)
+    if size.max(initial=0) > values[-1]:
+        raise InputError("embed_dtype: this model's numbers are too large for this type; use float32 or bfloat16")
+    above = np.searchsorted(values, size)
+    below = np.maximum(above - 1, 0)
+    gap = (values[above] - size) - (size - values[below])
+    nearest = np.where((gap > 0) | ((gap == 0) & (below % 2 == 0)), below, above)
+    found: npt.NDArray[np.uint8] = (nearest | (np.signbit(array) << 7)).astype(np.uint8)
+    return found
+
+
 def convert_floats(array: FloatArray, dtype: EmbedDtype, *, is_big_endian: bool = False) -> npt.NDArray[Any]:
-    """Round float32 to another type, with its bytes in this order; bfloat16, which numpy lacks, as its bits.
+    """Round float32 to another type, with its bytes in this order; types that numpy lacks, as their bits.
 
     Raises InputError for numbers that the type can't represent.
     """
+    if dtype in {"fp8_e4m3", "fp8_e5m2"}:
+        return _to_fp8(array, 3 if dtype == "fp8_e4m3" else 2)
     if dtype == "bfloat16":
         bits = np.ascontiguousarray(array).view(np.uint32)
         converted: npt.NDArray[Any] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to nearest even
