@@ -22,7 +22,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve quick test parity parity-versions test-clients fuzz check compat bench bench-engines bench-peers clean
+.PHONY: serve quick test parity parity-versions test-clients test-suites fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -47,6 +47,10 @@ parity-versions: $(VENV)/ready
 # Sets up the clients in environments of their own, and runs each against one server: python3 and node are needed.
 test-clients: $(VENV)/ready
 	$(BIN)/python tests/client_matrix/run.py
+
+# Others' own test suites, unchanged, each in an environment of its own: gigabytes to install, and half an hour.
+test-suites: $(VENV)/ready
+	$(BIN)/python tests/client_matrix/suites.py
 
 # Over 200,000 inputs for everything that reads what others wrote: some minutes.
 fuzz: $(VENV)/ready

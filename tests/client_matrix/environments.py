@@ -83,7 +83,8 @@ class PythonEnvironment(Environment):
     """A separate venv."""
 
     @property
-    def _python(self) -> Path:
+    def python(self) -> Path:
+        """Return the venv's interpreter."""
         return self.folder / "bin" / "python"
 
     def requirements_hash(self) -> str:
@@ -93,20 +94,20 @@ class PythonEnvironment(Environment):
     def install(self) -> None:
         """Create the venv and install into it with our own pip."""
         _run([sys.executable, "-m", "venv", "--without-pip", str(self.folder)], HERE)
-        pip = [sys.executable, "-m", "pip", "--python", str(self._python), "install", "-qq", "--no-input"]
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "-qq", "--no-input"]
         _run([*pip, "--requirement", str(self.source / "requirements.txt")], HERE)
 
     def version(self, package: str) -> str:
         """Return the version that the venv's interpreter finds."""
-        return _output([str(self._python), "-c", _PYTHON_VERSION, package], self.folder)
+        return _output([str(self.python), "-c", _PYTHON_VERSION, package], self.folder)
 
     def report(self, client: Client, variables: dict[str, str]) -> tuple[str, str]:
         """Run one test file with pytest."""
         variables = {**variables, "PYTHONPATH": str(HERE / "python")}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "report.xml"
-            command = [str(self._python), "-m", "pytest", "-q", f"--junitxml={file}", client.file]
-            output = _run_tests(command, self.source, variables).stdout
+            command = [str(self.python), "-m", "pytest", "-q", f"--junitxml={file}", client.file]
+            output = run_tests(command, self.source, variables).stdout
             return (file.read_text() if file.exists() else ""), output
 
 
@@ -134,7 +135,7 @@ class NodeEnvironment(Environment):
             for source in folder.glob("*.mjs"):
                 shutil.copy(source, BUILT / folder.relative_to(HERE))
         command = ["node", "--test", "--test-reporter=junit", client.file]
-        ran = _run_tests(command, self.folder, variables)
+        ran = run_tests(command, self.folder, variables)
         return ran.stdout if ran.stdout.lstrip().startswith("<?xml") else "", ran.stdout
 
 
@@ -164,7 +165,9 @@ def _output(command: Sequence[str], folder: Path) -> str:
     return "" if ran.returncode else ran.stdout.strip()
 
 
-def _run_tests(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    command: Sequence[str], folder: Path, variables: dict[str, str], timeout_s: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     """Run tests without our own settings and API keys in their environment. Tests that time out fail."""
     inherited = {name: value for name, value in os.environ.items() if not _is_removed(name)}
     environment = {**inherited, **variables, **_ENVIRONMENT}
@@ -177,11 +180,11 @@ def _run_tests(command: Sequence[str], folder: Path, variables: dict[str, str]) 
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
         output = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output
-        return subprocess.CompletedProcess(command, 1, f"{output}\nstopped after {TIMEOUT_S} s")
+        return subprocess.CompletedProcess(command, 1, f"{output}\nstopped after {timeout_s:g} s")
 
 
 def _is_removed(name: str) -> bool:

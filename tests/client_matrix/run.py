@@ -36,12 +36,12 @@ class NoServerError(Exception):
 
 @contextmanager
 def serving(key: str) -> Iterator[str]:
-    """Run ``nearfar serve`` on a free port and yield its URL once it is ready."""
+    """Run ``nearfar serve`` on a free port and yield its URL once it is ready. An empty key means none."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
-    settings = {"NEARFAR_API_KEY": key, "NEARFAR_CACHE_DIR": str(BUILT / "cache")}
+    settings = {"NEARFAR_CACHE_DIR": str(BUILT / "cache")} | ({"NEARFAR_API_KEY": key} if key else {})
     BUILT.mkdir(exist_ok=True)
     with (BUILT / "server.log").open("wb") as log:
         command = [sys.executable, "-m", "nearfar", "serve", "--port", str(port)]
