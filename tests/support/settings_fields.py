@@ -35,6 +35,7 @@ FIELDS = {
     "max_inputs": ("100", "max_inputs = 100", 100),
     "max_answer_bytes": ("2000", "max_answer_bytes = 2_000", 2000),
     "root_path": ("/nearfar/", 'root_path = "/nearfar/"', "/nearfar"),
+    "rerank_documents": ("true", "rerank_documents = true", True),
     "keep_alive_timeout_s": ("75", "keep_alive_timeout_s = 75", 75.0),
     "receive_timeout_s": ("5", "receive_timeout_s = 5", 5.0),
     "max_upload_bytes": ("4000", "max_upload_bytes = 4_000", 4000),

@@ -107,6 +107,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere
     otlp_endpoint: Url | None = None  # OpenTelemetry collector for traces
     trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of requests that carry no trace of their client
+    rerank_documents: bool = False  # /rerank returns documents to all but Infinity's clients, as vLLM does
     max_body_bytes: Positive = 10_000_000
     max_inputs: Positive = 65_536  # texts, pairs or documents of one request; a protocol's own limit may be lower
     max_answer_bytes: Positive = 128_000_000  # of the numbers in one answer, 12 bytes each

@@ -185,3 +185,24 @@ async def test_a_chunk_s_vector_knows_its_document_and_a_single_text_s_is_the_us
 
     assert plain.json()["data"][0]["embedding"] == pytest.approx(alone, abs=1e-6)
     assert 0.5 < sum(one * other for one, other in zip(chunk, alone, strict=True)) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("setting", "body", "wanted"),
+    [
+        (False, {}, None),
+        (False, {"return_documents": True}, None),
+        (True, {}, {"text": "the cat sat"}),
+        (True, {"return_documents": False}, {"text": "the cat sat"}),
+        (True, {"raw_scores": False, "return_documents": True}, "the cat sat"),
+        (True, {"raw_scores": False}, None),
+    ],
+)
+async def test_a_setting_returns_documents_to_vllm_s_callers(
+    setting: bool, body: dict[str, Any], wanted: object
+) -> None:
+    async with running(Settings(engine="fake", rerank_documents=setting)) as app, calling(app) as client:
+        answers = [(await client.post(path, json=RANKING | body)).json() for path in ("/rerank", "/invocations")]
+
+    documents = [{one["index"]: one.get("document") for one in answer["results"]}[1] for answer in answers]
+    assert [wanted, wanted] == documents

@@ -69,6 +69,12 @@ def service_of(request: AnyRequest) -> Service:
     return server.service
 
 
+def settings_of(request: AnyRequest) -> Settings:
+    """Return the server's settings."""
+    server: ServerParts = request.scope["state"]["server"]
+    return server.settings
+
+
 def fleet_of(request: AnyRequest) -> Fleet:
     """Return the served models."""
     server: ServerParts = request.scope["state"]["server"]

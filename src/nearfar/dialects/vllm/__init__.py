@@ -7,7 +7,7 @@ from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.vllm.invocations import INVOKE
 from nearfar.dialects.vllm.llama_cpp import EMBEDDING
 from nearfar.dialects.vllm.pooling import POOLING
-from nearfar.dialects.vllm.rerank import RERANK
+from nearfar.dialects.vllm.rerank import RERANKING
 from nearfar.dialects.vllm.routes import CLASSIFY, SCORE
 from nearfar.dialects.vllm.tokens import DETOKENIZE, TOKENIZE
 
@@ -19,7 +19,7 @@ dialect = Dialect(
         POOLING,
         DETOKENIZE.route("/detokenize"),
         # Both take the bodies without other dialects' fields, which no client of vLLM or Infinity sends.
-        RERANK.route("/rerank", "/reranking", "/v1/reranking"),
+        RERANKING,
         TOKENIZE.route("/tokenize"),
         EMBEDDING.route("/embedding"),
         INVOKE,

@@ -13,7 +13,7 @@ from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import RANKING, RouteDocs
-from nearfar.dialects.vllm.rerank import RERANK, RerankRequest
+from nearfar.dialects.vllm.rerank import RerankRequest, rerank
 from nearfar.dialects.vllm.routes import SCORE, ScoreRequest
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -34,7 +34,7 @@ async def _answer(request: AnyRequest) -> Response[bytes]:
     except msgspec.ValidationError as error:
         raise shape_error(error) from error
     is_score = any(bytes(fields.get(name, b"null")) != b"null" for name in _PAIRS)
-    return await (SCORE if is_score else RERANK).answer(request)
+    return await (SCORE.answer(request) if is_score else rerank(request))
 
 
 INVOKE = PostRoute(paths=("/invocations",), fields=(*_PAIRS, "documents"), precedence=1, handler=_answer, docs=_DOCS)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
+from litestar import Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
-from nearfar.dialects.kit.endpoint import Endpoint
+from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
+from nearfar.dialects.kit.request import AnyRequest, settings_of
 from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema, requires
 from nearfar.dialects.vllm.routes import ListReply, PairScoring, envelope
 from nearfar.serving.service import Service
@@ -81,7 +84,8 @@ class RerankResult(Struct):
 
     Other requests get none, whatever ``return_documents`` asks for. Clients that send the same request want a string
     (LiteLLM's infinity), an object (LiteLLM's hosted_vllm) or anything but null, and each fails on the others' form.
-    All of them accept its absence: they have the documents that they sent.
+    All of them accept its absence: they have the documents that they sent. The setting ``rerank_documents`` returns
+    vLLM's objects to all but Infinity's clients.
     """
 
     index: int
@@ -141,13 +145,13 @@ def _join(parts: list[ContentPart], field: str) -> str:
     return "\n".join(texts)
 
 
-def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
+def _reply(body: RerankRequest, job: RankJob, done: Ranked, *, as_vllm: bool = False) -> RerankReply:
     """Build the reply. Infinity's client always sends ``raw_scores``; ``_VLLM_FIELDS`` are vLLM's alone."""
     is_infinity = body.raw_scores is not None
     form: Callable[[str], str | DocumentText] | None = None
     if is_infinity and body.return_documents:
         form = str
-    elif any(getattr(body, field) is not None for field in _VLLM_FIELDS):
+    elif any(getattr(body, field) is not None for field in _VLLM_FIELDS) or (as_vllm and not is_infinity):
         form = DocumentText
     results = [
         RerankResult(result.index, result.score, form(job.documents[result.index]) if form else UNSET)
@@ -169,3 +173,13 @@ _RERANK = RouteDocs(
     example={**RANKING, "top_n": 1},
 )
 RERANK = Endpoint(_RERANK, _to_job, Service.rank, _reply)
+_WITH_DOCUMENTS = Endpoint(_RERANK, _to_job, Service.rank, partial(_reply, as_vllm=True))
+
+
+async def rerank(request: AnyRequest) -> Response[bytes]:
+    """Rank documents. The setting ``rerank_documents`` decides whether all replies have them."""
+    endpoint = _WITH_DOCUMENTS if settings_of(request).rerank_documents else RERANK
+    return await endpoint.answer(request)
+
+
+RERANKING = PostRoute(paths=("/rerank", "/reranking", "/v1/reranking"), handler=rerank, docs=_RERANK)

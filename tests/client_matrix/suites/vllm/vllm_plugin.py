@@ -34,6 +34,7 @@ START_TIMEOUT_S = 300
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")} | {
     "NEARFAR_CACHE_DIR": str(FOLDER / "cache")
 }
+_SETTINGS = ("verify = false", "offline = true", "rerank_documents = true")
 _PROTOCOLS = {f"vllm.entrypoints.pooling.{kind}.protocol" for kind in ("classify", "embed", "pooling", "scoring")}
 _LOADED = _PROTOCOLS | {
     "vllm.entrypoints.pooling.base.protocol",
@@ -88,7 +89,7 @@ class RemoteOpenAIServer:
         lines = [f"name = '{model}'", "token_ids = 'model'", "on_overflow = 'error'", "dtype = 'float32'"]
         lines += [f"max_tokens = {options[name]}" for name in ("--max-model-len",) if name in options]
         settings = FOLDER / "nearfar.toml"
-        settings.write_text("\n".join(("verify = false", "offline = true", "[[models]]", *lines)))
+        settings.write_text("\n".join((*_SETTINGS, "[[models]]", *lines)))
         command = [os.environ["SUITE_PYTHON"], "-m", "nearfar", "serve", "--port", str(port)]
         with (FOLDER / "server.log").open("ab") as log:
             self._process = subprocess.Popen([*command, "--config", str(settings)], stderr=log, env=_ENVIRONMENT)
