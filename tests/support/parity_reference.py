@@ -149,7 +149,7 @@ def _default(folder: Path, sample: Sample) -> Numbers:
 def _rank(folder: Path, sample: Sample) -> Numbers:
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True).float()
     raw = torch.nn.Identity()
     return {
         "logits": _each(lambda pair: model.predict([pair], activation_fn=raw, batch_size=1)[0], sample.pairs),

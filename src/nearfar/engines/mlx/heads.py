@@ -28,7 +28,7 @@ def build_heads(recipe: Recipe) -> list[Head]:
     """
     heads: list[Head] = [_pooling_head(recipe)] if recipe.pooling else []
     if recipe.multi_vector:
-        project = _projection(recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize)
+        project = _projection(recipe, recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize)
         heads.append(lambda hidden, _mask: project(hidden))
     if recipe.sparse and recipe.sparse.head:
         layer = load_layer(recipe.sparse.head)
@@ -38,14 +38,14 @@ def build_heads(recipe: Recipe) -> list[Head]:
 
 def _pooling_head(recipe: Recipe) -> Head:
     """Return pooling, Dense layers and Normalize as one function to (B, D)."""
-    project = _projection(recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
+    project = _projection(recipe, recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
     return lambda hidden, mask: project(mx.concatenate([_pool(mode, hidden, mask) for mode in recipe.pooling], axis=1))
 
 
 def _projection(
-    layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None
+    recipe: Recipe, layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None
 ) -> Callable[[mx.array], mx.array]:
-    steps = [_unit_length if isinstance(layer, Normalize) else load_layer(layer) for layer in layers]
+    steps = [_unit_length if isinstance(layer, Normalize) else load_layer(layer, recipe.rounds_to) for layer in layers]
     steps += [_unit_length] if normalize else []
 
     def run(vectors: mx.array) -> mx.array:

@@ -204,7 +204,7 @@ def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network,
         refuse_untied(weights, f"{path}.weight", request.folder)
     if quantization := read_quantization(request.folder):
         quantize_like(network, weights, quantization)
-    fill(network, weights, dtype, request.folder)
+    fill(network, weights, dtype, request)
     if isinstance(head := getattr(network, "head", None), heads.Classifier):
         head.set_dtype(mx.float32)  # rounded logits would make many documents equal
     return network, weights

@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
+from nearfar.engines.base import OpenRequest
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import find_layer_tensors, find_tensor_file, weight_files
 from nearfar.models.recipe.dense import Dense, LayerNorm
@@ -59,8 +60,8 @@ def load_arrays(file: Path) -> dict[str, mx.array]:
         raise CheckpointError(f"{file}: can't be loaded: {error}; download the model again") from error
 
 
-def load_layer(layer: Dense | LayerNorm) -> nn.Module:
-    """Load a layer in float32. Raises EngineUnavailable for an activation that MLX lacks."""
+def load_layer(layer: Dense | LayerNorm, rounds_to: str | None = None) -> nn.Module:
+    """Load a layer in float32, its weights first rounded. Raises EngineUnavailable for an activation that MLX lacks."""
     if isinstance(layer, LayerNorm):
         module = nn.Module()
         module.norm = nn.LayerNorm(layer.size, eps=1e-5)
@@ -71,7 +72,7 @@ def load_layer(layer: Dense | LayerNorm) -> nn.Module:
         module = run = DenseLayer(layer)
     arrays = load_arrays(layer.file)
     names = find_layer_tensors(layer).items()
-    module.load_weights([(name, arrays[found].astype(mx.float32)) for name, found in names])
+    module.load_weights([(name, _cast(_rounded(arrays[found], rounds_to), mx.float32)) for name, found in names])
     mx.eval(module.parameters())
     return run
 
@@ -183,15 +184,16 @@ def quantize_like(network: nn.Module, weights: PlacedWeights, quantization: Quan
         ) from error
 
 
-def fill(network: nn.Module, weights: PlacedWeights, dtype: mx.Dtype | None, folder: Path) -> None:
+def fill(network: nn.Module, weights: PlacedWeights, dtype: mx.Dtype | None, request: OpenRequest) -> None:
     """Fill the network in ``dtype`` (None: as saved), and evaluate all weights on this thread.
 
-    Raises CheckpointError for weights that are missing, have another shape, or aren't finite, EngineUnavailable for
-    more than the network has.
+    They are first rounded where transformers does so. Raises CheckpointError for weights that are missing, have another
+    shape, or aren't finite, EngineUnavailable for more than the network has.
     """
     parameters: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    folder, rounds_to = request.folder, request.recipe.rounds_to
     _refuse_mismatch(parameters, weights, folder)
-    network.load_weights([(path, _cast(weights.arrays[path], dtype)) for path in parameters])
+    network.load_weights([(path, _cast(_rounded(weights.arrays[path], rounds_to), dtype)) for path in parameters])
     network.eval()
     mx.eval(network.parameters())
     # As saved: a value that is too large for half precision isn't damaged, and is refused in the results.
@@ -227,6 +229,10 @@ def _refuse_mismatch(parameters: dict[str, mx.array], weights: PlacedWeights, fo
 
 def _cast(array: mx.array, dtype: mx.Dtype | None) -> mx.array:
     return array.astype(dtype) if dtype is not None and _is_float(array) else array
+
+
+def _rounded(array: mx.array, rounds_to: str | None) -> mx.array:
+    return _cast(array, getattr(mx, rounds_to)) if rounds_to else array
 
 
 def _is_float(array: mx.array) -> bool:

@@ -136,7 +136,7 @@ def _cache_key(request: OpenRequest) -> bytes:
             "libraries": [version(name) for name in _LIBRARIES],
             "checkpoint": request.revision or stamps,
             "recipe": [recipe.task, recipe.pooling, recipe.normalize, recipe.pad_token_id, recipe.type_ids],
-            "options": [recipe.truncate_dim, recipe.config_options],
+            "options": [recipe.truncate_dim, recipe.config_options, recipe.rounds_to],
             "answer": recipe.llm_reranker and recipe.llm_reranker.answer_tokens,
             "heads": [str(head) for head in (recipe.layers, recipe.multi_vector, recipe.sparse)],
             "probes": [row.ids for row in request.probes],

@@ -95,7 +95,7 @@ def build_heads(recipe: Recipe) -> nn.ModuleList:
     """Build the heads that the recipe's outputs need, in their order."""
     heads: list[nn.Module] = [PoolingHead(recipe)] if recipe.pooling else []
     if recipe.multi_vector:
-        heads.append(Projection(recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize))
+        heads.append(Projection(recipe, recipe.multi_vector.dense, normalize=recipe.multi_vector.normalize))
     if recipe.sparse:
         heads.append(LexicalHead(recipe.sparse.head) if recipe.sparse.head else SpladeHead(recipe.sparse))
     return nn.ModuleList(heads)
@@ -107,7 +107,7 @@ class PoolingHead(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self._pooling = recipe.pooling
-        self.project = Projection(recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
+        self.project = Projection(recipe, recipe.layers, normalize=recipe.normalize, cut_to=recipe.truncate_dim)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return vectors (B, D)."""
@@ -123,9 +123,9 @@ class PoolingHead(nn.Module):
 class Projection(nn.Module):
     """Layers on the last axis: pooled vectors' or, for ColBERT, all tokens'."""
 
-    def __init__(self, layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None) -> None:
+    def __init__(self, recipe: Recipe, layers: Sequence[Layer], *, normalize: bool, cut_to: int | None = None) -> None:
         super().__init__()
-        self._layers = nn.Sequential(*map(_load_layer, layers))
+        self._layers = nn.Sequential(*(_load_layer(layer, recipe.rounds_to) for layer in layers))
         self._normalize = normalize
         self._cut_to = cut_to
 
@@ -162,7 +162,7 @@ class LexicalHead(nn.Module):
 
     def __init__(self, dense: Dense) -> None:
         super().__init__()
-        self._head = _load_layer(dense)
+        self._head = _load_layer(dense, None)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return (B, T), 0 on padding."""
@@ -197,8 +197,8 @@ class _UnitLength(nn.Module):
         return nn.functional.normalize(vectors, dim=-1)
 
 
-def _load_layer(layer: Layer) -> nn.Module:
-    """Load a layer in float32. Raises CheckpointError if its file doesn't contain its weights."""
+def _load_layer(layer: Layer, rounds_to: str | None) -> nn.Module:
+    """Load a layer in float32, its weights first rounded. Raises CheckpointError if its file doesn't contain them."""
     from safetensors.torch import load_file
 
     if isinstance(layer, LayerNorm):
@@ -210,7 +210,8 @@ def _load_layer(layer: Layer) -> nn.Module:
     names = find_layer_tensors(layer)
     tensors = load_file(layer.file)
     module.load_state_dict({name: tensors[found] for name, found in names.items()})
-    return module.float().eval()
+    rounded = module.to(getattr(torch, rounds_to)) if rounds_to else module
+    return rounded.float().eval()
 
 
 def _pool(mode: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -61,12 +61,13 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
     overrides = dict(request.recipe.config_options)
     if request.recipe.labels and not request.recipe.pooling:
         overrides["num_labels"] = len(request.recipe.labels)  # its default is two, sentence-transformers' may be one
+    rounded = _rounding(request.recipe, dtype)
     try:
         config = AutoConfig.from_pretrained(request.folder, local_files_only=True, trust_remote_code=False, **overrides)
         model, report = _auto_class(request.recipe).from_pretrained(
             request.folder,
             config=config,
-            dtype=dtype,
+            dtype=rounded or dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -81,7 +82,12 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
         if method := _quantization(request):
             first_line, way_out = f"its weights are quantized ({method}): {first_line}", "use the unquantized model"
         raise CheckpointError(f"{request.folder}: can't be loaded: {first_line.rstrip('.')}; {way_out}") from error
-    return model, report
+    return model if rounded is None else model.float(), report
+
+
+def _rounding(recipe: Recipe, dtype: torch.dtype) -> torch.dtype | None:
+    """Return what weights are rounded to before they become float32. A lower ``dtype`` itself rounds them, once."""
+    return getattr(torch, recipe.rounds_to) if recipe.rounds_to and dtype == torch.float32 else None
 
 
 def _quantization(request: OpenRequest) -> str:

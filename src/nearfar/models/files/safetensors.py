@@ -29,6 +29,7 @@ _FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or "
 _MAX_NAME_BYTES = 255
 _SCALED = ("F8", "F6", "F4", "I8", "U8", "I4", "U4")  # beginnings of safetensors' names of types
 _SINGLE = "model.safetensors"
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BYTES_EACH = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -94,6 +95,30 @@ def find_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {}
 
 
+def find_dtype(folder: Path) -> str | None:
+    """Return the precision that transformers takes from the weights where config.json states none.
+
+    It is that of the first floating tensor, or the index's. None if there is no such tensor, or a file is damaged.
+    """
+    index = folder / f"{_SINGLE}.index.json"
+    try:
+        first = weight_files(folder)[0]
+        if first.name != _SINGLE and index.is_file():
+            stated = (read_json(index, dict[str, Any]).get("metadata") or {}).get("dtype")
+            if stated:
+                return str(stated)
+        return next((_FLOATS[name] for name in _tensor_types(first).values() if name in _FLOATS), None)
+    except (CheckpointError, LookupError):
+        return None
+
+
+def _tensor_types(file: Path) -> dict[str, str]:
+    """Return each tensor's type by its name, as safetensors names it. Raises CheckpointError for a damaged file."""
+    tensor_shapes(file)
+    with safe_open(file, framework="np") as opened:
+        return {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 — no dict
+
+
 def find_layer_tensors(layer: Dense | LayerNorm) -> dict[str, str]:
     """Return the names in the layer's file by those that the layer has.
 
@@ -122,9 +147,7 @@ def _refuse_scaled_weights(folder: Path) -> None:
     if "quantization_config" in read_json(folder / "config.json", dict[str, Any]):
         return  # the engine knows whether it can read them
     for file in weight_files(folder):
-        tensor_shapes(file)
-        with safe_open(file, framework="np") as opened:
-            types = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 — no dict
+        types = _tensor_types(file)
         scaled = [name for name in types if name.endswith("weight") and types[name].startswith(_SCALED)]
         if scaled:
             raise CheckpointError(

@@ -26,6 +26,7 @@ from nearfar.models.reading.transformer_options import (
     find_sentence_file,
     read_max_tokens,
     read_model_config,
+    read_rounding,
     read_sentence_config,
 )
 from nearfar.models.recipe.recipe import Recipe
@@ -128,6 +129,7 @@ def _read_transformer(
         pad_token_id=config.padding,
         type_ids=_has_type_ids(config, tokenizer),
         quantized=config.quantization is not None,
+        rounds_to=read_rounding(folder, sentence),
         config_options={name: value for name, value in sentence.config_options.items() if name not in LOADING},
     )
 

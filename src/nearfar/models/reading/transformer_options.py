@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
 from nearfar.models.files.json_files import convert, read_json, read_optional_json
-from nearfar.models.files.safetensors import find_shapes
+from nearfar.models.files.safetensors import find_dtype, find_shapes
 from nearfar.models.reading.families import default_max_tokens, find_family
 from nearfar.models.recipe.recipe import ENCODERS
 
@@ -39,6 +39,12 @@ _TRUNCATING = (True, "longest_first")
 OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"),
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+# The precisions below float32 by torch's names.
+_ROUNDINGS: dict[str, Literal["float16", "bfloat16"]] = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "half": "float16",
 }
 # A table with a row for each position; models without one (rotary, ALiBi, relative) run beyond their positions.
 _POSITION_TABLE = re.compile(r"(^|\.)(position_embeddings?|positions_embed|embed_positions|wpe|w_pe)\.weight$")
@@ -79,6 +85,20 @@ def read_model_config(folder: Path, options: dict[str, Any]) -> ModelConfig:
     if not options:
         return read_json(file, ModelConfig)
     return convert(file, read_json(file, dict[str, Any]) | options, ModelConfig)
+
+
+def read_rounding(folder: Path, sentence: SentenceConfig) -> Literal["float16", "bfloat16"] | None:
+    """Return the precision below float32 to which transformers rounds the weights at loading, None if it doesn't.
+
+    By default it is config.json's, else that of the weights. How quantized weights are read is left to each engine.
+    """
+    config = read_json(folder / "config.json", dict[str, Any])
+    if "quantization" in config or "quantization_config" in config:
+        return None
+    options = (sentence.model_options, sentence.config_options, config)
+    stated = (option.get("dtype") or option.get("torch_dtype") for option in options)
+    dtype = next((found for found in stated if found and found != "auto"), None) or find_dtype(folder)
+    return _ROUNDINGS.get(dtype) if isinstance(dtype, str) else None
 
 
 def called_max_length(config: SentenceConfig) -> int | None:

@@ -179,6 +179,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     llm_reranker: LlmReranker | None = None
     # Whether the weights are stored quantized, in MLX's format.
     quantized: bool = False
+    # What transformers rounds the weights to when it loads them; every engine does so too, whatever it computes in.
+    rounds_to: Literal["float16", "bfloat16"] | None = None
     # sentence_bert_config.json's values that override config.json's.
     config_options: dict[str, Any] = {}
 
