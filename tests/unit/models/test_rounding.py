@@ -8,6 +8,7 @@ import numpy as np
 from checkpoints import write_files
 from safetensors.numpy import save_file
 
+from nearfar.models.files.safetensors import read_weight_sizes
 from nearfar.models.reading.reader import read_recipe
 
 if TYPE_CHECKING:
@@ -73,3 +74,9 @@ def test_an_index_may_state_the_precision(tmp_path: Path) -> None:
     write_files(tmp_path, {"model.safetensors.index.json": index})
 
     assert read_recipe(tmp_path).rounds_to == "bfloat16"
+
+
+def test_weights_of_64_bits_are_not_quantized_ones(tmp_path: Path) -> None:
+    recipe = read(tmp_path, {}, {}, {"a": np.float64})
+
+    assert read_weight_sizes(tmp_path, recipe).parameters == 2

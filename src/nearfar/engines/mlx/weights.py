@@ -53,10 +53,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_arrays(file: Path) -> dict[str, mx.array]:
-    """Open a safetensors file: its arrays by name, lazy. Raises CheckpointError if it is missing or damaged."""
+    """Open a safetensors file: its arrays by name, lazy.
+
+    Raises CheckpointError if it is missing or damaged, EngineUnavailable for a type that MLX lacks, such as float64.
+    """
     try:
         return cast("dict[str, mx.array]", mx.load(str(file)))
     except Exception as error:  # mlx passes on what its C++ raises
+        if "unsupported dtype" in str(error):
+            raise EngineUnavailable(f"{file}: MLX can't read it: {error}; use --engine torch") from error
         raise CheckpointError(f"{file}: can't be loaded: {error}; download the model again") from error
 
 
