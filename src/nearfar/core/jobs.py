@@ -20,11 +20,24 @@ class TokenLimits(Struct, frozen=True, kw_only=True):
     is_vendor_name: bool = True  # of the request's model
 
 
+class Chat(Struct, frozen=True, kw_only=True):
+    """Messages that the model's own chat template renders to one text. No prompt goes before it."""
+
+    messages: tuple[tuple[str, tuple[str, ...]], ...]  # the role of each, and its parts
+    add_generation_prompt: bool = False
+    continue_final_message: bool = False  # end the text with the last message's own content
+
+    def __len__(self) -> int:
+        """Return how many characters the messages have."""
+        return sum([len(part) for _, parts in self.messages for part in parts])
+
+
 class EmbedJob(Struct, frozen=True, kw_only=True):
     """Texts to embed."""
 
     model: str | None  # a served name, an alias or a vendor's name; None: the default embedding model
-    inputs: tuple[str | TokenIds, ...]  # token ids stand for the text that they decode to
+    inputs: tuple[str | TokenIds | Chat, ...]  # token ids stand for the text that they decode to
+    special: bool = True  # with the model's special tokens, without which multi-vector models don't work
     dimensions: int | None = None
     clamp_dimensions: bool = False  # dimensions above the model's mean all of them, and are no error
     role: Role | None = None  # what the texts are for, if the protocol has that
@@ -49,7 +62,8 @@ class RepresentJob(Struct, frozen=True, kw_only=True):
     """Texts of which to return every output of the model."""
 
     model: str | None
-    inputs: tuple[str | TokenIds, ...]  # token ids are the model's own
+    inputs: tuple[str | TokenIds | Chat, ...]  # token ids are the model's own
+    special: bool = True  # as in EmbedJob
     outputs: tuple[Output, ...] = ()  # outputs that the model must have
     role: Role | None = None
     prompt: str | None = None
@@ -62,7 +76,8 @@ class ClassifyJob(Struct, frozen=True, kw_only=True):
     """Texts, or pairs of texts, to classify. Of a pair, only the second text is truncated."""
 
     model: str | None
-    inputs: tuple[str | tuple[str, str] | TokenIds, ...]  # token ids are the model's own
+    inputs: tuple[str | tuple[str, str] | TokenIds | Chat, ...]  # token ids are the model's own
+    special: bool = True  # as in EmbedJob; pairs always have them
     raw_scores: bool = False  # logits instead of probabilities
     max_row_tokens: int | None = None  # the client's limit on each row, special tokens included
     keep: KeepSide = "start"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from nearfar.core.errors import AmbiguousLength, EngineError, HeadTooLarge, MalformedBody, NearfarError
+from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import discard_body, receive_body
@@ -32,6 +33,7 @@ from nearfar.telemetry.tracing import Tracing
 _MAX_HEADERS = 100  # granian's limit on HTTP/1; it has none on HTTP/2
 _TRANSFER_ENCODING = b"transfer-encoding"
 _HOST_HEADERS = {b"host", b"origin"}
+_name = msgspec.json.Decoder(str | None)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -85,6 +87,13 @@ class RequestGate:
             self._drain.refuse_if_draining()
         self.check(scope)
         self._drain.in_flight += 1
+
+    def has_only(self, tasks: Sequence[Task], model: bytes | msgspec.Raw | None) -> bool:
+        """Return whether the model of this name, which is JSON, has none but these tasks; None: all served models."""
+        name = None
+        with suppress(msgspec.DecodeError):
+            name = _name.decode(model or b"null")
+        return bool(found := self._server.fleet.known_tasks(name)) and {*found} <= {*tasks}
 
     def leave(self) -> None:
         """Count a request out, once it is answered."""
@@ -157,6 +166,8 @@ class JobRoute:
                 fields = decode_json(body, _fields)
             for candidate in self._path.candidates:
                 if fields.keys().isdisjoint(candidate[1].fields):
+                    continue
+                if candidate[1].tasks and not self._gate.has_only(candidate[1].tasks, fields.get("model")):
                     continue
                 if any(bytes(fields[name]) != b"null" for name in candidate[1].fields if name in fields):
                     return candidate

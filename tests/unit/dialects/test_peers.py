@@ -104,10 +104,14 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
     ),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "messages": ("/v1/embeddings", {"model": "all-minilm", "messages": MESSAGES}, "messages: chat templates"),
+    "messages": (
+        "/v1/embeddings",
+        {"model": "all-minilm", "messages": MESSAGES},
+        "messages: this model has no chat template",
+    ),
     "messages as input": ("/v1/embeddings", {"model": "all-minilm", "input": MESSAGES}, "input[0] must be text"),
-    "messages to pool": ("/pooling", {"messages": MESSAGES}, "messages: chat templates"),
-    "messages to classify": ("/classify", {"messages": MESSAGES}, "messages: chat templates"),
+    "messages to pool": ("/pooling", {"messages": MESSAGES}, "messages: this model has no chat template"),
+    "messages to classify": ("/classify", {"messages": MESSAGES}, "can't classify"),
     "messages to tokenize": ("/tokenize", {"messages": MESSAGES}, "messages: chat templates"),
     "Cohere's top_n": ("/v2/rerank", {"model": "rerank-v3.5", **RANKING, "top_n": 0}, "top_n must be at least 1"),
     "Cohere's input_type": ("/v2/embed", {"model": "embed-v4.0", "texts": ["hi"]}, "valid input_type must be"),

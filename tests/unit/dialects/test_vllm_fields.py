@@ -99,18 +99,15 @@ async def test_the_query_is_cut_to_max_tokens_per_query(path: str, builtin: http
     [
         ("/v1/embeddings", {"max_tokens_per_query": 4}),
         ("/v1/embeddings", {"max_tokens_per_doc": 4}),
-        ("/v1/embeddings", {"add_special_tokens": False}),
         ("/v1/embeddings", {"late_chunking_params": {"chunk_size": 5}}),
         ("/v1/embeddings", {"embed_dtype": "float64"}),
         ("/v1/embeddings", {"endianness": "middle"}),
         ("/v1/embeddings", {"token_ids": "theirs"}),
         ("/v1/embeddings", {"use_activation": True, "normalize": False}),
-        ("/pooling", {"add_special_tokens": False}),
         ("/pooling", {"late_chunking_params": {"chunk_size": 5}}),
         ("/pooling", {"embed_dtype": "int8"}),
         ("/pooling", {"task": "token_embed", "dimensions": 4}),
         ("/tokenize", {"prompt": "a cat", "truncate_prompt_tokens": 2}),
-        ("/classify", {"add_special_tokens": False}),
     ],
     ids=str,
 )
@@ -274,3 +271,12 @@ async def test_a_negative_limit_is_refused_in_vllm_s_words(path: str, field: str
 
     assert 400 == answer.status_code
     assert f"{field} must be a non-negative integer" in answer.text
+
+
+async def test_a_multi_vector_model_needs_its_special_tokens(every_kind: Litestar) -> None:
+    async with calling(every_kind) as client:
+        body = {"model": "colbert", "input": "a cat", "task": "token_embed", "add_special_tokens": False}
+        answer = await client.post("/pooling", json=body)
+
+    assert 400 == answer.status_code
+    assert "add_special_tokens: this model needs its special tokens" in answer.text

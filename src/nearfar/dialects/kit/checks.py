@@ -120,12 +120,6 @@ class Activation(Cutting, kw_only=True):
         return False in {self.use_activation, self.activation}
 
 
-def check_special_tokens(add_special_tokens: bool | None) -> None:
-    """Raise InputError for texts that should be read without the model's special tokens."""
-    if add_special_tokens is False:
-        raise InputError("add_special_tokens: false isn't supported, as models are trained with theirs; leave it out")
-
-
 def parse_inputs(found: Inputs) -> tuple[str | TokenIds, ...]:
     """Return a text, texts, or token ids of one text or of several. Raises InputError, EmptyInput if there are none."""
     if isinstance(found, str):

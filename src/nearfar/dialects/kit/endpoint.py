@@ -13,6 +13,7 @@ from msgspec import Struct
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
+from nearfar.core.types import Task
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
@@ -32,11 +33,13 @@ Done = TypeVar("Done")
 class PostRoute(Struct, frozen=True, kw_only=True):
     """POST paths of a dialect. On a path that several dialects have, a body with one of ``fields`` is for this one.
 
-    Routes are matched in ascending ``precedence``. A body that matches none goes to the route without fields.
+    With ``tasks``, it is only for a model that has no other tasks. Routes are matched in ascending ``precedence``. A
+    body that matches none goes to the route without fields.
     """
 
     paths: tuple[str, ...]
     fields: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
     precedence: int = 0
     handler: Callable[[AnyRequest], Awaitable[Response[bytes]]]
     docs: RouteDocs
@@ -95,9 +98,9 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         async with service_of(request).answers.turn(numbers):
             return done, await encode_reply(numbers, render)
 
-    def route(self, *paths: str, fields: tuple[str, ...] = (), precedence: int = 0) -> PostRoute:
+    def route(self, *paths: str, **options: Any) -> PostRoute:
         """Build the route of these paths."""
-        return PostRoute(paths=paths, fields=fields, precedence=precedence, handler=self.answer, docs=self.docs)
+        return PostRoute(paths=paths, handler=self.answer, docs=self.docs, **options)
 
 
 def _numbers(done: object) -> int:

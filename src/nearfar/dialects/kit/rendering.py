@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, Embedded, Ranked
 from nearfar.core.types import FloatArray
-from nearfar.dialects.kit.checks import Activation
+from nearfar.dialects.kit.body.chat import ChatInput
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
 from nearfar.serving.offload import offload
 from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
@@ -85,7 +85,7 @@ def literal_error(name: str, known: Sequence[str], found: object) -> InputError:
     return InputError(f"{name} must be one of {', '.join(known)}, not {str(found)[:50]!r} (literal_error)", name)
 
 
-class ArrayFormat(Activation, kw_only=True):
+class ArrayFormat(ChatInput, kw_only=True):
     """vLLM's fields for how a reply writes arrays of numbers.
 
     ``embed_dtype`` and ``endianness`` are those of base64 and of bytes; numbers in JSON have neither. ``bytes`` is a

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from nearfar.core import errors
-from nearfar.core.jobs import Embedded, EmbedJob, TokenLimits
+from nearfar.core.jobs import Chat, Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import Task, TokenIds, TokenVocabulary
 from nearfar.dialects.kit.body.decode import decode_json
-from nearfar.dialects.kit.checks import NO_MESSAGES, check_at_most, check_special_tokens, explain_mismatch
+from nearfar.dialects.kit.checks import check_at_most, explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import (
     ArrayFormat,
@@ -65,11 +65,9 @@ class EmbeddingsRequest(ArrayFormat, kw_only=True):
 
     model: str | None = None
     input: Annotated[msgspec.Raw, json_schema(**_INPUT)] | UnsetType = UNSET
-    messages: Annotated[list[Any], json_schema(maxItems=0)] | None = None
     token_ids: Annotated[str, json_schema(enum=list(_VOCABULARIES))] | None = None
     dimensions: AtLeastOne | None = None
     normalize: bool | None = None
-    add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
     max_tokens_per_doc: Annotated[int, json_schema(const=0)] | None = None
     max_tokens_per_query: Annotated[int, json_schema(const=0)] | None = None
 
@@ -97,16 +95,12 @@ _OWN_LIMITS = msgspec.structs.replace(_VENDORS_LIMITS, is_vendor_name=False)
 
 def _to_job(body: EmbeddingsRequest) -> EmbedJob:
     """Convert the body. Raises an InputError in OpenAI's words, or ValidationError for an illegal ``input``."""
-    if body.messages:
-        raise errors.InputError(NO_MESSAGES, "messages")
-    if body.input is UNSET:
-        raise msgspec.ValidationError("Object missing required field `input`")
-    found = _decode_input(bytes(body.input))
-    inputs = _inputs(found)
+    inputs = _inputs(body)
     vocabulary = find_vocabulary(body.model or "") if isinstance(inputs[0], tuple) else None
     job = EmbedJob(
         model=body.model or "",
         inputs=inputs,
+        special=body.adds_special_tokens,
         # Infinity's client sends 0 for all.
         dimensions=body.dimensions if body.model in VENDOR_MODELS else body.dimensions or None,
         vocabulary=None if body.token_ids == "model" else vocabulary,  # noqa: S105 — no password
@@ -135,7 +129,6 @@ def _normalize(body: EmbeddingsRequest) -> bool | None:
 def _check_options(body: EmbeddingsRequest) -> None:
     """Raise InputError for what would change the numbers if it weren't ignored."""
     body.check_format()
-    check_special_tokens(body.add_special_tokens)
     if body.token_ids not in {None, *_VOCABULARIES}:
         raise errors.InputError(
             f"token_ids must be one of {', '.join(_VOCABULARIES)}, not {str(body.token_ids)[:50]!r}"
@@ -153,7 +146,16 @@ def _decode_input(raw: bytes) -> _Input:
         raise msgspec.ValidationError(f"{found} - at `$.input{place or '`'}") from error
 
 
-def _inputs(found: _Input) -> tuple[str | TokenIds, ...]:
+def _inputs(body: EmbeddingsRequest) -> tuple[str | TokenIds | Chat, ...]:
+    """Return the chat, or the texts or token ids."""
+    if body.messages:
+        return (body.chat(has_input=body.input is not UNSET and bytes(body.input) != b"null"),)
+    if body.input is UNSET:
+        raise msgspec.ValidationError("Object missing required field `input`")
+    return _texts(_decode_input(bytes(body.input)))
+
+
+def _texts(found: _Input) -> tuple[str | TokenIds, ...]:
     """Convert the four legal forms: a text, texts, token ids of one text, token ids of several."""
     if isinstance(found, str):
         found = [found]

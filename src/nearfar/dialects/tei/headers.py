@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, Result
+from nearfar.core.jobs import Chat, ClassifyJob, EmbedJob, RankJob, RepresentJob, Result
 from nearfar.core.types import TokenIds
 from nearfar.dialects.kit.request import AnyRequest
 
@@ -53,9 +53,9 @@ def characters_of(job: Job) -> int:
     return _count(job.inputs)
 
 
-def _count(inputs: Iterable[str | TokenIds | tuple[str, str]]) -> int:
+def _count(inputs: Iterable[str | TokenIds | tuple[str, str] | Chat]) -> int:
     return sum(
-        len(one) if isinstance(one, str) else sum(len(part) if isinstance(part, str) else 1 for part in one)
+        sum(len(part) if isinstance(part, str) else 1 for part in one) if isinstance(one, tuple) else len(one)
         for one in inputs
     )
 

@@ -16,6 +16,7 @@ dialect = Dialect(
     routes=[
         SCORE.route("/v1/score", "/score"),
         CLASSIFY.route("/classify"),
+        CLASSIFY.route("/invocations", fields=("input", "messages"), tasks=("classify", "rank"), precedence=2),
         POOLING,
         DETOKENIZE.route("/detokenize"),
         # Both take the bodies without other dialects' fields, which no client of vLLM or Infinity sends.

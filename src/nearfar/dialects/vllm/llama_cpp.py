@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, EmbedJob, TokenizedText
-from nearfar.dialects.kit.checks import Inputs
+from nearfar.dialects.kit.checks import Inputs, parse_inputs
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers, json_schema, requires_any
-from nearfar.dialects.vllm.routes import NotEmptyInputs, inputs_of
+from nearfar.dialects.vllm.routes import NotEmptyInputs
 from nearfar.serving.service import Service
 
 
@@ -52,7 +52,7 @@ def _embedding_job(body: EmbeddingRequest) -> EmbedJob:
     if body.embd_normalize not in {None, -1, 2}:
         raise InputError(f"embd_normalize must be 2 for unit length or -1 for none, not {body.embd_normalize}")
     normalize = None if body.embd_normalize is None else body.embd_normalize == 2  # noqa: PLR2004 — the Euclidean norm
-    return EmbedJob(model=body.model or None, inputs=inputs_of(found), vocabulary=None, normalize=normalize)
+    return EmbedJob(model=body.model or None, inputs=parse_inputs(found), vocabulary=None, normalize=normalize)
 
 
 def _embedding_reply(_: EmbeddingRequest, __: EmbedJob, done: Embedded) -> list[EmbeddingItem]:

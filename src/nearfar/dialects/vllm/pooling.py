@@ -14,12 +14,12 @@ from nearfar.core.jobs import Classified, ClassifyJob, Embedded, EmbedJob, Repre
 from nearfar.core.types import FloatArray, ModelInfo, Task
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import check_special_tokens, shape_error
+from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
 from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply, literal_error
 from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, fleet_of
 from nearfar.dialects.kit.route_docs import NUMBERS, AtLeastOne, RouteDocs, json_schema, requires
-from nearfar.dialects.vllm.routes import INPUTS, ListReply, NoMessages, NotEmptyInputs, RequestId, envelope, inputs_of
+from nearfar.dialects.vllm.routes import INPUTS, ListReply, NotEmptyInputs, RequestId, envelope
 from nearfar.serving.postprocess.pooling import normalize
 from nearfar.serving.service import Service
 
@@ -34,11 +34,9 @@ class PoolingRequest(ArrayFormat, kw_only=True):
 
     model: str | None = None
     input: NotEmptyInputs | None = None
-    messages: NoMessages | None = None
     task: Annotated[str, json_schema(enum=list(_TASKS))] | None = None
     dimensions: AtLeastOne | None = None
     request_id: RequestId | None = None
-    add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
 
     @property
     def activates(self) -> bool | None:
@@ -64,10 +62,10 @@ class _Choice(Struct):
 def _checked(body: PoolingRequest) -> dict[str, Any]:
     """Return the fields that all jobs have. Raises InputError for what would change numbers if it were ignored."""
     body.check_format()
-    check_special_tokens(body.add_special_tokens)
     if body.encoding_format not in {None, *_FORMATS}:
         raise literal_error("encoding_format", _FORMATS, body.encoding_format)
-    return {"model": body.model or None, "inputs": inputs_of(body.input, body.messages), **body.cutting()}
+    texts = {"inputs": body.inputs(body.input), "special": body.adds_special_tokens}
+    return {"model": body.model or None, **texts, **body.cutting()}
 
 
 def _embed_job(body: PoolingRequest) -> EmbedJob:

@@ -10,8 +10,8 @@ from msgspec import Meta, Struct
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Result, Scored, ScoreJob
-from nearfar.core.types import TokenIds
-from nearfar.dialects.kit.checks import NO_MESSAGES, Activation, Inputs, check_special_tokens, parse_inputs
+from nearfar.dialects.kit.body.chat import ChatInput
+from nearfar.dialects.kit.checks import Activation, Inputs
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires
@@ -34,16 +34,11 @@ NoMessages = Annotated[list[Any], json_schema(maxItems=0)]
 NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[INPUTS])]
 
 
-class Scoring(Activation, kw_only=True):
-    """What requests for scores have in common. ``activation`` is the older name of ``use_activation``."""
+class PairScoring(Activation, kw_only=True):
+    """What requests for the scores of pairs have in common. 0 is no limit."""
 
     model: str | None = None
     request_id: RequestId | None = None
-
-
-class PairScoring(Scoring, kw_only=True):
-    """What requests for the scores of pairs have in common. 0 is no limit."""
-
     max_tokens_per_doc: Annotated[int, json_schema(minimum=0)] | None = None
     max_tokens_per_query: Annotated[int, json_schema(minimum=0)] | None = None
 
@@ -77,12 +72,12 @@ class ScoreRequest(PairScoring, kw_only=True):
 _SCORE_SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 
 
-class ClassifyRequest(Scoring, kw_only=True):
+class ClassifyRequest(ChatInput, kw_only=True):
     """The body of POST /classify. ``raw_scores`` is Infinity's, the opposite of vLLM's ``use_activation``."""
 
+    model: str | None = None
+    request_id: RequestId | None = None
     input: NotEmptyInputs | None = None
-    messages: NoMessages | None = None
-    add_special_tokens: Annotated[bool, json_schema(const=True)] | None = None
     raw_scores: bool | None = None
 
 
@@ -175,20 +170,15 @@ def _score_reply(body: ScoreRequest, _: ScoreJob, done: Scored) -> ListReply[Sco
     return ListReply(data=data, **envelope("score", done, body.request_id))
 
 
-def inputs_of(found: Inputs | None, messages: list[Any] | None = None) -> tuple[str | TokenIds, ...]:
-    """Return a text, texts, or token ids of one text or of several. Raises EmptyInput if there are none."""
-    if messages:
-        raise InputError(NO_MESSAGES, "messages")
-    if found is None:
-        raise InputError("Object missing required field `input`")
-    return parse_inputs(found)
-
-
 def _classify_job(body: ClassifyRequest) -> ClassifyJob:
     raw_scores = bool(body.raw_scores) or body.wants_logits
-    check_special_tokens(body.add_special_tokens)
-    inputs = inputs_of(body.input, body.messages)
-    return ClassifyJob(model=body.model or None, inputs=inputs, raw_scores=raw_scores, **body.cutting())
+    return ClassifyJob(
+        model=body.model or None,
+        inputs=body.inputs(body.input),
+        special=body.adds_special_tokens,
+        raw_scores=raw_scores,
+        **body.cutting(),
+    )
 
 
 def _classify_reply(

@@ -21,7 +21,7 @@ from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTempl
 if TYPE_CHECKING:
     from nearfar.models.files.template_limits import LimitedEnvironment
 
-Render: TypeAlias = Callable[[Sequence[tuple[str, str]]], str]  # roles and contents → the text to tokenize
+Render: TypeAlias = Callable[..., str]  # roles and contents, and the template's variables → the text to tokenize
 
 _SPECIAL: tuple[SpecialToken, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 # Arguments of apply_chat_template for the length of the ids, and others that aren't the template's.
@@ -129,6 +129,14 @@ def read_chat(folder: Path) -> ChatTemplate:
     return found
 
 
+def find_chat(folder: Path) -> ChatTemplate | None:
+    """Return the folder's chat template for a request's messages; None if there is none."""
+    try:
+        return _read_template(folder)
+    except NoPairTemplate:
+        return None
+
+
 def _read_template(folder: Path) -> ChatTemplate:
     """Read the template and the options that sentence-transformers passes to it. Raises NoPairTemplate without one."""
     tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
@@ -172,18 +180,22 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
         raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
 
-    def render(messages: Sequence[tuple[str, str]]) -> str:
-        parts = [
-            {"role": role, "content": [{"type": "text", "text": text}] if template.structured else text}
-            for role, text in messages
-        ]
-        environment.begin(sum([len(text) for _, text in messages]))
+    def render(messages: Sequence[tuple[str, str | Sequence[str]]], **variables: object) -> str:
+        parts = [(role, [content] if isinstance(content, str) else content) for role, content in messages]
+        environment.begin(sum([len(text) for _, texts in parts for text in texts]))
         try:
-            return program.render(messages=parts, **template.variables)
+            return program.render(messages=_messages(parts, template), **template.variables | variables)
         except failures as error:
             raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
 
     return render
+
+
+def _messages(parts: Sequence[tuple[str, Sequence[str]]], template: ChatTemplate) -> list[dict[str, object]]:
+    """Return the messages in the form that the template reads: with parts, or with one text of them all."""
+    if template.structured:
+        return [{"role": role, "content": [{"type": "text", "text": text} for text in texts]} for role, texts in parts]
+    return [{"role": role, "content": "\n".join(texts)} for role, texts in parts]
 
 
 def _environment(*, dated: bool) -> LimitedEnvironment:

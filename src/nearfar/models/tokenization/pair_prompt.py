@@ -4,20 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 from nearfar.core.errors import CheckpointError, InputError
+from nearfar.core.jobs import Chat
 from nearfar.core.types import KeepSide
-from nearfar.models.files.chat_template import NoPairTemplate, compile_template
+from nearfar.models.files.chat_template import NoPairTemplate, Render, compile_template, find_chat
 from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
 
 Encode: TypeAlias = Callable[[list[str]], list[list[int]]]  # texts → their ids, without special tokens
 
+_INSTEAD = "render the messages and send the text as input"
+_FINAL = "CONTINUE_FINAL_MESSAGE_TAG "  # marks the end of the last message; transformers' own
 _PLACEHOLDERS = re.compile(r"(\{\w+\})")
+
+
+class ChatMessages:
+    """Renders the messages of requests with the folder's own chat template, which is read with the first of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _render(self) -> Render | None:
+        try:
+            template = find_chat(self._folder)
+            return compile_template(template) if template else None
+        except (CheckpointError, NoPairTemplate) as error:
+            raise InputError(f"messages: this model's chat template isn't supported; {_INSTEAD}", "messages") from error
+
+    def render(self, chat: Chat) -> str:
+        """Return the text, as transformers' apply_chat_template does. Raises InputError where that isn't possible."""
+        if self._render is None:
+            raise InputError(f"messages: this model has no chat template; {_INSTEAD}", "messages")
+        messages = [*chat.messages]
+        if chat.continue_final_message:
+            role, (*parts, last) = messages[-1]
+            messages[-1] = role, (*parts, last + _FINAL)
+        try:
+            rendered = self._render(messages, add_generation_prompt=chat.add_generation_prompt)
+        except NoPairTemplate as error:
+            why = f"messages: the model's chat template doesn't render these: {error.__cause__}"
+            raise InputError(why, "messages") from error
+        return _before_end(rendered) if chat.continue_final_message else rendered
+
+
+def _before_end(rendered: str) -> str:
+    """Return what precedes the mark at the end of the last message. Raises InputError if the template changes that."""
+    before, found, after = rendered.rpartition(_FINAL.strip())
+    if not found:
+        raise InputError("continue_final_message: the model's chat template changes the last message", "messages")
+    return before if after.startswith(" ") else before.rstrip()  # the template trims messages
 
 
 class ChatEncoder:

@@ -6,6 +6,7 @@ for each call on a shared tokenizer gave a wrong one about once in 4,000 threade
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
 from nearfar.models.tokenization.embedding_table import EmbeddingTable
-from nearfar.models.tokenization.pair_prompt import ChatEncoder, PairPromptEncoder
+from nearfar.models.tokenization.pair_prompt import ChatEncoder, ChatMessages, PairPromptEncoder
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
@@ -58,6 +59,7 @@ class TextEncoder:
             register_markers(self._tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
         self._leaves_out_prompt = recipe.leaves_out_prompt
+        self.messages = ChatMessages(folder)
         self._chat = ChatEncoder(recipe.chat, self._encode_ids, folder) if recipe.chat else None
         # A chat template has the special tokens.
         single = self._encode("a") if recipe.chat else self._tokenizer.encode("a")
@@ -147,6 +149,20 @@ class TextEncoder:
         if self._embeddings.missing:
             self._embeddings.check(rows.values())
         return [rows[text] for text in texts]
+
+    def variant(self, *, special: bool, rendered: bool) -> TextEncoder:
+        """Return an encoder with or without special tokens, and for texts that a chat template has ``rendered``.
+
+        Raises InputError for a multi-vector model without them: their places decide which tokens have a vector.
+        """
+        if self._multi_vector and not special:
+            raise InputError("add_special_tokens: this model needs its special tokens; send true", "add_special_tokens")
+        other = copy.copy(self)
+        other._chat = None if rendered else self._chat  # noqa: SLF001 — of this class
+        if other._chat is None:  # noqa: SLF001
+            bare = self._encode("a")
+            other._single = TextTemplate(self._tokenizer.encode("a") if special else bare, bare)  # noqa: SLF001
+        return other
 
     def encode_concatenated(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
         """Encode all texts into one row, the prompt before the first, for late chunking.

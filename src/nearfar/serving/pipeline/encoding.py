@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nearfar.core.errors import EmptyInput, InputError, Overloaded, TextTooLong, TooManyTokens
-from nearfar.core.jobs import ClassifyJob, EmbedJob, RepresentJob, Usage
+from nearfar.core.jobs import Chat, ClassifyJob, EmbedJob, RepresentJob, Usage
 from nearfar.core.types import KeepSide, TokenIds
 from nearfar.models.tokenization import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
@@ -96,23 +96,40 @@ def limit_rows(model: Model, max_tokens: int | None, *, pairs: bool = False) -> 
     return msgspec.structs.replace(model, tokens=tokens)
 
 
+def _model_for(model: Model, job: EmbedJob | RepresentJob | ClassifyJob) -> Model:
+    """Return the model with the encoder and the limit that a job asks for."""
+    is_chat = isinstance(job.inputs[0], Chat)
+    if is_chat or not job.special:
+        tokens = model.tokens.variant(special=job.special, rendered=is_chat)
+        model = msgspec.structs.replace(model, tokens=tokens)
+    return limit_rows(model, job.max_row_tokens)
+
+
+def refuse_prompt(job: EmbedJob | RepresentJob, name: str | None) -> bool:
+    """Return whether the job is a chat, which takes no prompt. Raises InputError for one with a prompt's name."""
+    is_chat = isinstance(job.inputs[0], Chat)
+    if is_chat and name:
+        raise InputError("messages take no prompt; leave out its name", "messages")
+    return is_chat
+
+
 def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     """Encode each input after the prompt, truncated to the limits. Raises an InputError for what exceeds them."""
-    model = limit_rows(model, job.max_row_tokens)
+    model = _model_for(model, job)
     texts = _decode_inputs(model, job.inputs, job)
     limits = job.token_limits
     count_up_to = limits.per_text if limits else None
     rows = model.tokens.encode(texts, prompt, job.max_tokens, count_up_to=count_up_to, keep=job.keep)
     if limits:
         # Token ids count as sent, because clients split their input by that count.
-        counts = [row.token_count if isinstance(text, str) else 0 for row, text in zip(rows, job.inputs, strict=True)]
+        counts = [0 if isinstance(text, tuple) else row.token_count for row, text in zip(rows, job.inputs, strict=True)]
         check_token_limits(limits, counts)
     return check_rows(rows, job.on_overflow or model.on_overflow, allow_empty=True)
 
 
 def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
     """Encode all inputs into one row, and return it with each input's span. Never truncates: too long is an error."""
-    model = limit_rows(model, job.max_row_tokens)
+    model = _model_for(model, job)
     row, spans = model.tokens.encode_concatenated(_decode_inputs(model, job.inputs, job), prompt)
     counts = [stop - start for start, stop in spans]
     if job.token_limits:
@@ -132,18 +149,18 @@ def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[t
 
 def encode_outputs(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Encode texts for all of the model's outputs."""
-    model = limit_rows(model, job.max_row_tokens)
+    model = _model_for(model, job)
     rows = model.tokens.encode(_decode_inputs(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
     return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
 def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
     """Encode texts, and pairs of texts, for a classifier."""
-    model = limit_rows(model, job.max_row_tokens)
+    model = _model_for(model, job)
     rows = []
     for text in job.inputs:
-        if isinstance(text, str):
-            rows += model.tokens.encode([text], keep=job.keep)
+        if isinstance(text, str | Chat):
+            rows += model.tokens.encode(_decode_inputs(model, [text]), keep=job.keep)
         elif isinstance(text[0], str):
             rows.append(_encode_pair(model, *text, job.keep))
         else:
@@ -157,17 +174,18 @@ def usage_of(rows: Sequence[Row]) -> Usage:
     return Usage(tokens=sum(map(itemgetter(0), each)), truncated_tokens=sum(map(itemgetter(1), each)), each=each)
 
 
-def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds], job: EmbedJob | None = None) -> list[str]:
-    """Decode the token ids among the inputs: an EmbedJob's by its vocabulary, others by the model's own."""
+def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds | Chat], job: EmbedJob | None = None) -> list[str]:
+    """Render chats, and decode token ids: an EmbedJob's by its vocabulary, others by the model's own."""
     texts = [text for text in inputs if isinstance(text, str)]
     if len(texts) == len(inputs):
         return texts
     if job and job.token_limits:
-        check_token_limits(job.token_limits, [0 if isinstance(text, str) else len(text) for text in inputs])
+        check_token_limits(job.token_limits, [len(text) if isinstance(text, tuple) else 0 for text in inputs])
+    rendered = [model.tokens.messages.render(text) if isinstance(text, Chat) else text for text in inputs]
     is_own = job is None or (job.vocabulary_is_default and model.info.token_ids == "model")  # noqa: S105 — no password
     if job and not is_own and (vocabulary := job.vocabulary) is not None:
-        return [text if isinstance(text, str) else openai_tokens.decode(text, vocabulary) for text in inputs]
-    return [text if isinstance(text, str) else model.tokens.decode(text, special=False) for text in inputs]
+        return [openai_tokens.decode(text, vocabulary) if isinstance(text, tuple) else text for text in rendered]
+    return [model.tokens.decode(text, special=False) if isinstance(text, tuple) else text for text in rendered]
 
 
 def _encode_pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:

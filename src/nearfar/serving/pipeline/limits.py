@@ -15,7 +15,7 @@ from nearfar.core.errors import (
     TooManyTokens,
     WrongTask,
 )
-from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenLimits
+from nearfar.core.jobs import Chat, ClassifyJob, EmbedJob, RankJob, RepresentJob, ScoreJob, TokenLimits
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import TASK_OF, TokenIds
 from nearfar.models.recipe.recipe import Recipe
@@ -111,9 +111,9 @@ def check_rows(rows: Sequence[Row], on_overflow: OnOverflow, *, allow_empty: boo
     return [*rows]
 
 
-def count_characters(inputs: Sequence[str | TokenIds]) -> int:
+def count_characters(inputs: Sequence[str | TokenIds | Chat]) -> int:
     """Count the characters, four for a token id."""
-    return sum([len(text) if isinstance(text, str) else 4 * len(text) for text in inputs])
+    return sum([4 * len(text) if isinstance(text, tuple) else len(text) for text in inputs])
 
 
 def check_shown(inputs: Sequence[str | TokenIds]) -> int:

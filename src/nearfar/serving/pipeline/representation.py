@@ -13,7 +13,7 @@ from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
 from nearfar.serving.offload import offload
-from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, usage_of
+from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, refuse_prompt, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
 from nearfar.serving.postprocess.scores import probabilities
 from nearfar.serving.queue.fair_queue import Results
@@ -40,7 +40,8 @@ async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: R
     if model.recipe.multi_vector:
         return await represent(job, tokenizers, context)
     check_job(job)
-    prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role)
+    name = context.prompt_name or job.prompt
+    prompt = "" if refuse_prompt(job, name) else choose_prompt(model.recipe, name, job.role)
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
     context.check_answer(_tokens(rows) * model.recipe.hidden_size)
     states = await context.submit(rows, "hidden_states")
@@ -72,8 +73,8 @@ def _size_of(job: ClassifyJob) -> int:
     """Count the characters of texts and pairs, four for a token id."""
     size = 0
     for text in job.inputs:
-        parts = [text] if isinstance(text, str) else text
-        size += sum(len(part) if isinstance(part, str) else 4 for part in parts)
+        parts = text if isinstance(text, tuple) else (text,)
+        size += sum(4 if isinstance(part, int) else len(part) for part in parts)
     return size
 
 

@@ -136,6 +136,16 @@ class Fleet:
     async def tasks_of(self, name: str | None) -> tuple[Task, ...]:
         """Return the tasks of the model with this name; of all models for None. Raises ModelNotFound."""
         await self._wait_for_names()
+        return self._tasks_of(name)
+
+    def known_tasks(self, name: str | None) -> tuple[Task, ...]:
+        """Return the same without waiting; none where the model isn't known, or not yet."""
+        try:
+            return self._tasks_of(name or None)
+        except ModelNotFound:
+            return ()
+
+    def _tasks_of(self, name: str | None) -> tuple[Task, ...]:
         if name is None:
             return tuple(task for slot in self._slots for task in slot.info.tasks)
         names = self._names
