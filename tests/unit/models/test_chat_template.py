@@ -50,9 +50,9 @@ def test_a_template_without_a_place_for_an_instruction_takes_none(folder: Callab
         (PLAIN_CHAT + PLAIN_CHAT, "doesn't insert the query and the document unchanged, once each"),
         ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}", "puts the document before the query"),
         (PLAIN_CHAT + "{query}", "itself contains {query}"),
-        ("{{ raise_exception('no') }}", "can't be rendered with a pair"),
-        ("{% for %}", "can't be rendered with a pair"),
-        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "can't be rendered with a pair"),
+        ("{{ raise_exception('no') }}", "can't be rendered ("),
+        ("{% for %}", "can't be rendered ("),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "can't be rendered ("),
     ],
 )
 def test_a_template_that_is_not_for_pairs_is_refused(chat: str | None, why: str, folder: Callable[..., Path]) -> None:

@@ -178,7 +178,7 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     try:
         program = environment.from_string(template.source)
     except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
-        raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
+        raise NoPairTemplate(f"its chat template can't be rendered ({error})") from error
 
     def render(messages: Sequence[tuple[str, str | Sequence[str]]], **variables: object) -> str:
         parts = [(role, [content] if isinstance(content, str) else content) for role, content in messages]
@@ -186,7 +186,7 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
         try:
             return program.render(messages=_messages(parts, template), **template.variables | variables)
         except failures as error:
-            raise NoPairTemplate(f"its chat template can't be rendered with a pair ({error})") from error
+            raise NoPairTemplate(f"its chat template can't be rendered ({error})") from error
 
     return render
 

@@ -68,9 +68,12 @@ class ChatEncoder:
     def __init__(self, template: ChatTemplate, encode: Encode, folder: Path) -> None:
         try:
             self._render = compile_template(template)
-            self.render("", "a")
+            self._render([("user", "a")])
         except NoPairTemplate as error:
-            raise CheckpointError(f"{folder}: {error}; use a template that renders a user's message") from error
+            raise CheckpointError(
+                f"{folder}: {error}; use a chat_template.jinja, or a chat_template in tokenizer_config.json, that "
+                "renders a user's message alone"
+            ) from error
         self._encode = encode
         self._keeps_suffix = template.keeps_suffix
         self._around: dict[str, tuple[list[int], list[int]]] = {}
