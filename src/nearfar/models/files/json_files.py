@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +13,7 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 
 _T = TypeVar("_T")
+_NOT_FINITE = re.compile(rb"\b(NaN|Infinity)\b")
 MAX_BYTES = 200_000_000  # tokenizers reach 35 million, the index of a model of 671 billion parameters 9 million
 
 
@@ -25,7 +28,18 @@ def read_json(file: Path, kind: type[_T]) -> _T:
     except OSError as error:
         raise unreadable(file, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if _NOT_FINITE.search(content) and not isinstance(error, msgspec.ValidationError):
+            return _read_not_finite(file, content, kind)
         raise _damaged(file, error) from error
+
+
+def _read_not_finite(file: Path, content: bytes, kind: type[_T]) -> _T:
+    """Decode content with NaN or Infinity, which aren't JSON, but which Python and so transformers write and read."""
+    try:
+        decoded = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, error) from error
+    return convert(file, decoded, kind)
 
 
 def convert(file: Path, content: object, kind: type[_T]) -> _T:

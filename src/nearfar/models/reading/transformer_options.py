@@ -6,6 +6,7 @@ the tokenizer's own, and the positions that the model has.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,7 +153,7 @@ def read_max_tokens(
     positions = _positions(config, has_table=has_table)
     stated = called_max_length(sentence) or sentence.tokenizer_options.get("model_max_length", sentence.max_seq_length)
     own = default_max_tokens(folder, find_family(name), tokenizer.model_max_length or tokenizer.max_len)
-    limits = [float(limit) for limit in ([stated] if stated else [own, positions]) if limit]
+    limits = [float(limit) for limit in ([stated] if stated else [own, positions]) if limit and not math.isnan(limit)]
     if positions is not None and has_table:
         limits.append(positions)
     if override and positions and has_table and override > positions:
