@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.json_files import unreadable
-from nearfar.models.files.safetensors import find_tensor_file, read_weight_sizes, tensor_shapes
+from nearfar.models.files.safetensors import find_layer_tensors, find_tensor_file, read_weight_sizes, tensor_shapes
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
+from nearfar.models.recipe.dense import Dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,3 +307,18 @@ def test_quantized_weights_take_the_bytes_of_their_file(bert: Path) -> None:
 
     size = (bert / "model.safetensors").stat().st_size
     assert {size} == {weights.bytes_in_memory(dtype) for dtype in ("float32", "auto", "4 bits")}
+
+
+@pytest.mark.parametrize("has_prefix", [False, True])
+def test_only_a_layer_without_the_prefix_may_lack_it(tmp_path: Path, *, has_prefix: bool) -> None:
+    """sentence-transformers refuses a Dense step without it; BGE-M3's own layers have none."""
+    file = tmp_path / "layer.safetensors"
+    layer = Dense(file=file, in_features=2, out_features=3, bias=False, has_prefix=has_prefix)
+    names = {True: "linear.weight", False: "weight"}
+    save_file({names[has_prefix]: np.ones((3, 2), np.float32)}, file)
+    assert find_layer_tensors(layer) == {"linear.weight": names[has_prefix]}
+
+    save_file({names[not has_prefix]: np.ones((3, 2), np.float32)}, file)
+
+    with pytest.raises(CheckpointError, match=r"has no linear\.weight, which .* asks for"):
+        find_layer_tensors(layer)

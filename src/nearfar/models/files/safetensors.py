@@ -126,8 +126,9 @@ def find_layer_tensors(layer: Dense | LayerNorm) -> dict[str, str]:
     """
     shapes = tensor_shapes(layer.file)
     parts = {name.partition(".")[0] for name in (*layer.tensors, "residual.weight", "activation_function.weight")}
-    # BGE-M3's files have no prefix. Stanford's ColBERT has its layer among the transformer's weights.
-    names = {f"linear.{name}" if name in {"weight", "bias"} else name: name for name in shapes}
+    # Stanford's ColBERT has its layer among the transformer's weights.
+    prefix = "" if isinstance(layer, LayerNorm) or layer.has_prefix else "linear."
+    names = {f"{prefix}{name}": name for name in shapes}
     names = {name: found for name, found in names.items() if name.partition(".")[0] in parts}
     file, config = layer.file, layer.file.parent / "config.json"
     for name in {**layer.tensors, **names}:

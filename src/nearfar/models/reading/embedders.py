@@ -232,7 +232,7 @@ def _read_m3_heads(folder: Path, config: ModelConfig, recipe: Recipe) -> Recipe:
 def _read_linear(file: Path, hidden_size: int) -> Dense:
     match tensor_shapes(file):
         case {"weight": (outputs, inputs), **others} if inputs == hidden_size:
-            return Dense(file=file, in_features=inputs, out_features=outputs, bias="bias" in others)
+            return Dense(file=file, has_prefix=False, in_features=inputs, out_features=outputs, bias="bias" in others)
     raise CheckpointError(f"{file}: has no weight for {hidden_size} inputs")
 
 

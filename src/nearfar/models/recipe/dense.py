@@ -24,8 +24,10 @@ _LEARNED = "PReLU"
 class Dense(Struct, frozen=True, kw_only=True, tag=True):
     """One linear layer with an activation."""
 
-    # The safetensors file with ``weight`` and ``bias``, or ``linear.weight`` and ``linear.bias``.
+    # The safetensors file with ``linear.weight`` and ``linear.bias``.
     file: Path
+    # Whether its tensors have that prefix; BGE-M3's don't.
+    has_prefix: bool = True
     in_features: int
     out_features: int
     bias: bool
