@@ -190,6 +190,11 @@ def test_a_class_that_would_build_another_tokenizer_is_noticed(tmp_path: Path) -
         ({"tokenizer_config.json": {"tokenizer_class": "BertJapaneseTokenizer"}}, "BertJapaneseTokenizer"),
         ({"tokenizer_config.json": {"tokenizer_class": "CanineTokenizer"}}, "CanineTokenizer has rules in Python"),
         ({"tokenizer_config.json": {"tokenizer_class": "LayoutLMv2Tokenizer"}}, "LayoutLMv2Tokenizer has rules in"),
+        (
+            {"tokenizer_config.json": {"truncation_side": "middle"}},
+            "truncation_side = 'middle' isn't left or right; set",
+        ),
+        ({"tokenizer_config.json": {"padding_side": None}}, "padding_side = None isn't left or right; set one"),
         ({"sentence_bert_config.json": {"tokenizer_args": {"vocab_file": "x"}}}, "option vocab_file isn't supported"),
     ],
 )

@@ -98,6 +98,10 @@ def read_tokenizer_options(folder: Path) -> TokenizerOptions:
     if "added_tokens_decoder" not in stated:  # these files are from before it
         stated |= read_optional_json(folder / "special_tokens_map.json", dict[str, Any])
         stated["added_tokens"] = read_optional_json(folder / "added_tokens.json", dict[str, int])
+    for side in ("padding_side", "truncation_side"):
+        if stated.get(side, "right") not in {"left", "right"}:
+            place = folder / "tokenizer_config.json"
+            raise CheckpointError(f"{place}: {side} = {stated[side]!r} isn't left or right; set one of them")
     file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
     overrides = read_optional_json(file, SentenceConfig).tokenizer_options
     for option in overrides:
