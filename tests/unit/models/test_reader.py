@@ -132,7 +132,6 @@ class TestWithoutModules:
             ({"pad_token_id": 5}, BERT | {"pad_token_id": 5}),
             ({"pad_token_id": None}, BERT | {"pad_token_id": None}),
             ({"pad_token_id": None}, BERT | {"pad_token_id": -1}),
-            ({"pad_token_id": None}, BERT | {"pad_token_id": [1, 2]}),
             ({"hidden_size": 6, "max_tokens": 32}, {"model_type": "gpt2", "n_embd": 6, "n_positions": 32}),
             ({"hidden_size": 6}, {"model_type": "distilbert", "dim": 6, "max_position_embeddings": 32}),
             (

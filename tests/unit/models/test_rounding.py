@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from checkpoints import write_files
 from safetensors.numpy import save_file
 
+from nearfar.core.errors import CheckpointError
 from nearfar.models.files.safetensors import read_weight_sizes
 from nearfar.models.reading.reader import read_recipe
 
@@ -64,6 +67,20 @@ def test_weights_are_rounded_as_transformers_rounds_them(tmp_path: Path) -> None
     found = [read(tmp_path / str(at), *row[:3]).rounds_to for at, row in enumerate(TABLE)]
 
     assert expected == found
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"dtype": "float99"}, "the weights' dtype 'float99' isn't one of float32, "),
+        ({"torch_dtype": "torch.bfloat16"}, "the weights' dtype 'torch.bfloat16' isn't one of"),
+        ({"pad_token_id": [1]}, r"Expected `int | null`, got `array` - at `$.pad_token_id`; correct the file"),
+        ({"max_position_embeddings": None}, "got `null` - at `$.max_position_embeddings`; correct the file"),
+    ],
+)
+def test_what_transformers_cannot_read_is_refused(config: dict[str, object], why: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(why)):
+        read(tmp_path, config, {}, FLOAT32)
 
 
 def test_an_index_may_state_the_precision(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
     rounded = _rounding(request.recipe, dtype)
     try:
         config = AutoConfig.from_pretrained(request.folder, local_files_only=True, trust_remote_code=False, **overrides)
+        config.chunk_size_feed_forward = 0  # changes no numbers, but fails for other lengths than its multiples
         model, report = _auto_class(request.recipe).from_pretrained(
             request.folder,
             config=config,
@@ -75,19 +76,29 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
             **options,
         )
     except Exception as error:  # transformers, safetensors and torch each raise their own
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        first_line = _first_sentence(error)
         way_out = "download the model again, or serve another"
+        if "Validation error for field" in first_line:  # of config.json
+            way_out = f"correct {request.folder / 'config.json'}, or serve another model"
         if "ignore_mismatched_sizes" in first_line:
             first_line = "its weights have other shapes than config.json states, such as for another num_labels"
         if method := _quantization(request):
             first_line, way_out = f"its weights are quantized ({method}): {first_line}", "use the unquantized model"
-        raise CheckpointError(f"{request.folder}: can't be loaded: {first_line.rstrip('.')}; {way_out}") from error
+        raise CheckpointError(f"{request.folder}: can't be loaded: {first_line}; {way_out}") from error
     return model if rounded is None else model.float(), report
 
 
 def _rounding(recipe: Recipe, dtype: torch.dtype) -> torch.dtype | None:
     """Return what weights are rounded to before they become float32. A lower ``dtype`` itself rounds them, once."""
     return getattr(torch, recipe.rounds_to) if recipe.rounds_to and dtype == torch.float32 else None
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the first line of an error's message; two where the first ends with a colon."""
+    first, _, rest = str(error).strip().partition("\n")
+    if first.endswith(":"):
+        first = f"{first} {rest.strip().partition(chr(10))[0]}"
+    return first.rstrip(":. ") or type(error).__name__
 
 
 def _quantization(request: OpenRequest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 # The names under which sentence-transformers looks for its transformer's options, in this order.
 SENTENCE_FILES = tuple(
@@ -25,9 +25,9 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     d_model: int | None = None
     dim: int | None = None
     emb_dim: int | None = None
-    max_position_embeddings: int | None = None
+    max_position_embeddings: int | UnsetType = UNSET  # transformers refuses null
     n_positions: int | None = None
-    pad_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
     type_vocab_size: int | None = None
     vocab_size: int | None = None
     local_attention: int | None = None
@@ -50,7 +50,7 @@ class ModelConfig(Struct, rename={"labels": "num_labels", "name": "_name_or_path
     @property
     def padding(self) -> int | None:
         """The padding token's id, None if there is none."""
-        return self.pad_token_id if isinstance(self.pad_token_id, int) and self.pad_token_id >= 0 else None
+        return self.pad_token_id if self.pad_token_id is not None and self.pad_token_id >= 0 else None
 
 
 class SentenceConfig(Struct, forbid_unknown_fields=True):

@@ -41,8 +41,9 @@ OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"),
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-# The precisions below float32 by torch's names.
-_ROUNDINGS: dict[str, Literal["float16", "bfloat16"]] = {
+# torch's names of precisions, and those below float32.
+_ROUNDINGS: dict[str, Literal["float16", "bfloat16"] | None] = {
+    **dict.fromkeys(("float32", "float", "float64", "double")),
     "bfloat16": "bfloat16",
     "float16": "float16",
     "half": "float16",
@@ -92,6 +93,7 @@ def read_rounding(folder: Path, sentence: SentenceConfig) -> Literal["float16", 
     """Return the precision below float32 to which transformers rounds the weights at loading, None if it doesn't.
 
     By default it is config.json's, else that of the weights. How quantized weights are read is left to each engine.
+    Raises CheckpointError for an unknown one.
     """
     config = read_json(folder / "config.json", dict[str, Any])
     if "quantization" in config or "quantization_config" in config:
@@ -99,7 +101,14 @@ def read_rounding(folder: Path, sentence: SentenceConfig) -> Literal["float16", 
     options = (sentence.model_options, sentence.config_options, config)
     stated = (option.get("dtype") or option.get("torch_dtype") for option in options)
     dtype = next((found for found in stated if found and found != "auto"), None) or find_dtype(folder)
-    return _ROUNDINGS.get(dtype) if isinstance(dtype, str) else None
+    if not isinstance(dtype, str):
+        return None
+    if dtype not in _ROUNDINGS:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the weights' dtype {dtype[:50]!r} isn't one of "
+            f"{', '.join(_ROUNDINGS)}; set one there"
+        )
+    return _ROUNDINGS[dtype]
 
 
 def called_max_length(config: SentenceConfig) -> int | None:
