@@ -14,7 +14,7 @@ from checkpoints import write_transformer
 from server_process import ServerProcess
 
 # Python imports this at the start of every process, and forked processes inherit it. It logs each use of the network
-# except of 127.0.0.1, which a server listens on, and refuses it, so that a failing test sends nothing either. It logs
+# except of the addresses that a server listens on, and refuses it, so that a failing test sends nothing either. It logs
 # each file that Python writes outside of the folders where that is allowed; traces() finds those of other code.
 SITECUSTOMIZE = """
 import os, sys
@@ -27,7 +27,7 @@ NETWORK = {{
 }}
 
 def watch(event, arguments):
-    if event in NETWORK and "127.0.0.1" not in str(arguments):
+    if event in NETWORK and not any(own in str(arguments) for own in ("127.0.0.1", "'::1'")):
         note(event, *arguments)
         raise OSError("no network in this test")
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:

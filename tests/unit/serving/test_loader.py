@@ -751,7 +751,7 @@ async def test_random_loads_cancellations_and_unloads_lose_nothing_and_keep_the_
             answers = await asyncio.gather(*(task for _, task in asked), return_exceptions=True)
 
         assert {0} == {state.requests for state in several.fleet.states()}
-        assert 2 == several.most_there()
+        assert several.most_there() <= 2
         for (name, _), answer in zip(asked, answers, strict=True):
             if not isinstance(answer, asyncio.CancelledError):
                 assert not isinstance(answer, BaseException)
