@@ -7,7 +7,7 @@ from typing import Any
 
 from checkpoints import write_files
 
-from parity_cases.parts import Checkpoint, Edit, checkpoint, config_json, weights
+from parity_cases.parts import Checkpoint, Edit, checkpoint, config_json, dense, pooling, rewrite, weights
 
 Tensors = dict[str, Any]
 
@@ -103,6 +103,21 @@ def _with_head(name: str) -> Edit:
 CASES: dict[str, Checkpoint] = {
     "weights_16_bits": checkpoint("bert", weights(_cast("float16")), config_json(dtype="float16")),
     "weights_bfloat16": checkpoint("bert", weights(_cast("bfloat16")), config_json(dtype="bfloat16")),
+    "weights_rounded_by_config": checkpoint("bert", config_json(dtype="bfloat16"), steps=[pooling("mean"), dense(24)]),
+    "weights_rounded_by_config_rank": checkpoint("llama", config_json(dtype="bfloat16"), labels=1, limit=1024),
+    "weights_64_bits": checkpoint("bert", weights(_cast("float64"))),
+    "weights_infinity_in_config": checkpoint(
+        "bert", rewrite("config.json", lambda found: found | {"time_step_limit": [0.0, float("inf")]})
+    ),
+    "weights_run_in_chunks": checkpoint("bert", config_json(chunk_size_feed_forward=5)),
+    "weights_dense_without_prefix": checkpoint(
+        "bert",
+        weights(
+            lambda found: {name.removeprefix("linear."): tensor for name, tensor in found.items()},
+            "2_Dense/model.safetensors",
+        ),
+        steps=[pooling("mean"), dense(24)],
+    ),
     "weights_adapter_inside": _bert(_adapted),
     "weights_bias_missing": _bert(
         lambda found: {name: tensor for name, tensor in found.items() if not name.endswith("1.output.dense.bias")}
