@@ -55,7 +55,8 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _CAPITALS = {"France": "Paris", "Germany": "Berlin", "Brazil": "Brasilia", "Spain": "Madrid", "Japan": "Tokyo"}
-_STEPS = 100
+_LEARNED = 1e-3  # the loss of a score of 0.999
+_STEPS = 3000  # at most
 _REVISION = "0" * 40
 
 
@@ -87,6 +88,7 @@ def write_reranker(folder: Path, tokenizer: Path) -> None:
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
     config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, num_labels=1, **sizes)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0  # so that the few pairs are learned exactly
     model = XLMRobertaForSequenceClassification(config).train()
     pairs = [
         (f"What is the capital of {asked}?", document, float(country == asked))
@@ -100,12 +102,16 @@ def write_reranker(folder: Path, tokenizer: Path) -> None:
     )
     embeddings = model.roberta.embeddings.word_embeddings.requires_grad_(requires_grad=False)
     torch.nn.init.normal_(embeddings.weight)
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=1e-2)
+    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=3e-3)
     for _ in range(_STEPS):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(**batch).logits[:, 0], wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if loss < _LEARNED:
+            break
+    else:
+        raise RuntimeError(f"the reranker didn't learn its pairs: the loss is {loss:.3g}")
     model.eval().save_pretrained(folder)
 
 
