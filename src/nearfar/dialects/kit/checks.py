@@ -181,7 +181,8 @@ def with_refusals(body: Any) -> Any:
 def refuse_field(kind: type[Any], value: object) -> _Refused:
     """Decode a field of another protocol. Raises InputError for a value that would change numbers."""
     # Servers with pydantic read "true" and "-1", too.
-    if value not in kind.harmless and str(value).lower() not in {str(one).lower() for one in kind.harmless}:
+    is_written = isinstance(value, str) and value.lower() in {str(one).lower() for one in kind.harmless}
+    if value not in kind.harmless and not is_written:
         raise InputError(f"{kind.name} isn't supported here, and would change the numbers; leave it out", kind.name)
     refused: _Refused = kind()
     return refused
