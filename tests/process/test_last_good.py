@@ -13,7 +13,7 @@ import pytest
 from certificate import make_certificate
 from server_process import BODY, ServerProcess, until
 
-from nearfar.http.keys import make_key
+from nearfar.http.gate.keys import make_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -42,6 +42,7 @@ FOLDERS = [
     "serving",
     "dialects/kit",
     "dialects",  # the wire protocols, which never import each other
+    "http/gate",
     "http",
     "process",
     "cli",

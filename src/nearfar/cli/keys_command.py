@@ -10,7 +10,7 @@ import click
 from nearfar.cli.options import config_option
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.settings import load_settings
-from nearfar.http.keys import add_key, make_key, read_keys, revoke_key, rotate_key
+from nearfar.http.gate.keys import add_key, make_key, read_keys, revoke_key, rotate_key
 
 _file_option = partial(click.option, "--file", "keys_file", type=click.Path(path_type=Path, dir_okay=False))
 _edited_file = _file_option(help="File of keys.  [default: the setting api_keys_file]")

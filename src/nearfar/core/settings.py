@@ -93,7 +93,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(pattern=r"^[!-~]+\Z")] | None = None  # only what an Authorization header can carry
     api_keys_file: str | None = None  # TOML file of keys with names, scopes and limits
     no_auth: bool = False  # allows a public host without a key
-    allowed_hosts: tuple[HostName, ...] = ()  # Host headers to accept; see http/hosts.py for the default
+    allowed_hosts: tuple[HostName, ...] = ()  # Host headers to accept; see http/gate/hosts.py for the default
     cors_origins: tuple[Origin, ...] = ()  # web pages that may send requests
     root_path: RootPath = ""  # a prefix of every path that a proxy in front passes on
     tls_cert_file: str | None = None  # PEM; set with tls_key_file, or neither for plain HTTP

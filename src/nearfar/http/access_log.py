@@ -20,8 +20,8 @@ from nearfar.core.errors import EmptyInput, InputError, NearfarError
 from nearfar.core.jobs import Timings
 from nearfar.dialects.kit.request import request_id
 from nearfar.dialects.kit.routing import installed_dialects
-from nearfar.http.cors import Origins
-from nearfar.http.drain import Drain
+from nearfar.http.gate.cors import Origins
+from nearfar.http.gate.drain import Drain
 from nearfar.telemetry.events import Observer, RequestDone
 from nearfar.telemetry.logs import RequestRecord
 from nearfar.telemetry.masking import KeyMask

@@ -17,14 +17,16 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
-from nearfar.http.auth import KeyGuard, KeyRing
 from nearfar.http.connections import Connections
-from nearfar.http.cors import Origins
-from nearfar.http.drain import Drain
-from nearfar.http.hosts import host_guard
-from nearfar.http.keys import KeyEntry
+from nearfar.http.gate.auth import KeyGuard, KeyRing
+from nearfar.http.gate.cors import Origins
+from nearfar.http.gate.drain import Drain
+from nearfar.http.gate.gate import RequestGate
+from nearfar.http.gate.hosts import host_guard
+from nearfar.http.gate.keys import KeyEntry
+from nearfar.http.middleware import RootPath, RouteMiddleware
 from nearfar.http.openapi.document import Documentation
-from nearfar.http.routes import JobRoute, JobRouter, RequestGate, RootPath, RouteMiddleware
+from nearfar.http.routes import JobRoute, JobRouter
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service

@@ -1,10 +1,9 @@
-"""How requests enter: the gate in front of every route, the job routes, and the middleware of all other routes."""
+"""The routes that run jobs: plain ASGI functions, found by their exact path before Litestar looks for one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -12,94 +11,20 @@ from litestar import Request, Response
 from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from nearfar.core.errors import AmbiguousLength, EngineError, HeadTooLarge, MalformedBody, NearfarError
-from nearfar.core.types import Task
+from nearfar.core.errors import EngineError, MalformedBody, NearfarError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import discard_body, receive_body
 from nearfar.dialects.kit.endpoint import PostRoute
-from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
-from nearfar.http.auth import KeyGuard
-from nearfar.http.cors import Origins
-from nearfar.http.drain import Drain
-from nearfar.http.hosts import HostGuard
+from nearfar.http.gate.cors import Origins
+from nearfar.http.gate.gate import RequestGate
 from nearfar.telemetry.tracing import Tracing
 
-_MAX_HEADERS = 100  # granian's limit on HTTP/1; it has none on HTTP/2
-_TRANSFER_ENCODING = b"transfer-encoding"
-_HOST_HEADERS = {b"host", b"origin"}
-_name = msgspec.json.Decoder(str | None)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class RequestGate:
-    """Refuses requests during a shutdown, from foreign web pages, and without a valid key."""
-
-    def __init__(
-        self,
-        server: ServerParts,
-        drain: Drain,
-        *,
-        hosts: HostGuard | None,
-        keys: KeyGuard | None,
-        tracing: Tracing | None,
-    ) -> None:
-        self.tracing = tracing
-        self._server = server
-        self._drain = drain
-        self._hosts = hosts
-        self._keys = keys
-
-    def begin(self, scope: Scope) -> dict[str, Any]:
-        """Return the state of a new request."""
-        state: dict[str, Any] = scope["state"]
-        state["began"] = time.perf_counter()
-        state["server"] = self._server
-        state["headers"] = dict(scope["headers"])
-        return state
-
-    def check_head(self, scope: Scope) -> None:
-        """Raise HeadTooLarge or AmbiguousLength for a head that granian passes on."""
-        headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
-        if len(headers) > _MAX_HEADERS:
-            raise HeadTooLarge(f"the request has {len(headers)} headers; at most {_MAX_HEADERS} are allowed")
-        if _TRANSFER_ENCODING in scope["state"]["headers"]:
-            codings = [value.strip().lower() for name, value in headers if name == _TRANSFER_ENCODING]
-            if codings != [b"chunked"]:
-                raise AmbiguousLength("the transfer-encoding must be chunked, once and alone")
-
-    def check(self, scope: Scope) -> None:
-        """Raise HeadTooLarge, AmbiguousLength, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
-        self.check_head(scope)
-        if self._hosts:
-            self._hosts.cached_check(*[header for header in scope["headers"] if header[0] in _HOST_HEADERS])
-        if self._keys:
-            self._keys.check(scope)
-
-    def admit(self, scope: Scope) -> None:
-        """Count a request in. Raises ShuttingDown, and what ``check`` raises."""
-        if self._drain.is_draining:
-            self._drain.refuse_if_draining()
-        self.check(scope)
-        self._drain.in_flight += 1
-
-    def has_only(self, tasks: Sequence[Task], model: bytes | msgspec.Raw | None) -> bool:
-        """Return whether the model of this name, which is JSON, has none but these tasks; None: all served models."""
-        name = None
-        with suppress(msgspec.DecodeError):
-            name = _name.decode(model or b"null")
-        return bool(found := self._server.fleet.known_tasks(name)) and {*found} <= {*tasks}
-
-    def leave(self) -> None:
-        """Count a request out, once it is answered."""
-        self._drain.in_flight -= 1
-        if self._drain.is_draining:
-            self._drain.notify()
 
 
 class JobRoute:
@@ -222,65 +147,3 @@ def _without_body(send: Send) -> Send:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
     return send_without_body
-
-
-class RootPath:
-    """Removes the prefix that a proxy in front leaves on each path. Paths without it are passed on as they are."""
-
-    def __init__(self, prefix: str, app: ASGIApp) -> None:
-        self._prefix = prefix
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == ScopeType.HTTP and f"{scope['path']}/".startswith(f"{self._prefix}/"):
-            scope["path"] = scope["path"][len(self._prefix) :] or "/"
-        await self._app(scope, receive, send)
-
-
-class RouteMiddleware(ASGIMiddleware):
-    """Passes a request of an ordinary route through the gate, and completes and logs its response.
-
-    Routes with the option ``public`` need no check and don't delay a shutdown. Health checks aren't traced.
-    """
-
-    def __init__(self, gate: RequestGate, log: AccessLog) -> None:
-        self._gate = gate
-        self._log = log
-
-    def __deepcopy__(self, _: object) -> RouteMiddleware:
-        """Return itself: Litestar copies a router's middleware deeply, and there is one gate for the whole server."""
-        return self
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Answer one request."""
-
-        async def send_completed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                added = self._log.finish(cast("HTTPScope", scope), message["status"])
-                message["headers"] = [*message["headers"], *added]
-            await send(message)
-
-        self._gate.begin(scope)
-        route = scope.get("path_template") or "none"
-        tracing = None if route.startswith("/health/") else self._gate.tracing
-        method = str(scope.get("method", ""))
-        with tracing.request_span(scope["state"], method, route, scope["headers"]) if tracing else nullcontext():
-            handler = scope["route_handler"]
-            is_public = handler.opt.get("public")
-            try:
-                if is_public:
-                    self._gate.check_head(scope)
-                else:
-                    self._gate.admit(scope)
-            except Exception as error:  # noqa: BLE001 — the dialect converts it
-                request: Request[Any, Any, Any] = Request(scope, receive, send)
-                await discard_body(request)
-                response = handler.resolve_exception_handlers()[Exception](request, error)
-                await response.to_asgi_response(None, request)(scope, receive, send_completed)
-                return
-            try:
-                await next_app(scope, receive, send_completed)
-            finally:
-                if not is_public:
-                    self._gate.leave()

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import Settings
-from nearfar.http.keys import KeyEntry
+from nearfar.http.gate.keys import KeyEntry
 
 if TYPE_CHECKING:
-    from nearfar.http.auth import KeyRing
+    from nearfar.http.gate.auth import KeyRing
 
 HEARTBEATS = 10  # in each heartbeat_timeout_s
 SERVES = b"serves"

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from nearfar.cli.main import main
-from nearfar.http.auth import KeyRing
-from nearfar.http.keys import add_key, read_keys, rotate_key
+from nearfar.http.gate.auth import KeyRing
+from nearfar.http.gate.keys import add_key, read_keys, rotate_key
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from conftest import calling, running, until
 
 from nearfar import Settings
 from nearfar.dialects.openai.headers import duration
-from nearfar.http.keys import make_key
+from nearfar.http.gate.keys import make_key
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from conftest import ignore
 from litestar import Litestar, Response
+from nearfar.http.gate.gate import RequestGate
 
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
@@ -19,9 +20,9 @@ from nearfar.dialects.kit.error_responses import ErrorRow, WireError
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.kit.routing import job_paths
 from nearfar.http.access_log import AccessLog
-from nearfar.http.cors import Origins
-from nearfar.http.drain import Drain
-from nearfar.http.routes import JobRoute, RequestGate
+from nearfar.http.gate.cors import Origins
+from nearfar.http.gate.drain import Drain
+from nearfar.http.routes import JobRoute
 from nearfar.serving.timeouts import Timeouts
 from nearfar.serving.uploads import Uploads
 from nearfar.telemetry.masking import KeyMask

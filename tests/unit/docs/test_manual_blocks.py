@@ -14,7 +14,7 @@ from manual import EVERYTHING, ROOT, blocks, codes, read
 
 from nearfar.cli.main import main
 from nearfar.core.settings import load_settings
-from nearfar.http.keys import read_keys
+from nearfar.http.gate.keys import read_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from manual import EVERYTHING, codes, read, tables
 
 from nearfar.cli.main import main
 from nearfar.core.settings import ModelSettings, Settings
-from nearfar.http.keys import KeyEntry
+from nearfar.http.gate.keys import KeyEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from conftest import calling, running
 from nearfar import Settings
 from nearfar.core.errors import SettingsError
 from nearfar.core.settings import BUILTIN_MODEL
-from nearfar.http.auth import KeyRing
-from nearfar.http.keys import make_key
+from nearfar.http.gate.auth import KeyRing
+from nearfar.http.gate.keys import make_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

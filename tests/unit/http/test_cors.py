@@ -9,7 +9,7 @@ from conftest import calling, running
 
 from nearfar import Settings
 from nearfar.core.settings import load_settings
-from nearfar.http.cors import Origins
+from nearfar.http.gate.cors import Origins
 
 if TYPE_CHECKING:
     import httpx

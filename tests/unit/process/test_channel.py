@@ -7,7 +7,7 @@ import math
 from settings_fields import FIELDS
 
 from nearfar import ModelSettings, Settings
-from nearfar.http.keys import KeyEntry, hash_key
+from nearfar.http.gate.keys import KeyEntry, hash_key
 from nearfar.process.channel import Served
 
 

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from nearfar.http.keys import make_key
+from nearfar.http.gate.keys import make_key
 from nearfar.telemetry.masking import KeyMask
 
 OWN = "correct/horse=battery"

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from nearfar.core.errors import HostNotAllowed
 from nearfar.core.settings import Settings, is_address, is_loopback
-from nearfar.http.cors import Origins, without_port
+from nearfar.http.gate.cors import Origins, without_port
 
 # Nothing below these is in the public DNS; containers find their host under .internal.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")

@@ -13,7 +13,7 @@ from litestar.types import Scope as AsgiScope
 
 from nearfar.core.caller import ALL_SCOPES, Caller, RateLimit
 from nearfar.core.errors import ApiKeyInvalid, ApiKeyMissing, SettingsError
-from nearfar.http.keys import KeyEntry, hash_key, is_readable, read_keys
+from nearfar.http.gate.keys import KeyEntry, hash_key, is_readable, read_keys
 
 _CHECK_EVERY_S = 1.0  # the most often that the file is checked for changes
 _KEY_HEADERS = {b"x-api-key", b"api-key"}
