@@ -1,14 +1,24 @@
-"""Special tokens: around a text, around a pair, and those that ColBERT adds."""
+"""Special tokens: around a text, around a pair, and those that ColBERT adds. Checks of those that a tokenizer adds."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import KeepSide, Role
-from nearfar.models.recipe.recipe import MultiVector
+from nearfar.models.files.config import TokenizerConfig
+from nearfar.models.files.json_files import read_optional_json
+from nearfar.models.recipe.recipe import MultiVector, Recipe
 from nearfar.models.tokenization.row import Row
+
+# Their token types are words of the vocabulary, also for a single text's type 0.
+_TYPES_ARE_WORDS = frozenset(
+    ("codegen", "ctrl", "flaubert", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "openai-gpt", "xlm")
+)
 
 
 class TextTemplate:
@@ -89,3 +99,33 @@ def register_markers(tokenizer: Tokenizer, multi_vector: MultiVector) -> None:
         known = next((word for word in words if tokenizer.token_to_id(word) is not None), None)
         if known and tokenizer.encode(known, add_special_tokens=False).tokens != [known]:
             tokenizer.add_special_tokens([AddedToken(known, normalized=False, special=True)])
+
+
+def check_end_token(folder: Path, encode: Callable[[Sequence[str]], Sequence[Row]]) -> None:
+    """Raise CheckpointError if texts are encoded without the end token, which has a text's vector.
+
+    transformers 5 follows tokenizer.json alone; earlier versions added the token that tokenizer_config.json asks
+    for. E5-Mistral and gte-Qwen2 were trained with it.
+    """
+    file = folder / "tokenizer_config.json"
+    if read_optional_json(file, TokenizerConfig).add_eos_token is not True:
+        return
+    if len({row.ids[-1] for row in encode(["a", "b", "c", "1", "2"])}) > 1:
+        raise CheckpointError(
+            f"{file}: add_eos_token is set, and the model's vector is that of this last token, but tokenizer.json "
+            "doesn't add it; add it to the post_processor there"
+        )
+
+
+def check_token_types(folder: Path, recipe: Recipe, single: Encoding) -> None:
+    """Raise CheckpointError for token types that change the numbers of single texts, of which ``single`` is one."""
+    if recipe.type_ids and any(single.type_ids):
+        found = "single texts have other token types than 0"
+    elif recipe.model_type in _TYPES_ARE_WORDS:
+        found = f"texts have token types, for which {recipe.model_type} adds embeddings of words"
+    else:
+        return
+    raise CheckpointError(
+        f"{folder / 'tokenizer_config.json'}: {found}, which isn't supported; set model_input_names to "
+        '["input_ids", "attention_mask"] to serve the model without'
+    )

@@ -17,8 +17,6 @@ from tokenizers.normalizers import Sequence as Normalizers
 from nearfar.core.errors import CheckpointError, InputError, InvalidTokenIds
 from nearfar.core.jobs import TokenSpan
 from nearfar.core.types import KeepSide, Role
-from nearfar.models.files.config import TokenizerConfig
-from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
@@ -29,16 +27,14 @@ from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
     TextTemplate,
+    check_end_token,
+    check_token_types,
     cut_to,
     prepare_token_vectors,
     register_markers,
 )
 
 _FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
-# Their token types are words of the vocabulary, also for a single text's type 0.
-_TYPES_ARE_WORDS = frozenset(
-    ("codegen", "ctrl", "flaubert", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "openai-gpt", "xlm")
-)
 _TOKEN_IDS = range(2**32)  # what tokenizers accepts
 
 
@@ -73,11 +69,11 @@ class TextEncoder:
             with_types = recipe.type_ids and opened.has_types
             self._pair = PairTemplate(self._tokenizer.encode("a", "a"), with_types=with_types, keep=self._default_side)
         if opened.has_types:
-            _refuse_unusual_types(folder, recipe, single)
+            check_token_types(folder, recipe, single)
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
             raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
         if "lasttoken" in recipe.pooling and not recipe.chat:
-            self._check_end_token(folder)
+            check_end_token(folder, self.encode)
 
     def _open_pair_prompt(self, folder: Path, recipe: Recipe) -> PairPromptEncoder | None:
         if recipe.llm_reranker is None:
@@ -293,35 +289,6 @@ class TextEncoder:
         own = min(_count_prompt_tokens(prompt, encoded), limit)
         return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - limit :]
 
-    def _check_end_token(self, folder: Path) -> None:
-        """Raise CheckpointError if tokenizer.json no longer adds the end token, which has the text's vector.
-
-        transformers 5 follows tokenizer.json alone; earlier versions added the token that tokenizer_config.json asks
-        for. E5-Mistral and gte-Qwen2 were trained with it.
-        """
-        file = folder / "tokenizer_config.json"
-        if read_optional_json(file, TokenizerConfig).add_eos_token is not True:
-            return
-        if len({row.ids[-1] for row in self.encode(["a", "b", "c", "1", "2"])}) > 1:
-            raise CheckpointError(
-                f"{file}: add_eos_token is set, and the model's vector is that of this last token, but tokenizer.json "
-                "doesn't add it; add it to the post_processor there"
-            )
-
 
 def _count_prompt_tokens(prompt: str, encoded: Encoding) -> int:
     return sum(end <= len(prompt) for _, end in encoded.offsets) if prompt else 0
-
-
-def _refuse_unusual_types(folder: Path, recipe: Recipe, single: Encoding) -> None:
-    """Raise CheckpointError for token types that change the numbers of single texts."""
-    if recipe.type_ids and any(single.type_ids):
-        found = "single texts have other token types than 0"
-    elif recipe.model_type in _TYPES_ARE_WORDS:
-        found = f"texts have token types, for which {recipe.model_type} adds embeddings of words"
-    else:
-        return
-    raise CheckpointError(
-        f"{folder / 'tokenizer_config.json'}: {found}, which isn't supported; set model_input_names to "
-        '["input_ids", "attention_mask"] to serve the model without'
-    )
