@@ -26,6 +26,7 @@ EMBEDDINGS = {
     f"llamafile/{MODEL}": f"{URL}/v1",
     f"litellm_proxy/{MODEL}": f"{URL}/v1",
     "azure/text-embedding-3-small": URL,
+    f"nvidia_nim/{MODEL}": f"{URL}/v1",
 }
 RERANKS = {
     "cohere/rerank-v3.5": URL,
@@ -39,11 +40,15 @@ RERANKS = {
 }
 
 
+def options_of(name: str, base: str) -> dict[str, Any]:
+    """Return what a user writes to configure a route."""
+    version = {"api_version": "2024-10-21"} if name.startswith("azure/") else {}
+    return {"model": name, "api_base": base, "api_key": KEY} | version
+
+
 def _router(name: str, base: str) -> litellm.Router:
-    options: dict[str, Any] = {"model": name, "api_base": base, "api_key": KEY}
-    if name.startswith("azure/"):
-        options["api_version"] = "2024-10-21"
-    return litellm.Router(model_list=[{"model_name": "served", "litellm_params": options}], num_retries=0)
+    served = {"model_name": "served", "litellm_params": options_of(name, base)}
+    return litellm.Router(model_list=[served], num_retries=0)
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
