@@ -9,7 +9,6 @@ import httpx
 import pytest
 from conftest import ignore
 from litestar import Litestar, Response
-from nearfar.http.gate.gate import RequestGate
 
 from nearfar import Settings
 from nearfar.core.errors import InputError, RequestError, ServingError
@@ -22,6 +21,7 @@ from nearfar.dialects.kit.routing import job_paths
 from nearfar.http.access_log import AccessLog
 from nearfar.http.gate.cors import Origins
 from nearfar.http.gate.drain import Drain
+from nearfar.http.gate.gate import RequestGate
 from nearfar.http.routes import JobRoute
 from nearfar.serving.timeouts import Timeouts
 from nearfar.serving.uploads import Uploads
