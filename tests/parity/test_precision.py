@@ -14,9 +14,10 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 from nearfar.core.errors import SettingsError
 from nearfar.engines import mlx, openvino, torch
 from nearfar.engines.base import OpenRequest
-from nearfar.engines.common.precision import MAX_LOGIT_CHANGE, MIN_COSINE, measure_loss
+from nearfar.engines.common.precision import MAX_LOGIT_CHANGE, MIN_COSINE, MIN_QUERY_ORDER, measure_loss
 from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
+from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -89,6 +90,58 @@ def test_a_reranker_is_judged_by_its_logits_where_all_scores_are_close_to_one(tm
     assert not supports("bfloat16") or "bfloat16 would lose too much: logits within" in engine.info.dtype_reason
     with pytest.raises(SettingsError, match=r"int8 would change this reranker's order too much: logits within \d"):
         openvino.kind.open(request_for(folder, "int8"))
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_a_reranker_is_refused_in_int8_if_documents_change_places(family: str, tmp_path: Path) -> None:
+    folder = write_transformer(
+        tmp_path / "reranker",
+        family,
+        labels=1,
+        hidden_size=128,
+        num_hidden_layers=4,
+        intermediate_size=256,
+        initializer_range=0.1,
+    )
+
+    with pytest.raises(SettingsError, match=r"0\.0\d+ of float32, 9\d\.\d+% of pairs and 9[4-7]\.\d+% of those of one"):
+        openvino.kind.open(request_for(folder, "int8"))
+
+
+def test_samples_of_a_reranker_have_the_number_of_their_query(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "reranker", "bert", labels=1)
+
+    rows = TextEncoder(folder, read_recipe(folder)).sample_rows()
+
+    ends = {row.ids.index(3): row.query for row in rows}  # the first separator's place, which few queries share
+    assert {0, 1, 2, 3} == {row.query for row in rows}
+    assert {0, 1, 2, 3} == {*ends.values()}
+
+
+@pytest.mark.parametrize(
+    ("between_queries", "within_a_query", "change", "order"),
+    [
+        (0.0, 1.0, 0.0, 1.0),
+        (0.0, 1.0, 0.01, 0.996),
+        (0.0, 1.0, 0.1, 0.968),
+        (9.0, 0.1, 0.01, 0.968),  # of the pairs across queries, 99.2 % keep their order
+        (9.0, 1.0, 0.1, 0.968),
+        (0.0, 1.0, 9.0, 0.53),
+    ],
+)
+def test_the_order_of_logits_is_that_of_one_query_s_documents(
+    between_queries: float, within_a_query: float, change: float, order: float
+) -> None:
+    numbers = np.random.default_rng(3)
+    queries = np.repeat(np.arange(4), 14)
+    exact = between_queries * queries + within_a_query * numbers.standard_normal(56)
+    found = exact + change * numbers.standard_normal(56)
+    probes = [Row([], None, 0, 0, query=query) for query in queries.tolist()]
+
+    loss = measure_loss(exact.astype(np.float32), found.astype(np.float32), (), probes)
+
+    assert pytest.approx(order, abs=0.04 * (1 - order) + 0.008) == loss.query_order
+    assert (loss.query_order >= MIN_QUERY_ORDER) is (order >= MIN_QUERY_ORDER)
 
 
 def test_a_loss_is_small_only_if_the_worst_vector_the_logits_and_the_order_are_kept() -> None:

@@ -14,8 +14,9 @@ from nearfar.models.tokenization.row import Row
 # What the automatic choice may lose: the cosine of a vector with its float32 version; the change of a logit, which
 # changes a score by a quarter of it at most; and the share of pairs of results that keep their order.
 MIN_COSINE, MAX_LOGIT_CHANGE, MIN_ORDER = 0.9999, 0.008, 0.997
-# What int8 may lose for a reranker: 0.05 of a score, and the order of one pair of documents in fifty. Choices.
-MAX_INT8_LOGIT_CHANGE, MIN_INT8_ORDER = 0.2, 0.98
+# What any precision may lose for a reranker: the order of one pair of a query's documents in fifty; and what int8 may
+# change: a logit by 0.2, which is 0.05 of a score. Choices.
+MIN_QUERY_ORDER, MAX_INT8_LOGIT_CHANGE = 0.98, 0.2
 # Differences between two float32 implementations stay within these; logits by their spread, if that is above 1.
 _ROUNDING_COSINE, _ROUNDING_LOGIT = 0.99999, 0.0004
 # Results that are closer than this in float32, relative to their spread, have no order.
@@ -34,6 +35,8 @@ class PrecisionLoss(Struct, frozen=True):
     of_scores: bool
     # The share of pairs that keep their order: of logits, or of the neighbors of each vector.
     order: float = 1.0
+    # The same of the logits of one query's documents.
+    query_order: float = 1.0
     # The standard deviation of the logits.
     spread: float = 1.0
 
@@ -41,12 +44,12 @@ class PrecisionLoss(Struct, frozen=True):
     def is_small(self) -> bool:
         """Return whether the automatic choice may use the precision; False if any value is NaN."""
         near = self.worst <= MAX_LOGIT_CHANGE if self.of_scores else self.worst >= MIN_COSINE
-        return near and self.order >= MIN_ORDER
+        return near and self.order >= MIN_ORDER and self.query_order >= MIN_QUERY_ORDER
 
     @property
     def allows_int8(self) -> bool:
         """Return whether a reranker may be served in int8."""
-        return self.worst <= MAX_INT8_LOGIT_CHANGE and self.order >= MIN_INT8_ORDER
+        return self.worst <= MAX_INT8_LOGIT_CHANGE and self.query_order >= MIN_QUERY_ORDER
 
     @property
     def is_rounding(self) -> bool:
@@ -55,25 +58,34 @@ class PrecisionLoss(Struct, frozen=True):
 
     def __str__(self) -> str:
         """Format it for logs and ``dtype_reason``."""
-        order = f"{self.order:.2%} of {{}} in the order of float32, on {self.count} probes"
+        end = f"in the order of float32, on {self.count} probes"
         if self.of_scores:
-            return f"logits within {self.worst:.4f} of float32, {order.format('pairs')}"
-        return f"cosine to float32 min {self.worst:.5f}, mean {self.mean:.5f}, {order.format('neighbors')}"
+            orders = f"{self.order:.2%} of pairs and {self.query_order:.2%} of those of one query"
+            return f"logits within {self.worst:.4f} of float32, {orders} {end}"
+        return f"cosine to float32 min {self.worst:.5f}, mean {self.mean:.5f}, {self.order:.2%} of neighbors {end}"
 
 
-def measure_loss(exact: FloatArray, found: FloatArray, outputs: Sequence[Output] = ("dense",)) -> PrecisionLoss:
+def measure_loss(
+    exact: FloatArray, found: FloatArray, outputs: Sequence[Output] = ("dense",), probes: Sequence[Row] = ()
+) -> PrecisionLoss:
     """Compare (B, D) vectors, or (B,) or (B, labels) logits if there are no ``outputs``, with their float32 versions.
 
-    Neighbors are only compared for dense vectors.
+    Neighbors are only compared for dense vectors; ``probes`` have the query of each logit.
     """
     with np.errstate(invalid="ignore"):  # a damaged cache entry may contain anything; NaN is not a small loss
         a, b = exact.astype(np.float64), found.astype(np.float64)
     if not outputs or exact.ndim == 1:
         changes = np.abs(a - b)
-        pairs = zip(a.reshape(len(a), -1).T, b.reshape(len(b), -1).T, strict=True)
-        order = min(_same_order(one[None], other[None]) for one, other in pairs)
+        labels = [*zip(a.reshape(len(a), -1).T, b.reshape(len(b), -1).T, strict=True)]
+        queries = np.array([row.query for row in probes] or [0] * len(a))
         return PrecisionLoss(
-            len(a), float(changes.max()), float(changes.mean()), of_scores=True, order=order, spread=float(a.std())
+            len(a),
+            float(changes.max()),
+            float(changes.mean()),
+            of_scores=True,
+            order=min(_same_order(one[None], other[None]) for one, other in labels),
+            query_order=min(_order_within_queries(one, other, queries) for one, other in labels),
+            spread=float(a.std()),
         )
     a, b = _unit(a), _unit(b)
     cosines = (a * b).sum(1) + (~a.any(1) & ~b.any(1))  # two vectors of zeros are equal
@@ -112,11 +124,30 @@ def _similarities(unit: Numbers) -> Numbers:
     return cosines
 
 
+def _order_within_queries(exact: Numbers, found: Numbers, queries: npt.NDArray[np.int64]) -> float:
+    """Return the share of pairs of one query's documents that keep their order, of (B,) logits.
+
+    Which of a few documents change places is chance. So each gap is also compared with the changes of all gaps, either
+    way, and the smaller share is returned.
+    """
+    first, second = np.triu_indices(len(exact), k=1)
+    ordered = (queries[first] == queries[second]) & (np.abs(exact[first] - exact[second]) > _equal(exact))
+    if not ordered.any():
+        return 1.0
+    gaps, found_gaps = ((values[first] - values[second])[ordered] for values in (exact, found))
+    lost = np.abs(found_gaps - gaps)[:, None] >= np.abs(gaps)
+    return float(min((np.sign(gaps) == np.sign(found_gaps)).mean(), 1 - lost.mean() / 2))
+
+
+def _equal(exact: Numbers) -> float:
+    return _EQUAL * max(float(exact.std()), _EQUAL)
+
+
 def _same_order(exact: Numbers, found: Numbers) -> float:
     """Return the share of pairs within a row of (B, n) that keep their order; 1 where none has one."""
     first, second = np.triu_indices(exact.shape[1], k=1)
     gaps, found_gaps = (values[:, first] - values[:, second] for values in (exact, found))
-    ordered = np.abs(gaps) > _EQUAL * max(float(exact.std()), _EQUAL)
+    ordered = np.abs(gaps) > _equal(exact)
     if not ordered.any():
         return 1.0
     return float((np.sign(gaps) == np.sign(found_gaps))[ordered].mean())

@@ -156,7 +156,7 @@ class MlxEngine:
         losses = []
         for dtype in ("float16", "bfloat16"):
             self._load(request, _DTYPES[dtype])
-            loss = measure_loss(exact, self._comparable(request.probes), request.recipe.outputs)
+            loss = measure_loss(exact, self._comparable(request.probes), request.recipe.outputs, request.probes)
             if loss.is_small:
                 return dtype, f"auto: {loss}"
             losses.append(f"{dtype}: {loss}")

@@ -81,7 +81,7 @@ def quantize_folder(
     return QuantizationResult(
         bytes_before=_weight_bytes(request.folder),
         bytes_after=_weight_bytes(target),
-        loss=measure_loss(exact, getattr(quantized, method)(request.probes), request.recipe.outputs),
+        loss=measure_loss(exact, getattr(quantized, method)(request.probes), request.recipe.outputs, request.probes),
     )
 
 

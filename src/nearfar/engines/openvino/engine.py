@@ -18,7 +18,7 @@ from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import split_by_length, unpad
 from nearfar.engines.common.precision import (
     MAX_INT8_LOGIT_CHANGE,
-    MIN_INT8_ORDER,
+    MIN_QUERY_ORDER,
     PrecisionLoss,
     flatten_outputs,
     measure_loss,
@@ -209,7 +209,7 @@ class OpenVinoEngine:
             lambda cache_dir: CompiledModel(converted.model, dtype, self._recipe, self._threads, cache_dir=cache_dir),
             self._run_probes,
         )
-        loss = measure_loss(converted.exact, outputs, self._recipe.outputs)
+        loss = measure_loss(converted.exact, outputs, self._recipe.outputs, self._request.probes)
         self._refuse_wrong(loss)
         return loss
 
@@ -262,7 +262,7 @@ def _refuse_int8(request: OpenRequest, loss: PrecisionLoss) -> None:
     if not loss.allows_int8:
         raise SettingsError(
             f"{request.folder}: int8 would change this reranker's order too much: {loss}; allowed are "
-            f'{MAX_INT8_LOGIT_CHANGE} and {MIN_INT8_ORDER:.0%}; set dtype = "auto" for this model'
+            f'{MAX_INT8_LOGIT_CHANGE} and {MIN_QUERY_ORDER:.0%} of one query; set dtype = "auto" for this model'
         )
 
 

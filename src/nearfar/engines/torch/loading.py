@@ -144,7 +144,7 @@ def _load(request: OpenRequest, device: str, measure: TimeLinears) -> tuple[Any,
             exact = embed_probes(loaded["float32"])
         loaded.clear()  # a large model must not be in memory twice
         loaded[dtype] = load_transformer(request, getattr(torch, dtype))
-        return measure_loss(exact, embed_probes(loaded[dtype]), request.recipe.outputs)
+        return measure_loss(exact, embed_probes(loaded[dtype]), request.recipe.outputs, request.probes)
 
     def speedup() -> float:
         plain, rounded = (_on_one_core(measure, loaded["float32"], of) for of in (torch.float32, torch.bfloat16))

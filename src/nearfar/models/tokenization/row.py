@@ -22,3 +22,5 @@ class Row(Struct, frozen=True):
     unpooled: int = 0
     # Positions of the tokens that have a vector; None means all.
     vector_positions: list[int] | None = None
+    # Of a sample pair: which of the queries it has.
+    query: int = 0

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import structs
 from tokenizers import Encoding
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as Normalizers
@@ -92,7 +93,7 @@ class TextEncoder:
         """
         if self._pair or self._pair_prompt:
             rows = [
-                row
+                structs.replace(row, query=at)
                 for at, query in enumerate(sample_texts.QUERIES)
                 for row in self.encode_pairs(query, sample_texts.documents(at), None)
             ]
