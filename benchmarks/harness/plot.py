@@ -48,10 +48,10 @@ class LinePlot:
         axes.set_ylabel(self.y)
         axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
-        if self.lines:
+        if any(self.lines.values()):
             axes.legend()
-        if self.log_x:
-            axes.set_xscale("log", base=2)
+            if self.log_x:  # which fails without values
+                axes.set_xscale("log", base=2)
 
 
 def plot_lines(plots: Sequence[LinePlot], path: Path) -> None:
