@@ -143,7 +143,7 @@ async def every_kind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     """Run an application that serves a model for every task: the built-in one, and tiny ones beside it."""
     folder = tmp_path_factory.mktemp("every_kind")
     write_cached(folder / "colbert", "every_kind's ColBERT", _write_colbert)
-    write_cached(folder / "splade", "every_kind's SPLADE", _write_splade)
+    write_cached(folder / "splade", "every_kind's SPLADE", write_tiny_splade)
     write_transformer(folder / "classifier", "bert", labels=3)
     examples = ("jina-embeddings-v3", "jina-reranker-v2-base-multilingual")  # open models that the documentation names
     built_in = ModelSettings(name=BUILTIN_MODEL, engine="torch", aliases=examples)
@@ -159,7 +159,7 @@ def _write_colbert(folder: Path) -> None:
     write_colbert(folder, "bert")
 
 
-def _write_splade(folder: Path) -> None:
+def write_tiny_splade(folder: Path) -> None:
     from small_models import write_splade
 
     write_splade(folder, "bert")

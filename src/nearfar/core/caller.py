@@ -100,6 +100,12 @@ class RateLimit:
         self._tokens_left += tokens
 
 
+class AnswerSize(Struct):
+    """How many bytes an answer to several jobs will have."""
+
+    total: int = 0
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """The caller of a request. Callers of the same ``name`` share one fair share of the engine."""
 
@@ -112,6 +118,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     # How often this request was refused before; None where the client doesn't send it.
     retries: int | None = None
+    # Of the answer that all jobs of this request share; None for a request of one job.
+    answer: AnswerSize | None = None
 
     @property
     def is_last_attempt(self) -> bool:

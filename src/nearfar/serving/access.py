@@ -52,9 +52,15 @@ class RequestContext(Struct):
     def check_answer(self, numbers: int) -> None:
         """Raise AnswerTooLarge if an answer with so many numbers is too large as text, Overloaded without room."""
         size = numbers * _BYTES_PER_NUMBER
+        if shared := self.caller.answer:
+            shared.total += size
+        self.check_size(shared.total if shared else size)
+        self.held_bytes += self.answers.hold(numbers)
+
+    def check_size(self, size: int) -> None:
+        """Raise AnswerTooLarge if an answer of so many bytes is too large."""
         if size > self.max_answer_bytes:
             raise AnswerTooLarge(size, self.max_answer_bytes)
-        self.held_bytes += self.answers.hold(numbers)
 
     async def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Results:
         """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.

@@ -15,7 +15,8 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.embed_rerank.info import HEADERS, process_time, ranking_method
-from nearfar.dialects.kit.batch import Batch, combine, run_all
+from nearfar.dialects.kit.batch import MAX_JOBS, Batch, combine, run_all
+from nearfar.dialects.kit.checks import check_at_most
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import (
     NOT_BLANK,
@@ -196,11 +197,12 @@ def _reply(body: RerankRequest, job: RankJob, done: Ranked) -> RerankReply:
 def _batch_jobs(bodies: list[RerankRequest]) -> list[RankJob]:
     if not bodies:
         raise EmptyInput("the list of requests cannot be empty")
+    check_at_most(MAX_JOBS, "requests", bodies)
     return [_to_job(body) for body in bodies]
 
 
 async def _rank_all(service: Service, jobs: list[RankJob], caller: Caller) -> Batch[Ranked]:
-    return combine(await run_all(service.rank(job, caller) for job in jobs))
+    return combine(await run_all(service.rank, jobs, caller))
 
 
 def _batch_reply(bodies: list[RerankRequest], jobs: list[RankJob], done: Batch[Ranked]) -> list[RerankReply]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from nearfar.core.caller import AnswerSize, Caller
 from nearfar.core.jobs import Result, Usage
 
+MAX_JOBS = 2048  # of one request
+_STARTED_AT_ONCE = 32
+_Job = TypeVar("_Job")
 _T = TypeVar("_T")
 _Part = TypeVar("_Part", bound=Result)
 
@@ -32,11 +38,21 @@ def combine(results: Sequence[_Part]) -> Batch[_Part]:
     )
 
 
-async def run_all(works: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Run coroutines concurrently. If one fails, the others are cancelled and its error is raised."""
+async def run_all(
+    run: Callable[[_Job, Caller], Coroutine[Any, Any, _T]], jobs: Iterable[_Job], caller: Caller
+) -> list[_T]:
+    """Run the jobs of one request concurrently. If one fails, the others are cancelled and its error is raised.
+
+    They start a few at a time, so that other requests run in between. Their answers count as one.
+    """
+    caller = msgspec.structs.replace(caller, answer=AnswerSize())
+    tasks: list[asyncio.Task[_T]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
+            for job in jobs:
+                tasks.append(group.create_task(run(job, caller)))
+                if len(tasks) % _STARTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]

@@ -14,6 +14,7 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.core.types import Task
+from nearfar.dialects.kit.batch import Batch
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import refuse_field, shape_error, with_refusals
@@ -92,7 +93,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     async def _run(self, request: AnyRequest, body: Body, job: Job, caller: Caller) -> tuple[Done, bytes | Binary]:
         """Run a job and render its reply: a large one once there is room for it."""
         done = await self.call(service_of(request), job, caller)
-        numbers, render = _numbers(done), partial(self.reply, body, job, done)
+        numbers, render = numbers_of(done), partial(self.reply, body, job, done)
         if numbers <= LARGE_ANSWER:
             return done, await encode_reply(numbers, render)
         async with service_of(request).answers.turn(numbers):
@@ -103,13 +104,15 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         return PostRoute(paths=paths, handler=self.answer, docs=self.docs, **options)
 
 
-def _numbers(done: object) -> int:
+def numbers_of(done: object) -> int:
     """Return how many numbers there are to render."""
     if isinstance(done, Embedded):
         return done.vectors.size
     if isinstance(done, Represented):
         arrays = [(one.dense, one.multi_vector, one.sparse and one.sparse.values) for one in done.texts]
         return sum(array.size for row in arrays for array in row if array is not None)
+    if isinstance(done, Batch):
+        return sum(map(numbers_of, done.results))
     return done.inputs * _ITEM if isinstance(done, Result) else 0
 
 

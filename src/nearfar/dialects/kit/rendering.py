@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Annotated, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 import orjson
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, Embedded, Ranked
-from nearfar.core.types import FloatArray
+from nearfar.core.types import FloatArray, IntArray
 from nearfar.dialects.kit.body.chat import ChatInput
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
+from nearfar.serving.answers import LARGE_ANSWER
 from nearfar.serving.offload import offload
 from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
 
@@ -31,6 +32,9 @@ EmbeddingType = Encoding | Quantized
 _EMBED_DTYPES: tuple[EmbedDtype, ...] = get_args(EmbedDtype)
 _ENDIANNESS = ("native", "little", "big")
 _BINARY = ("bytes", "bytes_only")
+_PART = 3 << 18  # bytes that are encoded or copied at once: a multiple of three, for base64
+_GAP = b"\0"  # in no JSON
+_LARGE = (Raw, list, dict)
 
 _Document = TypeVar("_Document")
 _Usage = TypeVar("_Usage")
@@ -116,7 +120,9 @@ class ArrayFormat(ChatInput, kw_only=True):
     def render(self, array: FloatArray) -> msgspec.Raw:
         """Return the array as JSON: numbers, or base64 of its bytes."""
         if self.encoding_format == "base64":
-            return msgspec.Raw(b'"%b"' % binascii.b2a_base64(self.to_bytes(array), newline=False))
+            view = memoryview(self.to_bytes(array))
+            parts = [binascii.b2a_base64(part, newline=False) for part in _split(view)]
+            return Raw(b"".join([b'"', *parts, b'"']))
         return render_array(array)
 
 
@@ -188,20 +194,64 @@ async def encode_reply(numbers: int, build: Callable[[], object]) -> bytes | Bin
 
     def encode() -> bytes | Binary:
         reply = build()
-        return reply if isinstance(reply, Binary) else msgspec.json.encode(reply)
+        if isinstance(reply, Binary):
+            return reply
+        return msgspec.json.encode(reply) if numbers <= LARGE_ANSWER else b"".join(_encode_parts(reply))
 
     return await offload(numbers, encode)
 
 
-def render_array(array: object) -> msgspec.Raw:
+def render_array(array: FloatArray | IntArray) -> msgspec.Raw:
     """Render an array of any shape, each number with the fewest digits that identify it."""
-    return msgspec.Raw(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
+    if array.size <= LARGE_ANSWER:
+        return Raw(_dump(array))
+    rows = max(LARGE_ANSWER * len(array) // array.size, 1)
+    parts = [_dump(array[at : at + rows])[1:-1] for at in range(0, len(array), rows)]
+    return Raw(b"".join([b"[", b",".join(parts), b"]"]))
 
 
-def render_each(array: FloatArray) -> list[msgspec.Raw]:
+def render_each(array: FloatArray) -> list[bytes]:
     """Render each number of (k,)."""
-    return [
-        msgspec.Raw(found)
-        for found in orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-        if found
-    ]
+    return [found for found in _dump(array)[1:-1].split(b",") if found]
+
+
+def _dump(array: FloatArray | IntArray) -> bytes:
+    return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _encode_parts(value: object) -> Iterator[bytes]:
+    """Yield the JSON of a value in parts: no other thread runs while msgspec encodes or copies a large value."""
+    if isinstance(value, Raw):
+        yield from map(bytes, _split(memoryview(value)))
+    elif isinstance(value, list) and any(isinstance(item, _LARGE) or _large_fields(item) for item in value[:1]):
+        for at, item in enumerate(value):
+            yield b"," if at else b"["
+            yield from _encode_parts(item)
+        yield b"]"
+    elif fields := _large_fields(value):
+        gaps = dict.fromkeys(fields, Raw(_GAP))
+        skeleton = (
+            {**value, **gaps} if isinstance(value, dict) else msgspec.structs.replace(cast("Struct", value), **gaps)
+        )
+        before, *after = msgspec.json.encode(skeleton).split(_GAP)
+        yield before
+        for item, rest in zip(fields.values(), after, strict=True):
+            yield from _encode_parts(item)
+            yield rest
+    else:
+        yield msgspec.json.encode(value)
+
+
+def _large_fields(value: object) -> dict[str, object]:
+    """Return the values of a struct or dict that may be large."""
+    if isinstance(value, Struct):
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    return (
+        {name: item for name, item in value.items() if isinstance(item, _LARGE) and item}
+        if isinstance(value, dict)
+        else {}
+    )
+
+
+def _split(content: memoryview) -> list[memoryview]:
+    return [content[at : at + _PART] for at in range(0, len(content), _PART)]

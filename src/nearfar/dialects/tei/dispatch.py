@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 from litestar import Request, Response, post
 from msgspec import UNSET
 
+from nearfar.core.caller import Caller
 from nearfar.core.jobs import Result
 from nearfar.core.types import Task
-from nearfar.dialects.kit.batch import combine, run_all
+from nearfar.dialects.kit.batch import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, json_response, record_usage
+from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
+from nearfar.dialects.kit.rendering import encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
@@ -65,12 +67,13 @@ async def invoke(request: AnyRequest) -> Response[bytes]:
 async def vertex(request: AnyRequest) -> Response[bytes]:
     """Answer several requests, concurrently."""
     body = decode_part(await receive_body(request), _vertex)
-    check_count("instances", body.instances)
-    work = run_all(_run(request, instance) for instance in body.instances)
+    check_count("instances", body.instances, MAX_JOBS)
+    work = run_all(partial(_run, request), body.instances, caller_of(request.scope))
     jobs, results, replies = zip(*await cancel_on_disconnect(request, work), strict=True)
     done = combine(results)
     headers = record_usage(request, done) | total_headers(request, done, sum(map(characters_of, jobs)))
-    return json_response(VertexReply([*replies]), headers=headers)
+    encoded = await encode_reply(sum(map(len, replies)), lambda: VertexReply([*map(msgspec.Raw, replies)]))
+    return encoded_response(cast("bytes", encoded), headers=headers)
 
 
 async def _choose_endpoint(request: AnyRequest, fields: DispatchFields) -> AnyEndpoint:
@@ -82,14 +85,14 @@ async def _choose_endpoint(request: AnyRequest, fields: DispatchFields) -> AnyEn
     return next(_BY_TASK[task] for task in _BY_TASK if task in tasks)
 
 
-async def _run(request: AnyRequest, raw: msgspec.Raw) -> tuple[Job, Result, msgspec.Raw]:
+async def _run(request: AnyRequest, raw: msgspec.Raw, caller: Caller) -> tuple[Job, Result, bytes]:
     """Run one body. Returns the job, what the service returned, and the encoded reply."""
     endpoint = await _choose_endpoint(request, decode_part(raw, _fields))
     body = decode_part(raw, endpoint.decoder)
     job = endpoint.to_job(body)
-    done = await endpoint.call(service_of(request), job, caller_of(request.scope))
-    encoded = await asyncio.to_thread(lambda: msgspec.json.encode(endpoint.reply(body, job, done)))
-    return job, done, msgspec.Raw(encoded)
+    done = await endpoint.call(service_of(request), job, caller)
+    encoded = await encode_reply(numbers_of(done), lambda: endpoint.reply(body, job, done))
+    return job, done, cast("bytes", encoded)
 
 
 INVOKE = PostRoute(paths=("/invocations",), handler=invoke, docs=_INVOKE)

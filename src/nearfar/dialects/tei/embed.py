@@ -6,7 +6,7 @@ import msgspec
 
 from nearfar.core.errors import EmptyInput
 from nearfar.core.jobs import EmbedJob, Represented, RepresentJob
-from nearfar.core.types import Output
+from nearfar.core.types import Output, SparseVector
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import render_array, render_each, render_rows
 from nearfar.dialects.kit.route_docs import RouteDocs, RowsOfNumbers
@@ -61,10 +61,14 @@ def _token_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> l
     return [render_array(text.multi_vector) for text in done.texts if text.multi_vector is not None]
 
 
-def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> list[list[SparseValue]]:
-    vectors = [text.sparse for text in done.texts if text.sparse is not None]
-    pairs = [zip(vector.indices.tolist(), render_each(vector.values), strict=True) for vector in vectors]
-    return [[SparseValue(*pair) for pair in each] for each in pairs]
+def _sparse_vectors(_: EmbedAllRequest, __: RepresentJob, done: Represented) -> list[msgspec.Raw]:
+    return [_sparse_values(text.sparse) for text in done.texts if text.sparse is not None]
+
+
+def _sparse_values(vector: SparseVector) -> msgspec.Raw:
+    """Render a vector as SparseValues. An object for each would take ten times the memory."""
+    pairs = zip(vector.indices.tolist(), render_each(vector.values), strict=True)
+    return msgspec.Raw(b"[%b]" % b",".join([b'{"index":%d,"value":%b}' % pair for pair in pairs]))
 
 
 _EMBED = RouteDocs(

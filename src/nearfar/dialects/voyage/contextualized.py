@@ -9,8 +9,8 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob
-from nearfar.dialects.kit.batch import Batch, combine, run_all
-from nearfar.dialects.kit.checks import require_model
+from nearfar.dialects.kit.batch import MAX_JOBS, Batch, combine, run_all
+from nearfar.dialects.kit.checks import check_at_most, require_model
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, EmbeddingItem, Encoding, TotalTokens, render_rows
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotEmpty, RouteDocs, json_schema, requires
@@ -55,6 +55,7 @@ def _to_jobs(body: ContextualizedRequest) -> list[EmbedJob]:
     check_choice("output_dtype", body.output_dtype, DTYPES)
     check_choice("encoding_format", body.encoding_format, ENCODINGS)
     check_choice("input_type", body.input_type, ROLES)
+    check_at_most(MAX_JOBS, "inputs", body.inputs)
     if not body.inputs or any(not chunks or "" in chunks for chunks in body.inputs):
         raise errors.EmptyInput("Input cannot contain empty strings or empty lists", "inputs")
     return [
@@ -70,7 +71,7 @@ def _to_jobs(body: ContextualizedRequest) -> list[EmbedJob]:
 
 
 async def _embed_all(service: Service, jobs: list[EmbedJob], caller: Caller) -> Batch[Embedded]:
-    return combine(await run_all(service.embed(job, caller) for job in jobs))
+    return combine(await run_all(service.embed, jobs, caller))
 
 
 def _reply(body: ContextualizedRequest, _: list[EmbedJob], done: Batch[Embedded]) -> ContextualizedReply:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from nearfar.core.jobs import Classified, ClassifyJob, Represented, RepresentJob
 from nearfar.core.types import Representation
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import Recipe, Sparse
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
@@ -20,6 +21,8 @@ from nearfar.serving.queue.fair_queue import Results
 
 _WEIGHT = 32  # a text takes as long as so many numbers to render
 _SPARSE_NUMBERS = 512  # of a text's sparse vector, indices and weights: a guess
+_WEIGHT_BYTES = 36  # of a weight in JSON, with its index
+_ROWS_AT_ONCE = 128  # of which any may have a weight for each token of the vocabulary: 31 MB for 30,522
 
 
 async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
@@ -30,8 +33,26 @@ async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: Reque
     prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role or "document")
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
     context.check_answer(_numbers(model.recipe, rows))
+    most = sum([_most_weights(model.recipe.sparse, row) for row in rows]) if model.recipe.sparse else 0
+    if most * _WEIGHT_BYTES > context.max_answer_bytes:
+        return _represented(context, rows, await _represent_parts(context, rows))
     texts = await context.submit(rows, "represent")
     return await offload(len(rows) * _WEIGHT, lambda: _represented(context, rows, texts.tolist()))
+
+
+async def _represent_parts(context: RequestContext, rows: Sequence[Row]) -> list[Representation]:
+    """Compute sparse vectors that may be too large for an answer, and count each part. Raises AnswerTooLarge."""
+    times = Counter(map(id, rows))
+    distinct = [*{id(row): row for row in rows}.values()]
+    done: dict[int, Representation] = {}
+    size = 0
+    for at in range(0, len(distinct), _ROWS_AT_ONCE):
+        part = distinct[at : at + _ROWS_AT_ONCE]
+        for row, text in zip(part, (await context.submit(part, "represent")).tolist(), strict=True):
+            done[id(row)] = text
+            size += times[id(row)] * len(text.sparse.values) * _WEIGHT_BYTES
+        context.check_size(size)
+    return [done[id(row)] for row in rows]
 
 
 async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: RequestContext) -> Represented:
@@ -80,6 +101,10 @@ def _size_of(job: ClassifyJob) -> int:
 
 def _tokens(rows: Sequence[Row]) -> int:
     return sum([len(row.ids) for row in rows])
+
+
+def _most_weights(sparse: Sparse, row: Row) -> int:
+    return len(row.ids) if sparse.method == "lexical" else sparse.max_active or sparse.size
 
 
 def _numbers(recipe: Recipe, rows: Sequence[Row]) -> int:
