@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import ENGINES
 from parity_cases import CASES
+from parity_cases.known import OTHER_VERSIONS
 from parity_outcomes import PAGE, PINNED, decided, expected, fault, known, page
 from parity_run import NO_REFERENCE, NotWritten, run
 
@@ -69,6 +70,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 async def test_a_checkpoint_is_equal_or_refused(
     name: str, engine: str, tmp_path: Path, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
+    if not PINNED and name in OTHER_VERSIONS:
+        pytest.skip(OTHER_VERSIONS[name])
     size = "all" if pytestconfig.getoption("--parity") == "all" else "few"
     try:
         outcome = await run(name, engine, tmp_path, size)

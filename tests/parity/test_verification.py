@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
-from checkpoints import write_files, write_steps, write_transformer
+from checkpoints import HIDDEN, write_files, write_steps, write_transformer
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from nearfar import ModelSettings, Settings, create_app
@@ -106,6 +106,42 @@ def test_numbers_that_neighbors_in_a_batch_change_are_refused(embedder: Path) ->
         compare(whole._replace(engine=leaking), TEXTS, answer, "")
 
 
+def test_an_engine_that_fails_is_refused_with_the_length_of_the_text(embedder: Path) -> None:
+    answer, whole = answer_of(embedder, TEXTS), served(embedder)
+
+    class Failing:
+        info = whole.engine.info
+
+        def embed(self, rows: Any) -> Any:
+            if len(rows[0].ids) > 16:
+                raise IndexError("index 64 is out of bounds")
+            return whole.engine.embed(rows)
+
+    failing: Any = Failing()
+    with pytest.raises(
+        EngineUnavailable, match=r"torch engine fails on a text of \d+ tokens \(index 64 is out of bounds"
+    ):
+        compare(whole._replace(engine=failing), TEXTS, answer, "")
+
+
+def test_a_prompt_that_pooling_leaves_out_is_compared(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "model", "bert")
+    write_steps(folder, "mean")
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode": "mean", "include_prompt": False}
+    prompts = {"prompts": {"query": "find: ", "document": ""}}
+    write_files(folder, {"1_Pooling/config.json": pooling, "config_sentence_transformers.json": prompts})
+    task = msgspec.structs.replace(task_of(folder, TEXTS), prompt="find: ")
+    (tmp_path / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
+
+    for has_library in (True, False):
+        reference.main(tmp_path / "task", tmp_path / "answer", has_library=has_library)
+        answer = msgspec.json.decode((tmp_path / "answer").read_bytes(), type=Answer)
+
+        compare(served(folder)._replace(prompt="find: "), TEXTS, answer, "")
+        with pytest.raises(EngineUnavailable, match="differ by"):
+            compare(served(folder, pools_prompt=True)._replace(prompt="find: "), TEXTS, answer, "")
+
+
 def test_a_text_that_the_library_can_not_compute_is_left_out(embedder: Path) -> None:
     answer = answer_of(embedder, TEXTS)
     shorter = msgspec.structs.replace(answer, numbers=[*answer.numbers[:-1], None])
@@ -119,6 +155,7 @@ def task_of(folder: Path, items: tuple[Texts, ...]) -> Task:
         folder=str(folder),
         items=[*items],
         scores=recipe.task == "score",
+        prompt=next(filter(None, recipe.prompts.values())) if recipe.leaves_out_prompt else "",
         threads=1,
         max_tokens=None,
         limit=recipe.max_tokens,

@@ -15,5 +15,9 @@ DECIDED: list[tuple[str, str]] = [
 # Cases that Torch has to serve, and what a refusal of others has to mention.
 SERVED = ("rank_saved_by_6*", "rank_no_architectures", "labels_integers", "old_folder_of_the_transformer")
 MENTIONED = {"t5_encoder": "t5", "format_model2vec": "model2vec", "saved_by_6_static": "static"}
+# Names, and why they are left out with other versions than the pinned ones.
+OTHER_VERSIONS = {
+    "nomic_bert_over_positions": "before transformers 5.18 it has no token types beyond max_position_embeddings",
+}
 # Pattern of names, engines, why.
 KNOWN: list[tuple[str, str, str]] = []

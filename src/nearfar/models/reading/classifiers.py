@@ -46,8 +46,8 @@ def is_classifier(folder: Path, config: ModelConfig, sentence: SentenceConfig, m
             "it was made from, or add the modules.json of an embedding model"
         )
     raise CheckpointError(
-        f"{folder / 'config.json'}: has no architectures, but the weights have {head}; add them, such as "
-        f'"architectures": ["Bert{_ARCHITECTURE}"], to serve its scores'
+        f"{folder / 'config.json'}: has no architectures, but the weights have {head}; add "
+        f'"architectures" with the class of {config.model_type} that ends in {_ARCHITECTURE}, to serve its scores'
     )
 
 

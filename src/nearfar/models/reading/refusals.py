@@ -79,6 +79,11 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
             f"{file}: is a table of word vectors without a transformer (model2vec), which isn't supported; use the "
             "model that it was distilled from, or run it with model2vec"
         )
+    if config.model_type == "canine":
+        raise CheckpointError(
+            f"{file}: canine has no vocabulary, it hashes characters, which isn't supported; use a model that has a "
+            "tokenizer.json"
+        )
     _refuse_images_and_sounds(file, config)
     by_encoder = config.model_type in ENCODERS and (folder / "modules.json").is_file()
     has_decoder = config.model_type in ENCODERS if config.is_encoder_decoder is None else config.is_encoder_decoder

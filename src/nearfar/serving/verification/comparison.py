@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nearfar.core.errors import CheckpointError, EngineUnavailable
 from nearfar.core.types import FloatArray
 from nearfar.engines.base import Engine
+from nearfar.engines.common.oom import is_out_of_memory
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
@@ -25,21 +26,31 @@ _SHOWN = 60  # characters of a text in a message
 
 
 class Served(NamedTuple):
-    """What a server has of a model: its tokenizer, its recipe and its engine."""
+    """What a server has of a model: its tokenizer, its recipe, its engine, and a prompt to try it with."""
 
     tokens: TextEncoder
     recipe: Recipe
     engine: Engine
+    prompt: str = ""
 
     def encode(self, items: Sequence[Texts]) -> list[Row]:
         """Encode texts, or pairs."""
         if self.recipe.task == "embed":
-            return self.tokens.encode([text for (text,) in items])
+            return self.tokens.encode([text for (text,) in items], self.prompt)
         return [self.tokens.encode_pairs(query, [document], None)[0] for query, document in items]
 
     def run(self, rows: Sequence[Row]) -> FloatArray:
-        """Return (B, D) vectors, or (B, labels) logits."""
-        found = self.engine.embed(rows) if self.recipe.task == "embed" else self.engine.score(rows)
+        """Return (B, D) vectors, or (B, labels) logits. Raises EngineUnavailable if the engine fails."""
+        try:
+            found = self.engine.embed(rows) if self.recipe.task == "embed" else self.engine.score(rows)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            name, tokens = self.engine.info.name, max(len(row.ids) for row in rows)
+            raise EngineUnavailable(
+                f"the {name} engine fails on a text of {tokens} tokens ({error}), which the library computes; use "
+                "another --engine, or a smaller max_tokens for this model"
+            ) from error
         return found.reshape(len(rows), -1)
 
 

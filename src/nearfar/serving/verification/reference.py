@@ -36,6 +36,8 @@ class Task(Struct, kw_only=True):
     folder: str
     items: list[Texts]
     scores: bool
+    # A prompt before each text of an embedding model.
+    prompt: str
     threads: int
     # The server's own limit, where the settings have one below the model's.
     max_tokens: int | None
@@ -105,8 +107,8 @@ def _sentence_transformers(task: Task) -> Compute:
     if task.max_tokens:
         model.max_seq_length = task.max_tokens
     return lambda item: (
-        model.encode([item[0]], prompt="", show_progress_bar=False)[0],
-        _ids(model, item[0]),
+        model.encode([item[0]], prompt=task.prompt, show_progress_bar=False)[0],
+        _ids(model, task.prompt + item[0]),
     )
 
 
@@ -132,14 +134,19 @@ def _transformers(task: Task) -> Compute:
     model = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float().eval()
     forget_earlier_texts(model, task.limit)
     layers = [_layer(layer) for layer in task.layers]
+    unpooled = tokenizer(task.prompt)["input_ids"] if task.prompt else []
+    if unpooled and unpooled[-1] in tokenizer.all_special_ids:
+        unpooled.pop()
 
     def compute(item: Texts) -> tuple[Any, list[int]]:
-        texts = [text.lower() for text in item] if task.lower_case else item
+        texts = [task.prompt + text for text in item]
+        texts = [text.lower() for text in texts] if task.lower_case else texts
         inputs = tokenizer(*texts, truncation=True, max_length=task.limit, return_tensors="pt")
         output, ids = model(**inputs), inputs["input_ids"][0].tolist()
         if task.scores:
             return output.logits[0], ids
-        vector = np.concatenate([_pool(mode, output.last_hidden_state[0].numpy()) for mode in task.pooling])
+        hidden = output.last_hidden_state[0].numpy()[len(unpooled) :]
+        vector = np.concatenate([_pool(mode, hidden) for mode in task.pooling])
         for layer in layers:
             vector = layer(vector)
         return (_unit(vector) if task.normalize else vector)[: task.truncate_dim], ids

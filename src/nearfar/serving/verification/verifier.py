@@ -81,7 +81,8 @@ class Verifier:
         self._reference = self._reference or ReferenceProcess(self._task())
         answer = self._reference.wait()
         if answer:
-            compare(Served(self._tokens, self._request.recipe, engine), self._items, answer, _HINT)
+            served = Served(self._tokens, self._request.recipe, engine, _prompt(self._request.recipe))
+            compare(served, self._items, answer, _HINT)
             count = len(self._items) - answer.numbers.count(None)
             self.result = f"verified against {answer.library} on {count} samples"
         else:
@@ -101,6 +102,7 @@ class Verifier:
             folder=str(self._request.folder),
             items=self._items,
             scores=recipe.task == "score",
+            prompt=_prompt(recipe),
             threads=max(usable_cores() // 2, 1),
             max_tokens=self._request.max_tokens,
             limit=recipe.max_tokens,
@@ -129,6 +131,11 @@ def _reason_against(model: VerifyRequest) -> str:
     if model.is_builtin:
         return "verified when it was built in: its files have the published hashes"
     return next((f"not verified: {reason}" for reason, applies in reasons.items() if applies), "")
+
+
+def _prompt(recipe: Recipe) -> str:
+    """Return a prompt of the model, if pooling leaves it out."""
+    return next(filter(None, recipe.prompts.values())) if recipe.leaves_out_prompt else ""
 
 
 def _samples(model: VerifyRequest) -> list[Texts]:
