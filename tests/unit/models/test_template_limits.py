@@ -12,7 +12,38 @@ from nearfar.models.recipe.recipe import ChatTemplate
 
 LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
 DOUBLED = "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = DOUBLE %}{% endfor %}{{ n.x | length }}"
+# Lists that would be written, or compared, with 10 ** 10 parts, made of a few lists that they contain again and again.
+NESTED = "{% set a = ['a'] %}" + "{% set a = [a, a, a, a, a, a, a, a, a, a] %}" * 10
+IN_NAMESPACES = (
+    "{% set n = namespace(x=1) %}" + "{% set m = namespace(x=[n] * 100) %}{% set n = namespace(x=[m] * 100) %}" * 3
+)
+OUTPUT = "{% set a = 'a' * 99999 %}"
 ENDLESS = [
+    *[
+        NESTED + use
+        for use in (
+            "{{ a }}",
+            "{{ a ~ '' }}",
+            "{{ a | string }}",
+            "{{ a | tojson }}",
+            "{{ a | join }}",
+            "{{ a | upper }}",
+            "{{ a | pprint }}",
+            "{{ {'k': a} }}",
+            "{{ '%s' % (a,) }}",
+            "{{ '%s' | format(a) }}",
+            "{{ '{}'.format(a) }}",
+            "{{ 'b'.join([a | string]) }}",
+            "{% if a == a[:] %}{% endif %}",
+            "{% if a[:] is eq(a) %}{% endif %}",
+            "{{ [a[:]] | select('equalto', a) | list }}",
+            "{% if a[:] in [a] %}{% endif %}",
+        )
+    ],
+    IN_NAMESPACES + "{{ n }}",
+    OUTPUT + "{% for i in range(99999) %}{{ a }}{% endfor %}",
+    OUTPUT + "{% set n = namespace(x=0) %}{% for i in range(99999) %}{% set n.x = [a[1:], n.x] %}{% endfor %}",
+    "{% set a = 'aa' %}" + "{% set a %}{{ a }}{{ a }}{% endset %}" * 60,
     LOOPS,
     LOOPS.replace("range(99999)", "'x' * 99999"),
     *[DOUBLED.replace("DOUBLE", twice) for twice in ("n.x + n.x", "n.x ~ n.x", "n.x * 2", "n.x.replace('a', 'aa')")],
@@ -53,6 +84,9 @@ ORDINARY = {
     ),
     "{{ messages | map(attribute='content') | join(' | ') }}{{ '%5d' % 3 }}": "a | b    3",
     "{{ (messages | selectattr('role', 'equalto', 'user') | list | length) * 2 }}{{ '=' * 10 }}": "4==========",
+    "{% set n = namespace(x=[], y={}) %}{% set n.x = [n.x, messages] %}{{ n.x | length }}{{ n.y }}{{ none == n.x }}": (
+        "2{}False"
+    ),
     "{{ messages[0] | tojson(indent=2) }}": '{\n  "role": "user",\n  "content": "a"\n}',
 }
 

@@ -17,6 +17,7 @@ from jinja2 import TemplateError, nodes
 from jinja2.filters import do_format
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 # Guesses: templates of known models have up to 20,000 characters, and take under 1,000 steps for a message.
 _MAX_SOURCE = 1_000_000
@@ -25,6 +26,7 @@ _TIMEOUT_S = 2.0
 _MAX_NUMBER, _MAX_WIDTH, _MAX_BITS = 100_000, 1000, 10_000
 # A width or precision of six digits, or one that is an argument.
 _WIDE = re.compile(r"%[^a-zA-Z%]*(\d{6}|\*)|\{[^}]*(\d{6}|\{)")
+_CONTAINERS = (list, tuple, set, dict, Namespace)
 _TOO_WIDE = "it formats with too large a width"
 
 
@@ -42,7 +44,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, optimized=False)  # what is computed in advance would not be counted
+        # What is computed in advance would not be counted.
+        super().__init__(**options, optimized=False, finalize=self._write)
         self._iteration = 1
         # Several threads may render.
         self._budgets: ContextVar[_Budget] = ContextVar("budget")
@@ -51,6 +54,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: self.counted(function) for name, function in self.filters.items()}
         self.filters["_each"] = self._each
         self.filters["_joined"] = self._count
+        self.filters["_read"] = self._read
+        self.filters["_sliced"] = self._count
 
     def begin(self, characters: int) -> None:
         """Start to render texts with so many characters."""
@@ -64,7 +69,18 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         for loop in tree.find_all(nodes.For):
             loop.iter = _filtered(loop.iter, "_each")
         for joined in [*tree.find_all(nodes.Concat)]:
-            joined.nodes = [_filtered(nodes.Concat(joined.nodes, lineno=joined.lineno), "_joined")]
+            parts = [_filtered(node, "_read") for node in joined.nodes]
+            joined.nodes = [_filtered(nodes.Concat(parts, lineno=joined.lineno), "_joined")]
+        for item in tree.find_all(nodes.Getitem):
+            if isinstance(item.arg, nodes.Slice):
+                item.node = _filtered(item.node, "_sliced")
+        for compared in tree.find_all(nodes.Compare):
+            compared.expr = _filtered(compared.expr, "_read")
+            for operand in compared.ops:
+                operand.expr = _filtered(operand.expr, "_read")
+        for test in tree.find_all(nodes.Test):
+            test.node = _filtered(test.node, "_read")
+            test.args = [_filtered(node, "_read") for node in test.args]
         return tree
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -75,7 +91,9 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
                 raise TemplateError("it computes too large a number")
         elif operator == "*":
             self._estimate(left, right)
-        elif operator == "%" and _is_wide(left):
+        self._read(left)
+        self._read(right)
+        if operator == "%" and _is_wide(left):
             raise TemplateError(_TOO_WIDE)
         return self._count(super().call_binop(context, operator, left, right))
 
@@ -103,11 +121,24 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def _estimate(self, value: Any = None, *args: Any, most: int = _MAX_NUMBER) -> None:
         """Raise TemplateError if a result could be too large: as long as the value for each part of an argument."""
+        for each in (value, *args):
+            self._read(each)
         sizes = [abs(each) if isinstance(each, int) else _size(each) for each in (value, *args)]
         if any(isinstance(each, int) and abs(each) > most for each in args):
             raise TemplateError(f"it uses a number over {most:,}")
         if sizes[0] * max(sizes[1:], default=0) > self._budgets.get().left:
             raise TemplateError("it makes too long a text")
+
+    def _read(self, value: Any) -> Any:
+        """Return the value. Raises TemplateError if it has too many parts to be written or compared."""
+        if isinstance(value, _CONTAINERS) and _count_parts(value, {}) > self._budgets.get().left:
+            raise TemplateError("it makes too large a list")
+        return value
+
+    def _write(self, value: Any) -> Any:
+        """Count what is written, and return it."""
+        self._spend(1 + (_count_parts(value, {}) if isinstance(value, _CONTAINERS) else _size(value)))
+        return value
 
     def _each(self, values: Iterable[Any]) -> Iterator[Any]:
         for value in values:
@@ -133,6 +164,18 @@ def _is_wide(value: Any) -> bool:
 
 def _size(value: Any) -> int:
     return len(value) if isinstance(value, Sized) else 0
+
+
+def _count_parts(value: Any, known: dict[int, int]) -> int:
+    """Count the characters and items of a value, those that it has several times as often."""
+    if not isinstance(value, _CONTAINERS):
+        return 1 + _size(value)
+    if id(value) not in known:
+        known[id(value)] = 0  # it may contain itself
+        parts = object.__getattribute__(value, "_Namespace__attrs") if isinstance(value, Namespace) else value
+        parts = [*parts, *parts.values()] if isinstance(parts, dict) else parts
+        known[id(value)] = 1 + sum([_count_parts(part, known) for part in parts])
+    return known[id(value)]
 
 
 def _filtered(node: Any, name: str) -> nodes.Filter:
