@@ -122,7 +122,7 @@ async def test_every_caller_of_a_failed_batch_hears_of_it_in_its_own_dialect(fak
         (b'{"model": "m", "input": "a"', "could not parse the JSON body"),
         (b'{"model": "m", "input": NaN}', "could not parse the JSON body"),
         (b'{"model": "m", "input": "\xff"}', "could not parse the JSON body"),
-        (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
+        (b'{"model": "m", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "'$.input' is invalid"),
         (b'{"model": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "could not parse the JSON body"),
         (b"", "it is empty"),
         (b"[]", "'$' is invalid"),
@@ -294,6 +294,22 @@ async def test_a_drain_gives_up_at_its_deadline_and_says_how_many_were_lost() ->
         await slow
 
     assert 1 == lost
+
+
+async def test_a_drain_after_a_hand_over_waits_for_what_is_in_flight_without_spinning() -> None:
+    progress: list[int] = []
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        app.state.drain.hand_over()
+        await client.post(OPENAI, json=embed("the last one for now"))
+        engine = app.state.fleet.models()[0].lane._engine
+        engine.gate.clear()
+        slow = asyncio.create_task(client.post(OPENAI, json=embed("slow")))
+        await until(lambda: app.state.drain.in_flight == 1)
+        await app.state.drain.begin(0.05, lambda in_flight, _: progress.append(in_flight))
+        engine.gate.set()
+        await slow
+
+    assert [1] == progress
 
 
 async def test_a_drain_tells_again_and_again_how_many_are_in_flight_until_none_is() -> None:

@@ -47,6 +47,7 @@ class Drain:
         ``on_progress`` is called at once and then periodically, with the requests in flight and the seconds left.
         """
         self.is_draining = True
+        self._empty.clear()  # it may be set since an earlier moment without requests
         deadline = time.monotonic() + timeout_s
         while self.in_flight and (left_s := deadline - time.monotonic()) > 0:
             on_progress(self.in_flight, left_s)
