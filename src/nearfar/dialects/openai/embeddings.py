@@ -8,13 +8,11 @@ import uuid
 from typing import Annotated, cast, get_args
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from nearfar.core import errors
 from nearfar.core.jobs import Chat, Embedded, EmbedJob, TokenLimits
 from nearfar.core.types import Task, TokenIds, TokenVocabulary
-from nearfar.dialects.kit.body.decode import decode_json
-from nearfar.dialects.kit.checks import check_at_most, explain_mismatch
+from nearfar.dialects.kit.checks import Inputs, explain_mismatch
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import (
     ArrayFormat,
@@ -26,7 +24,6 @@ from nearfar.dialects.kit.rendering import (
     embedding_list,
     render_rows,
 )
-from nearfar.dialects.kit.request import MAX_INPUTS
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
 from nearfar.models.tokenization.openai_tokens import find_vocabulary
@@ -58,13 +55,13 @@ _INPUT = {
 class EmbeddingsRequest(ArrayFormat, kw_only=True):
     """The body of POST /v1/embeddings. Null means absent; other fields, such as ``user``, are ignored.
 
-    ``input`` is still JSON: a text, texts, token ids of one text, or of several. ``token_ids`` decides what ids these
-    are: OpenAI's, or the model's own, as vLLM's callers send them. The fields after ``dimensions`` are vLLM's:
+    ``input`` is a text, texts, token ids of one text, or of several. ``token_ids`` decides what ids these are:
+    OpenAI's, or the model's own, as vLLM's callers send them. The fields after ``dimensions`` are vLLM's:
     ``use_activation`` false, or its older name ``normalize``, returns vectors of any length.
     """
 
     model: str | None = None
-    input: Annotated[msgspec.Raw, json_schema(**_INPUT)] | UnsetType = UNSET
+    input: Annotated[Inputs, json_schema(allOf=[_INPUT])] | None = None
     token_ids: Annotated[str, json_schema(enum=list(_VOCABULARIES))] | None = None
     dimensions: AtLeastOne | None = None
     normalize: bool | None = None
@@ -87,8 +84,6 @@ _DOCS = RouteDocs(
 )
 
 
-_Input = str | list[str | int | list[int]]
-_input_decoder: msgspec.json.Decoder[_Input] = msgspec.json.Decoder(_Input, strict=False)
 _VENDORS_LIMITS = TokenLimits(inputs=_MAX_INPUTS, per_text=8192, per_request=300_000)
 _OWN_LIMITS = msgspec.structs.replace(_VENDORS_LIMITS, is_vendor_name=False)
 
@@ -137,25 +132,16 @@ def _check_options(body: EmbeddingsRequest) -> None:
         raise errors.InputError("max_tokens_per_doc and max_tokens_per_query only rerank; send truncate_prompt_tokens")
 
 
-def _decode_input(raw: bytes) -> _Input:
-    """Decode ``input``. Raises ValidationError, with its path in the body."""
-    try:
-        return decode_json(raw, _input_decoder)
-    except msgspec.ValidationError as error:
-        found, _, place = str(error).partition(" - at `$")
-        raise msgspec.ValidationError(f"{found} - at `$.input{place or '`'}") from error
-
-
 def _inputs(body: EmbeddingsRequest) -> tuple[str | TokenIds | Chat, ...]:
     """Return the chat, or the texts or token ids."""
     if body.messages:
-        return (body.chat(has_input=body.input is not UNSET and bytes(body.input) != b"null"),)
-    if body.input is UNSET:
+        return (body.chat(has_input=body.input is not None),)
+    if body.input is None:
         raise msgspec.ValidationError("Object missing required field `input`")
-    return _texts(_decode_input(bytes(body.input)))
+    return _texts(body.input)
 
 
-def _texts(found: _Input) -> tuple[str | TokenIds, ...]:
+def _texts(found: Inputs) -> tuple[str | TokenIds, ...]:
     """Convert the four legal forms: a text, texts, token ids of one text, token ids of several."""
     if isinstance(found, str):
         found = [found]
@@ -170,7 +156,6 @@ def _texts(found: _Input) -> tuple[str | TokenIds, ...]:
         raise errors.EmptyInput(f"Invalid 'input': input cannot be an empty string.{place}")
     if kinds == {int}:
         return (cast("TokenIds", tuple(found)),)
-    check_at_most(MAX_INPUTS, "input", found)
     return tuple(cast("list[str]", found)) if kinds == {str} else tuple(map(tuple, cast("list[list[int]]", found)))
 
 
