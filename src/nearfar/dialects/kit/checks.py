@@ -23,7 +23,6 @@ TRUNCATE: Mapping[str | None, tuple[OnOverflow | None, KeepSide]] = {
     "END": ("truncate", "start"),
 }
 
-NO_MESSAGES = "messages: chat templates aren't applied here; render the messages and send the text as input"
 Inputs = str | list[str | int | list[int]]
 _QUOTE, _COMMA = b'",'
 # What is decoded in about 50 ms, which nothing can interrupt. OpenAI allows 300,000 token ids in a request.

@@ -26,8 +26,6 @@ from nearfar.serving.uploads import Uploads
 AnyRequest = Request[Any, Any, Any]
 _T = TypeVar("_T")
 
-# The most inputs of one request, where its protocol has no limit: decoding more would stop all other requests.
-MAX_INPUTS = 65_536
 PRIORITY, TIMEOUT = b"x-nearfar-priority", b"x-nearfar-timeout-s"
 RETRIES = b"x-stainless-retry-count"  # OpenAI's clients send it
 _MAX_DIGITS = 6

@@ -9,9 +9,10 @@ import msgspec
 from litestar import Request, Response, get
 from msgspec import UNSET, Struct, UnsetType
 
+from nearfar.core.settings import Settings
 from nearfar.core.types import ModelInfo, ModelState, Task
 from nearfar.dialects.kit.endpoint import json_response
-from nearfar.dialects.kit.request import MAX_INPUTS, fleet_of
+from nearfar.dialects.kit.request import fleet_of, settings_of
 from nearfar.dialects.kit.route_docs import json_schema, route_docs
 from nearfar.serving.pipeline.encoding import WORKERS
 from nearfar.serving.registry.fleet import Fleet
@@ -60,7 +61,7 @@ class TeiInfo(Struct, kw_only=True):
     max_input_length: int
     max_batch_tokens: int | None
     max_batch_requests: None = None
-    max_client_batch_size: int = MAX_INPUTS
+    max_client_batch_size: int
     auto_truncate: bool
     tokenization_workers: int = WORKERS
     sha: None = None
@@ -103,10 +104,12 @@ async def info(request: Request[Any, Any, Any]) -> Response[bytes]:
     ]
     ours = {"name": _NAME, "version": version(_NAME), "models": models}
     default = next((found for task in _TASKS for found in fleet.infos() if task in found.tasks), None)
-    return json_response({**ours, **msgspec.to_builtins(_tei_info(fleet, default))} if default else ours)
+    return json_response(
+        {**ours, **msgspec.to_builtins(_tei_info(fleet, default, settings_of(request)))} if default else ours
+    )
 
 
-def _tei_info(fleet: Fleet, about: ModelInfo) -> TeiInfo:
+def _tei_info(fleet: Fleet, about: ModelInfo, settings: Settings) -> TeiInfo:
     limits = fleet.limits_of(about.name)
     return TeiInfo(
         model_id=about.name,
@@ -117,6 +120,7 @@ def _tei_info(fleet: Fleet, about: ModelInfo) -> TeiInfo:
         max_concurrent_requests=max(limits.queue_tokens // about.max_tokens, 1),
         max_input_length=about.max_tokens,
         max_batch_tokens=limits.batch_tokens,
+        max_client_batch_size=settings.max_inputs,
         auto_truncate=limits.on_overflow == "truncate",
     )
 

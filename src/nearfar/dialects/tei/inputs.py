@@ -11,7 +11,6 @@ from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.checks import check_at_most, explain_mismatch, overflow_of
-from nearfar.dialects.kit.request import MAX_INPUTS
 from nearfar.dialects.tei.bodies import Inputs, Sequences, Truncation
 
 _T = TypeVar("_T")
@@ -61,11 +60,12 @@ def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> 
         raise InputError(explain_mismatch(error)) from error
 
 
-def check_count(field: str, items: Sequence[object], limit: int = MAX_INPUTS) -> None:
+def check_count(field: str, items: Sequence[object], limit: int | None = None) -> None:
     """Raise EmptyInput for an empty list, TooManyItems for one over the limit. TEI's limit, 32, breaks its clients."""
     if not items:
         raise EmptyInput(f"`{field}` cannot be empty")
-    check_at_most(limit, field, items)
+    if limit is not None:
+        check_at_most(limit, field, items)
 
 
 def overflow(body: Truncation) -> dict[str, Any]:

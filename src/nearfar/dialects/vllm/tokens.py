@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizeJob
-from nearfar.dialects.kit.checks import NO_MESSAGES
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, requires_any
 from nearfar.dialects.vllm.llama_cpp import TokensReply, tokens_reply
@@ -61,7 +60,8 @@ def _tokenize_job(body: TokenizeRequest) -> TokenizeJob:
     if body.truncate_prompt_tokens not in {None, -1}:
         raise InputError("truncate_prompt_tokens: /tokenize returns all tokens; cut the list that it returns")
     if body.messages:
-        raise InputError(NO_MESSAGES.replace("input", "prompt"), "messages")
+        message = "messages: /tokenize applies no chat template; render the messages and send them as prompt"
+        raise InputError(message, "messages")
     if body.prompt is None and body.content is not None:
         return TokenizeJob(model=body.model or None, texts=(body.content,), special=bool(body.add_special))
     if body.prompt is None:
