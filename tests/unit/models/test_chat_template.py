@@ -92,6 +92,15 @@ def test_unsupported_options_are_refused(
         read_recipe(made)
 
 
+def test_options_are_read_from_each_name_of_the_file(folder: Callable[..., Path]) -> None:
+    options = {"processing_kwargs": {"chat_template": {"continue_final_message": True}}}
+    made = write_files(folder(PLAIN_CHAT), {"sentence_roberta_config.json": GENERATES | options})
+    (made / "sentence_bert_config.json").unlink()
+
+    with pytest.raises(CheckpointError, match=r"sentence_roberta_config\.json: .* continue_final_message"):
+        read_recipe(made)
+
+
 def test_an_unsupported_activation_is_refused(folder: Callable[..., Path]) -> None:
     made = write_files(folder(PLAIN_CHAT), {"config_sentence_transformers.json": {"activation_fn": "torch.nn.ReLU"}})
 

@@ -527,7 +527,7 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("architectures", "expected"),
         [
-            (None, "/config.json: has no architectures, but the weights have classifier.weight; add them"),
+            (None, '/config.json: has no architectures, but the weights have classifier.weight; add "architectures"'),
             (
                 ["BertForTokenClassification"],
                 ": is a BertForTokenClassification, and its classifier.weight is of no",

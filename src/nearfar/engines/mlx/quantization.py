@@ -20,7 +20,7 @@ from nearfar.engines.common.precision import PrecisionLoss, measure_loss
 from nearfar.engines.mlx.engine import MlxEngine
 from nearfar.engines.mlx.network import load_network
 from nearfar.engines.mlx.weights import read_config, read_quantization
-from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES
+from nearfar.models.files.config import PROMPTS_FILE, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 
 _COPIED = re.compile(r".*\.(json|txt|model|jinja|md)|LICENSE.*|\d+_\w+")  # what a folder needs besides its weights
@@ -131,8 +131,9 @@ def _write_recipe(request: OpenRequest, target: Path, name: str) -> None:
     if stated.get("prompts") is None:
         prompts = {"prompts": recipe.prompts, "default_prompt_name": recipe.default_prompt}
         _write_json(target / PROMPTS_FILE, stated | prompts)
-    if not any((target / file).is_file() for file in SENTENCE_FILES):
-        _write_json(target / SENTENCE_FILES[0], {"max_seq_length": recipe.max_tokens})
+    sentence_file = find_sentence_file(target)
+    if not sentence_file.is_file():
+        _write_json(sentence_file, {"max_seq_length": recipe.max_tokens})
 
 
 def _write_json(file: Path, content: object) -> None:

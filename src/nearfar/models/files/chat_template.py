@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import PROMPTS_FILE, PromptsConfig, SentenceConfig, SpecialToken, TokenizerConfig
+from nearfar.models.files.config import (
+    PROMPTS_FILE,
+    PromptsConfig,
+    SentenceConfig,
+    SpecialToken,
+    TokenizerConfig,
+    find_sentence_file,
+)
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 
@@ -69,19 +76,13 @@ def render_pair(folder: Path) -> PairPrompt:
 
 def has_pair_template(folder: Path) -> bool:
     """Return whether the folder's template names a query and a document, as a reranker's does."""
-    try:
-        source = _find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig))
-    except NoPairTemplate:
-        return False
+    source = _find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig))
     return all(re.search(rf"[\"']{role}[\"']", source) for role in ("query", "document"))
 
 
 def has_chat_template(folder: Path) -> bool:
     """Return whether the folder's tokenizer has a chat template."""
-    try:
-        return bool(_find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)))
-    except NoPairTemplate:
-        return False
+    return bool(_find_source(folder, read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)))
 
 
 def _replace_marks(rendered: str) -> str:
@@ -99,15 +100,14 @@ def _replace_marks(rendered: str) -> str:
 
 
 def _find_source(folder: Path, tokenizer: _TokenizerConfig) -> str:
+    """Return the template's text; empty if there is none."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
     source = tokenizer.chat_template
     if isinstance(source, list):
         source = next((named.get("template") for named in source if named.get("name") == "default"), None)
-    if not source:
-        raise NoPairTemplate("it has no chat template")
-    return source
+    return source or ""
 
 
 def read_chat(folder: Path) -> ChatTemplate:
@@ -141,7 +141,9 @@ def _read_template(folder: Path) -> ChatTemplate:
     """Read the template and the options that sentence-transformers passes to it. Raises NoPairTemplate without one."""
     tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
     source = _find_source(folder, tokenizer)
-    file = folder / "sentence_bert_config.json"
+    if not source:
+        raise NoPairTemplate("it has no chat template")
+    file = find_sentence_file(folder)
     config = read_optional_json(file, SentenceConfig)
     options = {
         name: value for name, value in config.processing_kwargs.get("chat_template", {}).items() if name not in _SIZES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -127,3 +128,8 @@ class PromptsConfig(Struct):
     similarity_fn_name: str | None = None
     truncate_dim: Annotated[int, Meta(ge=1)] | None = None
     max_active_dims: Annotated[int, Meta(ge=1)] | None = None
+
+
+def find_sentence_file(folder: Path) -> Path:
+    """Return the first of the names of sentence_bert_config.json that exists; the usual name if none does."""
+    return next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import SENTENCE_FILES, SentenceConfig
+from nearfar.models.files.config import SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import MAX_BYTES, read_optional_json
 from nearfar.models.files.tokenizer_classes import find_class, has_types, is_built_alike
 
@@ -102,7 +102,7 @@ def read_tokenizer_options(folder: Path) -> TokenizerOptions:
         if stated.get(side, "right") not in {"left", "right"}:
             place = folder / "tokenizer_config.json"
             raise CheckpointError(f"{place}: {side} = {stated[side]!r} isn't left or right; set one of them")
-    file = next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
+    file = find_sentence_file(folder)
     overrides = read_optional_json(file, SentenceConfig).tokenizer_options
     for option in overrides:
         if option not in _HONORED | _IRRELEVANT and not option.endswith("_token"):

@@ -14,7 +14,7 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.causal_models import is_decoder
 from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, has_pair_template, render_pair
-from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig
+from nearfar.models.files.config import ModelConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
 from nearfar.models.reading.families import find_family
@@ -150,7 +150,7 @@ def _refuse_plain_pairs(folder: Path, sentence: SentenceConfig) -> None:
     """Raise CheckpointError where sentence-transformers would send pairs without a chat template to LogitScore."""
     if sentence.modality_config and "message" not in sentence.modality_config:
         raise CheckpointError(
-            f"{folder / SENTENCE_FILES[0]}: modality_config has no message, so that pairs would have no prompt, which "
+            f"{find_sentence_file(folder)}: modality_config has no message, so that pairs would have no prompt, which "
             "isn't supported for LogitScore; remove modality_config to use the chat template"
         )
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Role
-from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, TokenizerConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, TokenizerConfig, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
@@ -147,7 +147,7 @@ def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module])
         raise CheckpointError(
             f"{masks[0] / 'config.json'}: keep_only_token_ids, which is for images, isn't supported; use another model"
         )
-    lengths = read_optional_json(folder / "sentence_bert_config.json", _Lengths)
+    lengths = read_optional_json(find_sentence_file(folder), _Lengths)
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
     tokenizer = open_tokenizer(folder).tokenizer
     return MultiVector(

@@ -11,7 +11,7 @@ from msgspec import Struct
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.causal_models import is_decoder
-from nearfar.models.files.config import PROMPTS_FILE, SENTENCE_FILES, ModelConfig, PromptsConfig, SentenceConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
 from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
@@ -69,7 +69,7 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
     for name in ("query_length", "document_length", "query_expansion"):
         if getattr(sentence, name) is not None:
             raise CheckpointError(
-                f"{folder / SENTENCE_FILES[0]}: {name} is for the texts of one role, which is only supported for "
+                f"{find_sentence_file(folder)}: {name} is for the texts of one role, which is only supported for "
                 "models with a vector for each token; remove it to serve the model without"
             )
     # A fine-tuned model keeps its base's pooling but not its prompts, so these go by its own name alone.
@@ -88,7 +88,7 @@ def read_embedder(  # noqa: PLR0913 — all that was read of the folder
         )
     if sentence.transformer_task == "fill-mask":
         raise CheckpointError(
-            f"{folder / SENTENCE_FILES[0]}: transformer_task is fill-mask, but modules.json has no "
+            f"{find_sentence_file(folder)}: transformer_task is fill-mask, but modules.json has no "
             f"SpladePooling; {_DOWNLOAD}"
         )
     return _finish(stated, _read_pooled(folder, config, recipe, names))
@@ -99,17 +99,13 @@ def _finish(stated: PromptsConfig, recipe: Recipe) -> Recipe:
 
     A cut vector isn't scaled to unit length again.
     """
+    if stated.truncate_dim is not None and stated.truncate_dim < recipe.dim:
+        layers = (*recipe.layers, Normalize()) if recipe.normalize else recipe.layers
+        recipe = msgspec.structs.replace(recipe, layers=layers, normalize=False, truncate_dim=stated.truncate_dim)
     similarity = _similarity(stated, "cosine")
     if recipe.normalize and similarity == "dot":
         similarity = "cosine"  # the same for unit vectors
-    recipe = msgspec.structs.replace(recipe, similarity=similarity)
-    if stated.truncate_dim is None or stated.truncate_dim >= recipe.dim:
-        return recipe
-    layers = (*recipe.layers, Normalize()) if recipe.normalize else recipe.layers
-    similarity = _similarity(stated, "cosine")
-    return msgspec.structs.replace(
-        recipe, layers=layers, normalize=False, truncate_dim=stated.truncate_dim, similarity=similarity
-    )
+    return msgspec.structs.replace(recipe, similarity=similarity)
 
 
 def _similarity(stated: PromptsConfig, default: Similarity) -> Similarity:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from nearfar.models.files.config import SENTENCE_FILES
+from nearfar.models.files.config import find_sentence_file
 from nearfar.models.recipe.dense import Pooling
 
 
@@ -152,6 +152,6 @@ def find_family(*names: str) -> FamilyDefaults | None:
 
 def default_max_tokens(folder: Path, family: FamilyDefaults | None, tokenizer_limit: float | None) -> float | None:
     """Return the token limit of a folder that states none for sentence-transformers."""
-    if family is None or any((folder / name).is_file() for name in SENTENCE_FILES):
+    if family is None or find_sentence_file(folder).is_file():
         return tokenizer_limit
     return min((limit for limit in (family.max_tokens, tokenizer_limit) if limit), default=None)

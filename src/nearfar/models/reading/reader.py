@@ -13,7 +13,7 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
 from nearfar.models.files.chat_template import read_chat
-from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, SentenceConfig, TokenizerConfig, find_sentence_file
 from nearfar.models.files.config_sizes import refuse_absurd_sizes
 from nearfar.models.files.json_files import read_json, read_optional_json
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
@@ -23,7 +23,6 @@ from nearfar.models.reading.modules import gives_scores, module_folder, read_mod
 from nearfar.models.reading.refusals import refuse_no_model, refuse_other_models, refuse_pickles, refuse_unsupported
 from nearfar.models.reading.transformer_options import (
     LOADING,
-    find_sentence_file,
     read_max_tokens,
     read_model_config,
     read_rounding,

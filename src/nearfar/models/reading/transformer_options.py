@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.config import SENTENCE_FILES, ModelConfig, SentenceConfig, TokenizerConfig
+from nearfar.models.files.config import ModelConfig, SentenceConfig, TokenizerConfig, find_sentence_file
 from nearfar.models.files.json_files import convert, read_json, read_optional_json
 from nearfar.models.files.safetensors import find_dtype, find_shapes
 from nearfar.models.reading.families import default_max_tokens, find_family
@@ -51,11 +51,6 @@ _ROUNDINGS: dict[str, Literal["float16", "bfloat16"] | None] = {
 # A table with a row for each position; models without one (rotary, ALiBi, relative) run beyond their positions.
 _POSITION_TABLE = re.compile(r"(^|\.)(position_embeddings?|positions_embed|embed_positions|wpe|w_pe)\.weight$")
 _UNLIMITED = 1_000_000  # tokenizers without a limit have a model_max_length of 1e30
-
-
-def find_sentence_file(folder: Path) -> Path:
-    """Return the first of the names of sentence_bert_config.json that exists; the usual name if none does."""
-    return next((folder / name for name in SENTENCE_FILES if (folder / name).is_file()), folder / SENTENCE_FILES[0])
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:
