@@ -11,6 +11,7 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import choose_engines
+from nearfar.models.files.safetensors import PICKLES
 from nearfar.models.hub.checkpoint import find_checkpoint
 from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from nearfar.core.settings import Settings
 
-_PICKLES = (".bin", ".pt", ".pth")
 _KEPT = (".json", ".txt", ".model", ".jinja", ".md", ".metadata")
 _INDEX = "pytorch_model.bin.index.json"
 _MB = 1_000_000
@@ -70,7 +70,7 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
     checkpoint = find_checkpoint(settings.models[0].name, hub)
     source, target = checkpoint.folder, out or Path(f"{checkpoint.name.rpartition('/')[2]}-safetensors")
     files = [file for file in sorted(source.rglob("*")) if file.is_file()]
-    pickles = [file for file in files if file.suffix in _PICKLES]
+    pickles = [file for file in files if file.suffix in PICKLES]
     if not pickles:
         raise CheckpointError(f"{source}: has no pickled weights")
     if target.exists():

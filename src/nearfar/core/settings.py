@@ -286,8 +286,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return environment.usable_cores()

@@ -174,6 +174,12 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
         ": has weights only for ONNX",
         "use the original with its *.safetensors",
     ),
+    "weights of PyTorch Lightning": (
+        "mine",
+        {CONFIG: BERT, "last.ckpt": b""},
+        ": has weights only for PyTorch Lightning",
+        "use the original with its *.safetensors",
+    ),
     "nothing but GGUF": (
         "bge-m3-GGUF",
         {"bge-m3-Q4_K_M.gguf": b""},

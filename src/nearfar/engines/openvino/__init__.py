@@ -14,7 +14,7 @@ from pathlib import Path
 from nearfar.core.settings import Device
 from nearfar.engines.base import Engine, OpenRequest
 
-_PACKAGES = ("openvino", "torch", "transformers", "safetensors")
+_PACKAGES = ("openvino", "torch", "transformers")
 _NVIDIA = Path("/dev/nvidiactl")
 
 

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import openvino
 
+from nearfar.core.environment import usable_cores
 from nearfar.core.errors import EngineUnavailable, SettingsError
-from nearfar.core.settings import Dtype, usable_cores
+from nearfar.core.settings import Dtype
 from nearfar.core.types import FloatArray, Representation
 from nearfar.engines.base import EngineInfo, OpenRequest
 from nearfar.engines.common.padding import split_by_length, unpad

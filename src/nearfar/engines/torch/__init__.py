@@ -16,7 +16,7 @@ class TorchKind:
 
     def unavailable_reason(self, device: Device) -> str | None:  # noqa: ARG002 — only torch itself knows its devices
         """Check for the packages; a missing device is refused when the engine opens."""
-        missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
         return f'{", ".join(missing)} not installed; pip install "nearfar[torch]"' if missing else None
 
     def open(self, request: OpenRequest) -> Engine:

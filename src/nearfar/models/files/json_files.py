@@ -14,6 +14,7 @@ from nearfar.core.errors import CheckpointError
 
 _T = TypeVar("_T")
 _NOT_FINITE = re.compile(rb"\b(NaN|Infinity)\b")
+MAX_NAME_BYTES = 255  # of a file, on Linux and macOS
 MAX_BYTES = 200_000_000  # tokenizers reach 35 million, the index of a model of 671 billion parameters 9 million
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import read_json, unreadable
+from nearfar.models.files.json_files import MAX_NAME_BYTES, read_json, unreadable
 from nearfar.models.recipe.dense import Dense, LayerNorm
 from nearfar.models.recipe.recipe import Recipe
 
@@ -26,7 +26,7 @@ HEAD = re.compile(
 _GIT_LFS = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or ".."
-_MAX_NAME_BYTES = 255
+PICKLES = (".bin", ".pt", ".pth")  # of weights; loading them can run code
 _SCALED = ("F8", "F6_", "F4", "I8", "U8", "I4", "U4")  # beginnings of safetensors' names of types; F64 is none
 _SINGLE = "model.safetensors"
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -181,7 +181,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise CheckpointError(f"{index}: its weight_map lists no files; download it again")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
-        if not _FILE_NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES:
+        if not _FILE_NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
             raise CheckpointError(f"{index}: lists {name[:200]!r}, which isn't a file in the folder; download it again")
         if not (folder / name).is_file():
             raise CheckpointError(f"{index}: lists {name}, which is missing; download that file")

@@ -26,7 +26,7 @@ _OLLAMA_NAMES = {
     "mxbai-embed-large": "mixedbread-ai/mxbai-embed-large-v1",
     "nomic-embed-text": "nomic-ai/nomic-embed-text-v1.5",
     "paraphrase-multilingual": "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
-    "qwen3-embedding": "Qwen/Qwen3-Embedding-0.6B",
+    "qwen3-embedding": "Qwen/Qwen3-Embedding-8B",
     "snowflake-arctic-embed": "Snowflake/snowflake-arctic-embed-l",
     "snowflake-arctic-embed2": "Snowflake/snowflake-arctic-embed-l-v2.0",
 }

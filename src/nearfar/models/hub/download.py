@@ -14,10 +14,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError, SetupError
+from nearfar.models.files.safetensors import PICKLES
 from nearfar.models.hub.failures import explain_failure
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "artifact.metadata")
-_PICKLES = ("*.bin", "*.pt")  # loading them can run code
 _IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/onnx/*"]
 _PIN = "nearfar"
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _snapshot(repository: str, revision: str | None, hub: Hub, *, local_files_on
         cache_dir=hub.cache_dir,
         endpoint=hub.endpoint,
         local_files_only=local_files_only,
-        allow_patterns=[*_FILES, *(_PICKLES if hub.include_pickles else ())],
+        allow_patterns=[*_FILES, *(f"*{suffix}" for suffix in PICKLES if hub.include_pickles)],
         ignore_patterns=_IGNORED,
     )
     return Path(folder)
@@ -138,7 +138,10 @@ def _remove_corrupt_files(repository: str, folder: Path) -> None:
 
 
 def _matches_name(blob: Path) -> bool:
-    """Compare with the SHA-256 of large files or git's SHA-1 of others; accept other names, which mirrors may use."""
+    """Compare with the SHA-256 of large files, or the SHA-1 of others, git's or plain.
+
+    Other names, which mirrors may use, are accepted.
+    """
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return blob.name == _digest(blob, hashlib.sha256())
     if re.fullmatch("[0-9a-f]{40}", blob.name):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.files.json_files import MAX_NAME_BYTES, read_json, read_optional_json
 from nearfar.models.reading.families import FamilyDefaults
 from nearfar.models.recipe.dense import ACTIVATIONS, POOLINGS, Dense, Layer, LayerNorm, Normalize, Pooling, width_after
 from nearfar.models.recipe.recipe import Recipe
@@ -27,7 +27,6 @@ _POOLING_FLAGS: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _POOLING_KEYS = {*_POOLING_FLAGS, "embedding_dimension", "include_prompt", "pooling_mode", "word_embedding_dimension"}
-_MAX_NAME_BYTES = 255
 _POOLED = "sentence_embedding"
 _AFTER_POOLING = {"Dense", "Dropout", "LayerNorm", "Normalize"}
 # torch chooses their axis by the number of axes: for token vectors (B, T, D) the first, which is the batch.
@@ -258,7 +257,7 @@ def refuse_other_vectors(folder: Path, vectors: str, written: str = "") -> None:
 
 def module_folder(folder: Path, path: str) -> Path:
     """Return the folder of a step. Raises CheckpointError for a path that leads outside, or is no valid path."""
-    if len(path.encode()) > _MAX_NAME_BYTES or "\0" in path:
+    if len(path.encode()) > MAX_NAME_BYTES or "\0" in path:
         raise CheckpointError(f"{folder / 'modules.json'}: {path[:50]!r} is no valid path")
     if not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder / 'modules.json'}: the path {path!r} leads outside the folder")

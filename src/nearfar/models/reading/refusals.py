@@ -11,7 +11,7 @@ from typing import Any
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import ModelConfig
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.safetensors import find_layer_tensors, tensor_shapes, weight_files
+from nearfar.models.files.safetensors import PICKLES, find_layer_tensors, tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import KNOWN_PACKAGES, TRANSFORMERS, Module, unsupported_steps
 from nearfar.models.recipe.recipe import ENCODERS, Recipe
@@ -38,11 +38,17 @@ _NOMIC: tuple[tuple[str, str, object], ...] = (
     *((name, "", False) for name in ("rotary_emb_interleaved", "causal", "mlp_fc1_bias", "mlp_fc2_bias")),
     *((name, "", False) for name in ("qkv_proj_bias", "parallel_block", "prenorm", "use_rms_norm")),
 )
-_OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "*.tflite": "TFLite", "*.xml": "OpenVINO"}
+_OTHER_FORMATS = {
+    "*.gguf": "GGUF",
+    "*.onnx": "ONNX",
+    "onnx/*.onnx": "ONNX",
+    "*.tflite": "TFLite",
+    "*.xml": "OpenVINO",
+    "*.ckpt": "PyTorch Lightning",
+}
 _ADAPTERS = ("adapter_config.json", "*/adapter_config.json", "adapters/*/adapter_config.json")
 _MODEL_DEPTHS = ("*", "*/*", "*/*/*")  # a hub's cache has models in snapshots/COMMIT
 _WEIGHTS = "*.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def refuse_no_model(folder: Path) -> None:
@@ -114,7 +120,7 @@ def refuse_pickles(folder: Path) -> None:
     """Raise CheckpointError for a folder without safetensors weights."""
     if _any(folder, _WEIGHTS):
         return
-    if _any(folder, *_PICKLES):
+    if _any(folder, *(f"*{suffix}" for suffix in PICKLES)):
         raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them: nearfar unpickle")
     if others := _other_formats(folder):
         raise CheckpointError(f"{folder}: has weights only for {others}; use the original with its *.safetensors")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from nearfar.core.settings import usable_cores
+from nearfar.core.environment import usable_cores
 from nearfar.engines.base import Engine
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
