@@ -135,6 +135,8 @@ CASES: dict[str, Checkpoint] = {
     ),
     "rank_types_of_roberta_class": checkpoint("bert", _types("<s>", "</s>"), tokenizer="roberta", labels=1),
     "rank_types_unnamed": checkpoint("bert", tokenizer_config(tokenizer_class="PreTrainedTokenizerFast"), labels=1),
+    "rank_types_unstated": checkpoint("nomic_bert", config_json(type_vocab_size=GONE), labels=1),
+    "rank_types_unstated_bert": checkpoint("bert", config_json(type_vocab_size=GONE), labels=1),
     "rank_without_tokenizer_config": checkpoint("bert", remove("tokenizer_config.json"), labels=1),
     "rank_saved_by_6": _saved_with("Identity", max_length=100),
     "rank_saved_by_6_tanh": _saved_with("Tanh"),

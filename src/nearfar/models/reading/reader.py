@@ -16,6 +16,7 @@ from nearfar.models.files.chat_template import read_chat
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, SentenceConfig, TokenizerConfig, find_sentence_file
 from nearfar.models.files.config_sizes import refuse_absurd_sizes
 from nearfar.models.files.json_files import read_json, read_optional_json
+from nearfar.models.files.safetensors import find_shapes
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
 from nearfar.models.reading.classifiers import is_classifier, read_activation, read_classifier
 from nearfar.models.reading.embedders import read_embedder
@@ -29,6 +30,8 @@ from nearfar.models.reading.transformer_options import (
     read_sentence_config,
 )
 from nearfar.models.recipe.recipe import Recipe
+
+_TYPES = "token_type_embeddings.weight"
 
 
 def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", task: Task | None = None) -> Recipe:
@@ -126,16 +129,16 @@ def _read_transformer(
         hidden_size=config.hidden_size or config.n_embd or config.d_model or config.dim or config.emb_dim or 0,
         lower_case=bool(sentence.do_lower_case),
         pad_token_id=config.padding,
-        type_ids=_has_type_ids(config, tokenizer),
+        type_ids=_has_type_ids(folder, config, tokenizer),
         quantized=config.quantization is not None,
         rounds_to=read_rounding(folder, sentence),
         config_options={name: value for name, value in sentence.config_options.items() if name not in LOADING},
     )
 
 
-def _has_type_ids(config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
+def _has_type_ids(folder: Path, config: ModelConfig, tokenizer: TokenizerConfig) -> bool:
     """Return whether the model distinguishes the two texts of a pair, and its tokenizer may mark them."""
     types = config.type_vocab_size
-    if types is None:
-        types = 2 if config.model_type in {"bert", "electra"} else 1  # transformers' defaults
+    if types is None:  # transformers' default differs by family, and the weights have as many rows
+        types = max((shape[0] for name, shape in find_shapes(folder).items() if _TYPES in name), default=1)
     return types > 1 and (tokenizer.model_input_names is None or "token_type_ids" in tokenizer.model_input_names)
