@@ -35,7 +35,9 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     max_padding: int = 32  # padding tokens in a batch above which two batches would cost less
     max_concurrent_batches: int = 1  # batches that are run at once for the best throughput
     shares_prefixes: bool = False  # ids that rows of a batch begin with in common are computed once
-    compiles_per_shape: bool = False  # the first forward of a sequence length is slower than later ones
+    # How long forwards of common lengths may run before a model is ready: they compile what each length needs, and show
+    # how fast the model is. 0: none run.
+    warm_up_s: float = 0.0
 
 
 class Engine(Protocol):

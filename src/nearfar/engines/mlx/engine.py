@@ -54,6 +54,7 @@ class MlxEngine:
             batch_tokens=_BATCH_TOKENS[self._device],
             max_padding=_MAX_PADDING[self._device],
             shares_prefixes=self._network.shares_prefixes,
+            warm_up_s=0.25,
         )
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:

@@ -42,6 +42,7 @@ class TorchEngine:
             padded=not packed,
             max_padding=MAX_PADDING[opened.device],
             max_concurrent_batches=opened.parallelism.batches,
+            warm_up_s=0.25,
             dtype_reason=opened.choice.reason,
             shares_prefixes=isinstance(opened.model, PackedModel) and opened.model.shares_prefixes,
         )

@@ -1,7 +1,4 @@
-"""Warm-up: forwards of common lengths before a model is ready, for engines that compile each sequence length.
-
-They show how fast a model is, before its first request.
-"""
+"""Warm-up: forwards of common lengths before a model is ready. They show how fast it is, before its first request."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
 
 _SHORTEST, _LONGEST = 16, 512  # beyond, a forward itself takes much longer than its compilation
-_TIMEOUT_S = 1.0  # that a start may take longer; a guess. The built-in model on two cores takes 0.36 s.
 
 _log = logging.getLogger(__name__)
 
@@ -26,29 +22,32 @@ def rows_of_lengths(example: Row, max_tokens: int) -> list[Row]:
     return [_resize(example, length) for length in (*(length for length in doubled if length < longest), longest)]
 
 
-def warm_up(engine: Engine, method: EngineMethod, rows: list[Row], timeout_s: float = _TIMEOUT_S) -> float:
-    """Run the rows one by one on as many threads as the engine runs batches. Return the last one's tokens per second.
+def warm_up(engine: Engine, method: EngineMethod, rows: list[Row]) -> float:
+    """Run the rows one by one on as many threads as the engine runs batches. Return the most tokens per second.
 
-    It is 0 where none ran. A forward that fails ends it without an error: the lane's probe decides if the engine works.
-    Called on the engine's thread.
+    The first row isn't measured, since it may load or compile what all forwards need; 0 if no other ran. A forward that
+    fails ends it without an error: the lane's probe decides if the engine works. Called on the engine's thread.
     """
-    until = time.monotonic() + timeout_s
+    info = engine.info
 
     def run_rows(_: int) -> float:
-        tokens_per_s = 0.0
+        tokens_per_s, until = 0.0, 0.0
         for row in rows:
-            if (began := time.monotonic()) >= until:
+            began = time.monotonic()
+            if until and began >= until:
                 break
             try:
                 getattr(engine, method)([row])
             except Exception as error:  # noqa: BLE001 — a long row that fails must not fail the start
                 _log.warning("warm-up stopped at %d tokens: %s", len(row.ids), error)
                 break
-            tokens_per_s = len(row.ids) / (time.monotonic() - began + 1e-6)
+            ended = time.monotonic()
+            if until:
+                tokens_per_s = max(tokens_per_s, len(row.ids) / (ended - began + 1e-6))
+            until = until or ended + info.warm_up_s
         return tokens_per_s
 
-    info = engine.info
-    if not info.compiles_per_shape:
+    if not info.warm_up_s:
         return 0.0
     if info.max_concurrent_batches == 1:
         return run_rows(0)
