@@ -31,20 +31,31 @@ CUTTING: dict[str, tuple[object, ...]] = {
     "max_tokens_override": (3, 0),
     "max_tokens_per_doc": (3, 0),
     "max_tokens_per_query": (3, 0),
+    "max_length": (3, 0),
+    "max_seq_length": (3, 0),
     "add_special_tokens": (False, True),
+    "chat_template": ("{{ messages }}", ""),
+    "chat_template_kwargs": ({"instruction": "Find the cat."}, {}),
     "instruction": ("Find the cat.", ""),
+    "instruct": ("Find the cat.", ""),
+    "query_instruction": ("Find the cat.", ""),
     "prompt_name": ("query", ""),
 }
 VECTORS: dict[str, tuple[object, ...]] = CUTTING | {
     "dimensions": (8, 0),
+    "dimension": (8, 0),
     "output_dimension": (8, 0),
+    "output_dimensionality": (8, 0),
+    "truncate_dim": (8, 0),
     "input_type": ("query", ""),
     "task": ("retrieval.query", ""),
     "task_type": ("RETRIEVAL_QUERY", ""),
+    "text_type": ("query", ""),
     "late_chunking": (True, False),
     "return_multivector": (True, False),
     "normalize": (False,),
     "normalized": (False,),
+    "normalize_embeddings": (False,),
     "use_activation": (False,),
     "activation": (False,),
     "embd_normalize": (-1,),
@@ -54,6 +65,7 @@ VECTORS: dict[str, tuple[object, ...]] = CUTTING | {
     "embedding_type": ("binary", "float"),
     "embedding_types": (["int8"], ["float"]),
     "embed_dtype": ("float16", "float32"),
+    "precision": ("binary", "float32"),
     "endianness": ("big", "native"),
 }
 SCORES: dict[str, tuple[object, ...]] = CUTTING | {
@@ -112,6 +124,27 @@ async def test_a_field_that_a_route_does_not_honor_is_refused_by_name(every_kind
 
     assert not offenders
     assert len({path for path, _, _ in ROUTES}) >= 30
+
+
+async def test_so_is_a_field_in_camel_case_or_inside_of_options(every_kind: Litestar) -> None:
+    offenders = []
+    async with calling(every_kind) as client:
+        for path, example, known in ROUTES:
+            sent: dict[str, object] = {"maxTokensPerDoc": 3, "truncatePromptTokens": 3}
+            if not {"query", "text_1"} & example.keys():
+                sent |= {"inputType": "query", "outputDimension": 8, "encodingFormat": "base64"}
+            options = {"truncation_side": "left", "user": "a", "truncate": None}
+            sent |= {name: options for name in ("parameters", "extra_body") if name not in known}
+            for name, value in sent.items():
+                answer = await _post(client, path, example, **{name: value})
+                if not 400 <= answer.status_code < 500 or name not in answer.text:
+                    offenders.append((path, name, answer.status_code, answer.text[:120]))
+            harmless = {"parameters": {"truncation_side": "right", "wait_for_model": True}, "extra_body": None}
+            answer = await _post(client, path, example, **{} if "parameters" in known else harmless)
+            if answer.status_code != 200:
+                offenders.append((path, "harmless", answer.status_code, answer.text[:120]))
+
+    assert not offenders
 
 
 async def test_but_not_where_its_value_changes_nothing(every_kind: Litestar) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sized
-from typing import Annotated, Any, ClassVar, cast, get_args, get_origin
+from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
@@ -27,39 +27,6 @@ Inputs = str | list[str | int | list[int]]
 _QUOTE, _COMMA = b'",'
 # What is decoded in about 50 ms, which nothing can interrupt. OpenAI allows 300,000 token ids in a request.
 _MAX_STRINGS, _MAX_VALUES = 150_000, 350_000
-# The fields by which the protocols here change numbers, each with the values that change nothing. A route refuses those
-# that its body doesn't have. First those for all texts, then those for vectors, and those for scores.
-_CUTTING: dict[str, tuple[object, ...]] = {
-    "truncate_prompt_tokens": (-1,),
-    "truncation_side": ("right",),
-    "truncation_direction": ("right", "Right"),
-    "truncation_strategy": ("truncate", "smart_truncate"),
-    "truncate": (True, "END"),
-    "truncation": (True,),
-    "auto_truncate": (True,),
-    **dict.fromkeys(("max_tokens", "max_tokens_override", "max_tokens_per_doc", "max_tokens_per_query"), (0,)),
-    "add_special_tokens": (True,),
-    "instruction": ("",),
-    "prompt_name": ("",),
-}
-_VECTORS: dict[str, tuple[object, ...]] = _CUTTING | {
-    **dict.fromkeys(("dimensions", "output_dimension"), (0,)),
-    **dict.fromkeys(("input_type", "task", "task_type"), ("",)),
-    **dict.fromkeys(("late_chunking", "return_multivector"), (False,)),
-    "late_chunking_params": (),
-    **dict.fromkeys(("normalize", "normalized", "use_activation", "activation", "embd_normalize"), ()),
-    **dict.fromkeys(("encoding_format", "encoding_type", "output_dtype", "embedding_type"), ("float",)),
-    "embedding_types": (["float"],),
-    "embed_dtype": ("float32",),
-    "endianness": ("native", "little"),
-}
-_SCORES: dict[str, tuple[object, ...]] = _CUTTING | {
-    **dict.fromkeys(("max_chunks_per_doc", "max_chunks_per_document", "max_doc_length", "max_query_length"), (0,)),
-    "overlap_tokens": (0,),
-    "raw_scores": (False,),
-    **dict.fromkeys(("use_activation", "activation", "normalize"), (True,)),
-    "rank_fields": ([], ["text"]),
-}
 _MISMATCH = re.compile(r"Expected `([^`]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")  # msgspec's words
 _KINDS = {
     "str": "text",
@@ -150,41 +117,6 @@ def check_at_most(limit: int, param: str, items: Sized) -> None:
 def overflow_of(truncate: bool | None) -> OnOverflow | None:
     """Return what to do with an over-long text. None leaves it to the model's setting."""
     return None if truncate is None else "truncate" if truncate else "error"
-
-
-class _Refused:
-    """The type of a field that a route doesn't honor."""
-
-    name: ClassVar[str]
-    harmless: ClassVar[tuple[object, ...]]
-
-
-def with_refusals(body: Any) -> Any:
-    """Return the type of a body, extended with the fields of other protocols that it doesn't honor.
-
-    Decode it with ``refuse_field``. A route without such fields in a request does no more than before.
-    """
-    kind = get_args(body)[0] if get_origin(body) is Annotated else body
-    if not isinstance(kind, type) or not issubclass(kind, Struct):
-        return body
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}
-    others = _SCORES if {"query", "queries"} & known else _VECTORS
-    refused = {f"refused_{name}": name for name in others if name not in known}
-    fields = [
-        (attribute, type(name, (_Refused,), {"name": name, "harmless": others[name]}) | None, None)
-        for attribute, name in refused.items()
-    ]
-    return msgspec.defstruct(kind.__name__, fields, bases=(kind,), kw_only=True, rename=refused)
-
-
-def refuse_field(kind: type[Any], value: object) -> _Refused:
-    """Decode a field of another protocol. Raises InputError for a value that would change numbers."""
-    # Servers with pydantic read "true" and "-1", too.
-    is_written = isinstance(value, str) and value.lower() in {str(one).lower() for one in kind.harmless}
-    if value not in kind.harmless and not is_written:
-        raise InputError(f"{kind.name} isn't supported here, and would change the numbers; leave it out", kind.name)
-    refused: _Refused = kind()
-    return refused
 
 
 class ValueCounts(Struct, frozen=True):
