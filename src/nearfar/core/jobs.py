@@ -122,7 +122,7 @@ class TokenizeJob(Struct, frozen=True, kw_only=True):
     """Texts to tokenize."""
 
     model: str | None  # None: the default embedding model, or else the default reranker
-    texts: tuple[str, ...]
+    texts: tuple[str | Chat, ...]
     special: bool  # with special tokens
     prompt: str | None = None
 

@@ -119,6 +119,36 @@ async def test_messages_that_cannot_be_read_are_refused_in_a_sentence(
     assert words in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("name", [name for name in RENDERED if name != "a limit"])
+async def test_tokenize_returns_the_tokens_of_the_rendered_messages(name: str, client: httpx.AsyncClient) -> None:
+    fields, text = RENDERED[name]
+    # As in vLLM, the prompt of an answer follows unless it is refused or the last message is to be continued.
+    text += "dog" if fields not in (FINAL, GENERATION) else ""
+
+    async def tokens(**body: Any) -> Any:
+        answer = await client.post("/tokenize", json={"model": "embedder", "return_token_strs": True} | body)
+        assert 200 == answer.status_code, answer.text
+        return answer.json()
+
+    body = {"messages": MESSAGES} | fields
+    assert await tokens(prompt=text, add_special_tokens=False) == await tokens(**body)
+    assert await tokens(prompt=text) == await tokens(**body, add_special_tokens=True)
+
+
+async def test_tokenize_refuses_messages_beside_a_prompt_and_of_a_model_without_a_template(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = {
+        "can't both be sent": {"model": "embedder", "prompt": "cat"},
+        "this model has no chat template": {"model": "other"},
+    }
+
+    for words, fields in refused.items():
+        answer = await client.post("/tokenize", json=fields | {"messages": MESSAGES})
+        assert 400 == answer.status_code
+        assert words in answer.json()["error"]["message"]
+
+
 async def test_a_model_without_a_template_or_with_a_prompt_refuses_messages(client: httpx.AsyncClient) -> None:
     words = {"other": "this model has no chat template", "embedder:query": "messages take no prompt"}
 

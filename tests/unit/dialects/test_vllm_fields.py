@@ -280,3 +280,23 @@ async def test_a_multi_vector_model_needs_its_special_tokens(every_kind: Litesta
 
     assert 400 == answer.status_code
     assert "add_special_tokens: this model needs its special tokens" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/invocations"])
+async def test_the_sides_of_pairs_may_be_objects_with_parts_of_text(path: str, builtin: httpx.AsyncClient) -> None:
+    part = {"type": "text", "text": "dog"}
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    bodies: list[dict[str, Any]] = [
+        {"data_1": {"content": [{"type": "text", "text": "cat"}]}, "data_2": ["dog"]},
+        {"queries": "cat", "documents": {"content": [part]}},
+        {"queries": "cat", "items": [{"content": [part]}]},
+        {"text_1": {"text": "cat"}, "text_2": [{"content": "dog"}]},
+    ]
+    wanted = numbers(await post(builtin, path, text_1="cat", text_2="dog"))
+
+    found = [numbers(await post(builtin, path, **body)) for body in bodies]
+    refused = await builtin.post(path, json={"queries": "cat", "documents": ["dog", {"content": [part, image]}]})
+
+    assert [wanted] * len(bodies) == found
+    assert 400 == refused.status_code
+    assert "documents[1].content: the models here read text only" in refused.text

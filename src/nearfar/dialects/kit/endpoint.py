@@ -16,8 +16,8 @@ from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.batch import Batch
 from nearfar.dialects.kit.body.decode import decode_json
+from nearfar.dialects.kit.body.foreign_fields import refuse_field, with_refusals
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.body.refusals import refuse_field, with_refusals
 from nearfar.dialects.kit.checks import shape_error
 from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, service_of

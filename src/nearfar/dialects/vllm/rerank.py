@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from litestar import Response
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -13,24 +13,10 @@ from nearfar.core.errors import InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
 from nearfar.dialects.kit.request import AnyRequest, settings_of
-from nearfar.dialects.kit.route_docs import NOT_BLANK, RANKING, RouteDocs, json_schema, requires
+from nearfar.dialects.kit.route_docs import RANKING, RouteDocs, json_schema, requires
+from nearfar.dialects.vllm.content import DOCUMENTS, TEXT, Content, text_of, texts_of
 from nearfar.dialects.vllm.routes import ListReply, PairScoring, envelope
 from nearfar.serving.service import Service
-
-
-class ContentPart(Struct, kw_only=True):
-    """A part of a multimodal text or document; only text is supported."""
-
-    type: str = "text"
-    text: str | None = None
-
-
-class Content(Struct, kw_only=True):
-    """A text or document as an object with ``text``, or ``content``, which is a string or parts."""
-
-    text: str | None = None
-    content: str | list[ContentPart] | None = None
-
 
 _VLLM_FIELDS = (
     "use_activation",
@@ -39,20 +25,6 @@ _VLLM_FIELDS = (
     "truncation_side",
     "max_tokens_per_query",
 )
-
-
-def _object(required: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object with these fields, one of them required."""
-    return {"type": "object", "required": [required], "properties": properties}
-
-
-_PART = _object("text", text=NOT_BLANK, type={"const": "text"})
-_WITH_PARTS = _object("content", content={"type": "array", "minItems": 1, "items": _PART})
-_WITH_TEXT = _object("text", text=NOT_BLANK, content={"type": ["string", "null"]})
-_WITH_CONTENT = _object("content", content=NOT_BLANK, text={"type": "null"})
-_TEXT: dict[str, Any] = {"anyOf": [NOT_BLANK, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
-_TEXT_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "items": _TEXT}
-_DOCUMENTS: dict[str, Any] = {"anyOf": [_TEXT_LIST, _WITH_PARTS, _WITH_TEXT, _WITH_CONTENT]}
 
 
 class RerankRequest(PairScoring, kw_only=True):
@@ -64,8 +36,8 @@ class RerankRequest(PairScoring, kw_only=True):
     name of ``documents``.
     """
 
-    query: Annotated[str | Content, json_schema(allOf=[_TEXT])]
-    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[_DOCUMENTS])] | None = None
+    query: Annotated[str | Content, json_schema(allOf=[TEXT])]
+    documents: Annotated[list[str | Content] | Content, json_schema(allOf=[DOCUMENTS])] | None = None
     docs: list[str | Content] | Content | None = None
     top_n: Annotated[int, Meta(ge=0)] | None = None
     return_documents: bool | None = None
@@ -103,8 +75,8 @@ class RerankReply(ListReply[RerankResult], kw_only=True):
 def _to_job(body: RerankRequest) -> RankJob:
     return RankJob(
         model=body.model or None,
-        query=_text(body.query, "query"),
-        documents=_documents(_required(body)),
+        query=text_of(body.query, "query"),
+        documents=texts_of(_required(body), "documents"),
         top_n=body.top_n or None,
         raw_scores=bool(body.raw_scores) or body.wants_logits,
         instruction=body.instruction or None,
@@ -117,32 +89,6 @@ def _required(body: RerankRequest) -> list[str | Content] | Content:
     if documents is None:
         raise InputError("Object missing required field `documents`")
     return documents
-
-
-def _documents(documents: list[str | Content] | Content) -> tuple[str, ...]:
-    if isinstance(documents, Content):
-        if not isinstance(documents.content, list):
-            return (_text(documents, "documents"),)
-        return tuple(_join([part], f"documents.content[{index}]") for index, part in enumerate(documents.content))
-    return tuple(_text(document, f"documents[{index}]") for index, document in enumerate(documents))
-
-
-def _text(content: str | Content, field: str) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content.content, list):
-        return _join(content.content, f"{field}.content")
-    text = content.content if content.text is None else content.text
-    if text is None:
-        raise InputError(f"{field} must be a string, or an object with text or content", field)
-    return text
-
-
-def _join(parts: list[ContentPart], field: str) -> str:
-    texts = [part.text for part in parts if part.type == "text" and part.text is not None]
-    if len(texts) < len(parts):
-        raise InputError(f"{field}: the models here read text only", field)
-    return "\n".join(texts)
 
 
 def _reply(body: RerankRequest, job: RankJob, done: Ranked, *, as_vllm: bool = False) -> RerankReply:
@@ -168,7 +114,7 @@ def _reply(body: RerankRequest, job: RankJob, done: Ranked, *, as_vllm: bool = F
 _RERANK = RouteDocs(
     summary="Rank documents by relevance to a query, as in vLLM and Infinity",
     answers=("scores",),
-    body=requires(RerankRequest, documents=_DOCUMENTS),
+    body=requires(RerankRequest, documents=DOCUMENTS),
     reply=RerankReply,
     example={**RANKING, "top_n": 1},
 )

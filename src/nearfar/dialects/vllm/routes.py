@@ -15,11 +15,12 @@ from nearfar.dialects.kit.checks import Activation, Inputs
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import LabelScore, sorted_labels
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, RouteDocs, json_schema, requires
+from nearfar.dialects.vllm.content import DOCUMENTS, Content, texts_of
 from nearfar.serving.service import Service
 
 _T = TypeVar("_T")
 _NOT_EMPTY = json_schema(minItems=1)
-Texts = str | Annotated[list[str], _NOT_EMPTY]
+Texts = str | Annotated[list[str | Content], _NOT_EMPTY] | Content
 _IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 INPUTS: dict[str, Any] = {
     "description": "A text, texts, or token ids in the model's own vocabulary of one text or of several",
@@ -30,7 +31,6 @@ INPUTS: dict[str, Any] = {
     ],
 }
 RequestId = Annotated[str, Meta(max_length=128)]
-NoMessages = Annotated[list[Any], json_schema(maxItems=0)]
 NotEmptyInputs = Annotated[Inputs, json_schema(allOf=[INPUTS])]
 
 
@@ -58,7 +58,10 @@ class PairScoring(Activation, kw_only=True):
 
 
 class ScoreRequest(PairScoring, kw_only=True):
-    """The body of POST /score; the two sides may have any of four pairs of names."""
+    """The body of POST /score; the two sides may have any of four pairs of names.
+
+    One object as a side contains a text in each part of its ``content``.
+    """
 
     text_1: Texts | None = None
     text_2: Texts | None = None
@@ -149,13 +152,12 @@ def _score_job(body: ScoreRequest) -> ScoreJob:
     )
 
 
-def _sides(body: ScoreRequest) -> tuple[list[str], list[str]]:
+def _sides(body: ScoreRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the two sides under whichever names they have. Raises InputError if they can't be paired."""
-    sides = [(getattr(body, first), getattr(body, second)) for first, second in _SCORE_SIDES]
-    found = next((pair for pair in sides if None not in pair), None)
-    if found is None:
+    names = next((pair for pair in _SCORE_SIDES if None not in [getattr(body, name) for name in pair]), None)
+    if names is None:
         raise InputError("text_1 and text_2 are required, or queries with documents or items")
-    first, second = ([side] if isinstance(side, str) else side for side in found)
+    first, second = (texts_of(getattr(body, name), name) for name in names)
     if len(first) > 1 and len(first) != len(second):
         raise InputError("Input lengths must be either 1:1, 1:N or N:N")
     if not first:
@@ -194,7 +196,7 @@ def _classify_reply(
     return ListReply(data=data, **envelope("classify", done, body.request_id))
 
 
-_SIDE = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}
+_SIDE = {"anyOf": [{"type": "string"}, *DOCUMENTS["anyOf"]]}
 _ANY_SIDES = json_schema(
     anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in _SCORE_SIDES]
 )

@@ -116,7 +116,7 @@ def count_characters(inputs: Sequence[str | TokenIds | Chat]) -> int:
     return sum([4 * len(text) if isinstance(text, tuple) else len(text) for text in inputs])
 
 
-def check_shown(inputs: Sequence[str | TokenIds]) -> int:
+def check_shown(inputs: Sequence[str | TokenIds | Chat]) -> int:
     """Return the number of characters. Raises InputError if there are too many to show their tokens."""
     size = count_characters(inputs)
     if size > _MAX_SHOWN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearfar.core.jobs import DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
+from nearfar.core.jobs import Chat, DetokenizeJob, Tokenized, TokenizedText, TokenizeJob
 from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.serving.access import RequestContext
 from nearfar.serving.pipeline.encoding import TokenizerPool
@@ -10,15 +10,16 @@ from nearfar.serving.pipeline.limits import check_shown
 
 
 async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: RequestContext) -> Tokenized:
-    """Return the tokens of each text after its prompt, untruncated."""
+    """Return the tokens of each text after its prompt, or of each rendered chat, untruncated."""
     model = context.model
     name = context.prompt_name or job.prompt
     prompt = choose_prompt(model.recipe, name, None) if name else ""
-    texts = [prompt + text for text in job.texts]
-    tokenized = await tokenizers.run(
-        check_shown(texts),
-        lambda: tuple(TokenizedText(text, model.tokens.tokenize(text, special=job.special)) for text in texts),
-    )
+
+    def tokenize_one(found: str | Chat) -> TokenizedText:
+        text = model.tokens.messages.render(found) if isinstance(found, Chat) else prompt + found
+        return TokenizedText(text, model.tokens.tokenize(text, special=job.special))
+
+    tokenized = await tokenizers.run(check_shown(job.texts), lambda: tuple(map(tokenize_one, job.texts)))
     return Tokenized(info=model.info, texts=tokenized)
 
 
