@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import openai
 import pytest
-from server_process import BODY, ServerProcess, until
+from server_process import BODY, PLUGINS, ServerProcess, until
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse
@@ -92,6 +93,20 @@ def test_a_low_limit_of_open_files_is_logged_and_every_request_is_answered() -> 
 
     assert "only 64 files may be open at once" in server.log[0]["message"]
     assert [200] * 100 == [answer.status_code for answer in answers]
+
+
+def test_a_limit_of_files_that_is_too_low_is_one_log_line_and_code_1() -> None:
+    words = "can't start: only 40 files may be open at once; the server needs 48: see ulimit -Hn"
+    serve = [sys.executable, "-m", "nearfar", "serve", "--engine", "fake", "--port", "0"]
+    command = ["/bin/sh", "-c", 'ulimit -n 40; exec "$@"', "sh", *serve]
+    environment = os.environ | {"PYTHONPATH": str(PLUGINS)}
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+    assert 1 == ended.returncode
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [words] == [line["message"] for line in lines if line["level"] == "error"]
+    assert "Traceback" not in ended.stderr
 
 
 def _supervise(command: str) -> subprocess.CompletedProcess[str]:

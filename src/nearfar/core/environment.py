@@ -16,8 +16,12 @@ from nearfar.core.toml_files import strip_text
 PREFIX = "NEARFAR_"
 _CONFIG = "NEARFAR_CONFIG"
 # What Kubernetes sets for every Service of the namespace. One named nearfar or nearfar-… has our prefix.
-_INJECTED = re.compile(r"NEARFAR_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+# Docker's links of containers set the same, and NAME and ENV_….
+_INJECTED = re.compile(
+    r"NEARFAR_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|ENV_\w+)"
+)
 _INJECTED_URL = re.compile(r"NEARFAR_(\w+_)?PORT")
+_LINKED_NAME = re.compile(r"NEARFAR_(\w+_)?NAME")
 _QUOTED = re.compile(r"""\A(["'])([^"']*)\1\Z""")
 # Programs that a service starts need these, too: where and how the hub is reached.
 _NETWORK = re.compile(
@@ -41,12 +45,14 @@ def our_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def injected_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return the names of variables with our prefix that Kubernetes sets for a Service."""
+    """Return the names of variables with our prefix that Kubernetes sets for a Service, or Docker for a link."""
     environ = os.environ if environ is None else environ
     return [
         name
         for name, value in environ.items()
-        if _INJECTED.fullmatch(name) or (_INJECTED_URL.fullmatch(name) and "://" in value)
+        if _INJECTED.fullmatch(name)
+        or (_INJECTED_URL.fullmatch(name) and "://" in value)
+        or (_LINKED_NAME.fullmatch(name) and value.startswith("/"))
     ]
 
 

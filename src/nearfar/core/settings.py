@@ -5,6 +5,7 @@ Each place is checked separately, so that an error can name it: ``NEARFAR_PORT: 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -246,9 +247,9 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
             raise SettingsError(f"{variable}: {unknown_key(field, Settings.__struct_fields__, environment.PREFIX)}")
         value: object = text
         if field == "models":
-            value = [{"name": name.strip()} for name in text.split(",") if name.strip()]
+            value = [{"name": name} for name in _items(text)]
         elif field in _LISTS:
-            value = [part.strip() for part in text.split(",") if part.strip()]
+            value = _items(text)
         elif not text:
             raise SettingsError(f"{variable}: is empty; unset it, or give it a value")
         try:
@@ -256,6 +257,13 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
         except SettingsError as error:
             raise SettingsError(str(error).replace(f"{variable}: {field}", variable, 1)) from error
     return values
+
+
+def _items(text: str) -> list[str]:
+    """Parse a list in a variable: ``a, b``, or JSON's ``["a", "b"]``."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(text, type=list[str])
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _bytes_of(size: int | str) -> int:

@@ -28,6 +28,10 @@ _EXPECTED = {
     "otlp_endpoint": "expected a URL that begins with http:// or https://",
     "root_path": "expected a path such as /embeddings/model-a",
 }
+_TABLES = {
+    "Expected `array`": "; write [[models]] above the keys of each model",
+    "Expected `object`": '; write [[models]], and below it name = "…"',
+}
 
 
 def explain(place: str, message: str, *, known: Mapping[str, Collection[str]], choices: Mapping[str, object]) -> str:
@@ -43,6 +47,8 @@ def explain(place: str, message: str, *, known: Mapping[str, Collection[str]], c
     field = re.sub(r"\[.*?\]", "", where).rpartition(".")[2]
     if field in choices:
         message += f"; one of: {choices[field]}"
+    if where.startswith("models") and message.startswith("Expected"):
+        message += _TABLES.get(message.partition(", got")[0], "")
     if message.startswith("Expected `bool`"):
         message += "; true or false"
     if "matching regex" in message:

@@ -14,6 +14,7 @@ _WANTED_FILES = 65_536  # each connection is one; macOS starts a process with 25
 _FEW_FILES = 256
 _OWN_FILES = 40  # of the process, which aren't connections; it has 20 at rest
 _MIN_CONNECTIONS = 8
+_FEWEST_FILES = _OWN_FILES + _MIN_CONNECTIONS
 _UNSENT_BYTES = 131_072  # that the system takes from a process before it sends them; Linux would take 4 MB
 _REMEDIES = {
     errno.EADDRINUSE: "another program listens there: stop it, or use --port with another number, or 0 for a free one",
@@ -69,12 +70,17 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def raise_file_limit() -> None:
-    """Raise the limit of open files as far as the system allows. Log a warning if it stays low."""
+    """Raise the limit of open files as far as the system allows. Log a warning if it stays low.
+
+    Raises SettingsError where it is too low to run at all.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
+    if soft < _FEWEST_FILES:
+        raise SettingsError(f"only {soft} files may be open at once; the server needs {_FEWEST_FILES}: see ulimit -Hn")
     if soft < _FEW_FILES:
         _log.warning("only %d files may be open at once, and each connection needs one; see ulimit -Hn", soft)
 

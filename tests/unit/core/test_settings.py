@@ -53,8 +53,8 @@ BAD_LINES = [
     ("request_timeout_s: expected `float` > 0.0", "request_timeout_s = 0"),
     ("request_timeout_s: expected `float` > 0.0", "request_timeout_s = nan"),
     ("models: expected `array` of length >= 1", "models = []"),
-    ("models: expected `array`, got `object`", '[models]\nname = "a"'),
-    ("models[0]: expected `object`, got `str`", 'models = ["a"]'),
+    ("models: expected `array`, got `object`; write [[models]] above the keys of each model", '[models]\nname = "a"'),
+    ('models[0]: expected `object`, got `str`; write [[models]], and below it name = "…"', 'models = ["a"]'),
     ("models[0]: object missing required field `name`", '[[models]]\naliases = ["b"]'),
     ("models[0].name: expected `str` of length >= 1", '[[models]]\nname = ""'),
     (
@@ -143,11 +143,14 @@ KUBERNETES = {
     "NEARFAR_EMBED_V2_SERVICE_PORT_GRPC_WEB": "53",
     "NEARFAR_EMBED_V2_PORT_53_UDP_ADDR": "fd00::1",
     "NEARFAR_METRICS_PORT_9_SCTP": "sctp://10.0.0.1:9",
+    "NEARFAR_NAME": "/web/nearfar",  # of Docker's links
+    "NEARFAR_ENV_LANG": "C.UTF-8",
 }
 MODEL_LISTS = {
     "one": ["one"],
     "one,owner/two@main": ["one", "owner/two@main"],
     " one , /a folder/with spaces ,": ["one", "/a folder/with spaces"],
+    '["one", "owner/two"]': ["one", "owner/two"],
 }
 NOT_TOML = [
     b"port = ",

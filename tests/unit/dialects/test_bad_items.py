@@ -34,7 +34,7 @@ LISTS = {
     "/represent": ('{"input": ["a", %s]}', "input[1]"),
 }
 
-WITH_OBJECTS = {"/v1/rerank", "/v2/rerank", "/rerank", "/jina/v1/embeddings"}  # items may be objects
+WITH_OBJECTS = {"/v1/rerank", "/v2/rerank", "/rerank", "/score", "/jina/v1/embeddings"}  # items may be objects
 
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\uDE00", r"\ud83d\u0041", r"\ude00\ud83d", r"\ud83d end \ud83d\ude00"])

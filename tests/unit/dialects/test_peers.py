@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "messages as input": ("/v1/embeddings", {"model": "all-minilm", "input": MESSAGES}, "input[0] must be text"),
     "messages to pool": ("/pooling", {"messages": MESSAGES}, "messages: this model has no chat template"),
     "messages to classify": ("/classify", {"messages": MESSAGES}, "can't classify"),
-    "messages to tokenize": ("/tokenize", {"messages": MESSAGES}, "messages: /tokenize applies no chat template"),
+    "messages to tokenize": ("/tokenize", {"messages": MESSAGES}, "messages: this model has no chat template"),
     "Cohere's top_n": ("/v2/rerank", {"model": "rerank-v3.5", **RANKING, "top_n": 0}, "top_n must be at least 1"),
     "Cohere's input_type": ("/v2/embed", {"model": "embed-v4.0", "texts": ["hi"]}, "valid input_type must be"),
     "Voyage's empty chunks": (

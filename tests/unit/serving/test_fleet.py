@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from nearfar_fakes import FakeKind, vector_of
 
 from nearfar import ModelSettings, Settings
 from nearfar.core.caller import ANONYMOUS
-from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError
+from nearfar.core.errors import CheckpointError, EngineUnavailable, SettingsError, SetupError
 from nearfar.core.jobs import EmbedJob
 from nearfar.core.settings import BUILTIN_MODEL
 from nearfar.engines.base import OpenRequest
@@ -235,6 +235,27 @@ async def test_a_setting_for_an_unknown_prompt_is_refused_with_the_known_ones(pr
     with pytest.raises(SettingsError, match=r"prompted has no prompt 'web'; there are: query, document$"):
         await fleet.opened()
     await fleet.close()
+
+
+class TooLarge(dict[str, str]):
+    """Prompts that take more memory than there is."""
+
+    def values(self) -> NoReturn:
+        """Raise MemoryError."""
+        raise MemoryError
+
+
+async def test_too_little_memory_is_refused_in_a_sentence(prompted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(models=(ModelSettings(name=str(prompted), engine="fake", prompts=TooLarge(a="b")),))
+    fleet = Fleet(settings, VendorNames({}, {}), ignore)
+    fleet.start()
+
+    with pytest.raises(SetupError, match="there isn't enough memory"):
+        await fleet.opened()
+    await fleet.close()
+    assert ["can't start: there isn't enough memory; raise the limit (ulimit -v), or take a smaller model"] == [
+        record.message for record in caplog.records if record.levelname == "ERROR" and not record.exc_info
+    ]
 
 
 async def test_prompts_of_the_settings_replace_all_others_and_info_shows_them(prompted: Path) -> None:

@@ -55,7 +55,7 @@ def text_of(content: str | Content, field: str) -> str:
         return _join(content.content, f"{field}.content")
     text = content.content if content.text is None else content.text
     if text is None:
-        raise InputError(f"{field} must be text or an object with text or content, not an object without them", field)
+        raise InputError(f"{field} must be a string, or an object with text or content", field)
     return text
 
 

@@ -235,6 +235,10 @@ class Fleet:
         except SetupError as error:
             _log.error("can't start: %s", error)
             raise
+        except MemoryError as error:
+            reason = "there isn't enough memory; raise the limit (ulimit -v), or take a smaller model"
+            _log.error("can't start: %s", reason)
+            raise SetupError(reason) from error
         except Exception:
             _log.exception("can't start")
             raise
