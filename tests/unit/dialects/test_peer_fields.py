@@ -67,6 +67,7 @@ VECTORS: dict[str, tuple[object, ...]] = CUTTING | {
     "embed_dtype": ("float16", "float32"),
     "precision": ("binary", "float32"),
     "endianness": ("big", "native"),
+    "modality": ("image", "text"),
 }
 SCORES: dict[str, tuple[object, ...]] = CUTTING | {
     "max_chunks_per_doc": (3, 0),

@@ -2,9 +2,9 @@
 
 import pytest
 from infinity_client import AuthenticatedClient
-from infinity_client.api.default import embeddings, health, models, rerank
+from infinity_client.api.default import classify, embeddings, health, metrics_metrics_get, models, rerank
 from infinity_client.errors import UnexpectedStatus
-from infinity_client.models import OpenAIEmbeddingInputText, RerankInput
+from infinity_client.models import ClassifyInput, OpenAIEmbeddingInputImage, OpenAIEmbeddingInputText, RerankInput
 from matrix import KEY, PASSAGES, QUERY, TEXTS, UNKNOWN, URL, WRONG_KEY, assert_scores, assert_vectors
 
 
@@ -59,3 +59,22 @@ def test_error_for_a_wrong_key() -> None:
 def test_error_for_an_unknown_model() -> None:
     with pytest.raises(UnexpectedStatus, match=UNKNOWN):
         rerank.sync(client=_client(), body=RerankInput(query=QUERY, documents=PASSAGES, model=UNKNOWN))
+
+
+def test_error_for_what_the_model_cannot_do() -> None:
+    images = OpenAIEmbeddingInputImage(input_=["data:image/png;base64,iVBORw0KGgo="])
+    calls = {
+        "can't classify": lambda: classify.sync(client=_client(), body=ClassifyInput(input_=PASSAGES)),
+        "modality isn't supported here": lambda: embeddings.sync(client=_client(), body=images),
+    }
+
+    for words, sent in calls.items():
+        with pytest.raises(UnexpectedStatus, match=words):
+            sent()
+
+
+def test_other_metrics() -> None:
+    found = metrics_metrics_get.sync_detailed(client=_client())
+
+    assert found.status_code == 200
+    assert b"nearfar_" in found.content

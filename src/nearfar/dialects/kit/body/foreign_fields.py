@@ -38,6 +38,7 @@ _VECTORS: dict[str, tuple[object, ...]] = _CUTTING | {
     "embedding_types": (["float"],),
     **dict.fromkeys(("embed_dtype", "precision"), ("float32",)),
     "endianness": ("native", "little"),
+    "modality": ("text", ["text"]),  # Infinity's and NVIDIA's; an image would be embedded as the text of its URL
 }
 _SCORES: dict[str, tuple[object, ...]] = _CUTTING | {
     **dict.fromkeys(("max_chunks_per_doc", "max_chunks_per_document", "max_doc_length", "max_query_length"), (0,)),
