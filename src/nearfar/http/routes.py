@@ -17,14 +17,13 @@ from nearfar.core.errors import EngineError, MalformedBody, NearfarError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import discard_body, receive_body
+from nearfar.dialects.kit.checks import FIELDS
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.gate.cors import Origins
 from nearfar.http.gate.gate import RequestGate
 from nearfar.telemetry.tracing import Tracing
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JobRoute:
@@ -88,7 +87,7 @@ class JobRoute:
         if self._path.candidates:
             fields: dict[str, msgspec.Raw] = {}
             with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
-                fields = decode_json(body, _fields)
+                fields = decode_json(body, FIELDS)
             for candidate in self._path.candidates:
                 if fields.keys().isdisjoint(candidate[1].fields):
                     continue

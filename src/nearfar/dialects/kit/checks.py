@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sized
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from msgspec import Struct
 from nearfar.core.errors import BodyTooLarge, EmptyInput, InputError, ModelRequired, TooManyItems
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import KeepSide, TokenIds
+from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.route_docs import json_schema
 
 # The truncation of Cohere's and NVIDIA's protocols. None leaves it to the model's setting.
@@ -27,6 +28,9 @@ Inputs = str | list[str | int | list[int]]
 _QUOTE, _COMMA = b'",'
 # What is decoded in about 50 ms, which nothing can interrupt. OpenAI allows 300,000 token ids in a request.
 _MAX_STRINGS, _MAX_VALUES = 150_000, 350_000
+_T = TypeVar("_T")
+# Decodes an object without its values.
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MISMATCH = re.compile(r"Expected `([^`]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")  # msgspec's words
 _KINDS = {
     "str": "text",
@@ -53,6 +57,14 @@ def explain_mismatch(error: msgspec.ValidationError) -> str:
 def shape_error(error: msgspec.ValidationError) -> InputError:
     """Return the error for JSON of another shape than the decoder's."""
     return InputError(explain_mismatch(error))
+
+
+def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode a body or a part of one. Raises InputError for JSON of another shape, and MalformedBody."""
+    try:
+        return decode_json(bytes(raw), decoder)
+    except msgspec.ValidationError as error:
+        raise shape_error(error) from error
 
 
 class Cutting(Struct, kw_only=True):

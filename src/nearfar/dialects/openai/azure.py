@@ -8,13 +8,11 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.params import FromPath
 
-from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.checks import FIELDS, decode_part
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.openai.embeddings import EMBEDDINGS
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DOCS: RouteDocs = msgspec.structs.replace(
     EMBEDDINGS.docs,
     summary="Vectors of texts, or of token ids, from a deployment of Azure's",
@@ -33,10 +31,7 @@ async def embed_with_deployment(
     request: Request[Any, Any, Any], deployment: FromPath[str], owner: FromPath[str | None] = None
 ) -> Response[bytes]:
     """Answer as /v1/embeddings does for the model that is called like the deployment, OWNER/NAME included."""
-    try:
-        fields = decode_json(await receive_body(request), _fields)
-    except msgspec.ValidationError as error:
-        raise shape_error(error) from error
+    fields = decode_part(await receive_body(request), FIELDS)
     fields["model"] = msgspec.Raw(msgspec.json.encode(f"{owner}/{deployment}" if owner else deployment))
     request.scope["state"]["body"] = msgspec.json.encode(fields)
     return await EMBEDDINGS.answer(request)

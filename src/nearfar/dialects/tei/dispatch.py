@@ -15,6 +15,7 @@ from nearfar.core.jobs import Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.batch import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.body.receive import receive_body
+from nearfar.dialects.kit.checks import decode_part
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
 from nearfar.dialects.kit.rendering import encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
@@ -22,7 +23,7 @@ from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, Job, characters_of, total_headers
-from nearfar.dialects.tei.inputs import check_count, decode_part
+from nearfar.dialects.tei.inputs import check_count
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
 
 AnyEndpoint = Endpoint[Any, Any, Any]

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
-
-import msgspec
+from typing import Any, cast
 
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.types import KeepSide, TokenIds
-from nearfar.dialects.kit.body.decode import decode_json
-from nearfar.dialects.kit.checks import check_at_most, explain_mismatch, overflow_of
+from nearfar.dialects.kit.checks import check_at_most, overflow_of
 from nearfar.dialects.tei.bodies import Inputs, Sequences, Truncation
-
-_T = TypeVar("_T")
 
 
 def parse_inputs(value: Inputs) -> tuple[str | TokenIds, ...]:
@@ -50,14 +45,6 @@ def _sequence(texts: Sequence[object]) -> str | tuple[str, str]:
         case [str(text), str(other)]:
             return text, other
     raise InputError("`inputs` must be a text, a list of one or two texts, or a list of such lists")
-
-
-def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decode a body or a part of one. Raises InputError for JSON of another shape."""
-    try:
-        return decode_json(bytes(raw), decoder)
-    except msgspec.ValidationError as error:
-        raise InputError(explain_mismatch(error)) from error
 
 
 def check_count(field: str, items: Sequence[object], limit: int | None = None) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import Response
 
-from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.checks import FIELDS, decode_part
 from nearfar.dialects.kit.endpoint import PostRoute
 from nearfar.dialects.kit.request import AnyRequest
 from nearfar.dialects.kit.route_docs import RANKING, RouteDocs
 from nearfar.dialects.vllm.rerank import RerankRequest, rerank
 from nearfar.dialects.vllm.routes import SCORE, ScoreRequest
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PAIRS = ("text_1", "data_1", "queries")
 _DOCS = RouteDocs(
     summary="Score pairs or rank documents, by the body's fields",
@@ -29,10 +26,7 @@ _DOCS = RouteDocs(
 
 
 async def _answer(request: AnyRequest) -> Response[bytes]:
-    try:
-        fields = decode_json(await receive_body(request), _fields)
-    except msgspec.ValidationError as error:
-        raise shape_error(error) from error
+    fields = decode_part(await receive_body(request), FIELDS)
     is_score = any(bytes(fields.get(name, b"null")) != b"null" for name in _PAIRS)
     return await (SCORE.answer(request) if is_score else rerank(request))
 

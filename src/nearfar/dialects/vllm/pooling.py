@@ -12,9 +12,8 @@ from msgspec import Struct
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Classified, ClassifyJob, Embedded, EmbedJob, Represented, RepresentJob
 from nearfar.core.types import FloatArray, ModelInfo, Task
-from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.checks import decode_part
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute
 from nearfar.dialects.kit.rendering import ArrayFormat, Binary, binary_reply, literal_error
 from nearfar.dialects.kit.request import AnyRequest, cancel_on_disconnect, fleet_of
@@ -134,10 +133,7 @@ _choice = msgspec.json.Decoder(_Choice)
 
 
 async def _answer(request: AnyRequest) -> Response[bytes]:
-    try:
-        choice = decode_json(await receive_body(request), _choice)
-    except msgspec.ValidationError as error:
-        raise shape_error(error) from error
+    choice = decode_part(await receive_body(request), _choice)
     tasks = await cancel_on_disconnect(request, fleet_of(request).tasks_of(choice.model or None))
     task = choice.task or next((name for name, (needed, _) in _ENDPOINTS.items() if needed in tasks), "embed")
     return await _find_endpoint(task, tasks).answer(request)
