@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from nearfar.core.errors import Forbidden, Overloaded
+from nearfar.core.errors import MAX_RETRY_AFTER_S, Forbidden, Overloaded
 from nearfar.core.types import Allowance
 
 Scope = Literal["embed", "rerank", "admin"]
@@ -26,7 +26,6 @@ SCOPES_FOR: Mapping[AnswerKind, tuple[Scope, ...]] = {
 }
 MAX_RETRIES = 2  # of OpenAI's clients by default
 LOWEST_PRIORITY = 999  # Cohere's scale: 0 is the most urgent
-_MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
 
 
 class RateLimit:
@@ -85,7 +84,7 @@ class RateLimit:
                 f"this key may use {self._tokens_per_minute:,} tokens a minute (tokens_per_minute): this request has "
                 f"{tokens:,}, and {max(self._tokens_left, 0):,.0f} are left"
             )
-            raise Overloaded(message, retry_after_s=min(max(wait_s, 1), _MAX_RETRY_AFTER_S))
+            raise Overloaded(message, retry_after_s=min(max(wait_s, 1), MAX_RETRY_AFTER_S))
         self._tokens_left -= tokens
 
     def _refill(self, tokens_per_minute: int) -> float:

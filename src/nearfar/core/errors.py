@@ -47,6 +47,8 @@ from typing import ClassVar
 
 from nearfar.core.types import QueueCapacity
 
+MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
+
 
 class NearfarError(Exception):
     """Base class of every error that this package raises on purpose."""

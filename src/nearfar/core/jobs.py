@@ -21,7 +21,7 @@ class TokenLimits(Struct, frozen=True, kw_only=True):
 
 
 class Chat(Struct, frozen=True, kw_only=True):
-    """Messages that the model's own chat template renders to one text. No prompt goes before it."""
+    """Messages that the model's own chat template renders to one text. No prompt but a marker goes before it."""
 
     messages: tuple[tuple[str, tuple[str, ...]], ...]  # the role of each, and its parts
     add_generation_prompt: bool = False

@@ -130,13 +130,12 @@ def _service_info(request: AnyRequest, info: ModelInfo, service: str, operation:
 
 
 def _default_model(request: AnyRequest, task: Task) -> ModelInfo:
-    """Return the model for requests without a name: one trained for the task, else the first that has it."""
+    """Return the model for requests without a name. Raises WrongTask if none has the task."""
     fleet = fleet_of(request)
     fleet.refuse_unready()
-    candidates = [info for info in fleet.infos() if task in info.tasks]
-    if not candidates:
-        raise WrongTask("the served model", task)
-    return next((info for info in candidates if info.score_is_probability == (task == "rank")), candidates[0])
+    if info := fleet.default(task):
+        return info
+    raise WrongTask("the served model", task)
 
 
 def _is_loaded(request: AnyRequest, info: ModelInfo) -> bool:

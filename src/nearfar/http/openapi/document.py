@@ -13,6 +13,7 @@ import msgspec
 from nearfar.core import errors
 from nearfar.core.caller import ALL_SCOPES, SCOPES_FOR
 from nearfar.dialects.kit.base import Dialect
+from nearfar.dialects.kit.endpoint import TRUNCATED
 from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
 from nearfar.http.openapi.page import render_page
@@ -31,7 +32,6 @@ _UNDOCUMENTED = (
     errors.HostNotAllowed,
 )
 _WITHOUT_A_BODY = (errors.ModelNotReady, errors.ShuttingDown, errors.InternalError)
-_TRUNCATED = "x-nearfar-truncated-tokens"
 _WITH_RETRY_AFTER = {"429", "503", "504"}
 _HEADERS: Mapping[str, Json] = {
     "x-request-id": {
@@ -39,7 +39,7 @@ _HEADERS: Mapping[str, Json] = {
         "required": True,
         "schema": {"type": "string"},
     },
-    _TRUNCATED: {
+    TRUNCATED: {
         "description": "The number of tokens that were truncated; of very long texts, the least it can be.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
@@ -157,7 +157,7 @@ def _parameters(operation: Operation) -> list[Json]:
 def _answer(sharing: Sequence[Operation], schemas: Schemas) -> Json:
     first = sharing[0].about
     counts_tokens = all(operation.about.body and operation.about.counts for operation in sharing)
-    headers = _header_references(["x-request-id", *([_TRUNCATED] if counts_tokens else [])])
+    headers = _header_references(["x-request-id", *([TRUNCATED] if counts_tokens else [])])
     answer: Json = {"description": first.summary, "headers": {**headers, **_own_headers(sharing)}}
     if sharing[0].method != "head":
         replies = [schemas.of(one.about.reply, one.dialect) for one in sharing if one.about.reply]

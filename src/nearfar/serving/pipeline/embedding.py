@@ -14,7 +14,7 @@ from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
 from nearfar.serving.offload import offload
-from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, refuse_prompt, usage_of
+from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, takes_prompt, usage_of
 from nearfar.serving.pipeline.limits import apply_limits, check_job, check_vectors, count_characters
 from nearfar.serving.postprocess.pooling import normalize, pool
 from nearfar.serving.postprocess.quantization import default_range, scale_range
@@ -32,7 +32,7 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
     check_vectors(recipe, job)
     context.check_answer(len(job.inputs) * min(job.dimensions or model.info.dim, model.info.dim))
     prompt, name = "", context.prompt_name or job.prompt
-    if not refuse_prompt(job, name) and (name or job.role or job.instruction is not None or recipe.default_prompt):
+    if takes_prompt(job, name) and (name or job.role or job.instruction is not None or recipe.default_prompt):
         prompt = choose_prompt(recipe, name, job.role, job.instruction)
     size = count_characters(job.inputs)
     if job.late_chunking:

@@ -105,12 +105,12 @@ def _model_for(model: Model, job: EmbedJob | RepresentJob | ClassifyJob) -> Mode
     return limit_rows(model, job.max_row_tokens)
 
 
-def refuse_prompt(job: EmbedJob | RepresentJob, name: str | None) -> bool:
-    """Return whether the job is a chat, which takes no prompt. Raises InputError for one with a prompt's name."""
+def takes_prompt(job: EmbedJob | RepresentJob, name: str | None) -> bool:
+    """Return whether a prompt goes before the texts: not before a chat. Raises InputError for a chat with its name."""
     is_chat = isinstance(job.inputs[0], Chat)
     if is_chat and name:
         raise InputError("messages take no prompt; leave out its name", "messages")
-    return is_chat
+    return not is_chat
 
 
 def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
@@ -159,9 +159,7 @@ def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
     model = _model_for(model, job)
     rows = []
     for text in job.inputs:
-        if isinstance(text, str | Chat):
-            rows += model.tokens.encode(_decode_inputs(model, [text]), keep=job.keep)
-        elif isinstance(text[0], str):
+        if isinstance(text, tuple) and isinstance(text[0], str):
             rows.append(_encode_pair(model, *text, job.keep))
         else:
             rows += model.tokens.encode(_decode_inputs(model, [text]), keep=job.keep)

@@ -97,7 +97,7 @@ def check_token_limits(limits: TokenLimits, counts: Sequence[int]) -> None:
         raise TooManyTokens(sum(counts), limits.per_request)
 
 
-def check_rows(rows: Sequence[Row], on_overflow: OnOverflow, *, allow_empty: bool = False) -> list[Row]:
+def check_rows(rows: list[Row], on_overflow: OnOverflow, *, allow_empty: bool = False) -> list[Row]:
     """Return the rows. Raises EmptyInput for one without tokens, and TextTooLong for a truncated one if asked to.
 
     With ``allow_empty`` one of them has to have tokens.
@@ -108,7 +108,7 @@ def check_rows(rows: Sequence[Row], on_overflow: OnOverflow, *, allow_empty: boo
     for index, row in enumerate(rows) if on_overflow == "error" else ():
         if row.truncated_tokens:
             raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)
-    return [*rows]
+    return rows
 
 
 def count_characters(inputs: Sequence[str | TokenIds | Chat]) -> int:

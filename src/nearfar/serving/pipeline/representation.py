@@ -14,7 +14,7 @@ from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.access import RequestContext
 from nearfar.serving.offload import offload
-from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, refuse_prompt, usage_of
+from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, takes_prompt, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
 from nearfar.serving.postprocess.scores import probabilities
 from nearfar.serving.queue.fair_queue import Results
@@ -30,7 +30,9 @@ async def represent(job: RepresentJob, tokenizers: TokenizerPool, context: Reque
     check_job(job)
     model = context.model
     check_outputs(model, job)
-    prompt = choose_prompt(model.recipe, context.prompt_name or job.prompt, job.role or "document")
+    name = context.prompt_name or job.prompt
+    has_prompt = takes_prompt(job, name) or model.recipe.multi_vector  # its prompts are markers
+    prompt = choose_prompt(model.recipe, name, job.role or "document") if has_prompt else ""
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
     context.check_answer(_numbers(model.recipe, rows))
     most = sum([_most_weights(model.recipe.sparse, row) for row in rows]) if model.recipe.sparse else 0
@@ -62,7 +64,7 @@ async def token_vectors(job: RepresentJob, tokenizers: TokenizerPool, context: R
         return await represent(job, tokenizers, context)
     check_job(job)
     name = context.prompt_name or job.prompt
-    prompt = "" if refuse_prompt(job, name) else choose_prompt(model.recipe, name, job.role)
+    prompt = choose_prompt(model.recipe, name, job.role) if takes_prompt(job, name) else ""
     rows = await tokenizers.run(count_characters(job.inputs), lambda: encode_outputs(model, job, prompt))
     context.check_answer(_tokens(rows) * model.recipe.hidden_size)
     states = await context.submit(rows, "hidden_states")

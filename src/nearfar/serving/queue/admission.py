@@ -15,10 +15,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from nearfar.core.caller import Caller
-from nearfar.core.errors import Overloaded
+from nearfar.core.errors import MAX_RETRY_AFTER_S, Overloaded
 from nearfar.core.types import QueueCapacity
 
-_MAX_RETRY_AFTER_S = 60.0  # clients stop retrying altogether when the server asks them to wait much longer
 _MIN_RETRY_AFTER_S = 0.5
 _UNKNOWN_RETRY_AFTER_S = 1.0  # before the first batch has run
 _LAST_ATTEMPT = 1.5  # how full the queue may be for a client's last attempt
@@ -123,5 +122,5 @@ class Admission:
             return _UNKNOWN_RETRY_AFTER_S
         now = self._clock()
         finish = max(self._virtual_finish, now + self.tokens / rate) + charge / rate
-        self._virtual_finish = min(finish, now + _MAX_RETRY_AFTER_S)
+        self._virtual_finish = min(finish, now + MAX_RETRY_AFTER_S)
         return max(self._virtual_finish - now, _MIN_RETRY_AFTER_S)

@@ -48,7 +48,7 @@ class QueuedRequest:
         self.method = method
         self.future = future
         self.caller = caller.name
-        self.token_weight = caller.token_weight if caller.priority else 1.0
+        self.token_weight = caller.token_weight
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.record_queued()
         indices: dict[int, list[int]] = {}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from nearfar.core.errors import Overloaded
+from nearfar.core.errors import MAX_RETRY_AFTER_S, Overloaded
 from nearfar.telemetry.stopwatch import Stopwatch
 
-_MAX_RETRY_AFTER_S = 60.0  # clients stop retrying altogether when the server asks them to wait much longer
 # The share of its time that a new request may be forecast to take: throughput varies, and a late answer is wasted work.
 ADMITTED = 0.8
 
@@ -15,7 +14,7 @@ def refusal(model: str, stopwatch: Stopwatch, own: int, ahead: int, tokens_per_s
     left_s = stopwatch.left_s()
     needed_s = stopwatch.timeout_s - left_s + (own + ahead) / tokens_per_s
     fits = int(left_s * ADMITTED * tokens_per_s) - ahead
-    retry_after_s = min(max(needed_s - stopwatch.timeout_s * ADMITTED, 1.0), _MAX_RETRY_AFTER_S)
+    retry_after_s = min(max(needed_s - stopwatch.timeout_s * ADMITTED, 1.0), MAX_RETRY_AFTER_S)
     at_once = f"send at most {fits:,} tokens at once, or " if 0 < fits < own else ""
     return Overloaded(
         f"{model} would need {needed_s:,.1f} s for this request, and the limit is {stopwatch.timeout_s:g} s "

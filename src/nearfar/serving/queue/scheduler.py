@@ -33,14 +33,11 @@ class Scheduler:
         self.count_tokens = self._queue.count_tokens
         self.tokens_before = self._queue.tokens_before
         self.find_late = self._queue.find_late
+        self.clear = self._queue.clear
 
     def count_rows(self) -> int:
         """Return the number of waiting rows."""
         return sum(len(request.waiting) for request in self._queue)
-
-    def clear(self) -> list[QueuedRequest]:
-        """Remove and return all requests."""
-        return self._queue.clear()
 
     def next_batch(self, bulk_tokens: int, idle_workers: int = 1) -> list[QueuedRow]:
         """Remove and return the rows that run next; none when no row waits.

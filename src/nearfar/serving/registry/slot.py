@@ -6,13 +6,13 @@ import asyncio
 import math
 from typing import NamedTuple
 
+from nearfar.core.errors import MAX_RETRY_AFTER_S
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import LoadState, ModelInfo, ModelState
 from nearfar.serving.registry.discovery import DiscoveredModel
 from nearfar.serving.registry.opening import Model, as_loaded
 
 _MAX_LOAD_BACKOFF_S = 60.0
-_MAX_RETRY_AFTER_S = 60  # clients stop retrying altogether when the server asks them to wait much longer
 
 
 class ModelLimits(NamedTuple):
@@ -128,7 +128,7 @@ class Slot:
     def estimate_load_s(self, now: float) -> int:
         """Estimate the seconds until the model is loaded, from how long its last load took."""
         passed_s = 0.0 if self.opening_since is None else now - self.opening_since
-        return min(max(math.ceil(self.load_s - passed_s), 1), _MAX_RETRY_AFTER_S)
+        return min(max(math.ceil(self.load_s - passed_s), 1), MAX_RETRY_AFTER_S)
 
     def unloads_in_s(self, now: float) -> float:
         """Return the seconds until the model is unloaded for being idle; infinite if it stays, or isn't loaded."""
