@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Torch serves on every machine, MLX on Apple Silicon and OpenVINO on x86. Linux gets MLX for the tests' sake: there it runs
-# on the processor. On Linux, pip takes Torch's build with CUDA unless PIP_EXTRA_INDEX_URL names PyTorch's index of CPU
+# on the CPU. On Linux, pip takes Torch's build with CUDA unless PIP_EXTRA_INDEX_URL names PyTorch's index of CPU
 # builds, which is a tenth of the size.
 EXTRAS := torch,builtin,tracing,dev
 ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)

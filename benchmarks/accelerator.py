@@ -162,7 +162,7 @@ def choose_device(requested: Device) -> Device:
     except SetupError as error:
         raise SystemExit(str(error)) from error
     if found == "cpu" and requested != "cpu":
-        raise SystemExit("this machine has no CUDA or Metal device; --device cpu runs the same on the processor")
+        raise SystemExit("this machine has no CUDA or Metal device; --device cpu runs the same on the CPU")
     device: Device = found
     return device
 

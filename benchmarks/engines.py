@@ -256,7 +256,7 @@ def main() -> None:
     contenders = [open_reference(folder)]
     for name, dtype in (each for each in ENGINES if each[0] in arguments.engines):
         slow = dtype == "bfloat16" and not BFLOAT16 & set(facts["simd"])
-        opened = "this processor has no bfloat16" if slow else open_engine(name, dtype, folder, RESULTS / "cache")
+        opened = "this CPU has no bfloat16" if slow else open_engine(name, dtype, folder, RESULTS / "cache")
         print(f"{name} {dtype}: {opened if isinstance(opened, str) else opened.about}", flush=True)
         contenders += [] if isinstance(opened, str) else [opened]
     tokens = TextEncoder(folder, read_recipe(folder))

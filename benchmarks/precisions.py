@@ -45,7 +45,7 @@ class Computed(NamedTuple):
     """A model's numbers: (N, D), or logits of all queries' documents and then of the first query's 300."""
 
     numbers: Array
-    rows_per_s: float  # of processor time
+    rows_per_s: float  # of CPU time
     dtype: str
 
 

@@ -1,4 +1,4 @@
-"""Machine facts: processor, memory, versions. Printed above every table and written to every JSON file."""
+"""Machine facts: CPU, memory, versions. Printed above every table and written to every JSON file."""
 
 from __future__ import annotations
 

@@ -31,7 +31,10 @@ _log = logging.getLogger(__name__)
 
 
 class Child:
-    """A worker process and the socket to it, which its end closes. ``message`` is sent to it."""
+    """A worker process and the supervisor's end of its socket, which closes when the process ends.
+
+    ``message`` is sent to it.
+    """
 
     def __init__(
         self,
@@ -157,7 +160,7 @@ class Children:
     def _kill_stuck(self, timeout_s: float) -> None:
         """Count missed heartbeats, at most one in each interval.
 
-        So none is missed while this process doesn't run either: suspended, frozen, or short of processor time.
+        So none is missed while this process doesn't run either: suspended, frozen, or short of CPU time.
         """
         now = time.monotonic()
         if now < self._check_at:

@@ -104,7 +104,7 @@ class Metrics(Collector):
         self._queues = queues
         self._connections = connections
         self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)  # memory, processor time and open files, where the system has /proc
+        ProcessCollector(registry=registry)  # memory, CPU time and open files, where the system has /proc
         registry.register(self)  # generate_latest then calls ``collect``
         metrics: dict[str, Histogram | Counter] = {}
         for name, (labels, bounds, description) in _HISTOGRAMS.items():

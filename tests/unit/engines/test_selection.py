@@ -119,7 +119,7 @@ def test_a_requested_engine_that_cannot_run_is_refused_and_not_replaced() -> Non
         choose_engines("fake", "cuda")
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "safetensors"])
+@pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_without_its_packages_the_torch_engine_explains_how_to_install_them(package: str) -> None:
     hidden = f"sys.modules[{package!r}] = None\n"  # what Python itself writes there for a package that isn't installed
 

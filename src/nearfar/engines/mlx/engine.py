@@ -150,7 +150,7 @@ class MlxEngine:
             return requested, "requested"
         self._load(request, mx.float32)
         if self._device == "cpu":
-            return "float32", "auto: half precision is slower on a processor"
+            return "float32", "auto: half precision is slower on a CPU"
         if not request.probes:
             return "float32", "auto: there are no texts to compare another precision on"
         exact = self._comparable(request.probes)

@@ -187,12 +187,12 @@ class OpenVinoEngine:
         requested = self._request.dtype
         if requested != "auto":
             if requested != "int8" and not supports(requested):
-                raise EngineUnavailable(f"this processor doesn't compute in {requested}; use --dtype float32")
+                raise EngineUnavailable(f"this CPU doesn't support {requested}; use --dtype float32")
             loss = self._compile(converted, requested)
             if requested == "int8" and self._recipe.task == "score" and len(self._recipe.labels) <= 1:
                 _refuse_int8(self._request, loss)
             return requested, f"requested; {loss}{self._padding_change()}"
-        reason = "auto: this processor doesn't compute in bfloat16"
+        reason = "auto: this CPU doesn't support bfloat16"
         if supports("bfloat16"):
             loss = self._compile(converted, "bfloat16")
             if loss.is_small:

@@ -1,4 +1,4 @@
-"""Encodes the prompts of LLM rerankers: a query and documents in a prompt, truncated to the model's limit."""
+"""Encodes texts in chat templates, and pairs in the prompts of LLM rerankers, truncated to the model's limit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keeps libraries that sentence-transformers imports for training and evaluation from being loaded.
 
-They take half of the processor time of its import, and no number of a loaded model comes from them. To be used only in
+They take half of the CPU time of its import, and no number of a loaded model comes from them. To be used only in
 a process of its own.
 """
 
