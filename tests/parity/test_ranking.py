@@ -107,7 +107,7 @@ async def test_a_judges_chunks_follow_one_another(tmp_path: Path) -> None:
     async with serving(write(tmp_path, "judge")) as service:
         model = (await service._access._fleet.lease(None, ("rank",)))[0].model
         assert model
-        tokens = model.tokens
+        tokens = model.encoder
         pieces = tokens.chunk(text, tokens.budget_beside_query(QUERY, None), Chunking(max_chunks=50)).texts
         rows = tokens.encode_pairs(QUERY, pieces, None)
         each = await score(service, *pieces)

@@ -124,7 +124,7 @@ async def test_a_request_for_a_full_queue_is_refused_before_it_is_tokenized(monk
         ]
         await until(lambda: model.lane.admission.requests == 2)
         with monkeypatch.context() as no_tokenizer:
-            no_tokenizer.delattr(type(model.tokens), "encode")
+            no_tokenizer.delattr(type(model.encoder), "encode")
             refused = await client.post(PATH, json=embed("next"))
         model.lane._engine.gate.set()
         await asyncio.gather(*queued)

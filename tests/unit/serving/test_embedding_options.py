@@ -49,7 +49,7 @@ async def test_an_input_type_chooses_the_prompt(input_type: str, prompt: str, be
         (served,) = app.state.fleet.models()
         _, embedded = served.lane._engine.batches  # the probe first
 
-    assert served.tokens.encode([prompt + "dog"]) == embedded
+    assert served.encoder.encode([prompt + "dog"]) == embedded
 
 
 async def test_without_an_input_type_version_1_has_the_default_prompt(bert: Path) -> None:
@@ -61,7 +61,7 @@ async def test_without_an_input_type_version_1_has_the_default_prompt(bert: Path
         (served,) = app.state.fleet.models()
         _, embedded = served.lane._engine.batches
 
-    assert served.tokens.encode(["a question? dog"]) == embedded
+    assert served.encoder.encode(["a question? dog"]) == embedded
 
 
 async def test_start_keeps_the_end_of_a_text_and_end_its_start(builtin: httpx.AsyncClient) -> None:

@@ -176,9 +176,9 @@ async def test_ranking_uses_the_prompt_of_each_role_and_never_the_default(
         (served,) = app.state.fleet.models()
         _, ranked, embedded = served.lane._engine.batches  # the probe first
 
-    expected = served.tokens.encode([query + "fox", document + "dog"])
+    expected = served.encoder.encode([query + "fox", document + "dog"])
     assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
-    assert served.tokens.encode([prompts.get(default or "", "") + "dog"]) == embedded
+    assert served.encoder.encode([prompts.get(default or "", "") + "dog"]) == embedded
 
 
 PROMPTS = {"query": "a query, ", "document": "a document; ", "web": "a question? ", "latest": "the latest, "}
@@ -215,7 +215,7 @@ async def test_a_name_or_a_setting_chooses_the_prompt(
         _, embedded = served.lane._engine.batches  # the probe first
 
     assert "prompted" == answer.json()["model"]
-    assert served.tokens.encode([prompt + "dog"]) == embedded
+    assert served.encoder.encode([prompt + "dog"]) == embedded
 
 
 @pytest.mark.parametrize("name", ["prompted:other", "other:query", "prompted:", ":query", "prompted:query:query"])
@@ -269,9 +269,9 @@ async def test_prompts_of_the_settings_replace_all_others_and_info_shows_them(pr
         (served,) = app.state.fleet.models()
         _, ranked, embedded = served.lane._engine.batches  # the probe first
 
-    expected = served.tokens.encode(["numbers fox", "dog"])
+    expected = served.encoder.encode(["numbers fox", "dog"])
     assert sorted(row.ids for row in expected) == sorted(row.ids for row in ranked)
-    assert served.tokens.encode(["dog"]) == embedded
+    assert served.encoder.encode(["dog"]) == embedded
     assert ({"query": "numbers "}, None, "settings") == (
         listed["prompts"],
         listed["default_prompt"],
@@ -308,7 +308,7 @@ async def test_an_instruction_is_inserted_into_the_model_s_own_prompt(prompted: 
         (served,) = app.state.fleet.models()
         _, embedded = served.lane._engine.batches  # the probe first
 
-    assert served.tokens.encode(["Instruct: the quick fox\nQuery: dog"]) == embedded
+    assert served.encoder.encode(["Instruct: the quick fox\nQuery: dog"]) == embedded
 
 
 async def test_equal_scores_keep_the_order_of_the_request(several: httpx.AsyncClient) -> None:
@@ -349,7 +349,7 @@ async def test_a_vector_is_the_engines_own_row(prompted: Path) -> None:
             answer = await client.post("/v1/embeddings", json={"model": "prompted", "input": ["fox", "dog"]})
         (served,) = app.state.fleet.models()
 
-    rows = served.tokens.encode(["fox", "dog"], "a document; ")
+    rows = served.encoder.encode(["fox", "dog"], "a document; ")
     expected = [vector_of(row.ids, 32) for row in rows]
     np.testing.assert_allclose(expected, [item["embedding"] for item in answer.json()["data"]], atol=1e-7)
 

@@ -84,24 +84,24 @@ def limit_rows(model: Model, max_tokens: int | None, *, pairs: bool = False) -> 
 
     Raises InputError for a limit that leaves no room for text.
     """
-    if max_tokens is None or max_tokens >= model.tokens.max_tokens:
+    if max_tokens is None or max_tokens >= model.encoder.max_tokens:
         return model
-    tokens = copy.copy(model.tokens)
-    [empty] = tokens.encode_pairs("", [""], None) if pairs else tokens.encode([""])
+    encoder = copy.copy(model.encoder)
+    [empty] = encoder.encode_pairs("", [""], None) if pairs else encoder.encode([""])
     if max_tokens <= len(empty.ids):
         raise InputError(
             f"a limit of {max_tokens} tokens leaves no room for text: this model adds {len(empty.ids)} of its own"
         )
-    tokens.max_tokens = max_tokens
-    return msgspec.structs.replace(model, tokens=tokens)
+    encoder.max_tokens = max_tokens
+    return msgspec.structs.replace(model, encoder=encoder)
 
 
 def _model_for(model: Model, job: EmbedJob | RepresentJob | ClassifyJob) -> Model:
     """Return the model with the encoder and the limit that a job asks for."""
     is_chat = isinstance(job.inputs[0], Chat)
     if is_chat or not job.special:
-        tokens = model.tokens.variant(special=job.special, rendered=is_chat)
-        model = msgspec.structs.replace(model, tokens=tokens)
+        encoder = model.encoder.variant(special=job.special, rendered=is_chat)
+        model = msgspec.structs.replace(model, encoder=encoder)
     return limit_rows(model, job.max_row_tokens)
 
 
@@ -119,7 +119,7 @@ def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
     texts = _decode_inputs(model, job.inputs, job)
     limits = job.token_limits
     count_up_to = limits.per_text if limits else None
-    rows = model.tokens.encode(texts, prompt, job.max_tokens, count_up_to=count_up_to, keep=job.keep)
+    rows = model.encoder.encode(texts, prompt, job.max_tokens, count_up_to=count_up_to, keep=job.keep)
     if limits:
         # Token ids count as sent, because clients split their input by that count.
         counts = [0 if isinstance(text, tuple) else row.token_count for row, text in zip(rows, job.inputs, strict=True)]
@@ -130,7 +130,7 @@ def encode_texts(model: Model, job: EmbedJob, prompt: str) -> list[Row]:
 def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[tuple[int, int]]]:
     """Encode all inputs into one row, and return it with each input's span. Never truncates: too long is an error."""
     model = _model_for(model, job)
-    row, spans = model.tokens.encode_concatenated(_decode_inputs(model, job.inputs, job), prompt)
+    row, spans = model.encoder.encode_concatenated(_decode_inputs(model, job.inputs, job), prompt)
     counts = [stop - start for start, stop in spans]
     if job.token_limits:
         check_token_limits(
@@ -150,7 +150,7 @@ def encode_chunks(model: Model, job: EmbedJob, prompt: str) -> tuple[Row, list[t
 def encode_outputs(model: Model, job: RepresentJob, prompt: str) -> list[Row]:
     """Encode texts for all of the model's outputs."""
     model = _model_for(model, job)
-    rows = model.tokens.encode(_decode_inputs(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
+    rows = model.encoder.encode(_decode_inputs(model, job.inputs), prompt, keep=job.keep, role=job.role or "document")
     return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
@@ -162,7 +162,7 @@ def encode_classified(model: Model, job: ClassifyJob) -> list[Row]:
         if isinstance(text, tuple) and isinstance(text[0], str):
             rows.append(_encode_pair(model, *text, job.keep))
         else:
-            rows += model.tokens.encode(_decode_inputs(model, [text]), keep=job.keep)
+            rows += model.encoder.encode(_decode_inputs(model, [text]), keep=job.keep)
     return check_rows(rows, job.on_overflow or model.on_overflow)
 
 
@@ -179,20 +179,20 @@ def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds | Chat], job: E
         return texts
     if job and job.token_limits:
         check_token_limits(job.token_limits, [len(text) if isinstance(text, tuple) else 0 for text in inputs])
-    rendered = [model.tokens.messages.render(text) if isinstance(text, Chat) else text for text in inputs]
+    rendered = [model.encoder.messages.render(text) if isinstance(text, Chat) else text for text in inputs]
     is_own = job is None or (job.vocabulary_is_default and model.info.token_ids == "model")  # noqa: S105 — no password
     if job and not is_own and (vocabulary := job.vocabulary) is not None:
         return [openai_tokens.decode(text, vocabulary) if isinstance(text, tuple) else text for text in rendered]
-    return [model.tokens.decode(text, special=False) if isinstance(text, tuple) else text for text in rendered]
+    return [model.encoder.decode(text, special=False) if isinstance(text, tuple) else text for text in rendered]
 
 
 def _encode_pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:
     """Encode two texts as one row. Truncation cuts the end of the second, or its start to keep the end."""
-    [row] = model.tokens.encode_pairs(first, [second], None)
+    [row] = model.encoder.encode_pairs(first, [second], None)
     if keep == "start" or not row.truncated_tokens:
         return row
-    end = model.tokens.chunk(second, model.tokens.budget_beside_query(first, None), Chunking(keep=keep))
-    [shorter] = model.tokens.encode_pairs(first, end.texts, None)
+    end = model.encoder.chunk(second, model.encoder.budget_beside_query(first, None), Chunking(keep=keep))
+    [shorter] = model.encoder.encode_pairs(first, end.texts, None)
     return msgspec.structs.replace(
         shorter, token_count=row.token_count, truncated_tokens=shorter.truncated_tokens + end.truncated_tokens
     )

@@ -112,8 +112,8 @@ def encode_job(model: Model, job: RankJob) -> EncodedJob:
     model = limit_rows(model, job.max_row_tokens, pairs=reads_pairs)
     if job.max_tokens_per_query is None:
         return _encode_pairs(model, job) if reads_pairs else _encode_separately(model, job)
-    budget = model.tokens.budget_after_prompt("")
-    cut = model.tokens.chunk(job.query, budget, Chunking(max_tokens=job.max_tokens_per_query))
+    budget = model.encoder.budget_after_prompt("")
+    cut = model.encoder.chunk(job.query, budget, Chunking(max_tokens=job.max_tokens_per_query))
     if cut.truncated_tokens and job.on_overflow == "error":
         raise _query_error(cut.token_count, cut.token_count - cut.truncated_tokens)
     shorter = encode_job(model, msgspec.structs.replace(job, query=cut.texts[0], max_tokens_per_query=None))
@@ -128,11 +128,11 @@ def _query_error(tokens: int, limit: int) -> InputError:
 
 def _encode_pairs(model: Model, job: RankJob) -> EncodedJob:
     def encode(documents: Sequence[str], max_tokens: int | None) -> list[Row]:
-        return model.tokens.encode_pairs(job.query, documents, max_tokens, job.instruction)
+        return model.encoder.encode_pairs(job.query, documents, max_tokens, job.instruction)
 
     whole = encode(job.documents, job.max_tokens_per_document)
     _check_tokens("the query and document {} have", whole)
-    each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_beside_query(job.query, job.instruction))
+    each = _split_long(model, job, whole, encode, lambda: model.encoder.budget_beside_query(job.query, job.instruction))
     return EncodedJob(
         rows=[row for rows in each for row in rows],
         chunks=[len(rows) for rows in each],
@@ -143,19 +143,19 @@ def _encode_pairs(model: Model, job: RankJob) -> EncodedJob:
 def _encode_separately(model: Model, job: RankJob) -> EncodedJob:
     """Encode the query and then the documents, each after the prompt of its role."""
     query_prompt = choose_prompt(model.recipe, None, "query", job.instruction)
-    [query] = model.tokens.encode([job.query], query_prompt, role="query")
+    [query] = model.encoder.encode([job.query], query_prompt, role="query")
     if job.on_overflow == "error" and query.truncated_tokens:
         raise _query_error(query.token_count, query.token_count - query.truncated_tokens)
     prompt = choose_prompt(model.recipe, None, "document")
 
     def encode(documents: Sequence[str], max_tokens: int | None) -> list[Row]:
-        return model.tokens.encode(documents, prompt, max_tokens)
+        return model.encoder.encode(documents, prompt, max_tokens)
 
     whole = encode(job.documents, job.max_tokens_per_document)
     if not query.ids:
         raise EmptyInput("the query has no token this model knows", "query")
     _check_tokens("document {} has", whole)
-    each = _split_long(model, job, whole, encode, lambda: model.tokens.budget_after_prompt(prompt))
+    each = _split_long(model, job, whole, encode, lambda: model.encoder.budget_after_prompt(prompt))
     return EncodedJob(
         rows=check_rows([query, *[row for rows in each for row in rows]], "truncate"),
         chunks=[len(rows) for rows in each],
@@ -182,7 +182,7 @@ def _split_long(
     split: dict[str, list[Row]] = {}
     if long and (how.max_chunks > 1 or how.keep == "end"):
         available = budget()
-        chunks = {text: model.tokens.chunk(text, available, how) for text in long}
+        chunks = {text: model.encoder.chunk(text, available, how) for text in long}
         encoded = iter(encode([piece for each in chunks.values() for piece in each.texts], None))
         for text, each in chunks.items():
             *parts, last = [next(encoded) for _ in each.texts]

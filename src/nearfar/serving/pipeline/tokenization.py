@@ -16,8 +16,8 @@ async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: Request
     prompt = choose_prompt(model.recipe, name, None) if name else ""
 
     def tokenize_one(found: str | Chat) -> TokenizedText:
-        text = model.tokens.messages.render(found) if isinstance(found, Chat) else prompt + found
-        return TokenizedText(text, model.tokens.tokenize(text, special=job.special))
+        text = model.encoder.messages.render(found) if isinstance(found, Chat) else prompt + found
+        return TokenizedText(text, model.encoder.tokenize(text, special=job.special))
 
     tokenized = await tokenizers.run(check_shown(job.texts), lambda: tuple(map(tokenize_one, job.texts)))
     return Tokenized(info=model.info, texts=tokenized)
@@ -25,5 +25,5 @@ async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: Request
 
 async def detokenize(job: DetokenizeJob, tokenizers: TokenizerPool, context: RequestContext) -> str:
     """Decode token ids of the model's own vocabulary."""
-    tokens = context.model.tokens
-    return await tokenizers.run(check_shown([job.ids]), lambda: tokens.decode(job.ids, special=job.special))
+    encoder = context.model.encoder
+    return await tokenizers.run(check_shown([job.ids]), lambda: encoder.decode(job.ids, special=job.special))

@@ -39,7 +39,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
     info: ModelInfo
     recipe: Recipe
-    tokens: TextEncoder
+    encoder: TextEncoder
     lane: Lane
     on_overflow: OnOverflow
 
@@ -67,27 +67,27 @@ class Opener:
         """Open a model with the first engine that supports it. Raises a SetupError when none does."""
         started = time.perf_counter()
         checkpoint, recipe, own = discovered.checkpoint, discovered.recipe, discovered.settings
-        tokens = await self.run_on_thread(lambda: TextEncoder(checkpoint.folder / recipe.subfolder, recipe))
+        encoder = await self.run_on_thread(lambda: TextEncoder(checkpoint.folder / recipe.subfolder, recipe))
         request = OpenRequest(
             folder=checkpoint.folder / recipe.subfolder,
             recipe=recipe,
             device=own.device,
             dtype=own.dtype,
-            probes=tokens.sample_rows(token_budget(discovered.weights.parameters)),
+            probes=encoder.sample_rows(token_budget(discovered.weights.parameters)),
             revision=checkpoint.revision,
             cache_dir=self._cache_dir,
             threads=self._settings.threads,
         )
-        verifier = await self.run_on_thread(lambda: self._verifier(discovered, tokens))
+        verifier = await self.run_on_thread(lambda: self._verifier(discovered, encoder))
         try:
             lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request, verifier.check)
         finally:
             verifier.close()
-        info = describe_loaded(discovered.info, lane.engine_info, tokens.source, verifier.result)
+        info = describe_loaded(discovered.info, lane.engine_info, encoder.source, verifier.result)
         _log_loaded(info, reason, time.perf_counter() - started)
-        return Model(info=info, recipe=recipe, tokens=tokens, lane=lane, on_overflow=own.on_overflow)
+        return Model(info=info, recipe=recipe, encoder=encoder, lane=lane, on_overflow=own.on_overflow)
 
-    def _verifier(self, discovered: DiscoveredModel, tokens: TextEncoder) -> Verifier:
+    def _verifier(self, discovered: DiscoveredModel, encoder: TextEncoder) -> Verifier:
         own = discovered.settings
         request = VerifyRequest(
             name=discovered.checkpoint.name,
@@ -100,7 +100,7 @@ class Opener:
             first_engine=discovered.choices[0].name,
             cache_dir=self._cache_dir,
         )
-        return Verifier(request, tokens)
+        return Verifier(request, encoder)
 
     async def open_lane(
         self,

@@ -28,7 +28,7 @@ _SHOWN = 60  # characters of a text in a message
 class Served(NamedTuple):
     """What a server has of a model: its tokenizer, its recipe, its engine, and a prompt to try it with."""
 
-    tokens: TextEncoder
+    encoder: TextEncoder
     recipe: Recipe
     engine: Engine
     prompt: str = ""
@@ -36,8 +36,8 @@ class Served(NamedTuple):
     def encode(self, items: Sequence[Texts]) -> list[Row]:
         """Encode texts, or pairs."""
         if self.recipe.task == "embed":
-            return self.tokens.encode([text for (text,) in items], self.prompt)
-        return [self.tokens.encode_pairs(query, [document], None)[0] for query, document in items]
+            return self.encoder.encode([text for (text,) in items], self.prompt)
+        return [self.encoder.encode_pairs(query, [document], None)[0] for query, document in items]
 
     def run(self, rows: Sequence[Row]) -> FloatArray:
         """Return (B, D) vectors, or (B, labels) logits. Raises EngineUnavailable if the engine fails."""

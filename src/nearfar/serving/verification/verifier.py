@@ -54,9 +54,9 @@ class VerifyRequest(Struct, frozen=True, kw_only=True):
 class Verifier:
     """Verifies one model. ``result`` is a sentence for logs and ``/info``."""
 
-    def __init__(self, request: VerifyRequest, tokens: TextEncoder) -> None:
+    def __init__(self, request: VerifyRequest, encoder: TextEncoder) -> None:
         self._request = request
-        self._tokens = tokens
+        self._encoder = encoder
         self._items = _samples(request)
         self._reference: ReferenceProcess | None = None
         self.result = _reason_against(request)
@@ -81,7 +81,7 @@ class Verifier:
         self._reference = self._reference or ReferenceProcess(self._task())
         answer = self._reference.wait()
         if answer:
-            served = Served(self._tokens, self._request.recipe, engine, _prompt(self._request.recipe))
+            served = Served(self._encoder, self._request.recipe, engine, _prompt(self._request.recipe))
             compare(served, self._items, answer, _HINT)
             count = len(self._items) - answer.numbers.count(None)
             self.result = f"verified against {answer.library} on {count} samples"
