@@ -69,7 +69,7 @@ def mlx_keys() -> dict[str, set[str]]:
         for keyword in node.keywords
     }
     missing = {}
-    for model_type in network.FAMILIES:
+    for model_type in network.ARCHITECTURES:
         if model_type in CONFIG_MAPPING:
             config = CONFIG_MAPPING[model_type]
             read = {field.name for field in fields(config)} - {field.name for field in fields(PreTrainedConfig)}

@@ -27,7 +27,7 @@ def compile_for_single_rows(engine: Engine, rows: Sequence[Row]) -> dict[int, Co
         chosen = [row for row in rows if (len(row.ids) <= ROW_STEP) == is_short]
         for row in islice(cycle(chosen), _ROWS_BEFORE):
             engine.represent([row]) if engine.info.outputs else engine.embed([row])
-    engine._one_at_a_time.submit(int).result()  # behind what compiles
+    engine._compiler.submit(int).result()  # behind what compiles
     compiled = engine._single_row._compiled
     assert {ROW_STEP, ANY_LENGTH} == compiled.keys()
     return compiled

@@ -19,7 +19,7 @@ from nearfar.core.environment import configure_openmp, require_temporary_folder
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import load_settings
 from nearfar.docs import PAGES, read_page
-from nearfar.process.channel import Served, receive_served
+from nearfar.process.channel import WorkerConfig, receive_config
 from nearfar.process.child import Start
 from nearfar.process.supervisor import supervise
 
@@ -101,9 +101,9 @@ def serve(
 
     listeners, supervisor, start = worker
     if start == "restart":
-        served = receive_served(supervisor)
+        served = receive_config(supervisor)
     else:
-        served = Served(settings=_load_settings((*models, *more), file, options))
+        served = WorkerConfig(settings=_load_settings((*models, *more), file, options))
     sys.exit(uvloop.run(run_worker(served, [int(file) for file in listeners.split(",")], supervisor, start)))
 
 

@@ -1,4 +1,4 @@
-"""The socket between the supervisor and a worker. Each message is a line: a heartbeat, ``serves``, or a ``Served``."""
+"""The socket between supervisor and worker. A message is a line: a heartbeat, ``serves``, or a ``WorkerConfig``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVES = b"serves"
 _MAX_INTERVAL_S = 60.0  # the timeout may be infinite
 
 
-class Served(Struct, frozen=True, kw_only=True):
+class WorkerConfig(Struct, frozen=True, kw_only=True):
     """What a worker serves with. After its death the next one serves the same, whatever has become of the files."""
 
     settings: Settings
@@ -37,12 +37,12 @@ class Served(Struct, frozen=True, kw_only=True):
         return binascii.b2a_base64(msgspec.msgpack.encode(self))
 
     @classmethod
-    def from_line(cls, line: bytes) -> Served:
+    def from_line(cls, line: bytes) -> WorkerConfig:
         """Parse the message."""
         return msgspec.msgpack.decode(binascii.a2b_base64(line), type=cls)
 
 
-def receive_served(supervisor: int) -> Served:
+def receive_config(supervisor: int) -> WorkerConfig:
     """Wait for what the supervisor sends to a worker at a restart; its socket has this file descriptor.
 
     Raises SettingsError if the supervisor is gone.
@@ -51,13 +51,13 @@ def receive_served(supervisor: int) -> Served:
         line = lines.readline()
     if not line:
         raise SettingsError("the supervisor process is gone")
-    return Served.from_line(line)
+    return WorkerConfig.from_line(line)
 
 
 class Heartbeat:
     """Reports to the supervisor that the event loop runs, and what it serves with, until the task is cancelled."""
 
-    def __init__(self, supervisor: int, served: Served, keys: KeyRing) -> None:
+    def __init__(self, supervisor: int, served: WorkerConfig, keys: KeyRing) -> None:
         self._supervisor = supervisor
         self._served = served
         self._keys = keys
@@ -74,7 +74,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Send heartbeats, other reports, and each change of what is served."""
         loop = asyncio.get_running_loop()
-        reported: Served | None = None
+        reported: WorkerConfig | None = None
         with contextlib.suppress(OSError), socket.fromfd(self._supervisor, -1, -1) as connection:  # it may be gone
             connection.setblocking(False)  # noqa: FBT003 — socket's own signature
             while True:

@@ -20,7 +20,7 @@ from types import FrameType
 from nearfar.core.environment import injected_variables, pop_notify_socket
 from nearfar.core.errors import SettingsError, SetupError
 from nearfar.core.settings import Settings
-from nearfar.process.channel import Served
+from nearfar.process.channel import WorkerConfig
 from nearfar.process.child import Child, Children, Start
 from nearfar.process.listener import open_listeners, raise_file_limit
 from nearfar.process.notify import Notifier
@@ -76,7 +76,7 @@ class _Supervisor:
         first_delay_s: float,
     ) -> None:
         self._settings = settings  # of the current worker
-        self._served = Served(settings=settings).to_line()  # what the current worker has reported last
+        self._served = WorkerConfig(settings=settings).to_line()  # what the current worker has reported last
         self._has_served = False
         self._workers = workers
         self._notifier = notifier
@@ -134,7 +134,7 @@ class _Supervisor:
         self._has_served |= worker.serves
         if worker.served and worker.served != self._served:
             self._served = worker.served
-            self._settings = Served.from_line(worker.served).settings
+            self._settings = WorkerConfig.from_line(worker.served).settings
 
     def _final_code(self, exit_code: int) -> int:
         """Return the exit code for a shutdown. 0 if the worker had died before, and none runs."""

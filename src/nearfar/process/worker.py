@@ -31,7 +31,7 @@ from nearfar.core.settings import Settings
 from nearfar.http.app import create_app
 from nearfar.http.connections import Connections
 from nearfar.process.certificates import certificate_paths, read_certificate
-from nearfar.process.channel import Heartbeat, Served
+from nearfar.process.channel import Heartbeat, WorkerConfig
 from nearfar.process.child import Start
 from nearfar.process.connected import watch_connections
 from nearfar.process.listener import BACKLOG, connection_limit
@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
     """Granian on our listening sockets; it would open one with SO_REUSEPORT, which other processes can share."""
 
-    def __init__(self, app: Litestar, listeners: Sequence[int], served: Served) -> None:
+    def __init__(self, app: Litestar, listeners: Sequence[int], served: WorkerConfig) -> None:
         settings = served.settings
         super().__init__(
             app,
@@ -93,7 +93,7 @@ class _Granian(Server):  # type: ignore[misc]  # granian has no types for it
             watching.cancel()
 
 
-async def run_worker(served: Served, listeners: Sequence[int], supervisor: int, start: Start) -> int:
+async def run_worker(served: WorkerConfig, listeners: Sequence[int], supervisor: int, start: Start) -> int:
     """Serve until a signal. Return the exit code: 0 after a drain, 1 if a model can't be opened.
 
     At a restart, ``served`` is what the last worker has served with. ``listeners`` are the file descriptors of
@@ -132,7 +132,7 @@ async def run_worker(served: Served, listeners: Sequence[int], supervisor: int, 
     return 0 if signals.stop.is_set() else 1
 
 
-def _build(served: Served, listeners: Sequence[int], start: Start) -> tuple[Served, Litestar, _Granian]:
+def _build(served: WorkerConfig, listeners: Sequence[int], start: Start) -> tuple[WorkerConfig, Litestar, _Granian]:
     """Build the application and granian. Raises SetupError for settings, keys or a certificate that can't be used."""
     certificate = served.certificate or read_certificate(served.settings)
     served = msgspec.structs.replace(served, certificate=certificate)

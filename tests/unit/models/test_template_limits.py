@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from nearfar.models.files.chat_template import NoPairTemplate, compile_template
+from nearfar.models.files.chat_template import ChatTemplateError, compile_template
 from nearfar.models.recipe.recipe import ChatTemplate
 
 LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -101,7 +101,7 @@ def test_a_template_that_takes_too_much_is_refused(source: str) -> None:
     began = time.process_time()
     tracemalloc.start()
 
-    with pytest.raises(NoPairTemplate, match="can't be rendered"):
+    with pytest.raises(ChatTemplateError, match="can't be rendered"):
         render(source)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

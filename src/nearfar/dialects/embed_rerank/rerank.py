@@ -15,8 +15,8 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.embed_rerank.info import HEADERS, process_time, ranking_method
-from nearfar.dialects.kit.batch import MAX_JOBS, Batch, combine, run_all
 from nearfar.dialects.kit.checks import check_at_most
+from nearfar.dialects.kit.combined import MAX_JOBS, CombinedResult, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.route_docs import (
     NOT_BLANK,
@@ -201,11 +201,11 @@ def _batch_jobs(bodies: list[RerankRequest]) -> list[RankJob]:
     return [_to_job(body) for body in bodies]
 
 
-async def _rank_all(service: Service, jobs: list[RankJob], caller: Caller) -> Batch[Ranked]:
+async def _rank_all(service: Service, jobs: list[RankJob], caller: Caller) -> CombinedResult[Ranked]:
     return combine(await run_all(service.rank, jobs, caller))
 
 
-def _batch_reply(bodies: list[RerankRequest], jobs: list[RankJob], done: Batch[Ranked]) -> list[RerankReply]:
+def _batch_reply(bodies: list[RerankRequest], jobs: list[RankJob], done: CombinedResult[Ranked]) -> list[RerankReply]:
     return [_reply(*each) for each in zip(bodies, jobs, done.results, strict=True)]
 
 

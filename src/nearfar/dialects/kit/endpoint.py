@@ -14,11 +14,11 @@ from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
 from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.core.types import Task
-from nearfar.dialects.kit.batch import Batch
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.foreign_fields import refuse_field, with_refusals
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.combined import CombinedResult
 from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
@@ -112,7 +112,7 @@ def numbers_of(done: object) -> int:
     if isinstance(done, Represented):
         arrays = [(one.dense, one.multi_vector, one.sparse and one.sparse.values) for one in done.texts]
         return sum(array.size for row in arrays for array in row if array is not None)
-    if isinstance(done, Batch):
+    if isinstance(done, CombinedResult):
         return sum(map(numbers_of, done.results))
     return done.inputs * _ITEM if isinstance(done, Result) else 0
 

@@ -13,9 +13,9 @@ from msgspec import UNSET
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Result
 from nearfar.core.types import Task
-from nearfar.dialects.kit.batch import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import decode_part
+from nearfar.dialects.kit.combined import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
 from nearfar.dialects.kit.rendering import encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of

@@ -9,8 +9,8 @@ from msgspec import Struct
 from nearfar.core import errors
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob
-from nearfar.dialects.kit.batch import MAX_JOBS, Batch, combine, run_all
 from nearfar.dialects.kit.checks import check_at_most, require_model
+from nearfar.dialects.kit.combined import MAX_JOBS, CombinedResult, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, EmbeddingItem, Encoding, TotalTokens, render_rows
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotEmpty, RouteDocs, json_schema, requires
@@ -70,11 +70,11 @@ def _to_jobs(body: ContextualizedRequest) -> list[EmbedJob]:
     ]
 
 
-async def _embed_all(service: Service, jobs: list[EmbedJob], caller: Caller) -> Batch[Embedded]:
+async def _embed_all(service: Service, jobs: list[EmbedJob], caller: Caller) -> CombinedResult[Embedded]:
     return combine(await run_all(service.embed, jobs, caller))
 
 
-def _reply(body: ContextualizedRequest, _: list[EmbedJob], done: Batch[Embedded]) -> ContextualizedReply:
+def _reply(body: ContextualizedRequest, _: list[EmbedJob], done: CombinedResult[Embedded]) -> ContextualizedReply:
     dtype, encoding = cast("Dtype", body.output_dtype or "float"), cast("Encoding", body.encoding_format or "float")
     rows = [render_rows(one, dtype, encoding) for one in done.results]
     data = [

@@ -28,8 +28,8 @@ def group_by_prefix(rows: Sequence[Row], skipped: int | None = None) -> list[Pre
     """Split the rows into groups that save as many tokens as can be found; every index occurs once.
 
     After sorting, rows with a common prefix are adjacent. Each prefix length is tried as the least that keeps
-    neighbors together, the most frequent lengths first, and the one that saves most is used. Rows with type ids share
-    nothing. An id other than ``skipped`` is left of each row.
+    adjacent rows together, the most frequent lengths first, and the one that saves most is used. Rows with type ids
+    share nothing. Each row keeps an id other than ``skipped`` after its prefix.
     """
     order = sorted(range(len(rows)), key=lambda at: rows[at].ids)
     common = [common_prefix_length(rows[a], rows[b], skipped) for a, b in pairwise(order)]
@@ -50,7 +50,7 @@ def token_costs(rows: Sequence[Row]) -> list[int]:
 
 
 def _split(order: Sequence[int], common: Sequence[int], least: int) -> list[PrefixGroup]:
-    """Return the groups of neighbors that have ``least`` ids or more in common."""
+    """Return the groups of adjacent rows that have ``least`` ids or more in common."""
     groups: list[PrefixGroup] = []
     start = 0
     for end in range(1, len(order) + 1):

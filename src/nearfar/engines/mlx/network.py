@@ -28,7 +28,7 @@ from nearfar.engines.mlx.weights import (
 from nearfar.models.recipe.recipe import Recipe, Sparse
 
 
-class Family(Struct, frozen=True, kw_only=True):
+class Architecture(Struct, frozen=True, kw_only=True):
     """One architecture: its functions in ``architectures``, and its heads."""
 
     build: Callable[[Config], nn.Module]
@@ -45,20 +45,20 @@ class Family(Struct, frozen=True, kw_only=True):
     applies_mask: bool = False
 
 
-def _decoder(build: Callable[[Config], nn.Module]) -> Family:
-    return Family(
+def _decoder(build: Callable[[Config], nn.Module]) -> Architecture:
+    return Architecture(
         build=build, run=architectures.run_decoder, classifier=heads.build_last_token_classifier, shares_prefixes=True
     )
 
 
-_ROBERTA = Family(
+_ROBERTA = Architecture(
     build=architectures.build_roberta,
     run=architectures.run_bert,
     classifier=heads.build_roberta_classifier,
     applies_mask=True,
 )
-FAMILIES: dict[str, Family] = {
-    "bert": Family(
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture(
         build=architectures.build_bert,
         run=architectures.run_bert,
         classifier=heads.build_bert_classifier,
@@ -69,7 +69,7 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
     "roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "modernbert": Family(
+    "modernbert": Architecture(
         build=architectures.build_modernbert,
         run=architectures.run_modernbert,
         classifier=heads.build_modernbert_classifier,
@@ -79,11 +79,11 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _decoder(architectures.build_qwen3),
     "gemma": _decoder(architectures.build_gemma),
     "llama": _decoder(architectures.build_llama),
-    "llama_bidirec": Family(
+    "llama_bidirec": Architecture(
         build=architectures.build_llama, run=lambda model, ids, mask, _types: model(ids, full_mask(mask))
     ),
-    "gemma3_text": Family(build=architectures.build_gemma3, run=architectures.run_gemma3),
-    "lfm2": Family(
+    "gemma3_text": Architecture(build=architectures.build_gemma3, run=architectures.run_gemma3),
+    "lfm2": Architecture(
         build=architectures.build_lfm2,
         run=architectures.run_lfm2,
         adapt=architectures.adapt_lfm2,
@@ -91,20 +91,20 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def find_family(recipe: Recipe) -> Family:
+def find_architecture(recipe: Recipe) -> Architecture:
     """Return the checkpoint's family. Raises EngineUnavailable, listing those that there are, if MLX lacks it."""
-    kind, supported = "model", FAMILIES
+    kind, supported = "model", ARCHITECTURES
     if recipe.task == "score" and not recipe.pooling:
-        kind, supported = "reranker", {name: one for name, one in FAMILIES.items() if one.classifier}
+        kind, supported = "reranker", {name: one for name, one in ARCHITECTURES.items() if one.classifier}
     if recipe.sparse and recipe.sparse.method == "splade":
-        kind, supported = "SPLADE model", {name: one for name, one in FAMILIES.items() if one.splade}
+        kind, supported = "SPLADE model", {name: one for name, one in ARCHITECTURES.items() if one.splade}
     if recipe.multi_vector and recipe.multi_vector.expansion and not recipe.multi_vector.expansion.attended:
         kind = "ColBERT model with unattended query expansion"
-        supported = {name: one for name, one in FAMILIES.items() if one.applies_mask}
+        supported = {name: one for name, one in ARCHITECTURES.items() if one.applies_mask}
     if recipe.model_type not in supported:
         raise EngineUnavailable(
-            f"the MLX engine has no {recipe.model_type} {kind if recipe.model_type in FAMILIES else 'model'}, only "
-            f"{', '.join(sorted(supported))}; use --engine torch"
+            f"the MLX engine has no {recipe.model_type} {kind if recipe.model_type in ARCHITECTURES else 'model'}, "
+            f"only {', '.join(sorted(supported))}; use --engine torch"
         )
     return supported[recipe.model_type]
 
@@ -112,7 +112,7 @@ def find_family(recipe: Recipe) -> Family:
 class Network(nn.Module):
     """A transformer and its heads."""
 
-    def __init__(self, family: Family, config: Config, recipe: Recipe) -> None:
+    def __init__(self, family: Architecture, config: Config, recipe: Recipe) -> None:
         super().__init__()
         self._run = family.run
         # Where the result depends on more than a row's last token, it would lack the prefix.
@@ -189,7 +189,7 @@ def load_network(request: OpenRequest, dtype: mx.Dtype | None) -> tuple[Network,
 
     Raises EngineUnavailable for what only another engine can run, CheckpointError for files that none can.
     """
-    family = find_family(request.recipe)
+    family = find_architecture(request.recipe)
     try:
         config = add_defaults(read_config(request.folder) | request.recipe.config_options)
         network = Network(family, config, request.recipe)

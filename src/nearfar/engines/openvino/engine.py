@@ -64,7 +64,7 @@ class OpenVinoEngine:
         self._single_row: SingleRowModels | None = None
         self._lock = threading.Lock()  # guards the number of forwards that run
         self._running = 0
-        self._one_at_a_time = ThreadPoolExecutor(1, thread_name_prefix="compiling")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiling")
         refuse_torch_only(request)
         converted = load_or_convert(request)
         try:
@@ -114,12 +114,12 @@ class OpenVinoEngine:
         """Return each row's last hidden states (n, H) in float32, from a model compiled at the first call."""
         if not self._recipe.pooling:
             raise TypeError("this checkpoint doesn't pool")
-        model = self._hidden_states or self._one_at_a_time.submit(self._compile_hidden_states).result()
+        model = self._hidden_states or self._compiler.submit(self._compile_hidden_states).result()
         return unpad(batch, model.run(batch, 1)[0])
 
     def close(self) -> None:
         """Free the weights."""
-        self._one_at_a_time.shutdown()
+        self._compiler.shutdown()
         del self._model, self._hidden_states, self._single_row
 
     def _run(self, batch: Sequence[Row], outputs: int | None = None) -> list[FloatArray]:
@@ -156,7 +156,7 @@ class OpenVinoEngine:
         if not is_small(model):
             return self._choose_dtype(converted)
         chosen = self._choose_dtype(replace(converted, model=model))
-        self._single_row = SingleRowModels(partial(self._compile_single_row, converted, model), self._one_at_a_time)
+        self._single_row = SingleRowModels(partial(self._compile_single_row, converted, model), self._compiler)
         return chosen
 
     def _compile_single_row(self, converted: ConvertedModel, model: openvino.Model, length: int) -> CompiledModel:
@@ -164,7 +164,7 @@ class OpenVinoEngine:
         compiled = CompiledModel(model, self._dtype, self._recipe, self._threads, row_length=length)
         end = None if length == ANY_LENGTH else length
         some = self._request.probes[:: max(len(self._request.probes) // _SINGLE_PROBES, 1)]
-        probes = [Row(row.ids[:end], row.type_ids and row.type_ids[:end], 0, 0) for row in some]
+        probes = [row.cut(slice(end)) for row in some]
         usual, found = (
             stack([self._comparable([probe], either) for probe in probes]) for either in (self._model, compiled)
         )

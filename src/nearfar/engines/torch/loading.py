@@ -187,9 +187,8 @@ def check_rows(request: OpenRequest, vocabulary: int) -> list[Row]:
         start = max(common_prefix_length(by_ids[0], by_ids[-1]) - limit // 2, 0)
         cut = slice(start, start + limit)
         some = request.probes[:: max(len(request.probes) // _CHECKED_PROBES, 1)]
-        rows = [Row(row.ids[cut], row.type_ids and row.type_ids[cut], 0, 0) for row in some]
-        first = rows[0]
-        return rows + [Row(first.ids[:n], first.type_ids and first.type_ids[:n], 0, 0) for n in _SHORT_LENGTHS]
+        rows = [row.cut(cut) for row in some]
+        return rows + [rows[0].cut(slice(n)) for n in _SHORT_LENGTHS]
     numbers = np.random.default_rng(20)
     rows = []
     for length in (min(length, limit) for length in _RANDOM_LENGTHS):

@@ -11,7 +11,7 @@ from nearfar.models.files.config import ModelConfig
 _BOTH_WAYS = {"bert-generation", "xlnet"}
 
 
-def is_decoder(config: ModelConfig) -> bool:
+def has_causal_mask(config: ModelConfig) -> bool:
     """Return whether the model has a causal mask. Raises CheckpointError without transformers, if that must decide."""
     if config.is_decoder:
         return True

@@ -41,8 +41,8 @@ _MARK = " Xq{}zX "
 _PLACEHOLDERS = {_MARK.format("query"): QUERY, _MARK.format("document"): DOCUMENT, _MARK.format("system"): INSTRUCTION}
 
 
-class NoPairTemplate(Exception):
-    """The folder has no template that inserts a query and a document; the message is the reason."""
+class ChatTemplateError(Exception):
+    """The folder's chat template is missing, fails, or doesn't fit; the message is the reason."""
 
 
 class _TokenizerConfig(TokenizerConfig):
@@ -54,7 +54,7 @@ class _TokenizerConfig(TokenizerConfig):
 def render_pair(folder: Path) -> PairPrompt:
     """Render the folder's template with placeholders; it takes an instruction if that appears once.
 
-    Raises NoPairTemplate if there is no template for pairs, CheckpointError for unsupported options.
+    Raises ChatTemplateError if there is no template for pairs, CheckpointError for unsupported options.
     """
     found = _read_template(folder)
     prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
@@ -68,7 +68,7 @@ def render_pair(folder: Path) -> PairPrompt:
     plain = render(default) if default else render()
     try:
         instructed = render(_MARK.format("system"))
-    except NoPairTemplate:
+    except ChatTemplateError:
         instructed = ""
     takes_instruction = instructed.count(INSTRUCTION) == 1
     return PairPrompt(segments=(plain,), segments_with_instruction=(instructed,) if takes_instruction else None)
@@ -86,14 +86,17 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def _replace_marks(rendered: str) -> str:
-    """Replace the marks by the placeholders. Raises NoPairTemplate unless query and document appear once, in order."""
+    """Replace the marks by the placeholders.
+
+    Raises ChatTemplateError unless query and document appear once, in order.
+    """
     query, document, _ = _PLACEHOLDERS
     if any(rendered.count(mark) != 1 for mark in (query, document)):
-        raise NoPairTemplate("its chat template doesn't insert the query and the document unchanged, once each")
+        raise ChatTemplateError("its chat template doesn't insert the query and the document unchanged, once each")
     if rendered.index(query) > rendered.index(document):
-        raise NoPairTemplate("its chat template puts the document before the query")
+        raise ChatTemplateError("its chat template puts the document before the query")
     if any(placeholder in rendered for placeholder in _PLACEHOLDERS.values()):
-        raise NoPairTemplate(f"its chat template itself contains {' or '.join(_PLACEHOLDERS.values())}")
+        raise ChatTemplateError(f"its chat template itself contains {' or '.join(_PLACEHOLDERS.values())}")
     for mark, placeholder in _PLACEHOLDERS.items():
         rendered = rendered.replace(mark, placeholder)
     return rendered
@@ -117,7 +120,7 @@ def read_chat(folder: Path) -> ChatTemplate:
     """
     try:
         found = _read_template(folder)
-    except NoPairTemplate as error:
+    except ChatTemplateError as error:
         raise CheckpointError(
             f"{folder}: its texts go through a chat template by sentence_bert_config.json, but {error}; add its "
             "chat_template.jinja"
@@ -133,16 +136,19 @@ def find_chat(folder: Path) -> ChatTemplate | None:
     """Return the folder's chat template for a request's messages; None if there is none."""
     try:
         return _read_template(folder)
-    except NoPairTemplate:
+    except ChatTemplateError:
         return None
 
 
 def _read_template(folder: Path) -> ChatTemplate:
-    """Read the template and the options that sentence-transformers passes to it. Raises NoPairTemplate without one."""
+    """Read the template, and the options that sentence-transformers passes to it.
+
+    Raises ChatTemplateError if there is none.
+    """
     tokenizer = read_optional_json(folder / "tokenizer_config.json", _TokenizerConfig)
     source = _find_source(folder, tokenizer)
     if not source:
-        raise NoPairTemplate("it has no chat template")
+        raise ChatTemplateError("it has no chat template")
     file = find_sentence_file(folder)
     config = read_optional_json(file, SentenceConfig)
     options = {
@@ -169,7 +175,7 @@ def _read_template(folder: Path) -> ChatTemplate:
 def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     """Return a function that renders messages as transformers' apply_chat_template does.
 
-    It raises NoPairTemplate for a template that fails, and for one that contains the date unless ``dated``.
+    It raises ChatTemplateError for a template that fails, and for one that contains the date unless ``dated``.
     """
     try:
         from jinja2 import TemplateError
@@ -180,7 +186,7 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
     try:
         program = environment.from_string(template.source)
     except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
-        raise NoPairTemplate(f"its chat template can't be rendered ({error})") from error
+        raise ChatTemplateError(f"its chat template can't be rendered ({error})") from error
 
     def render(messages: Sequence[tuple[str, str | Sequence[str]]], **variables: object) -> str:
         parts = [(role, [content] if isinstance(content, str) else content) for role, content in messages]
@@ -188,7 +194,7 @@ def compile_template(template: ChatTemplate, *, dated: bool = True) -> Render:
         try:
             return program.render(messages=_messages(parts, template), **template.variables | variables)
         except failures as error:
-            raise NoPairTemplate(f"its chat template can't be rendered ({error})") from error
+            raise ChatTemplateError(f"its chat template can't be rendered ({error})") from error
 
     return render
 

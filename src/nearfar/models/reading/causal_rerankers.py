@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
-from nearfar.models.files.causal_models import is_decoder
-from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, has_pair_template, render_pair
+from nearfar.models.files.causal_models import has_causal_mask
+from nearfar.models.files.chat_template import ChatTemplateError, has_chat_template, has_pair_template, render_pair
 from nearfar.models.files.config import ModelConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_json
 from nearfar.models.files.tokenizer_json import open_tokenizer
@@ -22,7 +22,7 @@ from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.recipe.recipe import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt
 
 
-class _Family(Struct, frozen=True, kw_only=True):
+class _Reranker(Struct, frozen=True, kw_only=True):
     """A family of rerankers, recognized by config.json's model_type and a pattern of the lowercased name."""
 
     model_type: str
@@ -82,22 +82,22 @@ _CONTAINS_ANSWER = (
 _QWEN3_WORDS = ("yes", "no", "<think>", "</think>")
 _QWEN3_CHAT_ROWS = 151_936
 _QUERY_SHARE = 3 / 4  # max_length * 3 // 4 in both sources
-FAMILIES = (
-    _Family(
+_RERANKERS = (
+    _Reranker(
         model_type="qwen3",
         pattern="qwen3-reranker",
         prompt=_with_default(_QWEN3, INSTRUCTION, _WEB_SEARCH),
         answers=("yes", "no"),
         source="https://huggingface.co/Qwen/Qwen3-Reranker-0.6B",
     ),
-    _Family(
+    _Reranker(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
         prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", "", _QUERY_SHARE),
         answers=("1", "0"),
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
-    _Family(
+    _Reranker(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
         prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER, _QUERY_SHARE),
@@ -115,7 +115,7 @@ def read_llm_reranker(
     Raises CheckpointError for a reranker without a known prompt, or with a tokenizer that lacks the answers. With the
     task ``rank``, also for a language model that isn't known as a reranker: cosines of its vectors would mean nothing.
     """
-    family = _find_family(config.model_type, *names)
+    family = _find_known_reranker(config.model_type, *names)
     if score := find_logit_score(folder):
         answers = read_json(score / "config.json", _LogitScore)
         if answers.module_input_name != "causal_logits":
@@ -125,7 +125,7 @@ def read_llm_reranker(
         _refuse_plain_pairs(folder, sentence)
         return LlmReranker(_read_prompt(folder, family), AnswerTokens(answers.true_token_id, answers.false_token_id))
     named = config.architectures
-    generates = any(name.endswith("ForCausalLM") for name in named) if named else is_decoder(config)
+    generates = any(name.endswith("ForCausalLM") for name in named) if named else has_causal_mask(config)
     embeds = (folder / "modules.json").is_file() or find_family(*names) is not None
     if not family and generates and not embeds:
         family = _recognize(folder, config)
@@ -142,7 +142,7 @@ def read_llm_reranker(
 
 def find_pair_prompt(model_type: str, *names: str) -> LlmReranker | None:
     """Return the prompt of a reranker that was converted to a sequence classifier, None if its family isn't known."""
-    family = _find_family(model_type, *names)
+    family = _find_known_reranker(model_type, *names)
     return LlmReranker(family.prompt) if family else None
 
 
@@ -155,7 +155,7 @@ def _refuse_plain_pairs(folder: Path, sentence: SentenceConfig) -> None:
         )
 
 
-def _recognize(folder: Path, config: ModelConfig) -> _Family | None:
+def _recognize(folder: Path, config: ModelConfig) -> _Reranker | None:
     """Return Qwen3-Reranker's family for such a model under another name.
 
     It differs from Qwen3's chat models in its vocabulary, and from Qwen3-Embedding in that texts get no end token.
@@ -164,28 +164,28 @@ def _recognize(folder: Path, config: ModelConfig) -> _Family | None:
         return None
     tokenizer = open_tokenizer(folder).tokenizer
     is_known = all(tokenizer.encode(word).ids == [tokenizer.token_to_id(word)] for word in _QWEN3_WORDS)
-    return next(family for family in FAMILIES if family.model_type == "qwen3") if is_known else None
+    return next(family for family in _RERANKERS if family.model_type == "qwen3") if is_known else None
 
 
-def _find_family(model_type: str, *names: str) -> _Family | None:
+def _find_known_reranker(model_type: str, *names: str) -> _Reranker | None:
     return next(
         (
             family
-            for family in FAMILIES
+            for family in _RERANKERS
             if family.model_type == model_type and any(re.search(family.pattern, name.lower()) for name in names)
         ),
         None,
     )
 
 
-def _read_prompt(folder: Path, family: _Family | None) -> PairPrompt:
+def _read_prompt(folder: Path, family: _Reranker | None) -> PairPrompt:
     """Return the prompt of the folder's chat template, or the family's if that template isn't for pairs.
 
     Without a template, sentence-transformers would send pairs without a prompt.
     """
     try:
         return render_pair(folder)
-    except NoPairTemplate as error:
+    except ChatTemplateError as error:
         if family and has_chat_template(folder):
             return family.prompt
         raise CheckpointError(

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.chat_template import NoPairTemplate, has_chat_template, render_pair
+from nearfar.models.files.chat_template import ChatTemplateError, has_chat_template, render_pair
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig, SentenceConfig
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import HEAD, find_shapes
 from nearfar.models.reading.causal_rerankers import find_pair_prompt
-from nearfar.models.reading.modules import Module, gives_scores, read_modules
+from nearfar.models.reading.modules import Module, has_score_layer, read_modules
 from nearfar.models.recipe.recipe import LlmReranker, Recipe
 
 # With one label the first two mean the same here: engines return the logit, and a score is its sigmoid.
@@ -29,7 +29,9 @@ def is_classifier(folder: Path, config: ModelConfig, sentence: SentenceConfig, m
     """
     if modules:
         pooled = any(module.kind == "Pooling" for module in modules)
-        return gives_scores(folder, modules) or (not pooled and sentence.transformer_task == "sequence-classification")
+        return has_score_layer(folder, modules) or (
+            not pooled and sentence.transformer_task == "sequence-classification"
+        )
     architecture = next(iter(config.architectures or ()), "")
     if architecture.endswith(_ARCHITECTURE):
         return True
@@ -114,7 +116,7 @@ def _find_prompt(
         return None
     try:
         return LlmReranker(render_pair(folder))
-    except NoPairTemplate as error:
+    except ChatTemplateError as error:
         if known:
             return known
         raise CheckpointError(

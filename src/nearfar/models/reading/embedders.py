@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
 from nearfar.core.types import Task
-from nearfar.models.files.causal_models import is_decoder
+from nearfar.models.files.causal_models import has_causal_mask
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
@@ -139,7 +139,7 @@ def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:
 def _read_pooled(folder: Path, config: ModelConfig, recipe: Recipe, names: tuple[str, str]) -> Recipe:
     """Return the recipe with pooling and the steps after it, and BGE-M3's other heads if it has them."""
     family = find_family(*names)
-    if family and family.pooling != "lasttoken" and not family.has_dense_layers and is_decoder(config):
+    if family and family.pooling != "lasttoken" and not family.has_dense_layers and has_causal_mask(config):
         family = None  # a later member of the family with another architecture, such as bge-en-icl
     pooled = read_steps(folder, recipe, family) or _assume_steps(folder, config, recipe, family)
     return _read_m3_heads(folder, config, pooled)
@@ -164,7 +164,7 @@ def _assume_steps(folder: Path, config: ModelConfig, recipe: Recipe, family: Fam
         pooling = recipe.pooling
     elif family:
         pooling, source = (family.pooling,), family.reason
-    elif is_decoder(config):
+    elif has_causal_mask(config):
         pooling, source = ("lasttoken",), "default for decoders"
     else:
         pooling, source = ("mean",), "default for encoders"

@@ -121,7 +121,7 @@ def read_steps(folder: Path, recipe: Recipe, family: FamilyDefaults | None = Non
     )
 
 
-def gives_scores(folder: Path, modules: list[Module] | None) -> bool:
+def has_score_layer(folder: Path, modules: list[Module] | None) -> bool:
     """Return whether the last step is a Dense layer that computes a cross-encoder's scores from a pooled vector."""
     if not modules or modules[-1].kind != "Dense":
         return False

@@ -20,7 +20,7 @@ from nearfar.models.files.safetensors import find_shapes
 from nearfar.models.reading.causal_rerankers import read_llm_reranker
 from nearfar.models.reading.classifiers import is_classifier, read_activation, read_classifier
 from nearfar.models.reading.embedders import read_embedder
-from nearfar.models.reading.modules import gives_scores, module_folder, read_modules, read_steps
+from nearfar.models.reading.modules import has_score_layer, module_folder, read_modules, read_steps
 from nearfar.models.reading.refusals import refuse_no_model, refuse_other_models, refuse_pickles, refuse_unsupported
 from nearfar.models.reading.transformer_options import (
     LOADING,
@@ -61,7 +61,7 @@ def read_recipe(folder: Path, max_tokens: int | None = None, name: str = "", tas
     recipe = _read_transformer(inner, config, sentence, max_tokens, names[0])
     recipe = msgspec.structs.replace(recipe, subfolder=subfolder)
     if classifies:
-        scored = read_steps(folder, recipe) if gives_scores(folder, modules) else None
+        scored = read_steps(folder, recipe) if has_score_layer(folder, modules) else None
         return _refuse_left_out(folder, read_classifier(folder, config, scored or recipe, sentence, names))
     if not recipe.hidden_size:
         raise CheckpointError(

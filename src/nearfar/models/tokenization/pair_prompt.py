@@ -12,7 +12,7 @@ from typing import TypeAlias
 from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.jobs import Chat
 from nearfar.core.types import KeepSide
-from nearfar.models.files.chat_template import NoPairTemplate, Render, compile_template, find_chat
+from nearfar.models.files.chat_template import ChatTemplateError, Render, compile_template, find_chat
 from nearfar.models.recipe.recipe import DOCUMENT, INSTRUCTION, QUERY, ChatTemplate, PairPrompt
 from nearfar.models.tokenization.chunking import TokenBudget
 from nearfar.models.tokenization.row import Row
@@ -35,7 +35,7 @@ class ChatMessages:
         try:
             template = find_chat(self._folder)
             return compile_template(template) if template else None
-        except (CheckpointError, NoPairTemplate) as error:
+        except (CheckpointError, ChatTemplateError) as error:
             raise InputError(f"messages: this model's chat template isn't supported; {_INSTEAD}", "messages") from error
 
     def render(self, chat: Chat) -> str:
@@ -48,7 +48,7 @@ class ChatMessages:
             messages[-1] = role, (*parts, last + _FINAL)
         try:
             rendered = self._render(messages, add_generation_prompt=chat.add_generation_prompt)
-        except NoPairTemplate as error:
+        except ChatTemplateError as error:
             why = f"messages: the model's chat template doesn't render these: {error.__cause__}"
             raise InputError(why, "messages") from error
         return _before_end(rendered) if chat.continue_final_message else rendered
@@ -69,7 +69,7 @@ class ChatEncoder:
         try:
             self._render = compile_template(template)
             self._render([("user", "a")])
-        except NoPairTemplate as error:
+        except ChatTemplateError as error:
             raise CheckpointError(
                 f"{folder}: {error}; use a chat_template.jinja, or a chat_template in tokenizer_config.json, that "
                 "renders a user's message alone"
@@ -82,7 +82,7 @@ class ChatEncoder:
         """Return the text as a user's message, after the prompt as the system's."""
         try:
             return self._render([*([("system", prompt)] if prompt else []), ("user", text)])
-        except NoPairTemplate as error:
+        except ChatTemplateError as error:
             raise InputError(f"the model's chat template takes no such text or prompt: {error}", "input") from error
 
     def truncate(self, ids: list[int], limit: int, prompt: str, keep: KeepSide) -> list[int]:

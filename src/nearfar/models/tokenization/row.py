@@ -22,5 +22,9 @@ class Row(Struct, frozen=True):
     unpooled: int = 0
     # Positions of the tokens that have a vector; None means all.
     vector_positions: list[int] | None = None
-    # Of a sample pair: which of the queries it has.
+    # Index of a sample pair's query: precisions are compared within a query.
     query: int = 0
+
+    def cut(self, part: slice) -> Row:
+        """Return a row of some of the ids, to compare engines with."""
+        return Row(self.ids[part], self.type_ids and self.type_ids[part], 0, 0)

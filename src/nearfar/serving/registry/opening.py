@@ -16,8 +16,8 @@ from nearfar.core.errors import EngineError, EngineUnavailable
 from nearfar.core.settings import Dtype, OnOverflow, Settings
 from nearfar.core.types import ModelInfo
 from nearfar.engines.base import Engine, OpenRequest
+from nearfar.engines.common.batch_invariance import ensure_batch_invariance
 from nearfar.engines.common.cache_folder import trusted_cache
-from nearfar.engines.common.neighbors import separate_neighbors
 from nearfar.engines.selection import EngineChoice, open_with, unavailable
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.sample_texts import token_budget
@@ -141,7 +141,7 @@ class Opener:
             nonlocal tokens_per_s
             engine = open_with(choice, request)
             try:
-                engine = separate_neighbors(engine, request, settings.method)
+                engine = ensure_batch_invariance(engine, request, settings.method)
                 check(engine)
             except BaseException:
                 engine.close()

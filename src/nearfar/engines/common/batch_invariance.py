@@ -27,7 +27,7 @@ _HALF_TOLERANCE = 0.05  # rounding reaches 0.03 in int8
 _log = logging.getLogger(__name__)
 
 
-def separate_neighbors(engine: Engine, request: OpenRequest, method: EngineMethod) -> Engine:
+def ensure_batch_invariance(engine: Engine, request: OpenRequest, method: EngineMethod) -> Engine:
     """Return the engine, or one that runs its rows apart where they change each other's numbers.
 
     Raises EngineUnavailable where a text doesn't get the same numbers twice.
@@ -35,7 +35,7 @@ def separate_neighbors(engine: Engine, request: OpenRequest, method: EngineMetho
     batching = engine.info.batching
     if batching is None and request.probes:
         batching = _find_batching(engine, request, method)
-    return engine if batching is None or batching == "mixed lengths" else SeparatedEngine(engine, batching)
+    return engine if batching is None or batching == "mixed lengths" else SplitBatchEngine(engine, batching)
 
 
 def _find_batching(engine: Engine, request: OpenRequest, method: EngineMethod) -> Batching:
@@ -46,12 +46,13 @@ def _find_batching(engine: Engine, request: OpenRequest, method: EngineMethod) -
         return [_numbers(result, size) for result in getattr(engine, method)(list(rows))]
 
     longest = max(request.probes, key=lambda row: len(row.ids))
-    short, other = _cut(longest, 0, _SHORT), _cut(longest, len(longest.ids) // 2, _SHORT)
+    middle = len(longest.ids) // 2
+    short, other = longest.cut(slice(_SHORT)), longest.cut(slice(middle, middle + _SHORT))
     try:
         started = time.perf_counter()
         alone = run(short)
         is_slow = time.perf_counter() - started > _SLOW_S
-        long = _cut(longest, 0, _LESS_LONG if is_slow else _LONG)
+        long = longest.cut(slice(_LESS_LONG if is_slow else _LONG))
         alone += run(long)
     except Exception:  # noqa: BLE001 — the lane's own probe decides whether the engine works
         return "mixed lengths"
@@ -74,11 +75,6 @@ def _find_batching(engine: Engine, request: OpenRequest, method: EngineMethod) -
         batching,
     )
     return batching
-
-
-def _cut(row: Row, start: int, length: int) -> Row:
-    part = slice(start, start + length)
-    return Row(row.ids[part], row.type_ids and row.type_ids[part], 0, 0)
 
 
 def _numbers(result: Any, size: int) -> FloatArray:
@@ -108,7 +104,7 @@ def _relative(difference: FloatArray, expected: FloatArray) -> float:
     return float(np.linalg.norm(difference)) / max(scale, 1.0 if expected.size == 1 else 1e-12)
 
 
-class SeparatedEngine:
+class SplitBatchEngine:
     """Runs another engine on rows of equal lengths, or on one row at a time."""
 
     def __init__(self, engine: Engine, batching: Batching) -> None:
@@ -126,19 +122,19 @@ class SeparatedEngine:
             self.memory = memory
 
     def embed(self, batch: Sequence[Row]) -> FloatArray:
-        """Return what the engine returns for each part of the batch."""
+        """Run ``embed`` on each part."""
         return np.stack(self._run("embed", batch))
 
     def score(self, batch: Sequence[Row]) -> FloatArray:
-        """Return what the engine returns for each part of the batch."""
+        """Run ``score`` on each part."""
         return np.stack(self._run("score", batch))
 
     def represent(self, batch: Sequence[Row]) -> list[Representation]:
-        """Return what the engine returns for each part of the batch."""
+        """Run ``represent`` on each part."""
         return self._run("represent", batch)
 
     def hidden_states(self, batch: Sequence[Row]) -> list[FloatArray]:
-        """Return what the engine returns for each part of the batch."""
+        """Run ``hidden_states`` on each part."""
         return self._run("hidden_states", batch)
 
     def close(self) -> None:

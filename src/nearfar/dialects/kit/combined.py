@@ -18,15 +18,15 @@ _T = TypeVar("_T")
 _Part = TypeVar("_Part", bound=Result)
 
 
-class Batch(Result, Generic[_Part], frozen=True, kw_only=True):
+class CombinedResult(Result, Generic[_Part], frozen=True, kw_only=True):
     """The results of several jobs, with their usage together and the timings of the longest."""
 
     results: tuple[_Part, ...]
 
 
-def combine(results: Sequence[_Part]) -> Batch[_Part]:
+def combine(results: Sequence[_Part]) -> CombinedResult[_Part]:
     """Combine the results of at least one job. The description is that of the first's model."""
-    return Batch(
+    return CombinedResult(
         info=results[0].info,
         inputs=sum(done.inputs for done in results),
         usage=Usage(

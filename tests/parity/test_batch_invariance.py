@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from nearfar.core.errors import EngineUnavailable
 from nearfar.engines.base import OpenRequest
-from nearfar.engines.common.neighbors import SeparatedEngine, separate_neighbors
+from nearfar.engines.common.batch_invariance import SplitBatchEngine, ensure_batch_invariance
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
@@ -92,7 +92,7 @@ def test_a_vector_is_that_of_the_text_alone(case: str, tmp_path: Path) -> None:
             ids = torch.tensor([row.ids])
             expected.append(alone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].mean(0).numpy())
 
-    engine = separate_neighbors(installed_engines()["torch"].open(request), request, "embed")
+    engine = ensure_batch_invariance(installed_engines()["torch"].open(request), request, "embed")
 
     assert relative(engine.embed(rows), expected) < 1e-5
     assert relative(engine.embed(rows[::-1])[::-1], expected) < 1e-5
@@ -114,7 +114,7 @@ def test_an_xlnet_reranker_scores_each_pair_as_alone(tmp_path: Path, caplog: pyt
         ]
 
     with caplog.at_level(logging.WARNING):
-        engine = separate_neighbors(installed_engines()["torch"].open(request), request, "score")
+        engine = ensure_batch_invariance(installed_engines()["torch"].open(request), request, "score")
 
     assert relative(engine.score(rows)[:, None], [logits.numpy() for logits in alone]) < 1e-5
     assert "batches are of equal lengths" in caplog.text
@@ -142,9 +142,9 @@ def test_rows_run_alone_where_equal_lengths_differ_too(tmp_path: Path) -> None:
     plain = installed_engines()["torch"].open(request)
     summing: Any = Summing(plain, len)
 
-    engine = separate_neighbors(summing, request, "embed")
+    engine = ensure_batch_invariance(summing, request, "embed")
 
-    assert isinstance(engine, SeparatedEngine)
+    assert isinstance(engine, SplitBatchEngine)
     assert "one text" == engine.info.batching
     rows = [Row([1, 2], None, 2, 0), Row([3, 4], None, 2, 0)]
     assert [[4.0, 1.0], [8.0, 1.0]] == engine.embed(rows).tolist()
@@ -156,4 +156,4 @@ def test_a_model_that_gives_a_text_other_numbers_each_time_is_refused(tmp_path: 
     calls = count()
     summing: Any = Summing(plain, lambda _: next(calls))
     with pytest.raises(EngineUnavailable, match="other numbers for the same text"):
-        separate_neighbors(summing, request, "embed")
+        ensure_batch_invariance(summing, request, "embed")
