@@ -228,7 +228,7 @@ class BatchRunner:
             for queued in group:
                 request = queued.request
                 if failure:
-                    error = failure.error_for(request.indices[queued.index][0], len(queued.row.ids))
+                    error = failure.error_for(request.row_indices.index(queued.index), len(queued.row.ids))
                     _log.error("model %s: %s", self._model, error)
                     request.fail(error)
                 else:
