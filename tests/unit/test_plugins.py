@@ -100,4 +100,4 @@ def test_a_dialect_plugin_that_is_no_dialect_is_logged_and_skipped(
     monkeypatch.syspath_prepend(tmp_path)
 
     assert before == len(installed_dialects())
-    assert "skipped plugin odd of nearfar.dialects: it is no Dialect but int" in caplog.text
+    assert "skipped plugin odd of nearfar.dialects: it is not a Dialect but of type int" in caplog.text

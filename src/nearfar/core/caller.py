@@ -70,11 +70,11 @@ class RateLimit:
         self._running += 1
 
     def release(self) -> None:
-        """Count one running request less."""
+        """Count one fewer running request."""
         self._running -= 1
 
     def spend(self, tokens: int) -> None:
-        """Take tokens out of the bucket. Raises Overloaded, with the time to retry after, where they aren't there."""
+        """Take tokens out of the bucket. Raises Overloaded, with the time to retry after, if too few are left."""
         if self._tokens_per_minute is None:
             return
         missing = min(tokens, self._tokens_per_minute) - self._refill(self._tokens_per_minute)

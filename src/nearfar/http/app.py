@@ -70,7 +70,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(
-        app.asgi_handler, settings, observe, service.answers, uploads
+        app.asgi_handler, settings, observe, service.unread, uploads
     )
     app.state.key_ring = ring
     app.state.tracing = tracing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -14,16 +14,21 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from nearfar.core.errors import EngineError, MalformedBody, NearfarError
+from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.receive import discard_body, receive_body
 from nearfar.dialects.kit.checks import FIELDS
 from nearfar.dialects.kit.endpoint import PostRoute
+from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.gate.cors import Origins
 from nearfar.http.gate.gate import RequestGate
+from nearfar.serving.registry.fleet import Fleet
 from nearfar.telemetry.tracing import Tracing
+
+_name = msgspec.json.Decoder(str | None)
 
 
 class JobRoute:
@@ -59,7 +64,7 @@ class JobRoute:
                 self._gate.admit(scope)
                 is_admitted = True
                 if scope["method"] == "POST":
-                    dialect, route = self._choose(await receive_body(request))
+                    dialect, route = self._choose(request, await receive_body(request))
                     response = await route.handler(request)
                 else:
                     response = self._refuse_method(request)
@@ -82,19 +87,19 @@ class JobRoute:
             if is_admitted:
                 self._gate.leave()
 
-    def _choose(self, body: bytes) -> tuple[Dialect, PostRoute]:
+    def _choose(self, request: AnyRequest, body: bytes) -> tuple[Dialect, PostRoute]:
         """Return the dialect and the route that answer a body, by the fields that it has."""
         if self._path.candidates:
             fields: dict[str, msgspec.Raw] = {}
             with suppress(MalformedBody, msgspec.ValidationError):  # the handler refuses the body
                 fields = decode_json(body, FIELDS)
-            for candidate in self._path.candidates:
-                if fields.keys().isdisjoint(candidate[1].fields):
+            for dialect, route in self._path.candidates:
+                if fields.keys().isdisjoint(route.fields):
                     continue
-                if candidate[1].tasks and not self._gate.has_only(candidate[1].tasks, fields.get("model")):
+                if route.tasks and not _has_only(fleet_of(request), route.tasks, fields.get("model")):
                     continue
-                if any(bytes(fields[name]) != b"null" for name in candidate[1].fields if name in fields):
-                    return candidate
+                if any(bytes(fields[name]) != b"null" for name in route.fields if name in fields):
+                    return dialect, route
         return self._path.fallback
 
     def _refuse_method(self, request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -102,6 +107,14 @@ class JobRoute:
         if request.scope["method"] == "OPTIONS":
             return Response(b"", status_code=204, headers=allowed)
         return self._path.owner.error_response(request, MethodNotAllowedException(headers=allowed))
+
+
+def _has_only(fleet: Fleet, tasks: Sequence[Task], model: bytes | msgspec.Raw | None) -> bool:
+    """Return whether the model of this name, which is JSON, has none but these tasks; None: all served models."""
+    name = None
+    with suppress(msgspec.DecodeError):
+        name = _name.decode(model or b"null")
+    return bool(found := fleet.known_tasks(name)) and {*found} <= {*tasks}
 
 
 def _free_frames(error: BaseException | None) -> None:

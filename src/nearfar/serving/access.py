@@ -38,16 +38,14 @@ class RequestContext(Struct):
     """State of one request. Made once, when its model is leased; nothing shared is copied for it."""
 
     caller: Caller
-    # Seconds for the wait and the work together.
-    timeout_s: float
     stopwatch: Stopwatch
     model: Model
     # The prompt that came with the model's name, as in "model:prompt".
     prompt_name: str | None
     max_answer_bytes: int
-    answers: UnreadAnswers
-    # Bytes of its results that count there.
-    held_bytes: int = 0
+    unread: UnreadAnswers
+    # Bytes of its results that are reserved there.
+    reserved_bytes: int = 0
 
     def check_answer(self, numbers: int) -> None:
         """Raise AnswerTooLarge if an answer with so many numbers is too large as text, Overloaded without room."""
@@ -55,7 +53,7 @@ class RequestContext(Struct):
         if shared := self.caller.answer:
             shared.total += size
         self.check_size(shared.total if shared else size)
-        self.held_bytes += self.answers.hold(numbers)
+        self.reserved_bytes += self.unread.reserve(numbers)
 
     def check_size(self, size: int) -> None:
         """Raise AnswerTooLarge if an answer of so many bytes is too large."""
@@ -83,7 +81,7 @@ class ModelAccess:
     """Leases models to requests."""
 
     def __init__(
-        self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts, answers: UnreadAnswers
+        self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts, unread: UnreadAnswers
     ) -> None:
         self._fleet = fleet
         self._observe = observe
@@ -91,7 +89,7 @@ class ModelAccess:
         self._max_inputs = settings.max_inputs
         self._max_answer_bytes = settings.max_answer_bytes
         self._timeouts = timeouts
-        self._answers = answers
+        self._unread = unread
         self._warned: set[str] = set()  # models that cut a text at their own limit
 
     async def run(
@@ -101,7 +99,7 @@ class ModelAccess:
         tasks: tuple[Task, ...],
         work: Callable[[RequestContext], Awaitable[_T]],
         *,
-        answers: AnswerKind = "vectors",
+        answers: AnswerKind,
     ) -> _T:
         """Run ``work`` with the model of this name, or the default one, for the first of ``tasks`` that it supports.
 
@@ -122,9 +120,7 @@ class ModelAccess:
                 stopwatch = Stopwatch(requested, timeout_s)
                 try:
                     model = cast("Model", slot.model)
-                    context = RequestContext(
-                        caller, timeout_s, stopwatch, model, prompt, self._max_answer_bytes, self._answers
-                    )
+                    context = RequestContext(caller, stopwatch, model, prompt, self._max_answer_bytes, self._unread)
                     return await work(context)
                 finally:
                     self._fleet.end_lease(slot)
@@ -133,8 +129,8 @@ class ModelAccess:
         finally:
             if limit:
                 limit.release()
-            if context and context.held_bytes:
-                self._answers.waiting_bytes -= context.held_bytes
+            if context:
+                self._unread.release(context.reserved_bytes)
 
     async def run_job(  # noqa: PLR0913 — each is another property of the job
         self,

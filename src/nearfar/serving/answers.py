@@ -17,9 +17,10 @@ _RETRY_AFTER_S = 5.0
 
 
 class UnreadAnswers:
-    """Counts unread bytes. Over ``max_bytes``, no other large answer is rendered until clients have read.
+    """Counts the bytes of large answers: results that wait to be rendered, and what clients haven't read.
 
-    That is what ``limit`` leaves beside results that become such answers. None waits for room for over ``timeout_s``.
+    A quarter of ``limit`` is for results, and ``max_bytes`` is the rest. While more is unread, no large answer is
+    rendered; one that has waited ``timeout_s`` is refused.
     """
 
     def __init__(self, limit: int, timeout_s: float) -> None:
@@ -41,9 +42,9 @@ class UnreadAnswers:
         self._changed.set()
 
     @asynccontextmanager
-    async def turn(self, numbers: int) -> AsyncIterator[None]:
+    async def room_for(self, numbers: int) -> AsyncIterator[None]:
         """Wait for room for a large answer of so many numbers, which the block renders. Raises Overloaded without."""
-        held = self.hold(numbers)
+        reserved = self.reserve(numbers)
         try:
             async with asyncio.timeout(self._timeout_s) as waiting, self._turns:
                 while self.is_full:
@@ -54,9 +55,9 @@ class UnreadAnswers:
         except TimeoutError as error:
             raise self._overloaded() from error
         finally:
-            self.waiting_bytes -= held
+            self.release(reserved)
 
-    def hold(self, numbers: int) -> int:
+    def reserve(self, numbers: int) -> int:
         """Count the results of a large answer, and return their bytes; 0 for a small one. Raises Overloaded."""
         size = numbers * _BYTES
         if numbers <= LARGE_ANSWER:
@@ -65,6 +66,10 @@ class UnreadAnswers:
             raise self._overloaded()
         self.waiting_bytes += size
         return size
+
+    def release(self, size: int) -> None:
+        """Count results no more."""
+        self.waiting_bytes -= size
 
     def _overloaded(self) -> Overloaded:
         message = "too many large answers wait for their clients to read them (max_unread_bytes)"

@@ -44,8 +44,8 @@ class Service:
 
     def __init__(self, fleet: Fleet, observe: Observer, settings: Settings, timeouts: Timeouts | None = None) -> None:
         self._fleet = fleet
-        self.answers = UnreadAnswers(settings.max_unread_bytes, settings.write_timeout_s)
-        self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts(), self.answers)
+        self.unread = UnreadAnswers(settings.max_unread_bytes, settings.write_timeout_s)
+        self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts(), self.unread)
         self._tokenizers = TokenizerPool()
 
     def close(self) -> None:

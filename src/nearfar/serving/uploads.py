@@ -22,7 +22,7 @@ _MIN_BYTES_PER_S = 65_536
 
 
 class Arrival(CancelScope):
-    """The time in which one body of any size arrives."""
+    """The cancel scope of one body that arrives; it is in ``arrivals`` meanwhile."""
 
     __slots__ = ("_arrivals", "_began")
 

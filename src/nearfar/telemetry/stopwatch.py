@@ -24,7 +24,7 @@ class Stopwatch:
         self._started = time.perf_counter()
         self.timeout_s = timeout_s
         self.deadline = timeout_s + (self._started if requested is None else requested)
-        # How far a job came that was cancelled: how many of its rows had run, and all of them.
+        # Of a cancelled job: how many of its rows had run, and how many it had.
         self.rows_run = 0
         self.rows = 0
         self._load_s = 0.0 if requested is None else self._started - requested

@@ -112,6 +112,8 @@ async def test_a_full_queue_costs_a_caller_no_tokens() -> None:
 
     async with running(Settings(engine="fake", queue_requests=1)) as app:
         with pytest.raises(Overloaded, match="queue"):
-            await app.state.service._access.run(Caller(rate_limit=rate_limit), None, ("embed",), fill_and_submit)
+            await app.state.service._access.run(
+                Caller(rate_limit=rate_limit), None, ("embed",), fill_and_submit, answers="vectors"
+            )
 
     rate_limit.spend(60)

@@ -232,7 +232,7 @@ async def test_a_large_answer_is_rendered_once_there_is_room() -> None:
     unread.add(150)
 
     async def render() -> None:
-        async with unread.turn(100_000):
+        async with unread.room_for(100_000):
             order.append("rendered")
 
     rendering = asyncio.create_task(render())
@@ -250,7 +250,7 @@ async def test_results_that_wait_to_be_rendered_are_bounded_in_bytes_and_time(ti
     unread.add(2_000_000)
 
     async def render() -> None:
-        async with unread.turn(33_000):
+        async with unread.room_for(33_000):
             pass
 
     async with asyncio.TaskGroup() as tasks:

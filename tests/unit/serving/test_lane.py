@@ -205,7 +205,7 @@ async def test_a_failed_batch_fails_its_requests_and_the_lane_lives_on(fault: in
 @pytest.mark.parametrize(
     ("fault", "error", "says"),
     [
-        (NAN, EngineError, "gave no finite, non-zero answer for text 1"),
+        (NAN, EngineError, "the model's result for text 1 isn't finite, or is all zeros"),
         (BOOM, EngineError, "the engine failed on text 1"),
         (FEW, EngineError, "the engine failed on text 1"),
         (QUIT, EngineError, "the engine failed on text 1"),

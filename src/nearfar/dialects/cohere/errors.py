@@ -35,7 +35,7 @@ ERRORS: ErrorTable = {
     errors.ModelRequired: ErrorRow(message=lambda _: "a model parameter is required for this endpoint."),
     errors.TooManyItems: ErrorRow(message=_count_message),
     errors.TextTooLong: ErrorRow(
-        message=lambda error: f"too many tokens: {error}. Use a shorter text, or let truncate be START or END."
+        message=lambda error: f"too many tokens: {error}. Use a shorter text, or set truncate to START or END."
     ),
     errors.TooManyTokens: ErrorRow(message=lambda error: f"too many tokens: {error}"),
     errors.InvalidDimensions: ErrorRow(

@@ -97,7 +97,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         numbers, render = numbers_of(done), partial(self.reply, body, job, done)
         if numbers <= LARGE_ANSWER:
             return done, await encode_reply(numbers, render)
-        async with service_of(request).answers.turn(numbers):
+        async with service_of(request).unread.room_for(numbers):
             return done, await encode_reply(numbers, render)
 
     def route(self, *paths: str, **options: Any) -> PostRoute:

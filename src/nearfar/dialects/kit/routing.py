@@ -23,7 +23,9 @@ def installed_dialects() -> list[Dialect]:
         if isinstance(plugin, Dialect):
             found.append(plugin)
         else:
-            _log.warning("skipped plugin %s of %s: it is no Dialect but %s", name, GROUP, type(plugin).__name__)
+            _log.warning(
+                "skipped plugin %s of %s: it is not a Dialect but of type %s", name, GROUP, type(plugin).__name__
+            )
     return found
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, cast
 
-import msgspec
 from litestar.types import Scope
 
 from nearfar.core.errors import AmbiguousLength, HeadTooLarge
-from nearfar.core.types import Task
 from nearfar.dialects.kit.request import ServerParts
 from nearfar.http.gate.auth import KeyGuard
 from nearfar.http.gate.drain import Drain
@@ -21,7 +17,6 @@ from nearfar.telemetry.tracing import Tracing
 _MAX_HEADERS = 100  # granian's limit on HTTP/1; it has none on HTTP/2
 _TRANSFER_ENCODING = b"transfer-encoding"
 _HOST_HEADERS = {b"host", b"origin"}
-_name = msgspec.json.Decoder(str | None)
 
 
 class RequestGate:
@@ -74,13 +69,6 @@ class RequestGate:
             self._drain.refuse_if_draining()
         self.check(scope)
         self._drain.in_flight += 1
-
-    def has_only(self, tasks: Sequence[Task], model: bytes | msgspec.Raw | None) -> bool:
-        """Return whether the model of this name, which is JSON, has none but these tasks; None: all served models."""
-        name = None
-        with suppress(msgspec.DecodeError):
-            name = _name.decode(model or b"null")
-        return bool(found := self._server.fleet.known_tasks(name)) and {*found} <= {*tasks}
 
     def leave(self) -> None:
         """Count a request out, once it is answered."""

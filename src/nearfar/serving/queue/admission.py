@@ -108,9 +108,9 @@ class Admission:
         """Return whether the caller is admitted to a full queue: at its last attempt, or within its equal share."""
         if caller.is_last_attempt and self._fits(charge, _LAST_ATTEMPT):
             return True
-        return self._fits(charge, 2.0) and self._is_owed(charge, caller.name)
+        return self._fits(charge, 2.0) and self._is_within_equal_share(charge, caller.name)
 
-    def _is_owed(self, charge: int, name: str) -> bool:
+    def _is_within_equal_share(self, charge: int, name: str) -> bool:
         """Return whether the caller stays within an equal share of the queue that other callers have filled."""
         others = sum(1 for other, tokens in self._tokens_of.items() if tokens and other != name)
         return others > 0 and self._tokens_of[name] + charge <= self.limits.tokens // (others + 1)

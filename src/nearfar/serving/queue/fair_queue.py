@@ -102,12 +102,12 @@ class QueuedRow(Struct, frozen=True):
 
 
 class CallerQueue:
-    """The waiting requests of one caller.
+    """The waiting requests of one caller: shortest first, with aging.
 
-    What has begun is finished first: bulk that took turns would be finished late altogether. A request begins before
-    those that were longer when it arrived, by more than what ran since they did. The shortest overtakes what is next
-    where that is much longer, by as many tokens as ran of it since. So short requests aren't late behind many others,
-    and long ones don't starve.
+    A request that has begun runs to its end: bulk that took turns would all be late. The others are sorted by
+    ``order``: their weighted tokens plus the tokens that had run for this caller when they arrived. The shortest one
+    overtakes a request that is ``_OVERTAKES`` times longer, but only while no more tokens have overtaken that request
+    than have run of it. So short requests don't wait behind bulk, and bulk doesn't starve.
     """
 
     __slots__ = ("_begun", "_overtaken", "_ran", "_requests", "tokens")
@@ -154,7 +154,7 @@ class CallerQueue:
         self._begun.append(request)
         self._requests.remove(request)
 
-    def run(self, request: QueuedRequest, tokens: int) -> None:
+    def charge(self, request: QueuedRequest, tokens: int) -> None:
         """Record that tokens of a request run."""
         request.waiting_tokens -= tokens
         self.tokens -= tokens
@@ -240,7 +240,7 @@ class FairQueue:
 
     def charge(self, request: QueuedRequest, tokens: int) -> None:
         """Charge the caller for tokens that run; those of a less urgent request cost more."""
-        self._waiting[request.caller].run(request, tokens)
+        self._waiting[request.caller].charge(request, tokens)
         self._virtual_time[request.caller] += tokens * request.token_weight
 
     def drop(self, request: QueuedRequest) -> None:
@@ -252,10 +252,10 @@ class FairQueue:
         """Return the tokens that run before a request that is added now is done, without its own."""
         queue = self._waiting.get(request.caller)
         ahead = queue.tokens_before(request) if queue else 0
-        return ahead + self._of_others(request, ahead + request.waiting_tokens)
+        return ahead + self._tokens_of_others(request, ahead + request.waiting_tokens)
 
-    def _of_others(self, request: QueuedRequest, tokens: int) -> int:
-        """Return the tokens that run of other callers, while so many run of the request's caller."""
+    def _tokens_of_others(self, request: QueuedRequest, tokens: int) -> int:
+        """Return the tokens of other callers that run while so many of this request's caller run."""
         share = round(tokens * request.token_weight)
         return sum([min(queue.tokens, share) for caller, queue in self._waiting.items() if caller != request.caller])
 
@@ -266,7 +266,7 @@ class FairQueue:
             for request in queue:
                 own = request.waiting_tokens
                 if own == request.total_tokens and not request.future.done():
-                    before = ahead + self._of_others(request, ahead + own)
+                    before = ahead + self._tokens_of_others(request, ahead + own)
                     if before + own > (request.stopwatch.deadline - now) * tokens_per_s:
                         yield request, before
                         continue

@@ -24,7 +24,7 @@ from nearfar.models.tokenization.row import Row
 _T = TypeVar("_T")
 
 _MESSAGES: dict[type[ServingError], str] = {
-    EngineError: "the model gave no finite, non-zero answer for text {text}",
+    EngineError: "the model's result for text {text} isn't finite, or is all zeros",
     DeviceOutOfMemory: "text {text} has {tokens} tokens, for which the model's device doesn't have the memory",
 }
 _RAISED = "the engine failed on text {text}"

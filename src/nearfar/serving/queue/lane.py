@@ -94,8 +94,7 @@ class Lane:
     """Serves one open engine until ``close``. Made by ``open_lane``."""
 
     def __init__(self, settings: LaneSettings, opened: OpenEngine, observe: Observer, stopped: asyncio.Event) -> None:
-        self._settings = settings
-        self._model = settings.model
+        self._model, self._method = settings.model, settings.method
         self._engine, self._opener, self._probe = opened.engine, opened.thread, opened.probe
         self._stopped = stopped
         self.engine_info = info = self._engine.info
@@ -182,7 +181,7 @@ class Lane:
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         shares_prefixes = self.engine_info.shares_prefixes
         request = QueuedRequest(
-            rows, future, method or self._settings.method, stopwatch, shares_prefixes=shares_prefixes, caller=caller
+            rows, future, method or self._method, stopwatch, shares_prefixes=shares_prefixes, caller=caller
         )
         distinct = await self._run(request, caller)
         if len(request.rows) == len(rows):

@@ -15,7 +15,7 @@ from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
 from nearfar.serving.queue.batching import group_duplicates
 from nearfar.serving.queue.fair_queue import QueuedRequest, QueuedRow
-from nearfar.serving.queue.forecast import ADMITTED, refusal
+from nearfar.serving.queue.forecast import MAX_TIME_RATIO, late_error
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s
 from nearfar.serving.queue.scheduler import Scheduler
@@ -114,14 +114,14 @@ class BatchRunner:
 
     def _refuse_if_late(self, request: QueuedRequest, rate: float) -> None:
         own, running = request.waiting_tokens, sum([batch.tokens for batch in self._running])
-        in_time = request.stopwatch.left_s() * rate * ADMITTED
+        in_time = request.stopwatch.left_s() * rate * MAX_TIME_RATIO
         if own + running + self._scheduler.count_tokens() <= in_time:
             return
         ahead = self._scheduler.tokens_before(request) + running
         # Small batches may be much slower than bulk: a first bulk request shows how fast that is.
         is_known = ahead or self.throughput.bulk_tokens_per_s
         if is_known and own + ahead > in_time:
-            raise refusal(self._model, request.stopwatch, own, ahead, rate)
+            raise late_error(self._model, request.stopwatch, own, ahead, rate)
 
     def _refuse_late(self) -> None:
         """Refuse requests that wait and can't be answered in time any more, before any of their rows runs."""
@@ -130,12 +130,12 @@ class BatchRunner:
             return
         rate = self._tokens_per_s()
         # The first time, the throughput has just become known: what waits is refused as if it arrived now.
-        share = 1.0 if self._checked_at else ADMITTED
+        share = 1.0 if self._checked_at else MAX_TIME_RATIO
         self._checked_at = now
         with self._changed:
             late = list(self._scheduler.find_late(rate * share, now))
         for request, ahead in late:
-            request.fail(refusal(self._model, request.stopwatch, request.total_tokens, ahead, rate))
+            request.fail(late_error(self._model, request.stopwatch, request.total_tokens, ahead, rate))
 
     def count_rows(self) -> int:
         """Return the number of waiting rows."""

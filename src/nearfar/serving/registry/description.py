@@ -25,8 +25,8 @@ _SCORES: dict[Similarity, str] = {
 }
 SCORE_OF_WEIGHTS = "dot / (1 + dot) of the query's and the document's sparse vectors"
 _SCORE_OF_COSINES = "cosine of the query's and the document's sparse vectors"
-SCORE_OF_PAIRS = "sigmoid of the logit the model gives the pair"
-SCORE_BY_TANH = "(1 + tanh) / 2 of the logit the model gives the pair"
+SCORE_OF_PAIRS = "sigmoid of the model's logit for the pair"
+SCORE_BY_TANH = "(1 + tanh) / 2 of the model's logit for the pair"
 
 
 def default_method(recipe: Recipe) -> EngineMethod:

@@ -107,7 +107,7 @@ class Fleet:
         if self._opening.cancelled() or self._opening.exception():
             raise ModelNotReady(_FAILED)
         if not all(slot.model.lane.is_healthy() for slot in self._slots if slot.model and slot.state == "loaded"):
-            raise ModelNotReady("a model has stopped, or gives no answers; the server's log says why", retry_after_s=1)
+            raise ModelNotReady("a model has stopped, or doesn't respond; the server's log says why", retry_after_s=1)
 
     async def lease(self, name: str | None, tasks: tuple[Task, ...]) -> tuple[Slot, str | None]:
         """Lease the model that a request asks for, until ``end_lease``; load it where it isn't loaded.
@@ -229,7 +229,7 @@ class Fleet:
                 except SetupError as error:
                     if self._must_open or (model is self._settings.models[-1] and not self._slots):
                         raise
-                    _log.error("model %s can't be served any more: %s", model.name, error)
+                    _log.error("model %s is unavailable: %s", model.name, error)
                     self._names.mark_unavailable(model)
             self._refuse_too_large()
         except SetupError as error:

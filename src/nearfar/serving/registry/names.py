@@ -202,5 +202,5 @@ class ModelNames:
 
 
 def _unavailable_error(name: str) -> ModelNotReady:
-    message = f"{name} can't be served just now; the server's log says why"
+    message = f"{name} is unavailable; the server's log says why"
     return ModelNotReady(message, retry_after_s=_UNAVAILABLE_RETRY_AFTER_S)
