@@ -25,7 +25,7 @@ _RECEIVED_BYTES = 65_536
 _MAX_WAIT_S = 3600.0  # a timeout may be infinite, and select's can't be
 # How many times heartbeat_timeout_s a worker may be silent before it serves: from a cold disk, an import alone may keep
 # the interpreter for minutes. A guess.
-_FIRST_FACTOR = 10
+_STARTUP_FACTOR = 10
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Child:
         """Return the seconds since its start."""
         return time.monotonic() - self.started
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal."""
         self._process.send_signal(number)
 
@@ -102,7 +102,7 @@ class Child:
             elif line:
                 self.served = line + b"\n"
 
-    def end(self) -> str:
+    def describe_exit(self) -> str:
         """Return how it ended, in words."""
         code = self.exit_code or 0
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
@@ -127,10 +127,10 @@ class Children:
         self._running.append(child)
         return child
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal to all."""
         for child in self._running:
-            child.signal(number)
+            child.send_signal(number)
 
     def kill(self) -> None:
         """Kill all."""
@@ -168,7 +168,7 @@ class Children:
         self._check_at = now + timeout_s / HEARTBEATS
         for child in self._running:
             child.missed_heartbeats += 1
-            factor = 1 if child.serves else _FIRST_FACTOR
+            factor = 1 if child.serves else _STARTUP_FACTOR
             if child.missed_heartbeats > HEARTBEATS * factor:
                 silent = f"sent no heartbeat for {timeout_s * factor:g} s (heartbeat_timeout_s)"
                 _log.error("the worker %s: its event loop is stuck; killing it", silent)

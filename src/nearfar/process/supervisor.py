@@ -120,7 +120,7 @@ class _Supervisor:
             if not self._replacement and not self._reload_requested:
                 return worker.exit_code
         elif self._restart_at is None:
-            self._plan_restart(f"the worker {worker.end()}", worker.age_s)
+            self._plan_restart(f"the worker {worker.describe_exit()}", worker.age_s)
         elif self._early_deaths >= _MAX_EARLY_DEATHS and not self._replacement:
             return 1
         elif time.monotonic() >= self._restart_at:
@@ -161,11 +161,11 @@ class _Supervisor:
             return
         if replacement.exit_code is not None:
             if not self._is_stopping():
-                _log.error("reload failed: the new worker %s; keeping the current one", replacement.end())
+                _log.error("reload failed: the new worker %s; keeping the current one", replacement.describe_exit())
             self._replacement = None
         elif replacement.serves:
             if self._current.exit_code is None:
-                self._current.signal(signal.SIGHUP)
+                self._current.send_signal(signal.SIGHUP)
             self._current, self._replacement, self._restart_at = replacement, None, None
         elif replacement.age_s >= (limit_s := self._settings.reload_timeout_s):
             why = f"the new worker doesn't serve after {limit_s:g} s (reload_timeout_s)"
@@ -194,7 +194,7 @@ class _Supervisor:
     def _start(self, start: Start) -> Child:
         worker = self._workers.start(start, self._served if start == "restart" else b"")
         if self._stop_signal is not None:  # it came before the worker was among the others
-            worker.signal(self._stop_signal)
+            worker.send_signal(self._stop_signal)
         return worker
 
     def _wait(self) -> None:
@@ -229,7 +229,7 @@ class _Supervisor:
             signal.raise_signal(number)
         self._stop_signal = number
         self._kill_at = time.monotonic() + self._settings.drain_timeout_s + _EXIT_S
-        self._workers.signal(number)
+        self._workers.send_signal(number)
         self._wake()
 
     def _on_reload(self, _: int, __: FrameType | None) -> None:

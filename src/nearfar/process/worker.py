@@ -33,7 +33,7 @@ from nearfar.http.connections import Connections
 from nearfar.process.certificates import certificate_paths, read_certificate
 from nearfar.process.channel import Heartbeat, WorkerConfig
 from nearfar.process.child import Start
-from nearfar.process.connected import watch_connections
+from nearfar.process.connection_watcher import watch_connections
 from nearfar.process.listener import BACKLOG, connection_limit
 from nearfar.process.signals import StopSignals
 from nearfar.telemetry.logs import configure_logging, log_config
@@ -137,7 +137,7 @@ def _build(served: WorkerConfig, listeners: Sequence[int], start: Start) -> tupl
     certificate = served.certificate or read_certificate(served.settings)
     served = msgspec.structs.replace(served, certificate=certificate)
     app = create_app(served.settings, must_open=start != "restart", known_keys=served.keys)
-    _leave_lost_folder()
+    _leave_deleted_folder()
     return served, app, _Granian(app, listeners, served)
 
 
@@ -147,7 +147,7 @@ async def _failed(app: Litestar) -> None:
     _log.error("a model has failed for good; only a new process can serve it again")
 
 
-def _leave_lost_folder() -> None:
+def _leave_deleted_folder() -> None:
     """Change to the root folder if the working folder was deleted: granian fails without one."""
     try:
         Path.cwd()

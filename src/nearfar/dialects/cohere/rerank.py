@@ -148,7 +148,7 @@ def _to_job(body: RerankV1Request | RerankV2Request, text_of: TextOf, **limits: 
         raw_scores=body.wants_logits,
         instruction=body.instruction or None,
         **limits,
-        **body.cutting(),
+        **body.truncation(),
     )
 
 

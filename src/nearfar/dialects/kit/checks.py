@@ -67,13 +67,13 @@ def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> 
         raise shape_error(error) from error
 
 
-class Cutting(Struct, kw_only=True):
+class TruncationFields(Struct, kw_only=True):
     """vLLM's fields for long texts. ``truncate_prompt_tokens`` includes special tokens; -1 means the model's limit."""
 
     truncate_prompt_tokens: Annotated[int, json_schema(minimum=-1, **{"not": {"const": 0}})] | None = None
     truncation_side: Annotated[str, json_schema(enum=["left", "right"])] | None = None
 
-    def cutting(self) -> dict[str, Any]:
+    def truncation(self) -> dict[str, Any]:
         """Return the fields of a job that these replace. Raises InputError for an unknown value."""
         limit, side = self.truncate_prompt_tokens, self.truncation_side
         if limit is not None and (limit < -1 or not limit):
@@ -86,16 +86,21 @@ class Cutting(Struct, kw_only=True):
         return job if side is None else job | {"keep": "end" if side == "left" else "start"}
 
 
-class Activation(Cutting, kw_only=True):
+class Activation(TruncationFields, kw_only=True):
     """vLLM's field for the last step of a model, and its older name."""
 
     use_activation: bool | None = None
     activation: bool | None = None
 
     @property
+    def activates(self) -> bool | None:
+        """Return whether the last step is wanted; None leaves it to the model. ``use_activation`` is the newer name."""
+        return self.activation if self.use_activation is None else self.use_activation
+
+    @property
     def wants_logits(self) -> bool:
         """Return whether scores are wanted without the activation."""
-        return False in {self.use_activation, self.activation}
+        return self.activates is False
 
 
 def parse_inputs(found: Inputs) -> tuple[str | TokenIds, ...]:

@@ -102,7 +102,7 @@ def _to_job(body: EmbeddingsRequest) -> EmbedJob:
         vocabulary_is_default=body.token_ids is None,
         token_limits=_VENDORS_LIMITS if body.model in VENDOR_MODELS else _OWN_LIMITS,
         normalize=_normalize(body),
-        **body.cutting(),
+        **body.truncation(),
     )
     if body.encoding_format not in {None, *_ENCODINGS} and not body.is_binary:
         raise errors.InputError(

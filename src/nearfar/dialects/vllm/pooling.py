@@ -37,11 +37,6 @@ class PoolingRequest(ArrayFormat, kw_only=True):
     dimensions: AtLeastOne | None = None
     request_id: RequestId | None = None
 
-    @property
-    def activates(self) -> bool | None:
-        """Return whether vectors should have unit length; None leaves it to the model."""
-        return self.activation if self.use_activation is None else self.use_activation
-
 
 class PoolingData(Struct):
     """A text's vector, its scores, or its vectors one for each token."""
@@ -64,7 +59,7 @@ def _checked(body: PoolingRequest) -> dict[str, Any]:
     if body.encoding_format not in {None, *_FORMATS}:
         raise literal_error("encoding_format", _FORMATS, body.encoding_format)
     texts = {"inputs": body.inputs(body.input), "special": body.adds_special_tokens}
-    return {"model": body.model or None, **texts, **body.cutting()}
+    return {"model": body.model or None, **texts, **body.truncation()}
 
 
 def _embed_job(body: PoolingRequest) -> EmbedJob:

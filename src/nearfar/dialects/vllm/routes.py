@@ -53,7 +53,7 @@ class PairScoring(Activation, kw_only=True):
         return {
             "max_tokens_per_document": self.max_tokens_per_doc or None,
             "max_tokens_per_query": self.max_tokens_per_query or None,
-            **self.cutting(),
+            **self.truncation(),
         }
 
 
@@ -179,7 +179,7 @@ def _classify_job(body: ClassifyRequest) -> ClassifyJob:
         inputs=body.inputs(body.input),
         special=body.adds_special_tokens,
         raw_scores=raw_scores,
-        **body.cutting(),
+        **body.truncation(),
     )
 
 

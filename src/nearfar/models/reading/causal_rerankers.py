@@ -42,10 +42,10 @@ class _LogitScore(Struct, forbid_unknown_fields=True):
     module_input_name: str = "causal_logits"
 
 
-def _with_default(segments: tuple[str, ...], instruction: str, default: str, query_share: float = 1.0) -> PairPrompt:
+def _with_default(segments: tuple[str, ...], instruction: str, default: str, query_ratio: float = 1.0) -> PairPrompt:
     """Return a prompt that has ``default`` in place of ``instruction`` for requests without one."""
     plain = tuple(text.replace(instruction, default) for text in segments)
-    return PairPrompt(segments=plain, segments_with_instruction=segments, query_share=query_share)
+    return PairPrompt(segments=plain, segments_with_instruction=segments, query_ratio=query_ratio)
 
 
 _QWEN3 = (
@@ -81,7 +81,7 @@ _CONTAINS_ANSWER = (
 # Tokens of its answers and its prompt, and the size of the chat models' vocabulary.
 _QWEN3_WORDS = ("yes", "no", "<think>", "</think>")
 _QWEN3_CHAT_ROWS = 151_936
-_QUERY_SHARE = 3 / 4  # max_length * 3 // 4 in both sources
+_QUERY_RATIO = 3 / 4  # max_length * 3 // 4 in both sources
 _RERANKERS = (
     _Reranker(
         model_type="qwen3",
@@ -93,14 +93,14 @@ _RERANKERS = (
     _Reranker(
         model_type="qwen2",
         pattern="mxbai-rerank-.*v2",
-        prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", "", _QUERY_SHARE),
+        prompt=_with_default(_MXBAI, f"instruction: {INSTRUCTION}\n", "", _QUERY_RATIO),
         answers=("1", "0"),
         source="https://github.com/mixedbread-ai/mxbai-rerank, mxbai_rerank_v2.py",
     ),
     _Reranker(
         model_type="gemma",
         pattern="bge-reranker-v2-gemma",
-        prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER, _QUERY_SHARE),
+        prompt=_with_default(_GEMMA, INSTRUCTION, _CONTAINS_ANSWER, _QUERY_RATIO),
         answers=("Yes",),
         source="https://huggingface.co/BAAI/bge-reranker-v2-gemma; the instruction is its compute_score's prompt",
     ),

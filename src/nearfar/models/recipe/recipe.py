@@ -100,7 +100,7 @@ class PairPrompt(Struct, frozen=True, kw_only=True):
     # The segments for a request with an instruction, which has ``{instruction}`` in one of them; None: not supported.
     segments_with_instruction: tuple[str, ...] | None = None
     # The part of the limit that the query's segment may take; 1 means that only the pair's end is cut.
-    query_share: float = 1.0
+    query_ratio: float = 1.0
 
 
 class ChatTemplate(Struct, frozen=True, kw_only=True):

@@ -119,7 +119,7 @@ class PairPromptEncoder:
     def __init__(self, prompt: PairPrompt, encode: Encode) -> None:
         self._segments_with_instruction = prompt.segments_with_instruction
         self._encode = encode
-        self._query_share = prompt.query_share
+        self._query_ratio = prompt.query_ratio
         self._plain = _EncodedPrompt(prompt.segments, "", encode)
         self.size = self._plain.size
 
@@ -160,7 +160,7 @@ class PairPromptEncoder:
 
     def _query_limit(self, max_tokens: int) -> int | None:
         """Return how many tokens the query's segment may have; None if only the pair is cut."""
-        return int(max_tokens * self._query_share) if self._query_share < 1 else None
+        return int(max_tokens * self._query_ratio) if self._query_ratio < 1 else None
 
     def _prompt(self, instruction: str | None, max_tokens: int) -> _EncodedPrompt:
         if instruction is None:

@@ -12,7 +12,7 @@ from nearfar.core.errors import InputError
 
 # The fields by which other protocols change numbers, each with the values that change nothing. A route refuses those
 # that its body doesn't have. First those for all texts, then those for vectors, and those for scores.
-_CUTTING: dict[str, tuple[object, ...]] = {
+_TEXTS: dict[str, tuple[object, ...]] = {
     "truncate_prompt_tokens": (-1,),
     "truncation_side": ("right",),
     "truncation_direction": ("right", "Right"),
@@ -27,7 +27,7 @@ _CUTTING: dict[str, tuple[object, ...]] = {
     "chat_template": ("",),
     "chat_template_kwargs": ({},),
 }
-_VECTORS: dict[str, tuple[object, ...]] = _CUTTING | {
+_VECTORS: dict[str, tuple[object, ...]] = _TEXTS | {
     **dict.fromkeys(("dimensions", "dimension", "output_dimension", "output_dimensionality", "truncate_dim"), (0,)),
     **dict.fromkeys(("input_type", "task", "task_type", "text_type"), ("",)),
     **dict.fromkeys(("late_chunking", "return_multivector"), (False,)),
@@ -40,7 +40,7 @@ _VECTORS: dict[str, tuple[object, ...]] = _CUTTING | {
     "endianness": ("native", "little"),
     "modality": ("text", ["text"]),  # Infinity's and NVIDIA's; an image would be embedded as the text of its URL
 }
-_SCORES: dict[str, tuple[object, ...]] = _CUTTING | {
+_SCORES: dict[str, tuple[object, ...]] = _TEXTS | {
     **dict.fromkeys(("max_chunks_per_doc", "max_chunks_per_document", "max_doc_length", "max_query_length"), (0,)),
     "overlap_tokens": (0,),
     "raw_scores": (False,),
