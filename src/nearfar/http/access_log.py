@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -42,7 +41,7 @@ class AccessLog:
         self, observe: Observer, tracing: Tracing | None, drain: Drain, origins: Origins, mask: KeyMask
     ) -> None:
         self.origins = origins
-        self._mask = mask.mask
+        self._mask = mask
         self._observe = observe
         self._drain = drain
         self._tracing = tracing
@@ -68,7 +67,7 @@ class AccessLog:
             headers.append((b"connection", b"close"))
         self._observe(event)
         if self._tracing and span:
-            self._tracing.finish_request(span, event, {"request_id": state["request_id"], **state.get("done", {})})
+            self._tracing.finish_request(span, event, {"request_id": _id(state, self._mask), **state.get("done", {})})
         if _log.isEnabledFor(logging.INFO):
             state.pop("body", None)  # the record may wait for a while
             _log.handle(RequestRecord(partial(_fields, scope, event, trace_id, self._mask)))
@@ -89,11 +88,9 @@ def _request_done(scope: HTTPScope, status: int, now: float) -> RequestDone:
     )
 
 
-def _fields(
-    scope: HTTPScope, event: RequestDone, trace_id: str | None, mask: Callable[[str, int], str]
-) -> dict[str, object]:
-    state: dict[str, Any] = scope["state"]
-    fields: dict[str, object] = {"request_id": state["request_id"]}
+def _fields(scope: HTTPScope, event: RequestDone, trace_id: str | None, key_mask: KeyMask) -> dict[str, object]:
+    state, mask = scope["state"], key_mask.mask
+    fields: dict[str, object] = {"request_id": _id(state, key_mask)}
     if trace_id:
         fields["trace_id"] = trace_id
     fields |= {
@@ -118,6 +115,12 @@ def _fields(
         fields["inference_ms"] = round(timings.inference_s * 1000, 1)
         fields["render_ms"] = round(event.render_s * 1000, 1)
     return fields
+
+
+def _id(state: dict[str, Any], mask: KeyMask) -> str:
+    """Return the request's id, where the client may have sent a key."""
+    found: str = state["request_id"]
+    return mask.mask_known(found) if b"x-request-id" in state["headers"] else found
 
 
 def _reason(error: NearfarError) -> str:

@@ -47,7 +47,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     that can't be read.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``key_ring``,
-    ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
+    ``key_mask``, ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -66,13 +66,14 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     server = ServerParts(settings, fleet, service, timeouts, uploads)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
-    log = AccessLog(observe, tracing, drain, origins, KeyMask(settings.api_key, ring.__contains__))
+    mask = KeyMask(settings.api_key, ring.__contains__)
+    log = AccessLog(observe, tracing, drain, origins, mask)
     app = _build_litestar(settings, dialects, gate, log)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(
         app.asgi_handler, settings, observe, service.unread, uploads
     )
-    app.state.key_ring = ring
+    app.state.key_ring, app.state.key_mask = ring, mask
     app.state.tracing = tracing
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)

@@ -36,7 +36,7 @@ from nearfar.process.child import Start
 from nearfar.process.connection_watcher import watch_connections
 from nearfar.process.listener import BACKLOG, connection_limit
 from nearfar.process.signals import StopSignals
-from nearfar.telemetry.logs import configure_logging, log_config
+from nearfar.telemetry.logs import configure_logging, log_config, mask_keys
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -106,6 +106,7 @@ async def run_worker(served: WorkerConfig, listeners: Sequence[int], supervisor:
     except SetupError as error:
         _log.error("can't start: %s", error)
         return 1
+    mask_keys(app.state.key_mask.filter)
     heartbeat = Heartbeat(supervisor, served, app.state.key_ring)
     beating = asyncio.create_task(heartbeat.run())
     signals = StopSignals(supervisor)

@@ -5,8 +5,10 @@ A record is one readable line on a terminal, and one JSON object elsewhere.
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
+import re
 import sys
 import threading
 import time
@@ -31,6 +33,9 @@ _DROPPED: dict[str, Any] = {
 }
 
 
+# What starts a line or a command of a terminal: control characters, separators, marks of direction, surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTINUED = "\n    "  # a record has one line that starts with a time
 _REQUEST = logging.LogRecord("nearfar.access", logging.INFO, "", 0, "request", (), None).__dict__
 
 
@@ -55,8 +60,10 @@ class HumanLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, followed by the traceback if there is one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{clock} {record.levelname:<7} {_human(record)}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        lines = [_human(record)]
+        if record.exc_info:
+            lines += (record.exc_text or self.formatException(record.exc_info)).split("\n")
+        return f"{clock} {record.levelname:<7} {_CONTINUED.join(map(_escape, lines))}"
 
 
 class JsonLines(logging.Formatter):
@@ -73,8 +80,12 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
+            entry["traceback"] = record.exc_text or self.formatException(record.exc_info)
+        try:
+            line = msgspec.json.encode(entry).decode()
+        except UnicodeEncodeError:  # a lone surrogate
+            line = json.dumps(entry, default=str)
+        return line if line.isprintable() else _UNSAFE.sub(_escaped, line)
 
 
 class BackgroundStream(logging.StreamHandler[TextIO]):
@@ -136,9 +147,17 @@ def _human(record: logging.LogRecord) -> str:
     fields: dict[str, Any] = dict(getattr(record, "fields", {}))
     if not fields:
         return record.getMessage()
-    path = repr(fields.pop("path"))[1:-1]  # a client's line breaks must not start new log lines
-    line = f"{fields.pop('method')} {path} {fields.pop('status')} {fields.pop('ms')} ms"
+    line = f"{fields.pop('method')} {fields.pop('path')} {fields.pop('status')} {fields.pop('ms')} ms"
     return f"{line}  {' '.join(f'{name}={value}' for name, value in fields.items())}"
+
+
+def _escape(text: str) -> str:
+    """Return the text on one line, without what a terminal would obey."""
+    return text if text.isprintable() else _UNSAFE.sub(_escaped, text.replace("\n", r"\n"))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def log_config(log_format: LogFormat) -> dict[str, Any]:
@@ -155,6 +174,12 @@ def log_config(log_format: LogFormat) -> dict[str, Any]:
             "_granian": {"level": "ERROR"},  # its start and stop lines repeat ours
         },
     }
+
+
+def mask_keys(mask: Callable[[logging.LogRecord], bool]) -> None:
+    """Filter all records but those of requests, which are masked field by field."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: isinstance(record, RequestRecord) or mask(record))
 
 
 def configure_logging(log_format: LogFormat) -> None:

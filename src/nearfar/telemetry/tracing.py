@@ -58,10 +58,11 @@ class Tracing:
     ) -> Iterator[None]:
         """Trace a request in the block, as ``state["span"]``; its parent is the span that the headers name."""
         method = method if method in METHODS else "_OTHER"  # as OpenTelemetry names it
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        # Not tracestate: its values are any words, which the collector would store.
+        parent = dict(headers).get(b"traceparent", b"").decode("latin-1")
         with self._requests.start_as_current_span(
             f"{method} {route}",
-            context=self._propagator.extract(carrier),
+            context=self._propagator.extract({"traceparent": parent}),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": route},
             record_exception=False,  # an error's message may contain text

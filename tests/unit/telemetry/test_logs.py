@@ -43,6 +43,43 @@ def test_a_traceback_stays_within_its_record() -> None:
     assert "an inner detail" in HumanLines().format(record)
 
 
+FORGED = "\n12:00:00 INFO    forged"
+UNSAFE = [
+    FORGED,
+    "\r",
+    "\x1b[31m",
+    "\x9b31m",
+    "\u2028",
+    "\u2029",
+    "\x85",
+    "\x0b",
+    "\x0c",
+    "\0",
+    "\x7f",
+    "\ud800",
+    "\u202e",
+]
+
+
+@pytest.mark.parametrize("text", UNSAFE)
+@pytest.mark.parametrize("place", ["message", "path", "method", "field", "traceback"])
+@pytest.mark.parametrize("formatter", [HumanLines(), JsonLines()])
+def test_no_text_starts_a_line_or_controls_a_terminal(formatter: logging.Formatter, place: str, text: str) -> None:
+    record = logging.LogRecord("nearfar", logging.ERROR, "", 1, f"a{text}b", (), None)
+    if place == "traceback":
+        record.exc_info = (ValueError, ValueError(f"a{text}b"), None)
+    elif place != "message":
+        record = _request(**FIELDS | {"path": "/", place: f"a{text}b"})
+
+    line = formatter.format(record)
+
+    starts = [part for part in line.splitlines() if not part.startswith("    ")]
+    assert 1 == len(starts)
+    assert line.replace("\n", "").isprintable()
+    if isinstance(formatter, JsonLines):
+        assert text in str(json.loads(line)) or repr(text)[1:-1] in str(json.loads(line))
+
+
 class SlowStream(io.StringIO):
     """Blocks each write until the test sets ``gate``."""
 

@@ -54,14 +54,14 @@ class KeyRing:
         self.on_change: Callable[[], None] = lambda: None
         self.entries = self._read_first(file, known) if file else ()  # of the file
         self._keys = [*self._single, *map(ApiKey, self.entries)]
+        self._digests = {key.digest for key in self._keys}
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     def __contains__(self, text: bytes) -> bool:
         """Return whether a text is a key. The time that this takes depends on the text."""
-        digest = hashlib.sha256(text).digest()
-        return any(key.digest == digest for key in self._keys)
+        return hashlib.sha256(text).digest() in self._digests
 
     def find(self, presented: bytes) -> ApiKey | None:
         """Return the key, or None. Compares with every key, so that the time taken doesn't depend on which matches."""
@@ -98,6 +98,7 @@ class KeyRing:
             return
         known = {key.entry: key for key in self._keys}  # an unchanged entry keeps its limits' counters
         self._keys = [*self._single, *(known.get(entry) or ApiKey(entry) for entry in entries)]
+        self._digests = {key.digest for key in self._keys}
         self.entries = entries
         self.on_change()
         _log.info("%d API keys loaded from %s", len(entries), self._file)
