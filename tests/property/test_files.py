@@ -31,7 +31,7 @@ from settings_fields import FIELDS
 from nearfar.core.errors import CheckpointError, SettingsError, SetupError
 from nearfar.core.settings import Settings, load_settings
 from nearfar.models.files.safetensors import tensor_shapes
-from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_json import open_tokenizer
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 

@@ -125,7 +125,7 @@ def _tokenizer_keys(library: Path) -> set[str]:
     from transformers import AutoTokenizer  # noqa: F401 — fills the table of classes
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
-    from nearfar.models.files import tokenizer_classes
+    from nearfar.models.files.tokenizer import tokenizer_classes
 
     files = ("tokenization_utils_base", "tokenization_utils_tokenizers", "models/auto/tokenization_auto")
     functions = [

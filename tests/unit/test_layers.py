@@ -71,8 +71,7 @@ LIBRARIES = {
     "safetensors": ["models/files/safetensors", "engines/transformer", "serving/verification/reference"],
     "sentence_transformers": ["serving/verification/reference"],
     "tokenizers": [
-        "models/files/tokenizer_classes",
-        "models/files/tokenizer_json",
+        "models/files/tokenizer",
         "models/tokenization",
         "models/reading/colbert",
     ],
@@ -82,7 +81,7 @@ LIBRARIES = {
         "engines/transformer",
         "engines/openvino/conversion",
         "models/files/causal_models",
-        "models/files/tokenizer_json",
+        "models/files/tokenizer",
         "serving/verification/reference",
     ],
     "uvloop": ["cli/main"],

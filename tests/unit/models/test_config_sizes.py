@@ -21,6 +21,8 @@ ABSURD = [
     *[{name: BILLION} for name in ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")],
     *[{name: BILLION} for name in ("intermediate_size", "num_attention_heads", "type_vocab_size", "num_labels")],
     *[{name: -4} for name in ("num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads")],
+    *[{name: 0} for name in ("num_hidden_layers", "hidden_size", "vocab_size", "n_layer")],
+    {"num_hidden_layers": 0.0},
     {"num_hidden_layers": 1000},
     {"num_hidden_layers": 1e9},
     {"num_hidden_layers": 10**30},

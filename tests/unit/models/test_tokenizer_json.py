@@ -10,8 +10,8 @@ from checkpoints import make_tokenizer, write_files
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from nearfar.core.errors import CheckpointError, InputError
-from nearfar.models.files.tokenizer_classes import find_class, is_built_alike
-from nearfar.models.files.tokenizer_json import open_tokenizer, read_tokenizer_options
+from nearfar.models.files.tokenizer.tokenizer_classes import find_class, is_built_alike
+from nearfar.models.files.tokenizer.tokenizer_json import open_tokenizer, read_tokenizer_options
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
 

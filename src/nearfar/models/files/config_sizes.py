@@ -19,6 +19,7 @@ _SIZES = re.compile(
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _INNER = ("intermediate_size", "n_inner", "d_ff", "ffn_dim", "hidden_dim")
+_NEVER_ZERO = {"hidden_size", "n_embd", "d_model", *_DEPTH, "vocab_size"}
 _NEVER_NEGATIVE = {*_HIDDEN, *_DEPTH, *_INNER, "num_attention_heads", "vocab_size"}
 # The most for what no tensor has the size of. Known models have up to 10 million positions.
 _MAX_POSITIONS, _MAX_LAYERS, _MAX_SIZE = 2**24, 512, 2**16
@@ -40,6 +41,8 @@ def refuse_absurd_sizes(folder: Path, config: Mapping[str, Any]) -> None:
     for name, value in _numbers(config):
         if value < 0 and name in _NEVER_NEGATIVE:
             raise _error(folder, f"{name} = {value:,.0f}", "no model has a negative one")
+        if value == 0 and name in _NEVER_ZERO:
+            raise _error(folder, f"{name} = 0", "no model is without it")
         for pattern, limit, reason in limits:
             if not pattern.fullmatch(name):
                 continue

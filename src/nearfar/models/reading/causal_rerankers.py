@@ -16,7 +16,7 @@ from nearfar.models.files.causal_models import has_causal_mask
 from nearfar.models.files.chat_template import ChatTemplateError, has_chat_template, has_pair_template, render_pair
 from nearfar.models.files.config import ModelConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_json
-from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_json import open_tokenizer
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import find_logit_score
 from nearfar.models.recipe.recipe import INSTRUCTION, AnswerTokens, LlmReranker, PairPrompt

@@ -18,7 +18,7 @@ from nearfar.core.types import Role
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, TokenizerConfig, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
-from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.modules import (
     Module,
     module_folder,

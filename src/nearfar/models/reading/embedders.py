@@ -14,7 +14,7 @@ from nearfar.models.files.causal_models import has_causal_mask
 from nearfar.models.files.config import PROMPTS_FILE, ModelConfig, PromptsConfig, SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import read_optional_json
 from nearfar.models.files.safetensors import tensor_shapes
-from nearfar.models.files.tokenizer_json import known_ids, open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_json import known_ids, open_tokenizer
 from nearfar.models.reading.colbert import is_multi_vector, read_multi_vector
 from nearfar.models.reading.families import FamilyDefaults, find_family, name_roles
 from nearfar.models.reading.modules import (

@@ -7,8 +7,9 @@ for each call on a shared tokenizer gave a wrong one about once in 4,000 threade
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 from tokenizers import Encoding
@@ -18,7 +19,8 @@ from tokenizers.normalizers import Sequence as Normalizers
 from nearfar.core.errors import CheckpointError, InputError, InvalidTokenIds
 from nearfar.core.jobs import TokenSpan
 from nearfar.core.types import KeepSide, Role
-from nearfar.models.files.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_json import open_tokenizer
+from nearfar.models.files.tokenizer.tokenizer_limits import is_failure
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
@@ -242,7 +244,7 @@ class TextEncoder:
         for token in ids:
             if token not in _TOKEN_IDS or self._tokenizer.id_to_token(token) is None:
                 raise InvalidTokenIds(f"token {token} is not in this model's vocabulary", "tokens")
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
+        text: str = self._run(self._tokenizer.decode, list(ids), skip_special_tokens=not special)
         return text
 
     def _compose(self, prompt: str, text: str) -> str:
@@ -264,16 +266,26 @@ class TextEncoder:
         keeps_end = self._default_side == "end"
         heads = [text[-_FIRST_PASS_CHARACTERS:] if keeps_end else text[:_FIRST_PASS_CHARACTERS] for text in texts]
         # Unlike ``encode``, it releases the GIL, and leaves out the offsets, which saves 15 %.
-        found = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)]
+        encode = self._tokenizer.encode_batch_fast
+        found = [encoded.ids for encoded in self._run(encode, heads, add_special_tokens=False)]
         for at, text in enumerate(texts):
             if len(text) > _FIRST_PASS_CHARACTERS and len(found[at]) <= max(self.max_tokens, count_up_to):
-                found[at] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+                found[at] = self._run(encode, [text], add_special_tokens=False)[0].ids
         return found
 
     def _encode_one(self, text: str, *, special: bool = False) -> Encoding:
         """Encode a text with offsets. The tokenizer's ``encode`` wouldn't release the GIL: 10 MB take seconds."""
-        encoding: Encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
+        encoding: Encoding = self._run(self._tokenizer.encode_batch, [text], add_special_tokens=special)[0]
         return encoding
+
+    def _run(self, function: Callable[..., Any], *arguments: Any, **options: bool) -> Any:
+        """Call the tokenizer. Raises InputError if it fails: a pattern may be too slow for one text."""
+        try:
+            return function(*arguments, **options)
+        except BaseException as error:
+            if is_failure(error):
+                raise InputError(f"this model's tokenizer ({self.source}) can't process the text: {error}") from error
+            raise
 
     def _encode(self, text: str) -> Encoding:
         """Encode a text as ``_encode_ids`` does, with offsets."""

@@ -15,7 +15,13 @@ from tokenizers import Tokenizer
 from nearfar.core.errors import CheckpointError
 from nearfar.models.files.config import SentenceConfig, find_sentence_file
 from nearfar.models.files.json_files import MAX_BYTES, read_optional_json
-from nearfar.models.files.tokenizer_classes import find_class, has_types, is_built_alike
+from nearfar.models.files.tokenizer.tokenizer_classes import find_class, has_types, is_built_alike
+from nearfar.models.files.tokenizer.tokenizer_limits import (
+    MAX_ADDED,
+    is_failure,
+    refuse_absurd_tokenizer,
+    try_tokenizer,
+)
 
 _OLDER_FILES = ("vocab.txt", "vocab.json", "*.model", "*.bpe.codes")
 # Options that sentence-transformers passes on to the tokenizer and that change ids, besides special tokens.
@@ -67,13 +73,17 @@ def open_tokenizer(folder: Path) -> OpenedTokenizer:
         return _build(folder, options)
     if file.stat().st_size > MAX_BYTES:
         raise CheckpointError(f"{file}: has over {MAX_BYTES:,} bytes, too many for a tokenizer; download it again")
+    refuse_absurd_tokenizer(file)
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
+    except BaseException as error:  # tokenizers raises nothing narrower, and panics
+        if is_failure(error):
+            raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
+        raise
     direction = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    try_tokenizer(tokenizer, file)
     config = read_optional_json(folder / "config.json", dict[str, Any])
     name = find_class(config.get("model_type", ""), {"tokenizer_class": config.get("tokenizer_class"), **options.all})
     explicit = options.overrides.keys() & {"add_bos_token", "add_eos_token"}  # the file's template counts otherwise
@@ -98,6 +108,10 @@ def read_tokenizer_options(folder: Path) -> TokenizerOptions:
     if "added_tokens_decoder" not in stated:  # these files are from before it
         stated |= read_optional_json(folder / "special_tokens_map.json", dict[str, Any])
         stated["added_tokens"] = read_optional_json(folder / "added_tokens.json", dict[str, int])
+    for name in ("added_tokens_decoder", "added_tokens", "additional_special_tokens", "extra_special_tokens"):
+        if isinstance(stated.get(name), dict | list) and len(stated[name]) > MAX_ADDED:
+            place = folder / "tokenizer_config.json"
+            raise CheckpointError(f"{place}: {name} has over {MAX_ADDED:,} tokens; use the file of the model's author")
     for side in ("padding_side", "truncation_side"):
         if stated.get(side, "right") not in {"left", "right"}:
             place = folder / "tokenizer_config.json"
@@ -129,7 +143,9 @@ def _build(folder: Path, options: TokenizerOptions) -> OpenedTokenizer:
         built = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options.overrides
         )
-    except Exception as error:  # a damaged file may raise anything there
+    except BaseException as error:  # a damaged file may raise anything there
+        if not is_failure(error):
+            raise
         declared = str(options.all.get("tokenizer_class") or "its model type's class")
         if isinstance(error, ImportError) and _is_python_class(declared):
             raise _python_rules(folder, declared) from error
@@ -144,6 +160,7 @@ def _build(folder: Path, options: TokenizerOptions) -> OpenedTokenizer:
         raise _python_rules(folder, name)
     backend.no_truncation()
     backend.no_padding()
+    try_tokenizer(backend, folder / files[0])
     if not _is_backend_alone(built, backend):
         raise _python_rules(folder, name)
     return OpenedTokenizer(

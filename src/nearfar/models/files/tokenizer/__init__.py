@@ -1,0 +1,1 @@
+"""tokenizer.json: its limits, how it is opened, and what transformers makes of it."""
