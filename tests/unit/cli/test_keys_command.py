@@ -113,6 +113,9 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(file: Path) -> None:
     inline.write_text(INLINE)
     twice = file.with_name("twice.toml")
     twice.write_text(TABLES.replace(HASHES["b"], HASHES["a"]))
+    shared = file.with_name("shared.toml")
+    shared.write_text(TABLES)
+    shared.chmod(0o666)
     table = {
         ("revoke", "x", "--file", str(file)): "no key is named x; it has: a, b, c",
         ("revoke", "a", "--file", str(alone)): "a is the only key; replace it with: nearfar keys rotate a",
@@ -121,6 +124,10 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(file: Path) -> None:
         ("new", "a", "--file", str(file)): "has a key named a",
         ("new", 'x"\ny = 1', "--file", str(file)): "expected a name of at most 64",
         ("new", "x\n"): "expected a name of at most 64",
+        ("revoke", "a\n", "--file", str(file)): "'a\\n': expected a name of at most 64",
+        ("rotate", "\x1b[31m", "--file", str(file)): "'\\x1b[31m': expected a name of at most 64",
+        ("list", "--file", str(shared)): f"every user can add keys to it; run: chmod o-w {shared}",
+        ("new", "d", "--file", str(shared)): "every user can add keys to it",
         ("list",): "no file of keys: name it with --file, or set api_keys_file",
         ("rotate", "a", "--file", str(file.parent / "gone" / "k.toml")): "can't be read (No such file or directory)",
     }

@@ -185,7 +185,21 @@ def test_an_unusable_file_of_variables_is_refused(text: str, mode: int, message:
         read_variables(file)
 
 
-EVIL = ["a\nExecStartPre=/bin/sh", "a\r", "a\\", "a ", "a\0", "a\x1b[0m", "a\u2028b", "a\x7f"]
+EVIL = [
+    "a\\/b",
+    "a /b",
+    "a\udcffb",
+    "a\x85b",
+    "a\ufffeb",
+    "a\nExecStartPre=/bin/sh",
+    "a\r",
+    "a\\",
+    "a ",
+    "a\0",
+    "a\x1b[0m",
+    "a\u2028b",
+    "a\x7f",
+]
 
 
 @pytest.mark.parametrize("text", EVIL)
@@ -210,8 +224,29 @@ def test_a_user_has_a_plain_name(user: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_systemd_would_take_as_a_pattern_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ServiceManagerError, match="pattern"):
-        spec_in(tmp_path, environment=tmp_path / "[a]" / "nearfar.env")
+    for name in ("[a]", "a*", "a?", "a\\b"):
+        with pytest.raises(ServiceManagerError, match="pattern"):
+            spec_in(tmp_path, environment=tmp_path / name / "nearfar.env")
+
+
+ODD = ["a b", "a%h", "a%%b", "a;b", ";", "#a", "é", "a{b", "a*b", "~", "&&", "=", "@a", "a:b"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze isn't installed")
+@pytest.mark.parametrize("name", [*ODD, "a'b", 'a"b', "a$b", "a${HOME}b", "a\\b"])
+def test_systemd_finds_the_interpreter_wherever_it_is_or_its_path_is_refused(name: str, tmp_path: Path) -> None:
+    python, unit = tmp_path / name / "python", tmp_path / "nearfar.service"
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    if name not in ODD:
+        with pytest.raises(ServiceManagerError, match="can't run a program"):
+            spec_in(tmp_path, python=python)
+        return
+    unit.write_text(systemd.render(spec_in(tmp_path, python=python)))
+
+    ended = run("systemd-analyze", "verify", "--user", str(unit), XDG_RUNTIME_DIR=str(tmp_path))
+
+    assert (0, "") == (ended.returncode, ended.stdout + ended.stderr)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +255,10 @@ def test_a_folder_that_systemd_would_take_as_a_pattern_is_refused(tmp_path: Path
         ("NEARFAR_API_KEY", 'a"\nNEARFAR_NO_AUTH="1'),
         ("NEARFAR_API_KEY", "a\rb"),
         ("NEARFAR_API_KEY", "a\0b"),
+        ("NEARFAR_API_KEY", "a\udcffb"),
+        ("NEARFAR_API_KEY", "a\ufdd0b"),
+        ("NEARFAR_API_KEY", "a\ufffeb"),
+        ("NEARFAR_API_KEY", "a\U0001ffffb"),
         ("HF_A\nNEARFAR_NO_AUTH", "1"),
         ("HF_é", "1"),
     ],

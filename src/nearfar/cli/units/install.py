@@ -25,7 +25,10 @@ MANAGERS: dict[str, ServiceManager] = {"systemd": systemd, "launchd": launchd}
 # NAME="value" lines, as systemd and the shell read them: a backslash quotes ", \, $ and a backtick.
 _HEADER = '# Variables of the service, such as:  NEARFAR_API_KEY="…"\n'
 _LINE = re.compile(r"""^\s*([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|(\S*))\s*\Z""")
-_NAME, _CONTROL = re.compile("[A-Za-z_][A-Za-z0-9_]*"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+# Control characters, and what is no character: systemd ignores a variable with any of these.
+_NO_CHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_UNREADABLE = re.compile(f"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}]")
 _SPECIAL, _ESCAPED = re.compile(r'(["\\`$])'), r"\\\1"
 _GROUP_AND_OTHERS = 0o077
 
@@ -153,9 +156,9 @@ def write_variables(file: Path, variables: Mapping[str, str]) -> None:
     Raises ServiceManagerError for what systemd and the shell can't both read back.
     """
     for name, value in variables.items():
-        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+        if not _NAME.fullmatch(name) or _UNREADABLE.search(value):
             raise ServiceManagerError(
-                f"{name[:60]!r}: a file of variables can't have its name, or a line break in its value"
+                f"{name[:60]!r}: a file of variables can't have its name, or a control character in its value"
             )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600, exist_ok=False)

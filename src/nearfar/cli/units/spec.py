@@ -39,8 +39,12 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
             _refuse_unquotable("the folder of the service's files", str(folder))
         if self.run_as is not None and not _USER.fullmatch(self.run_as):
             raise ServiceManagerError(f"--run-as {self.run_as!r}: is no name of a user")
-        if set("*?[") & set(str(self.environment)):
+        if set("*?[\\") & set(str(self.environment)):
             raise ServiceManagerError(f"{self.environment}: systemd would take it as a pattern; use another folder")
+        if set("\\'\"$") & set(str(self.python)):
+            raise ServiceManagerError(
+                f"{self.python}: systemd can't run a program with such a path; use another folder"
+            )
 
     @property
     def command(self) -> list[str]:
@@ -55,11 +59,12 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
 
 
 def _refuse_unquotable(option: str, value: str) -> None:
-    """Raise ServiceManagerError for control characters, white space around, and a backslash at the end."""
-    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
+    """Raise ServiceManagerError for control characters, and white space around or a backslash at the end of a name."""
+    ends_badly = any(part != part.strip() or part.endswith("\\") for part in value.split("/"))
+    if not value.isprintable() or ends_badly:
         raise ServiceManagerError(
-            f"{option}: {value!r} has a control character, white space around it or a backslash at its end, which a "
-            "unit can't have; rename it"
+            f"{option}: {value!r} has a control character, or white space around or a backslash at the end of a name, "
+            "which a unit can't have; rename it"
         )
 
 

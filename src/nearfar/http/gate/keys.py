@@ -49,7 +49,15 @@ def read_keys(file: Path) -> tuple[KeyEntry, ...]:
     """Read a file of keys. Raises SettingsError if it is unreadable or invalid, or if two keys have one name."""
     if not is_readable(file):
         raise SettingsError(f"{file}: is not a regular file of at most {_MAX_BYTES:,} bytes")
-    return _parse(read_text(file), file)
+    return _parse(_read(file), file)
+
+
+def _read(file: Path) -> str:
+    """Return the text of the file. Raises SettingsError if every user may write to it."""
+    text = read_text(file)
+    if file.stat().st_mode & stat.S_IWOTH:
+        raise SettingsError(f"{file}: every user can add keys to it; run: chmod o-w {file}")
+    return text
 
 
 def is_readable(file: Path) -> bool:
@@ -66,10 +74,7 @@ def make_key(name: str, scopes: Sequence[str] = ()) -> tuple[str, str]:
 
     Raises SettingsError for a name that the file can't have.
     """
-    try:
-        msgspec.convert(name, _Name)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{name!r}: {_EXPECTED['name']}") from error
+    _check_name(name)
     key = _random_key()
     lines = ["[[keys]]", f'name = "{name}"', f'sha256 = "{hash_key(key)}"']
     if scopes:
@@ -81,7 +86,7 @@ def add_key(file: Path, name: str, scopes: Sequence[str] = ()) -> str:
     """Add an entry to the file, which may be new, and return its key. Raises SettingsError if the name is taken."""
     key, entry = make_key(name, scopes)
     with locked(file):
-        text = read_text(file) if file.exists() else ""
+        text = _read(file) if file.exists() else ""
         before = _parse(text, file) if text.strip() else ()
         if any(known.name == name for known in before):
             raise SettingsError(f"{file}: has a key named {name}; replace it with: nearfar keys rotate {name}")
@@ -95,7 +100,7 @@ def revoke_key(file: Path, name: str) -> None:
     Raises SettingsError if there is no such key, or no other: a server keeps its keys if the file has none.
     """
     with locked(file):
-        text = read_text(file)
+        text = _read(file)
         keys, index = _find(text, file, name)
         if len(keys) == 1:
             raise SettingsError(f"{file}: {name} is the only key; replace it with: nearfar keys rotate {name}")
@@ -106,7 +111,7 @@ def rotate_key(file: Path, name: str) -> str:
     """Replace the key of an entry, which keeps its scopes and limits. Return the new key."""
     key = _random_key()
     with locked(file):
-        text = read_text(file)
+        text = _read(file)
         keys, index = _find(text, file, name)
         changed = msgspec.structs.replace(keys[index], sha256=hash_key(key))
         new_text = text.replace(keys[index].sha256, changed.sha256)
@@ -117,6 +122,13 @@ def rotate_key(file: Path, name: str) -> str:
 def hash_key(key: str) -> str:
     """Return the SHA-256 of a key, in hexadecimal digits."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _check_name(name: str) -> None:
+    try:
+        msgspec.convert(name, _Name)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{name!r}: {_EXPECTED['name']}") from error
 
 
 def _random_key() -> str:
@@ -151,6 +163,7 @@ def _strip_all(value: object) -> object:
 
 def _find(text: str, file: Path, name: str) -> tuple[tuple[KeyEntry, ...], int]:
     """Return all entries, and the index of the one with this name. Raises SettingsError if there is none."""
+    _check_name(name)
     keys = _parse(text, file)
     names = [entry.name for entry in keys]
     if name not in names:
