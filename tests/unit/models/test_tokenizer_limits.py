@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Content = dict[str, Any]
+USUAL_BYTES: Content = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 WORDS = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "##a": 4, "b": 5}
 MODEL: Content = {"type": "WordPiece", "vocab": WORDS, "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
 MODEL |= {"max_input_chars_per_word": 100}
@@ -83,6 +84,8 @@ ATTACKS: dict[str, Content] = {
     "a chain of letters": {
         "normalizer": sequence(replace("д" * 60, Regex=r"\p{Hebrew}"), replace("в" * 90, String="д"))
     },
+    "bytes of bytes": {"normalizer": sequence(*[{"type": "ByteLevel"}] * 30)},
+    "bytes of bytes of words": words(*[USUAL_BYTES] * 30),
     "10 MB prepended": {"normalizer": {"type": "Prepend", "prepend": "a" * 10**7}},
     "4 kB prepended": {"normalizer": sequence(*[{"type": "Prepend", "prepend": "a" * 4000}] * 10)},
     "many steps": {"normalizer": sequence(*[{"type": "NFC"}] * 10_000)},
@@ -100,6 +103,9 @@ ATTACKS: dict[str, Content] = {
     "polynomial": words(split("(?:a*a*a*a*a*)[bc]$")),
     "cubic": words(split("a*a*[bc]$")),
     "a backreference": words(split(r"(a*)(a*)\1\2\1+[xy]")),
+    "letters of any script": words(split(r"(?:\p{L}+\p{M}*)+\d$")),
+    "letters of one script": words(split(r"(\p{Han}+)+[.;]$")),
+    "kinds of spaces": words(split(r"(?:[ \t]+|\s+)+x")),
     "nested words": words(split(r"(\s*\w+)+[;]")),
     "a pattern in a normalizer": {"normalizer": replace("b", Regex="(a+)+$")},
     "a pattern in a decoder": {"decoder": replace("b" * 5000, String="a")},
@@ -218,8 +224,17 @@ USUAL: dict[str, Content] = {
         )
     },
     "128 spaces as a word": bpe(vocab=WORDS | {" " * 128: 6}),
-    "ByteLevel": {
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    "ByteLevel": {"pre_tokenizer": USUAL_BYTES},
+    "Llama's decoder": {
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                replace(" ", String="▁"),
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        }
     },
 }
 
@@ -237,7 +252,7 @@ def test_usual_tokenizers_are_opened_as_they_are(case: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        (words(split(r"([\p{Hebrew}]+)+$")), "א" * 60 + "!"),  # slow for letters alone that it doesn't contain
+        (words(split(r"(\p{Thai}+)+$")), "ก" * 60 + "!"),  # slow for letters alone that it doesn't contain
         (model(unk_token="absent"), "c"),
     ],
 )
