@@ -265,3 +265,10 @@ def test_a_text_that_the_tokenizer_cannot_process_is_the_requests_error(
         with pytest.raises(InputError, match=r"this model's tokenizer \(tokenizer\.json\) can't process the text"):
             call([text])
     assert [1, 3] == encoder.encode(["a"])[0].ids
+
+
+def test_a_character_map_that_states_gigabytes_is_refused_before_they_are_allocated(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, ATTACKS["a character map of garbage"])
+
+    with pytest.raises(CheckpointError, match="has 10 bytes, but states 4,294,967,295"):
+        open_encoder(tmp_path)

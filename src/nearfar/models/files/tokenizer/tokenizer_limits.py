@@ -166,7 +166,10 @@ def _check_charsmap(step: Step) -> None:
         content = base64.b64decode(str(step.get("precompiled_charsmap")), validate=True)
     except ValueError as error:
         raise _Refused("its precompiled_charsmap isn't base64") from error
-    replacements = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
+    size = int.from_bytes(content[:4], "little")
+    if size > len(content):  # so much memory would be allocated
+        raise _Refused(f"its precompiled_charsmap has {len(content):,} bytes, but states {size:,}")
+    replacements = content[4 + size :].split(b"\0")
     _check_most(max(map(len, replacements)), _MAX_GROWTH * 4, "bytes in a text of the precompiled_charsmap")
 
 
