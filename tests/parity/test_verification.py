@@ -241,7 +241,7 @@ async def test_the_first_load_verifies_and_the_second_one_remembers(embedder: Pa
 
     assert results[0].startswith("verified against sentence-transformers")
     assert results[0] == results[1]
-    [file] = (tmp_path / "verified").iterdir()
+    [file] = (tmp_path / "verified").glob("*.json")
     assert {"torch float32": results[0]} == json.loads(file.read_text())
 
 
