@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register how fuzz tests run. They limit processor time themselves: a busy machine can't exceed that."""
+    """Register how fuzz tests run. They limit CPU time themselves: a busy machine can't exceed that."""
     os.environ.setdefault("NEARFAR_VERIFY", "false")  # for commands that tests run; it takes a process for each model
     count = config.getoption("--fuzz")
     settings.register_profile(
@@ -165,7 +165,7 @@ def write_tiny_splade(folder: Path) -> None:
     write_splade(folder, "bert")
 
 
-# In float32, so that the numbers are the same on processors that would choose bfloat16.
+# In float32, so that the numbers are the same on CPUs that would choose bfloat16.
 REAL = ("--device", "cpu", "--dtype", "float32", "--engine")
 
 

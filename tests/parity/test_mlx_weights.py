@@ -70,7 +70,7 @@ class TestWeights:
         info = open_mlx(bert, "auto").engine.info
 
         if DEVICE == "cpu":
-            assert ("float32", "auto: half precision is slower on a processor") == (info.dtype, info.dtype_reason)
+            assert ("float32", "auto: half precision is slower on a CPU") == (info.dtype, info.dtype_reason)
         else:
             assert "cosine to float32 min" in info.dtype_reason
 

@@ -290,19 +290,19 @@ class TestPrecision:
         info = kind.open(order_of(bert, dtype="auto")).info
 
         native = supports("bfloat16")
-        assert native or ("float32", "auto: this processor doesn't compute in bfloat16") == (
+        assert native or ("float32", "auto: this CPU doesn't support bfloat16") == (
             info.dtype,
             info.dtype_reason,
         )
         assert not native or "cosine to float32" in info.dtype_reason
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    def test_a_precision_this_processor_lacks_is_refused(self, dtype: Dtype, bert: Path) -> None:
+    def test_a_precision_this_cpu_lacks_is_refused(self, dtype: Dtype, bert: Path) -> None:
         if supports(dtype):
             assert kind.open(order_of(bert, dtype=dtype)).info.dtype == dtype
             return
 
-        with pytest.raises(EngineUnavailable, match=f"doesn't compute in {dtype}; use --dtype float32"):
+        with pytest.raises(EngineUnavailable, match=f"this CPU doesn't support {dtype}; use --dtype float32"):
             kind.open(order_of(bert, dtype=dtype))
 
     def test_int8_says_what_it_costs(self) -> None:

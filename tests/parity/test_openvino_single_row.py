@@ -73,7 +73,7 @@ def test_other_outputs_than_one_vector_are_the_same(outputs: str, tmp_path: Path
     assert_same_alone(engine, [row for row in tokens.encode(TEXTS) if row.ids], atol=1e-5)
 
 
-@pytest.mark.skipif(not supports("bfloat16"), reason="this processor doesn't compute in bfloat16")
+@pytest.mark.skipif(not supports("bfloat16"), reason="this CPU doesn't support bfloat16")
 def test_bfloat16_vectors_are_nearly_the_same(cache: Path) -> None:
     engine, tokens = open_engine(find_builtin().folder, "bfloat16", cache=cache)
 

@@ -52,7 +52,7 @@ def test_logits_in_bfloat16_make_no_more_documents_equal_than_in_float32(
         from nearfar.engines.openvino.compiled_model import supports
 
         if not supports("bfloat16"):
-            pytest.skip("this processor doesn't compute in bfloat16")
+            pytest.skip("this CPU doesn't support bfloat16")
     folder = write_transformer(tmp_path / "reranker", family, labels=1)
     pairs = TextEncoder(folder, read_recipe(folder)).encode_pairs(QUERY, varied_texts(150), None)
 

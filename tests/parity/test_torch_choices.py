@@ -94,7 +94,7 @@ class TestDtype:
 
     @pytest.mark.parametrize("prepacked_s", [None, pytest.param(0.1, marks=NEEDS_ONEDNN)])
     def test_a_machine_that_measures_otherwise_opens_otherwise(self, prepacked_s: float | None) -> None:
-        """As on a processor with units for bfloat16, which this one need not have; oneDNN serves it better or not.
+        """As on a CPU with units for bfloat16, which this one need not have; oneDNN serves it better or not.
 
         The built-in model is at the very edge of what may be lost, so either end is right if it is reasons.
         """
@@ -158,7 +158,7 @@ class TestDevices:
     def test_lengths_that_are_rounded_up_change_no_number(
         self, family: str, labels: int | None, tmp_path: Path
     ) -> None:
-        """The part of the GPU's path that can be run on a processor."""
+        """The part of the GPU's path that can be run on a CPU."""
         write_transformer(tmp_path, family, labels=labels)
         request = OpenRequest(folder=tmp_path, recipe=read_recipe(tmp_path), device="cpu", dtype="float32")
         model = load_transformer(request, torch.float32)

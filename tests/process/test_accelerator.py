@@ -1,4 +1,4 @@
-"""The GPU benchmark, run on the processor with a tiny model."""
+"""The GPU benchmark, run on the CPU with a tiny model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_without_a_gpu_it_refuses_in_one_sentence() -> None:
     ended = run()
 
     assert 1 == ended.returncode
-    assert "this machine has no CUDA or Metal device; --device cpu runs the same on the processor\n" == ended.stderr
+    assert "this machine has no CUDA or Metal device; --device cpu runs the same on the CPU\n" == ended.stderr
 
 
 def test_a_part_over_its_limit_is_ended_and_keeps_its_results() -> None:

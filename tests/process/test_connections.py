@@ -158,7 +158,7 @@ def test_the_bytes_that_wait_for_all_clients_are_bounded() -> None:
 
 
 def test_more_connections_than_files_leave_the_server_at_rest_and_make_room() -> None:
-    """Without a free file, granian would try to accept in a loop: one whole processor, and nothing in the log."""
+    """Without a free file, granian would try to accept in a loop: one whole CPU, and nothing in the log."""
     with ServerProcess("--engine", "fake", limits="ulimit -n 64") as server, ExitStack() as stack:
         [worker] = server.workers()
         for _ in range(40):

@@ -117,7 +117,7 @@ async def test_work_on_many_numbers_leaves_the_event_loop(numbers: int, *, is_he
 async def test_a_long_body_with_halves_of_surrogate_pairs_is_repaired_off_the_event_loop(
     faked: httpx.AsyncClient,
 ) -> None:
-    """The time of this thread's processor counts, so that other processes don't."""
+    """The CPU time of this thread counts, so that other processes don't."""
     body = rb'{"model":"text-embedding-3-small","input":"%b"}' % (rb"\ud83d" * 800_000)
     await faked.post("/v1/embeddings", content=body[:40] + body[-2:])
     began = time.thread_time()
