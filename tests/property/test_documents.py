@@ -48,7 +48,7 @@ REFUSALS = re.compile(
     r"|is not (a|an) [\w -]+ model|not allowed to generate embeddings from this model|does not support (embed|rerank)"
     r"|is not served here; add it|Expected `str . array`, got `int`"
     r"|'dimensions' = \d+. Must be less|Input lengths must be|number of total max chunks"
-    r"|document at index \d+ cannot be empty"
+    r"|document at index \d+ cannot be empty|messages and input can't both be sent|this model has no chat template"
 )
 
 CONFIG = {
@@ -89,7 +89,13 @@ class AppAdapter(HTTPAdapter):
         assert isinstance(content, bytes)
         answer = self._call(request.method or "", unquote(url.path), content, query=url.query.encode())
         headers = [(name.decode(), value.decode("latin-1")) for name, value in answer.headers]
-        raw = HTTPResponse(BytesIO(answer.body), HTTPHeaderDict(headers), answer.status, preload_content=False)
+        raw = HTTPResponse(
+            BytesIO(answer.body),
+            HTTPHeaderDict(headers),
+            answer.status,
+            preload_content=False,
+            request_method=request.method,  # an answer to HEAD has the length of a body that isn't sent
+        )
         return self.build_response(request, raw)
 
 

@@ -61,7 +61,7 @@ class EmbeddingsRequest(ArrayFormat, kw_only=True):
     """
 
     model: str | None = None
-    input: Annotated[Inputs, json_schema(allOf=[_INPUT])] | None = None
+    input: Annotated[Inputs | None, json_schema(anyOf=[*_INPUT["anyOf"], {"type": "null"}])] = None
     token_ids: Annotated[str, json_schema(enum=list(_VOCABULARIES))] | None = None
     dimensions: AtLeastOne | None = None
     normalize: bool | None = None

@@ -198,7 +198,8 @@ def _classify_reply(
 
 _SIDE = {"anyOf": [{"type": "string"}, *DOCUMENTS["anyOf"]]}
 _ANY_SIDES = json_schema(
-    anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in _SCORE_SIDES]
+    properties={name: {"anyOf": [_SIDE, {"type": "null"}]} for sides in _SCORE_SIDES for name in sides},
+    anyOf=[{"required": [*sides], "properties": dict.fromkeys(sides, _SIDE)} for sides in _SCORE_SIDES],
 )
 _SCORE = RouteDocs(
     summary="Compare the texts of each pair",
