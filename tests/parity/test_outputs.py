@@ -327,3 +327,15 @@ class TestRefusals:
 
         with pytest.raises(CheckpointError, match=r"colbert_linear\.safetensors: has no weight for 32 inputs"):
             read_recipe(folder)
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_roberta_config.json"])
+def test_lengths_of_a_colbert_are_read_from_each_name_of_the_file(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "colbert"
+    write_colbert(folder, "bert", query_length=8, document_length=24)
+    (folder / "sentence_bert_config.json").rename(folder / name)
+
+    found = read_recipe(folder).multi_vector
+
+    assert found
+    assert (8, 24) == (found.max_query_tokens, found.max_document_tokens)
