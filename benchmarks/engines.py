@@ -31,7 +31,7 @@ from nearfar.engines.base import OpenRequest
 from nearfar.engines.selection import installed_engines
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.queue.batching import group_by_length
+from nearfar.serving.queue.scheduler import group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,7 +27,7 @@ from nearfar.engines.common.prefixes import token_costs
 from nearfar.engines.selection import installed_engines
 from nearfar.models.recipe.recipe import AnswerTokens, LlmReranker, PairPrompt, Recipe
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.batching import group_by_length
+from nearfar.serving.queue.scheduler import group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

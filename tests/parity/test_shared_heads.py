@@ -22,7 +22,7 @@ from nearfar.engines.torch.packing import pack as pack_rows
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.queue.fair_queue import QueuedRequest
+from nearfar.serving.queue.batch import QueuedRequest
 from nearfar.serving.queue.scheduler import Scheduler
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.answers import UnreadAnswers
-from nearfar.serving.queue.fair_queue import Results
+from nearfar.serving.queue.batch import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
 from nearfar.serving.timeouts import CancelScope, Timeouts

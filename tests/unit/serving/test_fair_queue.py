@@ -10,7 +10,7 @@ import pytest
 
 from nearfar.core.caller import Caller
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.fair_queue import QueuedRequest
+from nearfar.serving.queue.batch import QueuedRequest
 from nearfar.serving.queue.scheduler import Scheduler
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.queue.batching import group_by_length, group_duplicates
-from nearfar.serving.queue.fair_queue import QueuedRequest, QueuedRow
-from nearfar.serving.queue.scheduler import Scheduler
+from nearfar.serving.queue.batch import QueuedRequest, QueuedRow, group_duplicates
+from nearfar.serving.queue.scheduler import Scheduler, group_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

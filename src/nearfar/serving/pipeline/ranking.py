@@ -21,7 +21,7 @@ from nearfar.serving.pipeline.encoding import TokenizerPool, limit_rows, usage_o
 from nearfar.serving.pipeline.limits import check_job, check_rows, count_characters
 from nearfar.serving.postprocess import scores
 from nearfar.serving.postprocess.scores import Scores
-from nearfar.serving.queue.fair_queue import Results
+from nearfar.serving.queue.batch import Results
 from nearfar.serving.registry.opening import Model
 
 _WEIGHT = 32  # a score, or token vectors to compare, take as long as so many numbers to render

@@ -17,7 +17,7 @@ from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_classified, encode_outputs, takes_prompt, usage_of
 from nearfar.serving.pipeline.limits import check_job, check_outputs, count_characters
 from nearfar.serving.postprocess.scores import probabilities
-from nearfar.serving.queue.fair_queue import Results
+from nearfar.serving.queue.batch import Results
 
 _WEIGHT = 32  # a text takes as long as so many numbers to render
 _SPARSE_NUMBERS = 512  # of a text's sparse vector, indices and weights: a guess

@@ -2,103 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right, insort
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
 from operator import attrgetter
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from msgspec import Struct
-
-from nearfar.core.caller import ANONYMOUS, Caller
-from nearfar.core.errors import ServingError
-from nearfar.core.types import EngineMethod, FloatArray, Representation
-from nearfar.engines.common.prefixes import token_costs
-from nearfar.models.tokenization.row import Row
-from nearfar.telemetry.stopwatch import Stopwatch
-
-Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
+from nearfar.serving.queue.batch import QueuedRequest
 
 # A request that is next is overtaken by those that are so many times shorter. A guess.
 _OVERTAKES = 8
 _order, _waiting_tokens = attrgetter("order"), attrgetter("waiting_tokens")
-
-
-class QueuedRequest:
-    """One request in the queue: its rows, and the array that collects their results.
-
-    A row that occurs several times, as the same object, runs once, so that equal texts get bit-identical answers.
-    ``tokens`` is what each row costs the engine; where it ``shares_prefixes``, a prefix that rows share costs once.
-    """
-
-    def __init__(  # noqa: PLR0913 — each is a property of one request
-        self,
-        rows: Sequence[Row],
-        future: asyncio.Future[Results],
-        method: EngineMethod = "embed",
-        stopwatch: Stopwatch | None = None,
-        *,
-        shares_prefixes: bool = False,
-        caller: Caller = ANONYMOUS,
-    ) -> None:
-        self.method = method
-        self.future = future
-        self.caller = caller.name
-        self.token_weight = caller.token_weight
-        self.stopwatch = stopwatch or Stopwatch()
-        self.stopwatch.record_queued()
-        # Of each row, its index among the distinct ones. A list for each row would take the garbage collector 0.1 s.
-        seen: dict[int, int] = {}
-        self.row_indices = [seen.setdefault(id(row), len(seen)) for row in rows]
-        self.rows = [*{id(row): row for row in rows}.values()]
-        self.tokens = token_costs(self.rows) if shares_prefixes else [len(row.ids) for row in self.rows]
-        self.waiting = deque(range(len(self.rows)))
-        self.waiting_tokens = self.total_tokens = sum(self.tokens)
-        self.order = 0.0  # among the requests of its caller
-        self._missing = len(self.rows)
-        self._results: Results | None = None
-
-    def set_result(self, row: int, result: FloatArray | Representation) -> None:
-        """Store a distinct row's result; the last one resolves the future."""
-        if self._results is None:
-            if isinstance(result, Representation) or self.method == "hidden_states":
-                self._results = np.empty(len(self.rows), dtype=object)  # rows differ in shape
-            else:
-                self._results = np.empty((len(self.rows), *np.shape(result)), dtype=np.float32)
-        self._results[row] = result
-        self._missing -= 1
-        if not self._missing and not self.future.done():
-            self.future.set_result(self._results)
-
-    def repeat_results(self, distinct: Results) -> Results:
-        """Return a result for each row of the request, from those of its distinct rows."""
-        return distinct[self.row_indices]
-
-    def is_finished(self) -> bool:
-        """Return whether no row waits, or the request doesn't need them any more."""
-        return not self.waiting or self.future.done()
-
-    def record_cancelled(self) -> None:
-        """Record in the stopwatch how many rows have run."""
-        self.stopwatch.record_cancelled(len(self.rows) - self._missing, len(self.rows))
-
-    def fail(self, error: ServingError) -> None:
-        """Answer with an error instead, unless the request was answered or cancelled."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class QueuedRow(Struct, frozen=True):
-    """One distinct row of a request, by its index in ``request.rows``, and the tokens that it costs."""
-
-    request: QueuedRequest
-    index: int
-    row: Row
-    tokens: int
 
 
 class CallerQueue:

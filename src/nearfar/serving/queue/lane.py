@@ -22,7 +22,7 @@ from nearfar.engines.base import Engine
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.offload import offload
 from nearfar.serving.queue.admission import Admission, QueueLimits
-from nearfar.serving.queue.fair_queue import QueuedRequest, Results
+from nearfar.serving.queue.batch import QueuedRequest, Results
 from nearfar.serving.queue.forward import Forward, contained
 from nearfar.serving.queue.health import LaneStopped
 from nearfar.serving.queue.runner import BatchRunner
@@ -120,7 +120,7 @@ class Lane:
         self._threads = self._opener
         if count > 1:
             self._threads = ThreadPoolExecutor(count, thread_name_prefix=f"lane-{self._model}")
-        self._runner.start(self._threads, count)
+        self._runner.start(self._threads)
         self._watching = asyncio.create_task(self._watch(), name=f"lane {self._model} watch")
         self._probing: asyncio.Task[None] | None = None
         self._is_closed = False

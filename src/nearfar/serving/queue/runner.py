@@ -8,14 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from operator import attrgetter
 
 from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
 from nearfar.engines.base import Engine
-from nearfar.serving.queue.batching import group_duplicates
-from nearfar.serving.queue.fair_queue import QueuedRequest, QueuedRow
-from nearfar.serving.queue.forecast import MAX_TIME_RATIO, late_error
+from nearfar.serving.queue.batch import Batch, QueuedRequest
+from nearfar.serving.queue.forecast import Forecast
 from nearfar.serving.queue.forward import Forward
 from nearfar.serving.queue.health import LaneStopped, Liveness, Throughput, hang_timeout_s
 from nearfar.serving.queue.scheduler import Scheduler
@@ -26,29 +24,6 @@ _log = logging.getLogger(__name__)
 # A forward hangs after this many checks in a row without progress. So a process that was stopped for an hour, or a
 # machine that slept, counts as one check and not as a forward of an hour.
 _HANG_CHECKS = 4
-_CHECK_EVERY_S = 0.5  # how often what waits is checked for whether it can be answered in time
-
-
-class Batch:
-    """One batch that runs. Identical rows run once."""
-
-    def __init__(self, rows: list[QueuedRow], engine: Engine) -> None:
-        self.rows = rows
-        self.tokens = sum(map(attrgetter("tokens"), rows))
-        groups = group_duplicates([queued.row for queued in rows]) if len(rows) > 1 else [[0]]
-        self.groups = [[rows[at] for at in group] for group in groups]
-        self.method: EngineMethod = rows[0].request.method
-        distinct = [group[0].row for group in self.groups]
-        self.lengths = [len(row.ids) for row in distinct]
-        self.forward = Forward(engine, self.method, distinct)
-        self.started = time.perf_counter()
-        self.ended = 0.0
-        self.silent_s = 0.0  # without progress
-        self.calls = 0  # of the engine, when they were last looked at
-
-    def requests(self) -> list[QueuedRequest]:
-        """Return the requests that have rows in the batch."""
-        return list(dict.fromkeys(map(attrgetter("request"), self.rows)))
 
 
 class BatchRunner:
@@ -81,25 +56,23 @@ class BatchRunner:
         self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()  # guards the scheduler and the fields below
-        self._threads = 0
+        self._threads = engine.info.max_concurrent_batches
         self._running: set[Batch] = set()
         self._is_open = True
         self._called: set[EngineMethod] = set()
-        self._checked_at = 0.0  # when it was last checked whether what waits can be answered in time
         self.throughput = Throughput()
         self.liveness = Liveness(timeout_s)
+        self._forecast = Forecast(model, scheduler, self.throughput, self._threads)
 
-    def start(self, threads: Executor, count: int) -> None:
-        """Start to run batches, ``count`` at once."""
-        self._threads = count
-        for _ in range(count):
+    def start(self, threads: Executor) -> None:
+        """Start to run batches, as many at once as the engine supports."""
+        for _ in range(self._threads):
             threads.submit(self._run_batches)
 
     def add(self, request: QueuedRequest) -> None:
         """Queue a request. Raises Overloaded for one that can't be answered in time."""
         with self._changed:
-            if rate := self._tokens_per_s():
-                self._refuse_if_late(request, rate)
+            self._forecast.refuse_if_late(request, sum([batch.tokens for batch in self._running]))
             self._scheduler.add(request)
             self._changed.notify()
 
@@ -107,35 +80,6 @@ class BatchRunner:
         """Forget the rows of a request that wait, once it doesn't need them any more."""
         with self._changed:
             self._scheduler.drop(request)
-
-    def _tokens_per_s(self) -> float:
-        """Return the tokens that all threads run in a second, as far as known: of bulk, if there was any."""
-        return (self.throughput.bulk_tokens_per_s or self.throughput.tokens_per_s) * self._threads
-
-    def _refuse_if_late(self, request: QueuedRequest, rate: float) -> None:
-        own, running = request.waiting_tokens, sum([batch.tokens for batch in self._running])
-        in_time = request.stopwatch.left_s() * rate * MAX_TIME_RATIO
-        if own + running + self._scheduler.count_tokens() <= in_time:
-            return
-        ahead = self._scheduler.tokens_before(request) + running
-        # Small batches may be much slower than bulk: a first bulk request shows how fast that is.
-        is_known = ahead or self.throughput.bulk_tokens_per_s
-        if is_known and own + ahead > in_time:
-            raise late_error(self._model, request.stopwatch, own, ahead, rate)
-
-    def _refuse_late(self) -> None:
-        """Refuse requests that wait and can't be answered in time any more, before any of their rows runs."""
-        now = time.perf_counter()
-        if now - self._checked_at < _CHECK_EVERY_S:
-            return
-        rate = self._tokens_per_s()
-        # The first time, the throughput has just become known: what waits is refused as if it arrived now.
-        share = 1.0 if self._checked_at else MAX_TIME_RATIO
-        self._checked_at = now
-        with self._changed:
-            late = list(self._scheduler.find_late(rate * share, now))
-        for request, ahead in late:
-            request.fail(late_error(self._model, request.stopwatch, request.total_tokens, ahead, rate))
 
     def count_rows(self) -> int:
         """Return the number of waiting rows."""
@@ -212,7 +156,10 @@ class BatchRunner:
             self._record(batch)
             self._check_health(batch.forward, len(batch.groups))
             self._resolve(batch)
-            self._refuse_late()
+            with self._changed:
+                late = self._forecast.find_late()
+            for request, error in late:
+                request.fail(error)
             if self.liveness.is_failing:
                 self._on_failing()
         except Exception as error:  # noqa: BLE001 — an internal error: no request may be left waiting

@@ -10,10 +10,11 @@ a separate token budget, which shrinks while small requests arrive so that the n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
-from nearfar.serving.queue.batching import group_by_length
-from nearfar.serving.queue.fair_queue import FairQueue, QueuedRequest, QueuedRow
+from nearfar.serving.queue.batch import QueuedRequest, QueuedRow
+from nearfar.serving.queue.fair_queue import FairQueue
 
 _WINDOW_ROWS = 256  # waiting rows, and requests, that are considered for a batch: untuned; choosing takes about 0.1 ms
 
@@ -79,3 +80,25 @@ class Scheduler:
             if 0 in group:
                 return [window[at] for at in group]
         return []
+
+
+def group_by_length(lengths: Sequence[int], max_tokens: int, max_padding: int | None) -> list[list[int]]:
+    """Group the indices of ``lengths``, shortest first, so that no group exceeds ``max_tokens``.
+
+    A group counts as its padded area, rows × longest, of which at most ``max_padding`` tokens may be padding. For an
+    engine that doesn't pad (``max_padding`` None) it counts as the sum of its lengths. A longer row gets a group of its
+    own. Every index appears once.
+    """
+    groups: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length = lengths[index] if max_padding is None else max(lengths[index], 1)
+        tokens += length
+        area = (len(groups[-1]) + 1) * length if groups else 0
+        fits = tokens <= max_tokens if max_padding is None else area <= max_tokens and area - tokens <= max_padding
+        if groups and fits:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            tokens = length
+    return groups
