@@ -49,7 +49,11 @@ ENDPOINTS = (
     Endpoint("jina/rerank", "/jina/v1/rerank", {"model": "jina-reranker-v2-base-multilingual", **_QUERY}),
     Endpoint("voyage/embeddings", "/voyage/v1/embeddings", {"model": "voyage-3.5", "input": ["TEXT"]}),
     Endpoint("voyage/rerank", "/voyage/v1/rerank", {"model": "rerank-2.5", **_QUERY}),
+    Endpoint(
+        "voyage/ranking", "/v1/ranking", {"query": {"text": "cat"}, "passages": [{"text": "TEXT"}, {"text": "a dog"}]}
+    ),
     Endpoint("tei/embed", "/embed", {"inputs": "TEXT"}),
+    Endpoint("tei/hub", f"/hf-inference/models/{_BUILTIN}", {"inputs": "TEXT"}, model=""),
     Endpoint("tei/embed_all", "/embed_all", {"inputs": "TEXT"}),
     Endpoint("tei/rerank", "/rerank", {"query": "cat", "texts": ["TEXT", "a dog"]}, owner="vllm"),
     Endpoint("tei/similarity", "/similarity", {"inputs": {"source_sentence": "cat", "sentences": ["TEXT"]}}),

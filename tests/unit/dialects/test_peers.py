@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 DOCUMENTS = ["a dog", "the cat sat"]
 RANKING: dict[str, Any] = {"query": "cat", "documents": DOCUMENTS}
+NIM = {"query": {"text": "cat"}, "passages": [{"text": "a dog"}, {"text": "the cat sat"}]}
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 # name → path, body, and a path into the reply with the value expected there
@@ -82,9 +83,39 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
     "NIM's one text's ids": ("/embeddings", {"input": [15339, 1917], "input_type": "passage"}, "data.0.index", 0),
     "NIM ranks": (
         "/v1/ranking",
-        {"query": {"text": "cat"}, "passages": [{"text": "a dog"}, {"text": "the cat sat"}], "truncate": "END"},
+        {**NIM, "truncate": "END"},
         "rankings.0.index",
         1,
+    ),
+    "NIM without a version": ("/ranking", NIM, "rankings.0.index", 1),
+    "LiteLLM's path for NIM": (
+        "/v1/retrieval/sentence-transformers/all-MiniLM-L6-v2/reranking",
+        {**NIM, "model": "sentence.transformers/all-MiniLM-L6-v2"},
+        "rankings.0.index",
+        1,
+    ),
+    "LiteLLM's path for NIM without an owner": ("/v1/retrieval/all-minilm/reranking", NIM, "rankings.0.index", 1),
+    "LM Studio's own path": ("/api/v0/embeddings", {"model": "all-minilm", "input": "hi"}, "data.0.index", 0),
+    "the hub's path": (f"/pipeline/feature-extraction/{BUILTIN_MODEL}", {"inputs": ["hi", "ho"]}, "1.383", None),
+    "the hub's path, encoded": (
+        "/pipeline/feature-extraction/sentence-transformers%2Fall-MiniLM-L6-v2",
+        {"inputs": ["hi"], "options": {"wait_for_model": True, "use_cache": False}},
+        "0.383",
+        None,
+    ),
+    "the hub's path with one text": ("/pipeline/feature-extraction/all-minilm", {"inputs": "hi"}, "383", None),
+    "the hub's newer path": (
+        f"/hf-inference/models/{BUILTIN_MODEL}/pipeline/feature-extraction",
+        {"inputs": "hi"},
+        "383",
+        None,
+    ),
+    "the hub's router": (f"/hf-inference/models/{BUILTIN_MODEL}", {"inputs": ["hi"]}, "0.383", None),
+    "the hub's similarity": (
+        f"/hf-inference/models/{BUILTIN_MODEL}/pipeline/sentence-similarity",
+        {"inputs": {"source_sentence": "cat", "sentences": ["dog", "cat"]}},
+        "1",
+        None,
     ),
     "Voyage's chunks": (
         "/v1/contextualizedembeddings",
@@ -120,6 +151,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"model": "voyage-3.5", "inputs": [["a"], []]},
         "Input cannot contain empty",
     ),
+    "NIM's top_k": ("/ranking", {**NIM, "top_k": 0}, "'top_k': must be at least 1"),
+    "an unknown model in NIM's path": ("/v1/retrieval/nvidia/nv-rerank_1/reranking", NIM, "nvidia/nv-rerank.1"),
     "OpenAI's dimensions": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "hi", "dimensions": 0}, "1"),
     "OpenAI's inputs": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": ["hi"] * 2049}, "2048"),
     "OpenAI's tokens": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "word " * 9000}, "8192"),

@@ -17,7 +17,7 @@ from nearfar.core.types import Task
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.foreign_fields import refuse_field, with_refusals
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import shape_error
+from nearfar.dialects.kit.checks import FIELDS, decode_part, shape_error
 from nearfar.dialects.kit.combined import CombinedResult
 from nearfar.dialects.kit.rendering import Binary, encode_reply
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, service_of
@@ -90,6 +90,13 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             about = {"metadata": encoded.metadata} if encoded.metadata else {}
             return Response(encoded.content, headers=headers | about, media_type="application/octet-stream")
         return encoded_response(encoded, headers=headers)
+
+    async def answer_for(self, request: AnyRequest, model: str) -> Response[bytes]:
+        """Answer one request for the model that its path names; that comes before a name in the body."""
+        fields = decode_part(await receive_body(request), FIELDS)
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        request.scope["state"]["body"] = msgspec.json.encode(fields)
+        return await self.answer(request)
 
     async def _run(self, request: AnyRequest, body: Body, job: Job, caller: Caller) -> tuple[Done, bytes | Binary]:
         """Run a job and render its reply: a large one once there is room for it."""

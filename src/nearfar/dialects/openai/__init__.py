@@ -7,20 +7,28 @@ from nearfar.dialects.openai.azure import embed_with_deployment
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
+from nearfar.dialects.openai.lm_studio import get_lm_studio_model, list_lm_studio_models
 from nearfar.dialects.openai.models import get_model, list_infinity_models, list_models
 
 dialect = Dialect(
     name="openai",
     routes=[
-        EMBEDDINGS.route("/v1/embeddings", "/embeddings", "/openai/v1/embeddings"),
+        EMBEDDINGS.route("/v1/embeddings", "/embeddings", "/openai/v1/embeddings", "/api/v0/embeddings"),
         EMBEDDINGS.route("/invocations", fields=("input", "messages"), precedence=3),
     ],
-    handlers=[list_models, list_infinity_models, get_model, embed_with_deployment],
+    handlers=[
+        list_models,
+        list_infinity_models,
+        get_model,
+        embed_with_deployment,
+        list_lm_studio_models,
+        get_lm_studio_model,
+    ],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="OpenAI's embeddings and models: https://platform.openai.com/docs/api-reference/embeddings",
     error_headers=error_headers,
-    prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models", "/openai"),
+    prefixes=("/v1", "/v1/embeddings", "/embeddings", "/models", "/v1/v1/models", "/openai", "/api/v0"),
     vendor_models=VENDOR_MODELS,
 )

@@ -8,8 +8,6 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.params import FromPath
 
-from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import FIELDS, decode_part
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.dialects.openai.embeddings import EMBEDDINGS
 
@@ -31,7 +29,4 @@ async def embed_with_deployment(
     request: Request[Any, Any, Any], deployment: FromPath[str], owner: FromPath[str | None] = None
 ) -> Response[bytes]:
     """Answer as /v1/embeddings does for the model that is called like the deployment, OWNER/NAME included."""
-    fields = decode_part(await receive_body(request), FIELDS)
-    fields["model"] = msgspec.Raw(msgspec.json.encode(f"{owner}/{deployment}" if owner else deployment))
-    request.scope["state"]["body"] = msgspec.json.encode(fields)
-    return await EMBEDDINGS.answer(request)
+    return await EMBEDDINGS.answer_for(request, f"{owner}/{deployment}" if owner else deployment)

@@ -18,7 +18,7 @@ from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, fleet_of
 from nearfar.dialects.kit.route_docs import route_docs
 from nearfar.dialects.tei.bodies import HealthReply, ModelHealth, ServerInfo, Welcome
-from nearfar.dialects.tei.dispatch import INVOKE, VERTEX, invoke_root
+from nearfar.dialects.tei.dispatch import INVOKE, VERTEX, answer_as_hub, invoke_root
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.tei.rerank import PREDICT, RERANK
@@ -90,10 +90,20 @@ dialect = Dialect(
         INVOKE,
         VERTEX,
     ],
-    handlers=[invoke_root, health, welcome],
+    handlers=[invoke_root, answer_as_hub, health, welcome],
     errors=ERRORS,
     render_error=render_error,
     error_reply=ErrorReply,
     about="Text Embeddings Inference: https://huggingface.github.io/text-embeddings-inference",
-    prefixes=("/similarity", "/embed", "/predict", "/decode", "/invocations", "/vertex", "/ping"),
+    prefixes=(
+        "/similarity",
+        "/embed",
+        "/predict",
+        "/decode",
+        "/invocations",
+        "/vertex",
+        "/ping",
+        "/pipeline",
+        "/hf-inference",
+    ),
 )

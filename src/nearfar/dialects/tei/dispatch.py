@@ -1,4 +1,4 @@
-"""TEI's generic routes: the body's fields and the model's task decide what a request asks for."""
+"""TEI's generic routes, where the body's fields and the model's task decide, and those of the hub's inference API."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from typing import Any, cast
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.params import FromPath
 from msgspec import UNSET
 
 from nearfar.core.caller import Caller
-from nearfar.core.jobs import Result
+from nearfar.core.errors import InputError
+from nearfar.core.jobs import Embedded, EmbedJob, Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.body.receive import receive_body
-from nearfar.dialects.kit.checks import decode_part
+from nearfar.dialects.kit.checks import FIELDS, decode_part
 from nearfar.dialects.kit.combined import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
-from nearfar.dialects.kit.rendering import encode_reply
+from nearfar.dialects.kit.rendering import encode_reply, render_rows
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs
-from nearfar.dialects.tei.bodies import DispatchFields, EmbedRequest, RerankRequest, VertexReply, VertexRequest
+from nearfar.dialects.tei.bodies import (
+    DispatchFields,
+    EmbedRequest,
+    RerankRequest,
+    SimilarityRequest,
+    VertexReply,
+    VertexRequest,
+)
 from nearfar.dialects.tei.embed import EMBED, EMBED_ALL, EMBED_SPARSE, SIMILARITY
 from nearfar.dialects.tei.headers import HEADERS, TOTAL_HEADERS, Job, characters_of, total_headers
 from nearfar.dialects.tei.inputs import check_count
@@ -105,3 +114,41 @@ VERTEX = PostRoute(paths=("/vertex",), handler=vertex, docs=_VERTEX)
 async def invoke_root(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer Hugging Face's and SageMaker's clients, which use one path for all tasks."""
     return await invoke(request)
+
+
+def _hub_reply(body: EmbedRequest, _: EmbedJob, done: Embedded) -> msgspec.Raw | list[msgspec.Raw]:
+    """Return one vector for a text that isn't in a list, as the hub does; TEI returns a list of one."""
+    rows = render_rows(done)
+    return rows[0] if isinstance(body.inputs, str) else rows
+
+
+_HUB_EMBED = msgspec.structs.replace(EMBED, reply=_hub_reply)
+_HUB_DOCS = RouteDocs(
+    summary="Embed texts, or compare them with one text, as the hub's inference API",
+    answers=("vectors",),
+    details="The task may be feature-extraction or sentence-similarity.",
+    body=(EmbedRequest, SimilarityRequest),
+    reply=list[Any],
+    example={"inputs": "a cat on the sofa"},
+    reply_example=[0.1431, -0.0766, -0.0241],
+    path={"task": "feature-extraction", "model_id": "sentence-transformers/all-MiniLM-L6-v2"},
+    headers=HEADERS,
+)
+_HUB_TASKS = {"", "feature-extraction", "sentence-similarity"}
+
+
+@post(
+    ["/pipeline/{task:str}/{model_id:path}", "/hf-inference/models/{model_id:path}"],
+    status_code=200,
+    opt={"docs": _HUB_DOCS},
+)
+async def answer_as_hub(
+    request: Request[Any, Any, Any], model_id: FromPath[str], task: FromPath[str] = ""
+) -> Response[bytes]:
+    """Answer for the model in the path, after which ``/pipeline/TASK`` may stand."""
+    name, _, last = model_id.strip("/").partition("/pipeline/")
+    if (task := task or last) not in _HUB_TASKS:
+        raise InputError(f"`{task[:50]}` isn't a task of this path; /predict classifies, and /rerank ranks")
+    inputs = decode_part(await receive_body(request), FIELDS).get("inputs", b"")
+    endpoint: AnyEndpoint = SIMILARITY if bytes(inputs).startswith(b"{") else _HUB_EMBED
+    return await endpoint.answer_for(request, name)

@@ -7,7 +7,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.voyage.contextualized import CONTEXTUALIZED
 from nearfar.dialects.voyage.embeddings import EMBEDDINGS, SHARED_EMBEDDINGS
 from nearfar.dialects.voyage.errors import ERRORS, VoyageErrorReply
-from nearfar.dialects.voyage.ranking import RANKING
+from nearfar.dialects.voyage.ranking import RANKING, rank_at_catalog_path
 from nearfar.dialects.voyage.rerank import RERANK, SHARED_RERANK
 
 _EMBEDDERS = (
@@ -41,14 +41,15 @@ dialect = Dialect(
         EMBEDDINGS.route("/voyage/v1/embeddings"),
         RERANK.route("/voyage/v1/rerank"),
         CONTEXTUALIZED.route("/voyage/v1/contextualizedembeddings", "/v1/contextualizedembeddings"),
-        RANKING.route("/v1/ranking"),
+        RANKING.route("/v1/ranking", "/ranking"),
         SHARED_EMBEDDINGS.route("/v1/embeddings", "/embeddings", fields=_OWN_FIELDS, precedence=2),
         SHARED_RERANK.route("/v1/rerank", "/rerank", fields=("top_k", "truncation"), precedence=2),
     ],
+    handlers=[rank_at_catalog_path],
     errors=ERRORS,
     render_error=lambda wire: VoyageErrorReply(wire.message),
     error_reply=VoyageErrorReply,
     about="Voyage's embeddings and rerank: https://docs.voyageai.com/reference",
-    prefixes=("/voyage", "/v1/contextualizedembeddings", "/v1/ranking"),
+    prefixes=("/voyage", "/v1/contextualizedembeddings", "/v1/ranking", "/ranking", "/v1/retrieval"),
     vendor_models=_VENDOR_MODELS,
 )
