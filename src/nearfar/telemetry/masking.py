@@ -22,8 +22,9 @@ _PREFIXED = re.compile(
     r"(?i)(?<![a-z0-9])(?:(?:sk|pk|rk|pa|xai|pplx|key|glpat)-|(?:hf|gsk|ghp|gho|jina|github_pat)_|AIza|AKIA|eyJ)"
     r"[\w.~+-]{12,}"
 )
-_OWN = re.compile(r"(?i)nf-[\w-]{40,}|(?<![a-z0-9])nf-[\w.-]+")
-_OWN_TO_END = re.compile(rf"{_OWN.pattern}.*", re.DOTALL)  # a slash may divide it
+# A key that nearfar keys new has made: whole, and with other characters between its own. Models may be called nf-…, too.
+_OWN = re.compile(r"(?i)nf-[\w-]{43,}")
+_OWN_DIVIDED = re.compile(r"(?i)nf-(?:[\w-][^\w-]*+){20,}")
 _LETTER = re.compile(r"[^\W_]")
 _MIN_LETTERS, _MIN_LENGTH, _MAX_PARTS = 6, 8, 6  # of a key: to find it divided, and into how many parts
 _MIN_RANDOM = 20  # characters
@@ -45,7 +46,7 @@ class KeyMask:
         for _ in range(_DECODED if "%" in text else 0):
             text = unquote(text)
         text = _NAMED.sub(rf"\1{_MASK}", _QUERY.sub(f"?{_MASK}", self._mask_known(text)))
-        text = _OWN_TO_END.sub(_MASK, text)
+        text = _OWN_DIVIDED.sub(_mask_random, _OWN.sub(_MASK, text))
         return _TOKEN.sub(_mask_token, text)[:length]
 
     def mask_known(self, text: str) -> str:
@@ -86,6 +87,10 @@ def _divided(key: str) -> re.Pattern[str]:
 
 def _joined(run: str) -> bytes:
     return "".join(_TOKEN.findall(run)).encode(errors="replace")
+
+
+def _mask_random(found: re.Match[str]) -> str:
+    return _MASK if _looks_random(found[0]) else found[0]
 
 
 def _mask_token(found: re.Match[str]) -> str:

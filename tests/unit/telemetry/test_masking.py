@@ -79,7 +79,8 @@ def test_a_hashed_key_is_masked_where_slashes_divide_it(mask: KeyMask, path: str
 
 
 def test_in_an_id_keys_are_masked_and_other_ids_stay(mask: KeyMask) -> None:
-    ids = [str(uuid.UUID(int=5)), secrets.token_hex(16), "req_1", "a" * 128, "checkout-nf.7"]
+    ids = [str(uuid.UUID(int=5)), secrets.token_hex(16), "req_1", "a" * 128, "checkout-nf.7", "nf-embed"]
+    ids += ["the model nf-e5-small.v2 is loaded", "nf-lab/bge-m3: 12 texts in 3 batches of one request for nf-lab"]
 
     assert ids == [mask.mask_known(name) for name in ids]
     assert not [key for key in [OWN, OWN_KEY, KNOWN.decode(), JWT] if key[4:] in mask.mask_known(key)]
@@ -132,6 +133,9 @@ def test_no_part_of_a_key_is_left_where_the_cut_divides_it(mask: KeyMask, cut: i
         "/v1/models/mixedbread-ai/mxbai-rerank-large-v2",
         "/docs/manual/operations",
         "/v1/nothing at all",
+        "/v1/models/nf-embed",
+        "/v1/models/nf-lab/paraphrase-multilingual-MiniLM-L12-v2",
+        "/openai/deployments/nf-e5-small.v2/embeddings",
     ],
 )
 def test_names_of_models_and_routes_stay(mask: KeyMask, path: str) -> None:
