@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from nearfar.core.caller import Scope
 from nearfar.core.errors import SettingsError
 from nearfar.core.toml_files import locked, parse_toml, read_text, replace_file, strip_text
+from nearfar.http.gate.file_modes import refuse_world_writable
 
 _MAX_BYTES = 10_000_000  # of the file: fifty thousand keys
 _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*keys[ \t]*\]\]", re.MULTILINE)
@@ -55,8 +56,7 @@ def read_keys(file: Path) -> tuple[KeyEntry, ...]:
 def _read(file: Path) -> str:
     """Return the text of the file. Raises SettingsError if every user may write to it."""
     text = read_text(file)
-    if file.stat().st_mode & stat.S_IWOTH:
-        raise SettingsError(f"{file}: every user can add keys to it; run: chmod o-w {file}")
+    refuse_world_writable(file)
     return text
 
 
