@@ -22,7 +22,7 @@ _PREFIXED = re.compile(
     r"(?i)(?<![a-z0-9])(?:(?:sk|pk|rk|pa|xai|pplx|key|glpat)-|(?:hf|gsk|ghp|gho|jina|github_pat)_|AIza|AKIA|eyJ)"
     r"[\w.~+-]{12,}"
 )
-# A key that nearfar keys new has made: whole, and with other characters between its own. Models may be called nf-…, too.
+# A key that nearfar keys new has made: whole, and with other characters between its own. A model may be called nf-…
 _OWN = re.compile(r"(?i)nf-[\w-]{43,}")
 _OWN_DIVIDED = re.compile(r"(?i)nf-(?:[\w-][^\w-]*+){20,}")
 _LETTER = re.compile(r"[^\W_]")

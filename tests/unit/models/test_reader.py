@@ -59,7 +59,7 @@ PLAIN: dict[str, object] = {CONFIG: BERT, WEIGHTS: b""}
 
 def module(kind: str, path: str = "") -> dict[str, str]:
     """Write one step as sentence-transformers has done since its first version."""
-    return {"idx": "0", "name": "0", "path": path, "type": f"sentence_transformers.models.{kind}"}
+    return {"idx": "0", "name": path or kind, "path": path, "type": f"sentence_transformers.models.{kind}"}
 
 
 TRANSFORMER, POOLED, NORMALIZED = module("Transformer"), module("Pooling", "1_Pooling"), module("Normalize", "9_Norm")
@@ -69,6 +69,11 @@ PROJECTION: dict[str, object] = {
     "out_features": 4,
     "bias": True,
     "activation_function": "torch.nn.Tanh",
+}
+SAVED_BY_6: dict[str, object] = {
+    CONFIG: RERANKER,
+    MODULES: [TRANSFORMER],
+    SENTENCE: {"transformer_task": "sequence-classification"},
 }
 SENTENCE_MODEL: dict[str, object] = PLAIN | {MODULES: [TRANSFORMER, POOLED], POOLING: {"word_embedding_dimension": 8}}
 PROJECTING: dict[str, object] = SENTENCE_MODEL | {
@@ -333,12 +338,14 @@ class TestMaxTokens:
     def test_positions_that_the_roberta_family_never_uses_are_not_counted(self, tmp_path: Path) -> None:
         """They count positions from the padding id + 1; the id is 1 unless stated."""
         table = [
-            (limit, {"model_type": kind, "pad_token_id": padding})
+            (limit, {"model_type": kind} | padding)
             for kind in OFFSET_POSITIONS
-            for limit, padding in ((64, 1), (64, None), (62, 3))
+            for limit, padding in ((64, {"pad_token_id": 1}), (64, {}), (62, {"pad_token_id": 3}))
         ]
 
-        recipes = read_each(tmp_path, *(PLAIN | {CONFIG: ROBERTA | config} for _, config in table))
+        plain = {name: value for name, value in ROBERTA.items() if name != "pad_token_id"}
+
+        recipes = read_each(tmp_path, *(PLAIN | {CONFIG: plain | config} for _, config in table))
 
         assert [limit for limit, _ in table] == [recipe.max_tokens for recipe in recipes]
 
@@ -484,7 +491,7 @@ class TestClassifiers:
         ],
     )
     def test_an_unsupported_activation_is_refused(self, file: str, values: dict[str, object], tmp_path: Path) -> None:
-        message = refusal(tmp_path, PLAIN | {CONFIG: RERANKER, file: values})
+        message = refusal(tmp_path, PLAIN | SAVED_BY_6 | {file: values})
 
         stated = "torch.nn.modules.activation.ReLU"
         assert message.startswith(f"/{file}: the activation {stated} isn't supported; these are: Identity, Sigmoid,")
@@ -493,9 +500,17 @@ class TestClassifiers:
         older = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}
         files = {CONFIG: RERANKER | older, PROMPTS: {"activation_fn": "torch.nn.modules.activation.Tanh"}}
 
-        recipe = read_recipe(write_files(tmp_path, PLAIN | files))
+        saved, alone = read_each(tmp_path, PLAIN | SAVED_BY_6 | files, PLAIN | files)
 
-        assert recipe.activation == "Tanh"
+        assert (saved.activation, alone.activation) == ("Tanh", "Sigmoid")  # without modules.json its file isn't read
+
+    def test_an_activation_that_is_null_comes_before_the_older_name(self, tmp_path: Path) -> None:
+        older = {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"}
+        config = RERANKER | older | {"sentence_transformers": {"activation_fn": None}}
+
+        recipe = read_recipe(write_files(tmp_path, PLAIN | {CONFIG: config}))
+
+        assert recipe.activation == "Sigmoid"
 
     def test_a_cross_encoder_is_known_by_its_marks_and_steps(self, tmp_path: Path) -> None:
         """Version 6 writes modules.json for them, and a folder may lack its architectures."""
@@ -544,12 +559,14 @@ class TestClassifiers:
         assert message.startswith(expected)
 
     def test_the_default_prompt_precedes_each_query(self, tmp_path: Path) -> None:
-        """sentence-transformers adds it to every pair since version 6."""
+        """sentence-transformers adds it to every pair since version 6, which writes modules.json."""
         values = {"model_type": "CrossEncoder", "prompts": {"web": "search: "}, "default_prompt_name": "web"}
 
-        recipe = read_recipe(write_files(tmp_path, PLAIN | {CONFIG: RERANKER, PROMPTS: values}))
+        saved, alone = read_each(
+            tmp_path, PLAIN | SAVED_BY_6 | {PROMPTS: values}, PLAIN | {CONFIG: RERANKER, PROMPTS: values}
+        )
 
-        assert recipe.pair_prompt == "search: "
+        assert (saved.pair_prompt, alone.pair_prompt) == ("search: ", "")
 
 
 ONLY = "only Transformer, Pooling, Dense, LayerNorm, Normalize are supported, in this order, not: "
@@ -647,13 +664,25 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object]]] = {
         "/0_Transformer: has no config.json",
         SENTENCE_MODEL | {MODULES: [module("Transformer", "0_Transformer"), POOLED]},
     ),
+    "two steps of one name": (
+        "/modules.json: two steps have the name '1_Pooling', of which sentence-transformers applies one",
+        SENTENCE_MODEL | {MODULES: [TRANSFORMER, POOLED, NORMALIZED | {"name": "1_Pooling"}]},
+    ),
+    "a default prompt without a name": (
+        f"/{PROMPTS}: default_prompt_name is '', which isn't one of the prompts",
+        SENTENCE_MODEL | {PROMPTS: {"prompts": {"query": "q: "}, "default_prompt_name": ""}},
+    ),
+    "positions that are counted from no id": (
+        f"/{CONFIG}: pad_token_id is null, but roberta counts positions from it",
+        PLAIN | {CONFIG: ROBERTA | {"model_type": "roberta", "pad_token_id": None}},
+    ),
     # Paths
     **{
         f"a path to {path}": (
             f"/modules.json: the path {path!r} leads outside the folder",
             SENTENCE_MODEL | {MODULES: [TRANSFORMER, module("Pooling", path)]},
         )
-        for path in ("..", "../1_Pooling", "1_Pooling/../../x", "/etc")
+        for path in ("..", "../1_Pooling", "1_Pooling/../../x", "1_Pooling/../1_Pooling", "/etc")
     },
     **{
         f"a path that {what}": (

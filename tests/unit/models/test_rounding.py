@@ -74,6 +74,8 @@ def test_weights_are_rounded_as_transformers_rounds_them(tmp_path: Path) -> None
     [
         ({"dtype": "float99"}, "the weights' dtype 'float99' isn't one of float32, "),
         ({"torch_dtype": "torch.bfloat16"}, "the weights' dtype 'torch.bfloat16' isn't one of"),
+        ({"dtype": "auto"}, "the weights' dtype 'auto' isn't one of"),
+        ({"dtype": {"": "bfloat16"}}, "the weights' dtype \"{'': 'bfloat16'}\" isn't one of"),
         ({"pad_token_id": [1]}, r"Expected `int | null`, got `array` - at `$.pad_token_id`; correct the file"),
         ({"max_position_embeddings": None}, "got `null` - at `$.max_position_embeddings`; correct the file"),
     ],

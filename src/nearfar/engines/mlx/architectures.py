@@ -28,7 +28,7 @@ from nearfar.engines.mlx.upstream import (
 
 def build_bert(config: Config, file: str = "bert") -> nn.Module:
     """Build the encoder with fused attention, without the pooler, which belongs to a head."""
-    require(config, hidden_act="gelu", is_decoder=False)
+    require(config, hidden_act="gelu", is_decoder=False, is_causal=False)
     model = build_model(file, "Model", config)
     model.pop("pooler")
     for layer in model.encoder.layer:
@@ -54,7 +54,7 @@ def run_bert(model: nn.Module, ids: mx.array, mask: mx.array | None, types: mx.a
 
 def build_modernbert(config: Config) -> nn.Module:
     """Build ModernBERT."""
-    require(config, hidden_activation="gelu", classifier_activation="gelu")
+    require(config, hidden_activation="gelu", classifier_activation="gelu", is_causal=False)
     options = {
         "global_attn_every_n_layers": config.get("global_attn_every_n_layers") or 3,
         "global_rope_theta": rope_theta(config, "full_attention", config.get("global_rope_theta") or 160_000.0),
@@ -144,7 +144,7 @@ def build_llama(config: Config) -> nn.Module:
     """Build Llama, for causal or bidirectional attention."""
     require(config, hidden_act="silu", is_causal=True)
     require_full_attention(config)
-    rope: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope: Config = config.get("rope_scaling") or config.get("rope_parameters") or {}  # the older name wins there
     scaling = rope.get("rope_type", rope.get("type", "default"))
     if scaling not in {"default", "linear", "llama3"}:
         raise Unsupported(f"{scaling} rotary positions")
@@ -158,7 +158,8 @@ def build_llama(config: Config) -> nn.Module:
 
 def build_gemma3(config: Config) -> nn.Module:
     """Build Gemma 3's text model."""
-    require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
+    is_causal = not config.get("use_bidirectional_attention")
+    require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False, is_causal=is_causal)
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
     if layers := config.get("layer_types"):
         pattern = layer_period(layers, "full_attention")
@@ -194,6 +195,7 @@ def run_gemma3(model: nn.Module, ids: mx.array, mask: mx.array | None, _types: m
 
 def build_lfm2(config: Config) -> nn.Module:
     """Build LFM2, of attention, of convolutions, or of both."""
+    require(config, is_causal=True)
     layers = config["num_hidden_layers"]
     attending = config.get("full_attn_idxs")
     if types := config.get("layer_types"):

@@ -116,6 +116,10 @@ def load_weights(
     for file in weight_files(folder):
         for name, array in load_arrays(file).items():
             path = _find_path(name, modules)
+            if path in names:
+                raise EngineUnavailable(
+                    f"{file}: MLX has one place for the weights {names[path]} and {name}; use --engine torch"
+                )
             if path:
                 arrays[path], names[path] = adapt(name, array), name
             elif _OUTPUT_EMBEDDINGS.search(name):
@@ -213,10 +217,10 @@ def fill(network: nn.Module, weights: PlacedWeights, dtype: mx.Dtype | None, req
 
 def _refuse_mismatch(parameters: dict[str, mx.array], weights: PlacedWeights, folder: Path) -> None:
     missing = sorted(parameters.keys() - weights.arrays.keys())
+    others = f" and {len(missing) - 1} more" if missing[1:] else ""
     if missing:
         raise CheckpointError(
-            f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more that the model needs; use a folder "
-            "that has them"
+            f"{folder}: the weights lack {missing[0]}{others} that the model needs; use a folder that has them"
         )
     extra = sorted(weights.arrays.keys() - parameters.keys())
     if extra:

@@ -64,6 +64,7 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
     rounded = _rounding(request.recipe, dtype)
     try:
         config = AutoConfig.from_pretrained(request.folder, local_files_only=True, trust_remote_code=False, **overrides)
+        config.return_dict = True  # as sentence-transformers does
         config.chunk_size_feed_forward = 0  # changes no numbers, but fails for other lengths than its multiples
         model, report = _auto_class(request.recipe).from_pretrained(
             request.folder,
@@ -80,6 +81,8 @@ def _from_pretrained(request: OpenRequest, dtype: torch.dtype, options: dict[str
         way_out = "download the model again, or serve another"
         if "Validation error for field" in first_line:  # of config.json
             way_out = f"correct {request.folder / 'config.json'}, or serve another model"
+        if isinstance(error, KeyError) and (unknown := _unknown_value(request, error)):
+            first_line, way_out = unknown, "update transformers, or serve another"
         if "ignore_mismatched_sizes" in first_line:
             first_line = "its weights have other shapes than config.json states, such as for another num_labels"
         if method := _quantization(request):
@@ -99,6 +102,17 @@ def _first_sentence(error: Exception) -> str:
     if first.endswith(":"):
         first = f"{first} {rest.strip().partition(chr(10))[0]}"
     return first.rstrip(":. ") or type(error).__name__
+
+
+def _unknown_value(request: OpenRequest, error: KeyError) -> str:
+    """Return which value of config.json transformers has no code for, or an empty string."""
+    config = read_json(request.folder / "config.json", dict[str, Any]) | request.recipe.config_options
+    for key, value in config.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for name, found in inner:
+            if found == error.args[0]:
+                return f"transformers has no {'.'.join(filter(None, (key, name)))} {found!r}, which config.json states"
+    return ""
 
 
 def _quantization(request: OpenRequest) -> str:
@@ -137,10 +151,10 @@ def _refuse_unsuitable(request: OpenRequest, model: Any, report: dict[str, Any])
     pools = request.recipe.task == "embed" or request.recipe.pooling
     unused = "pooler." if pools else None  # no vector is computed from it
     missing = sorted(key for key in report["missing_keys"] if not (unused and unused in key))
+    others = f" and {len(missing) - 1} more" if missing[1:] else ""
     if missing:
         raise CheckpointError(
-            f"{request.folder}: the weights lack {missing[0]} and {len(missing) - 1} more that the model needs; use a "
-            "folder that has them"
+            f"{request.folder}: the weights lack {missing[0]}{others} that the model needs; use a folder that has them"
         )
 
 

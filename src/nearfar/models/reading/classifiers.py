@@ -64,7 +64,7 @@ def read_classifier(
     if recipe.layers:  # of a pooled vector
         labels = tuple(f"LABEL_{at}" for at in range(recipe.layers[-1].out_features))  # type: ignore[union-attr]
     activation = read_activation(folder, config, len(labels))
-    prompts = read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
+    prompts = _read_prompts_file(folder)
     reranker = _find_prompt(folder, config, sentence, names) if len(labels) == 1 and not recipe.pooling else None
     if "message" in sentence.modality_config and not reranker:
         raise CheckpointError(
@@ -86,8 +86,8 @@ def read_classifier(
 def read_activation(folder: Path, config: ModelConfig, labels: int) -> str | None:
     """Return the name of the activation, the first that is stated. Raises CheckpointError for an unsupported one."""
     supported = _SINGLE_LABEL if labels == 1 else _SEVERAL_LABELS
-    older = config.sentence_transformers.get("activation_fn") or config.sbert_ce_default_activation_function
-    newer = read_optional_json(folder / PROMPTS_FILE, PromptsConfig).activation_fn
+    older = config.sentence_transformers.get("activation_fn", config.sbert_ce_default_activation_function)
+    newer = _read_prompts_file(folder).activation_fn
     file, stated = (PROMPTS_FILE, newer) if newer else ("config.json", older)
     if not stated:
         return None
@@ -99,6 +99,11 @@ def read_activation(folder: Path, config: ModelConfig, labels: int) -> str | Non
             "serve scores with it"
         )
     return activation
+
+
+def _read_prompts_file(folder: Path) -> PromptsConfig:
+    """Read the file; return its defaults where sentence-transformers ignores it, which is without modules.json."""
+    return PromptsConfig() if read_modules(folder) is None else read_optional_json(folder / PROMPTS_FILE, PromptsConfig)
 
 
 def _find_prompt(

@@ -122,7 +122,7 @@ def read_prompts(folder: Path, family: FamilyDefaults | None) -> PromptSet:
     file = folder / PROMPTS_FILE
     config = read_optional_json(file, PromptsConfig)
     default = config.default_prompt_name
-    if default and default not in (config.prompts or {}):
+    if default is not None and default not in (config.prompts or {}):
         raise CheckpointError(
             f"{file}: default_prompt_name is {default!r}, which isn't one of the prompts; add it, or remove the name"
         )

@@ -58,6 +58,7 @@ class Module(Struct):
     """One step of modules.json."""
 
     type: str
+    name: str = ""
     path: str = ""
 
     @property
@@ -156,9 +157,21 @@ def find_logit_score(folder: Path) -> Path | None:
 
 
 def read_modules(folder: Path) -> list[Module] | None:
-    """Read modules.json; return None if the folder has no such file."""
+    """Read modules.json; return None if the folder has no such file.
+
+    Raises CheckpointError for two steps of one name: sentence-transformers keeps only the last of them.
+    """
     file = folder / "modules.json"
-    return read_json(file, list[Module]) if file.is_file() else None
+    if not file.is_file():
+        return None
+    modules = read_json(file, list[Module])
+    names = [module.name for module in modules]
+    if repeated := next((name for name in names if name and names.count(name) > 1), None):
+        raise CheckpointError(
+            f"{file}: two steps have the name {repeated[:50]!r}, of which sentence-transformers applies one; give each "
+            "its own name"
+        )
+    return modules
 
 
 def read_pooling(file: Path, recipe: Recipe) -> Recipe:
@@ -259,7 +272,7 @@ def module_folder(folder: Path, path: str) -> Path:
     """Return the folder of a step. Raises CheckpointError for a path that leads outside, or is no valid path."""
     if len(path.encode()) > MAX_NAME_BYTES or "\0" in path:
         raise CheckpointError(f"{folder / 'modules.json'}: {path[:50]!r} is no valid path")
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+    if ".." in Path(path).parts or not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"{folder / 'modules.json'}: the path {path!r} leads outside the folder")
     return folder / path
 

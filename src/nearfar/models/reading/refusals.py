@@ -14,6 +14,7 @@ from nearfar.models.files.json_files import read_json
 from nearfar.models.files.safetensors import PICKLES, find_layer_tensors, tensor_shapes, weight_files
 from nearfar.models.reading.families import find_family
 from nearfar.models.reading.modules import KNOWN_PACKAGES, TRANSFORMERS, Module, unsupported_steps
+from nearfar.models.reading.transformer_options import OFFSET_POSITIONS
 from nearfar.models.recipe.recipe import ENCODERS, Recipe
 
 # transformers uses absolute positions for these and ignores config.json; jina-embeddings-v2 needs others (ALiBi).
@@ -100,6 +101,11 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
         )
     if config.model_type == "nomic_bert":
         _refuse_nomic_variants(file)
+    if config.model_type in OFFSET_POSITIONS and read_json(file, dict[str, Any]).get("pad_token_id", 1) is None:
+        raise CheckpointError(
+            f"{file}: pad_token_id is null, but {config.model_type} counts positions from it; set it to the padding "
+            "token's id"
+        )
     _refuse_lost_options(file, config, name)
 
 

@@ -94,13 +94,14 @@ def read_rounding(folder: Path, sentence: SentenceConfig) -> Literal["float16", 
     if "quantization" in config or "quantization_config" in config:
         return None
     options = (sentence.model_options, sentence.config_options, config)
-    stated = (option.get("dtype") or option.get("torch_dtype") for option in options)
-    dtype = next((found for found in stated if found and found != "auto"), None) or find_dtype(folder)
-    if not isinstance(dtype, str):
+    called, *files = (option.get("dtype") or option.get("torch_dtype") for option in options)
+    stated = (None if called == "auto" else called, *files)  # transformers reads "auto" only as an argument
+    dtype = next(filter(None, stated), None) or find_dtype(folder)
+    if dtype is None:
         return None
-    if dtype not in _ROUNDINGS:
+    if not isinstance(dtype, str) or dtype not in _ROUNDINGS:
         raise CheckpointError(
-            f"{folder / 'config.json'}: the weights' dtype {dtype[:50]!r} isn't one of "
+            f"{folder / 'config.json'}: the weights' dtype {str(dtype)[:50]!r} isn't one of "
             f"{', '.join(_ROUNDINGS)}; set one there"
         )
     return _ROUNDINGS[dtype]

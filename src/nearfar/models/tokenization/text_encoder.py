@@ -74,7 +74,11 @@ class TextEncoder:
         if opened.has_types:
             check_token_types(folder, recipe, single)
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
-            raise CheckpointError(f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text")
+            raise CheckpointError(
+                f"{folder}: a limit of {recipe.max_tokens} tokens leaves no room for text; set max_tokens for this "
+                "model, or correct max_seq_length in sentence_bert_config.json or model_max_length in "
+                "tokenizer_config.json"
+            )
         if "lasttoken" in recipe.pooling and not recipe.chat:
             check_end_token(folder, self.encode)
 

@@ -80,6 +80,7 @@ def open_tokenizer(folder: Path) -> OpenedTokenizer:
         if is_failure(error):
             raise CheckpointError(f"{file}: is damaged: {error}; download it again") from error
         raise
+    _refuse_random_tokens(tokenizer, file)
     direction = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -125,6 +126,13 @@ def read_tokenizer_options(folder: Path) -> TokenizerOptions:
                 "(AutoTokenizer.from_pretrained, save_pretrained), or remove it"
             )
     return TokenizerOptions(stated, {name: value for name, value in overrides.items() if name not in _IRRELEVANT})
+
+
+def _refuse_random_tokens(tokenizer: Tokenizer, file: Path) -> None:
+    if dropout := getattr(tokenizer.model, "dropout", None):
+        raise CheckpointError(
+            f"{file}: model.dropout = {dropout} is for training, and gives a text other tokens each time; remove it"
+        )
 
 
 def known_ids(tokenizer: Tokenizer, words: Iterable[str]) -> frozenset[int]:
