@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 
 from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
@@ -26,6 +26,7 @@ from nearfar.http.gate.hosts import host_guard
 from nearfar.http.gate.keys import KeyEntry
 from nearfar.http.middleware import RootPath, RouteMiddleware
 from nearfar.http.openapi.document import Documentation
+from nearfar.http.pages import INDEX_PATH, page_file
 from nearfar.http.routes import JobRoute, JobRouter
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
@@ -84,10 +85,18 @@ def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: Reque
     """Build the application with all routes."""
     middleware = RouteMiddleware(gate, log)
     job_routes = [JobRoute(path, gate, log) for path in job_paths(dialects)]
+    owner = dialect_for_path(INDEX_PATH, dialects)
     app = Litestar(
         route_handlers=[
             *(dialect.router(middleware) for dialect in dialects),
             *(route.handler() for route in job_routes),
+            Router(
+                "/",
+                route_handlers=[page_file],
+                middleware=[middleware],
+                exception_handlers={Exception: owner.error_response},
+                opt={"dialect": owner.name},
+            ),
         ],
         exception_handlers={Exception: _by_path(dialects, gate, log)},
         lifespan=[_lifespan],

@@ -25,6 +25,7 @@ from nearfar.dialects.kit.routing import JobPath
 from nearfar.http.access_log import AccessLog
 from nearfar.http.gate.cors import Origins
 from nearfar.http.gate.gate import RequestGate
+from nearfar.http.pages import INDEX_PATH, wants_page
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.telemetry.tracing import Tracing
 
@@ -148,6 +149,8 @@ class JobRouter:
                 scope["path_template"] = scope["path"]
                 await handle(scope, receive, send)
                 return
+            if wants_page(scope):
+                scope["path"] = INDEX_PATH
             if scope["method"] == "HEAD":
                 scope["state"]["method"] = "HEAD"
                 scope["method"], send = HttpMethod.GET, _without_body(send)

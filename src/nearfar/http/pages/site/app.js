@@ -1,0 +1,72 @@
+// The shell: navigation by the address' hash, the status line, light and dark.
+import { models } from "./api.js";
+import { fill, h, notice } from "./dom.js";
+
+// hash → title, module
+const PANES = {
+  try: ["Compare", "./panes/compare.js"],
+  rerank: ["Rerank", "./panes/rerank.js"],
+  map: ["Map", "./panes/map.js"],
+  connect: ["Connect", "./panes/connect.js"],
+  models: ["Models", "./panes/models.js"],
+  live: ["Live", "./panes/live.js"],
+};
+
+const main = document.querySelector("main");
+const shown = new Map(); // hash → {element, resume, pause}
+let current = null;
+
+async function show(name) {
+  const [title, module] = PANES[name];
+  document.title = `${title} · nearfar`;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#/${name}`) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "center" });
+    } else link.removeAttribute("aria-current");
+  }
+  current?.pause?.();
+  try {
+    if (!shown.has(name)) shown.set(name, await (await import(module)).open());
+    current = shown.get(name);
+    fill(main, current.element);
+    current.resume?.();
+  } catch (error) {
+    fill(main, h("h1", {}, title), notice("error", "This pane can't be shown", error.message));
+  }
+}
+
+function follow() {
+  const name = location.hash.slice(2);
+  if (name in PANES) show(name);
+  else if (location.hash !== "#main") show("try");
+}
+
+async function watchModels() {
+  const status = document.querySelector(".status");
+  try {
+    const found = await models();
+    const loaded = found.filter((model) => model.state === "loaded").length;
+    status.textContent = found.length ? `${loaded} of ${found.length} ${found.length === 1 ? "model" : "models"} loaded` : "Models are loading…";
+    status.dataset.ok = loaded > 0;
+  } catch (error) {
+    status.textContent = error.status ? "" : "No answer";
+    status.dataset.ok = false;
+  }
+  setTimeout(watchModels, document.hidden ? 30_000 : 5_000);
+}
+
+function switchTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const theme = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
+  document.documentElement.dataset.theme = theme === "dark" ? "light" : "dark";
+}
+
+fill(document.querySelector("nav"), [
+  ...Object.entries(PANES).map(([name, [title]]) => h("a", { href: `#/${name}` }, title)),
+  h("a", { href: "docs" }, "Docs"),
+]);
+document.querySelector("button.theme").addEventListener("click", switchTheme);
+addEventListener("hashchange", follow);
+follow();
+watchModels();

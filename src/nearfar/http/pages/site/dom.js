@@ -1,0 +1,72 @@
+// Builds elements. Text is always added as text, never parsed as HTML.
+
+/** Return an element: `on…` properties are listeners, `dataset` and `style` are copied, the others are attributes. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "dataset") Object.assign(element.dataset, value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Return a labeled control, with an explanation below. */
+export function field(label, control, about) {
+  const id = `field-${(field.count = (field.count ?? 0) + 1)}`;
+  control.id = id;
+  if (about) control.setAttribute("aria-describedby", `${id}-about`);
+  return h("div", { class: "field" }, h("label", { for: id }, label), control,
+    about && h("small", { id: `${id}-about` }, about));
+}
+
+/** Return a <select> of [value, text] pairs. */
+export function choice(pairs, onchange) {
+  return h("select", { onchange }, pairs.map(([value, text]) => h("option", { value }, text)));
+}
+
+/** Replace the children of an element. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+}
+
+/** Return a notice: kind is "error", "empty" or "hint". */
+export function notice(kind, title, text) {
+  return h("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, h("strong", {}, title), text && h("p", {}, text));
+}
+
+/** Return a button that copies what `text()` returns. */
+export function copyButton(text) {
+  const button = h("button", { class: "quiet copy", type: "button", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Select and copy by hand";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  } }, "Copy");
+  return button;
+}
+
+/** Return a function that runs `work(signal)` once calls have paused for `ms`; a later call aborts the former. */
+export function debounced(work, ms = 350) {
+  let timer = 0;
+  let controller = null;
+  return (atOnce = false) => {
+    clearTimeout(timer);
+    controller?.abort();
+    controller = new AbortController();
+    const { signal } = controller;
+    timer = setTimeout(() => work(signal), atOnce === true ? 0 : ms);
+  };
+}
+
+/** Return the lines of a text that aren't blank. */
+export function lines(text) {
+  return text.split("\n").map((line) => line.trim()).filter(Boolean);
+}

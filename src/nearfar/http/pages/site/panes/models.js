@@ -1,0 +1,63 @@
+// Models: what is served, whether it is loaded, and buttons to load and unload.
+import { call, models } from "../api.js";
+import { fill, h, notice } from "../dom.js";
+
+export async function open() {
+  const list = h("div", { class: "cards" });
+  const failure = h("div");
+  let timer = 0;
+
+  async function refresh() {
+    clearTimeout(timer);
+    try {
+      const found = await models();
+      fill(list, found.length ? found.map((model) => card(model, act)) : notice("empty", "Models are loading", "Their files are being read."));
+    } catch (error) {
+      fill(list, notice("error", "The models can't be listed", error.message));
+    }
+    timer = setTimeout(refresh, 5_000);
+  }
+
+  async function act(action, name) {
+    fill(failure);
+    try {
+      await call(`admin/models/${action}`, { model: name });
+    } catch (error) {
+      fill(failure, notice("error", `${name} can't be ${action}ed`, error.message));
+    }
+    await refresh();
+  }
+
+  return {
+    element: h("section", {}, h("h1", {}, "Models"), failure, list),
+    resume: refresh,
+    pause: () => clearTimeout(timer),
+  };
+}
+
+function card(model, act) {
+  const loaded = model.state === "loaded";
+  const facts = [
+    ["Tasks", model.tasks.join(", ").replaceAll("_", "-")],
+    ["Runs on", `${model.engine}, ${model.device}, ${model.dtype}`],
+    ["Precision", model.dtype_reason],
+    ["Numbers", model.verified],
+    ["Dimensions", model.dim || null],
+    ["Text length", `${model.max_tokens.toLocaleString()} tokens`],
+    ["Pooling", model.pooling && `${model.pooling} (${model.pooling_source})`],
+    ["Prompts", Object.keys(model.prompts).join(", ")],
+    ["Labels", model.labels.join(", ")],
+    ["Architecture", `${model.architecture}, ${(model.parameters / 1e6).toFixed(1)} M parameters`],
+    ["Weights", `${size(model.bytes)} in memory, ${size(model.file_bytes)} on disk`],
+    ["Also named", model.aliases.join(", ")],
+    ["Source", model.source],
+  ];
+  return h("article", { class: "card" },
+    h("h2", {}, model.name), h("p", { class: `badge ${model.state}` }, model.state),
+    h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]).flat()),
+    h("p", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => act(loaded ? "unload" : "load", model.name) }, loaded ? "Unload" : "Load")));
+}
+
+function size(bytes) {
+  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(0)} MB`;
+}

@@ -1,0 +1,85 @@
+// Rerank: the documents in the order of a reranker, beside their first order and that of an embedding model.
+import { call, embed, models } from "../api.js";
+import { choice, debounced, field, fill, h, lines, notice } from "../dom.js";
+import { cosine } from "../vectors.js";
+
+const QUERY = "How long can I return a pair of shoes?";
+const DOCUMENTS = [
+  "Our shops are open from nine to six.",
+  "Shoes should be cleaned with a soft brush.",
+  "Unworn footwear may be sent back within 60 days of delivery.",
+  "We refund the price within five working days after a return arrives.",
+  "Gift cards can't be exchanged for cash.",
+];
+const MOST = 200; // documents
+
+export async function open() {
+  const served = await models();
+  const rankers = served.filter((model) => model.tasks.includes("rank"));
+  const title = h("h1", {}, "Rerank documents");
+  if (!rankers.length) {
+    return { element: h("section", {}, title, notice("empty", "No model that ranks is served",
+      "Serve a reranker, for example: nearfar serve --model BAAI/bge-reranker-v2-m3")) };
+  }
+  rankers.sort((a, b) => Number(b.score_is_probability) - Number(a.score_is_probability)); // real rerankers first
+  return { element: new Rerank(rankers, served.filter((model) => model.tasks.includes("embed")), title).element };
+}
+
+class Rerank {
+  constructor(rankers, embedders, title) {
+    this.rankers = rankers;
+    this.update = debounced((signal) => this.run(signal));
+    this.query = h("input", { type: "text", dir: "auto", oninput: this.update, value: QUERY });
+    this.documents = h("textarea", { rows: 9, spellcheck: "false", dir: "auto", oninput: this.update, value: DOCUMENTS.join("\n") });
+    this.model = choice(rankers.map(({ name }) => [name, name]), this.update);
+    this.beside = choice([["", "the order as written"], ...embedders.map(({ name }) => [name, name])], this.update);
+    this.result = h("div", { class: "result", "aria-live": "polite" });
+    this.element = h("section", { class: "split" },
+      h("div", { class: "side" }, title,
+        h("p", { class: "lead" }, "A reranker reads the query and each document together, and sorts them by how well they answer it."),
+        field("Query", this.query), field("Documents, one a line", this.documents),
+        h("div", { class: "fields" }, field("Model", this.model), field("Compare with", this.beside))),
+      h("div", { class: "wide" }, this.result));
+    this.update(true);
+  }
+
+  async run(signal) {
+    const query = this.query.value.trim(), documents = lines(this.documents.value).slice(0, MOST);
+    if (!query || documents.length < 2) {
+      fill(this.result, notice("empty", "Write a query and at least two documents", "Each line is one document."));
+      return;
+    }
+    try {
+      const [ranked, first] = await Promise.all([
+        call("v2/rerank", { model: this.model.value, query, documents, top_n: documents.length }, signal),
+        this.beside.value ? byCosine(this.beside.value, query, documents, signal) : documents.map((_, at) => at),
+      ]);
+      this.show(documents, ranked.results, first);
+    } catch (error) {
+      if (error.name !== "AbortError") fill(this.result, notice("error", "The documents can't be ranked", error.message));
+    }
+  }
+
+  show(documents, results, first) {
+    const model = this.rankers.find(({ name }) => name === this.model.value);
+    const place = new Map(first.map((index, at) => [index, at]));
+    fill(this.result, h("h2", {}, "Best first"),
+      h("ol", { class: "ranked" }, results.map(({ index, relevance_score: score }, at) => h("li", {},
+        h("p", { dir: "auto" }, documents[index]),
+        h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
+        h("b", {}, score.toFixed(4)), moved(place.get(index) - at)))),
+      h("p", { class: "about" }, model.score_is_probability ? "Scores are the model's own probabilities." : `The score is ${model.score}.`,
+        this.beside.value ? ` Arrows compare with the order by ${this.beside.value}'s vectors.` : " Arrows compare with the order as written."));
+  }
+}
+
+async function byCosine(model, query, documents, signal) {
+  const { vectors: [wanted, ...others] } = await embed(model, [query, ...documents], {}, signal);
+  const scores = others.map((vector) => cosine(wanted, vector));
+  return documents.map((_, at) => at).sort((a, b) => scores[b] - scores[a]);
+}
+
+function moved(by) {
+  if (!by) return h("span", { class: "moved" }, "same place");
+  return h("span", { class: `moved ${by > 0 ? "up" : "down"}` }, `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`, h("span", { class: "sr" }, by > 0 ? " up" : " down"));
+}

@@ -1,0 +1,152 @@
+// A scatter plot on a canvas: hover, click, lasso, zoom. It draws points; what they mean is the caller's business.
+
+const REACH = 12; // px within which a point is hit
+const SIZE = 4;
+
+export class Scatter {
+  /** `on.hover(index or -1, x, y)`, `on.pick(index)` and `on.lasso(indices)` are called; colors come from `color(index)`. */
+  constructor(canvas, on, color) {
+    this.canvas = canvas;
+    this.on = on;
+    this.color = color;
+    this.points = new Float32Array();
+    this.marked = new Set();
+    this.view = { x: 0, y: 0, scale: 1 };
+    this.path = null;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    canvas.addEventListener("pointerdown", (event) => this.begin(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    canvas.addEventListener("pointerup", (event) => this.end(event));
+    canvas.addEventListener("pointerleave", () => this.on.hover(-1));
+    canvas.addEventListener("wheel", (event) => this.zoom(event), { passive: false });
+  }
+
+  /** Show these points (x, y, x, y …), scaled to fill the canvas; from the old ones in a short animation. */
+  show(points) {
+    const before = this.points.length === points.length ? this.points : null;
+    const target = fitted(points);
+    this.view = { x: 0, y: 0, scale: 1 };
+    if (!before || matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      this.points = target;
+      this.draw();
+      return;
+    }
+    const began = performance.now();
+    const step = (now) => {
+      const share = Math.min((now - began) / 600, 1), eased = 1 - (1 - share) ** 3;
+      this.points = target.map((value, at) => before[at] + (value - before[at]) * eased);
+      this.draw();
+      if (share < 1) requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  }
+
+  mark(indices) {
+    this.marked = new Set(indices);
+    this.draw();
+  }
+
+  draw() {
+    const { canvas } = this, ratio = devicePixelRatio || 1;
+    const width = canvas.clientWidth, height = canvas.clientHeight;
+    if (!width) return;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    const style = getComputedStyle(canvas);
+    for (const only of this.marked.size ? [false, true] : [false]) {
+      for (let at = 0; at < this.points.length / 2; at++) {
+        if (only !== this.marked.has(at)) continue;
+        const [x, y] = this.place(at);
+        context.globalAlpha = this.marked.size && !only ? 0.25 : 0.85;
+        context.fillStyle = this.color(at);
+        context.beginPath();
+        context.arc(x, y, only ? SIZE * 1.6 : SIZE, 0, 7);
+        context.fill();
+      }
+    }
+    context.globalAlpha = 1;
+    if (this.path) {
+      context.strokeStyle = style.color;
+      context.setLineDash([4, 4]);
+      context.beginPath();
+      this.path.forEach(([x, y]) => context.lineTo(x, y));
+      context.stroke();
+      context.setLineDash([]);
+    }
+  }
+
+  place(at) {
+    const { clientWidth: width, clientHeight: height } = this.canvas, { x, y, scale } = this.view;
+    const edge = 24;
+    return [
+      (edge + this.points[2 * at] * (width - 2 * edge)) * scale + x,
+      (edge + this.points[2 * at + 1] * (height - 2 * edge)) * scale + y,
+    ];
+  }
+
+  nearest(x, y) {
+    let found = -1, least = REACH ** 2;
+    for (let at = 0; at < this.points.length / 2; at++) {
+      const [px, py] = this.place(at), distance = (px - x) ** 2 + (py - y) ** 2;
+      if (distance < least) { found = at; least = distance; }
+    }
+    return found;
+  }
+
+  begin(event) {
+    this.canvas.setPointerCapture(event.pointerId);
+    this.path = [[event.offsetX, event.offsetY]];
+  }
+
+  move(event) {
+    if (this.path) {
+      this.path.push([event.offsetX, event.offsetY]);
+      this.draw();
+      return;
+    }
+    this.on.hover(this.nearest(event.offsetX, event.offsetY), event.offsetX, event.offsetY);
+  }
+
+  end(event) {
+    const path = this.path ?? [];
+    this.path = null;
+    const width = Math.max(...path.map(([x]) => x)) - Math.min(...path.map(([x]) => x));
+    if (path.length < 8 || width < 8) this.on.pick(this.nearest(event.offsetX, event.offsetY));
+    else this.on.lasso([...this.points.keys()].filter((at) => at % 2 === 0 && isInside(this.place(at / 2), path)).map((at) => at / 2));
+    this.draw();
+  }
+
+  zoom(event) {
+    event.preventDefault();
+    const before = this.view, scale = Math.min(Math.max(before.scale * 1.0015 ** -event.deltaY, 1), 40), by = scale / before.scale;
+    this.view = scale === 1 ? { x: 0, y: 0, scale } : {
+      scale, x: event.offsetX - (event.offsetX - before.x) * by, y: event.offsetY - (event.offsetY - before.y) * by,
+    };
+    this.draw();
+  }
+}
+
+/** Return the points scaled to [0, 1]. */
+function fitted(points) {
+  const low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+  points.forEach((value, at) => {
+    low[at % 2] = Math.min(low[at % 2], value);
+    high[at % 2] = Math.max(high[at % 2], value);
+  });
+  return points.map((value, at) => (value - low[at % 2]) / (high[at % 2] - low[at % 2] || 1));
+}
+
+/** Return whether a point is inside a closed path, by the crossings of a ray. */
+function isInside([x, y], path) {
+  let inside = false;
+  for (let i = 0, j = path.length - 1; i < path.length; j = i++) {
+    const [xi, yi] = path[i], [xj, yj] = path[j];
+    if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
+  }
+  return inside;
+}

@@ -1,0 +1,268 @@
+// The page in a real browser, as a person uses it: `make test-page`. Needs node, npm and Chromium.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const PYTHON = process.env.PYTHON ?? "python3";
+const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const PANES = ["try", "rerank", "map", "connect", "models", "live"];
+const KEY = "nf-browser-test-key";
+const PAYLOADS = [
+  "<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "\"><svg onload=window.hacked=1>", "'-window.hacked=1-'",
+  "javascript:window.hacked=1", "<iframe srcdoc='<script>parent.hacked=1</script>'></iframe>", "<a href=javascript:window.hacked=1>x</a>",
+  "{{window.hacked=1}}", "${window.hacked=1}", "</textarea><script>window.hacked=1</script>", "<body onload=window.hacked=1>",
+  "<math><mtext><img src=x onerror=window.hacked=1></mtext></math>", "<style>@import '//elsewhere.test';</style>", "<link rel=stylesheet href=//elsewhere.test>",
+  "<base href=//elsewhere.test/>", "<form action=//elsewhere.test><button>x</button></form>", "<details open ontoggle=window.hacked=1>", "\u202e<b>x</b>",
+  "<object data=javascript:window.hacked=1></object>", "&lt;script&gt;window.hacked=1&lt;/script&gt;",
+];
+
+let browser, server, folder;
+
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => probe.once("listening", resolve));
+  const { port } = probe.address();
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+/** Start a server and return its URL once it is ready. */
+async function serve(environment = {}) {
+  const port = await freePort(), url = `http://127.0.0.1:${port}`;
+  const child = spawn(PYTHON, ["-m", "nearfar", "serve", "--port", port], { env: { ...process.env, ...environment }, stdio: "ignore" });
+  for (let attempt = 0; attempt < 600; attempt++) {
+    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+    const ready = await fetch(`${url}/health/ready`).then((answer) => answer.ok, () => false);
+    if (ready) return { url, child };
+    await sleep(200);
+  }
+  child.kill();
+  throw new Error("the server isn't ready after two minutes");
+}
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "nearfar-page-"));
+  server = await serve();
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+});
+
+after(async () => {
+  await browser?.close();
+  server?.child.kill();
+  await rm(folder, { recursive: true });
+});
+
+/** Open a pane; the page's errors and its requests to other origins end up in `faults`. */
+async function open(pane, options = {}, url = server.url) {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  page.faults = [];
+  page.on("pageerror", (error) => page.faults.push(error.message));
+  page.on("console", (message) => message.type() === "error" && page.faults.push(message.text()));
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== url && !request.url().startsWith("blob:")) page.faults.push(`asked ${request.url()}`);
+  });
+  await page.goto(`${url}/#/${pane}`);
+  await page.waitForSelector("main h1");
+  return page;
+}
+
+async function post(path, body) {
+  const answer = await fetch(`${server.url}/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  return answer.json();
+}
+
+async function cosine(a, b) {
+  const { data } = await post("v1/embeddings", { model: "text-embedding-3-small", input: [a, b] });
+  return data[0].embedding.reduce((sum, value, at) => sum + value * data[1].embedding[at], 0);
+}
+
+async function csv(name, rows) {
+  const path = join(folder, name);
+  await writeFile(path, rows.map((row) => row.map((value) => `"${value.replaceAll('"', '""')}"`).join(",")).join("\n"));
+  return path;
+}
+
+test("compare: the matrix and the pairs show the API's similarities", async () => {
+  const page = await open("try");
+  await page.fill("textarea", "a cat on the sofa\nstock prices fell\n고양이가 소파에 있다");
+  await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 3);
+  const shown = await page.getAttribute(".heat tbody tr:nth-child(1) td:nth-of-type(2)", "title");
+  const expected = await cosine("a cat on the sofa", "stock prices fell");
+  assert.ok(Math.abs(Number(shown.split("\n")[0]) - expected) < 2e-3, `${shown} ${expected}`);
+  assert.equal(await page.locator(".pairs li").count(), 3);
+  await page.selectOption("select >> nth=-1", "int8");
+  await page.waitForSelector("text=Against float32");
+  assert.match(await page.textContent(".about"), /384 bytes a text/);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("compare: tokens that don't reach the model are marked", async () => {
+  const page = await open("try");
+  await page.fill("textarea", `${"word ".repeat(400)}\nshort`);
+  await page.waitForSelector(".token.cut");
+  assert.match(await page.textContent(".result .warn"), /146 tokens were cut/);
+  assert.match(await page.textContent(".tokens .warn"), /146 at the end don't reach the model/);
+  assert.equal(await page.locator(".token.cut").first().isVisible(), true);
+  await page.close();
+});
+
+test("rerank: documents are sorted by the API's scores", async () => {
+  const page = await open("rerank");
+  const query = "Where is the cat?", documents = ["Bananas are yellow.", "The cat sat on the mat."];
+  await page.fill("input[type=text]", query);
+  await page.fill("textarea", documents.join("\n"));
+  await page.waitForFunction(() => document.querySelectorAll(".ranked li").length === 2);
+  const { results } = await post("v2/rerank", { model: "rerank-v3.5", query, documents });
+  assert.equal(await page.textContent(".ranked li:first-child p"), documents[results[0].index]);
+  assert.ok(Math.abs(Number(await page.textContent(".ranked li:first-child b")) - results[0].relevance_score) < 2e-3);
+  assert.match(await page.textContent(".ranked li:first-child .moved"), /1.*up/);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("map: a file becomes points, and a sentence finds its neighbors", async () => {
+  const topics = { cooking: ["tomato soup", "boil an egg", "bake bread", "season a pan"], travel: ["book a flight", "lost luggage", "train to Rome", "hotel near the sea"] };
+  const rows = Object.entries(topics).flatMap(([topic, texts]) => texts.flatMap((text) => ["", " today", ", please"].map((end) => [text + end, topic])));
+  const page = await open("map");
+  await page.setInputFiles("#map-file", await csv("topics.csv", [["text", "topic"], ...rows]));
+  await page.waitForSelector("canvas:visible", { timeout: 30_000 });
+  await page.fill("input[type=search]", "how do I cook eggs");
+  await page.press("input[type=search]", "Enter");
+  await page.waitForSelector(".neighbors li");
+  assert.match(await page.textContent(".neighbors li:first-child"), /boil an egg/);
+  const score = Number(await page.textContent(".neighbors li:first-child b"));
+  const text = await page.textContent(".neighbors li:first-child span");
+  assert.ok(Math.abs(score - (await cosine("how do I cook eggs", text))) < 2e-3);
+  await page.selectOption("label:text('Color by') + select", { label: "topic" });
+  assert.equal(await page.locator(".legend li").count(), 2);
+  await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
+  const lines = readFileSync(await download.path(), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+  assert.equal(lines.length, rows.length);
+  assert.equal(lines[0].embedding.length, 384);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("map: a file that can't be read says why", async () => {
+  const page = await open("map");
+  const path = join(folder, "bad.csv");
+  await writeFile(path, 'text\n"never ends');
+  await page.setInputFiles("#map-file", path);
+  assert.match(await page.textContent(".notice.error"), /bad.csv can't be read.*quoted field has no end/);
+  await page.close();
+});
+
+test("connect: what is copied has this server's address and model", async () => {
+  const page = await open("connect");
+  await page.click("role=tab[name='OpenAI, Python']");
+  const text = await page.textContent("role=tabpanel >> visible=true");
+  assert.ok(text.includes(`${server.url}/v1`));
+  assert.ok(text.includes("sentence-transformers/all-MiniLM-L6-v2"));
+  await page.press("[role=tab][aria-selected=true]", "ArrowDown");
+  assert.equal(await page.textContent("[role=tab][aria-selected=true]"), "OpenAI, Node");
+  await page.close();
+});
+
+test("models: a model is unloaded and loaded again", async () => {
+  const page = await open("models");
+  await page.click("text=Unload");
+  await page.waitForSelector(".badge.unloaded");
+  await page.click("button:text-is('Load')");
+  await page.waitForSelector(".badge.loaded", { timeout: 60_000 });
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("live: requests and tokens are counted", async () => {
+  const page = await open("live");
+  await page.waitForSelector(".numbers dd");
+  for (let at = 0; at < 20; at++) await post("v1/embeddings", { model: "text-embedding-3-small", input: `text ${at}` });
+  await page.waitForFunction(() => {
+    const [requests, tokens] = [...document.querySelectorAll(".numbers dd")].map((element) => parseFloat(element.textContent));
+    return requests > 1 && tokens > 5;
+  }, undefined, { timeout: 15_000 });
+  assert.equal(await page.locator(".uplot").count(), 4);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("a key is asked for once, and kept nowhere", async () => {
+  const { url, child } = await serve({ NEARFAR_API_KEY: KEY });
+  const page = await open("try", {}, url).catch(() => null) ?? browser.contexts().at(-1).pages().at(-1);
+  await page.fill("dialog input", KEY);
+  await page.click("text=Use key");
+  await page.waitForSelector(".heat");
+  await page.goto(`${url}/#/rerank`);
+  await page.waitForSelector(".ranked li");
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, performance.getEntriesByType("resource").map(({ name }) => name)]));
+  assert.ok(!kept.includes(KEY));
+  await page.close();
+  child.kill();
+});
+
+test("texts, columns and file names are shown as text", async () => {
+  const page = await open("try");
+  await page.fill("textarea", PAYLOADS.join("\n"));
+  await page.waitForFunction((count) => document.querySelectorAll(".heat tbody tr").length === count, PAYLOADS.length);
+  await page.goto(`${server.url}/#/rerank`);
+  await page.fill("input[type=text]", PAYLOADS[1]);
+  await page.fill("textarea", PAYLOADS.join("\n"));
+  await page.waitForFunction((count) => document.querySelectorAll(".ranked li").length === count, PAYLOADS.length);
+  await page.goto(`${server.url}/#/map`);
+  const rows = PAYLOADS.map((payload, at) => [payload, PAYLOADS[at % 3]]);
+  await page.setInputFiles("#map-file", await csv("<img src=x onerror=window.hacked=1>.csv".replaceAll("/", ""), [[PAYLOADS[0], PAYLOADS[1]], ...rows]));
+  await page.waitForSelector("canvas:visible", { timeout: 30_000 });
+  await page.fill("input[type=search]", PAYLOADS[2]);
+  await page.press("input[type=search]", "Enter");
+  await page.waitForSelector(".neighbors li");
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("no pane has a fault that axe finds, in light and dark, small and large", async () => {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }, { width: 2560, height: 1440 }]) {
+      for (const pane of PANES) {
+        const page = await open(pane, { colorScheme, viewport });
+        await page.waitForLoadState("networkidle").catch(() => {});
+        await page.evaluate(AXE);
+        const found = await page.evaluate(async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`));
+        assert.deepEqual(found, [], `${pane} ${colorScheme} ${viewport.width}`);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.equal(overflow, 0, `${pane} ${viewport.width}: it scrolls sideways`);
+        await page.close();
+      }
+    }
+  }
+});
+
+test("the page paints early, shifts nothing and never blocks", async () => {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+  await page.addInitScript(() => {
+    window.measured = { shift: 0, longest: 0 };
+    new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) window.measured.shift += entry.value; })).observe({ type: "layout-shift", buffered: true });
+    new PerformanceObserver((list) => list.getEntries().forEach((entry) => { window.measured.longest = Math.max(window.measured.longest, entry.duration); })).observe({ type: "longtask", buffered: true });
+  });
+  await page.goto(server.url);
+  await page.waitForSelector(".pairs li");
+  await sleep(500);
+  const found = await page.evaluate(() => ({
+    ...window.measured, paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,
+    bytes: performance.getEntriesByType("resource").reduce((sum, { transferSize }) => sum + transferSize, 0), requests: performance.getEntriesByType("resource").length,
+  }));
+  console.log(`first paint ${found.paint.toFixed(0)} ms, ${found.requests} requests, ${found.bytes} bytes, longest task ${found.longest} ms, shift ${found.shift.toFixed(3)}`);
+  assert.ok(found.shift < 0.1);
+  await page.close();
+});
