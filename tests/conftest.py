@@ -104,7 +104,7 @@ def ignore(_: Event) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition is true; another thread makes it so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 — a thread sets the condition, without an event
             await asyncio.sleep(0)
 

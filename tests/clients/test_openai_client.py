@@ -159,7 +159,7 @@ async def test_64_concurrent_clients_get_their_own_vectors_and_share_batches_on_
     max_rows = 5 if server.is_slow else 50
     requests = [[rng.choice(short) for _ in range(rng.randint(1, max_rows))] for _ in range(64)]
     ids = {text: tuple(reference.tokenizer(text)["input_ids"]) for text in short}
-    async with httpx.AsyncClient(base_url=server.url) as plain:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as plain:
         before = await _counts(plain)
         connected = asyncio.Barrier(len(requests))
         answers = await asyncio.gather(*(_embed(server, texts, connected) for texts in requests))

@@ -7,6 +7,7 @@ one server can show every kind of failure.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 import zlib
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Ids of all-MiniLM-L6-v2's vocabulary for the words in the names.
 BOOM, NAN, ZERO, FEW, QUIT, HANG, FREEZE, GIANT = 8797, 16660, 5717, 2261, 8046, 6865, 13184, 5016
+# In a server's process, no batch runs while the file of this name exists.
+_HOLD = os.environ.get("FAKE_ENGINE_HOLD", "")
 SECRET = "a path, a prompt and other things that no client may see"  # the failing engine's message
 
 
@@ -102,14 +105,16 @@ class FakeEngine:
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
-        assert self.way_out.wait(30)
+        assert self.way_out.wait(60)
         assert not self.closed, "closed twice"
         self.closed = True
 
     def _note(self, batch: Sequence[Row]) -> None:
         self.batches.append(list(batch))
         self.threads.add(threading.current_thread().name)
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
+        while _HOLD and os.path.exists(_HOLD):  # noqa: PTH110 — called for each batch
+            time.sleep(0.01)
         if self.tokens_per_s:
             time.sleep(sum(len(row.ids) for row in batch) / self.tokens_per_s)
         if self.broken:
@@ -159,7 +164,7 @@ class GatedKind(FakeKind):
 
     def open(self, request: OpenRequest) -> Engine:
         self.requests.append(request)
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
         if self.failures:
             raise self.failures.pop(0)
         engine = FakeEngine(request.recipe.dim)

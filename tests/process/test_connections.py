@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE_S = 30.0
-LIMIT_S = 1.0
+LIMIT_S = 2.0
 # Over a megabyte of answer: more than the system and granian take without a reader.
 LARGE = json.dumps({"model": "text-embedding-3-small", "input": ["a"] * 500}).encode()
 SMALL = json.dumps({"model": "text-embedding-3-small", "input": "a"}).encode()
@@ -39,13 +39,13 @@ def connect(server: ServerProcess) -> socket.socket:
     return client
 
 
-def closed_after_s(client: socket.socket) -> float:
-    """Read what the server has sent until it closes the connection. Return the seconds that took."""
-    began = time.monotonic()
+def read_to_end(client: socket.socket) -> bytes:
+    """Read until the server closes the connection; raise TimeoutError if it sends nothing and doesn't close it."""
+    received = bytearray()
     with suppress(ConnectionError):
-        while client.recv(65536):
-            pass
-    return time.monotonic() - began
+        while more := client.recv(65536):
+            received += more
+    return bytes(received)
 
 
 def metric(server: ServerProcess, name: str) -> float:
@@ -80,9 +80,9 @@ def test_a_connection_without_a_whole_request_is_closed_after_the_timeout(server
         for name, client in clients.items():
             client.sendall(IDLE[name])
         for client in clients.values():
-            closed_after_s(client)
+            read_to_end(client)
 
-    assert LIMIT_S * 0.9 < time.monotonic() - began < PATIENCE_S / 2
+    assert time.monotonic() - began > LIMIT_S * 0.9
 
 
 def test_pings_do_not_keep_a_connection_open(server: ServerProcess) -> None:
@@ -116,6 +116,7 @@ UNREAD = {
 
 def test_a_client_that_does_not_read_its_answer_is_closed_after_the_write_timeout(server: ServerProcess) -> None:
     before = metric(server, 'connections_closed_total{reason="unread"}')
+    whole = httpx.post(f"{server.url}/v1/embeddings", content=LARGE, timeout=PATIENCE_S).content
     with ExitStack() as stack:
         clients = {name: stack.enter_context(connect(server)) for name in UNREAD}
         for name, client in clients.items():
@@ -125,7 +126,7 @@ def test_a_client_that_does_not_read_its_answer_is_closed_after_the_write_timeou
         until(lambda: metric(server, 'connections_closed_total{reason="unread"}') >= before + len(UNREAD), PATIENCE_S)
 
         for client in clients.values():
-            assert closed_after_s(client) < LIMIT_S
+            assert len(read_to_end(client)) < len(whole)
     assert 0 == metric(server, "unread_bytes")
 
 
@@ -136,7 +137,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_answer(server: ServerProcess)
         got = b""
         while more := client.recv(16_384):
             got += more
-            if time.monotonic() - began < LIMIT_S * 2:
+            if time.monotonic() - began < LIMIT_S * 1.5:
                 time.sleep(0.01)
 
     assert got.startswith(b"HTTP/1.1 200")
@@ -216,11 +217,9 @@ def test_an_http2_connection_has_at_most_100_streams(server: ServerProcess) -> N
 
 
 def test_bodies_that_arrive_slowly_do_not_keep_others_from_connecting() -> None:
-    with ServerProcess("--engine", "fake", limits="ulimit -n 64") as server, ExitStack() as stack:
+    limits: dict[str, Any] = {"limits": "ulimit -n 64", "NEARFAR_RECEIVE_TIMEOUT_S": str(20 * PATIENCE_S)}
+    with ServerProcess("--engine", "fake", **limits) as server, ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connect(server)).sendall(post(b"{", 100))
-        began = time.monotonic()
 
         assert 200 == httpx.post(f"{server.url}/v1/embeddings", json=BODY, timeout=PATIENCE_S).status_code
-
-        assert time.monotonic() - began < PATIENCE_S / 2  # far less than receive_timeout_s

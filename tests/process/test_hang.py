@@ -88,5 +88,5 @@ async def test_requests_queued_behind_a_hang_are_served_or_asked_to_retry(server
 
 
 def _nonzero_metrics(server: ServerProcess) -> str:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
     return "\n".join(line for line in lines if not line.endswith(" 0.0"))

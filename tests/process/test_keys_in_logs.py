@@ -74,7 +74,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 def send(port: int, request: str, key: str) -> bytes:
     head, _, body = request.partition("\r\n\r\n")
     host = f"host: localhost\r\nconnection: close\r\nauthorization: Bearer {key}"
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(f"{head}\r\n{host}\r\n\r\n{body}".encode())
         return b"".join(iter(lambda: connection.recv(65_536), b""))
 

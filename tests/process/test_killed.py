@@ -70,7 +70,7 @@ def test_a_worker_ends_when_its_supervisor_is_killed() -> None:
         server.process.kill()
         server.process.wait()
 
-        until(lambda: not _is_running(worker), 30)
+        until(lambda: not _is_running(worker))
 
     assert 0 == server.status()
 

@@ -22,7 +22,7 @@ def test_child_processes_are_included() -> None:
         parent.stdout.readline()  # the child has its memory
         sampled = threading.Event()
         with ProcessMonitor(parent.pid, 0.01, on_sample=sampled.set) as monitor:
-            assert sampled.wait(20)
+            assert sampled.wait(60)
         memory = memory_of(parent.pid)
         parent.stdin.close()
 

@@ -58,7 +58,7 @@ def prometheus(folder: Path, server: ServerProcess) -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -76,7 +76,7 @@ def _use(server: ServerProcess) -> None:
 def _query(url: str, expression: str) -> list[Any]:
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}).json()
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=60).json()
     assert "success" == answer["status"], answer
     found: list[Any] = answer["data"]["result"]
     return found
@@ -93,7 +93,7 @@ def test_every_panel_and_recorded_metric_has_data_and_every_alert_is_evaluated(t
         ends_at = time.monotonic() + 90
         while (missing := _missing(url, required)) and time.monotonic() < ends_at:
             _use(server)
-        groups = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"]
+        groups = httpx.get(f"{url}/api/v1/rules", timeout=60).json()["data"]["groups"]
 
     assert [] == missing
     rules = [rule for group in groups for rule in group["rules"]]
@@ -103,6 +103,6 @@ def test_every_panel_and_recorded_metric_has_data_and_every_alert_is_evaluated(t
 
 def _missing(url: str, required: set[str]) -> list[str]:
     """Return the expressions without data and the names of rules that were not evaluated yet."""
-    groups = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"]
+    groups = httpx.get(f"{url}/api/v1/rules", timeout=60).json()["data"]["groups"]
     waiting = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "unknown"]
     return waiting + [expression for expression in required if not _query(url, expression)]

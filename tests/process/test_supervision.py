@@ -74,8 +74,8 @@ class Supervised:
     ) -> None:
         for number in (signal.SIGTERM, signal.SIGTERM):
             self.process.send_signal(number)
-        self.process.wait(20)
-        self._reader.join(20)
+        self.process.wait(60)
+        self._reader.join(60)
         if self.process.stdout:
             self.process.stdout.close()
 
@@ -97,7 +97,7 @@ class Supervised:
                 left.remove(line)
             return True
 
-        until(is_there, 30)
+        until(is_there)
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
@@ -135,8 +135,8 @@ def test_a_stopped_worker_is_replaced_after_the_heartbeat_timeout() -> None:
     with Supervised(SERVING, heartbeat_timeout_s=2.0) as supervised:
         supervised.until("initial serves")
         stopped = supervised.workers()[0]
-        stop(stopped)
         began = time.monotonic()
+        stop(stopped)
         supervised.until(
             "the worker sent no heartbeat for 2 s (heartbeat_timeout_s): its event loop is stuck; killing it",
             "the worker was killed by SIGKILL after",
@@ -144,7 +144,7 @@ def test_a_stopped_worker_is_replaced_after_the_heartbeat_timeout() -> None:
         )
         lasted_s = time.monotonic() - began
 
-    assert lasted_s > 1.5
+    assert lasted_s > 1
     assert not _is_alive(stopped)
 
 
@@ -182,10 +182,10 @@ def test_a_second_signal_ends_the_process_whatever_its_worker_does(
         while b"STOPPING=1" not in systemd.recv(4096):
             continue
         supervised.process.send_signal(second)
-        code = supervised.process.wait(20)
+        code = supervised.process.wait(60)
 
     assert -second == code
-    until(lambda: not _is_alive(worker), 10)
+    until(lambda: not _is_alive(worker))
 
 
 def test_a_stuck_worker_does_not_keep_the_process_from_ending_after_one_signal() -> None:
@@ -193,7 +193,7 @@ def test_a_stuck_worker_does_not_keep_the_process_from_ending_after_one_signal()
         supervised.until("initial serves")
         stop(supervised.workers()[0])
         supervised.process.send_signal(signal.SIGTERM)
-        code = supervised.process.wait(30)
+        code = supervised.process.wait(60)
 
     assert -signal.SIGTERM == code
 

@@ -41,7 +41,7 @@ def test_a_client_that_verifies_the_certificate_is_answered(
 ) -> None:
     trust = ssl.create_default_context(cafile=files[0])
     trust.minimum_version = trust.maximum_version = version
-    with httpx2.Client(verify=trust) as http:
+    with httpx2.Client(verify=trust, timeout=60) as http:
         client = OpenAI(base_url=f"{server.url}/v1", api_key="unused", http_client=http)
 
         reply = client.embeddings.create(model="text-embedding-3-small", input="hello")
@@ -52,12 +52,12 @@ def test_a_client_that_verifies_the_certificate_is_answered(
 
 def test_a_client_that_does_not_trust_the_certificate_disconnects(server: ServerProcess) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(f"{server.url}/health")
+        httpx.get(f"{server.url}/health", timeout=60)
 
 
 def test_plain_http_is_not_answered(server: ServerProcess) -> None:
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{server.port}/health")
+        httpx.get(f"http://127.0.0.1:{server.port}/health", timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import calling, running
@@ -22,16 +21,14 @@ pytestmark = pytest.mark.anyio
 REQUESTS, TEXTS = 24, 256
 
 
-async def post_bulk(client: httpx.AsyncClient, number: int, texts: int = TEXTS) -> tuple[httpx.Response, float]:
-    """Send texts that no other request has. Return the answer, and how long it took."""
-    began = time.monotonic()
+async def post_bulk(client: httpx.AsyncClient, number: int, texts: int = TEXTS) -> httpx.Response:
+    """Send texts that no other request has."""
     body = {"model": "text-embedding-3-small", "input": [f"{number} {at}" for at in range(texts)]}
-    answer = await client.post("/v1/embeddings", json=body)
-    return answer, time.monotonic() - began
+    return await client.post("/v1/embeddings", json=body)
 
 
-async def run_bulk(tokens_per_s: float, timeout_s: float, *, warm: bool) -> tuple[Sequence[Any], int, float]:
-    """Send 24 requests at once. Return answers with their times, the tokens that ran, and the share that was answered.
+async def run_bulk(tokens_per_s: float, timeout_s: float, *, warm: bool) -> tuple[Sequence[httpx.Response], int, float]:
+    """Send 24 requests at once. Return their answers, the tokens that ran, and the share that was answered.
 
     The model is as ``warm`` as one request makes it.
     """
@@ -43,7 +40,7 @@ async def run_bulk(tokens_per_s: float, timeout_s: float, *, warm: bool) -> tupl
         engine.batches.clear()
         found = await asyncio.gather(*(post_bulk(client, number) for number in range(REQUESTS)))
         ran = sum(len(row.ids) for batch in engine.batches for row in batch)
-    answered = sum(answer.json()["usage"]["total_tokens"] for answer, _ in found if answer.status_code == 200)
+    answered = sum(answer.json()["usage"]["total_tokens"] for answer in found if answer.status_code == 200)
     return found, ran, answered / ran
 
 
@@ -51,13 +48,11 @@ async def run_bulk(tokens_per_s: float, timeout_s: float, *, warm: bool) -> tupl
 async def test_bulk_for_a_slow_model_is_answered_or_refused_before_its_timeout(*, warm: bool) -> None:
     found, ran, answered = await run_bulk(8000, 2.0, warm=warm)
 
-    statuses = [answer.status_code for answer, _ in found]
-    refused = [(answer, took_s) for answer, took_s in found if answer.status_code == 429]
-    assert {200, 429} == {*statuses}
-    assert max(took_s for _, took_s in refused) < 2
+    refused = [answer for answer in found if answer.status_code == 429]
+    assert {200, 429} == {answer.status_code for answer in found}  # one over its timeout is a 504
     assert answered >= 0.95
     assert ran >= 0.2 * 8000 * 2  # and the time is used; on a busy machine, less of it
-    for answer, _ in refused:
+    for answer in refused:
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         assert re.search(
             r"would need [\d.]+ s for this request, and the limit is 2 s \(request_timeout_s, .*\): "
@@ -68,12 +63,12 @@ async def test_bulk_for_a_slow_model_is_answered_or_refused_before_its_timeout(*
 
 async def test_a_504_reports_how_far_the_request_came() -> None:
     """A first request isn't forecast: no bulk has run."""
-    async with running(Settings(engine="fake", request_timeout_s=0.5)) as app, calling(app) as client:
-        app.state.fleet.models()[0].lane._engine.tokens_per_s = 4000
-        late, _ = await post_bulk(client, 1, 1024)
-        refused, _ = await post_bulk(client, 2, 1024)
+    async with running(Settings(engine="fake", request_timeout_s=1.5)) as app, calling(app) as client:
+        app.state.fleet.models()[0].lane._engine.tokens_per_s = 2000
+        late = await post_bulk(client, 1, 1024)
+        refused = await post_bulk(client, 2, 1024)
 
-    came = re.match(r"no answer within 0.5 s: (\d+) of 1,024 texts had run; ", late.json()["error"]["message"])
+    came = re.match(r"no answer within 1.5 s: (\d+) of 1,024 texts had run; ", late.json()["error"]["message"])
     assert 504 == late.status_code
     assert came
     assert 0 < int(came[1]) < 1024
