@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,8 @@ from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.engines.selection import installed_engines
 from nearfar.models.hub.builtin import BUILTIN_NAMES
-from nearfar.models.hub.checkpoint import as_folder, find_builtin
+from nearfar.models.hub.checkpoint import as_folder, find_builtin, find_checkpoint
+from nearfar.models.hub.download import Hub
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.reading.refusals import refuse_damaged
 from nearfar.serving.registry.fleet import Fleet
@@ -23,7 +26,7 @@ from nearfar.serving.service import Service
 from nearfar.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from nearfar.core.settings import Device, Settings
     from nearfar.core.types import ModelInfo
@@ -43,6 +46,13 @@ async def check_models(settings: Settings, report: Callable[[str], object]) -> b
 
     Raises the SetupError of a model that can't be opened.
     """
+    async with open_service(settings) as (fleet, service):
+        return all([await _check(info, service, report) for info in fleet.infos()])
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[tuple[Fleet, Service]]:
+    """Open every model of the settings without serving it. Raises the SetupError of one that can't be opened."""
     models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
     settings = msgspec.structs.replace(settings, models=models, while_loading="wait")
     metrics = Metrics(lambda: fleet.depths())  # noqa: PLW0108 — the fleet comes after its observer
@@ -51,7 +61,7 @@ async def check_models(settings: Settings, report: Callable[[str], object]) -> b
     fleet.start()
     try:
         await fleet.opened()
-        return all([await _check(info, service, report) for info in fleet.infos()])
+        yield fleet, service
     finally:
         await fleet.close()
         service.close()
@@ -122,6 +132,15 @@ async def _speed(info: ModelInfo, service: Service) -> str:
         usage = (await service.rank(RankJob(model=info.name, query=_QUERY, documents=texts), ANONYMOUS)).usage
     seconds = time.perf_counter() - started
     return f"{_SPEED_ROWS / seconds:,.0f} texts/s, {usage.tokens / seconds:,.0f} tokens/s ({_SPEED_ROWS} short texts)"
+
+
+def describe_files(settings: Settings) -> Iterator[str]:
+    """Find or download the settings' first model; yield its folder and what it is. Raises CheckpointError."""
+    name = settings.models[0].name
+    checkpoint = find_checkpoint(name, Hub(endpoint=settings.hub_endpoint, offline=settings.offline))
+    yield f"{checkpoint.name}  {_summary(checkpoint.folder, checkpoint.name)}"
+    yield f"folder    {checkpoint.folder}"
+    yield f"serve it  nearfar serve {shlex.quote(name)}"
 
 
 def list_local_models(settings: Settings) -> Iterator[str]:

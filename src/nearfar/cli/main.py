@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 import click
+from click.shell_completion import get_completion_class
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
 from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
-from nearfar.cli.options import config_option, engine_options, folder_options, refuse_workers
+from nearfar.cli.options import config_option, engine_options, folder_options, hub_options, refuse_workers
 from nearfar.cli.service_command import service
 from nearfar.core.environment import configure_openmp, require_temporary_folder
 from nearfar.core.errors import NearfarError, SetupError
@@ -24,6 +25,8 @@ from nearfar.process.child import Start
 from nearfar.process.supervisor import supervise
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from nearfar.core.settings import Settings
 
 
@@ -121,6 +124,62 @@ def check(models: tuple[str, ...], file: Path | None, **options: object) -> None
     sys.exit(0 if passed else 1)
 
 
+@main.command(name="try")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.option("--model", metavar="MODEL", help="Model to use.  [default: that of the settings]")
+@engine_options
+def try_texts(texts: tuple[str, ...], model: str | None, file: Path | None, **options: object) -> None:
+    """Print how similar the TEXTs are to each other.
+
+    A running server shows more at its address, in a browser.
+    """
+    from nearfar.cli.try_commands import compare_texts
+
+    asyncio.run(_print(compare_texts(_load_settings((model,) if model else (), file, options), texts)))
+
+
+@main.command()
+@click.argument("query")
+@click.argument("documents", type=click.File(encoding="utf-8-sig", errors="replace"), metavar="FILE")
+@click.option("--model", metavar="MODEL", help="Model to use.  [default: that of the settings]")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Documents to print.")
+@engine_options
+def rank(query: str, documents: TextIO, model: str | None, top: int, file: Path | None, **options: object) -> None:
+    """Sort the lines of FILE by how well they answer QUERY.
+
+    The best are printed. FILE can be - for the standard input.
+    """
+    from nearfar.cli.try_commands import rank_documents
+
+    found = [line.strip() for line in documents if line.strip()]
+    if not found:
+        raise click.UsageError(f"{documents.name} has no lines to rank")
+    asyncio.run(_print(rank_documents(_load_settings((model,) if model else (), file, options), query, found, top)))
+
+
+@main.command()
+@click.argument("model")
+@hub_options
+def pull(model: str, file: Path | None, **options: object) -> None:
+    """Download MODEL from the hub, and check that it can be served."""
+    from nearfar.cli.check import describe_files
+
+    for line in describe_files(_load_settings((model,), file, options)):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands in SHELL.
+
+    It completes options, too. For bash, add this line to ~/.bashrc: eval "$(nearfar completion bash)"
+    """
+    kind = get_completion_class(shell)
+    if kind:
+        click.echo(kind(main, {}, "nearfar", "_NEARFAR_COMPLETE").source())
+
+
 @main.command(name="models")
 @config_option
 def list_models(file: Path | None) -> None:
@@ -195,6 +254,11 @@ def docs(page: str | None) -> None:
         click.echo_via_pager(read_page(page))
     else:
         click.echo("\n".join(f"{name:<15}{about}" for name, about in PAGES.items()))
+
+
+async def _print(lines: AsyncIterator[str]) -> None:
+    async for line in lines:
+        click.echo(line)
 
 
 def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str, object]) -> Settings:

@@ -26,6 +26,7 @@ def _add_options(options: list[Command], command: Command) -> Command:
 
 config_option = click.option("--config", "file", type=_path, help="TOML file of settings.")
 _offline = click.option("--offline", is_flag=True, default=None, help="Never download anything.")
+hub_options = partial(_add_options, [_offline, config_option])
 engine_options = partial(
     _add_options,
     [

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+import pytest
 from checkpoints import write_files, write_transformer
 from click.testing import CliRunner
 
@@ -64,8 +65,7 @@ def test_an_unknown_command_or_option_is_refused_with_a_hint() -> None:
         ("ps",): "nearfar service status",
         ("run", "model"): "nearfar serve MODEL",
         ("stop",): "Ctrl-C",
-        ("pull", "model"): "nearfar check MODEL",
-        ("download", "model"): "nearfar check MODEL",
+        ("download", "model"): "nearfar pull MODEL",
         ("upgrade",): "pip install --upgrade nearfar",
         ("login",): "HF_TOKEN",
         ("reload",): "SIGHUP",
@@ -224,3 +224,69 @@ def test_models_describes_the_folders_of_the_settings(tmp_path: Path) -> None:
 
     assert f"{good}  32 dimensions, mean pooling" in output
     assert f"{tmp_path / 'empty'}  can't be served: " in output
+
+
+def test_try_shows_what_is_similar() -> None:
+    code, output = run("try", "a cat on the sofa", "a kitten on the couch", "stock prices fell", "--engine", "torch")
+    lines = output.splitlines()
+
+    assert 0 == code
+    assert "sentence-transformers/all-MiniLM-L6-v2: 384 dimensions, 19 tokens" == lines[0]
+    assert ["1", "1.00"] == lines[2].split()[:2]
+    assert lines[5].endswith("a cat on the sofa  ~  a kitten on the couch")
+    nearest, *others = [float(line.split()[1]) for line in lines[5:]]
+    assert nearest > 0.5 > max(others)
+
+
+def test_try_reports_what_is_cut() -> None:
+    _, output = run("try", "word " * 300, "short", "--engine", "torch")
+
+    assert "46 tokens were cut: this model reads 256 tokens of a text" in output
+
+
+def test_rank_sorts_the_lines_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_bytes(
+        "\ufeffBananas are yellow.\n\nThe cat sat on the mat.\nBad \udcff byte\n".encode(errors="surrogateescape")
+    )
+
+    code, output = run("rank", "Where is the cat?", str(file), "--engine", "torch", "--top", "2")
+    lines = output.splitlines()
+
+    assert 0 == code
+    assert 3 == len(lines)
+    assert lines[1].endswith("  The cat sat on the mat.")
+
+
+def test_rank_of_nothing_and_of_a_model_without_the_task_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    classifier = write_transformer(tmp_path / "model", "bert", labels=3)
+
+    code, output = run("rank", "x", str(tmp_path / "empty.txt"))
+    other_code, other = run("try", "a", "b", "--model", str(classifier), "--engine", "torch")
+
+    assert (2, True) == (code, "empty.txt has no lines to rank" in output)
+    assert (1, "Error: model 'model' can't embed") == (other_code, other.splitlines()[-1])
+
+
+def test_pull_says_where_a_model_is_and_how_to_serve_it(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "a model", "bert")
+
+    code, output = run("pull", str(folder))
+    failed, refusal = run("pull", "owner/none", "--offline")
+
+    assert 0 == code
+    assert [
+        "a model  32 dimensions, mean pooling",
+        f"folder    {folder}",
+        f"serve it  nearfar serve '{folder}'",
+    ] == output.splitlines()
+    assert (1, "Error: owner/none: not on this disk, and --offline forbids downloading it\n") == (failed, refusal)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+    code, output = run("completion", shell)
+
+    assert 0 == code
+    assert f"_NEARFAR_COMPLETE={shell}_complete" in output
