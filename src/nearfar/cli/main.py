@@ -16,7 +16,7 @@ from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
 from nearfar.cli.options import config_option, engine_options, folder_options, hub_options, refuse_workers
 from nearfar.cli.service_command import service
-from nearfar.core.environment import configure_openmp, require_temporary_folder
+from nearfar.core.environment import check_environment, configure_openmp
 from nearfar.core.errors import NearfarError, SetupError
 from nearfar.core.settings import load_settings
 from nearfar.docs import PAGES, read_page
@@ -267,7 +267,7 @@ def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str
     if models:
         argv["models"] = [{"name": name} for name in models]
     try:
-        require_temporary_folder()
+        check_environment()
         return load_settings(argv, file=file)
     except SetupError as error:
         raise click.UsageError(str(error)) from error

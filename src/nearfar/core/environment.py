@@ -72,8 +72,17 @@ def pop_notify_socket() -> str | None:
     return os.environ.pop("NOTIFY_SOCKET", None)
 
 
-def require_temporary_folder() -> None:
-    """Raise SettingsError where no temporary file can be written: libraries of the engines fail without one."""
+def check_environment() -> None:
+    """Raise SettingsError for what libraries fail on: no temporary folder, or a timeout of the hub that isn't a number.
+
+    huggingface_hub reads the timeouts when it is imported, which the engines do for local models as well.
+    """
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name, "0")
+        try:
+            int(value)
+        except ValueError as error:
+            raise SettingsError(f"{name} must be a whole number of seconds, not {value[:50]!r}") from error
     try:
         tempfile.gettempdir()
     except OSError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nearfar.core.environment import cpu_quota
+from nearfar.core.environment import check_environment, cpu_quota
+from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +90,17 @@ def test_without_a_folder_for_temporary_files_the_way_out_is_one_sentence(comman
     assert 2 == ended.returncode
     assert "no folder for temporary files can be written; mount /tmp, or set TMPDIR to a folder" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+@pytest.mark.parametrize("value", ["10s", "1.5", ""])
+def test_a_timeout_of_the_hub_that_is_not_a_number_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub raises a ValueError for it when an engine imports it, even for a local model."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as refused:
+        check_environment()
+
+    assert f"{name} must be a whole number of seconds, not {value!r}" == str(refused.value)

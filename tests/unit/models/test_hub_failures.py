@@ -14,6 +14,7 @@ import pytest
 
 from nearfar.core.errors import CheckpointError
 from nearfar.models.hub.download import Hub, _write_pin, find_or_download
+from nearfar.models.hub.failures import explain_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +99,7 @@ VARIABLES: list[tuple[dict[str, str], str]] = [
     ({"SSL_CERT_FILE": "/etc"}, "no certificates can be read from SSL_CERT_FILE; correct or unset"),
     ({"SSL_CERT_FILE": __file__}, "no certificates can be read from SSL_CERT_FILE; correct or unset the variable"),
     ({"HF_TOKEN": "hf_ä"}, "the hub's token has characters that a header can't carry; set HF_TOKEN again"),
+    ({"HF_TOKEN_PATH": "/etc"}, "download failed: Is a directory: /etc"),
     ({"HF_HUB_OFFLINE": "1"}, "not on this disk, and HF_HUB_OFFLINE forbids downloading it"),
     ({}, f"the hub at http://hub.invalid {UNREACHABLE}"),
 ]
@@ -137,6 +139,23 @@ def test_an_address_without_a_scheme_is_named(tmp_path: Path) -> None:
     output, _ = run({}, "hub.invalid", str(tmp_path)).communicate(timeout=60)
 
     assert f"CheckpointError: {REPO}: HF_ENDPOINT isn't a URL; it begins with http:// or https://\n" == output
+
+
+def test_a_token_that_the_hub_refuses_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    with answering(401, x_error_message="Invalid username or password.") as endpoint:
+        output, _ = run({"HF_TOKEN": "hf_dead"}, endpoint, str(tmp_path)).communicate(timeout=60)
+
+    assert f"{REPO}: the hub refused the token (401); renew HF_TOKEN, or unset it for a public model\n" in output
+
+
+def test_an_error_of_the_xet_storage_names_the_variable_that_avoids_it(tmp_path: Path) -> None:
+    """It is a RuntimeError of a compiled library, with no more than that a server didn't answer."""
+    wrapped = OSError("download failed")
+    wrapped.__cause__ = RuntimeError("Data processing error: CAS service error: connection refused")
+
+    explained = {explain_failure(error, "http://hub", tmp_path) for error in (wrapped, wrapped.__cause__)}
+
+    assert {"the hub's Xet storage can't be reached; set HF_HUB_DISABLE_XET=1 to download without it"} == explained
 
 
 def test_without_a_home_folder_or_a_writable_one_hf_home_is_the_way_out() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import transformers
-from checkpoints import write_files
+from checkpoints import write_files, write_transformer
 from llm_reranker_models import write_llm_reranker
 from safetensors.torch import save
 
@@ -880,6 +880,9 @@ def test_the_task_decides_for_a_model_with_two_uses(tmp_path: Path) -> None:
 def test_a_task_that_the_model_does_not_have_is_refused(bert: Path) -> None:
     with pytest.raises(SettingsError, match="can't classify, only embed, rank"):
         discover_model(ModelSettings(name=str(bert), task="classify"), Settings(engine="torch"))
+    two = write_transformer(bert.parent / "two", "bert", labels=2)
+    with pytest.raises(SettingsError, match="can't rank, only classify: it has 2 labels, and a reranker has one"):
+        discover_model(ModelSettings(name=str(two), task="rank"), Settings(engine="torch"))
 
 
 def test_prompts_of_the_settings_are_refused_where_pooling_leaves_them_out(bert: Path) -> None:

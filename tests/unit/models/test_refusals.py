@@ -180,6 +180,18 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
         ": has weights only for PyTorch Lightning",
         "use the original with its *.safetensors",
     ),
+    "only OpenVINO's weights": (
+        "bge-m3-ov",
+        {CONFIG: BERT, "openvino_model.xml": b"", "openvino_model.bin": b"x"},
+        ": has weights only for OpenVINO",
+        "use the original with its *.safetensors",
+    ),
+    "a config that Git LFS left out": (
+        "cloned",
+        plain(b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 711661\n"),
+        "/config.json: is a Git LFS pointer, not the file",
+        "run git lfs pull",
+    ),
     "nothing but GGUF": (
         "bge-m3-GGUF",
         {"bge-m3-Q4_K_M.gguf": b""},
@@ -216,6 +228,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, object], str, str]] = {
         for kind, config, of in (
             ("clip", {"text_config": {}, "vision_config": {}}, "texts and images"),
             ("siglip", {"text_config": {}, "vision_config": {}, "hidden_size": None}, "texts and images"),
+            ("colqwen2", {"vlm_config": {}, "embedding_dim": 128}, "texts and images"),
             ("vit", {"hidden_size": 8, "image_size": 32}, "images"),
             ("whisper", {"d_model": 8, "num_mel_bins": 80, "vocab_size": 9}, "texts and sounds"),
             ("wav2vec2-bert", {"num_mel_bins": 80}, "sounds"),

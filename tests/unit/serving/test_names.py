@@ -26,7 +26,10 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
     "ollama": ("/api/embed", {"input": "fox"}),
     "cohere": ("/v2/embed", {"texts": ["fox"], "input_type": "search_query", "embedding_types": ["float"]}),
 }
-MINILM_NAMES = ("all-minilm", "all-minilm:latest", "all-MiniLM-L6-v2", "ALL-minilm-l6-v2", BUILTIN_MODEL)
+MINILM_NAMES = (
+    *("all-minilm", "all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m"),
+    *("all-MiniLM-L6-v2", "ALL-minilm-l6-v2", BUILTIN_MODEL),
+)
 LAST_PARTS = {
     "all-minilm:33m": "all-MiniLM-L12-v2",
     "nomic-embed-text": "nomic-embed-text-v1.5",

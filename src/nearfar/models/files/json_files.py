@@ -13,6 +13,7 @@ import msgspec
 from nearfar.core.errors import CheckpointError
 
 _T = TypeVar("_T")
+GIT_LFS = b"version https://git-lfs"  # the start of what git clone leaves without the LFS extension
 _NOT_FINITE = re.compile(rb"\b(NaN|Infinity)\b")
 MAX_NAME_BYTES = 255  # of a file, on Linux and macOS
 MAX_BYTES = 200_000_000  # tokenizers reach 35 million, the index of a model of 671 billion parameters 9 million
@@ -25,6 +26,8 @@ def read_json(file: Path, kind: type[_T]) -> _T:
             content = opened.read(MAX_BYTES + 1)  # st_size would miss devices, which have none
         if len(content) > MAX_BYTES:
             raise CheckpointError(f"{file}: has over {MAX_BYTES:,} bytes, too many for such a file; download it again")
+        if content.startswith(GIT_LFS):
+            raise CheckpointError(f"{file}: is a Git LFS pointer, not the file; run git lfs pull")
         return msgspec.json.decode(content, type=kind)
     except OSError as error:
         raise unreadable(file, error) from error

@@ -14,7 +14,7 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 
 from nearfar.core.errors import CheckpointError
-from nearfar.models.files.json_files import MAX_NAME_BYTES, read_json, unreadable
+from nearfar.models.files.json_files import GIT_LFS, MAX_NAME_BYTES, read_json, unreadable
 from nearfar.models.recipe.dense import Dense, LayerNorm
 from nearfar.models.recipe.recipe import Recipe
 
@@ -23,7 +23,6 @@ HEAD = re.compile(
     r"(\w*classifier|score|classification_head|regression_head|logits_proj|out_proj|qa_outputs|sequence_summary"
     r"|(start|end)_logits|answer_class|entity_linker|splinter_qass)\."
 )
-_GIT_LFS = b"version https://git-lfs"
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 _FILE_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")  # no path, not "." or ".."
 PICKLES = (".bin", ".pt", ".pth")  # of weights; loading them can run code
@@ -75,8 +74,8 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """
     try:
         with file.open("rb") as opened:
-            start = opened.read(len(_GIT_LFS))
-        if start == _GIT_LFS:
+            start = opened.read(len(GIT_LFS))
+        if start == GIT_LFS:
             raise CheckpointError(f"{file}: is a Git LFS pointer, not the weights; run git lfs pull")
         with safe_open(file, framework="np") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 — no dict

@@ -98,8 +98,10 @@ def _of_network(causes: list[BaseException], endpoint: str, cache: Path) -> str:
         return "the hub's Xet storage can't be reached; set HF_HUB_DISABLE_XET=1 to download without it"
     if failure := _first(causes, OSError):
         reason = failure.strerror or type(failure).__name__
-        hint = f" in {cache}; set HF_HOME to a folder that can be written" if failure.errno in _NOT_WRITABLE else ""
-        return f"download failed: {reason}{hint}"
+        file = str(failure.filename or cache)  # outside of the cache it may be that of a token
+        if failure.errno in _NOT_WRITABLE and file.startswith(str(cache)):
+            return f"download failed: {reason} in {cache}; set HF_HOME to a folder that can be written"
+        return f"download failed: {reason}" + (f": {file}" if failure.filename else "")
     return f"{endpoint} doesn't answer as a model hub; check hub_endpoint, HF_ENDPOINT and proxies"
 
 

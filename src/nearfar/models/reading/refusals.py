@@ -111,8 +111,14 @@ def refuse_unsupported(folder: Path, inner: Path, config: ModelConfig, name: str
 
 def _refuse_images_and_sounds(file: Path, config: ModelConfig) -> None:
     raw = read_json(file, dict[str, Any])
-    reads_texts = config.vocab_size is not None or "text_config" in raw
-    kinds = {"vision_config": "images", "image_size": "images", "num_mel_bins": "sounds", "audio_config": "sounds"}
+    reads_texts = config.vocab_size is not None or bool({"text_config", "vlm_config"} & raw.keys())
+    kinds = {
+        "vision_config": "images",
+        "vlm_config": "images",
+        "image_size": "images",
+        "num_mel_bins": "sounds",
+        "audio_config": "sounds",
+    }
     if found := next((kind for key, kind in kinds.items() if key in raw), None):
         if reads_texts and config.hidden_size:
             return
@@ -126,7 +132,8 @@ def refuse_pickles(folder: Path) -> None:
     """Raise CheckpointError for a folder without safetensors weights."""
     if _any(folder, _WEIGHTS):
         return
-    if _any(folder, *(f"*{suffix}" for suffix in PICKLES)):
+    # OpenVINO's weights end in .bin, too.
+    if any(file.suffix in PICKLES and not file.with_suffix(".xml").exists() for file in folder.iterdir()):
         raise CheckpointError(f"{folder}: has only pickled weights, which can run code; convert them: nearfar unpickle")
     if others := _other_formats(folder):
         raise CheckpointError(f"{folder}: has weights only for {others}; use the original with its *.safetensors")

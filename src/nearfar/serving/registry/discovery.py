@@ -81,7 +81,8 @@ def discover_model(model: ModelSettings, server: Settings) -> DiscoveredModel:
     weights = read_weight_sizes(checkpoint.folder, recipe)
     info = describe_checkpoint(checkpoint, recipe, model, weights)
     if model.task and model.task not in info.tasks:
-        raise SettingsError(f"models: {model.name} can't {model.task}, only {', '.join(info.tasks)}")
+        labels = f": it has {len(info.labels)} labels, and a reranker has one" if len(info.labels) > 1 else ""
+        raise SettingsError(f"models: {model.name} can't {model.task}, only {', '.join(info.tasks)}{labels}")
     return DiscoveredModel(
         settings=settings,
         checkpoint=checkpoint,
