@@ -40,6 +40,10 @@ CUTTING: dict[str, tuple[object, ...]] = {
     "instruct": ("Find the cat.", ""),
     "query_instruction": ("Find the cat.", ""),
     "prompt_name": ("query", ""),
+    "images": (["x"], []),
+    "image": ("x", ""),
+    "audio": ("x", ""),
+    "video": ("x", ""),
 }
 VECTORS: dict[str, tuple[object, ...]] = CUTTING | {
     "dimensions": (8, 0),

@@ -40,7 +40,12 @@ ERRORS: ErrorTable = {
     errors.InvalidDimensions: ErrorRow(message=_dimensions_message),
     errors.InvalidTokenIds: ErrorRow(message=lambda error: f"Invalid 'input': {error}."),
     errors.ModelNotFound: ErrorRow(code="model_not_found", message=_model_message),
-    errors.WrongTask: ErrorRow(403, message=lambda _: "You are not allowed to generate embeddings from this model"),
+    errors.WrongTask: ErrorRow(
+        403,
+        message=lambda error: (
+            f"You are not allowed to generate embeddings from this model: {error}; /v1/models lists what each can do"
+        ),
+    ),
     errors.PathNotFound: ErrorRow(message=lambda error: f"Invalid URL ({error.method} {error.path})"),
     errors.MethodNotAllowed: ErrorRow(
         code="method_not_supported",

@@ -106,7 +106,7 @@ _GET = route_docs(
 )
 
 
-@get(["/v1/models", "/v1/v1/models"], opt=_LIST)
+@get(["/v1/models", "/v1/v1/models", "/openai/v1/models", "/openai/models"], opt=_LIST)
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(_list(request), headers=usual_headers(request))
 

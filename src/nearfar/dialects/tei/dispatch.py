@@ -149,6 +149,7 @@ async def answer_as_hub(
     name, _, last = model_id.strip("/").partition("/pipeline/")
     if (task := task or last) not in _HUB_TASKS:
         raise InputError(f"`{task[:50]}` isn't a task of this path; /predict classifies, and /rerank ranks")
-    inputs = decode_part(await receive_body(request), FIELDS).get("inputs", b"")
-    endpoint: AnyEndpoint = SIMILARITY if bytes(inputs).startswith(b"{") else _HUB_EMBED
+    inputs = bytes(decode_part(await receive_body(request), FIELDS).get("inputs", b""))
+    compares = task == "sentence-similarity" or (not task and inputs.startswith(b"{"))
+    endpoint: AnyEndpoint = SIMILARITY if compares else _HUB_EMBED
     return await endpoint.answer_for(request, name)

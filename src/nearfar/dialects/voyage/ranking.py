@@ -29,9 +29,10 @@ class QueryText(Struct):
 
 
 class PassageText(Struct):
-    """A passage."""
+    """A passage. One with an image is refused: leaving the image out would change the order."""
 
     text: str
+    image: Annotated[str, json_schema(enum=[""])] | None = None
 
 
 class RankingRequest(Struct, kw_only=True):
@@ -60,6 +61,8 @@ class RankingReply(Struct):
 
 def _to_job(body: RankingRequest) -> RankJob:
     check_choice("truncate", body.truncate, _CHOICES)
+    if (index := next((index for index, one in enumerate(body.passages) if one.image), None)) is not None:
+        raise InputError("images can't be ranked here", f"passages[{index}].image")
     if body.top_k is not None and body.top_k < 1:
         raise InputError(f"must be at least 1, not {body.top_k}", "top_k")
     on_overflow, keep = TRUNCATE[body.truncate]

@@ -26,6 +26,7 @@ _TEXTS: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("instruction", "instruct", "prompt_name", "query_instruction"), ("",)),
     "chat_template": ("",),
     "chat_template_kwargs": ({},),
+    **dict.fromkeys(("images", "image", "audio", "video"), ("", [])),  # would be left out of a multimodal input
 }
 _VECTORS: dict[str, tuple[object, ...]] = _TEXTS | {
     **dict.fromkeys(("dimensions", "dimension", "output_dimension", "output_dimensionality", "truncate_dim"), (0,)),
