@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from functools import cache, partial
 from typing import Any
 
@@ -31,6 +32,7 @@ _PARAM = re.compile(r"[a-zA-Z_0-9.\[\]-]{1,60}")  # a field's path
 _PLACE = re.compile(r"at `\$\.([^`]+)`$")  # in msgspec's messages
 _WORD = re.compile(r"\w+")
 _MAX_PATH, _MAX_METHOD = 200, 20  # characters in the log
+_MAX_RECENT = 200  # requests
 _log = logging.getLogger("nearfar.access")
 
 
@@ -45,6 +47,7 @@ class AccessLog:
         self._observe = observe
         self._drain = drain
         self._tracing = tracing
+        self._recent: deque[RequestRecord] = deque(maxlen=_MAX_RECENT)
 
     def finish(self, scope: HTTPScope, status: int) -> list[tuple[bytes, bytes]]:
         """Record a request just before its response is sent. Returns the headers that every response has."""
@@ -68,10 +71,17 @@ class AccessLog:
         self._observe(event)
         if self._tracing and span:
             self._tracing.finish_request(span, event, {"request_id": _id(state, self._mask), **state.get("done", {})})
+        state.pop("body", None)  # the record is kept for a while
+        record = RequestRecord(partial(_fields, scope, event, trace_id, self._mask))
+        if scope["method"] == "POST":
+            self._recent.append(record)
         if _log.isEnabledFor(logging.INFO):
-            state.pop("body", None)  # the record may wait for a while
-            _log.handle(RequestRecord(partial(_fields, scope, event, trace_id, self._mask)))
+            _log.handle(record)
         return headers
+
+    def recent(self) -> list[dict[str, object]]:
+        """Return the time and the log's fields of the last POST requests, newest first."""
+        return [{"time": record.created, **record.fields} for record in reversed(self._recent)]
 
 
 def _request_done(scope: HTTPScope, status: int, now: float) -> RequestDone:

@@ -47,8 +47,8 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     Without ``must_open``, a model that can't be opened doesn't stop the others. ``known_keys`` replace those of a file
     that can't be read.
 
-    The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``key_ring``,
-    ``key_mask``, ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
+    The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``access_log``,
+    ``key_ring``, ``key_mask``, ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -74,6 +74,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     app.asgi_handler = app.state.connections = connections = Connections(
         app.asgi_handler, settings, observe, service.unread, uploads
     )
+    app.state.access_log = log
     app.state.key_ring, app.state.key_mask = ring, mask
     app.state.tracing = tracing
     app.state.started = time.monotonic()

@@ -113,3 +113,31 @@ def test_the_page_is_small_and_names_no_other_origin() -> None:
         assert not re.search(
             r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|localStorage|sessionStorage|document\.cookie", text
         ), name
+
+
+async def test_the_last_requests_are_listed_without_their_texts() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        empty = (await client.get("/admin/requests")).json()
+        await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "a secret"})
+        await client.post("/v1/embeddings", json={"model": "none", "input": "a secret"})
+        await client.get("/info")
+        for _ in range(2):
+            answer = await client.get("/admin/requests")
+
+    assert {"requests": []} == empty
+    failed, done = answer.json()["requests"]
+    assert ("POST", "/v1/embeddings", 404, "ModelNotFound") == tuple(
+        failed[name] for name in ("method", "path", "status", "error")
+    )
+    assert (200, 1) == (done["status"], done["rows"])
+    assert done["time"] <= failed["time"]
+    assert "secret" not in answer.text
+
+
+async def test_no_more_than_200_requests_are_kept() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        for at in range(203):
+            await client.post("/none", json={}, headers={"x-request-id": f"id-{at}"})
+        found = (await client.get("/admin/requests")).json()["requests"]
+
+    assert [f"id-{at}" for at in reversed(range(3, 203))] == [one["request_id"] for one in found]

@@ -22,7 +22,7 @@ from nearfar.core.jobs import Represented, RepresentJob
 from nearfar.core.types import ModelState, Output, Representation
 from nearfar.dialects.kit.endpoint import Endpoint, json_response
 from nearfar.dialects.kit.rendering import render_array
-from nearfar.dialects.kit.request import fleet_of
+from nearfar.dialects.kit.request import caller_of, fleet_of
 from nearfar.dialects.kit.route_docs import Numbers, RouteDocs, RowsOfNumbers, json_schema, route_docs
 from nearfar.serving.service import Service
 
@@ -81,12 +81,24 @@ class Health(Struct):
     status: Literal["live", "ready"]
 
 
+class RecentRequests(Struct):
+    """The body of GET /admin/requests. ``time`` is in seconds since 1970; the other fields are the log's."""
+
+    requests: list[dict[str, Any]]
+
+
 _LIVE = route_docs("Report that the process runs", reply=Health, raises=())
 _READY = route_docs(
     "Report whether the models can answer",
     reply=Health,
     reply_example={"status": "ready"},
     raises=(ModelNotReady, ShuttingDown),
+)
+_REQUESTS = route_docs(
+    "Return the last requests",
+    answers="requests",
+    reply=RecentRequests,
+    reply_example={"requests": [{"time": 1795903200.5, "method": "POST", "path": "/v1/embeddings", "status": 200}]},
 )
 _ADMIN: dict[str, Any] = {
     "answers": ("changes",),
@@ -121,6 +133,13 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return all metrics in Prometheus' text format."""
     media_type = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar appends it
     return Response(request.app.state.metrics.render(), media_type=media_type)
+
+
+@get("/admin/requests", opt=_REQUESTS)
+async def recent_requests(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the last 200 POST requests as the log has them, newest first: no text and no key. Raises Forbidden."""
+    caller_of(request.scope).require_scope_for("requests")
+    return json_response(RecentRequests(request.app.state.access_log.recent()))
 
 
 def _name(body: ModelRequest) -> str:

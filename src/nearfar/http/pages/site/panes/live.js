@@ -1,5 +1,5 @@
 // Live: what the server does now, from the metrics that Prometheus reads.
-import { send } from "../api.js";
+import { call, send } from "../api.js";
 import { fill, h, notice } from "../dom.js";
 
 const EVERY_MS = 2_000;
@@ -22,8 +22,9 @@ class Live {
       new Chart("Time of a request, ms", ["median", "95 %", "99 %"], (now) => [now.p50, now.p95, now.p99]),
       new Chart("Waiting tokens", ["tokens"], (now) => [now.queue]),
     ];
+    this.requests = h("div");
     this.element = h("section", {}, h("h1", {}, "Live"), this.failure, this.numbers,
-      h("div", { class: "charts" }, this.charts.map((chart) => chart.element)));
+      h("div", { class: "charts" }, this.charts.map((chart) => chart.element)), this.requests);
   }
 
   resume() {
@@ -43,8 +44,18 @@ class Live {
       if (this.before) this.show(rates(this.before, now));
       else this.show({ at: now.at, requests: null, tokens: null, p50: null, p95: null, p99: null, queue: total(now, "nearfar_queue_tokens") });
       this.before = now;
+      await this.list();
     } catch (error) {
       fill(this.failure, notice("error", "The metrics can't be read", error.message));
+    }
+  }
+
+  async list() {
+    try {
+      const { requests } = await call("admin/requests");
+      fill(this.requests, h("h2", {}, "Last requests"), requests.length ? requestTables(requests) : notice("empty", "No requests yet", "Each shows here without its texts."));
+    } catch (error) {
+      fill(this.requests, h("h2", {}, "Last requests"), notice("hint", "Not shown", error.message));
     }
   }
 
@@ -58,6 +69,27 @@ class Live {
     ];
     fill(this.numbers, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
+}
+
+/** Return a table of the keys that sent requests, if there are any, and one of the requests. */
+function requestTables(requests) {
+  const keys = new Map();
+  for (const { key = "", status, tokens = 0 } of requests) {
+    const [count, sum, errors] = keys.get(key) ?? [0, 0, 0];
+    keys.set(key, [count + 1, sum + tokens, errors + (status >= 400 ? 1 : 0)]);
+  }
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  return [
+    keys.size > 1 || !keys.has("") ? table(["Key", "Requests", "Tokens", "Errors"], [...keys].map(([key, counts]) => [key || "none", ...counts])) : null,
+    table(["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Error"], requests.slice(0, 50).map((one) => [
+      clock.format(one.time * 1000), one.path, one.status, one.ms, one.model, one.rows, one.tokens, one.reason])),
+  ];
+}
+
+function table(names, rows) {
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": names.join(", ") }, h("table", { class: "list" },
+    h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value) => h("td", {}, value ?? "")))))));
 }
 
 class Chart {
