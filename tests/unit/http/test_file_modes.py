@@ -39,7 +39,7 @@ def test_a_file_system_without_modes_only_causes_a_warning(
     with caplog.at_level(logging.WARNING):
         refuse_world_writable(file, mounts(file, (str(file.parent), kind)))
 
-    assert [f"{file}: every user may write to it, and its file system, {kind}, can't deny that; move it away"] == [
+    assert [f"{file}: every user may write to it, and its file system, {kind}, can't deny it; move it to another"] == [
         record.getMessage() for record in caplog.records
     ]
 
