@@ -44,6 +44,7 @@ SERVICE_COMMANDS = {
     "remove": "use nearfar service uninstall",
 }
 _LEVELS = "the log has one level; --log-format chooses its form"
+_LENGTH = "set max_tokens of the model in a settings file"
 _MODEL = "name the model without an option: nearfar serve MODEL"
 OPTIONS = {
     "--gpu": "use --device cuda, or mps on a Mac",
@@ -59,6 +60,32 @@ OPTIONS = {
     "--verbose": _LEVELS,
     "--debug": _LEVELS,
     "-v": _LEVELS,
+    "-p": "use --port",
+    "-m": _MODEL,
+    "--listen": "use --host and --port",
+    "--bind": "use --host and --port",
+    "--models": _MODEL,
+    "--max-model-len": _LENGTH,
+    "--max-length": _LENGTH,
+    "--max-input-length": _LENGTH,
+    "--max-client-batch-size": "large requests are split here; NEARFAR_MAX_INPUTS bounds them",
+    "--max-batch-tokens": "set NEARFAR_BATCH_TOKENS",
+    "--max-num-batched-tokens": "set NEARFAR_BATCH_TOKENS",
+    "--max-concurrent-requests": "set NEARFAR_QUEUE_REQUESTS",
+    "--batch-size": "batches are counted in tokens: set NEARFAR_BATCH_TOKENS",
+    "--auto-truncate": "use --on-overflow truncate, which is the default",
+    "--gpu-memory-utilization": "use --memory-budget, which limits the weights",
+    "--tensor-parallel-size": "a model runs on one device",
+    "--pooling": "pooling is read from the model's files; nearfar check MODEL shows it",
+    "--quantization": "use --dtype int8, or auto",
+    "--task": "set task of the model in a settings file",
+    "--runner": "set task of the model in a settings file",
+    "--url-prefix": "set NEARFAR_ROOT_PATH; routes exist with and without /v1",
+    "--hostname": "use --host",
+    "--hf-token": "set HF_TOKEN",
+    "--hf-api-token": "set HF_TOKEN",
+    "--huggingface-hub-cache": "set HF_HOME",
+    "--download-dir": "set HF_HOME",
     "--reload": "send SIGHUP to the server to read settings, keys and models again",
 }
 
@@ -75,6 +102,20 @@ class HintingGroup(click.Group):
         if args and args[0] in self.hints:
             raise click.UsageError(f"No such command '{args[0]}': {self.hints[args[0]]}.", ctx)
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before a subcommand. Raises UsageError for one that belongs after ``serve``."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name
+            if name in {"-v", "-V"}:
+                raise click.UsageError(f"No such option '{name}': use nearfar --version.", ctx) from error
+            if "serve" in self.commands:
+                raise click.UsageError(
+                    f"No such option '{name}': options follow a command, as in nearfar serve {name}.", ctx
+                ) from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. Raises UsageError with a hint for an option that other programs have."""

@@ -264,6 +264,8 @@ async def _print(lines: AsyncIterator[str]) -> None:
 def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str, object]) -> Settings:
     """Load the settings. Raises UsageError, which ends the program with exit code 2."""
     argv = {name: value for name, value in options.items() if value is not None}
+    if not all(map(str.strip, models)):
+        raise click.UsageError("a MODEL is empty, as an unset variable is; leave it out, or name a model")
     if models:
         argv["models"] = [{"name": name} for name in models]
     try:
