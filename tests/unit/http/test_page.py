@@ -141,3 +141,13 @@ async def test_no_more_than_200_requests_are_kept() -> None:
         found = (await client.get("/admin/requests")).json()["requests"]
 
     assert [f"id-{at}" for at in reversed(range(3, 203))] == [one["request_id"] for one in found]
+
+
+async def test_the_models_on_this_disk_are_listed() -> None:
+    async with running(Settings(engine="fake")) as app, calling(app) as client:
+        [builtin, *_] = (await client.get("/admin/models")).json()["models"]
+
+    assert ("sentence-transformers/all-MiniLM-L6-v2", "built-in, verified", True) == tuple(
+        builtin[name] for name in ("name", "about", "can_be_served")
+    )
+    assert 90_000_000 < builtin["bytes"] < 100_000_000

@@ -75,8 +75,8 @@ _BY_FIELD: dict[str, AnswerKind] = {
 
 def kinds_in(answer: httpx.Response) -> set[AnswerKind]:
     """Return what an answer has, by its content alone."""
-    if answer.request.url.path == "/admin/requests":
-        return {"requests"}
+    if answer.request.method == "GET" and answer.request.url.path.startswith("/admin/"):
+        return {"internals"}
     if answer.request.method != "POST":
         return {"descriptions"}
     value = answer.json()

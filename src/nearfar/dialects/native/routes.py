@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -22,8 +23,9 @@ from nearfar.core.jobs import Represented, RepresentJob
 from nearfar.core.types import ModelState, Output, Representation
 from nearfar.dialects.kit.endpoint import Endpoint, json_response
 from nearfar.dialects.kit.rendering import render_array
-from nearfar.dialects.kit.request import caller_of, fleet_of
+from nearfar.dialects.kit.request import caller_of, fleet_of, settings_of
 from nearfar.dialects.kit.route_docs import Numbers, RouteDocs, RowsOfNumbers, json_schema, route_docs
+from nearfar.serving.local_models import LocalModel, find_local_models
 from nearfar.serving.service import Service
 
 
@@ -87,6 +89,12 @@ class RecentRequests(Struct):
     requests: list[dict[str, Any]]
 
 
+class LocalModels(Struct):
+    """The body of GET /admin/models."""
+
+    models: list[LocalModel]
+
+
 _LIVE = route_docs("Report that the process runs", reply=Health, raises=())
 _READY = route_docs(
     "Report whether the models can answer",
@@ -96,10 +104,11 @@ _READY = route_docs(
 )
 _REQUESTS = route_docs(
     "Return the last requests",
-    answers="requests",
+    answers="internals",
     reply=RecentRequests,
     reply_example={"requests": [{"time": 1795903200.5, "method": "POST", "path": "/v1/embeddings", "status": 200}]},
 )
+_LOCAL_MODELS = route_docs("List the models on this disk", answers="internals", reply=LocalModels)
 _ADMIN: dict[str, Any] = {
     "answers": ("changes",),
     "body": ModelRequest,
@@ -138,8 +147,16 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get("/admin/requests", opt=_REQUESTS)
 async def recent_requests(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the last 200 POST requests as the log has them, newest first: no text and no key. Raises Forbidden."""
-    caller_of(request.scope).require_scope_for("requests")
+    caller_of(request.scope).require_scope_for("internals")
     return json_response(RecentRequests(request.app.state.access_log.recent()))
+
+
+@get("/admin/models", opt=_LOCAL_MODELS)
+async def local_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the models on this disk, and what each is or why it can't be served. Raises Forbidden."""
+    caller_of(request.scope).require_scope_for("internals")
+    found = await asyncio.to_thread(lambda: list(find_local_models(settings_of(request))))
+    return json_response(LocalModels(found))
 
 
 def _name(body: ModelRequest) -> str:

@@ -1,6 +1,6 @@
 // Models: what is served, whether it is loaded, and buttons to load and unload.
 import { call, models } from "../api.js";
-import { fill, h, notice } from "../dom.js";
+import { copyButton, fill, h, notice } from "../dom.js";
 
 export async function open() {
   const list = h("div", { class: "cards" });
@@ -28,9 +28,19 @@ export async function open() {
     await refresh();
   }
 
+  async function listDisk() {
+    try {
+      const { models: found } = await call("admin/models");
+      fill(disk, h("h2", {}, "On this disk"), h("ul", { class: "disk" }, found.map(onDisk)));
+    } catch (error) {
+      fill(disk, h("h2", {}, "On this disk"), notice("hint", "Not shown", error.message));
+    }
+  }
+
+  const disk = h("div");
   return {
-    element: h("section", {}, h("h1", {}, "Models"), failure, list),
-    resume: refresh,
+    element: h("section", {}, h("h1", {}, "Models"), failure, list, disk),
+    resume: () => Promise.all([refresh(), listDisk()]),
     pause: () => clearTimeout(timer),
   };
 }
@@ -56,6 +66,12 @@ function card(model, act) {
     h("h2", {}, model.name), h("p", { class: `badge ${model.state}` }, model.state),
     h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]).flat()),
     h("p", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => act(loaded ? "unload" : "load", model.name) }, loaded ? "Unload" : "Load")));
+}
+
+function onDisk({ name, about, can_be_served: served, bytes }) {
+  const command = `nearfar serve ${/^[\w@./-]+$/.test(name) ? name : `'${name}'`}`;
+  return h("li", {}, h("strong", {}, name), h("span", { class: served ? "about" : "about warn" }, [bytes === null ? null : size(bytes), about].filter(Boolean).join(", ")),
+    served ? h("span", { class: "row" }, h("code", {}, command), copyButton(() => command)) : null);
 }
 
 function size(bytes) {
