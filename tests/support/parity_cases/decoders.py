@@ -125,6 +125,10 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_longrope": ("llama", {"head_dim": 8, **_rope(**_LONG)}),
     "llama_yarn": ("llama", _rope(**_YARN)),
     "llama_old_llama3": ("llama", {"head_dim": 8, "edits": [_old_rope(**_LLAMA3)]}),
+    "llama_old_linear_beside_new": (
+        "llama",
+        {"head_dim": 8, "edits": [config_json(rope_theta=500.0, rope_scaling={"type": "linear", "factor": 4.0})]},
+    ),
     "qwen3_old_yarn": ("qwen3", {"head_dim": 8, "edits": [_old_rope(**_YARN)]}),
     # keys that the config lacks
     "gemma_no_head_dim": ("gemma", {"head_dim": 256, "edits": [config_json(head_dim=GONE)]}),

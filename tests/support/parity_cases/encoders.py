@@ -112,6 +112,10 @@ CASES: dict[str, Checkpoint] = {
     "xlnet_rank": checkpoint("xlnet", labels=1, summary_type="last"),
     "xmod": checkpoint("xmod"),
     # config.json as others write it
+    "bert_is_causal": checkpoint("bert", config_json(is_causal=True)),
+    "bert_return_dict_off": checkpoint("bert", config_json(return_dict=False)),
+    "bert_unknown_activation": checkpoint("bert", config_json(hidden_act="supergelu")),
+    "roberta_padding_null": checkpoint("roberta", config_json(pad_token_id=None)),
     "bert_added_auto_map": checkpoint(
         "bert", config_json(auto_map={"AutoModel": "modeling_x.XModel", "AutoConfig": "configuration_x.XConfig"})
     ),

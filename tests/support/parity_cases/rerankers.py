@@ -21,6 +21,7 @@ from parity_cases.parts import (
     rewrite,
     saved,
     sbert,
+    st_config,
     tokenizer_config,
 )
 
@@ -124,6 +125,17 @@ _INTS = {str(label): label for label in range(3)}
 CASES: dict[str, Checkpoint] = {
     "rank_no_architectures": checkpoint(
         "bert", config_json(architectures=GONE, sentence_transformers=_ST_MARKS), labels=1
+    ),
+    "rank_activation_null": checkpoint(
+        "bert",
+        config_json(
+            sentence_transformers={"activation_fn": None},
+            sbert_ce_default_activation_function="torch.nn.modules.activation.Tanh",
+        ),
+        labels=1,
+    ),
+    "rank_prompts_without_steps": checkpoint(
+        "bert", st_config(prompts={"query": "a query: "}, default_prompt_name="query"), labels=1
     ),
     "rank_without_labels": checkpoint(
         "bert",

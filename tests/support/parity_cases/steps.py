@@ -23,6 +23,7 @@ from parity_cases.parts import (
     move,
     pooling,
     remove,
+    rewrite,
     saved,
     sbert,
     st_config,
@@ -234,6 +235,13 @@ CASES: dict[str, Checkpoint] = {
     ),
     "step_normalize_unknown_key": _bert(steps=[_MEAN, Step(name="Normalize", config={"p": 1})]),
     "step_lstm": _module("LSTM", "LSTM", HIDDEN, 16),
+    "step_of_the_same_name": _bert(
+        rewrite("modules.json", lambda found: [step | {"name": str(step["idx"] // 2)} for step in found]),
+        steps=[_MEAN, dense(24)],
+    ),
+    "step_path_with_dots": _bert(
+        rewrite("modules.json", lambda found: [found[0], found[1] | {"path": "../model/1_Pooling"}, found[2]])
+    ),
     "step_two_normalize": _bert(steps=[_MEAN, NORMALIZE, NORMALIZE]),
     "step_weighted_layers": _module(
         "WeightedLayerPooling", "WeightedLayerPooling", HIDDEN, 2, 1, output_hidden_states=True
@@ -270,6 +278,7 @@ CASES: dict[str, Checkpoint] = {
     "prompt_with_space": checkpoint(
         "roberta", st_config(prompts={"query": "a query: ", "document": ""}, default_prompt_name="query"), kind="roles"
     ),
+    "prompt_default_is_empty": _bert(st_config(prompts=_PROMPTS, default_prompt_name="")),
     "prompts_by_role": _as("roles", _bert(st_config(prompts=_PROMPTS, default_prompt_name="sts"))),
     "similarity_dot": _as("similarity", _bert(st_config(similarity_fn_name="dot"), steps=[pooling("msqrt")])),
     # sentence_bert_config.json
@@ -283,6 +292,7 @@ CASES: dict[str, Checkpoint] = {
     "sbert_distilbert_name": _bert(
         file("sentence_distilbert_config.json", {"max_seq_length": 40, "do_lower_case": False})
     ),
+    "sbert_limit_negative": _bert(sbert(max_seq_length=-1)),
     "sbert_limit_null": _bert(sbert(max_seq_length=None), limit=10**30),
     "sbert_limit_over_positions": _bert(sbert(max_seq_length=1000), limit=10**30),
     "sbert_limit_tiny": _bert(sbert(max_seq_length=5)),

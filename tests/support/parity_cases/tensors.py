@@ -105,6 +105,8 @@ CASES: dict[str, Checkpoint] = {
     "weights_bfloat16": checkpoint("bert", weights(_cast("bfloat16")), config_json(dtype="bfloat16")),
     "weights_rounded_by_config": checkpoint("bert", config_json(dtype="bfloat16"), steps=[pooling("mean"), dense(24)]),
     "weights_rounded_by_config_rank": checkpoint("llama", config_json(dtype="bfloat16"), labels=1, limit=1024),
+    "weights_dtype_auto": checkpoint("bert", config_json(dtype="auto")),
+    "weights_dtype_by_part": checkpoint("bert", config_json(dtype={"": "bfloat16"})),
     "weights_64_bits": checkpoint("bert", weights(_cast("float64"))),
     "weights_infinity_in_config": checkpoint(
         "bert", rewrite("config.json", lambda found: found | {"time_step_limit": [0.0, float("inf")]})
@@ -132,6 +134,12 @@ CASES: dict[str, Checkpoint] = {
     "weights_prefix_model": _renamed("", "model."),
     "weights_prefix_module": _renamed("", "module."),
     "weights_prefix_st": _renamed("", "0.auto_model."),
+    "weights_twice": _bert(
+        lambda found: (
+            {f"bert.{name}": tensor for name, tensor in found.items()}
+            | {name: tensor / 2 for name, tensor in found.items()}
+        )
+    ),
     "weights_shards": checkpoint("bert", _write_shards),
     "weights_shards_beside": checkpoint(
         "bert", lambda place: _write_shards(place, lambda tensor: tensor * 0 + 1, keep=True)

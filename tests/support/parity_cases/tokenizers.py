@@ -181,6 +181,7 @@ CASES: dict[str, Checkpoint] = {
         limit=1024,
         vocab_size=400,
     ),
+    "tokens_at_random": _llama(_json(lambda content: content | {"model": content["model"] | {"dropout": 0.5}})),
     "tokens_split_special": checkpoint("bert", tokenizer_config(split_special_tokens=True)),
     "tokens_truncated_left": checkpoint("bert", tokenizer_config(truncation_side="left"), sbert(max_seq_length=64)),
     "tokens_case_contradicts": checkpoint("bert", tokenizer_config(do_lower_case=False)),

@@ -272,3 +272,10 @@ def test_a_character_map_that_states_gigabytes_is_refused_before_they_are_alloca
 
     with pytest.raises(CheckpointError, match="has 10 bytes, but states 4,294,967,295"):
         open_encoder(tmp_path)
+
+
+def test_tokens_that_are_chosen_at_random_are_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, bpe(dropout=0.5))
+
+    with pytest.raises(CheckpointError, match=r"tokenizer.json: model.dropout = 0.5 is for training, .*; remove it"):
+        open_tokenizer(tmp_path)

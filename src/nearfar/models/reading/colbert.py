@@ -6,9 +6,10 @@ These are sentence-transformers' (MultiVectorMask in modules.json), PyLate's (mo
 
 from __future__ import annotations
 
+import math
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 
 _VECTORS = "token_embeddings"
 _QUERY_LENGTH = 32  # tokens of an expanded query, the ColBERT paper's default
+
+
+_PYLATE_OPTIONS = (
+    *("query_length", "document_length", "query_expansion", "do_query_expansion", "attend_to_expansion_tokens"),
+    *("attend_to_mask_tokens", "query_prefix", "document_prefix", "skiplist_words"),
+)
 
 
 class _Expansion(Struct):
@@ -125,6 +132,7 @@ def read_multi_vector(folder: Path, config: ModelConfig, recipe: Recipe, modules
             found, prompts = _read_pylate(folder, dense, options)
         else:
             source = "modules.json"
+            _refuse_older_options(folder)
             found, prompts = _read_modules(folder, dense, modules), options.prompts
     window = config.local_attention or config.sliding_window
     if found.expansion and window and not found.expansion.attended and found.expansion.length > window // 2:
@@ -139,6 +147,17 @@ def read_multi_vector(folder: Path, config: ModelConfig, recipe: Recipe, modules
     )
 
 
+def _refuse_older_options(folder: Path) -> None:
+    """Raise CheckpointError for PyLate's options beside sentence-transformers' own, which then reads both."""
+    stated = read_optional_json(folder / PROMPTS_FILE, dict[str, Any])
+    if older := next((option for option in _PYLATE_OPTIONS if option in stated), None):
+        raise CheckpointError(
+            f"{folder / PROMPTS_FILE}: {older} is PyLate's option, which isn't supported beside a MultiVectorMask; "
+            f"remove it, or write it where sentence-transformers saves it: lengths and query_expansion to "
+            "sentence_bert_config.json, words to the MultiVectorMask, prefixes to prompts"
+        )
+
+
 def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module]) -> MultiVector:
     """Read sentence-transformers' format."""
     masks = [module_folder(folder, module.path) for module in modules if module.kind == "MultiVectorMask"]
@@ -147,7 +166,13 @@ def _read_modules(folder: Path, dense: tuple[Dense, ...], modules: list[Module])
         raise CheckpointError(
             f"{masks[0] / 'config.json'}: keep_only_token_ids, which is for images, isn't supported; use another model"
         )
-    lengths = read_optional_json(find_sentence_file(folder), _Lengths)
+    file = find_sentence_file(folder)
+    lengths = read_optional_json(file, _Lengths)
+    if lengths.query_expansion and (lengths.query_length or math.inf) < lengths.query_expansion.length:
+        raise CheckpointError(
+            f"{file}: query_length = {lengths.query_length} is below the query_expansion's length of "
+            f"{lengths.query_expansion.length}; remove one of them"
+        )
     tasks = [mask.skiplist_tasks] if isinstance(mask.skiplist_tasks, str) else mask.skiplist_tasks or ["document"]
     tokenizer = open_tokenizer(folder).tokenizer
     return MultiVector(

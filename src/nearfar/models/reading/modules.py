@@ -273,7 +273,9 @@ def module_folder(folder: Path, path: str) -> Path:
     if len(path.encode()) > MAX_NAME_BYTES or "\0" in path:
         raise CheckpointError(f"{folder / 'modules.json'}: {path[:50]!r} is no valid path")
     if ".." in Path(path).parts or not (folder / path).resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{folder / 'modules.json'}: the path {path!r} leads outside the folder")
+        raise CheckpointError(
+            f"{folder / 'modules.json'}: the path {path!r} leads outside the folder; use the model as it was saved"
+        )
     return folder / path
 
 
