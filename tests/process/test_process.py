@@ -150,14 +150,14 @@ def test_a_bad_option_is_one_message_and_exit_code_2(arguments: list[str], messa
         (["--device", ABSENT_DEVICE], f"torch sees no {ABSENT_DEVICE} device"),
     ],
 )
-def test_a_model_that_cannot_be_opened_is_one_log_line_and_exit_code_1(
+def test_a_model_that_cannot_be_opened_is_one_error_and_exit_code_1(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     with ServerProcess(*arguments, HF_HOME=str(tmp_path)) as server:
         code = server.wait()
 
     assert 1 == code
-    assert [True] == [message in entry["message"] for entry in server.log]
+    assert [True] == [message in entry["message"] for entry in server.log if entry["level"] == "error"]
 
 
 def test_models_can_be_arguments_and_options(tmp_path: Path) -> None:

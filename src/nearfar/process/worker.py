@@ -203,8 +203,10 @@ async def _open_models(app: Litestar, settings: Settings, port: int) -> bool:
         return False
     _tune_interpreter()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "https" if settings.tls_cert_file else "http"
-    _log.info("serving on %s://%s:%d  (OpenAI: /v1, Cohere: /, about: /info)", scheme, host, port)
+    url = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{port}"
+    _log.info("serving on %s  (OpenAI: /v1, Cohere: /, in a browser: /)", url)
+    if model := app.state.fleet.default("embed"):
+        _log.info("""try it: curl %s/v1/embeddings --json '{"model": "%s", "input": "a cat"}'""", url, model.name)
     return True
 
 

@@ -176,6 +176,7 @@ class Loader:
             try:
                 await self._make_room(slot)
                 slot.start_opening(self._clock())
+                _log.info("model %s is loading", slot.name)
                 model = await self._opener.open(slot.discovered)
             except Exception as error:  # noqa: BLE001 — whatever an engine raises, the waiting requests must get it
                 slot.fail_loading(error, self._clock())
