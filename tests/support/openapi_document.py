@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCUMENT: dict[str, Any] = Documentation(installed_dialects(), requires_key=True).content
+# The only reasons to refuse what a schema allows. They depend on the model or on two fields together, which no schema
+# can express.
+ALLOWED_REFUSALS = re.compile(
+    r"isn't supported here, and would change the numbers"  # fields of other protocols
+    r"|takes no instruction|has no prompt|for this model(,| -)|exceeds this model's"
+    r"|what this model can give|no token this model knows"
+    r"|Unsupported task: '|leaves no room for text|dimensions is only for the task|late chunking needs a model"
+    r"|this model has layers after pooling"
+    # Without truncation.
+    r"|maximum of \d+ tokens|at most \d+ tokens|too many tokens|tokens; at most \d+ are allowed"
+    r"|is not a token id of|in this model's vocabulary|model '[^']*' can't"
+    r"|is not (a|an) [\w -]+ model|not allowed to generate embeddings from this model|does not support (embed|rerank)"
+    r"|is not served here; add it|Expected `str . array`, got `int`"
+    r"|'dimensions' = \d+. Must be less|Input lengths must be|number of total max chunks"
+    r"|document at index \d+ cannot be empty|this model has no chat template"
+    # Two fields.
+    r"|messages and input can't both be sent|contradict each other|only one of texts, inputs and images|Cannot set both"
+)
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 
 

@@ -101,7 +101,7 @@ def _integers(body: Any, example: Any) -> list[str]:
 def _struct(body: Any, example: Any) -> Any:
     if get_origin(body) in {Annotated, list}:
         return _struct(get_args(body)[0], example[0] if get_origin(body) is list else example)
-    return next(kind for kind in body if _takes(kind, example)) if isinstance(body, tuple) else body
+    return _struct(next(kind for kind in body if _takes(kind, example)), example) if isinstance(body, tuple) else body
 
 
 def _with(example: Any, more: dict[str, Any]) -> Any:
@@ -121,6 +121,8 @@ def _optional(body: Any, example: Any) -> list[str]:
 
 
 def _takes(kind: Any, example: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        return _takes(get_args(kind)[0], example)
     return all(field.encode_name in example for field in msgspec.structs.fields(kind) if field.required)
 
 

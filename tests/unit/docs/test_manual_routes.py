@@ -43,7 +43,7 @@ def json_schema() -> dict[tuple[str, str, str], set[str]]:
             routes, fields = line.split("|")[1:3]
             for route in codes(routes):
                 method, _, path = route.partition(" ")
-                found[DIALECTS[heading], method.lower(), path] = {*codes(fields)}
+                found.setdefault((DIALECTS[heading], method.lower(), path), set()).update(codes(fields))
     return found
 
 
@@ -55,7 +55,7 @@ def served() -> dict[tuple[str, str, str], set[str]]:
         query = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
         for dialect, schema in bodies(operation):
             if method != "head":
-                found[dialect, method, path] = {*properties(schema), *query}
+                found.setdefault((dialect, method, path), set()).update(properties(schema), query)
     return found
 
 
@@ -85,18 +85,18 @@ def test_every_route_is_on_the_page_with_its_fields() -> None:
 def test_every_field_that_chooses_a_protocol_is_on_the_page() -> None:
     rows = tables("api", "| path | with one of these fields | answered as |")
     page = {
-        (path, field): DIALECTS[protocol]
+        (path, field, DIALECTS[protocol])
         for paths, fields, protocol in rows
         for path in codes(paths)
         for field in codes(fields)
     }
 
     claims = {
-        (path, required): dialect
+        (path, required, dialect)
         for path, method in OPERATIONS
         for dialect, schema in bodies(DOCUMENT["paths"][path][method])
         for part in schema.get("allOf", ())[1:]
-        for claim in part["anyOf"]
+        for claim in part.get("anyOf", ())
         for required in claim["required"]
     }
 

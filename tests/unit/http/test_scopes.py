@@ -79,6 +79,8 @@ def kinds_in(answer: httpx.Response) -> set[AnswerKind]:
         return {"internals"}
     if answer.request.method != "POST":
         return {"descriptions"}
+    if answer.headers["content-type"] == "application/octet-stream":
+        return {"vectors"}
     value = answer.json()
     is_texts = isinstance(value, list) and value and isinstance(value[0], str)
     found: set[AnswerKind] = {"tokens"} if is_texts else {*_kinds(value)}

@@ -34,7 +34,11 @@ class RouteDocs(Struct, frozen=True, kw_only=True):
     # The schemas of the query parameters, and examples of the path parameters.
     query: dict[str, Any] = {}
     path: dict[str, Any] = {}
+    # The values of the path parameters that don't take any.
+    path_values: dict[str, list[str]] = {}
     media_type: str = "application/json"  # of the reply
+    # Whether the body may ask for a reply of bytes, with its description in the header ``metadata``.
+    has_binary_reply: bool = False
     # Headers of the reply besides the usual ones, each with its description.
     headers: dict[str, str] = {}
     # Whether the reply to a body reports how many tokens were truncated.

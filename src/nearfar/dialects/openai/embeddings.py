@@ -79,8 +79,10 @@ _DOCS = RouteDocs(
         "texts": {"model": "text-embedding-3-small", "input": ["a cat on the sofa", "a dog in the garden"]},
         "token ids": {"model": "text-embedding-3-small", "input": [[15339, 1917], [8134]]},
         "base64": {"model": "text-embedding-3-small", "input": "a cat on the sofa", "encoding_format": "base64"},
+        "bytes": {"model": "text-embedding-3-small", "input": "a cat on the sofa", "encoding_format": "bytes"},
     },
     headers=ANSWER_HEADERS,
+    has_binary_reply=True,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from litestar import Request, Response, post
@@ -21,7 +21,7 @@ from nearfar.dialects.kit.combined import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
 from nearfar.dialects.kit.rendering import encode_reply, render_rows
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
-from nearfar.dialects.kit.route_docs import RouteDocs
+from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.dialects.tei.bodies import (
     DispatchFields,
     EmbedRequest,
@@ -43,7 +43,7 @@ _INVOKE = RouteDocs(
     summary="Embed, rank or classify, by the body's fields and the model's task",
     answers=("vectors", "scores"),
     details="Answers Hugging Face's and SageMaker's clients, which use one path for all tasks.",
-    body=(EmbedRequest, RerankRequest),
+    body=(Annotated[EmbedRequest, json_schema(properties={"texts": {"type": "null"}})], RerankRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
     reply_example=[[0.1431, -0.0766, -0.0241]],
@@ -123,6 +123,7 @@ def _hub_reply(body: EmbedRequest, _: EmbedJob, done: Embedded) -> msgspec.Raw |
 
 
 _HUB_EMBED = msgspec.structs.replace(EMBED, reply=_hub_reply)
+_HUB_TASKS = ["feature-extraction", "sentence-similarity"]
 _HUB_DOCS = RouteDocs(
     summary="Embed texts, or compare them with one text, as the hub's inference API",
     answers=("vectors",),
@@ -132,9 +133,9 @@ _HUB_DOCS = RouteDocs(
     example={"inputs": "a cat on the sofa"},
     reply_example=[0.1431, -0.0766, -0.0241],
     path={"task": "feature-extraction", "model_id": "sentence-transformers/all-MiniLM-L6-v2"},
+    path_values={"task": _HUB_TASKS},
     headers=HEADERS,
 )
-_HUB_TASKS = {"", "feature-extraction", "sentence-similarity"}
 
 
 @post(
@@ -147,7 +148,7 @@ async def answer_as_hub(
 ) -> Response[bytes]:
     """Answer for the model in the path, after which ``/pipeline/TASK`` may stand."""
     name, _, last = model_id.strip("/").partition("/pipeline/")
-    if (task := task or last) not in _HUB_TASKS:
+    if (task := task or last) not in {"", *_HUB_TASKS}:
         raise InputError(f"`{task[:50]}` isn't a task of this path; /predict classifies, and /rerank ranks")
     inputs = bytes(decode_part(await receive_body(request), FIELDS).get("inputs", b""))
     compares = task == "sentence-similarity" or (not task and inputs.startswith(b"{"))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.vllm.errors import ERRORS, ErrorReply, render_error
-from nearfar.dialects.vllm.invocations import INVOKE
 from nearfar.dialects.vllm.llama_cpp import EMBEDDING
 from nearfar.dialects.vllm.pooling import POOLING
-from nearfar.dialects.vllm.rerank import RERANKING
+from nearfar.dialects.vllm.rerank import INVOKE_RERANK, RERANKING
 from nearfar.dialects.vllm.routes import CLASSIFY, SCORE
 from nearfar.dialects.vllm.tokens import DETOKENIZE, TOKENIZE
 
@@ -16,6 +15,9 @@ dialect = Dialect(
     routes=[
         SCORE.route("/v1/score", "/score"),
         CLASSIFY.route("/classify"),
+        # SageMaker's path. A body with ``queries`` and ``documents`` has pairs.
+        SCORE.route("/invocations", fields=("text_1", "data_1", "queries")),
+        INVOKE_RERANK,
         CLASSIFY.route("/invocations", fields=("input", "messages"), tasks=("classify", "rank"), precedence=2),
         POOLING,
         DETOKENIZE.route("/detokenize"),
@@ -23,7 +25,6 @@ dialect = Dialect(
         RERANKING,
         TOKENIZE.route("/tokenize"),
         EMBEDDING.route("/embedding"),
-        INVOKE,
     ],
     errors=ERRORS,
     render_error=render_error,

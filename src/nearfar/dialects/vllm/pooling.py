@@ -107,8 +107,12 @@ _DOCS = RouteDocs(
     body=requires(PoolingRequest, input=INPUTS),
     reply=ListReply[PoolingData],
     example={"input": "a cat", "task": "token_embed"},
-    examples={"embed": {"input": [[101, 1037, 4937, 102]], "task": "embed", "encoding_format": "base64"}},
+    examples={
+        "embed": {"input": [[101, 1037, 4937, 102]], "task": "embed", "encoding_format": "base64"},
+        "bytes": {"input": ["a cat", "a dog"], "task": "embed", "encoding_format": "bytes"},
+    },
     reply_example={"data": [{"index": 0, "data": [[0.1431, -0.0766]], "object": "pooling"}]},
+    has_binary_reply=True,
 )
 
 
@@ -145,7 +149,8 @@ def _find_endpoint(task: str, tasks: Sequence[Task]) -> Endpoint[PoolingRequest,
         if needed in tasks or (name == "token_embed" and "embed" in tasks)
     ]
     if task not in supported:
-        raise InputError(f"Unsupported task: {task[:50]!r}; this model supports {', '.join(supported)}", "task")
+        found = ", ".join(supported) or "none"
+        raise InputError(f"Unsupported task: {task[:50]!r}; this model supports {found}", "task")
     return _ENDPOINTS[task][1]
 
 

@@ -129,3 +129,4 @@ async def rerank(request: AnyRequest) -> Response[bytes]:
 
 
 RERANKING = PostRoute(paths=("/rerank", "/reranking", "/v1/reranking"), handler=rerank, docs=_RERANK)
+INVOKE_RERANK = PostRoute(paths=("/invocations",), fields=("documents",), precedence=1, handler=rerank, docs=_RERANK)

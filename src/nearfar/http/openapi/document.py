@@ -33,6 +33,7 @@ _UNDOCUMENTED = (
 )
 _WITHOUT_A_BODY = (errors.ModelNotReady, errors.ShuttingDown, errors.InternalError)
 _WITH_RETRY_AFTER = {"429", "503", "504"}
+_NOT_NULL = {"not": {"type": "null"}}
 _HEADERS: Mapping[str, Json] = {
     "x-request-id": {
         "description": "The request's id, as in the log: the caller's own if it was a plain token.",
@@ -43,6 +44,11 @@ _HEADERS: Mapping[str, Json] = {
         "description": "The number of tokens that were truncated; of very long texts, the least it can be.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
+    },
+    "metadata": {
+        "description": "Of a reply of bytes: JSON with each vector's place, shape and type, the model and the usage.",
+        "required": False,
+        "schema": {"type": "string", "contentMediaType": "application/json"},
     },
     "retry-after": {
         "description": "Seconds to wait before a retry.",
@@ -56,7 +62,8 @@ _HEADERS: Mapping[str, Json] = {
 _ABOUT = (
     "Embeddings, reranking, classification and tokenization by models on your own machine, in the protocols of several "
     "vendors. Requests and errors have the shape of the vendor that the path belongs to. On a path of several vendors "
-    "the body's fields decide. Unknown fields are ignored unless the schema forbids them; null means absent."
+    "the body's fields decide. Unknown fields are ignored unless the schema forbids them; null means absent. Fields of "
+    "other protocols are refused where ignoring them would change the numbers."
 )
 
 
@@ -118,7 +125,7 @@ def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
         **({"parameters": parameters} if (parameters := _parameters(first)) else {}),
     }
     if any(operation.about.body for operation in sharing):
-        bodies = [_body(operation, sharing, schemas) for operation in sharing]
+        bodies = [_body(operation, schemas) for operation in sharing]
         examples = _named(sharing, [{"example": one.about.example, **one.about.examples} for one in sharing])
         content = {"schema": any_of(bodies), "examples": examples}
         described["requestBody"] = {"required": True, "content": {"application/json": content}}
@@ -137,33 +144,42 @@ def _security(sharing: Sequence[Operation], *, requires_key: bool) -> list[Json]
     return [*([] if requires_key else [{}]), *({"bearer": scope} for scope in needed)]
 
 
-def _body(operation: Operation, sharing: Sequence[Operation], schemas: Schemas) -> Json:
-    """Return the schema of a body; on a shared path it requires one of the dialect's own fields."""
+def _body(operation: Operation, schemas: Schemas) -> Json:
+    """Return the schema of a body, with the fields by which a shared path is dispatched: some set, others absent."""
     schema = schemas.of(operation.about.body, operation.dialect)
-    if len(sharing) == 1 or not operation.fields:
-        return schema
-    return {"allOf": [schema, {"anyOf": [{"required": [field]} for field in operation.fields]}]}
+    rules: list[Json] = []
+    if operation.fields:
+        rules.append({"anyOf": [{"required": [name], "properties": {name: _NOT_NULL}} for name in operation.fields]})
+    if operation.earlier_fields:
+        rules.append({"properties": {name: {"type": "null"} for name in operation.earlier_fields}})
+    return {"allOf": [schema, *rules]} if rules else schema
 
 
 def _parameters(operation: Operation) -> list[Json]:
     about = operation.about
-    in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": about.path[name]}
-        for name in re.findall(r"\{(\w+)\}", operation.path)
-    ]
+    in_path: list[Json] = []
+    for name in re.findall(r"\{(\w+)\}", operation.path):
+        schema: Json = {"enum": about.path_values[name]} if name in about.path_values else {"type": "string"}
+        in_path.append({"name": name, "in": "path", "required": True, "schema": schema, "example": about.path[name]})
     return in_path + [{"name": name, "in": "query", "schema": schema} for name, schema in about.query.items()]
 
 
 def _answer(sharing: Sequence[Operation], schemas: Schemas) -> Json:
     first = sharing[0].about
     counts_tokens = all(operation.about.body and operation.about.counts for operation in sharing)
-    headers = _header_references(["x-request-id", *([TRUNCATED] if counts_tokens else [])])
-    answer: Json = {"description": first.summary, "headers": {**headers, **_own_headers(sharing)}}
+    is_binary = any(operation.about.has_binary_reply for operation in sharing)
+    names = ["x-request-id", *([TRUNCATED] if counts_tokens else []), *(["metadata"] if is_binary else [])]
+    answer: Json = {
+        "description": first.summary,
+        "headers": {**_header_references(names), **_own_headers(sharing)},
+    }
     if sharing[0].method != "head":
         replies = [schemas.of(one.about.reply, one.dialect) for one in sharing if one.about.reply]
         examples = _named(sharing, [_answer_examples(one, schemas) for one in sharing])
         content = {"schema": any_of(replies) if replies else {"type": "string"}}
         answer["content"] = {first.media_type: content | ({"examples": examples} if examples else {})}
+        if is_binary:
+            answer["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     return answer
 
 
@@ -226,13 +242,18 @@ def _answer_examples(operation: Operation, schemas: Schemas) -> Json:
 
 
 def _named(sharing: Sequence[Operation], examples: Sequence[Json]) -> Json:
-    """Return each operation's examples by name; on a shared path the dialect's name is part of it."""
-    return {
-        name if len(sharing) == 1 else f"{operation.dialect.name}: {name}": {"value": value}
-        for operation, found in zip(sharing, examples, strict=True)
-        for name, value in found.items()
-        if value is not None
-    }
+    """Return each operation's examples by name; on a shared path the dialect's name is part of it.
+
+    If a dialect has several operations there, the summary is as well.
+    """
+    dialects = [operation.dialect.name for operation in sharing]
+    named: Json = {}
+    for dialect, operation, found in zip(dialects, sharing, examples, strict=True):
+        prefix = f"{dialect}, {operation.about.summary}: " if dialects.count(dialect) > 1 else f"{dialect}: "
+        for name, value in found.items():
+            if value is not None:
+                named[name if len(sharing) == 1 else prefix + name] = {"value": value}
+    return named
 
 
 def _header_references(names: Sequence[str]) -> Json:

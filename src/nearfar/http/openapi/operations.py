@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.route_docs import RouteDocs
+from nearfar.dialects.kit.routing import JobPath, job_paths
 
 Json = dict[str, Any]
 
@@ -27,8 +28,10 @@ class Operation(Struct, frozen=True, kw_only=True):
     public: bool
     about: RouteDocs
     docstring: str
-    # A body with any of these fields is for this dialect, on a path that several share.
+    # On a path that several share, a body with any of ``fields`` is for this one. It has none of ``earlier_fields``,
+    # which are those of the routes that are matched before.
     fields: tuple[str, ...] = ()
+    earlier_fields: tuple[str, ...] = ()
 
 
 def list_operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
@@ -45,17 +48,30 @@ def list_operations(dialects: Sequence[Dialect]) -> Iterator[Operation]:
                         about=handler.opt["docs"],
                         docstring=to_markdown(handler.fn.__doc__),
                     )
-        for route in dialect.routes:
-            for path in route.paths:
-                yield Operation(
-                    dialect=dialect,
-                    path=path,
-                    method="post",
-                    public=False,
-                    about=route.docs,
-                    docstring=to_markdown(route.docs.details),
-                    fields=route.fields,
-                )
+    for job_path in job_paths(dialects):
+        yield from _list_sharing(job_path)
+
+
+def _list_sharing(job_path: JobPath) -> Sequence[Operation]:
+    """Return the operations of a path that runs jobs, the fallback's first: the path belongs to its dialect."""
+    found: list[Operation] = []
+    earlier: tuple[str, ...] = ()
+    for dialect, route in (*job_path.candidates, job_path.fallback):
+        fields = () if route is job_path.fallback[1] else route.fields
+        operation = Operation(
+            dialect=dialect,
+            path=job_path.path,
+            method="post",
+            public=False,
+            about=route.docs,
+            docstring=to_markdown(route.docs.details),
+            fields=fields,
+            earlier_fields=earlier,
+        )
+        found.append(operation)
+        if not route.tasks:  # else the model decides as well
+            earlier += fields
+    return [found[-1], *found[:-1]]
 
 
 class Schemas:
