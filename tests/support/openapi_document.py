@@ -26,7 +26,7 @@ ALLOWED_REFUSALS = re.compile(
     r"|maximum of \d+ tokens|at most \d+ tokens|too many tokens|tokens; at most \d+ are allowed"
     r"|is not a token id of|in this model's vocabulary|model '[^']*' can't"
     r"|is not (a|an) [\w -]+ model|not allowed to generate embeddings from this model|does not support (embed|rerank)"
-    r"|is not served here; add it|Expected `str . array`, got `int`"
+    r"|is not served here; add it|^\{\"detail\":\"Model .* is not supported|Expected `str . array`, got `int`"
     r"|'dimensions' = \d+. Must be less|Input lengths must be|number of total max chunks"
     r"|document at index \d+ cannot be empty|this model has no chat template"
     # Two fields.

@@ -65,6 +65,7 @@ class RerankV2Request(RerankRequest, kw_only=True):
     queue. ``instruction`` is our extension, as in version 1.
     """
 
+    max_tokens_per_doc: AtLeastOne | None = None
     rank_fields: list[str] | None = None
     priority: Priority | None = None
 

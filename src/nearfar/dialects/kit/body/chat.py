@@ -13,6 +13,7 @@ from nearfar.dialects.kit.checks import Activation, Inputs, parse_inputs
 from nearfar.dialects.kit.route_docs import json_schema
 
 _EMPTY = json_schema(maxProperties=0)
+_TEXT_ONLY = json_schema(required=["text"], properties={"text": {"type": "string"}, "type": {"const": "text"}})
 
 
 class MessagePart(Struct, kw_only=True):
@@ -26,7 +27,7 @@ class Message(Struct, kw_only=True):
     """A message. Several parts of text are lines of one, unless the template takes parts."""
 
     role: str
-    content: str | list[MessagePart]
+    content: str | list[Annotated[MessagePart, _TEXT_ONLY]]
     tool_calls: Annotated[list[Any], json_schema(maxItems=0)] | None = None
 
 
