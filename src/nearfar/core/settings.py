@@ -246,12 +246,12 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
         if field not in Settings.__struct_fields__:
             raise SettingsError(f"{variable}: {unknown_key(field, Settings.__struct_fields__, environment.PREFIX)}")
         value: object = text
+        if not text and field not in _LISTS:
+            raise SettingsError(f"{variable}: is empty; unset it, or give it a value")
         if field == "models":
             value = [{"name": name} for name in _items(text)]
         elif field in _LISTS:
             value = _items(text)
-        elif not text:
-            raise SettingsError(f"{variable}: is empty; unset it, or give it a value")
         try:
             values |= _checked({field: value}, variable, strict=False)
         except SettingsError as error:

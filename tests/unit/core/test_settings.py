@@ -73,6 +73,7 @@ BAD_VARIABLES = [
     ("NEARFAR_MODELS__0__NAME", "x", "unknown key"),
     ("NEARFAR_PORT", "nine", "expected `int`"),
     ("NEARFAR_PORT", "", "is empty; unset it, or give it a value"),
+    ("NEARFAR_MODELS", " ", "is empty; unset it, or give it a value"),
     ("NEARFAR_PORT", " \r\n", "is empty; unset it, or give it a value"),
     ("NEARFAR_PORT", "-1", "expected `int` >= 0"),
     ("NEARFAR_DTYPE", "float8", "invalid enum value 'float8'"),

@@ -56,6 +56,20 @@ async def test_the_text_around_half_of_a_pair_is_kept(builtin: httpx.AsyncClient
     assert await vector(r"cat \ud83d dog \ud83d\ude00 \\ud83d") == await vector("cat \ufffd dog \U0001f600 \\\\ud83d")
 
 
+async def test_ollama_s_routes_read_bytes_that_are_not_utf_8_and_others_refuse_them(builtin: httpx.AsyncClient) -> None:
+    """A text cut between the bytes of a character: Go reads each byte as U+FFFD."""
+    cut = b'{"model": "all-minilm", "input": ["ok", "caf\xc3", "\xe2\x82 cat"]}'
+
+    read = await builtin.post("/api/embed", content=cut)
+    expected = await builtin.post(
+        "/api/embed", json={"model": "all-minilm", "input": ["ok", "caf\ufffd", "\ufffd\ufffd cat"]}
+    )
+    refused = await builtin.post("/v1/embeddings", content=cut)
+
+    assert read.json()["embeddings"] == expected.json()["embeddings"]
+    assert (400, True) == (refused.status_code, "the body is not UTF-8" in refused.text)
+
+
 @pytest.mark.parametrize(("item", "kind"), [("null", "null"), ("{}", "an object"), ("true", "true or false")])
 @pytest.mark.parametrize("path", LISTS)
 async def test_an_item_of_another_kind_is_named_by_its_index(

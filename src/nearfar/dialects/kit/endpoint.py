@@ -11,7 +11,7 @@ from litestar import Response
 from msgspec import Struct
 
 from nearfar.core.caller import Caller
-from nearfar.core.errors import InputError
+from nearfar.core.errors import InputError, MalformedBody
 from nearfar.core.jobs import Embedded, Represented, Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.body.decode import decode_json
@@ -61,6 +61,8 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     headers: Callable[[AnyRequest, Job, Done], dict[str, str]] = lambda *_: {}
     # The error for JSON of another shape than the decoder's.
     shape_error: Callable[[msgspec.ValidationError], InputError] = shape_error
+    # Repairs a body that isn't UTF-8, where the vendor's server reads it. Others refuse it.
+    repair: Callable[[bytes], bytes] | None = None
     # The priority that the body asks for, where the protocol has one.
     priority: Callable[[Body], int | None] | None = None
 
@@ -76,8 +78,12 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
+        received = await receive_body(request)
         try:
-            body = decode_json(await receive_body(request), self.decoder)
+            try:
+                body = decode_json(received, self.decoder)
+            except MalformedBody as error:
+                body = self._decode_repaired(received, error)
             job = self.to_job(body)
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error
@@ -90,6 +96,11 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             about = {"metadata": encoded.metadata} if encoded.metadata else {}
             return Response(encoded.content, headers=headers | about, media_type="application/octet-stream")
         return encoded_response(encoded, headers=headers)
+
+    def _decode_repaired(self, body: bytes, error: MalformedBody) -> Body:
+        if self.repair is None or not isinstance(error.__cause__, UnicodeDecodeError):
+            raise error
+        return decode_json(self.repair(body), self.decoder)
 
     async def answer_for(self, request: AnyRequest, model: str) -> Response[bytes]:
         """Answer one request for the model that its path names; that comes before a name in the body."""

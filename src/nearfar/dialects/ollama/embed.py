@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import Embedded, EmbedJob, Ranked, RankJob, Result
+from nearfar.dialects.kit.body.decode import replace_invalid_bytes
 from nearfar.dialects.kit.checks import overflow_of, require_model
 from nearfar.dialects.kit.endpoint import TRUNCATED, Endpoint
 from nearfar.dialects.kit.rendering import RankedItem, ranked_items, render_rows
@@ -201,12 +202,13 @@ def _no_usage(_: AnyRequest, __: object, done: object) -> dict[str, str]:
     return {} if done else {TRUNCATED: "0"}
 
 
-EMBED = Endpoint(_EMBED, _embed_job, _embed, _embed_reply, headers=_no_usage)
+EMBED = Endpoint(_EMBED, _embed_job, _embed, _embed_reply, headers=_no_usage, repair=replace_invalid_bytes)
 EMBEDDINGS = Endpoint(
     _EMBEDDINGS,
     _prompt_job,
     _embed,
     lambda _, __, done: EmbeddingsReply(render_rows(done)[0] if done else msgspec.Raw(b"[]")),
     headers=_no_usage,
+    repair=replace_invalid_bytes,
 )
-RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _rank_reply)
+RERANK = Endpoint(_RERANK, _rank_job, Service.rank, _rank_reply, repair=replace_invalid_bytes)

@@ -14,6 +14,7 @@ _T = TypeVar("_T")
 _SURROGATES = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})",
 )
+_INVALID = re.compile("[\udc80-\udcff]")  # how Python keeps bytes that aren't UTF-8
 _ESCAPE, _BACKSLASH, _REPLACEMENT = 6, ord("\\"), rb"\ufffd"
 
 
@@ -41,6 +42,11 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
 def replace_lone_surrogates(body: bytes) -> bytes:
     """Return the JSON with U+FFFD for each lone surrogate in an escape, as Go reads it."""
     return _SURROGATES.sub(_replace_lone, body)
+
+
+def replace_invalid_bytes(body: bytes) -> bytes:
+    """Return the body with U+FFFD for each byte that isn't UTF-8, as Go reads it."""
+    return _INVALID.sub("\ufffd", body.decode(errors="surrogateescape")).encode()
 
 
 def _replace_lone(found: re.Match[bytes]) -> bytes:
