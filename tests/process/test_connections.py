@@ -130,18 +130,19 @@ def test_a_client_that_does_not_read_its_answer_is_closed_after_the_write_timeou
     assert 0 == metric(server, "unread_bytes")
 
 
-def test_a_client_that_reads_slowly_gets_the_whole_answer(server: ServerProcess) -> None:
-    with connect(server) as client:
+def test_a_client_that_reads_slowly_gets_the_whole_answer() -> None:
+    """It takes longer than the write timeout in all; on a busy machine it reads as fast as it can."""
+    with ServerProcess("--engine", "fake", NEARFAR_WRITE_TIMEOUT_S=str(LIMIT_S)) as server, connect(server) as client:
+        whole = httpx.post(f"{server.url}/v1/embeddings", content=LARGE, timeout=PATIENCE_S).content
         client.sendall(post(LARGE).replace(b"Host", b"Connection: close\r\nHost"))
         began = time.monotonic()
         got = b""
         while more := client.recv(16_384):
             got += more
-            if time.monotonic() - began < LIMIT_S * 1.5:
-                time.sleep(0.01)
+            time.sleep(max(began + 1.25 * LIMIT_S * len(got) / len(whole) - time.monotonic(), 0))
 
     assert got.startswith(b"HTTP/1.1 200")
-    assert 500 == len(json.loads(got.partition(b"\r\n\r\n")[2])["data"])
+    assert whole == got.partition(b"\r\n\r\n")[2]
 
 
 def test_the_bytes_that_wait_for_all_clients_are_bounded() -> None:
