@@ -49,7 +49,7 @@ def choose_engines(name: str, device: Device) -> list[EngineChoice]:
     kinds = installed_engines()
     if name != "auto":
         if name not in kinds:
-            raise EngineUnavailable(f"engine {name!r} is not installed; installed: {', '.join(sorted(kinds))}")
+            raise EngineUnavailable(f"there is no engine {name!r}; there are {', '.join(sorted(kinds))}, and auto")
         if reason := kinds[name].unavailable_reason(device):
             raise EngineUnavailable(f"engine {name!r}: {reason}")
         return [EngineChoice(name=name, kind=kinds[name], reason="requested")]

@@ -110,7 +110,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_those_that_are() -> Non
     with pytest.raises(EngineUnavailable) as refused:
         choose_engines("tensorflow", "cpu")
 
-    expected = f"engine 'tensorflow' is not installed; installed: {', '.join(sorted(installed_engines()))}"
+    expected = f"there is no engine 'tensorflow'; there are {', '.join(sorted(installed_engines()))}, and auto"
     assert expected == str(refused.value)
 
 
