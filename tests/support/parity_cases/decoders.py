@@ -129,6 +129,7 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"head_dim": 8, "edits": [config_json(rope_theta=500.0, rope_scaling={"type": "linear", "factor": 4.0})]},
     ),
+    "llama_linear_of_two_names": ("llama", {"head_dim": 8, **_rope(rope_type="linear", type="default", factor=3.0)}),
     "qwen3_old_yarn": ("qwen3", {"head_dim": 8, "edits": [_old_rope(**_YARN)]}),
     # keys that the config lacks
     "gemma_no_head_dim": ("gemma", {"head_dim": 256, "edits": [config_json(head_dim=GONE)]}),
@@ -142,6 +143,11 @@ _TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3_eps": ("gemma3_text", {"rms_norm_eps": 0.05}),
     "gemma3_kv1": ("gemma3_text", {"num_key_value_heads": 1}),
     "gemma3_odd_window": ("gemma3_text", {"steps": "mean", "use_bidirectional_attention": True, "sliding_window": 33}),
+    "gemma3_window_unstated": ("gemma3_text", {"edits": [config_json(sliding_window=GONE)]}),
+    "gemma3_bidirectional_not_causal": (
+        "gemma3_text",
+        {"steps": "mean", "use_bidirectional_attention": True, "is_causal": False},
+    ),
     "gemma3_scalar": ("gemma3_text", {"query_pre_attn_scalar": 64}),
     "lfm2_adjusted": (
         "lfm2",

@@ -149,17 +149,19 @@ def build_llama(config: Config) -> nn.Module:
     if scaling not in {"default", "linear", "llama3"}:
         raise Unsupported(f"{scaling} rotary positions")
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+    rope = {**rope, "type": scaling, "rope_type": scaling}  # mlx-lm prefers the older name
     options = {"rope_theta": theta, "rope_scaling": None if scaling == "default" else rope}
     return build_model("llama_bidirec", "LlamaBidirectionalModel", {**config, **options})
 
 
 # Gemma 3, causal or bidirectional, and LFM2
 
+_GEMMA3_WINDOW = 4096  # transformers' default
+
 
 def build_gemma3(config: Config) -> nn.Module:
     """Build Gemma 3's text model."""
-    is_causal = not config.get("use_bidirectional_attention")
-    require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False, is_causal=is_causal)
+    require(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False, is_causal=True)
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern")
     if layers := config.get("layer_types"):
         pattern = layer_period(layers, "full_attention")
@@ -172,7 +174,9 @@ def build_gemma3(config: Config) -> nn.Module:
         "sliding_window_pattern": pattern or 6,
     }
     model = build_model("gemma3_text", "Gemma3Model", {**config, **options})
-    window = int(config.get("sliding_window") or 0)
+    window = config.get("sliding_window", _GEMMA3_WINDOW)
+    if not window:
+        raise Unsupported(f"sliding_window = {window}")
     model.config.bidirectional = bool(config.get("use_bidirectional_attention"))
     model.config.reach = window // 2 if model.config.bidirectional else window - 1  # to a side, as in transformers
     return model
