@@ -151,6 +151,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"model": "voyage-3.5", "inputs": [["a"], []]},
         "Input cannot contain empty",
     ),
+    "NIM's image": ("/ranking", {**NIM, "passages": [{"text": "a", "image": "data:x"}]}, "passages[0].image"),
+    "NIM without passages": ("/ranking", {**NIM, "passages": []}, "passages"),
     "NIM's top_k": ("/ranking", {**NIM, "top_k": 0}, "'top_k': must be at least 1"),
     "an unknown model in NIM's path": ("/v1/retrieval/nvidia/nv-rerank_1/reranking", NIM, "nvidia/nv-rerank.1"),
     "OpenAI's dimensions": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "hi", "dimensions": 0}, "1"),

@@ -9,7 +9,7 @@ from litestar import Request, Response, post
 from litestar.params import FromPath
 from msgspec import Struct
 
-from nearfar.core.errors import InputError
+from nearfar.core.errors import EmptyInput, InputError
 from nearfar.core.jobs import Ranked, RankJob
 from nearfar.dialects.kit.checks import TRUNCATE
 from nearfar.dialects.kit.endpoint import Endpoint
@@ -61,6 +61,8 @@ class RankingReply(Struct):
 
 def _to_job(body: RankingRequest) -> RankJob:
     check_choice("truncate", body.truncate, _CHOICES)
+    if not body.passages:
+        raise EmptyInput("passages must not be empty", "passages")
     if (index := next((index for index, one in enumerate(body.passages) if one.image), None)) is not None:
         raise InputError("images can't be ranked here", f"passages[{index}].image")
     if body.top_k is not None and body.top_k < 1:
