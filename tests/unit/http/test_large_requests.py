@@ -17,7 +17,10 @@ from checkpoints import write_cached
 from conftest import calling, running, write_tiny_splade
 
 from nearfar import Settings
+from nearfar.core.caller import ANONYMOUS
+from nearfar.core.jobs import TokenizeJob
 from nearfar.core.settings import ModelSettings
+from nearfar.dialects.kit.endpoint import numbers_of
 from nearfar.dialects.kit.rendering import ArrayFormat, encode_reply, render_array
 from nearfar.dialects.kit.routing import installed_dialects, job_paths
 from nearfar.serving.offload import offload
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx
+    from litestar import Litestar
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +116,16 @@ async def test_work_on_many_numbers_leaves_the_event_loop(numbers: int, *, is_he
     thread = await offload(numbers, threading.get_ident)
 
     assert is_here == (thread == threading.get_ident())
+
+
+async def test_tokens_of_many_texts_are_rendered_off_the_event_loop(every_kind: Litestar) -> None:
+    """A body may have 150,000 texts of three tokens each, which took 250 ms of the loop."""
+    job = TokenizeJob(model=None, texts=("a",) * 1000, special=True)
+
+    tokenized = await every_kind.state.service.tokenize(job, ANONYMOUS)
+
+    thread = await offload(numbers_of(tokenized), threading.get_ident)
+    assert thread != threading.get_ident()
 
 
 async def test_a_long_body_with_halves_of_surrogate_pairs_is_repaired_off_the_event_loop(

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError, MalformedBody
-from nearfar.core.jobs import Embedded, Represented, Result
+from nearfar.core.jobs import Embedded, Represented, Result, Tokenized
 from nearfar.core.types import Task
 from nearfar.dialects.kit.body.decode import decode_json
 from nearfar.dialects.kit.body.foreign_fields import refuse_field, with_refusals
@@ -132,6 +132,8 @@ def numbers_of(done: object) -> int:
         return sum(array.size for row in arrays for array in row if array is not None)
     if isinstance(done, CombinedResult):
         return sum(map(numbers_of, done.results))
+    if isinstance(done, Tokenized):
+        return sum(len(text.tokens) for text in done.texts) * _ITEM
     return done.inputs * _ITEM if isinstance(done, Result) else 0
 
 
