@@ -100,7 +100,7 @@ test("compare: the matrix and the pairs show the API's similarities", async () =
   assert.equal(await page.locator(".pairs li").count(), 3);
   await page.selectOption("select >> nth=-1", "int8");
   await page.waitForSelector("text=Against float32");
-  assert.match(await page.textContent(".about"), /384 bytes a text/);
+  assert.match(await page.textContent(".about"), /384 bytes per text/);
   assert.deepEqual(page.faults, []);
   await page.close();
 });
@@ -110,8 +110,22 @@ test("compare: tokens that don't reach the model are marked", async () => {
   await page.fill("textarea", `${"word ".repeat(400)}\nshort`);
   await page.waitForSelector(".token.cut");
   assert.match(await page.textContent(".result .warn"), /146 tokens were cut/);
+  await page.click(".result .warn");
   assert.match(await page.textContent(".tokens .warn"), /146 at the end don't reach the model/);
   assert.equal(await page.locator(".token.cut").first().isVisible(), true);
+  await page.close();
+});
+
+test("compare: tokens are parts of the text in every script", async () => {
+  const page = await open("try");
+  const texts = ["Grüße 🎉 party", "고양이가 소파에", "أين طردي"];
+  await page.fill("textarea", texts.join("\n"));
+  await page.waitForFunction(() => document.querySelectorAll(".tokens li").length === 3);
+  for (const [at, text] of texts.entries()) {
+    const tokens = await page.locator(`.tokens li:nth-child(${at + 1}) .token:not(.special)`).allTextContents();
+    for (const token of tokens) assert.ok(text.includes(token), `${token} isn't in ${text}`);
+    assert.equal(tokens.join("").replaceAll(" ", "").includes("\uFFFD"), false);
+  }
   await page.close();
 });
 
@@ -148,8 +162,39 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
   const lines = readFileSync(await download.path(), "utf8").trim().split("\n").map((line) => JSON.parse(line));
   assert.equal(lines.length, rows.length);
+  assert.equal(lines[0].topic, "cooking");
   assert.equal(lines[0].embedding.length, 384);
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("map: outliers, duplicates and neighbors are found, by keyboard too", async () => {
+  const texts = ["reset my password", "reset my password please", "forgot my password", "change my password", "the Arctic tern migrates between poles"];
+  const page = await open("map");
+  await page.setInputFiles("#map-file", await csv("outlier.csv", [["text", "id"], ...texts.map((text, at) => [text, `${at}`])]));
+  await page.waitForSelector("canvas:visible", { timeout: 30_000 });
+  await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
+  await page.click("button:text-is('Outliers')");
+  assert.match(await page.textContent(".neighbors li:first-child"), /Arctic tern/);
+  await page.click("button:text-is('Duplicates')");
+  assert.match(await page.textContent(".neighbors li:first-child"), /reset my password.*reset my password please/);
+  await page.focus("canvas");
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("Enter");
+  assert.match(await page.textContent(".neighbors h2"), /like “reset my password”/);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("without a server the page says so, and goes on when it is back", async () => {
+  const page = await open("try");
+  await page.waitForSelector(".heat");
+  await page.route("**/v1/**", (route) => route.abort());
+  await page.fill("textarea", "one\ntwo");
+  await page.waitForSelector("text=The server isn't responding");
+  await page.unroute("**/v1/**");
+  await page.click("text=Try again");
+  await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 2);
   await page.close();
 });
 
@@ -240,6 +285,10 @@ test("no pane has a fault that axe finds, in light and dark, small and large", a
         await page.evaluate(AXE);
         const found = await page.evaluate(async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`));
         assert.deepEqual(found, [], `${pane} ${colorScheme} ${viewport.width}`);
+        if (pane === "try") {
+          await page.fill("textarea", Array.from({ length: 60 }, (_, at) => `text number ${at} ${"x".repeat(at === 3 ? 500 : 1)}`).join("\n"));
+          await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 60);
+        }
         const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         assert.equal(overflow, 0, `${pane} ${viewport.width}: it scrolls sideways`);
         await page.close();

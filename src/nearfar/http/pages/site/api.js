@@ -30,7 +30,7 @@ export async function send(path, { body, signal } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server doesn't answer. Is it still running?", 0);
+    throw new ApiError("The server isn't responding. Is it still running?", 0);
   }
   if (response.ok) return response;
   const message = await errorMessage(response);

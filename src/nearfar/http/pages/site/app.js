@@ -32,7 +32,8 @@ async function show(name) {
     fill(main, current.element);
     current.resume?.();
   } catch (error) {
-    fill(main, h("h1", {}, title), notice("error", "This pane can't be shown", error.message));
+    const reason = error instanceof TypeError ? "The server isn't responding. Is it still running?" : error.message; // of import()
+    fill(main, h("h1", {}, title), notice("error", "This page couldn't be loaded", reason, () => location.reload()));
   }
 }
 
@@ -47,10 +48,10 @@ async function watchModels() {
   try {
     const found = await models();
     const loaded = found.filter((model) => model.state === "loaded").length;
-    status.textContent = found.length ? `${loaded} of ${found.length} ${found.length === 1 ? "model" : "models"} loaded` : "Models are loading…";
+    status.textContent = found.length ? `${loaded} of ${found.length} models loaded` : "Models are loading…";
     status.dataset.ok = loaded > 0;
   } catch (error) {
-    status.textContent = error.status ? "" : "No answer";
+    status.textContent = error.status ? "" : "Server not responding";
     status.dataset.ok = false;
   }
   setTimeout(watchModels, document.hidden ? 30_000 : 5_000);

@@ -16,11 +16,11 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /** Return a labeled control, with an explanation below. */
-export function field(label, control, about) {
+export function field(label, control, about, kind = "") {
   const id = `field-${(field.count = (field.count ?? 0) + 1)}`;
   control.id = id;
   if (about) control.setAttribute("aria-describedby", `${id}-about`);
-  return h("div", { class: "field" }, h("label", { for: id }, label), control,
+  return h("div", { class: `field ${kind}` }, h("label", { for: id }, label), control,
     about && h("small", { id: `${id}-about` }, about));
 }
 
@@ -34,9 +34,16 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
 }
 
-/** Return a notice: kind is "error", "empty" or "hint". */
-export function notice(kind, title, text) {
-  return h("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, h("strong", {}, title), text && h("p", {}, text));
+/** Return a notice, with a button if it can be tried again: kind is "error", "empty" or "hint". */
+export function notice(kind, title, text, retry) {
+  return h("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, h("strong", {}, title), text && h("p", {}, text),
+    retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, "Try again")));
+}
+
+/** Return a text that shows its first lines, and all of it on a click. */
+export function clamped(text) {
+  const shown = h("span", { class: "clamped", dir: "auto", title: text.length > 120 ? "Click to show all of it" : null, onclick: () => shown.classList.toggle("clamped") }, text);
+  return shown;
 }
 
 /** Return a button that copies what `text()` returns. */

@@ -2,6 +2,7 @@
 
 /** Return {columns, rows} of a file's text; its name decides the format. Throws an Error that says what is wrong. */
 export function readTable(name, text) {
+  if (/[\0\uFFFD]/.test(text.slice(0, 10_000))) throw new Error("The file isn't text in UTF-8.");
   const clean = text.replace(/^\uFEFF/, "");
   const kind = name.toLowerCase().split(".").at(-1);
   if (kind === "csv" || kind === "tsv") return fromRecords(parseCsv(clean, kind === "tsv" ? "\t" : separator(clean)));

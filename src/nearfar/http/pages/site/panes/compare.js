@@ -1,12 +1,12 @@
 // Compare: how similar the user's own texts are, which are nearest, and what each becomes as tokens.
 import { call, embed, models } from "../api.js";
-import { choice, debounced, field, fill, h, lines, notice } from "../dom.js";
+import { choice, clamped, debounced, field, fill, h, lines, notice } from "../dom.js";
 import { loss, pairs, similarities, unpackBits } from "../vectors.js";
 
 const EXAMPLE = [
   "How do I reset my password?",
   "I can't log in because I forgot my passphrase.",
-  "Where is my parcel?",
+  "Where is my package?",
   "Wo bleibt mein Paket?",
   "The delivery hasn't arrived yet.",
   "Which wine goes well with grilled fish?",
@@ -39,8 +39,8 @@ class Compare {
     this.element = h("section", { class: "split" },
       h("div", { class: "side" }, title,
         h("p", { class: "lead" }, "Close to 1 means that two texts have a similar meaning to the model."),
-        field("Texts, one a line", this.texts),
-        h("div", { class: "fields" }, field("Model", this.model), this.promptField, field("Dimensions", this.dimensions), field("Numbers", this.output))),
+        field("Texts, one per line", this.texts),
+        h("div", { class: "fields" }, field("Model", this.model, null, "full"), this.promptField, field("Dimensions", this.dimensions), field("Number format", this.output))),
       h("div", { class: "wide" }, this.result, this.tokens));
     this.chooseModel();
   }
@@ -79,7 +79,7 @@ class Compare {
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(this.tokens);
-      fill(this.result, notice("error", "The texts can't be compared", error.message));
+      fill(this.result, notice("error", "The texts can't be compared", error.message, () => this.update(true)));
     }
     this.result.removeAttribute("aria-busy");
   }
@@ -91,18 +91,23 @@ class Compare {
     fill(this.result,
       h("h2", {}, "Similarities"),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Matrix of similarities" }, heatMap(texts, matrix, lowest)),
-      h("p", { class: "about" }, `${exact.tokens} tokens, ${bytes.toLocaleString()} bytes a text. Darkest is 1, lightest ${lowest.toFixed(2)}.`,
-        exact.cut ? h("strong", { class: "warn" }, ` ${exact.cut} tokens were cut: see below.`) : null,
-        lost ? ` Against float32, similarities differ by at most ${lost.largest.toFixed(4)}, and ${(100 * lost.kept).toFixed(1)} % of all pairs keep their order.` : null),
+      h("p", { class: "about" }, `${exact.tokens} tokens, ${bytes.toLocaleString()} bytes per text. The strongest color is 1, the weakest ${lowest.toFixed(2)}.`,
+        exact.cut ? h("a", { class: "warn", href: "#tokens", onclick: (event) => this.showCut(event) }, ` ${exact.cut} tokens were cut: show where.`) : null,
+        lost ? ` Against float32, similarities differ by at most ${lost.largest.toFixed(4)}, and ${(100 * lost.kept).toFixed(1)}% of all pairs keep their order.` : null),
       h("h2", {}, "Nearest pairs"),
       h("ol", { class: "pairs" }, nearest.slice(0, 10).map(([i, j, value]) => h("li", {},
         h("meter", { min: 0, max: 1, value: Math.max(value, 0), "aria-label": "similarity" }), h("b", {}, value.toFixed(3)),
-        h("span", { dir: "auto" }, texts[i]), h("span", { dir: "auto" }, texts[j])))));
+        clamped(texts[i]), clamped(texts[j])))));
+  }
+
+  showCut(event) {
+    event.preventDefault();
+    this.tokens.querySelector(".cut").scrollIntoView({ block: "center" });
   }
 
   showTokens(texts, tokens) {
     fill(this.tokens, h("details", { open: tokens.some((each) => each.length > this.info.max_tokens) },
-      h("summary", {}, `Tokens, as the model reads them (at most ${this.info.max_tokens.toLocaleString()} a text)`),
+      h("summary", {}, `Tokens, as the model reads them (at most ${this.info.max_tokens.toLocaleString()} per text)`),
       h("ol", {}, tokens.map((each, at) => h("li", {}, tokenRow(texts[at], each, this.info.max_tokens))))));
   }
 }
@@ -134,10 +139,12 @@ function tokenRow(text, tokens, limit) {
   const shown = tokens.slice(0, limit + 40);
   const ends = tokens.filter((token) => token.special).length;
   const room = limit - ends;
+  const bytes = new TextEncoder().encode(text); // the server counts a token's place in bytes
+  const decoder = new TextDecoder();
   let used = 0;
   const parts = shown.map((token) => {
     const cut = !token.special && ++used > room;
-    const name = token.start === null ? token.text : text.slice(token.start, token.stop) || token.text;
+    const name = token.start === null ? token.text : decoder.decode(bytes.subarray(token.start, token.stop)) || token.text;
     return h("span", { class: ["token", token.special && "special", cut && "cut"].filter(Boolean).join(" "), title: `${token.text} · id ${token.id}${cut ? " · cut" : ""}` }, name);
   });
   const lost = Math.max(tokens.length - ends - room, 0);

@@ -32,7 +32,7 @@ export async function open() {
   } }, buttons);
   select(0);
   return { element: h("section", {}, h("h1", {}, "Connect your app"),
-    h("p", { class: "lead" }, "Any client of OpenAI, Cohere, Ollama, Jina, Voyage or Text Embeddings Inference works: change its address, and nothing else."),
+    h("p", { class: "lead" }, "Any client of OpenAI, Cohere, Ollama, Jina, Voyage or Text Embeddings Inference works: change its address, and its model's name if you like."),
     h("div", { class: "clients" }, tabs, h("div", {}, panels))) };
 }
 

@@ -17,9 +17,9 @@ class Live {
     this.failure = h("div");
     this.samples = [];
     this.charts = [
-      new Chart("Requests a second", ["requests/s"], (now) => [now.requests]),
-      new Chart("Tokens a second", ["tokens/s"], (now) => [now.tokens]),
-      new Chart("Time of a request, ms", ["median", "95 %", "99 %"], (now) => [now.p50, now.p95, now.p99]),
+      new Chart("Requests per second", ["requests/s"], (now) => [now.requests]),
+      new Chart("Tokens per second", ["tokens/s"], (now) => [now.tokens]),
+      new Chart("Latency, ms", ["median", "95%", "99%"], (now) => [now.p50, now.p95, now.p99]),
       new Chart("Waiting tokens", ["tokens"], (now) => [now.queue]),
     ];
     this.requests = h("div");
@@ -63,8 +63,8 @@ class Live {
     this.samples = [...this.samples, now].slice(-KEPT);
     for (const chart of this.charts) chart.show(this.samples);
     const facts = [
-      ["Requests", format(now.requests, "/s")], ["Tokens", format(now.tokens, "/s")], ["Median", format(now.p50, " ms")],
-      ["99 %", format(now.p99, " ms")], ["Rows a batch", format(now.rows)], ["Padding", format(now.padding, " %")],
+      ["Requests", format(now.requests, "/s")], ["Tokens", format(now.tokens, "/s")], ["Median latency", format(now.p50, " ms")],
+      ["99% latency", format(now.p99, " ms")], ["Rows per batch", format(now.rows)], ["Padding", format(now.padding, "%")],
       ["Errors", format(now.errors, "/s")], ["Memory", format(now.memory, " MB")],
     ];
     fill(this.numbers, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
@@ -115,7 +115,7 @@ class Chart {
     const style = getComputedStyle(document.body), colors = ["#14a394", "#e07b39", "#8b7cf0"];
     const axis = { stroke: style.getPropertyValue("color"), grid: { stroke: "#8883" }, ticks: { stroke: "#8883" }, font: "12px system-ui" };
     return {
-      ...this.size(), legend: { show: this.names.length > 1 }, cursor: { y: false },
+      ...this.size(), legend: { show: this.names.length > 1, live: false }, cursor: { y: false },
       scales: { x: { range: (_, low, high) => [(high ?? 0) - (KEPT * EVERY_MS) / 1000, high ?? 0] }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } },
       axes: [axis, { ...axis, size: 56 }],
       series: [{}, ...this.names.map((label, at) => ({ label, stroke: colors[at], width: 2, points: { show: false } }))],

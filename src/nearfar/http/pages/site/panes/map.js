@@ -1,6 +1,6 @@
 // Map: thousands of the user's texts as points, near each other where their meaning is.
 import { embed, models } from "../api.js";
-import { choice, field, fill, h, notice } from "../dom.js";
+import { choice, clamped, field, fill, h, notice } from "../dom.js";
 import { Scatter } from "../scatter.js";
 import { groupColumns, readTable, textColumn } from "../tables.js";
 import { cosine } from "../vectors.js";
@@ -8,7 +8,8 @@ import { cosine } from "../vectors.js";
 const MOST = 5_000; // texts
 const AT_ONCE = 64; // texts a request: often enough for the progress bar
 const NEIGHBORS = 10;
-const COLORS = ["#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#0369a1", "#4d7c0f", "#7e22ce", "#b91c1c", "#475569", "#0d9488", "#d97706"];
+// Readable on both light and dark ground.
+const COLORS = ["#14a394", "#e0703a", "#7c83f2", "#b98b14", "#e0559b", "#2f9fd8", "#79a52b", "#b06ee8", "#e2574c", "#8494a8", "#3cb371", "#c58a5a"];
 
 export async function open() {
   const served = (await models()).filter((model) => model.tasks.includes("embed"));
@@ -26,7 +27,7 @@ class TextMap {
       h("strong", {}, "Drop a file, or choose one"), h("span", {}, `CSV, JSON lines or plain lines, up to ${MOST.toLocaleString()} texts`));
     this.about = h("div", { "aria-live": "polite" });
     this.controls = h("div", { hidden: true });
-    this.canvas = h("canvas", { class: "scatter", role: "img", "aria-label": "Map of the texts" });
+    this.canvas = h("canvas", { class: "scatter", role: "application", tabindex: 0, "aria-label": "Map of the texts: arrow keys step through them, Enter shows neighbors", onkeydown: (event) => this.step(event) });
     this.tip = h("div", { class: "tip", hidden: true });
     this.legend = h("ul", { class: "legend" });
     this.list = h("div", { class: "neighbors", "aria-live": "polite" });
@@ -36,7 +37,7 @@ class TextMap {
       hover: (at, x, y) => this.hover(at, x, y), pick: (at) => this.pick(at), lasso: (found) => this.select(found, "inside the outline"),
     }, (at) => this.colorOf(at));
     this.element = h("section", { class: "split" },
-      h("div", { class: "side" }, title, h("p", { class: "lead" }, "See the topics in your texts, the outliers and the duplicates."),
+      h("div", { class: "side" }, title, h("p", { class: "lead" }, "See topics, outliers and duplicates in your texts."),
         this.file, this.drop, field("Model", this.model), this.about, this.controls),
       h("div", { class: "wide" }, this.empty, this.stage, this.legend, this.list));
   }
@@ -49,6 +50,10 @@ class TextMap {
   async read(file) {
     if (!file) return;
     this.stop();
+    fill(this.list);
+    this.controls.hidden = this.stage.hidden = true;
+    this.empty.hidden = false;
+    fill(this.legend);
     try {
       this.table = readTable(file.name, await file.text());
       if (!this.table.rows.length) throw new Error("The file has no texts.");
@@ -65,7 +70,9 @@ class TextMap {
     fill(this.controls, columns.length > 1 ? field("Column with the texts", this.column) : null,
       this.group.options.length > 1 ? field("Color by", this.group) : null, field("Layout", this.layout),
       field("Find texts like", this.query, "Press Enter. Or draw around points, or click one."),
-      h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: () => this.saveVectors() }, "Save vectors"),
+      h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: () => this.showOutliers() }, "Outliers"),
+        h("button", { type: "button", class: "quiet", onclick: () => this.showDuplicates() }, "Duplicates"),
+        h("button", { type: "button", class: "quiet", onclick: () => this.saveVectors() }, "Save vectors"),
         h("button", { type: "button", class: "quiet", onclick: () => this.savePicture() }, "Save picture")));
     await this.run();
   }
@@ -74,6 +81,7 @@ class TextMap {
     this.controller?.abort();
     this.worker?.terminate();
     this.layouts = {};
+    this.nearest = null;
   }
 
   async run() {
@@ -94,10 +102,10 @@ class TextMap {
         this.vectors.push(...(await embed(this.model.value, part, {}, signal)).vectors);
         bar.value = this.vectors.length;
         const speed = this.vectors.length / (performance.now() - began) * 1000;
-        state.textContent = `${this.vectors.length.toLocaleString()} of ${this.texts.length.toLocaleString()} texts, ${speed.toFixed(0)} a second`;
+        state.textContent = `${this.vectors.length.toLocaleString()} of ${this.texts.length.toLocaleString()} texts, ${speed.toFixed(0)} per second`;
       }
     } catch (error) {
-      if (error.name !== "AbortError") fill(this.about, notice("error", "The texts can't be embedded", error.message));
+      if (error.name !== "AbortError") fill(this.about, notice("error", "The texts can't be embedded", error.message, () => this.run()));
       return;
     }
     cancel.remove();
@@ -119,6 +127,10 @@ class TextMap {
       if (data.kind === "progress") {
         bar.max = 1;
         bar.value = data.share;
+        return;
+      }
+      if (data.kind === "nearest") {
+        this.nearest = data;
         return;
       }
       this.layouts[data.kind] = data.points;
@@ -157,8 +169,40 @@ class TextMap {
     this.tip.style.top = `${y + 14}px`;
   }
 
+  /** Step through the texts with the arrow keys; Enter shows the neighbors of one. */
+  step(event) {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (event.key === "Enter") this.pick(this.at ?? -1);
+    if (event.key === "Escape") this.pick(-1);
+    if (!by) return;
+    event.preventDefault();
+    this.at = ((this.at ?? -by) + by + this.texts.length) % this.texts.length;
+    this.scatter.mark([this.at]);
+    this.hover(this.at, ...this.scatter.place(this.at));
+  }
+
+  showOutliers() {
+    if (!this.nearest) return this.wait();
+    const { best } = this.nearest;
+    this.select([...best.keys()].sort((a, b) => best[a] - best[b]).slice(0, NEIGHBORS), "farthest from all others, with the similarity of the nearest", best);
+  }
+
+  showDuplicates() {
+    if (!this.nearest) return this.wait();
+    const { best, index } = this.nearest;
+    const pairs = [...best.keys()].filter((at) => index[index[at]] !== at || at < index[at]).sort((a, b) => best[b] - best[a]).slice(0, NEIGHBORS);
+    this.scatter.mark(pairs.flatMap((at) => [at, index[at]]));
+    fill(this.list, h("h2", {}, "Most similar texts"), h("ol", {}, pairs.map((at) => h("li", {}, h("b", {}, best[at].toFixed(3)),
+      clamped(this.texts[at]), clamped(this.texts[index[at]])))));
+  }
+
+  wait() {
+    fill(this.list, notice("hint", "Still comparing all texts", "Try again in a moment."));
+  }
+
   pick(at) {
     if (at < 0) {
+      this.query.value = "";
       this.scatter.mark([]);
       fill(this.list);
     } else this.showNearest(this.vectors[at], `like “${this.texts[at].slice(0, 60)}”`);
@@ -183,11 +227,12 @@ class TextMap {
   select(found, what, scores) {
     this.scatter.mark(found);
     fill(this.list, h("h2", {}, `${found.length.toLocaleString()} ${found.length === 1 ? "text" : "texts"} ${what}`),
-      h("ol", {}, found.slice(0, 100).map((at) => h("li", {}, scores ? h("b", {}, scores[at].toFixed(3)) : null, h("span", { dir: "auto" }, this.texts[at])))));
+      h("ol", {}, found.slice(0, 100).map((at) => h("li", {}, scores ? h("b", {}, scores[at].toFixed(3)) : null, clamped(this.texts[at])))));
   }
 
   saveVectors() {
-    const parts = this.texts.map((text, at) => `${JSON.stringify({ text, embedding: [...this.vectors[at]] })}\n`);
+    const { columns } = this.table; // the vector joins the columns of its row
+    const parts = this.rows.map((row, at) => `${JSON.stringify({ ...Object.fromEntries(columns.map((name, column) => [name, row[column]])), embedding: [...this.vectors[at]] })}\n`);
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 

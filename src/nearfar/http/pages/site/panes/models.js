@@ -50,8 +50,8 @@ function card(model, act) {
   const facts = [
     ["Tasks", model.tasks.join(", ").replaceAll("_", "-")],
     ["Runs on", `${model.engine}, ${model.device}, ${model.dtype}`],
-    ["Precision", model.dtype_reason],
-    ["Numbers", model.verified],
+    ["Why this precision", model.dtype_reason],
+    ["Verified", model.verified],
     ["Dimensions", model.dim || null],
     ["Text length", `${model.max_tokens.toLocaleString()} tokens`],
     ["Pooling", model.pooling && `${model.pooling} (${model.pooling_source})`],
@@ -65,7 +65,7 @@ function card(model, act) {
   return h("article", { class: "card" },
     h("h2", {}, model.name), h("p", { class: `badge ${model.state}` }, model.state),
     h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]).flat()),
-    h("p", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => act(loaded ? "unload" : "load", model.name) }, loaded ? "Unload" : "Load")));
+    h("p", { class: "row end" }, h("button", { type: "button", class: "quiet", disabled: !loaded && model.state !== "unloaded", onclick: () => act(loaded ? "unload" : "load", model.name) }, loaded ? "Unload" : "Load")));
 }
 
 function onDisk({ name, about, can_be_served: served, bytes }) {

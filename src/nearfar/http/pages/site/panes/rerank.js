@@ -1,14 +1,14 @@
 // Rerank: the documents in the order of a reranker, beside their first order and that of an embedding model.
-import { call, embed, models } from "../api.js";
-import { choice, debounced, field, fill, h, lines, notice } from "../dom.js";
+import { embed, models, send } from "../api.js";
+import { choice, clamped, debounced, field, fill, h, lines, notice } from "../dom.js";
 import { cosine } from "../vectors.js";
 
-const QUERY = "How long can I return a pair of shoes?";
+const QUERY = "How long do I have to return a pair of shoes?";
 const DOCUMENTS = [
-  "Our shops are open from nine to six.",
+  "Our stores are open from nine to six.",
   "Shoes should be cleaned with a soft brush.",
   "Unworn footwear may be sent back within 60 days of delivery.",
-  "We refund the price within five working days after a return arrives.",
+  "We refund the price within five business days after a return arrives.",
   "Gift cards can't be exchanged for cash.",
 ];
 const MOST = 200; // documents
@@ -31,15 +31,24 @@ class Rerank {
     this.update = debounced((signal) => this.run(signal));
     this.query = h("input", { type: "text", dir: "auto", oninput: this.update, value: QUERY });
     this.documents = h("textarea", { rows: 9, spellcheck: "false", dir: "auto", oninput: this.update, value: DOCUMENTS.join("\n") });
-    this.model = choice(rankers.map(({ name }) => [name, name]), this.update);
-    this.beside = choice([["", "the order as written"], ...embedders.map(({ name }) => [name, name])], this.update);
+    this.embedders = embedders;
+    this.model = choice(rankers.map(({ name }) => [name, name]), () => this.chooseModel());
+    this.beside = choice([], this.update);
     this.result = h("div", { class: "result", "aria-live": "polite" });
     this.element = h("section", { class: "split" },
       h("div", { class: "side" }, title,
-        h("p", { class: "lead" }, "A reranker reads the query and each document together, and sorts them by how well they answer it."),
-        field("Query", this.query), field("Documents, one a line", this.documents),
-        h("div", { class: "fields" }, field("Model", this.model), field("Compare with", this.beside))),
+        h("p", { class: "lead" }, rankers[0].score_is_probability
+          ? "A reranker reads the query and each document together, and sorts them by how well they answer it."
+          : "No reranker is served, so this model's vectors sort the documents. A reranker reads the query and each document together. To add one: nearfar serve BAAI/bge-reranker-v2-m3"),
+        field("Query", this.query), field("Documents, one per line", this.documents),
+        h("div", { class: "fields" }, field("Model", this.model, null, "full"), field("Compare with", this.beside, null, "full"))),
       h("div", { class: "wide" }, this.result));
+    this.chooseModel();
+  }
+
+  chooseModel() {
+    const others = this.embedders.filter(({ name }) => name !== this.model.value);
+    fill(this.beside, h("option", { value: "" }, "the order as written"), others.map(({ name }) => h("option", { value: name }, name)));
     this.update(true);
   }
 
@@ -50,26 +59,28 @@ class Rerank {
       return;
     }
     try {
-      const [ranked, first] = await Promise.all([
-        call("v2/rerank", { model: this.model.value, query, documents, top_n: documents.length }, signal),
+      const [response, first] = await Promise.all([
+        send("v2/rerank", { body: { model: this.model.value, query, documents, top_n: documents.length }, signal }),
         this.beside.value ? byCosine(this.beside.value, query, documents, signal) : documents.map((_, at) => at),
       ]);
-      this.show(documents, ranked.results, first);
+      const cut = Number(response.headers.get("x-nearfar-truncated-tokens") ?? 0);
+      this.show(documents, (await response.json()).results, first, cut);
     } catch (error) {
-      if (error.name !== "AbortError") fill(this.result, notice("error", "The documents can't be ranked", error.message));
+      if (error.name !== "AbortError") fill(this.result, notice("error", "The documents can't be ranked", error.message, () => this.update(true)));
     }
   }
 
-  show(documents, results, first) {
+  show(documents, results, first, cut) {
     const model = this.rankers.find(({ name }) => name === this.model.value);
     const place = new Map(first.map((index, at) => [index, at]));
     fill(this.result, h("h2", {}, "Best first"),
       h("ol", { class: "ranked" }, results.map(({ index, relevance_score: score }, at) => h("li", {},
-        h("p", { dir: "auto" }, documents[index]),
+        h("p", {}, clamped(documents[index])),
         h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
         h("b", {}, score.toFixed(4)), moved(place.get(index) - at)))),
       h("p", { class: "about" }, model.score_is_probability ? "Scores are the model's own probabilities." : `The score is ${model.score}.`,
-        this.beside.value ? ` Arrows compare with the order by ${this.beside.value}'s vectors.` : " Arrows compare with the order as written."));
+        this.beside.value ? ` Arrows compare with the order by ${this.beside.value}'s vectors.` : " Arrows compare with the order as written.",
+        cut ? h("strong", { class: "warn" }, ` ${cut} tokens were cut: this model reads ${model.max_tokens.toLocaleString()} tokens at once.`) : null));
   }
 }
 

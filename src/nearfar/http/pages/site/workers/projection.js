@@ -7,6 +7,7 @@ onmessage = ({ data: { flat, count } }) => {
   const size = flat.length / count;
   const rows = Array.from({ length: count }, (_, at) => flat.subarray(at * size, (at + 1) * size));
   postMessage({ kind: "pca", points: pca(rows, size) });
+  postMessage({ kind: "nearest", ...nearest(rows, size) });
   if (count < 15) return; // too few for neighborhoods
   const umap = new UMAP.UMAP({ nComponents: 2, nNeighbors: Math.min(15, count - 1), minDist: 0.1, random: seeded(7) });
   const epochs = umap.initializeFit(rows);
@@ -16,6 +17,24 @@ onmessage = ({ data: { flat, count } }) => {
   }
   postMessage({ kind: "umap", points: Float32Array.from(umap.getEmbedding().flat()) });
 };
+
+/** Return each row's nearest other row, and their cosine. */
+function nearest(rows, size) {
+  const unit = rows.map((row) => {
+    const length = Math.hypot(...row) || 1;
+    return row.map((value) => value / length);
+  });
+  const best = new Float32Array(rows.length).fill(-2), index = new Int32Array(rows.length).fill(-1);
+  for (let i = 0; i < rows.length; i++) {
+    for (let j = i + 1; j < rows.length; j++) {
+      let dot = 0;
+      for (let k = 0; k < size; k++) dot += unit[i][k] * unit[j][k];
+      if (dot > best[i]) { best[i] = dot; index[i] = j; }
+      if (dot > best[j]) { best[j] = dot; index[j] = i; }
+    }
+  }
+  return { best, index };
+}
 
 /** Return x and y of each row, along the two directions in which the rows differ most. */
 function pca(rows, size) {
