@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from checkpoints import HIDDEN, write_files, write_steps, write_transformer
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from small_models import write_colbert, write_splade
 
 from nearfar import ModelSettings, Settings, create_app
 from nearfar.core.errors import CheckpointError, EngineUnavailable
@@ -30,7 +31,10 @@ from nearfar.serving.verification.fingerprint import VerifiedFolders
 from nearfar.serving.verification.reference import Answer, Task, Texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from nearfar.models.recipe.recipe import Recipe
 
 TEXTS: tuple[Texts, ...] = tuple((text,) for text in (*sample_texts.TEXTS, sample_texts.LONG))
 PAIRS: tuple[Texts, ...] = tuple(sample_texts.pairs())
@@ -49,7 +53,10 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def served(folder: Path, **recipe: Any) -> Served:
-    found = msgspec.structs.replace(read_recipe(folder), **recipe)
+    return served_as(folder, msgspec.structs.replace(read_recipe(folder), **recipe))
+
+
+def served_as(folder: Path, found: Recipe) -> Served:
     engine = kind.open(OpenRequest(folder=folder, recipe=found, device="cpu", dtype="float32", threads=1))
     return Served(TextEncoder(folder, found), found, engine)
 
@@ -155,6 +162,7 @@ def task_of(folder: Path, items: tuple[Texts, ...]) -> Task:
         folder=str(folder),
         items=[*items],
         scores=recipe.task == "score",
+        output=next(iter(recipe.outputs), "dense"),
         prompt=next(filter(None, recipe.prompts.values())) if recipe.leaves_out_prompt else "",
         threads=1,
         max_tokens=None,
@@ -166,6 +174,37 @@ def task_of(folder: Path, items: tuple[Texts, ...]) -> Task:
         truncate_dim=recipe.truncate_dim,
         subfolder=recipe.subfolder,
     )
+
+
+def changed_multi_vector(recipe: Recipe) -> Recipe:
+    assert recipe.multi_vector
+    return msgspec.structs.replace(
+        recipe, multi_vector=msgspec.structs.replace(recipe.multi_vector, skip_ids=frozenset())
+    )
+
+
+def changed_sparse(recipe: Recipe) -> Recipe:
+    assert recipe.sparse
+    return msgspec.structs.replace(recipe, sparse=msgspec.structs.replace(recipe.sparse, pooling="sum"))
+
+
+@pytest.mark.parametrize(
+    ("write", "items", "change"),
+    [(write_colbert, PAIRS, changed_multi_vector), (write_splade, TEXTS, changed_sparse)],
+    ids=["multi_vector", "sparse"],
+)
+def test_vectors_of_tokens_and_weights_of_words_are_compared_too(
+    write: Any, items: tuple[Texts, ...], change: Callable[[Recipe], Recipe], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    write(folder, "bert")
+    answer = run_reference(task_of(folder, items), tmp_path)
+    right = served(folder)
+
+    assert None not in answer.numbers
+    compare(right, items, answer, "")
+    with pytest.raises(EngineUnavailable, match="differ by"):
+        compare(served_as(folder, change(right.recipe)), items, answer, "")
 
 
 @pytest.mark.parametrize("which", ["embedder", "reranker"])

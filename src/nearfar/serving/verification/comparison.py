@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nearfar.core.errors import CheckpointError, EngineUnavailable
-from nearfar.core.types import FloatArray
+from nearfar.core.types import FloatArray, Representation, Role
 from nearfar.engines.base import Engine
 from nearfar.engines.common.oom import is_out_of_memory
 from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.tokenization.prompts import choose_prompt
 from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.verification.reference import Answer, Texts
@@ -22,6 +23,7 @@ from nearfar.serving.verification.reference import Answer, Texts
 _TOLERANCE = {"float32": (0.0045, 0.002), "int8": (0.3, 0.5)}
 _HALF = (0.1, 0.2)
 _BATCH = 8
+_ROLES: tuple[Role, ...] = ("query", "document")  # of a pair's texts
 _SHOWN = 60  # characters of a text in a message
 
 
@@ -33,16 +35,24 @@ class Served(NamedTuple):
     engine: Engine
     prompt: str = ""
 
-    def encode(self, items: Sequence[Texts]) -> list[Row]:
-        """Encode texts, or pairs."""
-        if self.recipe.task == "embed":
-            return self.encoder.encode([text for (text,) in items], self.prompt)
-        return [self.encoder.encode_pairs(query, [document], None)[0] for query, document in items]
+    def encode(self, items: Sequence[Texts]) -> list[list[Row]]:
+        """Encode texts, or pairs. A model with a vector for each token reads the two texts of a pair one by one."""
+        recipe, encode = self.recipe, self.encoder.encode
+        if recipe.task == "score":
+            return [self.encoder.encode_pairs(query, [document], None) for query, document in items]
+        if recipe.multi_vector:
+            prompts = {role: choose_prompt(recipe, None, role) for role in _ROLES}
+            return [
+                [encode([text], prompts[role], role=role)[0] for role, text in zip(_ROLES, item, strict=True)]
+                for item in items
+            ]
+        return [[row] for row in encode([text for (text,) in items], self.prompt)]
 
-    def run(self, rows: Sequence[Row]) -> FloatArray:
-        """Return (B, D) vectors, or (B, labels) logits. Raises EngineUnavailable if the engine fails."""
+    def run(self, items: Sequence[list[Row]]) -> list[FloatArray]:
+        """Return all numbers of each item, in one dimension. Raises EngineUnavailable if the engine fails."""
+        rows = [row for item in items for row in item]
         try:
-            found = self.engine.embed(rows) if self.recipe.task == "embed" else self.engine.score(rows)
+            found = self._compute(rows)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -51,7 +61,15 @@ class Served(NamedTuple):
                 f"the {name} engine fails on a text of {tokens} tokens ({error}), which the library computes; use "
                 "another --engine, or a smaller max_tokens for this model"
             ) from error
-        return found.reshape(len(rows), -1)
+        numbers = iter(found)
+        return [np.concatenate([np.ravel(next(numbers)) for _ in item]) for item in items]
+
+    def _compute(self, rows: Sequence[Row]) -> Sequence[FloatArray]:
+        if self.recipe.task == "score":
+            return [*self.engine.score(rows)]
+        if self.recipe.outputs == ("dense",):
+            return [*self.engine.embed(rows)]
+        return [_numbers_of(each) for each in self.engine.represent(rows)]
 
 
 def compare(served: Served, items: Sequence[Texts], answer: Answer, hint: str) -> None:
@@ -61,23 +79,21 @@ def compare(served: Served, items: Sequence[Texts], answer: Answer, hint: str) -
     """
     known = [at for at, numbers in enumerate(answer.numbers) if numbers is not None]
     rows = served.encode([items[at] for at in known])
-    expected = np.array([answer.numbers[at] for at in known], dtype=np.float64)
-    alone = np.concatenate([served.run([row]) for row in rows])
-    spread = 1.0 if served.recipe.task == "embed" else max(float(expected.std()), 1.0)
-    wrong, worst = _worst(expected, alone, served, spread)
+    expected = [np.array(answer.numbers[at], dtype=np.float64) for at in known]
+    wrong, worst = _worst(expected, [served.run([each])[0] for each in rows], served)
     reason = f"its numbers aren't those of {answer.library}: for {{}} they differ by {worst:.2g}"
     if wrong is not None:
         item, theirs = items[known[wrong]], answer.ids[known[wrong]] or []
         message = f"{reason.format(_quoted(item))} (limit {_limit(served):g})"
-        if theirs and theirs != rows[wrong].ids:
+        if theirs and theirs != rows[wrong][0].ids:
             raise CheckpointError(
-                f"{message}; its tokens are other ones, {_ids(rows[wrong].ids)} where {answer.library} "
+                f"{message}; its tokens are other ones, {_ids(rows[wrong][0].ids)} where {answer.library} "
                 f"has {_ids(theirs)}: suspect tokenizer_config.json, sentence_bert_config.json or the limit in tokens; "
                 f"{hint}"
             )
         raise EngineUnavailable(f"{message}; its tokens are the same: suspect {_stage(served)}; {hint}")
     batches = [rows[at : at + _BATCH] for at in range(0, len(rows), _BATCH)]
-    wrong, worst = _worst(expected, np.concatenate([served.run(batch) for batch in batches]), served, spread)
+    wrong, worst = _worst(expected, [each for batch in batches for each in served.run(batch)], served)
     if wrong is not None:
         raise EngineUnavailable(
             f"texts in its batch change the numbers of {_quoted(items[known[wrong]])} by {worst:.2g} (limit "
@@ -85,17 +101,36 @@ def compare(served: Served, items: Sequence[Texts], answer: Answer, hint: str) -
         )
 
 
+def _numbers_of(text: Representation) -> FloatArray:
+    """Return the vectors of a text's tokens, or its weight for each token of the vocabulary."""
+    if text.multi_vector is not None:
+        return text.multi_vector
+    if text.sparse is None:
+        raise ValueError("the engine returned neither vectors of tokens nor weights")
+    weights = np.zeros(text.sparse.size, dtype=np.float32)
+    weights[text.sparse.indices] = text.sparse.values
+    return weights
+
+
 def _worst(
-    expected: npt.NDArray[np.float64], found: FloatArray, served: Served, spread: float
+    expected: Sequence[npt.NDArray[np.float64]], found: Sequence[FloatArray], served: Served
 ) -> tuple[int | None, float]:
     """Return the index of the item that differs most, if that is too much, and its relative difference."""
-    if expected.shape != found.shape:
-        return 0, float("inf")
-    difference = np.linalg.norm(found - expected, axis=1)
-    scale = np.maximum(np.linalg.norm(expected, axis=1), 1e-6) if served.recipe.task == "embed" else spread
-    relative = np.nan_to_num(difference / scale, nan=np.inf)
+    is_embedder = served.recipe.task == "embed"
+    spread = 1.0 if is_embedder else max(float(np.concatenate(expected).std()), 1.0)
+    relative = np.array(
+        [_difference(one, other, spread, is_vector=is_embedder) for one, other in zip(expected, found, strict=True)]
+    )
     at = int(relative.argmax())
     return (at if relative[at] > _limit(served) else None), float(relative[at])
+
+
+def _difference(expected: npt.NDArray[np.float64], found: FloatArray, spread: float, *, is_vector: bool) -> float:
+    """Return the difference relative to a vector's length, or to the spread of logits."""
+    if expected.shape != found.shape:
+        return float("inf")
+    scale = max(float(np.linalg.norm(expected)), 1e-6) if is_vector else spread
+    return float(np.nan_to_num(np.linalg.norm(found - expected) / scale, nan=np.inf))
 
 
 def _limit(served: Served) -> float:

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from nearfar.core.types import Output
 from nearfar.models.files.safetensors import find_layer_tensors
 from nearfar.models.recipe.dense import Layer, LayerNorm, Normalize, Pooling
 from nearfar.serving.verification.unused_libraries import replace_unused_libraries
@@ -36,6 +37,8 @@ class Task(Struct, kw_only=True):
     folder: str
     items: list[Texts]
     scores: bool
+    # The one output of an embedding model.
+    output: Output
     # A prompt before each text of an embedding model.
     prompt: str
     threads: int
@@ -69,6 +72,8 @@ def main(source: Path, target: Path, *, has_library: bool) -> bool:
     task = msgspec.json.decode(source.read_bytes(), type=Task, dec_hook=lambda kind, text: kind(text))  # of paths
     torch.set_num_threads(task.threads)
     has_library = has_library and (task.scores or (Path(task.folder) / "modules.json").is_file())
+    if task.output != "dense" and not has_library:
+        raise NotImplementedError(f"transformers computes no {task.output} vectors")
     library = "sentence-transformers" if has_library else "transformers"
     compute = (_sentence_transformers if has_library else _transformers)(task)
     answer = Answer(library=f"{library} {version(library)}", numbers=[], ids=[])
@@ -102,6 +107,10 @@ def _sentence_transformers(task: Task) -> Compute:
             reranker.predict([item], activation_fn=raw, show_progress_bar=False)[0],
             _ids(reranker, item),
         )
+    if task.output == "sparse":
+        return _sparse(task)
+    if task.output == "multi_vector":
+        return _multi_vector(task)
     model: Any = SentenceTransformer(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
     forget_earlier_texts(model, task.limit)
     if task.max_tokens:
@@ -110,6 +119,33 @@ def _sentence_transformers(task: Task) -> Compute:
         model.encode([item[0]], prompt=task.prompt, show_progress_bar=False)[0],
         _ids(model, task.prompt + item[0]),
     )
+
+
+def _sparse(task: Task) -> Compute:
+    from sentence_transformers import SparseEncoder
+
+    model: Any = SparseEncoder(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+    if task.max_tokens:
+        model.max_seq_length = task.max_tokens
+    return lambda item: (
+        model.encode([item[0]], prompt="", convert_to_sparse_tensor=False, show_progress_bar=False)[0],
+        _ids(model, item[0]),
+    )
+
+
+def _multi_vector(task: Task) -> Compute:
+    """Return the vectors of a query's tokens, followed by those of a document's."""
+    from sentence_transformers import MultiVectorEncoder  # since version 6
+
+    model: Any = MultiVectorEncoder(task.folder, device="cpu", local_files_only=True, trust_remote_code=False).float()
+
+    def compute(item: Texts) -> tuple[Any, list[int]]:
+        query, document = item
+        vectors = [*model.encode_query([query], show_progress_bar=False)]
+        vectors += model.encode_document([document], show_progress_bar=False)
+        return np.concatenate([np.asarray(each) for each in vectors]), []
+
+    return compute
 
 
 def _ids(model: Any, item: str | Texts) -> list[int]:

@@ -102,6 +102,7 @@ class Verifier:
             folder=str(self._request.folder),
             items=self._items,
             scores=recipe.task == "score",
+            output=next(iter(recipe.outputs), "dense"),
             prompt=_prompt(recipe),
             threads=max(usable_cores() // 2, 1),
             max_tokens=self._request.max_tokens,
@@ -121,7 +122,12 @@ def _reason_against(model: VerifyRequest) -> str:
     reasons = {
         "switched off (verify = false)": not model.enabled,
         "LLM rerankers have no reference in sentence-transformers": recipe.llm_reranker is not None,
-        "only pooled vectors and logits have a reference": recipe.task == "embed" and recipe.outputs != ("dense",),
+        "a model with several outputs has no reference": recipe.task == "embed" and len(recipe.outputs) > 1,
+        "its files have no modules.json, which sentence-transformers needs for this output": recipe.task == "embed"
+        and recipe.outputs != ("dense",)
+        and not (model.folder / "modules.json").is_file(),
+        "a limit in tokens isn't one of a query or of a document": recipe.multi_vector is not None
+        and model.max_tokens is not None,
         "only sentence-transformers runs its head on a pooled vector": recipe.task == "score"
         and bool(recipe.pooling)
         and find_spec("sentence_transformers") is None,
@@ -141,7 +147,7 @@ def _prompt(recipe: Recipe) -> str:
 def _samples(model: VerifyRequest) -> list[Texts]:
     """Return texts, or pairs for a model that takes them; fewer for a large model."""
     items: list[Texts] = [(text,) for text in (*sample_texts.TEXTS, sample_texts.LONG)]
-    if model.recipe.task == "score":
+    if model.recipe.task == "score" or model.recipe.multi_vector:
         items = [*sample_texts.pairs()]
     budget = sample_texts.token_budget(model.parameters)
     chosen: list[Texts] = []
