@@ -220,7 +220,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (lambda weights: weights.pop("embeddings.LayerNorm.bias"), "lack trunk.embeddings.LayerNorm.bias and 0"),
+            (lambda weights: weights.pop("embeddings.LayerNorm.bias"), "lack trunk.embeddings.LayerNorm.bias that"),
             (lambda weights: weights["embeddings.LayerNorm.bias"].fill_(np.nan), "LayerNorm.bias has values that"),
             (lambda weights: weights.update({"encoder.adapter.weight": torch.ones(2)}), "no place for the weights enc"),
             (

@@ -98,10 +98,15 @@ class ServerProcess:
             assert self._logged.wait_for(is_logged, 60)
 
     def wait(self) -> int:
-        """Wait for the process to end. Return its exit code."""
+        """Wait for the process to end. Return its exit code. Raises AssertionError, with the log, if it doesn't."""
         try:
             return self.process.wait(40)
+        except subprocess.TimeoutExpired as error:
+            lines = "\n".join(str(entry) for entry in self.log[-20:])
+            raise AssertionError(f"the server didn't end; its last log lines:\n{lines}") from error
         finally:
+            for worker in self.workers():  # without its supervisor it would keep the log open
+                os.kill(worker, signal.SIGKILL)
             self.process.kill()
             self._reader.join(10)
             if self.process.stderr:

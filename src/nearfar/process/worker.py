@@ -205,8 +205,8 @@ async def _open_models(app: Litestar, settings: Settings, port: int) -> bool:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{port}"
     _log.info("serving on %s  (OpenAI: /v1, Cohere: /, in a browser: /)", url)
-    if model := app.state.fleet.default("embed"):
-        _log.info("""try it: curl %s/v1/embeddings --json '{"model": "%s", "input": "a cat"}'""", url, model.name)
+    if model := next((info.name for info in app.state.fleet.infos() if "embed" in info.tasks), None):
+        _log.info("""try it: curl %s/v1/embeddings --json '{"model": "%s", "input": "a cat"}'""", url, model)
     return True
 
 
