@@ -40,18 +40,22 @@ _REQUEST = logging.LogRecord("nearfar.access", logging.INFO, "", 0, "request", (
 
 
 class RequestRecord(logging.LogRecord):
-    """The record of a request. ``collect`` returns its fields; it is called when the record is formatted."""
+    """The record of a request. ``collect`` returns its fields; it is called when the record is formatted, and freed."""
 
     def __init__(self, collect: Callable[[], dict[str, object]]) -> None:
         now = time.time()
         # LogRecord's own __init__ takes longer than all other work for a record together.
         self.__dict__ = {**_REQUEST, "created": now, "msecs": now % 1 * 1000}
-        self._collect = collect
+        self._collect: Callable[[], dict[str, object]] | None = collect
+        self._fields: dict[str, object] = {}
 
     @property
     def fields(self) -> dict[str, object]:
         """Return what is logged about the request."""
-        return self._collect()
+        if collect := self._collect:
+            self._fields = collect()
+            self._collect = None
+        return self._fields
 
 
 class HumanLines(logging.Formatter):

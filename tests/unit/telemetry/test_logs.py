@@ -146,3 +146,18 @@ def test_the_thread_ends_although_the_lock_is_taken() -> None:
         assert thread
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_the_fields_of_a_request_are_collected_once() -> None:
+    """What they are collected from, the request's scope, is freed then: the last requests are kept for long."""
+    collected = []
+
+    def collect() -> dict[str, object]:
+        collected.append(1)
+        return {"status": 200}
+
+    record = RequestRecord(collect)
+
+    assert [{"status": 200}] * 2 == [record.fields, record.fields]
+    assert [1] == collected
+    assert collect not in vars(record).values()
