@@ -16,12 +16,26 @@ const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta
 const PANES = ["try", "rerank", "map", "connect", "models", "live"];
 const KEY = "nf-browser-test-key";
 const PAYLOADS = [
-  "<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "\"><svg onload=window.hacked=1>", "'-window.hacked=1-'",
-  "javascript:window.hacked=1", "<iframe srcdoc='<script>parent.hacked=1</script>'></iframe>", "<a href=javascript:window.hacked=1>x</a>",
-  "{{window.hacked=1}}", "${window.hacked=1}", "</textarea><script>window.hacked=1</script>", "<body onload=window.hacked=1>",
-  "<math><mtext><img src=x onerror=window.hacked=1></mtext></math>", "<style>@import '//elsewhere.test';</style>", "<link rel=stylesheet href=//elsewhere.test>",
-  "<base href=//elsewhere.test/>", "<form action=//elsewhere.test><button>x</button></form>", "<details open ontoggle=window.hacked=1>", "\u202e<b>x</b>",
-  "<object data=javascript:window.hacked=1></object>", "&lt;script&gt;window.hacked=1&lt;/script&gt;",
+  "<script>window.hacked=1</script>",
+  "<img src=x onerror=window.hacked=1>",
+  '"><svg onload=window.hacked=1>',
+  "'-window.hacked=1-'",
+  "javascript:window.hacked=1",
+  "<iframe srcdoc='<script>parent.hacked=1</script>'></iframe>",
+  "<a href=javascript:window.hacked=1>x</a>",
+  "{{window.hacked=1}}",
+  "${window.hacked=1}",
+  "</textarea><script>window.hacked=1</script>",
+  "<body onload=window.hacked=1>",
+  "<math><mtext><img src=x onerror=window.hacked=1></mtext></math>",
+  "<style>@import '//elsewhere.test';</style>",
+  "<link rel=stylesheet href=//elsewhere.test>",
+  "<base href=//elsewhere.test/>",
+  "<form action=//elsewhere.test><button>x</button></form>",
+  "<details open ontoggle=window.hacked=1>",
+  "\u202e<b>x</b>",
+  "<object data=javascript:window.hacked=1></object>",
+  "&lt;script&gt;window.hacked=1&lt;/script&gt;",
 ];
 
 let browser, server, folder;
@@ -36,11 +50,18 @@ async function freePort() {
 
 /** Start a server and return its URL once it is ready. */
 async function serve(environment = {}) {
-  const port = await freePort(), url = `http://127.0.0.1:${port}`;
-  const child = spawn(PYTHON, ["-m", "nearfar", "serve", "--port", port], { env: { ...process.env, ...environment }, stdio: "ignore" });
+  const port = await freePort(),
+    url = `http://127.0.0.1:${port}`;
+  const child = spawn(PYTHON, ["-m", "nearfar", "serve", "--port", port], {
+    env: { ...process.env, ...environment },
+    stdio: "ignore",
+  });
   for (let attempt = 0; attempt < 600; attempt++) {
     if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
-    const ready = await fetch(`${url}/health/ready`).then((answer) => answer.ok, () => false);
+    const ready = await fetch(`${url}/health/ready`).then(
+      (answer) => answer.ok,
+      () => false,
+    );
     if (ready) return { url, child };
     await sleep(200);
   }
@@ -51,7 +72,10 @@ async function serve(environment = {}) {
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "nearfar-page-"));
   server = await serve();
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox"],
+  });
 });
 
 after(async () => {
@@ -67,7 +91,8 @@ async function open(pane, options = {}, url = server.url) {
   page.on("pageerror", (error) => page.faults.push(error.message));
   page.on("console", (message) => message.type() === "error" && page.faults.push(message.text()));
   page.on("request", (request) => {
-    if (new URL(request.url()).origin !== url && !request.url().startsWith("blob:")) page.faults.push(`asked ${request.url()}`);
+    if (new URL(request.url()).origin !== url && !request.url().startsWith("blob:"))
+      page.faults.push(`asked ${request.url()}`);
   });
   await page.goto(`${url}/#/${pane}`);
   await page.waitForSelector("main h1");
@@ -75,7 +100,11 @@ async function open(pane, options = {}, url = server.url) {
 }
 
 async function post(path, body) {
-  const answer = await fetch(`${server.url}/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const answer = await fetch(`${server.url}/${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
   return answer.json();
 }
 
@@ -131,7 +160,8 @@ test("compare: tokens are parts of the text in every script", async () => {
 
 test("rerank: documents are sorted by the API's scores", async () => {
   const page = await open("rerank");
-  const query = "Where is the cat?", documents = ["Bananas are yellow.", "The cat sat on the mat."];
+  const query = "Where is the cat?",
+    documents = ["Bananas are yellow.", "The cat sat on the mat."];
   await page.fill("input[type=text]", query);
   await page.fill("textarea", documents.join("\n"));
   await page.waitForFunction(() => document.querySelectorAll(".ranked li").length === 2);
@@ -144,8 +174,13 @@ test("rerank: documents are sorted by the API's scores", async () => {
 });
 
 test("map: a file becomes points, and a sentence finds its neighbors", async () => {
-  const topics = { cooking: ["tomato soup", "boil an egg", "bake bread", "season a pan"], travel: ["book a flight", "lost luggage", "train to Rome", "hotel near the sea"] };
-  const rows = Object.entries(topics).flatMap(([topic, texts]) => texts.flatMap((text) => ["", " today", ", please"].map((end) => [text + end, topic])));
+  const topics = {
+    cooking: ["tomato soup", "boil an egg", "bake bread", "season a pan"],
+    travel: ["book a flight", "lost luggage", "train to Rome", "hotel near the sea"],
+  };
+  const rows = Object.entries(topics).flatMap(([topic, texts]) =>
+    texts.flatMap((text) => ["", " today", ", please"].map((end) => [text + end, topic])),
+  );
   const page = await open("map");
   await page.setInputFiles("#map-file", await csv("topics.csv", [["text", "topic"], ...rows]));
   await page.waitForSelector("canvas:visible", { timeout: 30_000 });
@@ -160,7 +195,10 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   assert.equal(await page.locator(".legend li").count(), 2);
   await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
-  const lines = readFileSync(await download.path(), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+  const lines = readFileSync(await download.path(), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
   assert.equal(lines.length, rows.length);
   assert.equal(lines[0].topic, "cooking");
   assert.equal(lines[0].embedding.length, 384);
@@ -169,9 +207,18 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
 });
 
 test("map: outliers, duplicates and neighbors are found, by keyboard too", async () => {
-  const texts = ["reset my password", "reset my password please", "forgot my password", "change my password", "the Arctic tern migrates between poles"];
+  const texts = [
+    "reset my password",
+    "reset my password please",
+    "forgot my password",
+    "change my password",
+    "the Arctic tern migrates between poles",
+  ];
   const page = await open("map");
-  await page.setInputFiles("#map-file", await csv("outlier.csv", [["text", "id"], ...texts.map((text, at) => [text, `${at}`])]));
+  await page.setInputFiles(
+    "#map-file",
+    await csv("outlier.csv", [["text", "id"], ...texts.map((text, at) => [text, `${at}`])]),
+  );
   await page.waitForSelector("canvas:visible", { timeout: 30_000 });
   await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
   await page.click("button:text-is('Outliers')");
@@ -232,10 +279,16 @@ test("live: requests and tokens are counted", async () => {
   const page = await open("live");
   await page.waitForSelector(".numbers dd");
   for (let at = 0; at < 20; at++) await post("v1/embeddings", { model: "text-embedding-3-small", input: `text ${at}` });
-  await page.waitForFunction(() => {
-    const [requests, tokens] = [...document.querySelectorAll(".numbers dd")].map((element) => parseFloat(element.textContent));
-    return requests > 1 && tokens > 5;
-  }, undefined, { timeout: 15_000 });
+  await page.waitForFunction(
+    () => {
+      const [requests, tokens] = [...document.querySelectorAll(".numbers dd")].map((element) =>
+        parseFloat(element.textContent),
+      );
+      return requests > 1 && tokens > 5;
+    },
+    undefined,
+    { timeout: 15_000 },
+  );
   assert.equal(await page.locator(".uplot").count(), 4);
   assert.deepEqual(page.faults, []);
   await page.close();
@@ -243,14 +296,22 @@ test("live: requests and tokens are counted", async () => {
 
 test("a key is asked for once, and kept nowhere", async () => {
   const { url, child } = await serve({ NEARFAR_API_KEY: KEY });
-  const page = await open("try", {}, url).catch(() => null) ?? browser.contexts().at(-1).pages().at(-1);
+  const page = (await open("try", {}, url).catch(() => null)) ?? browser.contexts().at(-1).pages().at(-1);
   await page.fill("dialog input", KEY);
   await page.click("text=Use key");
   await page.waitForSelector(".heat");
   await page.goto(`${url}/#/rerank`);
   await page.waitForSelector(".ranked li");
   assert.equal(await page.locator("dialog[open]").count(), 0);
-  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, performance.getEntriesByType("resource").map(({ name }) => name)]));
+  const kept = await page.evaluate(() =>
+    JSON.stringify([
+      { ...localStorage },
+      { ...sessionStorage },
+      document.cookie,
+      location.href,
+      performance.getEntriesByType("resource").map(({ name }) => name),
+    ]),
+  );
   assert.ok(!kept.includes(KEY));
   await page.close();
   child.kill();
@@ -266,7 +327,10 @@ test("texts, columns and file names are shown as text", async () => {
   await page.waitForFunction((count) => document.querySelectorAll(".ranked li").length === count, PAYLOADS.length);
   await page.goto(`${server.url}/#/map`);
   const rows = PAYLOADS.map((payload, at) => [payload, PAYLOADS[at % 3]]);
-  await page.setInputFiles("#map-file", await csv("<img src=x onerror=window.hacked=1>.csv".replaceAll("/", ""), [[PAYLOADS[0], PAYLOADS[1]], ...rows]));
+  await page.setInputFiles(
+    "#map-file",
+    await csv("<img src=x onerror=window.hacked=1>.csv".replaceAll("/", ""), [[PAYLOADS[0], PAYLOADS[1]], ...rows]),
+  );
   await page.waitForSelector("canvas:visible", { timeout: 30_000 });
   await page.fill("input[type=search]", PAYLOADS[2]);
   await page.press("input[type=search]", "Enter");
@@ -278,18 +342,29 @@ test("texts, columns and file names are shown as text", async () => {
 
 test("no pane has a fault that axe finds, in light and dark, small and large", async () => {
   for (const colorScheme of ["light", "dark"]) {
-    for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }, { width: 2560, height: 1440 }]) {
+    for (const viewport of [
+      { width: 360, height: 740 },
+      { width: 1280, height: 900 },
+      { width: 2560, height: 1440 },
+    ]) {
       for (const pane of PANES) {
         const page = await open(pane, { colorScheme, viewport });
         await page.waitForLoadState("networkidle").catch(() => {});
         await page.evaluate(AXE);
-        const found = await page.evaluate(async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`));
+        const found = await page.evaluate(async () =>
+          (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`),
+        );
         assert.deepEqual(found, [], `${pane} ${colorScheme} ${viewport.width}`);
         if (pane === "try") {
-          await page.fill("textarea", Array.from({ length: 60 }, (_, at) => `text number ${at} ${"x".repeat(at === 3 ? 500 : 1)}`).join("\n"));
+          await page.fill(
+            "textarea",
+            Array.from({ length: 60 }, (_, at) => `text number ${at} ${"x".repeat(at === 3 ? 500 : 1)}`).join("\n"),
+          );
           await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 60);
         }
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        const overflow = await page.evaluate(
+          () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        );
         assert.equal(overflow, 0, `${pane} ${viewport.width}: it scrolls sideways`);
         await page.close();
       }
@@ -301,17 +376,29 @@ test("the page paints early, shifts nothing and never blocks", async () => {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
   await page.addInitScript(() => {
     window.measured = { shift: 0, longest: 0 };
-    new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) window.measured.shift += entry.value; })).observe({ type: "layout-shift", buffered: true });
-    new PerformanceObserver((list) => list.getEntries().forEach((entry) => { window.measured.longest = Math.max(window.measured.longest, entry.duration); })).observe({ type: "longtask", buffered: true });
+    new PerformanceObserver((list) =>
+      list.getEntries().forEach((entry) => {
+        if (!entry.hadRecentInput) window.measured.shift += entry.value;
+      }),
+    ).observe({ type: "layout-shift", buffered: true });
+    new PerformanceObserver((list) =>
+      list.getEntries().forEach((entry) => {
+        window.measured.longest = Math.max(window.measured.longest, entry.duration);
+      }),
+    ).observe({ type: "longtask", buffered: true });
   });
   await page.goto(server.url);
   await page.waitForSelector(".pairs li");
   await sleep(500);
   const found = await page.evaluate(() => ({
-    ...window.measured, paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,
-    bytes: performance.getEntriesByType("resource").reduce((sum, { transferSize }) => sum + transferSize, 0), requests: performance.getEntriesByType("resource").length,
+    ...window.measured,
+    paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,
+    bytes: performance.getEntriesByType("resource").reduce((sum, { transferSize }) => sum + transferSize, 0),
+    requests: performance.getEntriesByType("resource").length,
   }));
-  console.log(`first paint ${found.paint.toFixed(0)} ms, ${found.requests} requests, ${found.bytes} bytes, longest task ${found.longest} ms, shift ${found.shift.toFixed(3)}`);
+  console.log(
+    `first paint ${found.paint.toFixed(0)} ms, ${found.requests} requests, ${found.bytes} bytes, longest task ${found.longest} ms, shift ${found.shift.toFixed(3)}`,
+  );
   assert.ok(found.shift < 0.1);
   await page.close();
 });

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from nearfar.core.errors import CheckpointError
@@ -26,13 +27,13 @@ class LocalModel(Struct, frozen=True, kw_only=True):
     bytes: int | None = None
 
 
-def find_local_models(settings: Settings) -> Iterator[LocalModel]:
-    """Yield the built-in model, the settings' folders, and the models in the hub's cache."""
+def find_local_models(settings: Settings, hub_cache: Path | None = None) -> Iterator[LocalModel]:
+    """Yield the built-in model, the settings' folders, and the models in the hub's cache: None is the usual folder."""
     yield _builtin()
     for folder in (as_folder(model.name) for model in settings.models):
         if folder:
-            yield describe_folder(folder, str(folder))
-    yield from _cached()
+            yield msgspec.structs.replace(describe_folder(folder, folder.name), name=str(folder))
+    yield from _cached(hub_cache)
 
 
 def describe_folder(folder: Path, name: str, size: int | None = None) -> LocalModel:
@@ -64,21 +65,16 @@ def _builtin() -> LocalModel:
     return LocalModel(name=name, about="built-in, verified", can_be_served=True, bytes=size)
 
 
-def _cached() -> Iterator[LocalModel]:
+def _cached(cache: Path | None) -> Iterator[LocalModel]:
     """Yield each revision of each model in the hub's cache; none without a cache that can be read."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+        repos = sorted(scan_cache_dir(cache).repos, key=lambda repo: repo.repo_id)
     except (CacheNotFound, ValueError, OSError, RuntimeError):  # no cache, no folder, not readable, or no home folder
         return
     for repo in repos:
         for revision in repo.revisions if repo.repo_type == "model" else ():
-            found = describe_folder(revision.snapshot_path, repo.repo_id, repo.size_on_disk)
-            yield LocalModel(
-                name=f"{repo.repo_id}@{revision.commit_hash[:8]}",
-                about=found.about,
-                can_be_served=found.can_be_served,
-                bytes=found.bytes,
-            )
+            found = describe_folder(revision.snapshot_path, repo.repo_id, revision.size_on_disk)
+            yield msgspec.structs.replace(found, name=f"{repo.repo_id}@{revision.commit_hash[:8]}")

@@ -26,7 +26,7 @@ from nearfar.models.recipe.dense import Layer, LayerNorm, Normalize, Pooling
 from nearfar.serving.verification.unused_libraries import replace_unused_libraries
 
 Texts: TypeAlias = tuple[str, ...]  # one, or a query and a document
-Compute: TypeAlias = Callable[[Texts], tuple[Any, list[int]]]  # → numbers (D,) or (labels,), and token ids
+Compute: TypeAlias = Callable[[Texts], tuple[Any, list[int]]]  # → numbers of any shape, and token ids
 
 _ALL = "--all-libraries"
 

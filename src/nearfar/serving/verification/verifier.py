@@ -126,7 +126,8 @@ def _reason_against(model: VerifyRequest) -> str:
         "its files have no modules.json, which sentence-transformers needs for this output": recipe.task == "embed"
         and recipe.outputs != ("dense",)
         and not (model.folder / "modules.json").is_file(),
-        "a limit in tokens isn't one of a query or of a document": recipe.multi_vector is not None
+        "max_tokens is one limit, and the library has one for queries and one for documents": recipe.multi_vector
+        is not None
         and model.max_tokens is not None,
         "only sentence-transformers runs its head on a pooled vector": recipe.task == "score"
         and bool(recipe.pooling)

@@ -10,7 +10,7 @@ export const address = base.href.replace(/\/$/, "");
 /** Whether a key was asked for. */
 export const hasKey = () => key !== "";
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
@@ -25,8 +25,11 @@ export async function send(path, { body, signal } = {}) {
   let response;
   try {
     response = await fetch(new URL(path, base), {
-      method: body === undefined ? "GET" : "POST", headers, signal,
-      body: body === undefined ? undefined : JSON.stringify(body), credentials: "omit",
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      credentials: "omit",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -45,7 +48,10 @@ export async function call(path, body, signal) {
 
 /** Return a Float32Array for each text, and how many tokens were cut. `options` are fields of /v1/embeddings. */
 export async function embed(model, texts, options = {}, signal) {
-  const response = await send("v1/embeddings", { body: { model, input: texts, encoding_format: "base64", ...options }, signal });
+  const response = await send("v1/embeddings", {
+    body: { model, input: texts, encoding_format: "base64", ...options },
+    signal,
+  });
   const answer = await response.json();
   return {
     vectors: answer.data.map(({ embedding }) => decodeFloats(embedding)),
@@ -79,13 +85,17 @@ function askForKey(refused) {
     const dialog = document.querySelector("dialog.key");
     dialog.querySelector(".refused").textContent = refused;
     dialog.returnValue = "";
-    dialog.addEventListener("close", () => {
-      const input = dialog.querySelector("input");
-      if (dialog.returnValue === "ok") key = input.value.trim();
-      input.value = "";
-      asking = null;
-      resolve(dialog.returnValue === "ok" && key !== "");
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const input = dialog.querySelector("input");
+        if (dialog.returnValue === "ok") key = input.value.trim();
+        input.value = "";
+        asking = null;
+        resolve(dialog.returnValue === "ok" && key !== "");
+      },
+      { once: true },
+    );
     dialog.showModal();
   });
   return asking;

@@ -33,7 +33,11 @@ async function show(name) {
     current.resume?.();
   } catch (error) {
     const reason = error instanceof TypeError ? "The server isn't responding. Is it still running?" : error.message; // of import()
-    fill(main, h("h1", {}, title), notice("error", "This page couldn't be loaded", reason, () => location.reload()));
+    fill(
+      main,
+      h("h1", {}, title),
+      notice("error", "This page couldn't be loaded", reason, () => location.reload()),
+    );
   }
 }
 

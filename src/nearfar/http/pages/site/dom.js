@@ -11,7 +11,7 @@ export function h(tag, properties = {}, ...children) {
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat().filter(isShown));
   return element;
 }
 
@@ -20,43 +20,81 @@ export function field(label, control, about, kind = "") {
   const id = `field-${(field.count = (field.count ?? 0) + 1)}`;
   control.id = id;
   if (about) control.setAttribute("aria-describedby", `${id}-about`);
-  return h("div", { class: `field ${kind}` }, h("label", { for: id }, label), control,
-    about && h("small", { id: `${id}-about` }, about));
+  return h(
+    "div",
+    { class: `field ${kind}` },
+    h("label", { for: id }, label),
+    control,
+    about && h("small", { id: `${id}-about` }, about),
+  );
 }
 
 /** Return a <select> of [value, text] pairs. */
 export function choice(pairs, onchange) {
-  return h("select", { onchange }, pairs.map(([value, text]) => h("option", { value }, text)));
+  return h(
+    "select",
+    { onchange },
+    pairs.map(([value, text]) => h("option", { value }, text)),
+  );
 }
 
 /** Replace the children of an element. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...children.flat().filter(isShown));
+}
+
+/** Return whether a child is more than the result of a condition. */
+function isShown(child) {
+  return child !== null && child !== undefined && child !== false;
 }
 
 /** Return a notice, with a button if it can be tried again: kind is "error", "empty" or "hint". */
 export function notice(kind, title, text, retry) {
-  return h("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, h("strong", {}, title), text && h("p", {}, text),
-    retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, "Try again")));
+  return h(
+    "div",
+    { class: `notice ${kind}`, role: kind === "error" ? "alert" : null },
+    h("strong", {}, title),
+    text && h("p", {}, text),
+    retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, "Try again")),
+  );
 }
 
 /** Return a text that shows its first lines, and all of it on a click. */
 export function clamped(text) {
-  const shown = h("span", { class: "clamped", dir: "auto", title: text.length > 120 ? "Click to show all of it" : null, onclick: () => shown.classList.toggle("clamped") }, text);
+  const shown = h(
+    "span",
+    {
+      class: "clamped",
+      dir: "auto",
+      title: text.length > 120 ? "Click to show all of it" : null,
+      onclick: () => shown.classList.toggle("clamped"),
+    },
+    text,
+  );
   return shown;
 }
 
 /** Return a button that copies what `text()` returns. */
 export function copyButton(text) {
-  const button = h("button", { class: "quiet copy", type: "button", onclick: async () => {
-    try {
-      await navigator.clipboard.writeText(text());
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "Select and copy by hand";
-    }
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
-  } }, "Copy");
+  const button = h(
+    "button",
+    {
+      class: "quiet copy",
+      type: "button",
+      onclick: async () => {
+        try {
+          await navigator.clipboard.writeText(text());
+          button.textContent = "Copied";
+        } catch {
+          button.textContent = "Select and copy by hand";
+        }
+        setTimeout(() => {
+          button.textContent = "Copy";
+        }, 1500);
+      },
+    },
+    "Copy",
+  );
   return button;
 }
 
@@ -75,5 +113,8 @@ export function debounced(work, ms = 350) {
 
 /** Return the lines of a text that aren't blank. */
 export function lines(text) {
-  return text.split("\n").map((line) => line.trim()).filter(Boolean);
+  return text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
 }

@@ -33,7 +33,8 @@ export class Scatter {
     }
     const began = performance.now();
     const step = (now) => {
-      const share = Math.min((now - began) / 600, 1), eased = 1 - (1 - share) ** 3;
+      const share = Math.min((now - began) / 600, 1),
+        eased = 1 - (1 - share) ** 3;
       this.points = target.map((value, at) => before[at] + (value - before[at]) * eased);
       this.draw();
       if (share < 1) requestAnimationFrame(step);
@@ -47,8 +48,10 @@ export class Scatter {
   }
 
   draw() {
-    const { canvas } = this, ratio = devicePixelRatio || 1;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
+    const { canvas } = this,
+      ratio = devicePixelRatio || 1;
+    const width = canvas.clientWidth,
+      height = canvas.clientHeight;
     if (!width) return;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio);
@@ -81,7 +84,8 @@ export class Scatter {
   }
 
   place(at) {
-    const { clientWidth: width, clientHeight: height } = this.canvas, { x, y, scale } = this.view;
+    const { clientWidth: width, clientHeight: height } = this.canvas,
+      { x, y, scale } = this.view;
     const edge = 24;
     return [
       (edge + this.points[2 * at] * (width - 2 * edge)) * scale + x,
@@ -90,10 +94,15 @@ export class Scatter {
   }
 
   nearest(x, y) {
-    let found = -1, least = REACH ** 2;
+    let found = -1,
+      least = REACH ** 2;
     for (let at = 0; at < this.points.length / 2; at++) {
-      const [px, py] = this.place(at), distance = (px - x) ** 2 + (py - y) ** 2;
-      if (distance < least) { found = at; least = distance; }
+      const [px, py] = this.place(at),
+        distance = (px - x) ** 2 + (py - y) ** 2;
+      if (distance < least) {
+        found = at;
+        least = distance;
+      }
     }
     return found;
   }
@@ -117,23 +126,34 @@ export class Scatter {
     this.path = null;
     const width = Math.max(...path.map(([x]) => x)) - Math.min(...path.map(([x]) => x));
     if (path.length < 8 || width < 8) this.on.pick(this.nearest(event.offsetX, event.offsetY));
-    else this.on.lasso([...this.points.keys()].filter((at) => at % 2 === 0 && isInside(this.place(at / 2), path)).map((at) => at / 2));
+    else
+      this.on.lasso(
+        [...this.points.keys()].filter((at) => at % 2 === 0 && isInside(this.place(at / 2), path)).map((at) => at / 2),
+      );
     this.draw();
   }
 
   zoom(event) {
     event.preventDefault();
-    const before = this.view, scale = Math.min(Math.max(before.scale * 1.0015 ** -event.deltaY, 1), 40), by = scale / before.scale;
-    this.view = scale === 1 ? { x: 0, y: 0, scale } : {
-      scale, x: event.offsetX - (event.offsetX - before.x) * by, y: event.offsetY - (event.offsetY - before.y) * by,
-    };
+    const before = this.view,
+      scale = Math.min(Math.max(before.scale * 1.0015 ** -event.deltaY, 1), 40),
+      by = scale / before.scale;
+    this.view =
+      scale === 1
+        ? { x: 0, y: 0, scale }
+        : {
+            scale,
+            x: event.offsetX - (event.offsetX - before.x) * by,
+            y: event.offsetY - (event.offsetY - before.y) * by,
+          };
     this.draw();
   }
 }
 
 /** Return the points scaled to [0, 1]. */
 function fitted(points) {
-  const low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+  const low = [Infinity, Infinity],
+    high = [-Infinity, -Infinity];
   points.forEach((value, at) => {
     low[at % 2] = Math.min(low[at % 2], value);
     high[at % 2] = Math.max(high[at % 2], value);
@@ -145,7 +165,8 @@ function fitted(points) {
 function isInside([x, y], path) {
   let inside = false;
   for (let i = 0, j = path.length - 1; i < path.length; j = i++) {
-    const [xi, yi] = path[i], [xj, yj] = path[j];
+    const [xi, yi] = path[i],
+      [xj, yj] = path[j];
     if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
   }
   return inside;

@@ -7,21 +7,31 @@ export function readTable(name, text) {
   const kind = name.toLowerCase().split(".").at(-1);
   if (kind === "csv" || kind === "tsv") return fromRecords(parseCsv(clean, kind === "tsv" ? "\t" : separator(clean)));
   if (kind === "jsonl" || kind === "ndjson" || kind === "json") return fromObjects(parseJson(clean));
-  return { columns: ["text"], rows: clean.split(/\r?\n/).filter((line) => line.trim()).map((line) => [line]) };
+  return {
+    columns: ["text"],
+    rows: clean
+      .split(/\r?\n/)
+      .filter((line) => line.trim())
+      .map((line) => [line]),
+  };
 }
 
 /** Return the column that has the longest texts. */
 export function textColumn({ columns, rows }) {
-  const lengths = columns.map((_, at) => rows.slice(0, 200).reduce((sum, row) => sum + (Number.isNaN(Number(row[at])) ? row[at].length : 0), 0));
+  const lengths = columns.map((_, at) =>
+    rows.slice(0, 200).reduce((sum, row) => sum + (Number.isNaN(Number(row[at])) ? row[at].length : 0), 0),
+  );
   return lengths.indexOf(Math.max(...lengths));
 }
 
 /** Return the columns that have few enough values to color by. */
 export function groupColumns({ columns, rows }, most = 12) {
-  return columns.map((_, at) => at).filter((at) => {
-    const values = new Set(rows.map((row) => row[at]));
-    return values.size > 1 && values.size <= most && values.size < rows.length;
-  });
+  return columns
+    .map((_, at) => at)
+    .filter((at) => {
+      const values = new Set(rows.map((row) => row[at]));
+      return values.size > 1 && values.size <= most && values.size < rows.length;
+    });
 }
 
 function separator(text) {
@@ -30,21 +40,28 @@ function separator(text) {
 }
 
 /** Return the records of a CSV text (RFC 4180): fields may be quoted, and contain separators and line breaks then. */
-export function parseCsv(text, mark = ",") {
+function parseCsv(text, mark = ",") {
   const records = [];
-  let record = [], value = "", quoted = false;
+  let record = [],
+    value = "",
+    quoted = false;
   for (let at = 0; at < text.length; at++) {
     const character = text[at];
     if (quoted) {
       if (character !== '"') value += character;
-      else if (text[at + 1] === '"') { value += '"'; at += 1; }
-      else quoted = false;
+      else if (text[at + 1] === '"') {
+        value += '"';
+        at += 1;
+      } else quoted = false;
     } else if (character === '"' && value === "") quoted = true;
-    else if (character === mark) { record.push(value); value = ""; }
-    else if (character === "\n" || character === "\r") {
+    else if (character === mark) {
+      record.push(value);
+      value = "";
+    } else if (character === "\n" || character === "\r") {
       if (character === "\r" && text[at + 1] === "\n") at += 1;
       records.push([...record, value]);
-      record = []; value = "";
+      record = [];
+      value = "";
     } else value += character;
   }
   if (quoted) throw new Error("A quoted field has no end.");
@@ -59,16 +76,24 @@ function fromRecords([columns, ...rows]) {
 
 function parseJson(text) {
   try {
-    return text.trimStart().startsWith("[") ? JSON.parse(text) : text.split("\n").filter((line) => line.trim()).map((line) => JSON.parse(line));
+    return text.trimStart().startsWith("[")
+      ? JSON.parse(text)
+      : text
+          .split("\n")
+          .filter((line) => line.trim())
+          .map((line) => JSON.parse(line));
   } catch (error) {
     throw new Error(`The file isn't JSON lines: ${error.message}`);
   }
 }
 
 function fromObjects(objects) {
-  const records = objects.map((value) => (value && typeof value === "object" && !Array.isArray(value) ? value : { text: value }));
+  const records = objects.map((value) =>
+    value && typeof value === "object" && !Array.isArray(value) ? value : { text: value },
+  );
   const columns = [...new Set(records.flatMap((record) => Object.keys(record)))];
   if (!columns.length) throw new Error("The file has no fields.");
-  const asText = (value) => (value === null || value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value));
+  const asText = (value) =>
+    value === null || value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
   return { columns, rows: records.map((record) => columns.map((column) => asText(record[column]))) };
 }

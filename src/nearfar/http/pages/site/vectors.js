@@ -2,7 +2,9 @@
 
 /** Return the cosine of two vectors; 0 where one has no length. */
 export function cosine(a, b) {
-  let dot = 0, left = 0, right = 0;
+  let dot = 0,
+    left = 0,
+    right = 0;
   for (let i = 0; i < a.length; i++) {
     dot += a[i] * b[i];
     left += a[i] * a[i];
@@ -30,9 +32,11 @@ export function unpackBits(bytes) {
 
 /** Return the largest difference of two matrices, and the share of pairs that are in the same order. */
 export function loss(exact, other) {
-  const before = pairs(exact), after = before.map(([i, j]) => other[i][j]);
+  const before = pairs(exact),
+    after = before.map(([i, j]) => other[i][j]);
   const largest = Math.max(0, ...before.map(([i, j, value]) => Math.abs(value - other[i][j])));
-  let kept = 0, all = 0;
+  let kept = 0,
+    all = 0;
   for (let i = 0; i < after.length; i++) {
     for (let j = i + 1; j < after.length; j++) {
       all += 1;

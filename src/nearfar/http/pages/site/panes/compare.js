@@ -18,8 +18,18 @@ export async function open() {
   const served = (await models()).filter((model) => model.tasks.includes("embed"));
   const title = h("h1", {}, "Compare texts");
   if (!served.length) {
-    return { element: h("section", {}, title, notice("empty", "No embedding model is served",
-      "Serve one, for example: nearfar serve --model intfloat/multilingual-e5-small")) };
+    return {
+      element: h(
+        "section",
+        {},
+        title,
+        notice(
+          "empty",
+          "No embedding model is served",
+          "Serve one, for example: nearfar serve --model intfloat/multilingual-e5-small",
+        ),
+      ),
+    };
   }
   return { element: new Compare(served, title).element };
 }
@@ -28,31 +38,67 @@ class Compare {
   constructor(served, title) {
     this.served = served;
     this.update = debounced((signal) => this.run(signal));
-    this.texts = h("textarea", { rows: 9, spellcheck: "false", dir: "auto", oninput: this.update, value: EXAMPLE.join("\n") });
-    this.model = choice(served.map(({ name }) => [name, name]), () => this.chooseModel());
+    this.texts = h("textarea", {
+      rows: 9,
+      spellcheck: "false",
+      dir: "auto",
+      oninput: this.update,
+      value: EXAMPLE.join("\n"),
+    });
+    this.model = choice(
+      served.map(({ name }) => [name, name]),
+      () => this.chooseModel(),
+    );
     this.prompt = choice([], this.update);
     this.dimensions = choice([], this.update);
-    this.output = choice([["float", "float32"], ["int8", "int8"], ["binary", "binary (1 bit)"]], this.update);
+    this.output = choice(
+      [
+        ["float", "float32"],
+        ["int8", "int8"],
+        ["binary", "binary (1 bit)"],
+      ],
+      this.update,
+    );
     this.result = h("div", { class: "result", "aria-live": "polite", "aria-busy": "true" });
     this.tokens = h("div", { class: "tokens" });
     this.promptField = field("Prompt", this.prompt);
-    this.element = h("section", { class: "split" },
-      h("div", { class: "side" }, title,
+    this.element = h(
+      "section",
+      { class: "split" },
+      h(
+        "div",
+        { class: "side" },
+        title,
         h("p", { class: "lead" }, "Close to 1 means that two texts have a similar meaning to the model."),
         field("Texts, one per line", this.texts),
-        h("div", { class: "fields" }, field("Model", this.model, null, "full"), this.promptField, field("Dimensions", this.dimensions), field("Number format", this.output))),
-      h("div", { class: "wide" }, this.result, this.tokens));
+        h(
+          "div",
+          { class: "fields" },
+          field("Model", this.model, null, "full"),
+          this.promptField,
+          field("Dimensions", this.dimensions),
+          field("Number format", this.output),
+        ),
+      ),
+      h("div", { class: "wide" }, this.result, this.tokens),
+    );
     this.chooseModel();
   }
 
   chooseModel() {
     const model = this.served.find(({ name }) => name === this.model.value);
     const names = Object.keys(model.prompts);
-    fill(this.prompt, h("option", { value: "" }, model.default_prompt ? `default (${model.default_prompt})` : "none"),
-      names.map((name) => h("option", { value: name }, name)));
+    fill(
+      this.prompt,
+      h("option", { value: "" }, model.default_prompt ? `default (${model.default_prompt})` : "none"),
+      names.map((name) => h("option", { value: name }, name)),
+    );
     this.promptField.hidden = !names.length;
     const sizes = [model.dim, 1024, 768, 512, 256, 128, 64, 32].filter((size, at) => at === 0 || size < model.dim);
-    fill(this.dimensions, sizes.map((size, at) => h("option", { value: at ? size : "" }, at ? size : `${size} (all)`)));
+    fill(
+      this.dimensions,
+      sizes.map((size, at) => h("option", { value: at ? size : "" }, at ? size : `${size} (all)`)),
+    );
     this.info = model;
     this.update(true);
   }
@@ -62,7 +108,10 @@ class Compare {
     this.result.setAttribute("aria-busy", "true");
     if (texts.length < 2) {
       fill(this.tokens);
-      fill(this.result, notice("empty", "Write at least two texts", "Each line is one text. They never leave this machine."));
+      fill(
+        this.result,
+        notice("empty", "Write at least two texts", "Each line is one text. They never leave this machine."),
+      );
       return;
     }
     try {
@@ -79,7 +128,10 @@ class Compare {
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(this.tokens);
-      fill(this.result, notice("error", "The texts can't be compared", error.message, () => this.update(true)));
+      fill(
+        this.result,
+        notice("error", "The texts can't be compared", error.message, () => this.update(true)),
+      );
     }
     this.result.removeAttribute("aria-busy");
   }
@@ -88,16 +140,47 @@ class Compare {
     const nearest = pairs(matrix);
     const lowest = Math.min(nearest.at(-1)[2], 0.999);
     const bytes = { float: 4, int8: 1, binary: 1 / 8 }[this.output.value] * exact.vectors[0].length;
-    fill(this.result,
+    fill(
+      this.result,
       h("h2", {}, "Similarities"),
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Matrix of similarities" }, heatMap(texts, matrix, lowest)),
-      h("p", { class: "about" }, `${exact.tokens} tokens, ${bytes.toLocaleString()} bytes per text. The strongest color is 1, the weakest ${lowest.toFixed(2)}.`,
-        exact.cut ? h("a", { class: "warn", href: "#tokens", onclick: (event) => this.showCut(event) }, ` ${exact.cut} tokens were cut: show where.`) : null,
-        lost ? ` Against float32, similarities differ by at most ${lost.largest.toFixed(4)}, and ${(100 * lost.kept).toFixed(1)}% of all pairs keep their order.` : null),
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": "Matrix of similarities" },
+        heatMap(texts, matrix, lowest),
+      ),
+      h(
+        "p",
+        { class: "about" },
+        `${exact.tokens} tokens, ${bytes.toLocaleString()} bytes per text. The strongest color is 1, the weakest ${lowest.toFixed(2)}.`,
+        exact.cut
+          ? h(
+              "a",
+              { class: "warn", href: "#tokens", onclick: (event) => this.showCut(event) },
+              ` ${exact.cut} tokens were cut: show where.`,
+            )
+          : null,
+        lost
+          ? ` Against float32, similarities differ by at most ${lost.largest.toFixed(4)}, and ${(100 * lost.kept).toFixed(1)}% of all pairs keep their order.`
+          : null,
+      ),
       h("h2", {}, "Nearest pairs"),
-      h("ol", { class: "pairs" }, nearest.slice(0, 10).map(([i, j, value]) => h("li", {},
-        h("meter", { min: 0, max: 1, value: Math.max(value, 0), "aria-label": "similarity" }), h("b", {}, value.toFixed(3)),
-        clamped(texts[i]), clamped(texts[j])))));
+      h(
+        "ol",
+        { class: "pairs" },
+        nearest
+          .slice(0, 10)
+          .map(([i, j, value]) =>
+            h(
+              "li",
+              {},
+              h("meter", { min: 0, max: 1, value: Math.max(value, 0), "aria-label": "similarity" }),
+              h("b", {}, value.toFixed(3)),
+              clamped(texts[i]),
+              clamped(texts[j]),
+            ),
+          ),
+      ),
+    );
   }
 
   showCut(event) {
@@ -106,9 +189,19 @@ class Compare {
   }
 
   showTokens(texts, tokens) {
-    fill(this.tokens, h("details", { open: tokens.some((each) => each.length > this.info.max_tokens) },
-      h("summary", {}, `Tokens, as the model reads them (at most ${this.info.max_tokens.toLocaleString()} per text)`),
-      h("ol", {}, tokens.map((each, at) => h("li", {}, tokenRow(texts[at], each, this.info.max_tokens))))));
+    fill(
+      this.tokens,
+      h(
+        "details",
+        { open: tokens.some((each) => each.length > this.info.max_tokens) },
+        h("summary", {}, `Tokens, as the model reads them (at most ${this.info.max_tokens.toLocaleString()} per text)`),
+        h(
+          "ol",
+          {},
+          tokens.map((each, at) => h("li", {}, tokenRow(texts[at], each, this.info.max_tokens))),
+        ),
+      ),
+    );
   }
 }
 
@@ -122,17 +215,49 @@ async function quantized(model, input, output, dimensions, signal) {
 function heatMap(texts, matrix, lowest) {
   const withValues = texts.length <= VALUES_UP_TO;
   const label = (text, at) => [h("span", { class: "number" }, at + 1), h("span", { class: "text", dir: "auto" }, text)];
-  return h("table", { class: withValues ? "heat" : "heat small" },
-    h("thead", {}, h("tr", {}, h("td"), texts.map((text, at) => h("th", { scope: "col", title: text }, at + 1)))),
-    h("tbody", {}, matrix.map((row, i) => h("tr", {}, h("th", { scope: "row", title: texts[i] }, label(texts[i], i)),
-      row.map((value, j) => heatCell(value, (value - lowest) / (1 - lowest), `${value.toFixed(4)}\n${texts[i]}\n${texts[j]}`, withValues))))));
+  return h(
+    "table",
+    { class: withValues ? "heat" : "heat small" },
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("td"),
+        texts.map((text, at) => h("th", { scope: "col", title: text }, at + 1)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      matrix.map((row, i) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row", title: texts[i] }, label(texts[i], i)),
+          row.map((value, j) =>
+            heatCell(
+              value,
+              (value - lowest) / (1 - lowest),
+              `${value.toFixed(4)}\n${texts[i]}\n${texts[j]}`,
+              withValues,
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function heatCell(value, share, title, withValues) {
   const shade = Math.min(Math.max(share, 0), 1);
   const tone = shade > 0.9 ? "full" : shade > 0.55 ? "strong" : null;
-  return h("td", { class: tone, title, style: { "--shade": `${Math.round(shade * 100)}%` } },
-    withValues ? value.toFixed(2).replace(/^(-?)0\./, "$1.") : h("span", { class: "sr" }, value.toFixed(2)));
+  return h(
+    "td",
+    { class: tone, title, style: { "--shade": `${Math.round(shade * 100)}%` } },
+    withValues ? value.toFixed(2).replace(/^(-?)0\./, "$1.") : h("span", { class: "sr" }, value.toFixed(2)),
+  );
 }
 
 function tokenRow(text, tokens, limit) {
@@ -144,10 +269,24 @@ function tokenRow(text, tokens, limit) {
   let used = 0;
   const parts = shown.map((token) => {
     const cut = !token.special && ++used > room;
-    const name = token.start === null ? token.text : decoder.decode(bytes.subarray(token.start, token.stop)) || token.text;
-    return h("span", { class: ["token", token.special && "special", cut && "cut"].filter(Boolean).join(" "), title: `${token.text} · id ${token.id}${cut ? " · cut" : ""}` }, name);
+    const name =
+      token.start === null ? token.text : decoder.decode(bytes.subarray(token.start, token.stop)) || token.text;
+    return h(
+      "span",
+      {
+        class: ["token", token.special && "special", cut && "cut"].filter(Boolean).join(" "),
+        title: `${token.text} · id ${token.id}${cut ? " · cut" : ""}`,
+      },
+      name,
+    );
   });
   const lost = Math.max(tokens.length - ends - room, 0);
-  return [h("p", { dir: "auto" }, parts, tokens.length > shown.length ? " …" : null),
-    h("small", { class: lost ? "warn" : null }, lost ? `${tokens.length} tokens: ${lost} at the end don't reach the model` : `${tokens.length} tokens`)];
+  return [
+    h("p", { dir: "auto" }, parts, tokens.length > shown.length ? " …" : null),
+    h(
+      "small",
+      { class: lost ? "warn" : null },
+      lost ? `${tokens.length} tokens: ${lost} at the end don't reach the model` : `${tokens.length} tokens`,
+    ),
+  ];
 }

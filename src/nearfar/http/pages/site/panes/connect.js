@@ -8,11 +8,25 @@ export async function open() {
   const rankers = served.filter((model) => model.tasks.includes("rank"));
   const ranker = (rankers.find((model) => model.score_is_probability) ?? rankers[0])?.name ?? "rerank-v3.5";
   const about = { url: address, model: embedder, ranker, key: hasKey() ? "YOUR-KEY" : "unused" };
-  const buttons = [], panels = [];
+  const buttons = [],
+    panels = [];
   for (const [name, parts] of Object.entries(CLIENTS)) {
-    const at = buttons.length, id = `client-${at}`;
-    buttons.push(h("button", { type: "button", role: "tab", id: `${id}-tab`, "aria-controls": id, onclick: () => select(at) }, name));
-    panels.push(h("div", { role: "tabpanel", id, "aria-labelledby": `${id}-tab`, tabindex: 0 }, parts.map(([title, text]) => snippet(title, text(about)))));
+    const at = buttons.length,
+      id = `client-${at}`;
+    buttons.push(
+      h(
+        "button",
+        { type: "button", role: "tab", id: `${id}-tab`, "aria-controls": id, onclick: () => select(at) },
+        name,
+      ),
+    );
+    panels.push(
+      h(
+        "div",
+        { role: "tabpanel", id, "aria-labelledby": `${id}-tab`, tabindex: 0 },
+        parts.map(([title, text]) => snippet(title, text(about))),
+      ),
+    );
   }
 
   function select(chosen, focus = false) {
@@ -24,70 +38,125 @@ export async function open() {
     if (focus) buttons[chosen].focus();
   }
 
-  const tabs = h("div", { role: "tablist", class: "tabs", "aria-label": "Clients", onkeydown: (event) => {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    select((buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length, true);
-  } }, buttons);
+  const tabs = h(
+    "div",
+    {
+      role: "tablist",
+      class: "tabs",
+      "aria-label": "Clients",
+      onkeydown: (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        select((buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length, true);
+      },
+    },
+    buttons,
+  );
   select(0);
-  return { element: h("section", {}, h("h1", {}, "Connect your app"),
-    h("p", { class: "lead" }, "Any client of OpenAI, Cohere, Ollama, Jina, Voyage or Text Embeddings Inference works: change its address, and its model's name if you like."),
-    h("div", { class: "clients" }, tabs, h("div", {}, panels))) };
+  return {
+    element: h(
+      "section",
+      {},
+      h("h1", {}, "Connect your app"),
+      h(
+        "p",
+        { class: "lead" },
+        "Any client of OpenAI, Cohere, Ollama, Jina, Voyage or Text Embeddings Inference works: change its address, and its model's name if you like.",
+      ),
+      h("div", { class: "clients" }, tabs, h("div", {}, panels)),
+    ),
+  };
 }
 
 function snippet(title, text) {
-  return h("figure", {}, h("figcaption", {}, title, copyButton(() => text)), h("pre", { tabindex: 0 }, h("code", {}, text)));
+  return h(
+    "figure",
+    {},
+    h(
+      "figcaption",
+      {},
+      title,
+      copyButton(() => text),
+    ),
+    h("pre", { tabindex: 0 }, h("code", {}, text)),
+  );
 }
 
 const CLIENTS = {
   curl: [
-    ["Embed", ({ url, model, key }) => `curl ${url}/v1/embeddings \\
+    [
+      "Embed",
+      ({ url, model, key }) => `curl ${url}/v1/embeddings \\
   -H "content-type: application/json" -H "authorization: Bearer ${key}" \\
-  -d '{"model": "${model}", "input": "a cat on the sofa"}'`],
-    ["Rerank", ({ url, ranker, key }) => `curl ${url}/v2/rerank \\
+  -d '{"model": "${model}", "input": "a cat on the sofa"}'`,
+    ],
+    [
+      "Rerank",
+      ({ url, ranker, key }) => `curl ${url}/v2/rerank \\
   -H "content-type: application/json" -H "authorization: Bearer ${key}" \\
-  -d '{"model": "${ranker}", "query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."]}'`],
+  -d '{"model": "${ranker}", "query": "Where is the cat?", "documents": ["Bananas are yellow.", "The cat sat on the mat."]}'`,
+    ],
   ],
   "OpenAI, Python": [
-    ["pip install openai", ({ url, model, key }) => `from openai import OpenAI
+    [
+      "pip install openai",
+      ({ url, model, key }) => `from openai import OpenAI
 
 client = OpenAI(base_url="${url}/v1", api_key="${key}")
 reply = client.embeddings.create(model="${model}", input=["a cat on the sofa"])
-print(len(reply.data[0].embedding))`],
+print(len(reply.data[0].embedding))`,
+    ],
   ],
   "OpenAI, Node": [
-    ["npm install openai", ({ url, model, key }) => `import OpenAI from "openai";
+    [
+      "npm install openai",
+      ({ url, model, key }) => `import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: "${url}/v1", apiKey: "${key}" });
 const reply = await client.embeddings.create({ model: "${model}", input: ["a cat on the sofa"] });
-console.log(reply.data[0].embedding.length);`],
+console.log(reply.data[0].embedding.length);`,
+    ],
   ],
   Cohere: [
-    ["pip install cohere", ({ url, ranker, key }) => `import cohere
+    [
+      "pip install cohere",
+      ({ url, ranker, key }) => `import cohere
 
 client = cohere.ClientV2("${key}", base_url="${url}")
 documents = ["Bananas are yellow.", "The cat sat on the mat."]
 reply = client.rerank(model="${ranker}", query="Where is the cat?", documents=documents)
-print([(found.index, found.relevance_score) for found in reply.results])`],
+print([(found.index, found.relevance_score) for found in reply.results])`,
+    ],
   ],
   LangChain: [
-    ["pip install langchain-openai", ({ url, model, key }) => `from langchain_openai import OpenAIEmbeddings
+    [
+      "pip install langchain-openai",
+      ({ url, model, key }) => `from langchain_openai import OpenAIEmbeddings
 
 embeddings = OpenAIEmbeddings(model="${model}", base_url="${url}/v1", api_key="${key}")
-vectors = embeddings.embed_documents(["a cat on the sofa"])`],
-    ["pip install langchain-cohere", ({ url, ranker, key }) => `from langchain_cohere import CohereRerank
+vectors = embeddings.embed_documents(["a cat on the sofa"])`,
+    ],
+    [
+      "pip install langchain-cohere",
+      ({ url, ranker, key }) => `from langchain_cohere import CohereRerank
 
-reranker = CohereRerank(model="${ranker}", base_url="${url}", cohere_api_key="${key}", top_n=3)`],
+reranker = CohereRerank(model="${ranker}", base_url="${url}", cohere_api_key="${key}", top_n=3)`,
+    ],
   ],
   LlamaIndex: [
-    ["pip install llama-index-embeddings-openai-like", ({ url, model, key }) => `from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+    [
+      "pip install llama-index-embeddings-openai-like",
+      ({ url, model, key }) => `from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
 embedding = OpenAILikeEmbedding(model_name="${model}", api_base="${url}/v1", api_key="${key}")
-vector = embedding.get_text_embedding("a cat on the sofa")`],
+vector = embedding.get_text_embedding("a cat on the sofa")`,
+    ],
   ],
   LiteLLM: [
-    ["config.yaml of the proxy", ({ url, model, ranker, key }) => `model_list:
+    [
+      "config.yaml of the proxy",
+      ({ url, model, ranker, key }) => `model_list:
   - model_name: embeddings
     litellm_params:
       model: openai/${model}
@@ -97,28 +166,40 @@ vector = embedding.get_text_embedding("a cat on the sofa")`],
     litellm_params:
       model: cohere/${ranker}
       api_base: ${url}
-      api_key: ${key}`],
+      api_key: ${key}`,
+    ],
   ],
   "Open WebUI": [
-    ["Environment, or Admin Settings → Documents", ({ url, model, ranker, key }) => `RAG_EMBEDDING_ENGINE=openai
+    [
+      "Environment, or Admin Settings → Documents",
+      ({ url, model, ranker, key }) => `RAG_EMBEDDING_ENGINE=openai
 RAG_OPENAI_API_BASE_URL=${url}/v1
 RAG_OPENAI_API_KEY=${key}
 RAG_EMBEDDING_MODEL=${model}
 RAG_RERANKING_ENGINE=external
 RAG_EXTERNAL_RERANKER_URL=${url}/v1/rerank
 RAG_EXTERNAL_RERANKER_API_KEY=${key}
-RAG_RERANKING_MODEL=${ranker}`],
+RAG_RERANKING_MODEL=${ranker}`,
+    ],
   ],
   Dify: [
-    ["Settings → Model Provider → OpenAI-API-compatible → Text Embedding", ({ url, model, key }) => `Model Name: ${model}
+    [
+      "Settings → Model Provider → OpenAI-API-compatible → Text Embedding",
+      ({ url, model, key }) => `Model Name: ${model}
 API Key: ${key}
-API endpoint URL: ${url}/v1`],
-    ["The same → Rerank", ({ url, ranker, key }) => `Model Name: ${ranker}
+API endpoint URL: ${url}/v1`,
+    ],
+    [
+      "The same → Rerank",
+      ({ url, ranker, key }) => `Model Name: ${ranker}
 API Key: ${key}
-API endpoint URL: ${url}/v1`],
+API endpoint URL: ${url}/v1`,
+    ],
   ],
   Continue: [
-    ["~/.continue/config.yaml", ({ url, model, ranker, key }) => `models:
+    [
+      "~/.continue/config.yaml",
+      ({ url, model, ranker, key }) => `models:
   - name: nearfar embeddings
     provider: openai
     model: ${model}
@@ -130,11 +211,15 @@ API endpoint URL: ${url}/v1`],
     model: ${ranker}
     apiBase: ${url}/v1
     apiKey: ${key}
-    roles: [rerank]`],
+    roles: [rerank]`,
+    ],
   ],
   n8n: [
-    ["Credentials → OpenAI", ({ url, key }) => `API Key: ${key}
-Base URL: ${url}/v1`],
+    [
+      "Credentials → OpenAI",
+      ({ url, key }) => `API Key: ${key}
+Base URL: ${url}/v1`,
+    ],
     ["Node “Embeddings OpenAI” → Model, by expression or from the list", ({ model }) => model],
   ],
   Ollama: [

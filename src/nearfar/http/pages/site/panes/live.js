@@ -23,8 +23,19 @@ class Live {
       new Chart("Waiting tokens", ["tokens"], (now) => [now.queue]),
     ];
     this.requests = h("div");
-    this.element = h("section", {}, h("h1", {}, "Live"), this.failure, this.numbers,
-      h("div", { class: "charts" }, this.charts.map((chart) => chart.element)), this.requests);
+    this.element = h(
+      "section",
+      {},
+      h("h1", {}, "Live"),
+      this.failure,
+      this.numbers,
+      h(
+        "div",
+        { class: "charts" },
+        this.charts.map((chart) => chart.element),
+      ),
+      this.requests,
+    );
   }
 
   resume() {
@@ -42,7 +53,16 @@ class Live {
       const now = { at: Date.now() / 1000, series: parse(await (await send("metrics")).text()) };
       fill(this.failure);
       if (this.before) this.show(rates(this.before, now));
-      else this.show({ at: now.at, requests: null, tokens: null, p50: null, p95: null, p99: null, queue: total(now, "nearfar_queue_tokens") });
+      else
+        this.show({
+          at: now.at,
+          requests: null,
+          tokens: null,
+          p50: null,
+          p95: null,
+          p99: null,
+          queue: total(now, "nearfar_queue_tokens"),
+        });
       this.before = now;
       await this.list();
     } catch (error) {
@@ -53,7 +73,13 @@ class Live {
   async list() {
     try {
       const { requests } = await call("admin/requests");
-      fill(this.requests, h("h2", {}, "Last requests"), requests.length ? requestTables(requests) : notice("empty", "No requests yet", "Each shows here without its texts."));
+      fill(
+        this.requests,
+        h("h2", {}, "Last requests"),
+        requests.length
+          ? requestTables(requests)
+          : notice("empty", "No requests yet", "Each shows here without its texts."),
+      );
     } catch (error) {
       fill(this.requests, h("h2", {}, "Last requests"), notice("hint", "Not shown", error.message));
     }
@@ -63,11 +89,19 @@ class Live {
     this.samples = [...this.samples, now].slice(-KEPT);
     for (const chart of this.charts) chart.show(this.samples);
     const facts = [
-      ["Requests", format(now.requests, "/s")], ["Tokens", format(now.tokens, "/s")], ["Median latency", format(now.p50, " ms")],
-      ["99% latency", format(now.p99, " ms")], ["Rows per batch", format(now.rows)], ["Padding", format(now.padding, "%")],
-      ["Errors", format(now.errors, "/s")], ["Memory", format(now.memory, " MB")],
+      ["Requests", format(now.requests, "/s")],
+      ["Tokens", format(now.tokens, "/s")],
+      ["Median latency", format(now.p50, " ms")],
+      ["99% latency", format(now.p99, " ms")],
+      ["Rows per batch", format(now.rows)],
+      ["Padding", format(now.padding, "%")],
+      ["Errors", format(now.errors, "/s")],
+      ["Memory", format(now.memory, " MB")],
     ];
-    fill(this.numbers, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    fill(
+      this.numbers,
+      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    );
   }
 }
 
@@ -80,16 +114,59 @@ function requestTables(requests) {
   }
   const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
   return [
-    keys.size > 1 || !keys.has("") ? table(["Key", "Requests", "Tokens", "Errors"], [...keys].map(([key, counts]) => [key || "none", ...counts])) : null,
-    table(["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Error"], requests.slice(0, 50).map((one) => [
-      clock.format(one.time * 1000), one.path, one.status, one.ms, one.model, one.rows, one.tokens, one.reason])),
+    keys.size > 1 || !keys.has("")
+      ? table(
+          ["Key", "Requests", "Tokens", "Errors"],
+          [...keys].map(([key, counts]) => [key || "none", ...counts]),
+        )
+      : null,
+    table(
+      ["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Error"],
+      requests
+        .slice(0, 50)
+        .map((one) => [
+          clock.format(one.time * 1000),
+          one.path,
+          one.status,
+          one.ms,
+          one.model,
+          one.rows,
+          one.tokens,
+          one.reason,
+        ]),
+    ),
   ];
 }
 
 function table(names, rows) {
-  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": names.join(", ") }, h("table", { class: "list" },
-    h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value) => h("td", {}, value ?? "")))))));
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": names.join(", ") },
+    h(
+      "table",
+      { class: "list" },
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          names.map((name) => h("th", { scope: "col" }, name)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows.map((row) =>
+          h(
+            "tr",
+            {},
+            row.map((value) => h("td", {}, value ?? "")),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 class Chart {
@@ -106,19 +183,36 @@ class Chart {
   }
 
   show(samples) {
-    const data = [samples.map(({ at }) => at), ...this.names.map((_, series) => samples.map((now) => this.values(now)[series] ?? null))];
+    const data = [
+      samples.map(({ at }) => at),
+      ...this.names.map((_, series) => samples.map((now) => this.values(now)[series] ?? null)),
+    ];
     if (this.plot) this.plot.setData(data);
     else if (this.place.clientWidth) this.plot = new uPlot(this.options(), data, this.place);
   }
 
   options() {
-    const style = getComputedStyle(document.body), colors = ["#14a394", "#e07b39", "#8b7cf0"];
-    const axis = { stroke: style.getPropertyValue("color"), grid: { stroke: "#8883" }, ticks: { stroke: "#8883" }, font: "12px system-ui" };
+    const style = getComputedStyle(document.body),
+      colors = ["#14a394", "#e07b39", "#8b7cf0"];
+    const axis = {
+      stroke: style.getPropertyValue("color"),
+      grid: { stroke: "#8883" },
+      ticks: { stroke: "#8883" },
+      font: "12px system-ui",
+    };
     return {
-      ...this.size(), legend: { show: this.names.length > 1, live: false }, cursor: { y: false },
-      scales: { x: { range: (_, low, high) => [(high ?? 0) - (KEPT * EVERY_MS) / 1000, high ?? 0] }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } },
+      ...this.size(),
+      legend: { show: this.names.length > 1, live: false },
+      cursor: { y: false },
+      scales: {
+        x: { range: (_, low, high) => [(high ?? 0) - (KEPT * EVERY_MS) / 1000, high ?? 0] },
+        y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] },
+      },
       axes: [axis, { ...axis, size: 56 }],
-      series: [{}, ...this.names.map((label, at) => ({ label, stroke: colors[at], width: 2, points: { show: false } }))],
+      series: [
+        {},
+        ...this.names.map((label, at) => ({ label, stroke: colors[at], width: 2, points: { show: false } })),
+      ],
     };
   }
 }
@@ -129,49 +223,78 @@ function parse(text) {
   for (const line of text.split("\n")) {
     const found = /^(\w+)(?:\{(.*)\})? (\S+)$/.exec(line);
     if (!found) continue;
-    const labels = Object.fromEntries([...(found[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, value]) => [name, value]));
+    const labels = Object.fromEntries(
+      [...(found[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, value]) => [name, value]),
+    );
     series.set(found[1], [...(series.get(found[1]) ?? []), { labels, value: Number(found[3]) }]);
   }
   return series;
 }
 
 function total(sample, name, keep = () => true) {
-  return (sample.series.get(name) ?? []).filter(({ labels }) => keep(labels)).reduce((sum, { value }) => sum + value, 0);
+  return (sample.series.get(name) ?? [])
+    .filter(({ labels }) => keep(labels))
+    .reduce((sum, { value }) => sum + value, 0);
 }
 
 /** Return what happened between two samples. Only requests that ran a job count: health checks and this page don't. */
 function rates(before, now) {
-  const seconds = now.at - before.at, isJob = ({ method, route }) => method === "POST" && !route?.startsWith("/admin");
+  const seconds = now.at - before.at,
+    isJob = ({ method, route }) => method === "POST" && !route?.startsWith("/admin");
   const grown = (name, keep) => total(now, name, keep) - total(before, name, keep);
-  const rows = grown("nearfar_batch_rows_sum"), batches = grown("nearfar_batch_rows_count"), padded = grown("nearfar_batch_padded_tokens_sum");
+  const rows = grown("nearfar_batch_rows_sum"),
+    batches = grown("nearfar_batch_rows_count"),
+    padded = grown("nearfar_batch_padded_tokens_sum");
   const duration = "nearfar_http_request_duration_seconds";
   const at = (share) => quantile(before, now, `${duration}_bucket`, isJob, share);
   return {
-    at: now.at, requests: grown(`${duration}_count`, isJob) / seconds, tokens: grown("nearfar_tokens_total") / seconds,
+    at: now.at,
+    requests: grown(`${duration}_count`, isJob) / seconds,
+    tokens: grown("nearfar_tokens_total") / seconds,
     errors: grown(`${duration}_count`, (labels) => isJob(labels) && labels.status >= "400") / seconds,
-    p50: at(0.5), p95: at(0.95), p99: at(0.99), queue: total(now, "nearfar_queue_tokens"),
-    rows: batches ? rows / batches : null, padding: padded ? 100 * (1 - grown("nearfar_batch_tokens_sum") / padded) : null,
+    p50: at(0.5),
+    p95: at(0.95),
+    p99: at(0.99),
+    queue: total(now, "nearfar_queue_tokens"),
+    rows: batches ? rows / batches : null,
+    padding: padded ? 100 * (1 - grown("nearfar_batch_tokens_sum") / padded) : null,
     memory: total(now, "process_resident_memory_bytes") / 1e6,
   };
 }
 
 /** Return a quantile in ms of a histogram's growth, interpolated within its bucket; null without requests. */
 function quantile(before, now, name, keep, share) {
-  const bounds = [...new Set((now.series.get(name) ?? []).map(({ labels }) => labels.le))].sort((a, b) => limit(a) - limit(b));
-  const counts = bounds.map((le) => total(now, name, (labels) => labels.le === le && keep(labels)) - total(before, name, (labels) => labels.le === le && keep(labels)));
+  const bounds = [...new Set((now.series.get(name) ?? []).map(({ labels }) => labels.le))].sort(
+    (a, b) => limit(a) - limit(b),
+  );
+  const counts = bounds.map(
+    (le) =>
+      total(now, name, (labels) => labels.le === le && keep(labels)) -
+      total(before, name, (labels) => labels.le === le && keep(labels)),
+  );
   const wanted = share * (counts.at(-1) ?? 0);
   if (!wanted) return null;
   const found = counts.findIndex((count) => count >= wanted);
-  const low = found ? limit(bounds[found - 1]) : 0, below = found ? counts[found - 1] : 0;
+  const low = found ? limit(bounds[found - 1]) : 0,
+    below = found ? counts[found - 1] : 0;
   const high = bounds[found] === "+Inf" ? low : limit(bounds[found]);
   return 1000 * (low + ((high - low) * (wanted - below)) / (counts[found] - below || 1));
 }
 
 const limit = (le) => (le === "+Inf" ? Infinity : Number(le));
-const format = (value, unit = "") => (value === null || value === undefined ? "–" : `${value >= 100 ? Math.round(value).toLocaleString() : value.toFixed(1)}${unit}`);
+const format = (value, unit = "") =>
+  value === null || value === undefined
+    ? "–"
+    : `${value >= 100 ? Math.round(value).toLocaleString() : value.toFixed(1)}${unit}`;
 
 function loadScript(source) {
   return new Promise((resolve, reject) => {
-    document.head.append(h("script", { src: source, onload: resolve, onerror: () => reject(new Error("A part of the page can't be loaded.")) }));
+    document.head.append(
+      h("script", {
+        src: source,
+        onload: resolve,
+        onerror: () => reject(new Error("A part of the page can't be loaded.")),
+      }),
+    );
   });
 }

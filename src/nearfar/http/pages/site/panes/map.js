@@ -9,37 +9,95 @@ const MOST = 5_000; // texts
 const AT_ONCE = 64; // texts a request: often enough for the progress bar
 const NEIGHBORS = 10;
 // Readable on both light and dark ground.
-const COLORS = ["#14a394", "#e0703a", "#7c83f2", "#b98b14", "#e0559b", "#2f9fd8", "#79a52b", "#b06ee8", "#e2574c", "#8494a8", "#3cb371", "#c58a5a"];
+const COLORS = [
+  "#14a394",
+  "#e0703a",
+  "#7c83f2",
+  "#b98b14",
+  "#e0559b",
+  "#2f9fd8",
+  "#79a52b",
+  "#b06ee8",
+  "#e2574c",
+  "#8494a8",
+  "#3cb371",
+  "#c58a5a",
+];
 
 export async function open() {
   const served = (await models()).filter((model) => model.tasks.includes("embed"));
   const title = h("h1", {}, "Map texts");
-  if (!served.length) return { element: h("section", {}, title, notice("empty", "No embedding model is served", "A map needs vectors.")) };
+  if (!served.length)
+    return {
+      element: h("section", {}, title, notice("empty", "No embedding model is served", "A map needs vectors.")),
+    };
   return { element: new TextMap(served, title).element };
 }
 
 class TextMap {
   constructor(served, title) {
     this.model = choice(served.map(({ name }) => [name, name]));
-    this.file = h("input", { type: "file", class: "sr", accept: ".csv,.tsv,.jsonl,.ndjson,.json,.txt,.md,text/*", onchange: () => this.read(this.file.files[0]) });
+    this.file = h("input", {
+      type: "file",
+      class: "sr",
+      accept: ".csv,.tsv,.jsonl,.ndjson,.json,.txt,.md,text/*",
+      onchange: () => this.read(this.file.files[0]),
+    });
     this.file.id = "map-file";
-    this.drop = h("label", { class: "drop", for: "map-file", ondragover: (event) => event.preventDefault(), ondrop: (event) => this.dropped(event) },
-      h("strong", {}, "Drop a file, or choose one"), h("span", {}, `CSV, JSON lines or plain lines, up to ${MOST.toLocaleString()} texts`));
+    this.drop = h(
+      "label",
+      {
+        class: "drop",
+        for: "map-file",
+        ondragover: (event) => event.preventDefault(),
+        ondrop: (event) => this.dropped(event),
+      },
+      h("strong", {}, "Drop a file, or choose one"),
+      h("span", {}, `CSV, JSON lines or plain lines, up to ${MOST.toLocaleString()} texts`),
+    );
     this.about = h("div", { "aria-live": "polite" });
     this.controls = h("div", { hidden: true });
-    this.canvas = h("canvas", { class: "scatter", role: "application", tabindex: 0, "aria-label": "Map of the texts: arrow keys step through them, Enter shows neighbors", onkeydown: (event) => this.step(event) });
+    this.canvas = h("canvas", {
+      class: "scatter",
+      role: "application",
+      tabindex: 0,
+      "aria-label": "Map of the texts: arrow keys step through them, Enter shows neighbors",
+      onkeydown: (event) => this.step(event),
+    });
     this.tip = h("div", { class: "tip", hidden: true });
     this.legend = h("ul", { class: "legend" });
     this.list = h("div", { class: "neighbors", "aria-live": "polite" });
     this.stage = h("div", { class: "stage", hidden: true }, this.canvas, this.tip);
-    this.empty = notice("empty", "Nothing to show yet", "Texts with a similar meaning become neighbors on the map. The file stays on this machine.");
-    this.scatter = new Scatter(this.canvas, {
-      hover: (at, x, y) => this.hover(at, x, y), pick: (at) => this.pick(at), lasso: (found) => this.select(found, "inside the outline"),
-    }, (at) => this.colorOf(at));
-    this.element = h("section", { class: "split" },
-      h("div", { class: "side" }, title, h("p", { class: "lead" }, "See topics, outliers and duplicates in your texts."),
-        this.file, this.drop, field("Model", this.model), this.about, this.controls),
-      h("div", { class: "wide" }, this.empty, this.stage, this.legend, this.list));
+    this.empty = notice(
+      "empty",
+      "Nothing to show yet",
+      "Texts with a similar meaning become neighbors on the map. The file stays on this machine.",
+    );
+    this.scatter = new Scatter(
+      this.canvas,
+      {
+        hover: (at, x, y) => this.hover(at, x, y),
+        pick: (at) => this.pick(at),
+        lasso: (found) => this.select(found, "inside the outline"),
+      },
+      (at) => this.colorOf(at),
+    );
+    this.element = h(
+      "section",
+      { class: "split" },
+      h(
+        "div",
+        { class: "side" },
+        title,
+        h("p", { class: "lead" }, "See topics, outliers and duplicates in your texts."),
+        this.file,
+        this.drop,
+        field("Model", this.model),
+        this.about,
+        this.controls,
+      ),
+      h("div", { class: "wide" }, this.empty, this.stage, this.legend, this.list),
+    );
   }
 
   dropped(event) {
@@ -62,18 +120,37 @@ class TextMap {
       return;
     }
     const { columns } = this.table;
-    this.column = choice(columns.map((name, at) => [at, name]), () => this.run());
+    this.column = choice(
+      columns.map((name, at) => [at, name]),
+      () => this.run(),
+    );
     this.column.value = textColumn(this.table);
-    this.group = choice([["", "one color"], ...groupColumns(this.table).map((at) => [at, columns[at]])], () => this.paint());
+    this.group = choice([["", "one color"], ...groupColumns(this.table).map((at) => [at, columns[at]])], () =>
+      this.paint(),
+    );
     this.query = h("input", { type: "search", dir: "auto", onchange: () => this.search() });
-    this.layout = choice([["umap", "UMAP: neighborhoods"], ["pca", "PCA: overall directions"]], () => this.place());
-    fill(this.controls, columns.length > 1 ? field("Column with the texts", this.column) : null,
-      this.group.options.length > 1 ? field("Color by", this.group) : null, field("Layout", this.layout),
+    this.layout = choice(
+      [
+        ["umap", "UMAP: neighborhoods"],
+        ["pca", "PCA: overall directions"],
+      ],
+      () => this.place(),
+    );
+    fill(
+      this.controls,
+      columns.length > 1 ? field("Column with the texts", this.column) : null,
+      this.group.options.length > 1 ? field("Color by", this.group) : null,
+      field("Layout", this.layout),
       field("Find texts like", this.query, "Press Enter. Or draw around points, or click one."),
-      h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: () => this.showOutliers() }, "Outliers"),
+      h(
+        "p",
+        { class: "row" },
+        h("button", { type: "button", class: "quiet", onclick: () => this.showOutliers() }, "Outliers"),
         h("button", { type: "button", class: "quiet", onclick: () => this.showDuplicates() }, "Duplicates"),
         h("button", { type: "button", class: "quiet", onclick: () => this.saveVectors() }, "Save vectors"),
-        h("button", { type: "button", class: "quiet", onclick: () => this.savePicture() }, "Save picture")));
+        h("button", { type: "button", class: "quiet", onclick: () => this.savePicture() }, "Save picture"),
+      ),
+    );
     await this.run();
   }
 
@@ -92,7 +169,18 @@ class TextMap {
     this.texts = this.rows.map((row) => row[this.column.value]);
     const bar = h("progress", { max: this.texts.length, value: 0, "aria-label": "texts embedded" });
     const state = h("small");
-    const cancel = h("button", { type: "button", class: "quiet", onclick: () => { this.stop(); fill(this.about, notice("hint", "Canceled")); } }, "Cancel");
+    const cancel = h(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        onclick: () => {
+          this.stop();
+          fill(this.about, notice("hint", "Canceled"));
+        },
+      },
+      "Cancel",
+    );
     fill(this.about, bar, state, h("p", { class: "row" }, cancel));
     const began = performance.now();
     this.vectors = [];
@@ -101,11 +189,15 @@ class TextMap {
         const part = this.texts.slice(this.vectors.length, this.vectors.length + AT_ONCE);
         this.vectors.push(...(await embed(this.model.value, part, {}, signal)).vectors);
         bar.value = this.vectors.length;
-        const speed = this.vectors.length / (performance.now() - began) * 1000;
+        const speed = (this.vectors.length / (performance.now() - began)) * 1000;
         state.textContent = `${this.vectors.length.toLocaleString()} of ${this.texts.length.toLocaleString()} texts, ${speed.toFixed(0)} per second`;
       }
     } catch (error) {
-      if (error.name !== "AbortError") fill(this.about, notice("error", "The texts can't be embedded", error.message, () => this.run()));
+      if (error.name !== "AbortError")
+        fill(
+          this.about,
+          notice("error", "The texts can't be embedded", error.message, () => this.run()),
+        );
       return;
     }
     cancel.remove();
@@ -119,7 +211,8 @@ class TextMap {
   }
 
   project(bar, state) {
-    const size = this.vectors[0].length, flat = new Float32Array(size * this.vectors.length);
+    const size = this.vectors[0].length,
+      flat = new Float32Array(size * this.vectors.length);
     this.vectors.forEach((vector, at) => flat.set(vector, at * size));
     this.worker = new Worker(new URL("../workers/projection.js", import.meta.url));
     bar.removeAttribute("value");
@@ -137,7 +230,10 @@ class TextMap {
       if (data.kind === "umap" || this.vectors.length < 15) bar.remove();
       this.place();
     };
-    this.worker.onerror = () => { bar.remove(); state.textContent += "; the map can't be computed in this browser"; };
+    this.worker.onerror = () => {
+      bar.remove();
+      state.textContent += "; the map can't be computed in this browser";
+    };
     this.worker.postMessage({ flat, count: this.vectors.length }, [flat.buffer]);
   }
 
@@ -150,7 +246,17 @@ class TextMap {
     const column = this.group.value;
     const values = column === "" ? [] : [...new Set(this.rows.map((row) => row[column]))].sort();
     this.colors = new Map(values.map((value, at) => [value, COLORS[at % COLORS.length]]));
-    fill(this.legend, values.map((value) => h("li", {}, h("i", { style: { background: this.colors.get(value) } }), h("span", { dir: "auto" }, value || "empty"))));
+    fill(
+      this.legend,
+      values.map((value) =>
+        h(
+          "li",
+          {},
+          h("i", { style: { background: this.colors.get(value) } }),
+          h("span", { dir: "auto" }, value || "empty"),
+        ),
+      ),
+    );
     this.scatter.draw();
   }
 
@@ -184,16 +290,32 @@ class TextMap {
   showOutliers() {
     if (!this.nearest) return this.wait();
     const { best } = this.nearest;
-    this.select([...best.keys()].sort((a, b) => best[a] - best[b]).slice(0, NEIGHBORS), "farthest from all others, with the similarity of the nearest", best);
+    this.select(
+      [...best.keys()].sort((a, b) => best[a] - best[b]).slice(0, NEIGHBORS),
+      "farthest from all others, with the similarity of the nearest",
+      best,
+    );
   }
 
   showDuplicates() {
     if (!this.nearest) return this.wait();
     const { best, index } = this.nearest;
-    const pairs = [...best.keys()].filter((at) => index[index[at]] !== at || at < index[at]).sort((a, b) => best[b] - best[a]).slice(0, NEIGHBORS);
+    const pairs = [...best.keys()]
+      .filter((at) => index[index[at]] !== at || at < index[at])
+      .sort((a, b) => best[b] - best[a])
+      .slice(0, NEIGHBORS);
     this.scatter.mark(pairs.flatMap((at) => [at, index[at]]));
-    fill(this.list, h("h2", {}, "Most similar texts"), h("ol", {}, pairs.map((at) => h("li", {}, h("b", {}, best[at].toFixed(3)),
-      clamped(this.texts[at]), clamped(this.texts[index[at]])))));
+    fill(
+      this.list,
+      h("h2", {}, "Most similar texts"),
+      h(
+        "ol",
+        {},
+        pairs.map((at) =>
+          h("li", {}, h("b", {}, best[at].toFixed(3)), clamped(this.texts[at]), clamped(this.texts[index[at]])),
+        ),
+      ),
+    );
   }
 
   wait() {
@@ -211,7 +333,9 @@ class TextMap {
   async search() {
     if (!this.query.value.trim()) return this.pick(-1);
     try {
-      const { vectors: [wanted] } = await embed(this.model.value, [this.query.value.trim()]);
+      const {
+        vectors: [wanted],
+      } = await embed(this.model.value, [this.query.value.trim()]);
       this.showNearest(wanted, `like “${this.query.value.trim().slice(0, 60)}”`);
     } catch (error) {
       fill(this.list, notice("error", "The texts can't be searched", error.message));
@@ -226,13 +350,25 @@ class TextMap {
 
   select(found, what, scores) {
     this.scatter.mark(found);
-    fill(this.list, h("h2", {}, `${found.length.toLocaleString()} ${found.length === 1 ? "text" : "texts"} ${what}`),
-      h("ol", {}, found.slice(0, 100).map((at) => h("li", {}, scores ? h("b", {}, scores[at].toFixed(3)) : null, clamped(this.texts[at])))));
+    fill(
+      this.list,
+      h("h2", {}, `${found.length.toLocaleString()} ${found.length === 1 ? "text" : "texts"} ${what}`),
+      h(
+        "ol",
+        {},
+        found
+          .slice(0, 100)
+          .map((at) => h("li", {}, scores ? h("b", {}, scores[at].toFixed(3)) : null, clamped(this.texts[at]))),
+      ),
+    );
   }
 
   saveVectors() {
     const { columns } = this.table; // the vector joins the columns of its row
-    const parts = this.rows.map((row, at) => `${JSON.stringify({ ...Object.fromEntries(columns.map((name, column) => [name, row[column]])), embedding: [...this.vectors[at]] })}\n`);
+    const parts = this.rows.map(
+      (row, at) =>
+        `${JSON.stringify({ ...Object.fromEntries(columns.map((name, column) => [name, row[column]])), embedding: [...this.vectors[at]] })}\n`,
+    );
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 

@@ -11,7 +11,12 @@ export async function open() {
     clearTimeout(timer);
     try {
       const found = await models();
-      fill(list, found.length ? found.map((model) => card(model, act)) : notice("empty", "Models are loading", "Their files are being read."));
+      fill(
+        list,
+        found.length
+          ? found.map((model) => card(model, act))
+          : notice("empty", "Models are loading", "Their files are being read."),
+      );
     } catch (error) {
       fill(list, notice("error", "The models can't be listed", error.message));
     }
@@ -62,16 +67,56 @@ function card(model, act) {
     ["Also named", model.aliases.join(", ")],
     ["Source", model.source],
   ];
-  return h("article", { class: "card" },
-    h("h2", {}, model.name), h("p", { class: `badge ${model.state}` }, model.state),
-    h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]).flat()),
-    h("p", { class: "row end" }, h("button", { type: "button", class: "quiet", disabled: !loaded && model.state !== "unloaded", onclick: () => act(loaded ? "unload" : "load", model.name) }, loaded ? "Unload" : "Load")));
+  return h(
+    "article",
+    { class: "card" },
+    h("h2", {}, model.name),
+    h("p", { class: `badge ${model.state}` }, model.state),
+    h(
+      "dl",
+      {},
+      facts
+        .filter(([, value]) => value)
+        .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])
+        .flat(),
+    ),
+    h(
+      "p",
+      { class: "row end" },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          disabled: !loaded && model.state !== "unloaded",
+          onclick: () => act(loaded ? "unload" : "load", model.name),
+        },
+        loaded ? "Unload" : "Load",
+      ),
+    ),
+  );
 }
 
 function onDisk({ name, about, can_be_served: served, bytes }) {
   const command = `nearfar serve ${/^[\w@./-]+$/.test(name) ? name : `'${name}'`}`;
-  return h("li", {}, h("strong", {}, name), h("span", { class: served ? "about" : "about warn" }, [bytes === null ? null : size(bytes), about].filter(Boolean).join(", ")),
-    served ? h("span", { class: "row" }, h("code", {}, command), copyButton(() => command)) : null);
+  return h(
+    "li",
+    {},
+    h("strong", {}, name),
+    h(
+      "span",
+      { class: served ? "about" : "about warn" },
+      [bytes === null ? null : size(bytes), about].filter(Boolean).join(", "),
+    ),
+    served
+      ? h(
+          "span",
+          { class: "row" },
+          h("code", {}, command),
+          copyButton(() => command),
+        )
+      : null,
+  );
 }
 
 function size(bytes) {

@@ -18,11 +18,27 @@ export async function open() {
   const rankers = served.filter((model) => model.tasks.includes("rank"));
   const title = h("h1", {}, "Rerank documents");
   if (!rankers.length) {
-    return { element: h("section", {}, title, notice("empty", "No model that ranks is served",
-      "Serve a reranker, for example: nearfar serve --model BAAI/bge-reranker-v2-m3")) };
+    return {
+      element: h(
+        "section",
+        {},
+        title,
+        notice(
+          "empty",
+          "No model that ranks is served",
+          "Serve a reranker, for example: nearfar serve --model BAAI/bge-reranker-v2-m3",
+        ),
+      ),
+    };
   }
   rankers.sort((a, b) => Number(b.score_is_probability) - Number(a.score_is_probability)); // real rerankers first
-  return { element: new Rerank(rankers, served.filter((model) => model.tasks.includes("embed")), title).element };
+  return {
+    element: new Rerank(
+      rankers,
+      served.filter((model) => model.tasks.includes("embed")),
+      title,
+    ).element,
+  };
 }
 
 class Rerank {
@@ -30,30 +46,61 @@ class Rerank {
     this.rankers = rankers;
     this.update = debounced((signal) => this.run(signal));
     this.query = h("input", { type: "text", dir: "auto", oninput: this.update, value: QUERY });
-    this.documents = h("textarea", { rows: 9, spellcheck: "false", dir: "auto", oninput: this.update, value: DOCUMENTS.join("\n") });
+    this.documents = h("textarea", {
+      rows: 9,
+      spellcheck: "false",
+      dir: "auto",
+      oninput: this.update,
+      value: DOCUMENTS.join("\n"),
+    });
     this.embedders = embedders;
-    this.model = choice(rankers.map(({ name }) => [name, name]), () => this.chooseModel());
+    this.model = choice(
+      rankers.map(({ name }) => [name, name]),
+      () => this.chooseModel(),
+    );
     this.beside = choice([], this.update);
     this.result = h("div", { class: "result", "aria-live": "polite" });
-    this.element = h("section", { class: "split" },
-      h("div", { class: "side" }, title,
-        h("p", { class: "lead" }, rankers[0].score_is_probability
-          ? "A reranker reads the query and each document together, and sorts them by how well they answer it."
-          : "No reranker is served, so this model's vectors sort the documents. A reranker reads the query and each document together. To add one: nearfar serve BAAI/bge-reranker-v2-m3"),
-        field("Query", this.query), field("Documents, one per line", this.documents),
-        h("div", { class: "fields" }, field("Model", this.model, null, "full"), field("Compare with", this.beside, null, "full"))),
-      h("div", { class: "wide" }, this.result));
+    this.element = h(
+      "section",
+      { class: "split" },
+      h(
+        "div",
+        { class: "side" },
+        title,
+        h(
+          "p",
+          { class: "lead" },
+          rankers[0].score_is_probability
+            ? "A reranker reads the query and each document together, and sorts them by how well they answer it."
+            : "No reranker is served, so this model's vectors sort the documents. A reranker reads the query and each document together. To add one: nearfar serve BAAI/bge-reranker-v2-m3",
+        ),
+        field("Query", this.query),
+        field("Documents, one per line", this.documents),
+        h(
+          "div",
+          { class: "fields" },
+          field("Model", this.model, null, "full"),
+          field("Compare with", this.beside, null, "full"),
+        ),
+      ),
+      h("div", { class: "wide" }, this.result),
+    );
     this.chooseModel();
   }
 
   chooseModel() {
     const others = this.embedders.filter(({ name }) => name !== this.model.value);
-    fill(this.beside, h("option", { value: "" }, "the order as written"), others.map(({ name }) => h("option", { value: name }, name)));
+    fill(
+      this.beside,
+      h("option", { value: "" }, "the order as written"),
+      others.map(({ name }) => h("option", { value: name }, name)),
+    );
     this.update(true);
   }
 
   async run(signal) {
-    const query = this.query.value.trim(), documents = lines(this.documents.value).slice(0, MOST);
+    const query = this.query.value.trim(),
+      documents = lines(this.documents.value).slice(0, MOST);
     if (!query || documents.length < 2) {
       fill(this.result, notice("empty", "Write a query and at least two documents", "Each line is one document."));
       return;
@@ -66,31 +113,67 @@ class Rerank {
       const cut = Number(response.headers.get("x-nearfar-truncated-tokens") ?? 0);
       this.show(documents, (await response.json()).results, first, cut);
     } catch (error) {
-      if (error.name !== "AbortError") fill(this.result, notice("error", "The documents can't be ranked", error.message, () => this.update(true)));
+      if (error.name !== "AbortError")
+        fill(
+          this.result,
+          notice("error", "The documents can't be ranked", error.message, () => this.update(true)),
+        );
     }
   }
 
   show(documents, results, first, cut) {
     const model = this.rankers.find(({ name }) => name === this.model.value);
     const place = new Map(first.map((index, at) => [index, at]));
-    fill(this.result, h("h2", {}, "Best first"),
-      h("ol", { class: "ranked" }, results.map(({ index, relevance_score: score }, at) => h("li", {},
-        h("p", {}, clamped(documents[index])),
-        h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
-        h("b", {}, score.toFixed(4)), moved(place.get(index) - at)))),
-      h("p", { class: "about" }, model.score_is_probability ? "Scores are the model's own probabilities." : `The score is ${model.score}.`,
-        this.beside.value ? ` Arrows compare with the order by ${this.beside.value}'s vectors.` : " Arrows compare with the order as written.",
-        cut ? h("strong", { class: "warn" }, ` ${cut} tokens were cut: this model reads ${model.max_tokens.toLocaleString()} tokens at once.`) : null));
+    fill(
+      this.result,
+      h("h2", {}, "Best first"),
+      h(
+        "ol",
+        { class: "ranked" },
+        results.map(({ index, relevance_score: score }, at) =>
+          h(
+            "li",
+            {},
+            h("p", {}, clamped(documents[index])),
+            h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
+            h("b", {}, score.toFixed(4)),
+            moved(place.get(index) - at),
+          ),
+        ),
+      ),
+      h(
+        "p",
+        { class: "about" },
+        model.score_is_probability ? "Scores are the model's own probabilities." : `The score is ${model.score}.`,
+        this.beside.value
+          ? ` Arrows compare with the order by ${this.beside.value}'s vectors.`
+          : " Arrows compare with the order as written.",
+        cut
+          ? h(
+              "strong",
+              { class: "warn" },
+              ` ${cut} tokens were cut: this model reads ${model.max_tokens.toLocaleString()} tokens at once.`,
+            )
+          : null,
+      ),
+    );
   }
 }
 
 async function byCosine(model, query, documents, signal) {
-  const { vectors: [wanted, ...others] } = await embed(model, [query, ...documents], {}, signal);
+  const {
+    vectors: [wanted, ...others],
+  } = await embed(model, [query, ...documents], {}, signal);
   const scores = others.map((vector) => cosine(wanted, vector));
   return documents.map((_, at) => at).sort((a, b) => scores[b] - scores[a]);
 }
 
 function moved(by) {
   if (!by) return h("span", { class: "moved" }, "same place");
-  return h("span", { class: `moved ${by > 0 ? "up" : "down"}` }, `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`, h("span", { class: "sr" }, by > 0 ? " up" : " down"));
+  return h(
+    "span",
+    { class: `moved ${by > 0 ? "up" : "down"}` },
+    `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`,
+    h("span", { class: "sr" }, by > 0 ? " up" : " down"),
+  );
 }

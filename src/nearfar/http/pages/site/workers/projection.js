@@ -24,13 +24,20 @@ function nearest(rows, size) {
     const length = Math.hypot(...row) || 1;
     return row.map((value) => value / length);
   });
-  const best = new Float32Array(rows.length).fill(-2), index = new Int32Array(rows.length).fill(-1);
+  const best = new Float32Array(rows.length).fill(-2),
+    index = new Int32Array(rows.length).fill(-1);
   for (let i = 0; i < rows.length; i++) {
     for (let j = i + 1; j < rows.length; j++) {
       let dot = 0;
       for (let k = 0; k < size; k++) dot += unit[i][k] * unit[j][k];
-      if (dot > best[i]) { best[i] = dot; index[i] = j; }
-      if (dot > best[j]) { best[j] = dot; index[j] = i; }
+      if (dot > best[i]) {
+        best[i] = dot;
+        index[i] = j;
+      }
+      if (dot > best[j]) {
+        best[j] = dot;
+        index[j] = i;
+      }
     }
   }
   return { best, index };
@@ -65,7 +72,9 @@ function direction(rows, mean, size, other) {
     }
     if (other) {
       const along = next.reduce((sum, value, i) => sum + value * other[i], 0);
-      next.forEach((_, i) => { next[i] -= along * other[i]; });
+      next.forEach((_, i) => {
+        next[i] -= along * other[i];
+      });
     }
     const length = Math.hypot(...next) || 1;
     found = next.map((value) => value / length);
