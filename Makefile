@@ -36,7 +36,7 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL) -m "not timing" tests
 	$(BIN)/python -m pytest -m timing tests/process
 
-# Compares checkpoints of every kind with the libraries on every engine, and writes the manual's page: over an hour.
+# Compares checkpoints of every kind with the libraries on every engine, and writes the manual's page: half an hour.
 parity: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --parity all tests/parity/test_checkpoints.py tests/parity/test_real_weights.py
 

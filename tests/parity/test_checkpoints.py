@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import forked_subprocess
 import pytest
 from conftest import ENGINES
 from parity_cases import CASES
 from parity_cases.known import OTHER_VERSIONS
 from parity_outcomes import PAGE, PINNED, decided, expected, fault, known, page
 from parity_run import NO_REFERENCE, NotWritten, run
+
+from nearfar.serving.verification import reference_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +67,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.config.getoption("--parity") == "all":
             each = dict.fromkeys(ENGINES, tuple(CASES))
         metafunc.parametrize(["engine", "name"], [(engine, name) for engine in ENGINES for name in each[engine]])
+
+
+@pytest.fixture(autouse=True)
+def _forked_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_process, "subprocess", forked_subprocess)
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries warn of what these folders are made to have
