@@ -96,6 +96,7 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
     ),
     "LiteLLM's path for NIM without an owner": ("/v1/retrieval/all-minilm/reranking", NIM, "rankings.0.index", 1),
     "LM Studio's own path": ("/api/v0/embeddings", {"model": "all-minilm", "input": "hi"}, "data.0.index", 0),
+    "LM Studio's newer path": ("/api/v1/embeddings", {"model": "all-minilm", "input": "hi"}, "data.0.index", 0),
     "the hub's path": (f"/pipeline/feature-extraction/{BUILTIN_MODEL}", {"inputs": ["hi", "ho"]}, "1.383", None),
     "the hub's path, encoded": (
         "/pipeline/feature-extraction/sentence-transformers%2Fall-MiniLM-L6-v2",
@@ -111,6 +112,13 @@ ANSWERED: dict[str, tuple[str, dict[str, Any], str, object]] = {
         None,
     ),
     "the hub's router": (f"/hf-inference/models/{BUILTIN_MODEL}", {"inputs": ["hi"]}, "0.383", None),
+    "the hub's older path": (f"/models/{BUILTIN_MODEL}", {"inputs": ["hi"]}, "0.383", None),
+    "the hub's older path, compared": (
+        f"/models/{BUILTIN_MODEL}",
+        {"inputs": {"source_sentence": "cat", "sentences": ["dog", "cat"]}},
+        "1",
+        None,
+    ),
     "the hub's similarity": (
         f"/hf-inference/models/{BUILTIN_MODEL}/pipeline/sentence-similarity",
         {"inputs": {"source_sentence": "cat", "sentences": ["dog", "cat"]}},

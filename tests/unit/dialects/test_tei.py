@@ -80,6 +80,49 @@ async def test_hugging_face_s_client_receives_all_labels_of_a_text(every_kind: L
     assert [logits] == raw
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/classifier",
+        "/hf-inference/models/classifier",
+        "/hf-inference/models/classifier/pipeline/text-classification",
+        "/pipeline/text-classification/classifier",
+    ],
+)
+async def test_a_classifier_at_the_hub_s_paths_returns_a_list_of_labels_for_each_text(
+    path: str, every_kind: Litestar
+) -> None:
+    async with calling(every_kind) as client:
+        labels = await ask(client, "/predict", inputs="fox", model="classifier")
+
+        single = await ask(client, path, inputs="fox")
+        best = await ask(client, path, inputs=["fox", "dog"], parameters={"top_k": 1})
+
+    assert [labels] == single
+    assert [labels[0]["label"], 2] == [best[0][0]["label"], len(best)]
+    assert labels[0]["score"] == pytest.approx(best[0][0]["score"], abs=1e-6)
+
+
+async def test_two_texts_at_the_hub_s_paths_are_no_pair(every_kind: Litestar) -> None:
+    async with calling(every_kind) as client:
+        each = await ask(client, "/predict", inputs=[["fox"], ["dog"]], model="classifier")
+
+        found = await ask(client, "/models/classifier", inputs=["fox", "dog"])
+
+    assert each == found
+
+
+async def test_an_unknown_task_and_an_unknown_model_at_the_hub_s_paths_are_refused(every_kind: Litestar) -> None:
+    async with calling(every_kind) as client:
+        task = await client.post(f"/models/{BUILTIN_MODEL}/pipeline/fill-mask", json={"inputs": "fox"})
+        model = await client.post("/models/gpt2", json={"inputs": "fox"})
+
+    assert 422 == task.status_code
+    assert "`fill-mask` isn't one of this path's tasks: feature-extraction" in task.json()["error"]
+    assert 404 == model.status_code
+    assert "gpt2" in model.json()["error"]
+
+
 @pytest.mark.parametrize("top_k", [0, -1])
 async def test_a_top_k_below_1_is_refused(top_k: int, every_kind: Litestar) -> None:
     async with calling(every_kind) as client:

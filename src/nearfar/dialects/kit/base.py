@@ -12,6 +12,8 @@ from typing import Any
 from litestar import Response, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
+from litestar.routes import BaseRoute, HTTPRoute
+from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from nearfar.core.errors import NearfarError
@@ -27,6 +29,14 @@ class _Router(Router):
     def __deepcopy__(self, _: object) -> _Router:
         """Return itself: Litestar copies a router deeply when it is registered, which takes most of a start."""
         return self
+
+    def register(self, value: ControllerRouterHandler) -> list[BaseRoute]:
+        """Register without OPTIONS, which the application adds again: with it, no other dialect could have the path."""
+        routes = super().register(value)
+        for route in routes:
+            if isinstance(route, HTTPRoute):
+                route.route_handlers = [one for one in route.route_handlers if "OPTIONS" not in one.http_methods]
+        return routes
 
 
 class Dialect(Struct, frozen=True, kw_only=True):

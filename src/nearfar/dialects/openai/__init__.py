@@ -7,13 +7,15 @@ from nearfar.dialects.openai.azure import embed_with_deployment
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
-from nearfar.dialects.openai.lm_studio import get_lm_studio_model, list_lm_studio_models
+from nearfar.dialects.openai.lm_studio import get_lm_studio_model, list_lm_studio_models, list_lm_studio_models_v1
 from nearfar.dialects.openai.models import get_model, list_infinity_models, list_models
 
 dialect = Dialect(
     name="openai",
     routes=[
-        EMBEDDINGS.route("/v1/embeddings", "/embeddings", "/openai/v1/embeddings", "/api/v0/embeddings"),
+        EMBEDDINGS.route(
+            "/v1/embeddings", "/embeddings", "/openai/v1/embeddings", "/api/v0/embeddings", "/api/v1/embeddings"
+        ),
         EMBEDDINGS.route("/invocations", fields=("input", "messages"), precedence=3),
     ],
     handlers=[
@@ -22,6 +24,7 @@ dialect = Dialect(
         get_model,
         embed_with_deployment,
         list_lm_studio_models,
+        list_lm_studio_models_v1,
         get_lm_studio_model,
     ],
     errors=ERRORS,

@@ -13,18 +13,19 @@ from msgspec import UNSET
 
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError
-from nearfar.core.jobs import Embedded, EmbedJob, Result
+from nearfar.core.jobs import Classified, ClassifyJob, Embedded, EmbedJob, Result
 from nearfar.core.types import Task
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import FIELDS, decode_part
 from nearfar.dialects.kit.combined import MAX_JOBS, combine, run_all
 from nearfar.dialects.kit.endpoint import Endpoint, PostRoute, encoded_response, numbers_of, record_usage
-from nearfar.dialects.kit.rendering import encode_reply, render_rows
+from nearfar.dialects.kit.rendering import LabelScore, encode_reply, render_rows, sorted_labels
 from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, fleet_of, service_of
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema
 from nearfar.dialects.tei.bodies import (
     DispatchFields,
     EmbedRequest,
+    PredictRequest,
     RerankRequest,
     SimilarityRequest,
     VertexReply,
@@ -122,24 +123,39 @@ def _hub_reply(body: EmbedRequest, _: EmbedJob, done: Embedded) -> msgspec.Raw |
     return rows[0] if isinstance(body.inputs, str) else rows
 
 
-_HUB_EMBED = msgspec.structs.replace(EMBED, reply=_hub_reply)
-_HUB_TASKS = ["feature-extraction", "sentence-similarity"]
+def _hub_classify_job(body: PredictRequest) -> ClassifyJob:
+    """Read a list of two texts as two texts, as the hub does; TEI reads it as a pair."""
+    inputs = [[one] if isinstance(one, str) else one for one in body.inputs]
+    return PREDICT.to_job(body if isinstance(body.inputs, str) else msgspec.structs.replace(body, inputs=inputs))
+
+
+def _hub_labels(body: PredictRequest, _: ClassifyJob, done: Classified) -> list[list[LabelScore]]:
+    """Return a list of labels for each text; TEI returns one list for a text that isn't in a list."""
+    top_k = body.parameters.top_k if body.parameters else None
+    return [labels[:top_k] for labels in sorted_labels(done)]
+
+
+_HUB_TASKS: dict[str, AnyEndpoint] = {
+    "feature-extraction": msgspec.structs.replace(EMBED, reply=_hub_reply),
+    "sentence-similarity": SIMILARITY,
+    "text-classification": msgspec.structs.replace(PREDICT, to_job=_hub_classify_job, reply=_hub_labels),
+}
 _HUB_DOCS = RouteDocs(
-    summary="Embed texts, or compare them with one text, as the hub's inference API",
-    answers=("vectors",),
-    details="The task may be feature-extraction or sentence-similarity.",
-    body=(EmbedRequest, SimilarityRequest),
+    summary="Embed, compare or classify texts, as the hub's inference API",
+    answers=("vectors", "scores"),
+    details="Without a task in the path, the body and the model's tasks decide.",
+    body=(EmbedRequest, SimilarityRequest, PredictRequest),
     reply=list[Any],
     example={"inputs": "a cat on the sofa"},
     reply_example=[0.1431, -0.0766, -0.0241],
     path={"task": "feature-extraction", "model_id": "sentence-transformers/all-MiniLM-L6-v2"},
-    path_values={"task": _HUB_TASKS},
+    path_values={"task": list(_HUB_TASKS)},
     headers=HEADERS,
 )
 
 
 @post(
-    ["/pipeline/{task:str}/{model_id:path}", "/hf-inference/models/{model_id:path}"],
+    ["/pipeline/{task:str}/{model_id:path}", "/hf-inference/models/{model_id:path}", "/models/{model_id:path}"],
     status_code=200,
     opt={"docs": _HUB_DOCS},
 )
@@ -148,9 +164,16 @@ async def answer_as_hub(
 ) -> Response[bytes]:
     """Answer for the model in the path, after which ``/pipeline/TASK`` may stand."""
     name, _, last = model_id.strip("/").partition("/pipeline/")
-    if (task := task or last) not in {"", *_HUB_TASKS}:
-        raise InputError(f"`{task[:50]}` isn't a task of this path; /predict classifies, and /rerank ranks")
-    inputs = bytes(decode_part(await receive_body(request), FIELDS).get("inputs", b""))
-    compares = task == "sentence-similarity" or (not task and inputs.startswith(b"{"))
-    endpoint: AnyEndpoint = SIMILARITY if compares else _HUB_EMBED
+    if (task := task or last) and task not in _HUB_TASKS:
+        raise InputError(f"`{task[:50]}` isn't one of this path's tasks: {', '.join(_HUB_TASKS)}; /rerank ranks")
+    endpoint = _HUB_TASKS[task or await _hub_task(request, name)]
     return await endpoint.answer_for(request, name)
+
+
+async def _hub_task(request: AnyRequest, name: str) -> str:
+    """Return the task of a path without one."""
+    inputs = bytes(decode_part(await receive_body(request), FIELDS).get("inputs", b""))
+    if inputs.startswith(b"{"):
+        return "sentence-similarity"
+    tasks = await fleet_of(request).tasks_of(name)
+    return "text-classification" if "classify" in tasks and "embed" not in tasks else "feature-extraction"
