@@ -22,7 +22,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 URL ?= http://127.0.0.1:9000
 
-.PHONY: serve quick test parity parity-versions test-clients test-suites test-page fuzz check compat bench bench-engines bench-peers clean
+.PHONY: serve quick test parity parity-versions test-clients test-suites test-recipes test-page fuzz check compat bench bench-engines bench-peers clean
 
 serve: $(VENV)/ready
 	$(BIN)/nearfar serve
@@ -51,6 +51,10 @@ test-clients: $(VENV)/ready
 # Others' own test suites, unchanged, each in an environment of its own: gigabytes to install, and half an hour.
 test-suites: $(VENV)/ready
 	$(BIN)/python tests/client_matrix/suites.py
+
+# The manual's recipes as written, each in an environment of its own: a gigabyte to install.
+test-recipes: $(VENV)/ready
+	$(BIN)/python tests/client_matrix/recipes.py
 
 # The page for browsers in Chromium, as a person uses it: node, npm and Chromium are needed. CHROMIUM names its program.
 test-page: $(VENV)/ready

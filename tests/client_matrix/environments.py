@@ -166,7 +166,11 @@ def _output(command: Sequence[str], folder: Path) -> str:
 
 
 def run_tests(
-    command: Sequence[str], folder: Path, variables: dict[str, str], timeout_s: float = TIMEOUT_S
+    command: Sequence[str],
+    folder: Path,
+    variables: dict[str, str],
+    timeout_s: float = TIMEOUT_S,
+    stderr: int = subprocess.STDOUT,
 ) -> subprocess.CompletedProcess[str]:
     """Run tests without our own settings and API keys in their environment. Tests that time out fail."""
     inherited = {name: value for name, value in os.environ.items() if not _is_removed(name)}
@@ -177,7 +181,7 @@ def run_tests(
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             check=False,
             timeout=timeout_s,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from server_process import ServerProcess
 
 ADDRESS = "http://127.0.0.1:9000"  # in every code block
-PYTHON = blocks("python")
+PYTHON = [block for block in blocks("python") if not block.options]
 SHELL = [block for block in blocks("sh") if block.options == "run"]
 
 

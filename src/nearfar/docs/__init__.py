@@ -15,6 +15,7 @@ PAGES = {
     "observability": "Metrics, dashboard, alerts, logs, traces",
     "security": "Keys, scopes, limits, hosts, TLS",
     "migrating": "Switch from Ollama, Infinity, text-embeddings-inference and others",
+    "recipes": "RAG, vector stores and apps, each with its code or its settings",
     "performance": "Measured speed, and how to measure it yourself",
     "contributing": "Set up, test, and find your way around the code",
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-LANGUAGES = {"python", "text", "sh", "sh run", "toml", "json", "yaml"}
+LANGUAGES = {"python", "python recipe", "text", "sh", "sh recipe", "sh run", "toml", "json", "yaml"}
 
 
 def test_every_code_block_has_a_language_that_is_tested() -> None:

@@ -20,6 +20,7 @@ NAMES = {
     "security",
     "migrating",
     "performance",
+    "recipes",
     "contributing",
 }
 MOST_WORDS = 25
