@@ -12,6 +12,7 @@ from click.shell_completion import get_completion_class
 
 import nearfar
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
+from nearfar.cli.catalog import CatalogLanguage, CatalogTask, list_catalog
 from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
 from nearfar.cli.options import config_option, engine_options, folder_options, hub_options, refuse_workers
@@ -181,14 +182,20 @@ def completion(shell: str) -> None:
 
 
 @main.command(name="models")
+@click.option("--catalog", is_flag=True, help="List models worth serving instead.")
+@click.option("--task", type=click.Choice(get_args(CatalogTask)), help="Only the catalog's models of this task.")
+@click.option("--language", type=click.Choice(get_args(CatalogLanguage)), help="Only its models of this language.")
 @config_option
-def list_models(file: Path | None) -> None:
+def list_models(catalog: bool, task: str | None, language: str | None, file: Path | None) -> None:
     """List models on this disk and engines that run here."""
     from nearfar.cli.check import list_engines, list_local_models
 
     settings = _load_settings((), file, {})
-    for line in [*list_local_models(settings), "", *list_engines(settings.device)]:
-        click.echo(line)
+    if catalog or task or language:
+        lines = [*list_catalog(task, language, settings.device)]
+    else:
+        lines = [*list_local_models(settings), "", *list_engines(settings.device)]
+    click.echo("\n".join(lines))
 
 
 @main.command()

@@ -122,6 +122,15 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min((quota for quota in quotas if quota > 0), default=None)
 
 
+def total_memory(root: Path = Path("/")) -> int:
+    """Return the machine's memory in bytes, or the limit of this process's control group, version 2, if lower."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for folder in _groups(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or ``max``
+            limits.append(int((folder / "memory.max").read_text()))
+    return min(limits)
+
+
 def _read_quota(folder: Path) -> float:
     """Return a group's own quota in cores. Raises ValueError for ``max``, OSError without the files of either version.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nearfar.core.environment import check_environment, cpu_quota
+from nearfar.core.environment import check_environment, cpu_quota, total_memory
 from nearfar.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -73,6 +73,21 @@ def test_the_lowest_quota_is_found(case: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
 
     assert expected == cpu_quota(tmp_path)
+
+
+def test_memory_is_limited_by_the_lowest_group(tmp_path: Path) -> None:
+    without = total_memory(tmp_path)
+    files = {
+        "proc/self/cgroup": "0::/a/b\n",
+        f"{CGROUP}/memory.max": "max\n",
+        f"{CGROUP}/a/memory.max": "1048576\n",
+        f"{CGROUP}/a/b/memory.max": "2097152\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    assert 1048576 == total_memory(tmp_path) < without
 
 
 # A limit of 0 bytes a file, so that no file can be written: as on a read-only root without /tmp.
