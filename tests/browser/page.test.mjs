@@ -13,7 +13,7 @@ import { chromium } from "playwright-core";
 
 const PYTHON = process.env.PYTHON ?? "python3";
 const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-const PANES = ["try", "rerank", "map", "connect", "models", "live"];
+const PANES = ["try", "rerank", "map", "connect", "models", "live", "docs"];
 const KEY = "nf-browser-test-key";
 const PAYLOADS = [
   "<script>window.hacked=1</script>",
@@ -271,6 +271,61 @@ test("models: a model is unloaded and loaded again", async () => {
   await page.waitForSelector(".badge.unloaded");
   await page.click("button:text-is('Load')");
   await page.waitForSelector(".badge.loaded", { timeout: 60_000 });
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("docs: the manual is searched, and its links stay in the page", async () => {
+  const page = await open("docs");
+  await page.fill("input[type=search]", "keys scopes");
+  await page.waitForSelector(".side small");
+  await page.click(".side a[href^='#/docs/manual/security']");
+  await page.waitForSelector("article h1:text-is('Security')");
+  assert.equal(await page.locator("header nav a[aria-current]").textContent(), "Docs");
+  const links = await page.locator("article a").evaluateAll((found) => found.map((link) => link.getAttribute("href")));
+  assert.deepEqual(
+    links.filter((link) => !/^(#\/docs|https:)/.test(link)),
+    [],
+  );
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("docs: a route is tried with the page's key, which is shown nowhere", async () => {
+  const { url, child } = await serve({ NEARFAR_API_KEY: KEY });
+  const page = await open("docs/api/post/v1/embeddings", {}, url);
+  await page.fill("dialog input", KEY); // asked for by the line of the models' state
+  await page.click("text=Use key");
+  await page.click("button:text-is('Execute')");
+  await page.waitForSelector(".live-responses-table .response-col_status:has-text('200')");
+  assert.match(await page.textContent(".live-responses-table"), /"embedding"/);
+  await page.click("a[href='#/models']");
+  await page.waitForSelector(".badge.loaded");
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  await page.goBack();
+  await page.waitForSelector(".swagger");
+  assert.ok(!(await page.content()).includes(KEY));
+  assert.deepEqual(
+    page.faults.filter((fault) => !fault.includes("401")),
+    [],
+  );
+  await page.close();
+  child.kill();
+});
+
+test("docs: routes of every protocol are shown, ready to be tried", async () => {
+  const page = await open("docs");
+  const links = await page.locator(".contents details a").evaluateAll((found) => found.map(({ hash }) => hash));
+  assert.ok(links.length > 90);
+  const chosen = await page.locator(".contents details li:last-child a").evaluateAll((found) => found.map(({ hash }) => hash));
+  assert.equal(chosen.length, 9);
+  for (const link of process.env.EVERY_ROUTE ? new Set(links) : chosen) {
+    await page.evaluate((hash) => {
+      document.querySelector("article").replaceChildren();
+      location.hash = hash;
+    }, link);
+    await page.waitForSelector("button:text-is('Execute')", { timeout: 20_000 });
+  }
   assert.deepEqual(page.faults, []);
   await page.close();
 });

@@ -1,6 +1,6 @@
-"""The look of all our HTML pages, and the manual's pages rendered in it.
+"""The manual's pages as HTML, for the page for browsers and for browsers without scripts.
 
-A page is self-contained: it runs no script and loads nothing, so it works offline and under the strictest policy.
+Each is self-contained: it runs no script and loads nothing, so it works offline and under the strictest policy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ pre { background: #8882; padding: .75rem; border-radius: .25rem; user-select: al
 pre { white-space: pre-wrap; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884 }
-details { margin: .5rem 0; padding: .25rem .75rem; border: 1px solid #8886; border-radius: .25rem }
-summary { cursor: pointer } summary code { font-weight: 600 }
 nav a { margin-right: 1rem }
 """.strip()
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -35,26 +33,18 @@ _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def html_page(title: str, body: str) -> str:
-    """Return a whole HTML document; ``body`` is HTML, ``title`` is text."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
-
-
 def manual_index(root: str) -> str:
     """Return the list of pages as HTML. ``root`` is the URL path that the server is mounted at, such as ``/``."""
     rows = [
         f'<tr><td><a href="{_url(root, name)}">{name}</a></td><td>{about}</td></tr>' for name, about in PAGES.items()
     ]
-    return html_page("nearfar: manual", f"{_navigation(root)}<h1>Manual</h1><table>{''.join(rows)}</table>")
+    body = f"{_navigation(root)}<main><h1>Manual</h1><table>{''.join(rows)}</table></main>"
+    return _html_page("nearfar: manual", body)
 
 
 def manual_page(name: str, root: str) -> str:
     """Return one of PAGES as HTML. ``root`` as in manual_index."""
-    return html_page(f"nearfar: {name}", _navigation(root) + _render(name, root))
+    return _html_page(f"nearfar: {name}", f"{_navigation(root)}<main>{_render(name, root)}</main>")
 
 
 @cache
@@ -80,10 +70,19 @@ def _rewrite(link: Token, root: str) -> None:
 
 
 def _navigation(root: str) -> str:
-    urls = {"routes": f"{escape(root)}docs", "manual": _url(root), **{name: _url(root, name) for name in PAGES}}
+    urls = {"API reference": f"{escape(root)}docs", "manual": _url(root), **{name: _url(root, name) for name in PAGES}}
     links = (f'<a href="{url}">{text}</a>' for text, url in urls.items())
     return f"<nav>{' '.join(links)}</nav>\n"
 
 
 def _url(root: str, name: str = "") -> str:
     return f"{escape(root)}docs/manual{'/' * bool(name)}{name}"
+
+
+def _html_page(title: str, body: str) -> str:
+    """Return a whole HTML document; ``body`` is HTML, ``title`` is text."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )

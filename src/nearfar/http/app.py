@@ -26,7 +26,7 @@ from nearfar.http.gate.hosts import host_guard
 from nearfar.http.gate.keys import KeyEntry
 from nearfar.http.middleware import RootPath, RouteMiddleware
 from nearfar.http.openapi.document import Documentation
-from nearfar.http.pages import INDEX_PATH, page_file
+from nearfar.http.pages import INDEX_PATH, docs, page_file
 from nearfar.http.routes import JobRoute, JobRouter
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.names import VendorNames
@@ -93,7 +93,7 @@ def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: Reque
             *(route.handler() for route in job_routes),
             Router(
                 "/",
-                route_handlers=[page_file],
+                route_handlers=[page_file, docs],
                 middleware=[middleware],
                 exception_handlers={Exception: owner.error_response},
                 opt={"dialect": owner.name},

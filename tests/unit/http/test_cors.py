@@ -118,7 +118,7 @@ async def test_local_files_and_apps_may_send(faked: httpx.AsyncClient) -> None:
 
 
 async def test_get_routes_answer_head_without_a_body(faked: httpx.AsyncClient) -> None:
-    for path in ("/v1/models", "/docs", "/metrics", "/info", "/api/tags", "/openapi.json", "/health/live"):
+    for path in ("/v1/models", "/docs/manual", "/metrics", "/info", "/api/tags", "/openapi.json", "/health/live"):
         get, head = await faked.get(path), await faked.head(path)
         assert (200, 200, b"") == (get.status_code, head.status_code, head.content), path
         assert get.headers["content-type"] == head.headers["content-type"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from nearfar.dialects.kit.base import Dialect
-from nearfar.dialects.native.documentation import docs, manual, openapi, page
+from nearfar.dialects.native.documentation import manual, openapi, page
 from nearfar.dialects.native.info import info
 from nearfar.dialects.native.routes import LOAD, REPRESENT, UNLOAD, live, local_models, metrics, ready, recent_requests
 
@@ -19,7 +19,7 @@ class ErrorReply(Struct):
 
 dialect = Dialect(
     name="native",
-    handlers=[live, ready, info, metrics, recent_requests, local_models, openapi, docs, manual, page],
+    handlers=[live, ready, info, metrics, recent_requests, local_models, openapi, manual, page],
     routes=[
         REPRESENT.route("/represent"),
         LOAD.route("/admin/models/load"),

@@ -1,4 +1,4 @@
-"""The OpenAPI document and the manual, as JSON and HTML. All of them need no API key."""
+"""The OpenAPI document as JSON and the manual as HTML. Neither needs an API key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ _HTML: dict[str, Any] = {
     "headers": {"content-security-policy": "Forbids everything but the page's own style"},
 }
 _OPENAPI = route_docs("Return this document", reply=dict[str, Any], raises=())
-_DOCS = route_docs("Return this document as a page", **_HTML, raises=())
 _MANUAL = route_docs("List the manual's pages", **_HTML, raises=())
 _PAGE = route_docs("Return a page of the manual", **_HTML, path={"page": "api"}, raises=(PathNotFound,))
 
@@ -27,13 +26,6 @@ _PAGE = route_docs("Return a page of the manual", **_HTML, path={"page": "api"},
 async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the OpenAPI 3.1 document of all routes."""
     return encoded_response(await asyncio.to_thread(request.app.state.documentation.json))
-
-
-@get(["/docs", "/redoc"], opt={"public": True, **_DOCS})
-async def docs(request: Request[Any, Any, Any]) -> Response[str]:
-    """Return the OpenAPI document as a page, which has no scripts and fetches nothing."""
-    documentation = request.app.state.documentation
-    return _html(await asyncio.to_thread(documentation.page, str(request.base_url)))
 
 
 @get("/docs/manual", opt={"public": True, **_MANUAL})

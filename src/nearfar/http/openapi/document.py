@@ -16,7 +16,6 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.endpoint import TRUNCATED
 from nearfar.dialects.kit.error_responses import all_errors, error_row
 from nearfar.http.openapi.operations import Operation, Schemas, any_of, list_operations, to_markdown
-from nearfar.http.openapi.page import render_page
 from nearfar.http.openapi.sample import sample
 
 Json = dict[str, Any]
@@ -107,10 +106,6 @@ class Documentation:
     def json(self) -> bytes:
         """Return the document as JSON."""
         return msgspec.json.encode(self.content)
-
-    def page(self, base_url: str) -> str:
-        """Return the document as HTML, with example calls to ``base_url``."""
-        return render_page(self.content, base_url)
 
 
 def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: bool) -> Json:

@@ -53,7 +53,7 @@ async def page_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     root = settings_of(request).root_path
     if name == _INDEX and root:
         content = content.replace(b"<head>", f'<head>\n<base href="{escape(root)}/">'.encode(), 1)
-    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    etag = _etag(content)
     is_known = request.headers.get("if-none-match") == etag
     return Response(
         b"" if is_known else content,
@@ -61,6 +61,17 @@ async def page_file(request: Request[Any, Any, Any]) -> Response[bytes]:
         media_type=_MEDIA_TYPES[name.suffix],
         headers={**_HEADERS, "etag": etag},
     )
+
+
+@get(["/docs", "/redoc"], opt={"public": True})
+async def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Redirect to the manual and the API reference, which are in the page."""
+    return Response(b"", status_code=302, headers={"location": f"{settings_of(request).root_path}/#/docs"})
+
+
+@cache
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
 
 @cache

@@ -19,26 +19,30 @@ class ApiError extends Error {
 
 /** Send a request, as JSON where it has a body. Return the Response; throws ApiError with the server's own sentence. */
 export async function send(path, { body, signal } = {}) {
-  const headers = {};
-  if (body !== undefined) headers["content-type"] = "application/json";
-  if (key) headers.authorization = `Bearer ${key}`;
   let response;
   try {
-    response = await fetch(new URL(path, base), {
+    response = await fetchWithKey(new URL(path, base), {
       method: body === undefined ? "GET" : "POST",
-      headers,
+      headers: body === undefined ? {} : { "content-type": "application/json" },
       signal,
       body: body === undefined ? undefined : JSON.stringify(body),
-      credentials: "omit",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server isn't responding. Is it still running?", 0);
   }
   if (response.ok) return response;
-  const message = await errorMessage(response);
-  if (response.status === 401 && (await askForKey(key ? message : ""))) return send(path, { body, signal });
-  throw new ApiError(message, response.status);
+  throw new ApiError(await errorMessage(response), response.status);
+}
+
+/** Fetch from this server with the key; where it refuses that, ask for one and try again. */
+export async function fetchWithKey(url, options = {}) {
+  const headers = new Headers(options.headers);
+  if (key && new URL(url, base).origin === base.origin) headers.set("authorization", `Bearer ${key}`);
+  const response = await fetch(url, { ...options, headers, credentials: "omit" });
+  if (response.status !== 401) return response;
+  const refused = key ? await errorMessage(response.clone()) : "";
+  return (await askForKey(refused)) ? fetchWithKey(url, options) : response;
 }
 
 /** Send a request and return the decoded JSON of its answer. */

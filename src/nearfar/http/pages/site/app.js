@@ -10,13 +10,14 @@ const PANES = {
   connect: ["Connect", "./panes/connect.js"],
   models: ["Models", "./panes/models.js"],
   live: ["Live", "./panes/live.js"],
+  docs: ["Docs", "./panes/docs.js"],
 };
 
 const main = document.querySelector("main");
 const shown = new Map(); // hash → {element, resume, pause}
 let current = null;
 
-async function show(name) {
+async function show(name, path) {
   const [title, module] = PANES[name];
   document.title = `${title} · nearfar`;
   for (const link of document.querySelectorAll("nav a")) {
@@ -30,7 +31,7 @@ async function show(name) {
     if (!shown.has(name)) shown.set(name, await (await import(module)).open());
     current = shown.get(name);
     fill(main, current.element);
-    current.resume?.();
+    current.resume?.(path);
   } catch (error) {
     const reason = error instanceof TypeError ? "The server isn't responding. Is it still running?" : error.message; // of import()
     fill(
@@ -42,8 +43,8 @@ async function show(name) {
 }
 
 function follow() {
-  const name = location.hash.slice(2);
-  if (name in PANES) show(name);
+  const [name, ...path] = location.hash.slice(2).split("/");
+  if (name in PANES) show(name, path);
   else if (location.hash !== "#main") show("try");
 }
 
@@ -67,10 +68,10 @@ function switchTheme() {
   document.documentElement.dataset.theme = theme === "dark" ? "light" : "dark";
 }
 
-fill(document.querySelector("nav"), [
-  ...Object.entries(PANES).map(([name, [title]]) => h("a", { href: `#/${name}` }, title)),
-  h("a", { href: "docs" }, "Docs"),
-]);
+fill(
+  document.querySelector("nav"),
+  Object.entries(PANES).map(([name, [title]]) => h("a", { href: `#/${name}` }, title)),
+);
 document.querySelector("button.theme").addEventListener("click", switchTheme);
 addEventListener("hashchange", follow);
 follow();

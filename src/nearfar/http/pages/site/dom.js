@@ -118,3 +118,19 @@ export function lines(text) {
     .map((line) => line.trim())
     .filter(Boolean);
 }
+
+/** Load a script that defines globals, once. */
+export function loadScript(source) {
+  if (document.querySelector(`script[src="${source}"]`)) return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    const script = h("script", {
+      src: source,
+      onload: resolve,
+      onerror: () => {
+        script.remove();
+        reject(new Error("A part of the page can't be loaded."));
+      },
+    });
+    document.head.append(script);
+  });
+}

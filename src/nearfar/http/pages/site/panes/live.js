@@ -1,6 +1,6 @@
 // Live: what the server does now, from the metrics that Prometheus reads.
 import { call, send } from "../api.js";
-import { fill, h, notice } from "../dom.js";
+import { fill, h, loadScript, notice } from "../dom.js";
 
 const EVERY_MS = 2_000;
 const KEPT = 150; // samples: five minutes
@@ -286,15 +286,3 @@ const format = (value, unit = "") =>
   value === null || value === undefined
     ? "–"
     : `${value >= 100 ? Math.round(value).toLocaleString() : value.toFixed(1)}${unit}`;
-
-function loadScript(source) {
-  return new Promise((resolve, reject) => {
-    document.head.append(
-      h("script", {
-        src: source,
-        onload: resolve,
-        onerror: () => reject(new Error("A part of the page can't be loaded.")),
-      }),
-    );
-  });
-}

@@ -1,0 +1,207 @@
+// Docs: the manual and the API reference, searchable; Swagger UI shows a route and sends requests to it.
+import { address, call, fetchWithKey, send } from "../api.js";
+import { fill, h, loadScript, notice } from "../dom.js";
+
+const MOST = 40; // found sections
+
+export async function open() {
+  const [document_, index] = await Promise.all([call("openapi.json"), manualPage("")]);
+  document.head.append(h("link", { rel: "stylesheet", href: "ui/docs.css" }));
+  return new Docs(document_, index);
+}
+
+class Docs {
+  constructor(api, index) {
+    this.api = api;
+    this.index = index;
+    this.pages = [...index.querySelectorAll("a")].map((link) => link.textContent);
+    this.routes = Object.entries(api.paths).flatMap(([path, methods]) =>
+      Object.entries(methods)
+        .filter(([method]) => method !== "head")
+        .map(([method, { summary, tags }]) => ({ method, path, summary, tags })),
+    );
+    this.query = h("input", { type: "search", oninput: () => this.search(), "aria-label": "Search the documentation" });
+    this.query.placeholder = "Search manual and routes";
+    this.contents = h("nav", { class: "contents", "aria-label": "Documentation" }, this.listContents());
+    this.found = h("div", { "aria-live": "polite" });
+    this.article = h("article", { class: "wide manual" });
+    this.element = h(
+      "section",
+      { class: "split docs" },
+      h("div", { class: "side" }, this.query, this.found, this.contents),
+      this.article,
+    );
+  }
+
+  /** Show what the address names: a page of the manual and a heading, a route, or the list of pages. */
+  async resume([kind, ...path] = []) {
+    const here = location.hash;
+    try {
+      if (kind === "api") await this.showRoute(path[0], `/${path.slice(1).join("/")}`);
+      else fill(this.article, kind === "manual" ? await manualPage(path[0]) : this.index);
+    } catch (error) {
+      fill(
+        this.article,
+        h("h1", {}, "Docs"),
+        notice("error", "This can't be shown", error.message, () => this.resume([kind, ...path])),
+      );
+    }
+    if (here !== location.hash) return;
+    for (const link of this.contents.querySelectorAll("a")) {
+      if (link.hash === here) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    const heading = kind === "manual" && path[1] ? this.article.querySelector(`#${CSS.escape(path[1])}`) : null;
+    if (heading) heading.scrollIntoView();
+    else if (kind) scrollTo(0, matchMedia("(max-width: 60rem)").matches ? this.article.offsetTop - 80 : 0);
+  }
+
+  listContents() {
+    return [
+      h("h2", {}, "Manual"),
+      h("ul", {}, this.pages.map((name) => h("li", {}, h("a", { href: `#/docs/manual/${name}` }, name)))),
+      h("h2", {}, "API reference"),
+      ...this.api.tags.map(({ name }) => {
+        const routes = this.routes.filter(({ tags }) => tags.includes(name));
+        return h("details", {}, h("summary", {}, name), h("ul", {}, routes.map(routeLink)));
+      }),
+    ];
+  }
+
+  /** Show one route by Swagger UI, which needs a document of this route alone: a whole one blocks for seconds. */
+  async showRoute(method, path) {
+    const operation = this.api.paths[path]?.[method];
+    if (!operation) throw new Error(`There is no route ${method?.toUpperCase()} ${path}.`);
+    await loadScript("ui/vendor/swagger-ui/swagger-ui-bundle.js");
+    const place = h("div", { class: "swagger" });
+    fill(
+      this.article,
+      h("h1", {}, operation.summary),
+      h("p", { class: "lead" }, h("code", {}, `${method.toUpperCase()} ${path}`), `, ${operation.tags.join(", ")}`),
+      place,
+    );
+    new MutationObserver(() => nameControls(place)).observe(place, { childList: true, subtree: true });
+    SwaggerUIBundle({
+      spec: documentOf(this.api, path, method),
+      domNode: place,
+      presets: [SwaggerUIBundle.presets.apis, alone],
+      layout: "Alone",
+      docExpansion: "full",
+      tryItOutEnabled: true,
+      validatorUrl: null,
+      syntaxHighlight: false,
+      requestInterceptor: (request) => Object.assign(request, { userFetch: fetchWithKey }),
+    });
+  }
+
+  async search() {
+    const words = this.query.value.toLowerCase().split(/\s+/).filter(Boolean);
+    this.contents.hidden = words.length > 0;
+    if (!words.length) return fill(this.found);
+    try {
+      this.sections ??= Promise.all(this.pages.map(sectionsOf));
+      const sections = (await this.sections).flat();
+      if (this.query.value.toLowerCase().split(/\s+/).filter(Boolean).join() !== words.join()) return;
+      const fits = (text) => words.every((word) => text.toLowerCase().includes(word));
+      const routes = this.routes.filter(({ method, path, summary }) => fits(`${method} ${path} ${summary}`));
+      const headings = sections.filter(({ title, page }) => fits(`${page} ${title}`));
+      const texts = sections.filter((section) => !headings.includes(section) && fits(`${section.title} ${section.text}`));
+      const found = [...headings, ...texts];
+      fill(
+        this.found,
+        found.length || routes.length ? null : notice("empty", "Nothing found", "Try fewer or shorter words."),
+        routes.length ? [h("h2", {}, "Routes"), h("ul", {}, routes.slice(0, MOST).map(routeLink))] : null,
+        found.length ? [h("h2", {}, "Manual"), h("ul", {}, found.slice(0, MOST).map((one) => sectionLink(one, words[0])))] : null,
+      );
+    } catch (error) {
+      this.sections = null;
+      fill(this.found, notice("error", "The manual can't be searched", error.message, () => this.search()));
+    }
+  }
+}
+
+function routeLink({ method, path, summary }) {
+  const name = `${method.toUpperCase()} ${path}`;
+  return h("li", {}, h("a", { href: `#/docs/api/${method}${path}`, title: summary }, h("code", {}, name)));
+}
+
+function sectionLink({ page, id, title, text }, word) {
+  const at = Math.max(text.toLowerCase().indexOf(word) - 40, 0);
+  return h(
+    "li",
+    {},
+    h("a", { href: `#/docs/manual/${page}/${id}` }, page === id ? title : `${page}: ${title}`),
+    h("small", {}, ` ${at ? "…" : ""}${text.slice(at, at + 120)}…`),
+  );
+}
+
+/** Return the content of a page of the manual; its links lead to the same in this page. */
+async function manualPage(name) {
+  const path = name ? `docs/manual/${encodeURIComponent(name)}` : "docs/manual";
+  const parsed = new DOMParser().parseFromString(/<main>.*<\/main>/s.exec(await (await send(path)).text())[0], "text/html");
+  const content = document.importNode(parsed.querySelector("main"), true);
+  for (const link of content.querySelectorAll("a[href]")) {
+    const url = new URL(link.getAttribute("href"), `${address}/${path}`);
+    if (url.href.startsWith(`${address}/docs`))
+      link.href = `#/${url.pathname.slice(new URL(address).pathname.replace(/\/$/, "").length + 1)}${url.hash.replace("#", "/")}`;
+  }
+  for (const [at, table] of content.querySelectorAll("table").entries()) {
+    const scroll = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Table ${at + 1}` });
+    table.replaceWith(scroll);
+    scroll.append(table);
+  }
+  for (const block of content.querySelectorAll("pre")) block.tabIndex = 0;
+  return h("div", {}, ...content.childNodes);
+}
+
+/** Return the sections of a page of the manual: {page, id, title, text}. */
+async function sectionsOf(page) {
+  const sections = [];
+  for (const child of (await manualPage(page)).children) {
+    if (/^H[1-6]$/.test(child.tagName)) sections.push({ page, id: child.id, title: child.textContent, text: "" });
+    else if (sections.length) sections.at(-1).text += `${child.textContent.replace(/\s+/g, " ")} `;
+  }
+  return sections;
+}
+
+/** Return an OpenAPI document of one operation, with the schemas that it needs. */
+function documentOf(api, path, method) {
+  const operation = { ...api.paths[path][method], tags: ["route"] };
+  const schemas = {};
+  const collect = (value) => {
+    for (const [, name] of JSON.stringify(value).matchAll(/#\/components\/schemas\/([^"]+)/g)) {
+      if (name in schemas) continue;
+      schemas[name] = api.components.schemas[name];
+      collect(schemas[name]);
+    }
+  };
+  collect(operation);
+  return {
+    ...api,
+    servers: [{ url: address }],
+    tags: [],
+    paths: { [path]: { [method]: operation } },
+    components: { ...api.components, schemas },
+  };
+}
+
+/** A plugin of Swagger UI: the operation without a header, servers, tags, or its own dialog for keys. */
+function alone({ React }) {
+  const nothing = () => () => null;
+  return {
+    components: { Alone: ({ getComponent }) => React.createElement(getComponent("operations", true)) },
+    wrapComponents: {
+      OperationTag: () => ({ children }) => children,
+      authorizeOperationBtn: nothing,
+      AuthorizeOperationBtn: nothing,
+    },
+  };
+}
+
+/** Name the controls that Swagger UI leaves without a name, for screen readers. */
+function nameControls(place) {
+  for (const control of place.querySelectorAll("select:not([aria-label]), textarea:not([aria-label])"))
+    control.setAttribute("aria-label", control.tagName === "SELECT" ? "Choose" : "Request body");
+  for (const heading of place.querySelectorAll("h4, h5")) heading.setAttribute("aria-level", heading.tagName[1] - 2);
+  for (const block of place.querySelectorAll("pre, .model-box")) block.tabIndex = 0;
+}
