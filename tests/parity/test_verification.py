@@ -149,6 +149,32 @@ def test_a_prompt_that_pooling_leaves_out_is_compared(tmp_path: Path) -> None:
             compare(served(folder, pools_prompt=True)._replace(prompt="find: "), TEXTS, answer, "")
 
 
+def test_a_text_without_a_token_behind_the_prompt_is_compared_as_the_zeros_that_are_served(tmp_path: Path) -> None:
+    folder = write_transformer(tmp_path / "model", "llama", head_dim=8)
+    write_steps(folder, "mean")
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode": "mean", "include_prompt": False}
+    modules = json.loads((folder / "modules.json").read_text())
+    prompts = {"prompts": {"query": "find: "}}
+    write_files(
+        folder,
+        {
+            "modules.json": [modules[0], modules[1]],
+            "1_Pooling/config.json": pooling,
+            "config_sentence_transformers.json": prompts,
+        },
+    )
+    items: tuple[Texts, ...] = (("a",), ("plants",), ("a",))
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    numbers = [model.encode([text], prompt="find: ", show_progress_bar=False)[0].tolist() for (text,) in items]
+    ours = served(folder)._replace(prompt="find: ")
+
+    assert [len(row.ids) > 0 for [row] in ours.encode(items)] == [False, True, False]
+    compare(ours, items, Answer(library="st", numbers=numbers, ids=[None] * 3), "")
+    wrong = [[1.0] * HIDDEN, *numbers[1:]]
+    with pytest.raises(EngineUnavailable, match="differ by"):
+        compare(ours, items, Answer(library="st", numbers=wrong, ids=[None] * 3), "")
+
+
 def test_a_text_that_the_library_can_not_compute_is_left_out(embedder: Path) -> None:
     answer = answer_of(embedder, TEXTS)
     shorter = msgspec.structs.replace(answer, numbers=[*answer.numbers[:-1], None])

@@ -68,7 +68,10 @@ class Served(NamedTuple):
         if self.recipe.task == "score":
             return [*self.engine.score(rows)]
         if self.recipe.outputs == ("dense",):
-            return [*self.engine.embed(rows)]
+            filled = [row for row in rows if row.ids]
+            vectors = iter(self.engine.embed(filled) if filled else ())
+            # As served: zeros where a text has no tokens, or none behind a prompt that isn't pooled.
+            return [next(vectors) if row.ids else np.zeros(self.engine.info.dim, np.float32) for row in rows]
         return [_numbers_of(each) for each in self.engine.represent(rows)]
 
 
