@@ -193,6 +193,10 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   assert.ok(Math.abs(score - (await cosine("how do I cook eggs", text))) < 2e-3);
   await page.selectOption("label:text('Color by') + select", { label: "topic" });
   assert.equal(await page.locator(".legend li").count(), 2);
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.click("text=Save picture")]);
+  const png = readFileSync(await saved.path());
+  const shown = await page.evaluate(() => document.querySelector("canvas").height);
+  assert.equal(png.readUInt32BE(20), shown + 2 * 28); // a line for each topic
   await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
   const lines = readFileSync(await download.path(), "utf8")
@@ -245,12 +249,28 @@ test("without a server the page says so, and goes on when it is back", async () 
   await page.close();
 });
 
+test("when the server was away and returns, the page goes on without a click", async () => {
+  const page = await open("try");
+  await page.waitForSelector(".heat");
+  await page.context().setOffline(true);
+  await page.fill("textarea", "one\ntwo");
+  await page.waitForSelector("text=The server isn't responding");
+  await page.waitForFunction(() => document.querySelector(".status").textContent === "Server not responding");
+  await page.context().setOffline(false);
+  await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 2);
+  await page.close();
+});
+
 test("map: a file that can't be read says why", async () => {
   const page = await open("map");
   const path = join(folder, "bad.csv");
   await writeFile(path, 'text\n"never ends');
   await page.setInputFiles("#map-file", path);
   assert.match(await page.textContent(".notice.error"), /bad.csv can't be read.*quoted field has no end/);
+  const parquet = join(folder, "texts.parquet");
+  await writeFile(parquet, "PAR1\0\0PAR1");
+  await page.setInputFiles("#map-file", parquet);
+  await page.waitForSelector("text=read_parquet('texts.parquet').to_csv('texts.csv'");
   await page.close();
 });
 
@@ -344,6 +364,10 @@ test("live: requests and tokens are counted", async () => {
     undefined,
     { timeout: 15_000 },
   );
+  assert.equal(await page.locator(".uplot").count(), 4);
+  await page.click("a[href='#/connect']"); // the samples go on
+  for (let at = 0; at < 2; at++) await page.waitForResponse("**/metrics");
+  await page.click("a[href='#/live']");
   assert.equal(await page.locator(".uplot").count(), 4);
   assert.deepEqual(page.faults, []);
   await page.close();

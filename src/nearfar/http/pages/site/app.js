@@ -16,6 +16,7 @@ const PANES = {
 const main = document.querySelector("main");
 const shown = new Map(); // hash → {element, resume, pause}
 let current = null;
+let away = false; // whether the server didn't answer the last time
 
 async function show(name, path) {
   const [title, module] = PANES[name];
@@ -37,7 +38,9 @@ async function show(name, path) {
     fill(
       main,
       h("h1", {}, title),
-      notice("error", "This page couldn't be loaded", reason, () => location.reload()),
+      notice("error", "This page couldn't be loaded", reason, () =>
+        error instanceof TypeError ? location.reload() : show(name, path),
+      ),
     );
   }
 }
@@ -55,11 +58,14 @@ async function watchModels() {
     const loaded = found.filter((model) => model.state === "loaded").length;
     status.textContent = found.length ? `${loaded} of ${found.length} models loaded` : "Models are loading…";
     status.dataset.ok = loaded > 0;
+    if (away) dispatchEvent(new Event("recovered"));
+    away = false;
   } catch (error) {
     status.textContent = error.status ? "" : "Server not responding";
     status.dataset.ok = false;
+    away = error.status === 0;
   }
-  setTimeout(watchModels, document.hidden ? 30_000 : 5_000);
+  setTimeout(watchModels, document.hidden ? 30_000 : away ? 1_000 : 5_000);
 }
 
 function switchTheme() {

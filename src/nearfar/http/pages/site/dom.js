@@ -48,15 +48,18 @@ function isShown(child) {
   return child !== null && child !== undefined && child !== false;
 }
 
-/** Return a notice, with a button if it can be tried again: kind is "error", "empty" or "hint". */
+/** Return a notice, with a button if it can be tried again: kind is "error", "empty" or "hint".
+ *  It is tried again once the server answers after it didn't, too. */
 export function notice(kind, title, text, retry) {
-  return h(
+  const element = h(
     "div",
     { class: `notice ${kind}`, role: kind === "error" ? "alert" : null },
     h("strong", {}, title),
     text && h("p", {}, text),
     retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, "Try again")),
   );
+  if (retry) addEventListener("recovered", () => element.isConnected && retry(), { once: true });
+  return element;
 }
 
 /** Return a text that shows its first lines, and all of it on a click. */

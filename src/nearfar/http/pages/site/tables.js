@@ -2,6 +2,10 @@
 
 /** Return {columns, rows} of a file's text; its name decides the format. Throws an Error that says what is wrong. */
 export function readTable(name, text) {
+  if (text.startsWith("PAR1") || /\.parquet$/i.test(name))
+    throw new Error(
+      `Parquet isn't read here. Convert it: python -c "import pandas; pandas.read_parquet('texts.parquet').to_csv('texts.csv', index=False)"`,
+    );
   if (/[\0\uFFFD]/.test(text.slice(0, 10_000))) throw new Error("The file isn't text in UTF-8.");
   const clean = text.replace(/^\uFEFF/, "");
   const kind = name.toLowerCase().split(".").at(-1);

@@ -38,14 +38,15 @@ class Live {
     );
   }
 
+  /** Show the samples, which go on while another pane is shown. */
   resume() {
-    this.timer = setInterval(() => this.sample(), EVERY_MS);
+    this.isShown = true;
+    this.timer ??= setInterval(() => this.sample(), EVERY_MS);
     this.sample();
   }
 
   pause() {
-    clearInterval(this.timer);
-    this.before = null;
+    this.isShown = false;
   }
 
   async sample() {
@@ -64,7 +65,7 @@ class Live {
           queue: total(now, "nearfar_queue_tokens"),
         });
       this.before = now;
-      await this.list();
+      if (this.isShown) await this.list();
     } catch (error) {
       fill(this.failure, notice("error", "The metrics can't be read", error.message));
     }
@@ -87,6 +88,7 @@ class Live {
 
   show(now) {
     this.samples = [...this.samples, now].slice(-KEPT);
+    if (!this.isShown) return;
     for (const chart of this.charts) chart.show(this.samples);
     const facts = [
       ["Requests", format(now.requests, "/s")],

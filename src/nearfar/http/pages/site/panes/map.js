@@ -40,7 +40,7 @@ class TextMap {
     this.file = h("input", {
       type: "file",
       class: "sr",
-      accept: ".csv,.tsv,.jsonl,.ndjson,.json,.txt,.md,text/*",
+      accept: ".csv,.tsv,.jsonl,.ndjson,.json,.txt,.md,.parquet,text/*",
       onchange: () => this.read(this.file.files[0]),
     });
     this.file.id = "map-file";
@@ -372,8 +372,25 @@ class TextMap {
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 
+  /** Save the map as it is shown, with its background and, below it, the legend. */
   savePicture() {
-    this.canvas.toBlob((picture) => save(picture, "map.png"));
+    const { width, height } = this.canvas,
+      line = Math.round(28 * (devicePixelRatio || 1)),
+      style = getComputedStyle(this.stage);
+    const picture = h("canvas", { width, height: height + line * this.colors.size });
+    const context = picture.getContext("2d");
+    context.fillStyle = style.backgroundColor;
+    context.fillRect(0, 0, picture.width, picture.height);
+    context.drawImage(this.canvas, 0, 0);
+    context.font = `${line / 2}px system-ui`;
+    [...this.colors].forEach(([value, color], at) => {
+      const y = height + line * at;
+      context.fillStyle = color;
+      context.fillRect(line / 2, y, line / 2, line / 2);
+      context.fillStyle = style.color;
+      context.fillText(value || "empty", line * 1.5, y + line * 0.45);
+    });
+    picture.toBlob((blob) => save(blob, "map.png"));
   }
 }
 
