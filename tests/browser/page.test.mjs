@@ -1,7 +1,7 @@
 // The page in a real browser, as a person uses it: `make test-page`. Needs node, npm and Chromium.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -171,6 +171,26 @@ test("rerank: documents are sorted by the API's scores", async () => {
   assert.match(await page.textContent(".ranked li:first-child .moved"), /1.*up/);
   assert.deepEqual(page.faults, []);
   await page.close();
+});
+
+test("rerank: a multi-vector model shows the words that its score is made of", async () => {
+  const model = join(folder, "colbert");
+  const script = `import sys; sys.path.insert(0, "../support"); from pathlib import Path; from small_models import write_colbert; write_colbert(Path(${JSON.stringify(model)}), "bert")`;
+  spawnSync(PYTHON, ["-c", script]);
+  const { url, child } = await serve({ NEARFAR_MODELS: model });
+  const page = await open("rerank", {}, url);
+  await page.fill("input[type=text]", "<b>where</b>");
+  await page.fill("textarea", "the cat is on the mat\nbananas are yellow");
+  await page.waitForFunction(() => document.querySelectorAll(".ranked li details").length === 2);
+  await page.click(".ranked li:first-child summary");
+  await page.waitForSelector(".matches li");
+  const matches = await page.locator(".ranked li:first-child .matches b").allTextContents();
+  const mean = matches.reduce((sum, value) => sum + Number(value), 0) / matches.length;
+  const score = Number(await page.textContent(".ranked > li:first-child > b"));
+  assert.ok(Math.abs((1 + mean) / 2 - score) < 5e-3, `${mean} ${score}`); // (1 + MaxSim / n) / 2
+  assert.deepEqual(page.faults, []);
+  await page.close();
+  child.kill();
 });
 
 test("map: a file becomes points, and a sentence finds its neighbors", async () => {

@@ -40,6 +40,7 @@ class Representation(Struct, frozen=True, kw_only=True):
 
     dense: FloatArray | None = None  # (D,)
     multi_vector: FloatArray | None = None  # (n, M): a row for each token that the model scores
+    token_ids: tuple[int, ...] = ()  # (n): the token of each row of multi_vector
     sparse: SparseVector | None = None
 
 

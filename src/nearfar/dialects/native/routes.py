@@ -54,11 +54,12 @@ class Sparse(Struct):
 
 
 class TextRepresentation(Struct, kw_only=True, omit_defaults=True):
-    """A text's outputs."""
+    """A text's outputs, and the token of each row of ``multi_vector``, in the model's own vocabulary."""
 
     index: int
     dense: Numbers | UnsetType = UNSET
     multi_vector: RowsOfNumbers | UnsetType = UNSET
+    token_ids: tuple[int, ...] | UnsetType = UNSET
     sparse: Sparse | UnsetType = UNSET
 
 
@@ -196,6 +197,7 @@ def _text_representation(index: int, text: Representation, outputs: set[Output])
         found.dense = render_array(text.dense)
     if text.multi_vector is not None and "multi_vector" in outputs:
         found.multi_vector = render_array(text.multi_vector)
+        found.token_ids = text.token_ids
     if (sparse := text.sparse) is not None and "sparse" in outputs:
         found.sparse = Sparse(render_array(sparse.indices), render_array(sparse.values), sparse.size)
     return found

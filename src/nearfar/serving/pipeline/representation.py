@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from nearfar.core.jobs import Classified, ClassifyJob, Represented, RepresentJob
@@ -121,7 +122,14 @@ def _represented(context: RequestContext, rows: Sequence[Row], texts: Sequence[R
     return Represented(
         info=context.model.info,
         inputs=len(texts),
-        texts=tuple(texts),
+        texts=tuple(map(_with_token_ids, texts, rows)),
         usage=usage_of(rows),
         timings=context.stopwatch.timings(),
     )
+
+
+def _with_token_ids(text: Representation, row: Row) -> Representation:
+    if text.multi_vector is None:
+        return text
+    ids = row.ids if row.vector_positions is None else [row.ids[at] for at in row.vector_positions]
+    return msgspec.structs.replace(text, token_ids=tuple(ids))

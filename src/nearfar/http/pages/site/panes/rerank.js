@@ -1,5 +1,5 @@
 // Rerank: the documents in the order of a reranker, beside their first order and that of an embedding model.
-import { embed, models, send } from "../api.js";
+import { call, embed, models, send } from "../api.js";
 import { choice, clamped, debounced, field, fill, h, lines, notice } from "../dom.js";
 import { cosine } from "../vectors.js";
 
@@ -138,6 +138,7 @@ class Rerank {
             h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
             h("b", {}, score.toFixed(4)),
             moved(place.get(index) - at),
+            model.tasks.includes("multi_vector") ? matchesOf(model.name, this.query.value.trim(), documents[index]) : null,
           ),
         ),
       ),
@@ -176,4 +177,40 @@ function moved(by) {
     `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`,
     h("span", { class: "sr" }, by > 0 ? " up" : " down"),
   );
+}
+
+/** Return the words of a query, each with the document's nearest word: computed once it is opened. */
+function matchesOf(model, query, document_) {
+  const list = h("ul", { class: "matches" });
+  const work = async () => {
+    try {
+      const [asked, found] = await Promise.all([tokenVectors(model, query, "query"), tokenVectors(model, document_, "document")]);
+      fill(
+        list,
+        asked.map(({ text, vector }) => {
+          const scores = found.map((other) => cosine(vector, other.vector));
+          const best = Math.max(...scores);
+          return h(
+            "li",
+            { class: "row" },
+            h("span", { class: "token", dir: "auto" }, text),
+            h("span", { "aria-hidden": "true" }, "→"),
+            h("span", { class: "token", dir: "auto" }, found[scores.indexOf(best)].text),
+            h("b", {}, best.toFixed(2)),
+          );
+        }),
+      );
+    } catch (error) {
+      fill(list, notice("error", "The words can't be matched", error.message, work));
+    }
+  };
+  return h("details", { ontoggle: () => list.hasChildNodes() || work() }, h("summary", {}, "Matching words"), list);
+}
+
+/** Return {text, vector} of each token of a text that a multi-vector model scores. */
+async function tokenVectors(model, input, role) {
+  const { data } = await call("represent", { model, input, outputs: ["multi_vector"], input_type: role });
+  const [{ multi_vector: vectors, token_ids: ids }] = data;
+  const names = await call("decode", { model, ids: ids.map((id) => [id]), skip_special_tokens: false });
+  return vectors.map((vector, at) => ({ vector, text: names[at] }));
 }
