@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,9 @@ def unpickle_model(settings: Settings, out: Path | None) -> Iterator[str]:
     files = [file for file in sorted(source.rglob("*")) if file.is_file()]
     pickles = [file for file in files if file.suffix in PICKLES]
     if not pickles:
-        raise CheckpointError(f"{source}: has no pickled weights")
+        raise CheckpointError(
+            f"{source}: has no pickled weights; try it as it is: nearfar check {shlex.quote(str(source))}"
+        )
     if target.exists():
         raise CheckpointError(f"{target}: already exists; choose another folder with --out")
     try:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import math
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -40,6 +42,8 @@ from nearfar.telemetry.logs import configure_logging, log_config, mask_keys
 
 if TYPE_CHECKING:
     from litestar import Litestar
+
+    from nearfar.core.types import ModelInfo
 
 _FLUSH_S = 0.5  # for granian to send the last responses; a guess: over loopback it takes 1 ms
 _HANDOVER_S = 1.0  # after a reload: connections end with their next response; those still idle after this are closed
@@ -205,9 +209,23 @@ async def _open_models(app: Litestar, settings: Settings, port: int) -> bool:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{'https' if settings.tls_cert_file else 'http'}://{host}:{port}"
     _log.info("serving on %s  (OpenAI: /v1, Cohere: /, in a browser: /)", url)
-    if model := next((info.name for info in app.state.fleet.infos() if "embed" in info.tasks), None):
-        _log.info("""try it: curl %s/v1/embeddings --json '{"model": "%s", "input": "a cat"}'""", url, model)
+    if command := _example_command(url, settings, app.state.fleet.infos()):
+        _log.info("try it: %s", command)
     return True
+
+
+def _example_command(url: str, settings: Settings, models: Sequence[ModelInfo]) -> str:
+    """Return a command for the terminal that calls the first model that embeds or ranks; empty if there is none."""
+    embeds, ranks = (next((info.name for info in models if task in info.tasks), None) for task in ("embed", "rank"))
+    body: dict[str, object]
+    if embeds:
+        path, body = "/v1/embeddings", {"model": embeds, "input": "a cat"}
+    elif ranks:
+        path, body = "/v1/rerank", {"model": ranks, "query": "a cat", "documents": ["a kitten", "a car"]}
+    else:
+        return ""
+    key = ' -H "Authorization: Bearer $NEARFAR_API_KEY"' if settings.api_key or settings.api_keys_file else ""
+    return f"curl {url}{path}{key} -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
 
 
 def _bound_port(listener: int) -> int:

@@ -353,7 +353,8 @@ def test_an_invalid_name_is_refused_without_a_request(name: str, hub: Hub, stand
     with pytest.raises(CheckpointError) as refused:
         find_checkpoint(name, hub)
 
-    assert f"{name}: neither a folder nor a Hugging Face name (owner/model)" == str(refused.value)
+    message = f"{name}: neither a folder nor a Hugging Face name (owner/model)"
+    assert f"{message}; nearfar models --catalog lists names" == str(refused.value)
     assert [] == stand_in.requests
 
 
@@ -465,7 +466,8 @@ class TestOffline:
         with pytest.raises(CheckpointError) as refused:
             find_checkpoint(REPO, offline)
 
-        assert f"{REPO}: not on this disk, and --offline forbids downloading it" == str(refused.value)
+        reason = f"{REPO}: not on this disk, and --offline forbids downloading it"
+        assert f"{reason}; without it, nearfar pull {REPO} does" == str(refused.value)
         assert [] == stand_in.requests
 
     @pytest.mark.parametrize("name", [REPO, f"{REPO}@v1", f"{REPO}@{NEW}"])

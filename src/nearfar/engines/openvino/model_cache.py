@@ -63,7 +63,7 @@ def load_or_convert(request: OpenRequest) -> ConvertedModel:
         return cached
     from nearfar.engines.openvino.conversion import convert  # imports torch and transformers, 4 s
 
-    _log.info("converting %s for OpenVINO, once", request.folder.name)
+    _log.info("converting and compiling %s for OpenVINO, once", request.folder.name)
     model, exact, exact_of_long = convert(request)
     if folder:
         try:

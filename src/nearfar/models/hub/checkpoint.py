@@ -75,11 +75,11 @@ def find_checkpoint(name: str, hub: Hub) -> Checkpoint:
 
 
 def _suggestion(name: str) -> str:
-    """Return a hint for an address, or for one of Ollama's names."""
+    """Return a hint: for an address, for one of Ollama's names, or where names are listed."""
     ollama = _OLLAMA_NAMES.get(name.lower().rpartition("/")[2].partition(":")[0])
     address = _ADDRESS.match(name) or _TAGGED.fullmatch(name)
     found = ollama or (address[1] if address else None)
-    return f"; did you mean {found}?" if found else ""
+    return f"; did you mean {found}?" if found else "; nearfar models --catalog lists names"
 
 
 def find_builtin() -> Checkpoint:

@@ -62,7 +62,8 @@ def _find_or_download(repository: str, revision: str | None, hub: Hub) -> Path:
     if folder is None and hub.offline:
         folder = _find_cached(repository, revision, hub)  # downloaded by another program; read_recipe checks it
         if folder is None:
-            raise CheckpointError(f"{repository}: not on this disk, and --offline forbids downloading it")
+            reason = f"{repository}: not on this disk, and --offline forbids downloading it"
+            raise CheckpointError(f"{reason}; without it, nearfar pull {repository} does")
     if folder is None:
         folder = _download(repository, revision, hub)
         if not hub.include_pickles:  # a pinned commit must be complete for serving, which needs no pickles
@@ -109,6 +110,7 @@ def _download(repository: str, revision: str | None, hub: Hub) -> Path:
     """Download with huggingface_hub's progress bars, resume and size checks; then verify the hashes."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    _log.info("downloading %s, once", repository)
     try:
         folder = _snapshot(repository, revision, hub)
     except GatedRepoError as error:

@@ -78,6 +78,7 @@ class Verifier:
         if self.result:
             return
         started = time.perf_counter()
+        _log.info("comparing model %s with the library that it is from, once", self._request.name)
         self._reference = self._reference or ReferenceProcess(self._task())
         answer = self._reference.wait()
         if answer:
