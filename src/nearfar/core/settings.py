@@ -260,10 +260,10 @@ def _from_environment(ours: Mapping[str, str]) -> dict[str, object]:
 
 
 def _items(text: str) -> list[str]:
-    """Parse a list in a variable: ``a, b``, or JSON's ``["a", "b"]``."""
+    """Parse a list in a variable: ``a, b``, one item a line as in YAML's blocks, or JSON's ``["a", "b"]``."""
     with contextlib.suppress(msgspec.MsgspecError):
         return msgspec.json.decode(text, type=list[str])
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
 
 
 def _bytes_of(size: int | str) -> int:

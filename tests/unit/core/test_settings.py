@@ -148,6 +148,7 @@ KUBERNETES = {
     "NEARFAR_ENV_LANG": "C.UTF-8",
 }
 MODEL_LISTS = {
+    "a/b\nc/d\r\n": ["a/b", "c/d"],
     "one": ["one"],
     "one,owner/two@main": ["one", "owner/two@main"],
     " one , /a folder/with spaces ,": ["one", "/a folder/with spaces"],
