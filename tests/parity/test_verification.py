@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import forked_subprocess
 import msgspec
 import numpy as np
 import pytest
 from checkpoints import HIDDEN, write_files, write_steps, write_transformer
+from llm_reranker_models import CHATS, write_chat_reranker, write_converted_classifier, write_llm_reranker
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from small_models import write_colbert, write_splade
 
@@ -25,10 +28,11 @@ from nearfar.models.hub.checkpoint import find_builtin
 from nearfar.models.reading.reader import read_recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.text_encoder import TextEncoder
-from nearfar.serving.verification import reference
+from nearfar.serving.verification import reference, reference_process
 from nearfar.serving.verification.comparison import Served, compare
 from nearfar.serving.verification.fingerprint import VerifiedFolders
 from nearfar.serving.verification.reference import Answer, Task, Texts
+from nearfar.serving.verification.verifier import Verifier, VerifyRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,6 +184,69 @@ def test_a_text_that_the_library_can_not_compute_is_left_out(embedder: Path) -> 
     shorter = msgspec.structs.replace(answer, numbers=[*answer.numbers[:-1], None])
 
     compare(served(embedder), TEXTS, shorter, "")
+
+
+@pytest.fixture
+def _forked_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_process, "subprocess", forked_subprocess)
+
+
+def verified(folder: Path, engine: str = "torch") -> str:
+    """Open a model in the server with the check at load, and return the check's result."""
+    recipe, encoder = read_recipe(folder), TextEncoder(folder, read_recipe(folder))
+    request = VerifyRequest(
+        name="model",
+        folder=folder,
+        recipe=recipe,
+        parameters=10**5,
+        enabled=True,
+        max_tokens=None,
+        is_builtin=False,
+        first_engine=engine,
+        cache_dir=folder.parent / "cache",
+    )
+    verifier = Verifier(request, encoder)
+    verifier.check(served(folder).engine)
+    return verifier.result
+
+
+@pytest.mark.usefixtures("_forked_references")
+@pytest.mark.parametrize("family", ["qwen3-reranker", "mxbai-rerank-v2", "bge-reranker-v2-gemma"])
+def test_an_llm_reranker_is_compared_with_the_language_model_and_the_classifier_made_of_it(
+    family: str, tmp_path: Path
+) -> None:
+    folder = write_llm_reranker(tmp_path, family)
+    made = write_converted_classifier(folder, family)
+
+    for each in (folder, made):
+        assert re.fullmatch(r"verified against transformers [\d.]+ on \d\d samples", verified(each))
+
+
+@pytest.mark.usefixtures("_forked_references")
+def test_an_llm_reranker_of_sentence_transformers_is_compared_with_its_cross_encoder(tmp_path: Path) -> None:
+    folder = write_chat_reranker(tmp_path, CHATS["with an instruction"])
+
+    assert re.fullmatch(r"verified against sentence-transformers [\d.]+ on \d\d samples", verified(folder))
+
+
+def test_an_llm_reranker_with_other_answers_or_another_prompt_is_refused(tmp_path: Path) -> None:
+    folder = write_llm_reranker(tmp_path, "qwen3-reranker")
+    recipe = read_recipe(folder)
+    assert recipe.llm_reranker
+    assert recipe.llm_reranker.answer_tokens
+    yes, no = recipe.llm_reranker.answer_tokens.yes, recipe.llm_reranker.answer_tokens.no
+    task = msgspec.structs.replace(
+        task_of(folder, PAIRS[:12]), segments=recipe.llm_reranker.prompt.segments, answers=(no or 0, yes)
+    )
+    (tmp_path / "task").write_bytes(msgspec.json.encode(task, enc_hook=str))
+    reference.main(tmp_path / "task", tmp_path / "answer", has_library=True)
+    answer = msgspec.json.decode((tmp_path / "answer").read_bytes(), type=Answer)
+
+    with pytest.raises(EngineUnavailable, match="differ by"):
+        compare(served(folder), PAIRS[:12], answer, "")
+    other = [[*ids[:-1], 0] if ids else None for ids in answer.ids]
+    with pytest.raises(CheckpointError, match="its tokens are other ones"):
+        compare(served(folder), PAIRS[:12], msgspec.structs.replace(answer, ids=other), "")
 
 
 def task_of(folder: Path, items: tuple[Texts, ...]) -> Task:

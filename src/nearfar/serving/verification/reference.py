@@ -23,6 +23,7 @@ from msgspec import Struct
 from nearfar.core.types import Output
 from nearfar.models.files.safetensors import find_layer_tensors
 from nearfar.models.recipe.dense import Layer, LayerNorm, Normalize, Pooling
+from nearfar.serving.verification.llm_reference import score_prompts
 from nearfar.serving.verification.unused_libraries import replace_unused_libraries
 
 Texts: TypeAlias = tuple[str, ...]  # one, or a query and a document
@@ -52,6 +53,11 @@ class Task(Struct, kw_only=True):
     normalize: bool
     truncate_dim: int | None
     subfolder: str
+    # Of an LLM reranker: its prompt's parts, how much of the limit the query's may take, and the ids of yes and no,
+    # which one that was made a classifier hasn't.
+    segments: tuple[str, ...] = ()
+    query_ratio: float = 1.0
+    answers: tuple[int, ...] = ()
 
 
 class Answer(Struct, kw_only=True):
@@ -71,7 +77,8 @@ def main(source: Path, target: Path, *, has_library: bool) -> bool:
 
     task = msgspec.json.decode(source.read_bytes(), type=Task, dec_hook=lambda kind, text: kind(text))  # of paths
     torch.set_num_threads(task.threads)
-    has_library = has_library and (task.scores or (Path(task.folder) / "modules.json").is_file())
+    has_modules = (Path(task.folder) / "modules.json").is_file()
+    has_library = has_library and (has_modules or (task.scores and not task.segments))
     if task.output != "dense" and not has_library:
         raise NotImplementedError(f"transformers computes no {task.output} vectors")
     library = "sentence-transformers" if has_library else "transformers"
@@ -160,6 +167,8 @@ def _ids(model: Any, item: str | Texts) -> list[int]:
 
 def _transformers(task: Task) -> Compute:
     """Return transformers' own tokenizer and model, followed by the recipe's steps in numpy."""
+    if task.segments:
+        return score_prompts(task)
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
     from nearfar.engines.transformer.length_dependence import forget_earlier_texts

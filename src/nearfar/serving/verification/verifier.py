@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from nearfar.core.environment import usable_cores
 from nearfar.engines.base import Engine
-from nearfar.models.recipe.recipe import Recipe
+from nearfar.models.recipe.recipe import LlmReranker, Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.text_encoder import TextEncoder
 from nearfar.serving.verification.comparison import Served, compare
@@ -25,6 +25,7 @@ from nearfar.serving.verification.reference_process import ReferenceProcess
 
 # In float32. Above the first, the reference is computed before the model is opened; above the second, not at all.
 _LARGE_BYTES, _TOO_LARGE_BYTES = 10**9, 10 * 10**9
+_MIN_PROMPTS = 4  # samples of a large LLM reranker: each costs its whole prompt
 _HINT = "set verify = false (--no-verify) to serve it all the same"
 _log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Verifier:
             self._reference.close()
 
     def _task(self) -> Task:
-        recipe = self._request.recipe
+        recipe, reranker = self._request.recipe, self._request.recipe.llm_reranker
         return Task(
             folder=str(self._request.folder),
             items=self._items,
@@ -114,6 +115,9 @@ class Verifier:
             normalize=recipe.normalize,
             truncate_dim=recipe.truncate_dim,
             subfolder=recipe.subfolder,
+            segments=reranker.prompt.segments if reranker else (),
+            query_ratio=reranker.prompt.query_ratio if reranker else 1.0,
+            answers=_answers(reranker),
         )
 
 
@@ -122,7 +126,6 @@ def _reason_against(model: VerifyRequest) -> str:
     recipe = model.recipe
     reasons = {
         "switched off (verify = false)": not model.enabled,
-        "LLM rerankers have no reference in sentence-transformers": recipe.llm_reranker is not None,
         "a model with several outputs has no reference": recipe.task == "embed" and len(recipe.outputs) > 1,
         "its files have no modules.json, which sentence-transformers needs for this output": recipe.task == "embed"
         and recipe.outputs != ("dense",)
@@ -146,15 +149,22 @@ def _prompt(recipe: Recipe) -> str:
     return next(filter(None, recipe.prompts.values())) if recipe.leaves_out_prompt else ""
 
 
+def _answers(reranker: LlmReranker | None) -> tuple[int, ...]:
+    tokens = reranker.answer_tokens if reranker else None
+    return tuple(each for each in (tokens.yes, tokens.no) if each is not None) if tokens else ()
+
+
 def _samples(model: VerifyRequest) -> list[Texts]:
     """Return texts, or pairs for a model that takes them; fewer for a large model."""
     items: list[Texts] = [(text,) for text in (*sample_texts.TEXTS, sample_texts.LONG)]
     if model.recipe.task == "score" or model.recipe.multi_vector:
         items = [*sample_texts.pairs()]
+    reranker = model.recipe.llm_reranker
+    prompt, minimum = (reranker.prompt.segments, _MIN_PROMPTS) if reranker else ((), sample_texts.MIN_SAMPLES)
     budget = sample_texts.token_budget(model.parameters)
     chosen: list[Texts] = []
     for item in items:
-        budget -= sum(map(len, item)) // 3
-        if budget > 0 or len(chosen) < sample_texts.MIN_SAMPLES:
+        budget -= sum(map(len, (*prompt, *item))) // 3
+        if budget > 0 or len(chosen) < minimum:
             chosen.append(item)
     return chosen
