@@ -1,4 +1,7 @@
-"""Start PostgreSQL with pgvector from pgserver's files, in this folder, and print the variables that lead to it."""
+"""Start PostgreSQL with pgvector from pgserver's files, in this folder, and print the variables that lead to it.
+
+It outlives this program, and ends by itself within a minute once the folder is removed.
+"""
 
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
