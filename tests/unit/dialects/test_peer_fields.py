@@ -40,6 +40,7 @@ CUTTING: dict[str, tuple[object, ...]] = {
     "instruct": ("Find the cat.", ""),
     "query_instruction": ("Find the cat.", ""),
     "prompt_name": ("query", ""),
+    "softmax": (False, True),
     "images": (["x"], []),
     "image": ("x", ""),
     "audio": ("x", ""),

@@ -24,6 +24,7 @@ _TEXTS: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("max_length", "max_seq_length"), (0,)),
     "add_special_tokens": (True,),
     **dict.fromkeys(("instruction", "instruct", "prompt_name", "query_instruction"), ("",)),
+    "softmax": (True,),  # vLLM's oldest name of use_activation
     "chat_template": ("",),
     "chat_template_kwargs": ({},),
     **dict.fromkeys(("images", "image", "audio", "video"), ("", [])),  # would be left out of a multimodal input
