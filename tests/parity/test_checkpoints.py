@@ -12,6 +12,7 @@ import pytest
 from conftest import ENGINES
 from parity_cases import CASES
 from parity_cases.known import OTHER_VERSIONS
+from parity_kinds import kinds
 from parity_outcomes import PAGE, PINNED, decided, expected, fault, known, page
 from parity_run import NO_REFERENCE, NotWritten, run
 
@@ -113,3 +114,7 @@ def test_every_difference_is_a_decision_or_a_known_fault() -> None:
 
 def test_the_manual_s_page_is_of_the_outcomes() -> None:
     assert page() == PAGE.read_text(encoding="utf-8")
+
+
+def test_every_kind_of_difference_has_a_case_and_those_like_it() -> None:
+    assert not [kind for kind, names in kinds().items() if not names]

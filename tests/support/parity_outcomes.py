@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from manual import FOLDER, ROOT
 from parity_cases import CASES, GROUPS
 from parity_cases.known import DECIDED, KNOWN, MENTIONED, SERVED
+from parity_kinds import kinds
 from parity_run import Outcome
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def page() -> str:
                 add(f"Known to be wrong on `{engine}`", "why", known(name, engine), name)
             elif cells[place].startswith("refused") and not all(cell.startswith("refused") for cell in cells):
                 add(f"Refused by `{engine}`", "error", _in_a_cell(cells[place]), name)
+    tables["Kinds of differences", "what once made numbers wrong"] = kinds()
     return text + "".join(_section(*heading, found) for heading, found in tables.items())
 
 
