@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -54,8 +55,10 @@ async function serve(environment = {}) {
     url = `http://127.0.0.1:${port}`;
   const child = spawn(PYTHON, ["-m", "nearfar", "serve", "--port", port], {
     env: { ...process.env, ...environment },
-    stdio: "ignore",
+    stdio: ["ignore", "pipe", "pipe"],
   });
+  child.log = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (child.log += text));
   for (let attempt = 0; attempt < 600; attempt++) {
     if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
     const ready = await fetch(`${url}/health/ready`).then(
@@ -174,7 +177,7 @@ test("rerank: documents are sorted by the API's scores", async () => {
 });
 
 test("rerank: a multi-vector model shows the words that its score is made of", async () => {
-  const model = join(folder, "colbert");
+  const model = join(folder, PAYLOADS[1]); // shown as text, as all names are
   const script = `import sys; sys.path.insert(0, "../support"); from pathlib import Path; from small_models import write_colbert; write_colbert(Path(${JSON.stringify(model)}), "bert")`;
   spawnSync(PYTHON, ["-c", script]);
   const { url, child } = await serve({ NEARFAR_MODELS: model });
@@ -188,6 +191,14 @@ test("rerank: a multi-vector model shows the words that its score is made of", a
   const mean = matches.reduce((sum, value) => sum + Number(value), 0) / matches.length;
   const score = Number(await page.textContent(".ranked > li:first-child > b"));
   assert.ok(Math.abs((1 + mean) / 2 - score) < 5e-3, `${mean} ${score}`); // (1 + MaxSim / n) / 2
+  for (const pane of ["models", "connect", "live", "docs"]) {
+    await page.click(`header a[href='#/${pane}']`);
+    await page.waitForSelector("main h1");
+    await page.waitForTimeout(500);
+  }
+  await page.click("header a[href='#/models']");
+  await page.waitForSelector(`.card h2:text-is(${JSON.stringify(PAYLOADS[1])})`);
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
   assert.deepEqual(page.faults, []);
   await page.close();
   child.kill();
@@ -412,8 +423,49 @@ test("a key is asked for once, and kept nowhere", async () => {
     ]),
   );
   assert.ok(!kept.includes(KEY));
+  await page.goto(`${url}/#/live`); // shows the last requests
+  await page.waitForSelector(".list tbody tr");
+  assert.ok(!(await page.content()).includes(KEY));
+  assert.match(child.log, /v1\/embeddings/);
+  assert.ok(!child.log.includes(KEY));
   await page.close();
   child.kill();
+});
+
+test("no other page can embed this one", async () => {
+  const body = `<iframe src="${server.url}/"></iframe><iframe src="${server.url}/docs/manual"></iframe>`;
+  const other = createHttpServer((_, answer) => answer.setHeader("content-type", "text/html").end(body));
+  const port = await freePort();
+  await new Promise((resolve) => other.listen(port, "127.0.0.1", resolve));
+  const page = await browser.newPage();
+  await page.goto(`http://127.0.0.1:${port}/`);
+  const [, ...frames] = page.frames().map((frame) => frame.url());
+  assert.deepEqual(frames, Array(2).fill("chrome-error://chromewebdata/"));
+  await page.close();
+  other.close();
+});
+
+test("a page from elsewhere can't change what is loaded", async () => {
+  const page = await browser.newPage();
+  await page.route("http://elsewhere.test/", (route) => route.fulfill({ contentType: "text/html", body: "<h1>x</h1>" }));
+  await page.goto("http://elsewhere.test/");
+  await page.evaluate(async (url) => {
+    const body = JSON.stringify({ model: "sentence-transformers/all-MiniLM-L6-v2" });
+    for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/json"])
+      await fetch(`${url}/admin/models/unload`, { method: "POST", mode: "no-cors", headers: { "content-type": type }, body }).catch(() => {});
+    const form = Object.assign(document.createElement("form"), { method: "post", action: `${url}/admin/models/unload`, enctype: "text/plain" });
+    const field = Object.assign(document.createElement("input"), { name: body.slice(0, -1) + ',"x":"', value: '"}' });
+    form.append(field);
+    document.body.append(form);
+    form.submit();
+  }, server.url);
+  await sleep(1_000);
+  const { models } = await (await fetch(`${server.url}/info`)).json();
+  assert.deepEqual(
+    models.map(({ state }) => state),
+    ["loaded"],
+  );
+  await page.close();
 });
 
 test("texts, columns and file names are shown as text", async () => {
@@ -446,9 +498,10 @@ test("no pane has a fault that axe finds, in light and dark, small and large", a
       { width: 1280, height: 900 },
       { width: 2560, height: 1440 },
     ]) {
-      for (const pane of PANES) {
+      for (const pane of [...PANES, "docs/manual/configuration", "docs/api/post/v2/rerank"]) {
         const page = await open(pane, { colorScheme, viewport });
         await page.waitForLoadState("networkidle").catch(() => {});
+        if (pane.startsWith("docs/api")) await page.waitForSelector("button:text-is('Execute')");
         await page.evaluate(AXE);
         const found = await page.evaluate(async () =>
           (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`),

@@ -53,7 +53,7 @@ class Docs {
     }
     const heading = kind === "manual" && path[1] ? this.article.querySelector(`#${CSS.escape(path[1])}`) : null;
     if (heading) heading.scrollIntoView();
-    else if (kind) scrollTo(0, matchMedia("(max-width: 60rem)").matches ? this.article.offsetTop - 80 : 0);
+    else if (kind) this.article.scrollIntoView();
   }
 
   listContents() {

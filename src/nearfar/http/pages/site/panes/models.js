@@ -62,7 +62,7 @@ function card(model, act) {
     ["Pooling", model.pooling && `${model.pooling} (${model.pooling_source})`],
     ["Prompts", Object.keys(model.prompts).join(", ")],
     ["Labels", model.labels.join(", ")],
-    ["Architecture", `${model.architecture}, ${(model.parameters / 1e6).toFixed(1)} M parameters`],
+    ["Architecture", `${model.architecture}, ${short(model.parameters)} parameters`],
     ["Weights", `${size(model.bytes)} in memory, ${size(model.file_bytes)} on disk`],
     ["Also named", model.aliases.join(", ")],
     ["Source", model.source],
@@ -119,6 +119,11 @@ function onDisk({ name, about, can_be_served: served, bytes }) {
   );
 }
 
-function size(bytes) {
-  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(0)} MB`;
+const size = (bytes) => `${short(bytes)}B`;
+
+/** Return a number in thousands (k), millions (M) or billions (G). */
+function short(number) {
+  const unit = ["", "k", "M", "G"][Math.min(Math.floor(Math.log10(Math.max(number, 1)) / 3), 3)];
+  const value = number / { "": 1, k: 1e3, M: 1e6, G: 1e9 }[unit];
+  return `${value >= 100 ? Math.round(value) : Number(value.toFixed(1))} ${unit}`;
 }
