@@ -37,7 +37,8 @@ URL = "http://nearfar.localhost"
 NAMES = ["text-embedding-3-small", BUILTIN_MODEL, "colbert", "splade", "classifier"]
 
 # Refusals on paths where the model, or the task in the path, decides which of the body's alternatives is read.
-REFUSALS_OF_PATHS = {"/invocations": "cannot be an empty string", "/pipeline/{task}/{model_id}": "inputs"}
+_HUB_PATHS = ("/pipeline/{task}/{model_id}", "/hf-inference/models/{model_id}", "/models/{model_id}")
+REFUSALS_OF_PATHS = {"/invocations": "cannot be an empty string", **dict.fromkeys(_HUB_PATHS, "inputs")}
 
 CONFIG = {
     "generation": {"mode": "positive", "with-security-parameters": False},
