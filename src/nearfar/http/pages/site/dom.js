@@ -137,3 +137,10 @@ export function loadScript(source) {
     document.head.append(script);
   });
 }
+
+/** Load a style sheet, so that nothing is shown without it. */
+export function loadStyle(href) {
+  return new Promise((resolve) => {
+    document.head.append(h("link", { rel: "stylesheet", href, onload: resolve, onerror: resolve }));
+  });
+}

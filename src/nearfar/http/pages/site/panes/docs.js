@@ -1,12 +1,12 @@
 // Docs: the manual and the API reference, searchable; Swagger UI shows a route and sends requests to it.
 import { address, call, fetchWithKey, send } from "../api.js";
-import { fill, h, loadScript, notice } from "../dom.js";
+import { fill, h, loadScript, loadStyle, notice } from "../dom.js";
 
 const MOST = 40; // found sections
 
 export async function open() {
   const [document_, index] = await Promise.all([call("openapi.json"), manualPage("")]);
-  document.head.append(h("link", { rel: "stylesheet", href: "ui/docs.css" }));
+  await loadStyle("ui/docs.css");
   return new Docs(document_, index);
 }
 

@@ -1,13 +1,13 @@
 // Live: what the server does now, from the metrics that Prometheus reads.
 import { call, send } from "../api.js";
-import { fill, h, loadScript, notice } from "../dom.js";
+import { fill, h, loadScript, loadStyle, notice } from "../dom.js";
 
 const EVERY_MS = 2_000;
 const KEPT = 150; // samples: five minutes
 
 export async function open() {
   await loadScript("ui/vendor/uPlot.iife.min.js");
-  document.head.append(h("link", { rel: "stylesheet", href: "ui/vendor/uPlot.min.css" }));
+  await loadStyle("ui/vendor/uPlot.min.css");
   return new Live();
 }
 
@@ -41,6 +41,7 @@ class Live {
   /** Show the samples, which go on while another pane is shown. */
   resume() {
     this.isShown = true;
+    if (!this.samples.length) this.showNumbers({}); // takes their place
     this.timer ??= setInterval(() => this.sample(), EVERY_MS);
     this.sample();
   }
@@ -90,6 +91,10 @@ class Live {
     this.samples = [...this.samples, now].slice(-KEPT);
     if (!this.isShown) return;
     for (const chart of this.charts) chart.show(this.samples);
+    this.showNumbers(now);
+  }
+
+  showNumbers(now) {
     const facts = [
       ["Requests", format(now.requests, "/s")],
       ["Tokens", format(now.tokens, "/s")],
