@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register how fuzz tests run. They limit CPU time themselves: a busy machine can't exceed that."""
     os.environ.setdefault("NEARFAR_VERIFY", "false")  # for commands that tests run; it takes a process for each model
+    os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"nearfar-state-{os.getuid()}")
     count = config.getoption("--fuzz")
     settings.register_profile(
         "fuzz",
@@ -83,11 +84,16 @@ def pytest_collection_finish() -> None:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Litestar]:
-    """Run the application in this loop, its models open, and not verified: that takes a process for each."""
-    app = create_app(msgspec.structs.replace(settings, verify=False))
-    async with app.lifespan():
-        await app.state.fleet.opened()
-        yield app
+    """Run the application in this loop, its models open, and not verified: that takes a process for each.
+
+    Its files and batches are in a folder of its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"verify": False, "state_dir": settings.state_dir or folder}
+        app = create_app(msgspec.structs.replace(settings, **own))
+        async with app.lifespan():
+            await app.state.fleet.opened()
+            yield app
 
 
 @asynccontextmanager

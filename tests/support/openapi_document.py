@@ -55,6 +55,13 @@ def examples(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield name, example["value"]
 
 
+def request_body(operation: dict[str, Any], body: object) -> dict[str, Any]:
+    """Return the arguments of httpx that send a body, or a file where the operation takes a form."""
+    if "multipart/form-data" in operation.get("requestBody", {"content": {}})["content"]:
+        return {"files": {"file": ("input.jsonl", b"{}")}, "data": {"purpose": "batch"}}
+    return {"json": body}
+
+
 def address(path: str, operation: dict[str, Any]) -> str:
     """Return the path with the examples of its parameters."""
     for parameter in operation.get("parameters", ()):

@@ -40,6 +40,7 @@ FOLDERS = [
     "serving/access",
     "serving/pipeline",
     "serving",
+    "batches",
     "dialects/kit",
     "dialects",  # the wire protocols, which never import each other
     "http/gate",
@@ -60,6 +61,7 @@ LIBRARIES = {
     "markdown_it": ["docs/html"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],
+    "multipart": ["dialects/openai/batch/upload"],
     "mlx_embeddings": ["engines/mlx/upstream"],
     "msgspec": [""],
     "numpy": ["core/types", "dialects/kit/checks", "engines", "serving"],
@@ -94,8 +96,15 @@ LIBRARIES = {
     "uvloop": ["cli/main"],
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
-    "asyncio": ["serving", "dialects", "http", "process", "cli/main"],
-    "os": ["core/environment", "core/toml_files", "cli/units/install", "process", "serving/verification/reference"],
+    "asyncio": ["serving", "batches", "dialects", "http", "process", "cli/main"],
+    "os": [
+        "batches/store",
+        "core/environment",
+        "core/toml_files",
+        "cli/units/install",
+        "process",
+        "serving/verification/reference",
+    ],
     "pickle": [],
     "random": ["dialects/kit/request"],
     "signal": ["process", "__main__"],

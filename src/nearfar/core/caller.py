@@ -14,14 +14,15 @@ from nearfar.core.types import Allowance
 
 Scope = Literal["embed", "rerank", "admin"]
 ALL_SCOPES: tuple[Scope, ...] = ("embed", "rerank", "admin")
-# What an answer has: "changes" of the server's state, "internals" that only its operator may see, or "descriptions" of
-# models and the server.
-AnswerKind = Literal["vectors", "scores", "tokens", "changes", "internals", "descriptions"]
+# What an answer has: "files" and batches of the caller, "changes" of the server's state, "internals" that only its
+# operator may see, or "descriptions" of models and the server.
+AnswerKind = Literal["vectors", "scores", "tokens", "files", "changes", "internals", "descriptions"]
 # The scopes of which a key needs one for an answer; every key may have descriptions.
 SCOPES_FOR: Mapping[AnswerKind, tuple[Scope, ...]] = {
     "vectors": ("embed",),
     "scores": ("rerank",),
     "tokens": ("embed", "rerank"),
+    "files": ("embed", "rerank"),
     "changes": ("admin",),
     "internals": ("admin",),
     "descriptions": ALL_SCOPES,

@@ -25,12 +25,15 @@ NearfarError
 │   ├── Forbidden                   the API key lacks the scope
 │   ├── HostNotAllowed              an unknown Host header or web page
 │   ├── HeadTooLarge                too many headers
+│   ├── ObjectNotFound              no file or batch of this caller has the id
 │   └── ClientDisconnected          the client closed the connection before the answer
 ├── ServingError                    the client can only retry
 │   ├── Overloaded                  the queue is full
 │   ├── DeadlineExceeded            it took too long
 │   ├── ModelNotReady               a model is still loading, or failed to load
 │   ├── ShuttingDown                the server is shutting down
+│   ├── StorageUnavailable          files and batches can't be read or written
+│   │   └── StorageFull             the disk is full
 │   ├── EngineError                 the engine raised, or returned an invalid result
 │   ├── DeviceOutOfMemory           one text alone needs more memory than the device has
 │   └── InternalError               a bug; the log has the traceback
@@ -208,6 +211,13 @@ class HeadTooLarge(RequestError):
     """Raised if a request has too many headers."""
 
 
+class ObjectNotFound(RequestError):
+    """Raised if the caller has no file or batch with this id. ``kind`` is ``File`` or ``Batch``."""
+
+    def __init__(self, kind: str, object_id: str) -> None:
+        super().__init__(f"No such {kind} object: {object_id[:100]}")
+
+
 class ClientDisconnected(RequestError):
     """Raised if the client closed the connection before the answer; its queued work is dropped."""
 
@@ -238,6 +248,14 @@ class ModelNotReady(ServingError):
 
 class ShuttingDown(ServingError):
     """Raised if the server is shutting down and accepts no new requests."""
+
+
+class StorageUnavailable(ServingError):
+    """Raised if the state folder can't be read or written, or another server uses it."""
+
+
+class StorageFull(StorageUnavailable):
+    """Raised if the disk of the state folder is full."""
 
 
 class EngineError(ServingError):

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_state_path
 
 from nearfar.core import environment
 from nearfar.core.errors import SettingsError
@@ -102,6 +102,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     offline: bool = False  # never download anything
     hub_endpoint: Url | None = None  # a mirror of the Hugging Face Hub
     cache_dir: str | None = None  # for converted models; None: the system's cache folder
+    state_dir: str | None = None  # for files and batches; None: the system's folder for what programs keep
     threads: Positive | None = None  # CPU threads of the models; None: all cores
     verify: bool = True  # compare a model with the library that wrote it, at its first load
     on_overflow: OnOverflow = "truncate"  # texts over a model's limit: truncate them, or answer with an error
@@ -117,6 +118,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_upload_bytes: Positive = 512_000_000  # of large bodies that arrive at once
     write_timeout_s: Seconds = 60.0  # for a client to read the next part of its answer
     max_unread_bytes: Positive = 512_000_000  # of large answers that clients haven't read yet
+    max_file_bytes: Positive = 512_000_000  # of an uploaded file
+    max_stored_bytes: Positive = 20_000_000_000  # of all files of one key
+    max_stored_files: Positive = 100_000  # of one key
+    max_batch_requests: Positive = 50_000  # lines of a batch, and texts in all of them
     batch_tokens: Positive | None = None  # None: the engine's default for its device
     queue_tokens: Positive = 600_000  # that may wait for a model: two of OpenAI's largest requests
     queue_requests: Positive = 10_000  # that may wait for a model
@@ -135,6 +140,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Return the folder for converted models and other files that can be made again; None without a home folder."""
         try:
             return Path(self.cache_dir).expanduser() if self.cache_dir else user_cache_path("nearfar")
+        except RuntimeError:  # neither HOME nor an entry in passwd
+            return None
+
+    @property
+    def state_path(self) -> Path | None:
+        """Return the folder for files and batches; None without a home folder."""
+        try:
+            return Path(self.state_dir).expanduser() if self.state_dir else user_state_path("nearfar")
         except RuntimeError:  # neither HOME nor an entry in passwd
             return None
 

@@ -10,6 +10,10 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 
+from nearfar.batches.answering import AnswerLine
+from nearfar.batches.batch_queue import BatchQueue
+from nearfar.batches.lines import Limits
+from nearfar.batches.storage import Storage
 from nearfar.core.errors import RequestError
 from nearfar.core.settings import Settings
 from nearfar.core.types import Task
@@ -17,6 +21,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.request import ServerParts
 from nearfar.dialects.kit.routing import dialect_for_path, installed_dialects, job_paths
 from nearfar.http.access_log import AccessLog
+from nearfar.http.batch_lines import LineRoutes
 from nearfar.http.connections import Connections
 from nearfar.http.gate.auth import KeyGuard, KeyRing
 from nearfar.http.gate.cors import Origins
@@ -48,7 +53,8 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     that can't be read.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``access_log``,
-    ``key_ring``, ``key_mask``, ``tracing``, ``connections``, ``documentation`` and ``started``, by the monotonic clock.
+    ``batches``, ``key_ring``, ``key_mask``, ``tracing``, ``connections``, ``documentation``, and ``started`` by the
+    monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -57,35 +63,41 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     tracing = Tracing(settings.otlp_endpoint, settings.trace_sample_ratio) if settings.otlp_endpoint else None
     observe = _both(metrics.observe, tracing.observe) if tracing else metrics.observe
     fleet = Fleet(settings, _vendor_names(dialects), observe, must_open=must_open)
-    drain = Drain()
-    ring = KeyRing(settings.api_key, settings.api_keys_path, known=known_keys)
+    drain, ring = Drain(), KeyRing(settings.api_key, settings.api_keys_path, known=known_keys)
     keys = KeyGuard(ring) if ring else None
     hosts = host_guard(settings, requires_key=keys is not None)
-    timeouts = Timeouts()
+    timeouts, uploads = Timeouts(), Uploads(settings.max_upload_bytes)
     service = Service(fleet, observe, settings, timeouts)
-    uploads = Uploads(settings.max_upload_bytes)
-    server = ServerParts(settings, fleet, service, timeouts, uploads)
+    batches = _batch_queue(settings, lambda path, body, caller: lines.answer(path, body, caller))  # noqa: PLW0108
+    server = ServerParts(settings, fleet, service, timeouts, uploads, batches)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
     mask = KeyMask(settings.api_key, ring.__contains__)
     log = AccessLog(observe, tracing, drain, origins, mask)
-    app = _build_litestar(settings, dialects, gate, log)
+    job_routes = [JobRoute(path, gate, log) for path in job_paths(dialects)]
+    lines = LineRoutes(job_routes, server)
+    app = _build_litestar(settings, dialects, gate, log, job_routes)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
     app.asgi_handler = app.state.connections = connections = Connections(
         app.asgi_handler, settings, observe, service.unread, uploads
     )
     app.state.access_log = log
-    app.state.key_ring, app.state.key_mask = ring, mask
-    app.state.tracing = tracing
+    app.state.update({"key_ring": ring, "key_mask": mask, "tracing": tracing, "batches": batches})
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)
     return app
 
 
-def _build_litestar(settings: Settings, dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog) -> Litestar:
+def _batch_queue(settings: Settings, answer: AnswerLine) -> BatchQueue:
+    limits = Limits(settings.max_batch_requests, settings.max_batch_requests)
+    return BatchQueue(Storage(settings.state_path), answer, limits)
+
+
+def _build_litestar(
+    settings: Settings, dialects: Sequence[Dialect], gate: RequestGate, log: AccessLog, job_routes: Sequence[JobRoute]
+) -> Litestar:
     """Build the application with all routes."""
     middleware = RouteMiddleware(gate, log)
-    job_routes = [JobRoute(path, gate, log) for path in job_paths(dialects)]
     owner = dialect_for_path(INDEX_PATH, dialects)
     app = Litestar(
         route_handlers=[
@@ -136,6 +148,8 @@ async def _lifespan(app: Litestar) -> AsyncIterator[None]:
         closing.callback(app.state.service.close)
         closing.push_async_callback(app.state.fleet.close)
         app.state.fleet.start()
+        closing.push_async_callback(app.state.batches.close)
+        app.state.batches.start()
         yield
 
 

@@ -64,17 +64,11 @@ class JobRoute:
             try:
                 self._gate.admit(scope)
                 is_admitted = True
-                if scope["method"] == "POST":
-                    dialect, route = self._choose(request, await receive_body(request))
-                    response = await route.handler(request)
-                else:
-                    response = self._refuse_method(request)
             except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
-                response = dialect.error_response(request, error)
-                if isinstance(error, NearfarError):
-                    _free_frames(error)
-                if not is_admitted:
-                    await discard_body(request)
+                response = _refuse(dialect, request, error)
+                await discard_body(request)
+            else:
+                dialect, response = await self.answer(request)
             state["dialect"] = dialect.name
             body, status = response.content, response.status_code or 200
             headers = [(b"content-length", b"%d" % len(body))]
@@ -87,6 +81,17 @@ class JobRoute:
         finally:
             if is_admitted:
                 self._gate.leave()
+
+    async def answer(self, request: AnyRequest) -> tuple[Dialect, Response[bytes]]:
+        """Return the answer to a request that was admitted, errors included, and the dialect that it is of."""
+        dialect = self._path.owner
+        if request.scope["method"] != "POST":
+            return dialect, self._refuse_method(request)
+        try:
+            dialect, route = self._choose(request, await receive_body(request))
+            return dialect, await route.handler(request)
+        except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
+            return dialect, _refuse(dialect, request, error)
 
     def _choose(self, request: AnyRequest, body: bytes) -> tuple[Dialect, PostRoute]:
         """Return the dialect and the route that answer a body, by the fields that it has."""
@@ -116,6 +121,13 @@ def _has_only(fleet: Fleet, tasks: Sequence[Task], model: bytes | msgspec.Raw | 
     with suppress(msgspec.DecodeError):
         name = _name.decode(model or b"null")
     return bool(found := fleet.known_tasks(name)) and {*found} <= {*tasks}
+
+
+def _refuse(dialect: Dialect, request: AnyRequest, error: Exception) -> Response[bytes]:
+    response = dialect.error_response(request, error)
+    if isinstance(error, NearfarError):
+        _free_frames(error)
+    return response
 
 
 def _free_frames(error: BaseException | None) -> None:

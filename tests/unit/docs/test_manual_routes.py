@@ -62,7 +62,7 @@ def served() -> dict[tuple[str, str, str], set[str]]:
 def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each dialect of an operation with the schema of its body."""
     content = operation.get("requestBody", {"content": {"application/json": {"schema": {}}}})["content"]
-    schema = content["application/json"]["schema"]
+    schema = next(iter(content.values()))["schema"]
     tags = operation["tags"]
     yield from zip(tags, schema["anyOf"] if len(tags) > 1 else [schema], strict=True)
 

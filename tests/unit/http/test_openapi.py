@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from conftest import calling, running
 from litestar.routes import HTTPRoute
-from openapi_document import ALLOWED_REFUSALS, DOCUMENT, OPERATIONS, address, examples, faults, resolved
+from openapi_document import ALLOWED_REFUSALS, DOCUMENT, OPERATIONS, address, examples, faults, request_body, resolved
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from stored_examples import store_examples
 
 from nearfar import Settings
 from nearfar.dialects.kit.error_responses import WireError, all_errors
@@ -37,6 +38,7 @@ REQUESTS = [
 @pytest.fixture
 async def everything(every_kind: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """Call a server with a model for every task, run by the real engine."""
+    await store_examples(every_kind)
     async with calling(every_kind) as client:
         yield client
 
@@ -88,7 +90,7 @@ async def test_documented_requests_are_answered_as_documented(
     operation = DOCUMENT["paths"][path][method]
     documented = operation["responses"]["200"]
 
-    response = await everything.request(method, address(path, operation), json=body)
+    response = await everything.request(method, address(path, operation), **request_body(operation, body))
 
     assert 200 == response.status_code, response.text
     headers = {name for name in response.headers if name not in {"content-type", "content-length"}}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from conftest import calling, running
-from openapi_document import DOCUMENT, OPERATIONS, address, examples
+from openapi_document import DOCUMENT, OPERATIONS, address, examples, request_body
 
 from nearfar.core.caller import ALL_SCOPES, SCOPES_FOR, AnswerKind
 from nearfar.core.settings import BUILTIN_MODEL
@@ -77,6 +78,8 @@ def kinds_in(answer: httpx.Response) -> set[AnswerKind]:
     """Return what an answer has, by its content alone."""
     if answer.request.method == "GET" and answer.request.url.path.startswith("/admin/"):
         return {"internals"}
+    if re.match(r"(/v1)?/(files|batches)", answer.request.url.path):
+        return {"files"}
     if answer.request.method != "POST":
         return {"descriptions"}
     if answer.headers["content-type"] == "application/octet-stream":
@@ -126,9 +129,11 @@ async def test_every_route_states_what_it_gives() -> None:
 async def test_a_request_without_input_that_unloads_a_model_needs_the_scope_admin(
     every_kind: Litestar, keys_file: Path
 ) -> None:
-    settings = msgspec.structs.replace(every_kind.state.settings, api_keys_file=str(keys_file), load="demand")
+    settings = msgspec.structs.replace(
+        every_kind.state.settings, api_keys_file=str(keys_file), state_dir=None, load="demand"
+    )
     async with running(settings) as app, calling(app) as client:
-        answers = await _send_with_every_key(client, "POST", "/api/embed", {**PRELOAD, "keep_alive": 0})
+        answers = await _send_with_every_key(client, "POST", "/api/embed", json={**PRELOAD, "keep_alive": 0})
         states = [state.state for state in app.state.fleet.states()]
 
     assert [200, 403, 403, 200, 401] == [answer.status_code for answer in answers.values()]
@@ -139,17 +144,21 @@ async def test_every_documented_request_needs_a_scope_for_what_its_answer_has(
     every_kind: Litestar, keys_file: Path
 ) -> None:
     wrong = []
-    settings = msgspec.structs.replace(every_kind.state.settings, api_keys_file=str(keys_file))
+    settings = msgspec.structs.replace(every_kind.state.settings, api_keys_file=str(keys_file), state_dir=None)
     async with running(settings) as app, calling(app) as client:
         for path, method, body in requests():
-            where = address(path, DOCUMENT["paths"][path][method])
-            answers = await _send_with_every_key(client, method, where, body)
+            operation = DOCUMENT["paths"][path][method]
+            answers = await _send_with_every_key(
+                client, method, address(path, operation), **request_body(operation, body)
+            )
             kinds = kinds_in(answers["all"])
             expected = {
                 name: 200 if (path, method) in PUBLIC or _allows(scopes, kinds) else 403 if scopes else 401
                 for name, scopes in KEYS.items()
             }
             found = {name: answer.status_code for name, answer in answers.items()}
+            if kinds == {"files"}:  # of which there are none of the examples' names
+                found = {name: 200 if status == 404 else status for name, status in found.items()}
             if expected != found or not kinds <= STATED[path, method]:
                 wrong.append((method, path, body, kinds, STATED[path, method], found, answers["all"].text[:200]))
 
@@ -157,10 +166,10 @@ async def test_every_documented_request_needs_a_scope_for_what_its_answer_has(
 
 
 async def _send_with_every_key(
-    client: httpx.AsyncClient, method: str, path: str, body: Any
+    client: httpx.AsyncClient, method: str, path: str, **body: Any
 ) -> dict[str, httpx.Response]:
     headers = {name: {"authorization": f"Bearer {name}"} if scopes else {} for name, scopes in KEYS.items()}
-    calls = [client.request(method, path, json=body, headers=headers[name]) for name in KEYS]
+    calls = [client.request(method, path, headers=headers[name], **body) for name in KEYS]
     return dict(zip(KEYS, await asyncio.gather(*calls), strict=True))
 
 

@@ -42,6 +42,7 @@ DEFAULTS: ErrorTable = {
     errors.BodyTimeout: ErrorRow(408),
     errors.ModelNotFound: ErrorRow(404),
     errors.PathNotFound: ErrorRow(404),
+    errors.ObjectNotFound: ErrorRow(404),
     errors.MethodNotAllowed: ErrorRow(405),
     errors.ApiKeyMissing: ErrorRow(401),
     errors.ApiKeyInvalid: ErrorRow(401),
@@ -54,6 +55,8 @@ DEFAULTS: ErrorTable = {
     errors.DeadlineExceeded: ErrorRow(504),
     errors.ModelNotReady: ErrorRow(503),
     errors.ShuttingDown: ErrorRow(503),
+    errors.StorageUnavailable: ErrorRow(503),
+    errors.StorageFull: ErrorRow(507),
     errors.DeviceOutOfMemory: ErrorRow(413),  # clients retry a 5xx, and the text would fail again
 }
 

@@ -15,6 +15,8 @@ from litestar import Request
 from litestar.types import Scope
 from msgspec import Struct
 
+from nearfar.batches.batch_queue import BatchQueue
+from nearfar.batches.storage import Storage
 from nearfar.core.caller import ANONYMOUS, LOWEST_PRIORITY, Caller
 from nearfar.core.errors import ClientDisconnected, InputError
 from nearfar.core.settings import Settings
@@ -59,12 +61,19 @@ class ServerParts(Struct, frozen=True):
     service: Service
     timeouts: Timeouts
     uploads: Uploads
+    batches: BatchQueue
 
 
 def service_of(request: AnyRequest) -> Service:
     """Return the service that runs jobs."""
     server: ServerParts = request.scope["state"]["server"]
     return server.service
+
+
+def storage_of(request: AnyRequest) -> Storage:
+    """Return the store of files and batches."""
+    server: ServerParts = request.scope["state"]["server"]
+    return server.batches.storage
 
 
 def settings_of(request: AnyRequest) -> Settings:

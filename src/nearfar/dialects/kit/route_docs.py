@@ -26,6 +26,7 @@ class RouteDocs(Struct, frozen=True, kw_only=True):
     # Types that msgspec can make a schema of. None is no body, and a reply that isn't JSON; a tuple has alternatives.
     body: Any = None
     reply: Any = None
+    body_media_type: str = "application/json"
     # Legal bodies, and more of them by name.
     example: object = None
     examples: dict[str, object] = {}

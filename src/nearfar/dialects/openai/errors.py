@@ -64,6 +64,7 @@ ERRORS: ErrorTable = {
     errors.ServingError: ErrorRow(
         message=lambda _: "The server had an error while processing your request. Sorry about that!"
     ),
+    errors.StorageUnavailable: ErrorRow(message=lambda error: f"Files and batches are unavailable: {error}."),
     errors.Overloaded: ErrorRow(
         kind="requests",
         code="rate_limit_exceeded",
@@ -96,5 +97,7 @@ class ErrorReply(Struct):
 def render_error(wire: WireError) -> object:
     """Return the body of an error."""
     param = "model" if isinstance(wire.error, errors.ModelNotFound) and wire.error.listing else None
+    if isinstance(wire.error, errors.ObjectNotFound):
+        param = "id"
     kind = wire.kind or ("server_error" if wire.status >= _SERVER_ERROR else "invalid_request_error")
     return ErrorReply(ErrorInfo(wire.message, kind, param, wire.code), wire.message, wire.message)

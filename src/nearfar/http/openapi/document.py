@@ -123,7 +123,7 @@ def _describe(sharing: Sequence[Operation], schemas: Schemas, *, requires_key: b
         bodies = [_body(operation, schemas) for operation in sharing]
         examples = _named(sharing, [{"example": one.about.example, **one.about.examples} for one in sharing])
         content = {"schema": any_of(bodies), "examples": examples}
-        described["requestBody"] = {"required": True, "content": {"application/json": content}}
+        described["requestBody"] = {"required": True, "content": {sharing[0].about.body_media_type: content}}
     failures = _failures(sharing, schemas, requires_key=requires_key)
     described["responses"] = {"200": _answer(sharing, schemas), **failures}
     return described | {"security": _security(sharing, requires_key=requires_key)}

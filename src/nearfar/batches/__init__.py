@@ -1,0 +1,1 @@
+"""Files and batches, as OpenAI's protocol has them, on a durable store. No HTTP."""

@@ -1,0 +1,249 @@
+"""One batch: its lines are checked, answered many at a time, and stored in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from nearfar.batches.answering import Answered, AnswerLine, LineAnswering
+from nearfar.batches.lines import Checked, Limits, check_lines, decode_line, read_lines
+from nearfar.batches.records import BatchStatus, Fault, Faults, File, Progress, RequestCounts, StoredBatch
+from nearfar.batches.storage import Storage
+from nearfar.batches.store import Store
+from nearfar.core.errors import StorageFull
+
+# In flight, or answered and not stored yet. Enough to fill the engine's batches, and few enough to keep in memory.
+_MAX_LINES, _MAX_BYTES = 256, 4_000_000
+_STORE_EVERY_S = 0.5
+# How often a batch may be started at one line before lines run alone, and before that line fails.
+_ALONE_AFTER, _FAILS_AFTER = 2, 4
+_ENDED_AT: dict[BatchStatus, str] = {
+    "failed": "failed_at",
+    "completed": "completed_at",
+    "expired": "expired_at",
+    "cancelled": "cancelled_at",
+}
+
+
+class _Pending(Struct, frozen=True):
+    """A line that is being answered, its size, and where the next one begins."""
+
+    task: asyncio.Task[Answered]
+    size: int
+    end: int
+
+
+class BatchRun:
+    """Runs one batch to its end. After ``stop``, or a crash, it goes on at the first line without a stored answer."""
+
+    def __init__(self, storage: Storage, answer: AnswerLine, stored: StoredBatch, limits: Limits) -> None:
+        self._storage = storage
+        self._stored = stored
+        self._limits = limits
+        self._lines = LineAnswering(answer, stored)
+        self._pending: deque[_Pending] = deque()
+        self._done: list[_Pending] = []
+        self._done_bytes = 0
+        self._stored_at = 0.0
+        self._is_expired = False
+        self._is_stopping = False
+        self._cancelled = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin no more lines. Those in flight are answered and stored."""
+        self._is_stopping = True
+
+    def cancel(self) -> None:
+        """Answer no more lines: the batch is ``cancelling``."""
+        self._cancelled.set()
+
+    async def run(self) -> StoredBatch:
+        """Run the batch, and return what it became. Raises StorageUnavailable."""
+        try:
+            if self._stored.batch.status == "validating":
+                await self._check()
+            if self._stored.batch.status == "in_progress":
+                await self._answer_lines()
+            await self._finish()
+        except StorageFull as error:
+            await self._end("failed", Fault("storage_full", f"The answers can't be stored: {error}."))
+        return self._stored
+
+    async def _check(self) -> None:
+        """Check all lines. A batch with faults fails, and none of its lines is answered."""
+        path = await self._input_path()
+        checked = await asyncio.to_thread(_check_file, path, self._stored.batch.endpoint, self._limits)
+        if checked.faults:
+            await self._end("failed", *checked.faults)
+            return
+
+        def begin(stored: StoredBatch) -> StoredBatch:
+            batch = replace(stored.batch, model=checked.model, request_counts=RequestCounts(checked.total))
+            if batch.status == "validating":
+                batch = replace(batch, status="in_progress", in_progress_at=_now())
+            return replace(stored, batch=batch)
+
+        await self._change(begin)
+
+    async def _input_path(self) -> Path:
+        file_id = self._stored.batch.input_file_id
+        return await self._storage.run(lambda store: store.path(file_id))
+
+    async def _change(self, change: Callable[[StoredBatch], StoredBatch]) -> None:
+        batch_id = self._stored.batch.id
+        self._stored = await self._storage.run(lambda store: store.change_batch(batch_id, change))
+
+    async def _answer_lines(self) -> None:
+        await self._change(_started)
+        path = await self._input_path()
+        self._stored_at = time.monotonic()
+        with path.open("rb") as file:
+            lines = read_lines(file, self._stored.progress.offset)
+            try:
+                while await self._fill(lines):
+                    await self._wait()
+                    is_due = time.monotonic() - self._stored_at > _STORE_EVERY_S or not self._pending
+                    if is_due or self._done_bytes > _MAX_BYTES:
+                        await self._store_done()
+            finally:
+                for pending in self._pending:
+                    pending.task.cancel()
+        await self._store_done()
+
+    async def _fill(self, lines: Iterator[tuple[bytes, int]]) -> bool:
+        """Begin lines while there is room. Return whether any is in flight."""
+        starts = self._stored.progress.starts
+        room = (1 if starts > _ALONE_AFTER else _MAX_LINES) - len(self._pending)
+        size = sum(pending.size for pending in self._pending)
+        read: list[tuple[bytes, int]] = []
+        if not self._is_stopping and not self._cancelled.is_set():
+            read = await asyncio.to_thread(_take, lines, room, _MAX_BYTES - size)
+        for data, end in read:
+            answer = self._lines.refuse if starts > _FAILS_AFTER else self._lines.answer
+            self._pending.append(_Pending(asyncio.create_task(answer(decode_line(data))), len(data), end))
+        return bool(self._pending) and not self._cancelled.is_set()
+
+    async def _wait(self) -> None:
+        """Wait for the first line in flight, until the batch is cancelled, or until answers are to be stored."""
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        timeout_s = _STORE_EVERY_S if self._done else None
+        await asyncio.wait({self._pending[0].task, cancelled}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        cancelled.cancel()
+        while self._pending and self._pending[0].task.done() and self._done_bytes <= _MAX_BYTES:
+            self._done.append(self._pending.popleft())
+            self._done_bytes += len(self._done[-1].task.result().data)
+
+    async def _store_done(self) -> None:
+        """Append the answers that are done to the output files, and record how far the batch is."""
+        done, self._done, self._done_bytes = self._done, [], 0
+        if not done:
+            return
+        answers = [pending.task.result() for pending in done]
+        self._is_expired = self._is_expired or any(answer.is_expired for answer in answers)
+        progress = self._stored.progress
+        batch_id = self._stored.batch.id
+
+        def store_lines(store: Store) -> StoredBatch:
+            found = [answer.data for answer in answers if not answer.is_error]
+            errors = [answer.data for answer in answers if answer.is_error]
+            written = replace(
+                progress,
+                offset=done[-1].end,
+                starts=0,
+                output_bytes=store.append(progress.output_id, progress.output_bytes, found),
+                error_bytes=store.append(progress.error_id, progress.error_bytes, errors),
+            )
+            tokens = sum(answer.tokens for answer in answers)
+            return store.change_batch(
+                batch_id, lambda stored: _advanced(stored, written, len(found), len(errors), tokens)
+            )
+
+        self._stored = await self._storage.run(store_lines)
+        self._stored_at = time.monotonic()
+
+    async def _finish(self) -> None:
+        """End the batch if all its lines were answered, or won't be."""
+        batch = self._stored.batch
+        counts = batch.request_counts
+        if batch.status == "cancelling":
+            await self._end("cancelled")
+        elif self._is_expired and counts.completed + counts.failed == counts.total:
+            await self._end("expired")
+        elif batch.status == "finalizing" or (
+            batch.status == "in_progress" and counts.completed + counts.failed == counts.total
+        ):
+            await self._change(_finalizing)
+            await self._end("completed")
+
+    async def _end(self, status: BatchStatus, *faults: Fault) -> None:
+        now, progress = _now(), self._stored.progress
+        batch = self._stored.batch
+        outputs = [
+            File(
+                id=file_id,
+                bytes=size,
+                created_at=now,
+                expires_at=now + progress.keep_s,
+                filename=f"{batch.id}_{kind}.jsonl",
+                purpose="batch_output",
+            )
+            for kind, file_id, size in (
+                ("output", progress.output_id, progress.output_bytes),
+                ("error", progress.error_id, progress.error_bytes),
+            )
+            if size
+        ]
+        ids = {file.id for file in outputs}
+        ended = replace(
+            batch,
+            status=status,
+            errors=Faults([*faults]) if faults else None,
+            output_file_id=progress.output_id if progress.output_id in ids else None,
+            error_file_id=progress.error_id if progress.error_id in ids else None,
+            **{_ENDED_AT[status]: now},
+        )
+        self._stored = replace(self._stored, batch=ended)
+        await self._storage.run(lambda store: store.end_batch(self._stored, outputs))
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _take(lines: Iterator[tuple[bytes, int]], count: int, size: int) -> list[tuple[bytes, int]]:
+    """Return up to ``count`` lines of about ``size`` bytes; none if that isn't positive."""
+    found: list[tuple[bytes, int]] = []
+    while len(found) < count and size > 0 and (line := next(lines, None)):
+        found.append(line)
+        size -= len(line[0])
+    return found
+
+
+def _check_file(path: Path, endpoint: str, limits: Limits) -> Checked:
+    try:
+        with path.open("rb") as file:
+            return check_lines(file, endpoint, limits)
+    except FileNotFoundError:
+        return Checked(0, None, [Fault("file_not_found", "The input file was deleted.", "input_file_id")])
+
+
+def _started(stored: StoredBatch) -> StoredBatch:
+    return replace(stored, progress=replace(stored.progress, starts=stored.progress.starts + 1))
+
+
+def _finalizing(stored: StoredBatch) -> StoredBatch:
+    return replace(stored, batch=replace(stored.batch, status="finalizing", finalizing_at=_now()))
+
+
+def _advanced(stored: StoredBatch, progress: Progress, completed: int, failed: int, tokens: int) -> StoredBatch:
+    counts, usage = stored.batch.request_counts, stored.batch.usage
+    counts = replace(counts, completed=counts.completed + completed, failed=counts.failed + failed)
+    total = usage.total_tokens + tokens
+    usage = replace(usage, input_tokens=total, total_tokens=total)
+    return replace(stored, progress=progress, batch=replace(stored.batch, request_counts=counts, usage=usage))

@@ -1,0 +1,99 @@
+"""Receives a file as multipart/form-data, to disk while it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
+from nearfar.dialects.kit.request import AnyRequest, settings_of
+
+_MAX_FIELD_BYTES = 4096
+_MAX_PARTS = 16
+_MAX_NAME = 255
+
+
+class Form:
+    """A form with a file that goes to disk. ``filename`` is the client's; no path is made of it."""
+
+    def __init__(self, file_part: str, file: IO[bytes], limit: int) -> None:
+        self.fields: dict[str, bytes] = {}
+        self.filename: str | None = None
+        self.size = 0
+        self._file_part = file_part
+        self._file = file
+        self._limit = limit
+        self._part = ""
+
+    def read(self, parser: PushMultipartParser, data: bytes) -> None:
+        """Read what arrived. Raises BodyTooLarge and MultipartError. Writes to disk: to be called in a thread."""
+        for event in parser.parse(data):
+            if isinstance(event, MultipartSegment):
+                self._part = event.name or ""
+                if self._part == self._file_part:
+                    self.filename = (event.filename or "upload")[:_MAX_NAME]
+                else:
+                    self.fields[self._part] = b""
+            elif event is not None:
+                self._add(event)
+
+    def _add(self, data: bytes | bytearray) -> None:
+        if self._part == self._file_part:
+            self.size += len(data)
+            if self.size > self._limit:
+                raise BodyTooLarge(f"the file is over {self._limit:,} bytes, the most that is stored for you")
+            self._file.write(data)
+        else:
+            self.fields[self._part] += data
+            if len(self.fields[self._part]) > _MAX_FIELD_BYTES:
+                raise BodyTooLarge(f"the field {self._part[:50]!r} is over {_MAX_FIELD_BYTES:,} bytes")
+
+    def text(self, name: str) -> str | None:
+        """Return a field; None without it. Raises InputError if it isn't UTF-8."""
+        try:
+            return self.fields[name].decode() if name in self.fields else None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} is not UTF-8", name) from error
+
+
+async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: int) -> Form:
+    """Receive a form with a file of at most ``limit`` bytes, which is written to ``path``.
+
+    Raises InputError for another kind of body or a form without the file, MalformedBody for one that isn't complete,
+    BodyTooLarge, and BodyTimeout and ClientDisconnected for one that doesn't arrive.
+    """
+    kind, options = parse_options_header(request.scope["state"]["headers"].get(b"content-type", b"").decode("latin-1"))
+    if kind != "multipart/form-data" or not options.get("boundary"):
+        raise InputError("the body must be multipart/form-data")
+    parser = PushMultipartParser(options["boundary"], max_segment_count=_MAX_PARTS)
+    with await asyncio.to_thread(path.open, "wb") as file:
+        form = Form(file_part, file, limit)
+        try:
+            async for data in _receive(request):
+                await asyncio.to_thread(form.read, parser, data)
+            parser.close()
+        except MultipartError as error:
+            raise MalformedBody(f"the form can't be read: {error}") from error
+    if form.filename is None:
+        raise InputError(f"{file_part} is required: a part of the form with the file's bytes", file_part)
+    return form
+
+
+async def _receive(request: AnyRequest) -> AsyncIterator[bytes]:
+    """Yield the parts of a body, however large. Each has to arrive within ``receive_timeout_s``."""
+    limit_s = settings_of(request).receive_timeout_s
+    more = True
+    while more:
+        try:
+            message = await asyncio.wait_for(request.receive(), limit_s)
+        except TimeoutError as error:
+            raise BodyTimeout(f"nothing arrived for {limit_s:g} s, the most this server waits") from error
+        if message["type"] != "http.request":
+            raise ClientDisconnected("the caller closed the connection while sending")
+        more = message.get("more_body", False)
+        if message.get("body"):
+            yield message["body"]

@@ -1,0 +1,343 @@
+"""Batches from their input to their output files, with lines that are answered by a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from conftest import until
+from msgspec.structs import replace
+
+from nearfar.batches.answering import LineReply
+from nearfar.batches.batch_queue import BatchQueue
+from nearfar.batches.lines import Limits, LineAnswer
+from nearfar.batches.records import ENDED, Batch, File, Progress, StoredBatch
+from nearfar.batches.run import BatchRun
+from nearfar.batches.storage import Storage
+from nearfar.batches.store import Store, new_id
+from nearfar.core.errors import StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from nearfar.core.caller import Caller
+
+pytestmark = pytest.mark.anyio
+
+ENDPOINT = "/v1/embeddings"
+LIMITS = Limits(10_000, 10_000)
+
+
+class Server:
+    """Answers each line with its own text. ``statuses`` has those of the next answers, by text."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, list[int]] = {}
+        self.answered: Counter[str] = Counter()
+        self.callers: set[tuple[str, int]] = set()
+        self.held: set[str] = set()  # are answered once ``released`` is set
+        self.released = asyncio.Event()
+        self.slow: set[str] = set()
+        self.padding = ""
+
+    async def answer(self, path: str, body: bytes, caller: Caller) -> LineReply:
+        assert path == ENDPOINT
+        text = json.loads(body)["input"]
+        self.callers.add((caller.name, caller.priority))
+        if text in self.held:
+            await self.released.wait()
+        await asyncio.sleep(0.02 if text in self.slow else 0)
+        status = self.statuses[text].pop(0) if self.statuses.get(text) else 200
+        self.answered[text] += status != 429
+        return LineReply(
+            LineAnswer(status, "req_1", msgspec.Raw(msgspec.json.encode({"text": text, "padding": self.padding}))),
+            tokens=3,
+        )
+
+
+class Batches:
+    """A store, and what tests do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.storage = Storage(folder)
+        self.server = Server()
+
+    async def add(self, texts: list[str], owner: str = "", window_s: float = 100) -> str:
+        lines = [{"custom_id": text, "method": "POST", "url": ENDPOINT, "body": {"input": text}} for text in texts]
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        now = int(time.time())
+        file = File(id=new_id("file-"), bytes=len(data), created_at=now, filename="in", purpose="batch")
+        (await self.storage.run(lambda store: store.partial(file.id))).write_bytes(data)
+        await self.storage.run(lambda store: store.add_file(owner, file))
+        batch = Batch(
+            id=new_id("batch_"),
+            endpoint=ENDPOINT,
+            input_file_id=file.id,
+            completion_window="24h",
+            created_at=now,
+            expires_at=int(now + window_s),
+        )
+        progress = Progress(scopes=("embed",), keep_s=100, output_id=new_id("file-"), error_id=new_id("file-"))
+        await self.storage.run(lambda store: store.add_batch(StoredBatch(owner=owner, batch=batch, progress=progress)))
+        return batch.id
+
+    async def get(self, batch_id: str, owner: str = "") -> StoredBatch:
+        found = await self.storage.run(lambda store: store.batch(owner, batch_id))
+        assert found
+        return found
+
+    async def wait(self, batch_id: str, condition: Callable[[StoredBatch], bool], owner: str = "") -> Batch:
+        async with asyncio.timeout(60):
+            while not condition(found := await self.get(batch_id, owner)):  # noqa: ASYNC110 — it is on disk
+                await asyncio.sleep(0.02)
+        return found.batch
+
+    async def run(self, batch_id: str) -> Batch:
+        run = BatchRun(self.storage, self.server.answer, await self.get(batch_id), LIMITS)
+        return (await run.run()).batch
+
+    async def crash(self) -> None:
+        """Forget all that isn't on disk."""
+        await self.storage.close()
+        self.storage = Storage(self.folder)
+
+    async def read(self, file_id: str | None) -> list[dict[str, Any]]:
+        assert file_id
+        data = (await self.storage.run(lambda store: store.path(file_id))).read_bytes()
+        assert await self.storage.run(lambda store: store.file("", file_id))
+        return [json.loads(line) for line in data.splitlines()]
+
+
+@pytest.fixture
+async def batches(tmp_path: Path) -> AsyncIterator[Batches]:
+    found = Batches(tmp_path / "state")
+    yield found
+    await found.storage.close()
+
+
+async def test_answers_are_in_the_order_of_the_lines(batches: Batches) -> None:
+    texts = [f"text {n}" for n in range(600)]
+    batches.server.slow = {*texts[::7]}
+
+    batch = await batches.run(await batches.add(texts))
+
+    lines = await batches.read(batch.output_file_id)
+    assert [line["custom_id"] for line in lines] == texts
+    assert [line["response"]["body"]["text"] for line in lines] == texts
+    assert len({line["id"] for line in lines}) == 600
+    assert (batch.status, batch.request_counts.completed, batch.usage.total_tokens) == ("completed", 600, 1800)
+    assert batch.error_file_id is None
+    assert batches.server.callers == {("", 999)}
+
+
+async def test_errors_have_a_file_of_their_own(batches: Batches) -> None:
+    batches.server.statuses = {"b": [400], "c": [404]}
+
+    batch = await batches.run(await batches.add(["a", "b", "c"]))
+
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a"]
+    errors = await batches.read(batch.error_file_id)
+    assert [(line["custom_id"], line["response"]["status_code"]) for line in errors] == [("b", 400), ("c", 404)]
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 2)
+
+
+async def test_overload_is_waited_out(batches: Batches) -> None:
+    batches.server.statuses = {"a": [429, 503, 429, 504]}
+
+    batch = await batches.run(await batches.add(["a", "b"]))
+
+    assert batch.request_counts.completed == 2
+
+
+async def test_a_batch_with_a_fault_answers_nothing(batches: Batches) -> None:
+    batch = await batches.run(await batches.add(["a", "b", "a"]))
+
+    assert (batch.status, batch.errors and batch.errors.data[0].line) == ("failed", 3)
+    assert not batches.server.answered
+    assert batch.output_file_id is None
+
+
+async def test_a_batch_with_a_deleted_input_fails(batches: Batches) -> None:
+    batch_id = await batches.add(["a"])
+    file_id = (await batches.get(batch_id)).batch.input_file_id
+    await batches.storage.run(lambda store: store.delete_file("", file_id))
+
+    batch = await batches.run(batch_id)
+
+    assert batch.errors
+    assert [fault.code for fault in batch.errors.data] == ["file_not_found"]
+
+
+async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Batches) -> None:
+    texts = [f"text {n}" for n in range(400)]
+    batches.server.held = {texts[300]}
+    batch_id = await batches.add(texts)
+    running = asyncio.create_task(batches.run(batch_id))
+    await batches.wait(batch_id, lambda stored: stored.progress.offset > 0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    stored = await batches.get(batch_id)
+    with (await batches.storage.run(lambda store: store.path(stored.progress.output_id))).open("ab") as output:
+        output.write(b'{"torn":')  # was written when the process ended
+    await batches.crash()
+    done = stored.batch.request_counts.completed
+    batches.server.held = set()
+    batches.server.answered.clear()
+
+    batch = await batches.run(batch_id)
+
+    assert 0 < done < 400
+    assert {*batches.server.answered} == {*texts[done:]}
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts
+    assert batch.usage.total_tokens == 1200
+
+
+async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> None:
+    batches.server.held = {"b"}
+    batch_id = await batches.add(["a", "b", "c"])
+    for _ in range(6):  # the first one stores the answer to a
+        running = asyncio.create_task(batches.run(batch_id))
+        await asyncio.wait({running}, timeout=0.7)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await batches.crash()
+
+    batch = (await batches.get(batch_id)).batch
+    batch = batch if batch.status in ENDED else await batches.run(batch_id)
+
+    (failed,) = await batches.read(batch.error_file_id)
+    assert (failed["custom_id"], failed["response"], failed["error"]["code"]) == ("b", None, "server_error")
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "c"]
+
+
+async def test_lines_that_are_late_expire(batches: Batches) -> None:
+    batches.server.held = {"b"}
+
+    batch = await batches.run(await batches.add(["a", "b", "c"], window_s=2))
+
+    assert batch.status == "expired"
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "c"]
+    (expired,) = await batches.read(batch.error_file_id)
+    assert (expired["custom_id"], expired["error"]["code"]) == ("b", "batch_expired")
+
+
+async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
+    batches.server.held = {"c"}
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    queue.start()
+    batch_id = await batches.add(["a", "b", "c", "d"])
+    queue.wake()
+    await until(lambda: batches.server.answered.keys() == {"a", "b", "d"})
+
+    def cancel(stored: StoredBatch) -> StoredBatch:
+        return replace(stored, batch=replace(stored.batch, status="cancelling"))
+
+    await batches.storage.run(lambda store: store.change_batch(batch_id, cancel))
+    queue.cancel(batch_id)
+    batch = await batches.wait(batch_id, lambda stored: stored.batch.status in ENDED)
+
+    assert batch.status == "cancelled"
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "b"]
+    await queue.close()
+
+
+async def test_one_owner_s_batch_doesn_t_wait_for_another_s(batches: Batches) -> None:
+    batches.server.held = {"a"}
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    first, second = await batches.add(["a"], "one"), await batches.add(["b"], "one")
+    other = await batches.add(["c"], "two")
+    queue.start()
+
+    await batches.wait(other, lambda stored: stored.batch.status == "completed", "two")
+
+    assert (await batches.get(first, "one")).batch.status == "in_progress"
+    assert (await batches.get(second, "one")).batch.status == "validating"
+    batches.server.released.set()
+    await queue.close()
+
+
+async def test_a_stop_stores_what_is_in_flight(batches: Batches) -> None:
+    texts = [f"text {n}" for n in range(3000)]
+    batches.server.slow = {*texts}
+    batch_id = await batches.add(texts)
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    queue.start()
+    await until(lambda: len(batches.server.answered) > 300)
+
+    await queue.close()
+
+    batches.storage = Storage(batches.folder)
+    counts = (await batches.get(batch_id)).batch.request_counts
+    assert counts.completed == len(batches.server.answered) < 3000
+
+
+async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Batches) -> None:
+    batches.server.padding = "a" * 60_000
+    batch_id = await batches.add([f"text {n}" for n in range(200)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))  # a write beyond it fails like a full disk
+    try:
+        batch = await batches.run(batch_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert batch.errors
+    assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_full")
+    done = batch.request_counts.completed
+    assert len(await batches.read(batch.output_file_id)) == done > 0
+
+
+async def test_two_servers_never_share_a_folder(batches: Batches) -> None:
+    await batches.add(["a"])
+    other = Storage(batches.folder)
+
+    with pytest.raises(StorageUnavailable, match="another server uses the state folder"):
+        await other.run(lambda store: store.count_files(""))
+    await batches.storage.close()
+    assert (await other.run(lambda store: store.count_files("")))[0] == 1
+    await other.close()
+    batches.storage = Storage(batches.folder)
+
+
+async def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "batches.sqlite3").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    storage = Storage(tmp_path)
+
+    with pytest.raises(StorageUnavailable, match="can't be used"):
+        await storage.run(lambda store: store.count_files(""))
+    await storage.close()
+
+
+async def test_files_without_a_row_are_removed_at_the_start(batches: Batches) -> None:
+    batch_id = await batches.add(["a"])
+    stored = await batches.get(batch_id)
+    (batches.folder / "files" / "file-1.partial").write_bytes(b"an upload that broke off")
+    (batches.folder / "files" / stored.progress.output_id).write_bytes(b"of a batch that runs")
+    await batches.crash()
+
+    await batches.storage.run(lambda store: store.count_files(""))
+
+    left = {path.name for path in (batches.folder / "files").iterdir()}
+    assert left == {stored.batch.input_file_id, stored.progress.output_id}
+
+
+async def test_files_expire_but_not_under_a_batch_that_runs(batches: Batches) -> None:
+    batch_id = await batches.add(["a"])
+    input_id = (await batches.get(batch_id)).batch.input_file_id
+    for expires_at in (10, 30):
+        file = File(id=new_id("file-"), bytes=0, created_at=1, expires_at=expires_at, filename="x", purpose="batch")
+        (batches.folder / "files" / f"{file.id}.partial").write_bytes(b"")
+        await batches.storage.run(partial(Store.add_file, owner="", file=file))
+
+    assert await batches.storage.run(lambda store: store.delete_expired(20)) == 1
+    assert (await batches.storage.run(lambda store: store.count_files("")))[0] == 2
+    assert await batches.storage.run(lambda store: store.file("", input_id))
