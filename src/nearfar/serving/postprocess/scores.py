@@ -38,13 +38,22 @@ def probabilities(recipe: Recipe, logits: FloatArray) -> npt.NDArray[Any]:
 def cosines(query: FloatArray, documents: FloatArray) -> FloatArray:
     """Compute the cosine of (D,) with each of (N, D), in [-1, 1]."""
     lengths = np.linalg.norm(documents, axis=1) * np.linalg.norm(query)
-    clipped: FloatArray = np.clip(documents @ query / lengths, -1.0, 1.0)  # rounding may exceed 1 by 1e-7
+    clipped: FloatArray = np.clip(products(query, documents) / lengths, -1.0, 1.0)  # rounding may exceed 1 by 1e-7
     return clipped
+
+
+def products(query: FloatArray, documents: FloatArray) -> FloatArray:
+    """Compute the product of (D,) with each of (N, D): the same for equal documents, in whichever rows.
+
+    A matrix product rounds some rows in another way, which would change the order of equal documents.
+    """
+    found: FloatArray = np.einsum("nd,d->n", documents, query)
+    return found
 
 
 _SIMILARITIES: dict[Similarity, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "cosine": cosines,
-    "dot": lambda query, documents: documents @ query,
+    "dot": products,
     "euclidean": lambda query, documents: -np.linalg.norm(documents - query, axis=1),
     "manhattan": lambda query, documents: -np.abs(documents - query).sum(axis=1),
 }
