@@ -7,27 +7,29 @@ import logging
 import time
 from contextlib import suppress
 
+from nearfar.batches.activity import Activity
 from nearfar.batches.answering import AnswerLine
 from nearfar.batches.lines import Limits
 from nearfar.batches.records import StoredBatch
-from nearfar.batches.run import BatchRun
+from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
 from nearfar.core.errors import StorageUnavailable
+from nearfar.telemetry.events import Observer
 
 _CHECK_EVERY_S = 60.0
 _RETRY_S = 1.0  # while another server uses the folder, as the last worker does for a moment
-_STOP_S = 10.0
+_STOP_S = 3.0  # the process has 5 s to end
 _log = logging.getLogger(__name__)
 
 
 class BatchQueue:
     """The batches that haven't ended. ``start`` begins to run them on this event loop."""
 
-    def __init__(self, storage: Storage, answer: AnswerLine, limits: Limits) -> None:
+    def __init__(self, storage: Storage, answer: AnswerLine, limits: Limits, observe: Observer) -> None:
         self.storage = storage
-        self._answer = answer
-        self._limits = limits
+        self.activity = Activity()
+        self._shared = Shared(storage=storage, answer=answer, limits=limits, activity=self.activity, observe=observe)
         self._runs: dict[str, tuple[str, BatchRun]] = {}  # by id, each with its owner
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -83,7 +85,7 @@ class BatchQueue:
             batch, owners = stored.batch, {owner for owner, _ in self._runs.values()}
             if batch.id in self._runs or (stored.owner in owners and batch.status != "cancelling"):
                 continue
-            run = BatchRun(self.storage, self._answer, stored, self._limits)
+            run = BatchRun(self._shared, stored)
             self._runs[batch.id] = stored.owner, run
             task = asyncio.create_task(self._run_one(run, stored))
             self._tasks.add(task)

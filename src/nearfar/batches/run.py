@@ -11,16 +11,20 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from nearfar.batches.activity import Activity
 from nearfar.batches.answering import Answered, AnswerLine, LineAnswering
 from nearfar.batches.lines import Checked, Limits, check_lines, decode_line, read_lines
 from nearfar.batches.records import BatchStatus, Fault, Faults, File, Progress, RequestCounts, StoredBatch
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
 from nearfar.core.errors import StorageFull
+from nearfar.telemetry.events import BatchLinesStored, Observer
 
 # In flight, or answered and not stored yet. Enough to fill the engine's batches, and few enough to keep in memory.
 _MAX_LINES, _MAX_BYTES = 256, 4_000_000
 _STORE_EVERY_S = 0.5
+# While requests come, so many lines are answered, and then none for so long.
+_ACTIVE_LINES, _PAUSE_S, _CHECK_S = 32, 1.0, 0.02
 # How often a batch may be started at one line before lines run alone, and before that line fails.
 _ALONE_AFTER, _FAILS_AFTER = 2, 4
 _ENDED_AT: dict[BatchStatus, str] = {
@@ -39,14 +43,24 @@ class _Pending(Struct, frozen=True):
     end: int
 
 
+class Shared(Struct, frozen=True, kw_only=True):
+    """What all batches of a server have in common."""
+
+    storage: Storage
+    answer: AnswerLine
+    limits: Limits
+    activity: Activity
+    observe: Observer
+
+
 class BatchRun:
     """Runs one batch to its end. After ``stop``, or a crash, it goes on at the first line without a stored answer."""
 
-    def __init__(self, storage: Storage, answer: AnswerLine, stored: StoredBatch, limits: Limits) -> None:
-        self._storage = storage
+    def __init__(self, shared: Shared, stored: StoredBatch) -> None:
+        self._shared = shared
+        self._storage = shared.storage
         self._stored = stored
-        self._limits = limits
-        self._lines = LineAnswering(answer, stored)
+        self._lines = LineAnswering(shared.answer, stored)
         self._pending: deque[_Pending] = deque()
         self._done: list[_Pending] = []
         self._done_bytes = 0
@@ -73,12 +87,14 @@ class BatchRun:
             await self._finish()
         except StorageFull as error:
             await self._end("failed", Fault("storage_full", f"The answers can't be stored: {error}."))
+        except FileNotFoundError:
+            await self._end("failed", Fault("file_not_found", "The input file was deleted.", "input_file_id"))
         return self._stored
 
     async def _check(self) -> None:
         """Check all lines. A batch with faults fails, and none of its lines is answered."""
         path = await self._input_path()
-        checked = await asyncio.to_thread(_check_file, path, self._stored.batch.endpoint, self._limits)
+        checked = await asyncio.to_thread(_check_file, path, self._stored.batch.endpoint, self._shared.limits)
         if checked.faults:
             await self._end("failed", *checked.faults)
             return
@@ -119,7 +135,13 @@ class BatchRun:
     async def _fill(self, lines: Iterator[tuple[bytes, int]]) -> bool:
         """Begin lines while there is room. Return whether any is in flight."""
         starts = self._stored.progress.starts
-        room = (1 if starts > _ALONE_AFTER else _MAX_LINES) - len(self._pending)
+        width = 1 if starts > _ALONE_AFTER else _MAX_LINES
+        if self._shared.activity.is_active and not self._pending:
+            width = min(width, _ACTIVE_LINES)
+            await self._pause()
+        elif self._shared.activity.is_active:
+            width = 0
+        room = width - len(self._pending)
         size = sum(pending.size for pending in self._pending)
         read: list[tuple[bytes, int]] = []
         if not self._is_stopping and not self._cancelled.is_set():
@@ -128,6 +150,12 @@ class BatchRun:
             answer = self._lines.refuse if starts > _FAILS_AFTER else self._lines.answer
             self._pending.append(_Pending(asyncio.create_task(answer(decode_line(data))), len(data), end))
         return bool(self._pending) and not self._cancelled.is_set()
+
+    async def _pause(self) -> None:
+        """Wait until no more requests come, or until some lines are due all the same."""
+        due = time.monotonic() + _PAUSE_S
+        while self._shared.activity.is_active and time.monotonic() < due and not self._is_stopping:  # noqa: ASYNC110 — no event ends it
+            await asyncio.sleep(_CHECK_S)
 
     async def _wait(self) -> None:
         """Wait for the first line in flight, until the batch is cancelled, or until answers are to be stored."""
@@ -165,10 +193,13 @@ class BatchRun:
             )
 
         self._stored = await self._storage.run(store_lines)
+        failed = sum(answer.is_error for answer in answers)
+        self._shared.observe(BatchLinesStored(completed=len(answers) - failed, failed=failed))
         self._stored_at = time.monotonic()
 
     async def _finish(self) -> None:
         """End the batch if all its lines were answered, or won't be."""
+        await self._change(lambda stored: stored)  # it may be cancelled
         batch = self._stored.batch
         counts = batch.request_counts
         if batch.status == "cancelling":
@@ -226,11 +257,8 @@ def _take(lines: Iterator[tuple[bytes, int]], count: int, size: int) -> list[tup
 
 
 def _check_file(path: Path, endpoint: str, limits: Limits) -> Checked:
-    try:
-        with path.open("rb") as file:
-            return check_lines(file, endpoint, limits)
-    except FileNotFoundError:
-        return Checked(0, None, [Fault("file_not_found", "The input file was deleted.", "input_file_id")])
+    with path.open("rb") as file:
+        return check_lines(file, endpoint, limits)
 
 
 def _started(stored: StoredBatch) -> StoredBatch:

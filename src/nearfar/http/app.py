@@ -68,13 +68,13 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts, uploads = Timeouts(), Uploads(settings.max_upload_bytes)
     service = Service(fleet, observe, settings, timeouts)
-    batches = _batch_queue(settings, lambda path, body, caller: lines.answer(path, body, caller))  # noqa: PLW0108
+    batches = _batch_queue(settings, lambda path, body, caller: lines.answer(path, body, caller), observe)  # noqa: PLW0108
     server = ServerParts(settings, fleet, service, timeouts, uploads, batches)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
     mask = KeyMask(settings.api_key, ring.__contains__)
     log = AccessLog(observe, tracing, drain, origins, mask)
-    job_routes = [JobRoute(path, gate, log) for path in job_paths(dialects)]
+    job_routes = [JobRoute(path, gate, log, batches.activity) for path in job_paths(dialects)]
     lines = LineRoutes(job_routes, server)
     app = _build_litestar(settings, dialects, gate, log, job_routes)
     app.state.update({"settings": settings, "fleet": fleet, "service": service, "metrics": metrics, "drain": drain})
@@ -88,9 +88,9 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     return app
 
 
-def _batch_queue(settings: Settings, answer: AnswerLine) -> BatchQueue:
+def _batch_queue(settings: Settings, answer: AnswerLine, observe: Observer) -> BatchQueue:
     limits = Limits(settings.max_batch_requests, settings.max_batch_requests)
-    return BatchQueue(Storage(settings.state_path), answer, limits)
+    return BatchQueue(Storage(settings.state_path), answer, limits, observe)
 
 
 def _build_litestar(

@@ -13,6 +13,7 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from nearfar.batches.activity import Activity
 from nearfar.core.errors import EngineError, MalformedBody, NearfarError
 from nearfar.core.types import Task
 from nearfar.dialects.kit.base import Dialect
@@ -38,12 +39,13 @@ class JobRoute:
     That is several times cheaper than an ordinary route of Litestar.
     """
 
-    def __init__(self, job_path: JobPath, gate: RequestGate, log: AccessLog) -> None:
+    def __init__(self, job_path: JobPath, gate: RequestGate, log: AccessLog, activity: Activity) -> None:
         self.path = job_path.path
         self.handle = self._handle_traced if gate.tracing else self._handle
         self._path = job_path
         self._gate = gate
         self._log = log
+        self._activity = activity
 
     def handler(self) -> ASGIRouteHandler:
         """Return the route for Litestar."""
@@ -68,6 +70,7 @@ class JobRoute:
                 response = _refuse(dialect, request, error)
                 await discard_body(request)
             else:
+                self._activity.record()
                 dialect, response = await self.answer(request)
             state["dialect"] = dialect.name
             body, status = response.content, response.status_code or 200

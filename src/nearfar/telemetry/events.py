@@ -85,7 +85,16 @@ class ConnectionClosed(Struct, frozen=True, kw_only=True):
     reason: CloseReason
 
 
-Event: TypeAlias = ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded | ConnectionClosed
+class BatchLinesStored(Struct, frozen=True, kw_only=True):
+    """Answers to lines of one of OpenAI's batches were stored."""
+
+    completed: int
+    failed: int
+
+
+Event: TypeAlias = (
+    ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded | ConnectionClosed | BatchLinesStored
+)
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nearfar.telemetry.events import (
+    BatchLinesStored,
     CloseReason,
     ConnectionClosed,
     Event,
@@ -68,6 +69,7 @@ _HISTOGRAMS: dict[str, tuple[tuple[str, ...], tuple[float, ...], str]] = {
 }
 # name → labels, description
 _COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "batch_api_lines": (("result",), "Lines of OpenAI's batches that were answered"),
     "connections_closed": (("reason",), "Connections that the server closed, by reason"),
     "forward_failures": (("model",), "Forwards that raised an exception"),
     "job_failures": (("error_type", "task"), "Jobs that failed, by error class"),
@@ -115,6 +117,7 @@ class Metrics(Collector):
         self._series: dict[str, Callable[..., Any]] = {name: cache(metric.labels) for name, metric in metrics.items()}
         for reason in get_args(CloseReason):
             self._series["connections_closed"](reason)  # 0, so that the first one shows as a rate
+        self._batch_lines_stored(BatchLinesStored(completed=0, failed=0))
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             ForwardDone: self._forward_done,
             JobDone: self._job_done,
@@ -122,6 +125,7 @@ class Metrics(Collector):
             ModelLoaded: self._model_loaded,
             ModelUnloaded: self._model_unloaded,
             ConnectionClosed: self._connection_closed,
+            BatchLinesStored: self._batch_lines_stored,
         }
 
     def observe(self, event: Event) -> None:
@@ -182,3 +186,7 @@ class Metrics(Collector):
 
     def _connection_closed(self, event: ConnectionClosed) -> None:
         self._series["connections_closed"](event.reason).inc()
+
+    def _batch_lines_stored(self, event: BatchLinesStored) -> None:
+        self._series["batch_api_lines"]("completed").inc(event.completed)
+        self._series["batch_api_lines"]("failed").inc(event.failed)

@@ -15,20 +15,23 @@ import pytest
 from conftest import until
 from msgspec.structs import replace
 
+from nearfar.batches.activity import Activity
 from nearfar.batches.answering import LineReply
 from nearfar.batches.batch_queue import BatchQueue
 from nearfar.batches.lines import Limits, LineAnswer
 from nearfar.batches.records import ENDED, Batch, File, Progress, StoredBatch
-from nearfar.batches.run import BatchRun
+from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store, new_id
 from nearfar.core.errors import StorageUnavailable
+from nearfar.telemetry.events import BatchLinesStored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from nearfar.core.caller import Caller
+    from nearfar.telemetry.events import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +73,8 @@ class Batches:
         self.folder = folder
         self.storage = Storage(folder)
         self.server = Server()
+        self.events: list[Event] = []
+        self.activity = Activity()
 
     async def add(self, texts: list[str], owner: str = "", window_s: float = 100) -> str:
         lines = [{"custom_id": text, "method": "POST", "url": ENDPOINT, "body": {"input": text}} for text in texts]
@@ -102,7 +107,16 @@ class Batches:
         return found.batch
 
     async def run(self, batch_id: str) -> Batch:
-        run = BatchRun(self.storage, self.server.answer, await self.get(batch_id), LIMITS)
+        run = BatchRun(
+            Shared(
+                storage=self.storage,
+                answer=self.server.answer,
+                limits=LIMITS,
+                activity=self.activity,
+                observe=self.events.append,
+            ),
+            await self.get(batch_id),
+        )
         return (await run.run()).batch
 
     async def crash(self) -> None:
@@ -148,6 +162,7 @@ async def test_errors_have_a_file_of_their_own(batches: Batches) -> None:
     errors = await batches.read(batch.error_file_id)
     assert [(line["custom_id"], line["response"]["status_code"]) for line in errors] == [("b", 400), ("c", 404)]
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 2)
+    assert batches.events == [BatchLinesStored(completed=1, failed=2)]
 
 
 async def test_overload_is_waited_out(batches: Batches) -> None:
@@ -175,6 +190,22 @@ async def test_a_batch_with_a_deleted_input_fails(batches: Batches) -> None:
 
     assert batch.errors
     assert [fault.code for fault in batch.errors.data] == ["file_not_found"]
+
+
+async def test_a_batch_that_lost_its_input_in_between_fails(batches: Batches) -> None:
+    batches.server.held = {"b"}
+    batch_id = await batches.add(["a", "b"])
+    running = asyncio.create_task(batches.run(batch_id))
+    await batches.wait(batch_id, lambda stored: stored.progress.offset > 0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    file_id = (await batches.get(batch_id)).batch.input_file_id
+    await batches.storage.run(lambda store: store.delete_file("", file_id))
+
+    batch = await batches.run(batch_id)
+
+    assert (batch.status, batch.errors and batch.errors.data[0].code) == ("failed", "file_not_found")
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a"]
 
 
 async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Batches) -> None:
@@ -219,6 +250,21 @@ async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> 
     assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "c"]
 
 
+async def test_while_requests_come_few_lines_are_answered(batches: Batches) -> None:
+    batch_id = await batches.add([f"text {n}" for n in range(300)])
+    running = asyncio.create_task(batches.run(batch_id))
+    async with asyncio.timeout(60):
+        while not batches.server.answered:
+            batches.activity.record()
+            await asyncio.sleep(0.01)
+    answered = len(batches.server.answered)
+
+    batch = await running
+
+    assert answered == 32
+    assert batch.request_counts.completed == 300
+
+
 async def test_lines_that_are_late_expire(batches: Batches) -> None:
     batches.server.held = {"b"}
 
@@ -232,7 +278,7 @@ async def test_lines_that_are_late_expire(batches: Batches) -> None:
 
 async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
     batches.server.held = {"c"}
-    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
     queue.start()
     batch_id = await batches.add(["a", "b", "c", "d"])
     queue.wake()
@@ -252,7 +298,7 @@ async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
 
 async def test_one_owner_s_batch_doesn_t_wait_for_another_s(batches: Batches) -> None:
     batches.server.held = {"a"}
-    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
     first, second = await batches.add(["a"], "one"), await batches.add(["b"], "one")
     other = await batches.add(["c"], "two")
     queue.start()
@@ -269,7 +315,7 @@ async def test_a_stop_stores_what_is_in_flight(batches: Batches) -> None:
     texts = [f"text {n}" for n in range(3000)]
     batches.server.slow = {*texts}
     batch_id = await batches.add(texts)
-    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS)
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
     queue.start()
     await until(lambda: len(batches.server.answered) > 300)
 

@@ -11,6 +11,7 @@ from conftest import ignore
 from litestar import Litestar, Response
 
 from nearfar import Settings
+from nearfar.batches.activity import Activity
 from nearfar.core.errors import InputError, RequestError, ServingError
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.receive import receive_body
@@ -90,7 +91,7 @@ async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int,
         RequestGate(server, drain, hosts=None, keys=None, tracing=None),
         AccessLog(ignore, None, drain, Origins(), KeyMask(None, lambda _: False)),
     )
-    routes = [JobRoute(path, gate, log).handler() for path in job_paths(dialects)]
+    routes = [JobRoute(path, gate, log, Activity()).handler() for path in job_paths(dialects)]
     app: Any = Litestar(routes, openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://nearfar.test") as client:
         found = await client.post("/shared", content=body)
