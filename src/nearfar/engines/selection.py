@@ -82,7 +82,7 @@ def open_with(choice: EngineChoice, request: OpenRequest) -> Engine:
 def unavailable(choice: EngineChoice, request: OpenRequest, error: BaseException, failure: str) -> EngineUnavailable:
     """Return what to raise where an engine's library raises ``error``: one sentence with a way out."""
     first_line = str(error).strip().partition("\n")[0][:200]
-    others = sorted(name for name in installed_engines() if name != choice.name)
+    others = sorted(name for name, kind in installed_engines().items() if name != choice.name and kind.priority >= 0)
     way_out = f"use --engine {' or '.join(others)}, or another model" if others else "serve another model"
     cause = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
     return EngineUnavailable(f"{request.folder}: the engine {choice.name} {failure} ({cause}); {way_out}")
