@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register how fuzz tests run. They limit CPU time themselves: a busy machine can't exceed that."""
     os.environ.setdefault("NEARFAR_VERIFY", "false")  # for commands that tests run; it takes a process for each model
-    os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"nearfar-state-{os.getuid()}")
+    os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"nearfar-state-{os.getpid()}")
     count = config.getoption("--fuzz")
     settings.register_profile(
         "fuzz",

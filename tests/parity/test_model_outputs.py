@@ -73,7 +73,7 @@ async def test_represent_returns_all_outputs_or_those_requested(tmp_path: Path) 
         openai = await ask(client, "/v1/embeddings", input=TEXTS, model="bge-m3")
 
     first, second = whole["data"][:2]
-    assert ["index", "dense", "multi_vector", "sparse"] == list(first)
+    assert ["index", "dense", "multi_vector", "token_ids", "sparse"] == list(first)
     np.testing.assert_allclose(first["dense"], openai["data"][0]["embedding"], rtol=0, atol=1e-6)
     assert len(second["multi_vector"][0]) == len(first["dense"])
     assert ["index", "dense", "sparse"] == list(part["data"][0])

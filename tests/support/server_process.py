@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -48,7 +49,9 @@ class ServerProcess:
         if limits:
             self._command = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *self._command]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
-        self._environment = {**inherited, "PYTHONPATH": str(PLUGINS), "NEARFAR_VERIFY": "false", **environment}
+        self._state = tempfile.TemporaryDirectory()
+        own = {"PYTHONPATH": str(PLUGINS), "NEARFAR_VERIFY": "false", "NEARFAR_STATE_DIR": self._state.name}
+        self._environment = {**inherited, **own, **environment}
         self._ready = threading.Event()
         self._logged = threading.Condition()
         self.is_slow = {"mlx", "cpu"} <= {*arguments}  # a hundred tokens a second
@@ -111,6 +114,7 @@ class ServerProcess:
             self._reader.join(10)
             if self.process.stderr:
                 self.process.stderr.close()
+            self._state.cleanup()
 
     def _read(self) -> None:
         assert self.process.stderr
