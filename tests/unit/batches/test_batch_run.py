@@ -250,18 +250,19 @@ async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> 
     assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "c"]
 
 
-async def test_while_requests_come_few_lines_are_answered(batches: Batches) -> None:
+async def test_while_requests_come_few_lines_are_answered_a_second(batches: Batches) -> None:
     batch_id = await batches.add([f"text {n}" for n in range(300)])
+    batches.activity.record()
+    began = time.monotonic()
     running = asyncio.create_task(batches.run(batch_id))
-    async with asyncio.timeout(60):
-        while not batches.server.answered:
-            batches.activity.record()
-            await asyncio.sleep(0.01)
-    answered = len(batches.server.answered)
+    while not batches.server.answered or time.monotonic() - began < 1.5:
+        batches.activity.record()
+        await asyncio.sleep(0.01)
+    answered, elapsed_s = len(batches.server.answered), time.monotonic() - began
 
     batch = await running
 
-    assert answered == 32
+    assert 32 <= answered <= 32 * (1 + elapsed_s)
     assert batch.request_counts.completed == 300
 
 
