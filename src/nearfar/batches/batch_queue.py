@@ -54,13 +54,17 @@ class BatchQueue:
         """Begin no more lines, wait for those in flight, and close the store."""
         if self._loop:
             self._loop.cancel()
-        for _, run in self._runs.values():
+        runs = [run for _, run in self._runs.values()]
+        for run in runs:
             run.stop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_STOP_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        with suppress(StorageUnavailable):
+            for run in runs:
+                await run.record_stop()
         await self.storage.close()
 
     async def _run(self) -> None:

@@ -73,6 +73,10 @@ class BatchRun:
         """Begin no more lines. Those in flight are answered and stored."""
         self._is_stopping = True
 
+    async def record_stop(self) -> None:
+        """Record that the server was stopped, which is no fault of the line that the batch was started at."""
+        await self._change(lambda stored: replace(stored, progress=replace(stored.progress, starts=0)))
+
     def cancel(self) -> None:
         """Answer no more lines: the batch is ``cancelling``."""
         self._cancelled.set()

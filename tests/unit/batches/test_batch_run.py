@@ -327,6 +327,20 @@ async def test_a_stop_stores_what_is_in_flight(batches: Batches) -> None:
     assert counts.completed == len(batches.server.answered) < 3000
 
 
+async def test_a_stop_isn_t_counted_as_a_crash(batches: Batches) -> None:
+    batches.server.held = {"a"}
+    batch_id = await batches.add(["a"])
+    queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
+    queue.start()
+    await batches.wait(batch_id, lambda stored: stored.progress.starts == 1)
+
+    await queue.close()
+
+    batches.storage = Storage(batches.folder)
+    stored = await batches.get(batch_id)
+    assert (stored.batch.status, stored.progress.starts) == ("in_progress", 0)
+
+
 async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Batches) -> None:
     batches.server.padding = "a" * 60_000
     batch_id = await batches.add([f"text {n}" for n in range(200)])
