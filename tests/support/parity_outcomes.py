@@ -66,7 +66,9 @@ def fault(name: str, engine: str, outcome: Outcome) -> str:
     if outcome.result == "refused":
         served = engine == "torch" and any(fnmatch(name, pattern) for pattern in SERVED)
         served = served or expected().get(name, ["refused"] * 3)[ENGINES.index(engine)] == "equal"
-        if served and (PINNED or outcome.has_reference):
+        # OpenVINO converts transformers' own code, and not that of every version.
+        is_unconverted = not PINNED and engine == "openvino" and outcome.detail.endswith("; use --engine torch")
+        if served and not is_unconverted and (PINNED or outcome.has_reference):
             return f"has to be served, and is refused: {outcome.detail}"
         is_named = MENTIONED.get(name, "") in outcome.detail.lower()
         return "" if is_named and _is_clear(outcome.detail) else f"unclear refusal: {outcome.detail}"
