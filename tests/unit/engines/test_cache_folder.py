@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,6 +55,18 @@ def test_other_folders_are_used(reachable: Path) -> None:
     assert [None, reachable, closed / "group", closed / "new"] == [
         trusted_cache(folder) for folder in (None, reachable, closed / "group", closed / "new")
     ]
+
+
+def test_the_neighbors_of_a_folder_that_can_not_be_created_do_not_matter(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With / as home folder, it is /.cache/nearfar, and everyone may write to /tmp."""
+    (reachable / "tmp").mkdir()
+    (reachable / "tmp").chmod(0o1777)
+    monkeypatch.setattr("pathlib.Path.mkdir", Mock(side_effect=PermissionError))
+    cache = reachable / "new" / "cache"
+
+    assert cache == trusted_cache(cache)
 
 
 def test_a_seal_is_valid_for_the_same_files_and_the_same_purpose_only(tmp_path: Path) -> None:

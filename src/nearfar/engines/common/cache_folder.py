@@ -53,12 +53,12 @@ def _create(folder: Path) -> None:
 
 def _find_open(folder: Path) -> Path | None:
     """Return the folder on the path, or in the cache, that others may write to; None if there is none."""
-    while not folder.exists():
-        folder = folder.parent
-    trusted = _trusted_users()
     inside: list[Path] = []
     with suppress(OSError):
         inside = [child for child in folder.iterdir() if child.is_dir()]
+    while not folder.exists():
+        folder = folder.parent
+    trusted = _trusted_users()
     checked = (_first_open(path, trusted) for path in (*_real_paths(folder), *inside))
     return next(filter(None, checked), None)
 
