@@ -17,9 +17,10 @@ _NAMED = re.compile(
     r"(?i)((?<![a-z])(?:bearer|basic|api[-_]?key|key|(?:access[-_]?)?token|secret|password)[\s=:/,]+)[^\s=:/,&;]+"
 )
 _TOKEN = re.compile(r"[^\s/&=:;,@\"']+")
-# Prefixes of keys: nearfar's own, and those of services that clients also call.
+# Prefixes of keys of services that clients also call. A variable, such as HF_HUB_DISABLE_XET, isn't a key.
 _PREFIXED = re.compile(
-    r"(?i)(?<![a-z0-9])(?:(?:sk|pk|rk|pa|xai|pplx|key|glpat)-|(?:hf|gsk|ghp|gho|jina|github_pat)_|AIza|AKIA|eyJ)"
+    r"(?i)(?<![a-z0-9])(?!(?-i:HF_[A-Z]+_[A-Z_]+\b))"
+    r"(?:(?:sk|pk|rk|pa|xai|pplx|key|glpat)-|(?:hf|gsk|ghp|gho|jina|github_pat)_|AIza|AKIA|eyJ)"
     r"[\w.~+-]{12,}"
 )
 # A key that nearfar keys new has made: whole, and with other characters between its own. A model may be called nf-…

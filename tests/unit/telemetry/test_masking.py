@@ -26,6 +26,7 @@ def mask() -> KeyMask:
 
 KEYS = [OWN, KNOWN.decode(), JWT, str(uuid.UUID(int=5)), *(make_key("x")[0] for _ in range(20))]
 KEYS += [f"sk-{secrets.token_hex(24)}", f"sk-proj-{secrets.token_urlsafe(60)}", f"hf_{'abcdefgh' * 4}"]
+KEYS += [f"HF_{'ABCDEFGH' * 4}"]
 KEYS += [secrets.token_urlsafe(32) for _ in range(20)] + [secrets.token_hex(32) for _ in range(20)]
 PLACES = [
     "/{}",
@@ -81,6 +82,7 @@ def test_a_hashed_key_is_masked_where_slashes_divide_it(mask: KeyMask, path: str
 def test_in_an_id_keys_are_masked_and_other_ids_stay(mask: KeyMask) -> None:
     ids = [str(uuid.UUID(int=5)), secrets.token_hex(16), "req_1", "a" * 128, "checkout-nf.7", "nf-embed"]
     ids += ["the model nf-e5-small.v2 is loaded", "nf-lab/bge-m3: 12 texts in 3 batches of one request for nf-lab"]
+    ids += ["set HF_HUB_DISABLE_XET=1 to download without it"]
 
     assert ids == [mask.mask_known(name) for name in ids]
     assert not [key for key in [OWN, OWN_KEY, KNOWN.decode(), JWT] if key[4:] in mask.mask_known(key)]
