@@ -25,9 +25,13 @@ from nearfar.dialects.openai.batch.paging import query_docs, read_query
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
 ENDPOINTS = ("/v1/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed", "/v1/score")
-_WINDOW = re.compile(r"(\d{1,3})([hd])")
-_MAX_WINDOW_S = KEPT_S
+_WINDOW = "^([1-9][0-9]?|[1-6][0-9]{2}|7[01][0-9]|720)h$|^([1-9]|[12][0-9]|30)d$"  # up to 30 days
+_UNITS_S = {"h": 3600, "d": 86_400}
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
+_PAIR = {
+    "propertyNames": {"maxLength": _MAX_KEY},
+    "additionalProperties": {"type": "string", "maxLength": _MAX_VALUE},
+}
 BATCH_ID = "batch_0123456789abcdef0123456789abcdef"
 _RUNNING = ("validating", "in_progress")
 _EXAMPLE = {
@@ -45,8 +49,8 @@ class NewBatch(Struct, kw_only=True):
 
     input_file_id: str
     endpoint: Annotated[str, json_schema(enum=[*ENDPOINTS])]
-    completion_window: Annotated[str, json_schema(examples=["24h"])]
-    metadata: Annotated[dict[str, str], json_schema(maxProperties=_MAX_PAIRS)] | None = None
+    completion_window: Annotated[str, json_schema(examples=["24h"], pattern=_WINDOW)]
+    metadata: Annotated[dict[str, str], json_schema(maxProperties=_MAX_PAIRS, **_PAIR)] | None = None
     output_expires_after: Expiry | None = None
 
 
@@ -120,10 +124,9 @@ def _check(body: NewBatch) -> int:
     """Return the window in seconds. Raises InputError for a value that isn't allowed."""
     if body.endpoint not in ENDPOINTS:
         raise InputError(f"endpoint must be one of {', '.join(ENDPOINTS)}, not {body.endpoint[:50]!r}", "endpoint")
-    window = _WINDOW.fullmatch(body.completion_window)
-    window_s = int(window[1]) * {"h": 3600, "d": 86_400}[window[2]] if window else 0
-    if not 0 < window_s <= _MAX_WINDOW_S:
-        message = f"completion_window must be like 24h or 7d, up to 30d, not {body.completion_window[:50]!r}"
+    window = body.completion_window
+    if not re.fullmatch(_WINDOW, window):
+        message = f"completion_window must be like 24h or 7d, up to 30d, not {window[:50]!r}"
         raise InputError(message, "completion_window")
     pairs = body.metadata or {}
     if len(pairs) > _MAX_PAIRS or any(len(key) > _MAX_KEY or len(value) > _MAX_VALUE for key, value in pairs.items()):
@@ -131,7 +134,7 @@ def _check(body: NewBatch) -> int:
             f"metadata may have {_MAX_PAIRS} pairs, of keys up to {_MAX_KEY} and values up to {_MAX_VALUE} characters"
         )
         raise InputError(message, "metadata")
-    return window_s
+    return int(window[:-1]) * _UNITS_S[window[-1]]
 
 
 @get(["/v1/batches", "/batches"], opt=_LIST)
