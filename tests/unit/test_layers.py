@@ -41,6 +41,7 @@ FOLDERS = [
     "serving/pipeline",
     "serving",
     "batches",
+    "bulk",
     "dialects/kit",
     "dialects",  # the wire protocols, which never import each other
     "http/gate",
@@ -53,23 +54,25 @@ SIBLINGS = {"engines": ("mlx", "openvino", "torch"), "dialects": None}  # None: 
 
 # library → the places that may import it; a library that isn't here may not be imported at all
 LIBRARIES = {
-    "click": ["cli/hints", "cli/main", "cli/options", "cli/keys_command", "cli/service_command"],
+    "click": ["cli"],
     "granian": ["process"],
-    "httpx2": ["models/hub"],
+    "httpx2": ["bulk/models", "models/hub"],
     "huggingface_hub": ["models/hub", "serving/local_models"],
     "jinja2": ["models/files/chat_template", "models/files/template_limits"],
     "markdown_it": ["docs/html"],
+    "lancedb": ["bulk/writers"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],
     "multipart": ["dialects/openai/batch/upload"],
     "mlx_embeddings": ["engines/mlx/upstream"],
     "msgspec": [""],
-    "numpy": ["core/types", "dialects/kit/checks", "engines", "serving"],
+    "numpy": ["bulk", "core/types", "dialects/kit/checks", "engines", "serving"],
     "openvino": ["engines/openvino"],
     "opentelemetry": ["telemetry", "http/access_log"],
     "orjson": ["dialects/kit/rendering"],
     "platformdirs": ["core/settings", "cli/service_command"],
     "prometheus_client": ["telemetry/metrics", "dialects/native"],
+    "pyarrow": ["bulk/sources"],
     "safetensors": ["models/files/safetensors", "engines/transformer", "serving/verification/reference"],
     "sentence_transformers": ["serving/verification/reference"],
     "tokenizers": [
@@ -96,9 +99,10 @@ LIBRARIES = {
     "uvloop": ["cli/main"],
     "yaml": ["dialects/cohere/documents"],
     # of the standard library: no environment outside the settings, no asyncio below serving
-    "asyncio": ["serving", "batches", "dialects", "http", "process", "cli/main"],
+    "asyncio": ["serving", "batches", "bulk", "dialects", "http", "process", "cli"],
     "os": [
         "batches/store",
+        "bulk/partial_results",
         "core/environment",
         "core/toml_files",
         "cli/units/install",

@@ -23,8 +23,6 @@ COMMANDS = {
     "test": "nearfar check MODEL loads a model and tries it",
     "bench": "nearfar check MODEL prints a model's speed",
     "benchmark": "nearfar check MODEL prints a model's speed",
-    "embed": "nearfar try TEXT... compares texts, and nearfar serve starts a server that embeds: POST /v1/embeddings",
-    "rerank": "nearfar rank QUERY FILE ranks lines, and nearfar serve starts a server that ranks: POST /v1/rerank",
     "status": "use nearfar service status, or GET /health/ready of a running server",
     "restart": "use nearfar service restart",
     "reload": "send SIGHUP to the server; nearfar service restart also reads variables again",

@@ -11,15 +11,15 @@ import click
 from click.shell_completion import get_completion_class
 
 import nearfar
+from nearfar.cli import bulk_commands
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
-from nearfar.cli.catalog import CatalogLanguage, CatalogTask, list_catalog
 from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
-from nearfar.cli.options import config_option, engine_options, folder_options, hub_options, refuse_workers
+from nearfar.cli.models import commands as model_commands
+from nearfar.cli.options import engine_options, read_settings, refuse_workers
 from nearfar.cli.service_command import service
-from nearfar.core.environment import check_environment, configure_openmp
-from nearfar.core.errors import NearfarError, SetupError
-from nearfar.core.settings import load_settings
+from nearfar.core.environment import configure_openmp
+from nearfar.core.errors import NearfarError
 from nearfar.docs import PAGES, read_page
 from nearfar.process.channel import WorkerConfig, receive_config
 from nearfar.process.child import Start
@@ -27,8 +27,6 @@ from nearfar.process.supervisor import supervise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from nearfar.core.settings import Settings
 
 
 class _Commands(HintingGroup):
@@ -55,6 +53,16 @@ def main() -> None:
 
 main.add_command(keys)
 main.add_command(service)
+for _command in (
+    model_commands.check,
+    model_commands.pull,
+    model_commands.list_models,
+    model_commands.convert,
+    model_commands.unpickle,
+    bulk_commands.embed,
+    bulk_commands.rerank,
+):
+    main.add_command(_command)
 
 
 @main.command()
@@ -95,7 +103,7 @@ def serve(
     A MODEL is the built-in all-MiniLM-L6-v2, a folder, or a Hugging Face name (owner/model@revision).
     """
     if worker is None:
-        settings = _load_settings((*models, *more), file, options)
+        settings = read_settings((*models, *more), file, options)
         arguments = sys.argv[2:]
         program = sys.orig_argv[1 : -len(arguments) or None]  # with the interpreter's own options
         sys.exit(supervise(settings, [sys.executable, *program, "--worker"], arguments))
@@ -107,22 +115,8 @@ def serve(
     if start == "restart":
         served = receive_config(supervisor)
     else:
-        served = WorkerConfig(settings=_load_settings((*models, *more), file, options))
+        served = WorkerConfig(settings=read_settings((*models, *more), file, options))
     sys.exit(uvloop.run(run_worker(served, [int(file) for file in listeners.split(",")], supervisor, start)))
-
-
-@main.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@engine_options
-def check(models: tuple[str, ...], file: Path | None, **options: object) -> None:
-    """Load each MODEL, test it, and print what it is.
-
-    The test ranks known sentences. The exit code is 1 if a model ranks them wrong.
-    """
-    from nearfar.cli.check import check_models
-
-    passed = asyncio.run(check_models(_load_settings(models, file, options), click.echo))
-    sys.exit(0 if passed else 1)
 
 
 @main.command(name="try")
@@ -136,7 +130,7 @@ def try_texts(texts: tuple[str, ...], model: str | None, file: Path | None, **op
     """
     from nearfar.cli.try_commands import compare_texts
 
-    asyncio.run(_print(compare_texts(_load_settings((model,) if model else (), file, options), texts)))
+    asyncio.run(_print(compare_texts(read_settings((model,) if model else (), file, options), texts)))
 
 
 @main.command()
@@ -155,18 +149,7 @@ def rank(query: str, documents: TextIO, model: str | None, top: int, file: Path 
     found = [line.strip() for line in documents if line.strip()]
     if not found:
         raise click.UsageError(f"{documents.name} has no lines to rank")
-    asyncio.run(_print(rank_documents(_load_settings((model,) if model else (), file, options), query, found, top)))
-
-
-@main.command()
-@click.argument("model")
-@hub_options
-def pull(model: str, file: Path | None, **options: object) -> None:
-    """Download MODEL from the hub, and check that it can be served."""
-    from nearfar.cli.check import describe_files
-
-    for line in describe_files(_load_settings((model,), file, options)):
-        click.echo(line)
+    asyncio.run(_print(rank_documents(read_settings((model,) if model else (), file, options), query, found, top)))
 
 
 @main.command()
@@ -179,58 +162,6 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind:
         click.echo(kind(main, {}, "nearfar", "_NEARFAR_COMPLETE").source())
-
-
-@main.command(name="models")
-@click.option("--catalog", is_flag=True, help="List models worth serving instead.")
-@click.option("--task", type=click.Choice(get_args(CatalogTask)), help="Only the catalog's models of this task.")
-@click.option("--language", type=click.Choice(get_args(CatalogLanguage)), help="Only its models of this language.")
-@config_option
-def list_models(catalog: bool, task: str | None, language: str | None, file: Path | None) -> None:
-    """List models on this disk and engines that run here."""
-    from nearfar.cli.check import list_engines, list_local_models
-
-    settings = _load_settings((), file, {})
-    if catalog or task or language:
-        lines = [*list_catalog(task, language, settings.device)]
-    else:
-        lines = [*list_local_models(settings), "", *list_engines(settings.device)]
-    click.echo("\n".join(lines))
-
-
-@main.command()
-@click.argument("model")
-@click.option("--bits", type=click.IntRange(2, 8), help="Bits per weight.  [default: 4; 8 for mxfp8]")
-@click.option(
-    "--mode",
-    type=click.Choice(["affine", "mxfp4", "mxfp8", "nvfp4"]),
-    default="affine",
-    show_default=True,
-    help="Number format of MLX.",
-)
-@click.option("--group-size", type=int, help="Weights that share a scale.  [default: the mode's]")
-@folder_options
-def convert(model: str, out: Path | None, file: Path | None, **options: Any) -> None:
-    """Quantize MODEL for MLX, into a new folder."""
-    from nearfar.cli.convert import convert_model
-
-    quantization = {name: options.pop(name) for name in ("bits", "mode", "group_size")}
-    for line in convert_model(_load_settings((model,), file, options), out, **quantization):
-        click.echo(line)
-
-
-@main.command()
-@click.argument("model")
-@folder_options
-def unpickle(model: str, out: Path | None, file: Path | None, **options: object) -> None:
-    """Convert MODEL's pickled weights to safetensors.
-
-    The result is a new folder. No code in the pickles is run.
-    """
-    from nearfar.cli.convert import unpickle_model
-
-    for line in unpickle_model(_load_settings((model,), file, options), out):
-        click.echo(line)
 
 
 @main.command()
@@ -266,17 +197,3 @@ def docs(page: str | None) -> None:
 async def _print(lines: AsyncIterator[str]) -> None:
     async for line in lines:
         click.echo(line)
-
-
-def _load_settings(models: tuple[str, ...], file: Path | None, options: dict[str, object]) -> Settings:
-    """Load the settings. Raises UsageError, which ends the program with exit code 2."""
-    argv = {name: value for name, value in options.items() if value is not None}
-    if not all(map(str.strip, models)):
-        raise click.UsageError("a MODEL is empty, as an unset variable is; leave it out, or name a model")
-    if models:
-        argv["models"] = [{"name": name} for name in models]
-    try:
-        check_environment()
-        return load_settings(argv, file=file)
-    except SetupError as error:
-        raise click.UsageError(str(error)) from error

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nearfar.cli.units.install import MANAGERS
+from nearfar.core.environment import check_environment
+from nearfar.core.errors import SetupError
+from nearfar.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,3 +76,17 @@ def refuse_workers(context: click.Context, option: click.Parameter, workers: int
             context,
             option,
         )
+
+
+def read_settings(models: tuple[str, ...], file: Path | None, options: dict[str, object]) -> Settings:
+    """Return the settings with these options. Raises UsageError, which ends the program with exit code 2."""
+    argv = {name: value for name, value in options.items() if value is not None}
+    if not all(map(str.strip, models)):
+        raise click.UsageError("a MODEL is empty, as an unset variable is; leave it out, or name a model")
+    if models:
+        argv["models"] = [{"name": name} for name in models]
+    try:
+        check_environment()
+        return load_settings(argv, file=file)
+    except SetupError as error:
+        raise click.UsageError(str(error)) from error

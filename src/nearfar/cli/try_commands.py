@@ -6,7 +6,7 @@ import math
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from nearfar.cli.check import open_service
+from nearfar.cli.models.check import open_service
 from nearfar.core.caller import ANONYMOUS
 from nearfar.core.jobs import EmbedJob, RankJob
 

@@ -12,6 +12,7 @@ PAGES = {
     "parity": "Checkpoints of every kind, compared with the libraries",
     "configuration": "Every setting and every command",
     "operations": "Run as a service, health, reload, restarts, overload",
+    "tables": "Embed or rerank whole tables by one command",
     "observability": "Metrics, dashboard, alerts, logs, traces",
     "security": "Keys, scopes, limits, hosts, TLS",
     "migrating": "Switch from Ollama, Infinity, text-embeddings-inference and others",

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 
-from nearfar.cli.catalog import CatalogTask, list_catalog, read_catalog
 from nearfar.cli.main import main
+from nearfar.cli.models.catalog import CatalogTask, list_catalog, read_catalog
 from nearfar.core.settings import BUILTIN_MODEL
 
 

@@ -21,6 +21,7 @@ NAMES = {
     "migrating",
     "performance",
     "recipes",
+    "tables",
     "contributing",
 }
 MOST_WORDS = 25

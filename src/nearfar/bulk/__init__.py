@@ -1,0 +1,1 @@
+"""Tables and texts of any size, embedded or scored by one command that can be stopped and run again."""

@@ -1,0 +1,236 @@
+"""The models that a command runs: one in this process, or one that a server has."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from nearfar.core.caller import ANONYMOUS
+from nearfar.core.errors import EngineError, RequestError, SetupError
+from nearfar.core.jobs import EmbedJob, ScoreJob, TokenizeJob
+from nearfar.core.settings import Settings
+from nearfar.core.types import FloatArray, ModelInfo
+from nearfar.serving.service import Service
+
+Texts = tuple[str, ...]  # of one row
+_NO_LIMIT = 1 << 40
+_WEEK_S = 7 * 86_400.0
+_REQUEST_TIMEOUT_S = 600.0
+_PIECE = 256  # rows of one request to a server
+_REQUESTS = 8  # at once
+_TRIES, _FIRST_WAIT_S, _MAX_WAIT_S = 8, 0.5, 30.0
+_RETRIED = {408, 409, 429, 500, 502, 503, 504}
+_REFUSED = {400, 413, 422}  # that a row may be the reason of
+
+
+class Computed(Struct, frozen=True):
+    """The numbers of some rows: (B, D) float32, NaN where a row has none, and what is known of each."""
+
+    vectors: FloatArray
+    tokens: int = 0
+    cut: Sequence[bool] = ()  # whether a text was cut
+    faults: dict[int, str] = {}  # of rows without numbers
+
+
+class Model(Protocol):
+    """Computes a vector, or a score, for each row."""
+
+    identity: dict[str, object]  # what its numbers depend on
+    int8_range: float | None  # of its vectors
+
+    async def run(self, rows: Sequence[Texts]) -> Computed:
+        """Compute the rows' numbers. Raises RequestError and EngineError for one that can't be computed."""
+
+    async def compute(self, rows: Sequence[Texts]) -> Computed:
+        """Compute the rows' numbers, without those of rows that ``run`` raises for. Raises its other errors."""
+
+    async def split(self, text: str, size: int, /) -> list[tuple[int, int]]:
+        """Return where the chunks of so many tokens begin and end, in characters. Raises SetupError."""
+
+
+def unlimited(settings: Settings) -> Settings:
+    """Return the settings without the limits that protect a server from its clients."""
+    return msgspec.structs.replace(
+        settings,
+        request_timeout_s=_WEEK_S,
+        queue_tokens=_NO_LIMIT,
+        max_inputs=_NO_LIMIT,
+        max_answer_bytes=_NO_LIMIT,
+        max_unread_bytes=_NO_LIMIT,
+    )
+
+
+class LocalModel:
+    """A model of this process. A block is one job alone in the queue: its numbers are the same each time."""
+
+    def __init__(self, service: Service, info: ModelInfo, *, prompt: str | None, dimensions: int | None) -> None:
+        self._service = service
+        self._job = EmbedJob(model=info.name, inputs=(), prompt=prompt, dimensions=dimensions)
+        self._name = info.name
+        self.identity: dict[str, object] = {
+            "model": [info.name, info.source, info.revision, info.engine, info.dtype],
+            "prompt": prompt,
+            "dimensions": dimensions,
+        }
+        self.int8_range: float | None = None
+
+    async def compute(self, rows: Sequence[Texts]) -> Computed:
+        """Compute the rows' numbers, without those of rows that can't be computed."""
+        return await _isolate(self.run, rows)
+
+    async def run(self, rows: Sequence[Texts]) -> Computed:
+        """Compute vectors for rows of one text, scores for rows of two."""
+        if len(rows[0]) > 1:
+            job = ScoreJob(model=self._name, pairs=tuple((first, second) for first, second in rows))
+            scored = await self._service.score(job, ANONYMOUS)
+            vectors, usage = np.array(scored.scores, np.float32)[:, None], scored.usage
+        else:
+            inputs = tuple(text for (text,) in rows)
+            done = await self._service.embed(msgspec.structs.replace(self._job, inputs=inputs), ANONYMOUS)
+            vectors, usage, self.int8_range = done.vectors, done.usage, done.int8_range
+        cut = [truncated > 0 for _, truncated in usage.each] if len(usage.each) == len(rows) else [False] * len(rows)
+        return Computed(vectors, usage.tokens, cut)
+
+    async def split(self, text: str, size: int, /) -> list[tuple[int, int]]:
+        """Return the chunks of a text, by the model's own tokens."""
+        done = await self._service.tokenize(TokenizeJob(model=self._name, texts=(text,), special=False), ANONYMOUS)
+        spans = done.texts[0].tokens
+        stops = [spans[at].start for at in range(size, len(spans), size)]
+        return list(zip([0, *stops], [*stops, len(text)], strict=True))
+
+
+class RemoteModel:
+    """A model of a server that speaks OpenAI's protocol, or has ``/rerank`` for rows of two texts."""
+
+    def __init__(self, client: Any, model: str | None, *, dimensions: int | None) -> None:
+        self._client = client  # httpx2.AsyncClient with the server's address and key
+        self._fields: dict[str, object] = {"model": model or "default"}
+        if dimensions is not None:
+            self._fields["dimensions"] = dimensions
+        self._turns = asyncio.Semaphore(_REQUESTS)
+        self.identity: dict[str, object] = {"url": str(client.base_url), **self._fields}
+        self.int8_range: float | None = None
+
+    async def run(self, rows: Sequence[Texts]) -> Computed:
+        """Compute rows by one request. Raises SetupError if the server can't be reached, or refuses the key."""
+        return await (self._rank(rows) if len(rows[0]) > 1 else self._embed(rows))
+
+    async def compute(self, rows: Sequence[Texts]) -> Computed:
+        """Compute the rows by several requests at once."""
+        groups = _same_query(rows) if len(rows[0]) > 1 else [rows]
+        parts = [group[at : at + _PIECE] for group in groups for at in range(0, len(group), _PIECE)]
+        found = await asyncio.gather(*[_isolate(self.run, part) for part in parts])
+        return _join(found, [len(part) for part in parts])
+
+    async def split(self, _text: str, _size: int, /) -> list[tuple[int, int]]:
+        """Raise SetupError: only the model's own tokenizer counts its tokens."""
+        raise SetupError("--chunk needs the model's tokenizer, which a server keeps; leave out --url or --chunk")
+
+    async def _embed(self, rows: Sequence[Texts]) -> Computed:
+        body = {**self._fields, "input": [text for (text,) in rows], "encoding_format": "base64"}
+        reply = await self._post("embeddings", body)
+        data = sorted(reply["data"], key=lambda item: item["index"])
+        vectors = np.stack([_vector(item["embedding"]) for item in data])
+        return Computed(vectors, reply.get("usage", {}).get("total_tokens", 0), [False] * len(rows))
+
+    async def _rank(self, rows: Sequence[Texts]) -> Computed:
+        body = {**self._fields, "query": rows[0][0], "documents": [document for _, document in rows]}
+        found = {item["index"]: item["relevance_score"] for item in (await self._post("rerank", body))["results"]}
+        scores = np.array([found[at] for at in range(len(rows))], np.float32)
+        return Computed(scores[:, None], 0, [False] * len(rows))
+
+    async def _post(self, path: str, body: dict[str, object]) -> Any:
+        """Send a request, again while the server is busy. Raises RequestError for a row, or else SetupError."""
+        from httpx2 import HTTPError
+
+        wait_s = _FIRST_WAIT_S
+        for attempt in range(1, _TRIES + 1):
+            try:
+                async with self._turns:
+                    reply = await self._client.post(path, json=body)
+            except HTTPError as error:
+                if attempt == _TRIES:
+                    why = str(error) or type(error).__name__
+                    raise SetupError(f"{self._client.base_url} can't be reached ({why})") from error
+            else:
+                if reply.is_success:
+                    return reply.json()
+                if reply.status_code in _REFUSED:
+                    raise RequestError(_message(reply))
+                if reply.status_code not in _RETRIED or attempt == _TRIES:
+                    raise SetupError(f"{reply.request.url} answered {reply.status_code}: {_message(reply)}")
+                wait_s = max(wait_s, _retry_after_s(reply))
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _MAX_WAIT_S)
+        raise AssertionError
+
+
+def open_client(url: str, key: str | None) -> Any:
+    """Return a client of a server; a context manager."""
+    from httpx2 import AsyncClient, Limits
+
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    limits = Limits(max_connections=_REQUESTS)
+    return AsyncClient(base_url=f"{url.rstrip('/')}/", headers=headers, timeout=_REQUEST_TIMEOUT_S, limits=limits)
+
+
+async def _isolate(run: Callable[[Sequence[Texts]], Awaitable[Computed]], rows: Sequence[Texts]) -> Computed:
+    """Run the rows. If one of them is refused, run halves of them, so that only that one has no numbers."""
+    try:
+        return await run(rows)
+    except (RequestError, EngineError) as error:
+        if len(rows) == 1:
+            return Computed(np.full((1, 0), np.nan, np.float32), 0, [False], {0: str(error)})
+    middle = len(rows) // 2
+    parts = [await _isolate(run, rows[:middle]), await _isolate(run, rows[middle:])]
+    return _join(parts, [middle, len(rows) - middle])
+
+
+def _join(parts: Sequence[Computed], counts: Sequence[int]) -> Computed:
+    """Join the numbers of consecutive rows."""
+    width = max(part.vectors.shape[1] for part in parts)
+    faults: dict[int, str] = {}
+    start = 0
+    for part, count in zip(parts, counts, strict=True):
+        faults |= {start + at: why for at, why in part.faults.items()}
+        start += count
+    vectors = [
+        part.vectors if part.vectors.shape[1] == width else np.full((len(part.vectors), width), np.nan, np.float32)
+        for part in parts
+    ]
+    cut = [is_cut for part in parts for is_cut in part.cut]
+    return Computed(np.concatenate(vectors), sum(part.tokens for part in parts), cut, faults)
+
+
+def _same_query(rows: Sequence[Texts]) -> list[Sequence[Texts]]:
+    """Divide rows into parts of one query each."""
+    starts = [at for at in range(len(rows)) if not at or rows[at][0] != rows[at - 1][0]]
+    return [rows[start:stop] for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)]
+
+
+def _vector(sent: str | list[float]) -> FloatArray:
+    return np.frombuffer(base64.b64decode(sent), "<f4") if isinstance(sent, str) else np.array(sent, np.float32)
+
+
+def _message(reply: Any) -> str:
+    """Return the sentence of an error."""
+    try:
+        body = reply.json()
+    except ValueError:
+        return str(reply.text)[:200]
+    error = body.get("error") if isinstance(body, dict) else None
+    found = error.get("message") if isinstance(error, dict) else error
+    return str(found or body)[:500]
+
+
+def _retry_after_s(reply: Any) -> float:
+    try:
+        return min(float(reply.headers.get("retry-after", 0)), _MAX_WAIT_S)
+    except ValueError:
+        return 0.0

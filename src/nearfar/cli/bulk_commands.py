@@ -1,0 +1,155 @@
+"""The commands ``embed`` and ``rerank``: whole tables through a model, by one command that can be run again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+import msgspec
+
+from nearfar.bulk.choices import OnBad, Options, OutputDtype
+from nearfar.bulk.sources import KINDS, Columns, RowReader, find_files
+from nearfar.cli.options import engine_options, read_settings
+from nearfar.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from nearfar.bulk.models import Model
+    from nearfar.core.settings import Settings
+
+_path = click.Path(path_type=Path)
+_OPTIONS: tuple[Callable[..., Any], ...] = (
+    click.argument("inputs", nargs=-1, required=True, type=_path, metavar="INPUT..."),
+    click.option("--out", required=True, type=_path, help="File to write: .parquet, .npy, .jsonl, .sqlite or .lance."),
+    click.option("--model", metavar="MODEL", help="Model to use.  [default: that of the settings]"),
+    click.option("--format", "kind", type=click.Choice(KINDS), help="What the input is.  [default: by its suffix]"),
+    click.option("--id-column", metavar="NAME", help="Column of ids.  [default: rows are numbered]"),
+    click.option(
+        "--on-bad",
+        type=click.Choice(get_args(OnBad)),
+        default="fail",
+        show_default=True,
+        help="What to do with rows that have no text, aren't UTF-8, or are refused.",
+    ),
+    click.option("--with-text", is_flag=True, help="Write the texts, too."),
+    click.option("--on-overflow", metavar="truncate|error", help="What to do with texts over the model's limit."),
+    click.option("--threads", type=int, help="CPU threads to use.  [default: all cores]"),
+    click.option("--url", help="Server to use instead of this process, such as http://127.0.0.1:9000/v1."),
+    click.option("--url-key", metavar="KEY", envvar="OPENAI_API_KEY", help="Its key.  [default: OPENAI_API_KEY]"),
+    engine_options,
+)
+
+
+def _table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that both commands have."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+
+
+@click.command()
+@_table_options
+@click.option("--column", metavar="NAME", help="Column of the texts.  [default: text, or the only one]")
+@click.option("--prompt", metavar="NAME", help="Prompt of the model that goes before each text.")
+@click.option("--dimensions", type=click.IntRange(1), help="Numbers of a vector.  [default: all]")
+@click.option("--output-dtype", type=click.Choice(get_args(OutputDtype)), default="float32", show_default=True,
+              help="How numbers are written; binary is one bit each.")  # fmt: skip
+@click.option("--chunk", type=click.IntRange(1), metavar="TOKENS", help="Divide texts into chunks of so many tokens.")
+def embed(
+    inputs: tuple[Path, ...], column: str | None, output_dtype: OutputDtype, chunk: int | None, **options: Any
+) -> None:
+    """Embed every row of INPUTs into one file.
+
+    An INPUT is a file, a folder, or - for the standard input. The same command goes on where it was stopped.
+    """
+    texts = (column,) if column else ()
+    output = {"column": "vector", "dtype": output_dtype, "chunk": chunk}
+    _run(inputs, Columns(texts, options.pop("id_column")), output, options)
+
+
+@click.command()
+@_table_options
+@click.option("--query-column", metavar="NAME", default="query", show_default=True, help="Column of the queries.")
+@click.option("--column", metavar="NAME", default="text", show_default=True, help="Column of the documents.")
+def rerank(inputs: tuple[Path, ...], query_column: str, column: str, **options: Any) -> None:
+    """Score the query and document of every row of INPUTs.
+
+    The scores go into one file. An INPUT is a file, a folder, or - for the standard input. The same command goes on
+    where it was stopped.
+    """
+    options |= {"prompt": None, "dimensions": None}
+    _run(inputs, Columns((query_column, column), options.pop("id_column")), {"column": "score"}, options)
+
+
+def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], options: dict[str, Any]) -> None:
+    """Run a command. The options that are left after its own are those of the settings."""
+    from nearfar.bulk.models import unlimited
+    from nearfar.bulk.writers import check_output
+
+    files = find_files(inputs, options.pop("kind"))
+    output |= {"out": options.pop("out"), "on_bad": options.pop("on_bad"), "keeps_text": options.pop("with_text")}
+    chosen = {name: options.pop(name) for name in ("url", "url_key", "model", "prompt", "dimensions")}
+    file = options.pop("file")
+    settings = unlimited(read_settings((chosen["model"],) if chosen["model"] else (), file, options))
+    run = msgspec.convert(output | {"refuses_cut": settings.models[0].on_overflow == "error"}, Options)
+    check_output(run.out, has_nulls=run.on_bad == "empty", is_float=run.dtype.startswith("float"))
+    reader = RowReader(files, columns)
+    asyncio.run(_compute(settings, reader, run, chosen))
+
+
+async def _compute(settings: Settings, reader: RowReader, options: Options, chosen: dict[str, Any]) -> None:
+    from nearfar.bulk.bulk_run import BulkRun
+    from nearfar.bulk.partial_results import Checkpoint
+    from nearfar.bulk.progress import ProgressLine
+
+    async with _open_model(settings, chosen) as model:
+        probe = ("probe", "probe") if options.column == "score" else ("probe",)
+        await model.run([probe])  # raises what is wrong with all rows
+        folder = options.out.with_name(options.out.name + ".partial")
+        checkpoint = Checkpoint(folder, {"input": reader.identity, **model.identity, **_identity(options)})
+        line = ProgressLine(sys.stderr, reader)
+        try:
+            files = await BulkRun(reader, model, checkpoint, options, line.show).run()
+        except BaseException:
+            checkpoint.close()
+            raise
+        finally:
+            line.end()
+        done = checkpoint.done
+        if done.bad:
+            files.append(options.out.with_name(options.out.name + ".bad.jsonl"))
+            checkpoint.keep_bad(files[-1])
+        checkpoint.remove()
+    click.echo(
+        f"{done.rows_written:,} rows of {done.rows_read:,}, {done.tokens:,} tokens: {', '.join(map(str, files))}"
+    )
+    if done.cut:
+        click.echo(f"{done.cut:,} texts were cut at the model's limit; --on-overflow error makes them bad rows")
+    for reason, count in sorted(done.bad.items()):
+        click.echo(f"{count:,} bad rows: {reason}")
+
+
+def _identity(options: Options) -> dict[str, object]:
+    """Return the options that results depend on."""
+    fields: dict[str, object] = msgspec.structs.asdict(options)
+    return {name: value for name, value in fields.items() if name != "out"}
+
+
+@asynccontextmanager
+async def _open_model(settings: Settings, chosen: dict[str, Any]) -> AsyncIterator[Model]:
+    """Open the model of this process, or the client of a server."""
+    from nearfar.bulk.models import LocalModel, RemoteModel, open_client
+    from nearfar.cli.models.check import open_service
+
+    prompt, dimensions = chosen["prompt"], chosen["dimensions"]
+    if chosen["url"]:
+        if prompt:
+            raise SetupError("--prompt is for a model of this process; with --url, write --model MODEL:PROMPT")
+        async with open_client(chosen["url"], chosen["url_key"]) as client:
+            yield RemoteModel(client, chosen["model"], dimensions=dimensions)
+        return
+    async with open_service(settings) as (fleet, service):
+        yield LocalModel(service, fleet.infos()[0], prompt=prompt, dimensions=dimensions)

@@ -1,0 +1,1 @@
+"""Commands about models: checking, listing, downloading and converting them."""

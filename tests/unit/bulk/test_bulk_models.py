@@ -1,0 +1,98 @@
+"""A server's answers become numbers; what it refuses is a fault of one row."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+import numpy as np
+import pytest
+
+from nearfar.bulk.models import RemoteModel
+from nearfar.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = pytest.mark.anyio
+
+
+class Server:
+    """Embeds a text as its length, by any protocol that OpenAI's clients can read."""
+
+    def __init__(self, *, answers_base64: bool = True, busy: int = 0, status: int = 0) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self._answers_base64, self._busy, self._status = answers_base64, busy, status
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
+        body = msgspec.json.decode(request.content)
+        self.requests.append(body)
+        if self._busy:
+            self._busy -= 1
+            return httpx2.Response(503, headers={"retry-after": "0"}, json={"error": {"message": "busy"}})
+        if self._status:
+            return httpx2.Response(self._status, json={"error": {"message": "Incorrect API key"}})
+        if "query" in body:
+            found = [{"index": at, "relevance_score": len(text) / 10} for at, text in enumerate(body["documents"])]
+            return httpx2.Response(200, json={"results": found[::-1]})
+        if any("bad" in text for text in body["input"]):
+            return httpx2.Response(400, json={"error": {"message": "a text is bad"}})
+        data = [{"index": at, "embedding": self._encode(len(text))} for at, text in enumerate(body["input"])]
+        return httpx2.Response(200, json={"data": data[::-1], "usage": {"total_tokens": len(data)}})
+
+    def _encode(self, length: int) -> str | list[float]:
+        vector = np.array([length, 0.5], "<f4")
+        return base64.b64encode(vector.tobytes()).decode() if self._answers_base64 else vector.tolist()
+
+
+def model_of(server: Server) -> RemoteModel:
+    client = httpx2.AsyncClient(base_url="http://server/v1/", transport=httpx2.MockTransport(server.answer))
+    return RemoteModel(client, "a-model", dimensions=2)
+
+
+def rows_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    return [(text,) for text in texts]
+
+
+@pytest.mark.parametrize("answers_base64", [True, False])
+async def test_vectors_are_in_the_order_of_the_rows(answers_base64: bool) -> None:
+    server = Server(answers_base64=answers_base64)
+
+    found = await model_of(server).compute(rows_of(["x" * at for at in range(1, 601)]))
+
+    assert [[at, 0.5] for at in range(1, 601)] == found.vectors.tolist()
+    assert 600 == found.tokens
+    assert [256, 256, 88] == sorted([len(body["input"]) for body in server.requests], reverse=True)
+    assert ("a-model", 2) == (server.requests[0]["model"], server.requests[0]["dimensions"])
+
+
+async def test_only_the_row_that_is_refused_has_no_vector() -> None:
+    found = await model_of(Server()).compute(rows_of([*"abcdefg", "bad", *"hijk"]))
+
+    assert {7: "a text is bad"} == found.faults
+    assert [1.0] * 7 == found.vectors[:7, 0].tolist()
+    assert np.isnan(found.vectors[7]).all()
+
+
+async def test_scores_are_of_each_query_s_own_documents() -> None:
+    server = Server()
+
+    found = await model_of(server).compute([("q", "aa"), ("q", "b"), ("other", "cccc")])
+
+    assert np.allclose([[0.2], [0.1], [0.4]], found.vectors)
+    assert [("q", ["aa", "b"]), ("other", ["cccc"])] == [(body["query"], body["documents"]) for body in server.requests]
+
+
+async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nearfar.bulk.models._FIRST_WAIT_S", 0.0)
+
+    found = await model_of(Server(busy=2)).compute(rows_of(["abc"]))
+
+    assert [[3.0, 0.5]] == found.vectors.tolist()
+
+
+async def test_what_no_row_is_the_reason_of_ends_the_command() -> None:
+    with pytest.raises(SetupError, match="answered 401: Incorrect API key"):
+        await model_of(Server(status=401)).compute(rows_of(["abc"]))
