@@ -38,7 +38,7 @@ NAMES = ["text-embedding-3-small", BUILTIN_MODEL, "colbert", "splade", "classifi
 
 # Refusals on paths where the model, or the task in the path, decides which of the body's alternatives is read.
 _HUB_PATHS = ("/pipeline/{task}/{model_id}", "/hf-inference/models/{model_id}", "/models/{model_id}")
-REFUSALS_OF_PATHS = {"/invocations": "cannot be an empty string", **dict.fromkeys(_HUB_PATHS, "inputs")}
+REFUSALS_OF_PATHS = {"/": "inputs[", "/invocations": "cannot be an empty string", **dict.fromkeys(_HUB_PATHS, "inputs")}
 
 CONFIG = {
     "generation": {"mode": "positive", "with-security-parameters": False},
