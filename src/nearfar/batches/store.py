@@ -64,7 +64,9 @@ class Store:
         self._files = folder / "files"
         with ExitStack() as opened:
             try:
-                self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._files.mkdir(mode=0o700, exist_ok=True)
+                (folder / DATABASE).touch(mode=0o600)  # SQLite's other files get the same mode
                 lock = opened.enter_context((folder / "lock").open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._database = sqlite3.connect(folder / DATABASE, check_same_thread=False)
