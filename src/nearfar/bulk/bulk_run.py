@@ -15,13 +15,15 @@ from msgspec.structs import replace
 from nearfar.bulk.choices import Options, OutputDtype
 from nearfar.bulk.models import Model
 from nearfar.bulk.partial_results import Array, BadRow, Checkpoint, Done, Record
-from nearfar.bulk.sources import InputRow, RowReader
+from nearfar.bulk.sources import FAULTS, InputRow, RowReader
 from nearfar.bulk.writers import write_output
 from nearfar.core.errors import SetupError
 from nearfar.core.types import FloatArray
 from nearfar.serving.postprocess.quantization import default_range, quantize
 
+TOO_LONG = "too long"
 _BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 4_000_000
+_KINDS = {*FAULTS, TOO_LONG}
 _STORED: dict[OutputDtype, str] = {"float32": "float32", "float16": "float16", "int8": "int8", "binary": "uint8"}
 
 
@@ -70,7 +72,7 @@ class BulkRun:
             found = await self._model.compute([piece.texts for piece in good])
             faults |= {id(good[at]): why for at, why in found.faults.items()}
             if self._options.refuses_cut:
-                faults |= {id(good[at]): "too long" for at, is_cut in enumerate(found.cut) if is_cut}
+                faults |= {id(good[at]): TOO_LONG for at, is_cut in enumerate(found.cut) if is_cut}
             vectors, tokens, cut = found.vectors, found.tokens, sum(found.cut)
         vectors = vectors[[id(piece) not in faults for piece in good]]
         bad = [BadRow(piece.at, piece.record.id, faults[id(piece)]) for piece in pieces if id(piece) in faults]
@@ -88,7 +90,7 @@ class BulkRun:
             rows_written=before.rows_written + len(records),
             tokens=before.tokens + tokens,
             cut=before.cut + cut,
-            bad=dict(Counter(before.bad) + Counter(one.reason for one in bad)),
+            bad=dict(Counter(before.bad) + Counter(_kind(one.reason) for one in bad)),
             has_text_ids=before.has_text_ids or any(isinstance(record.id, str) for record in records),
             width=stored.shape[1] if len(stored) else before.width,
             dtype=_STORED[self._options.dtype],
@@ -113,6 +115,11 @@ class BulkRun:
         if self._options.dtype == "binary":
             return quantize(vectors, "ubinary", None)
         return quantize(vectors, "int8", self._model.int8_range or default_range(vectors.shape[1]))
+
+
+def _kind(reason: str) -> str:
+    """Return what a bad row is counted as: a model's reason may have the row's own numbers."""
+    return reason if reason in _KINDS else "refused"
 
 
 def _take(rows: Iterator[InputRow]) -> list[InputRow]:

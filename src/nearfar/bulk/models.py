@@ -71,7 +71,8 @@ class LocalModel:
 
     def __init__(self, service: Service, info: ModelInfo, *, prompt: str | None, dimensions: int | None) -> None:
         self._service = service
-        self._job = EmbedJob(model=info.name, inputs=(), prompt=prompt, dimensions=dimensions)
+        # What is cut is known of each row, and refusing a row would run the others again.
+        self._job = EmbedJob(model=info.name, inputs=(), prompt=prompt, dimensions=dimensions, on_overflow="truncate")
         self._name = info.name
         self.identity: dict[str, object] = {
             "model": [info.name, info.source, info.revision, info.engine, info.dtype],
@@ -87,7 +88,8 @@ class LocalModel:
     async def run(self, rows: Sequence[Texts]) -> Computed:
         """Compute vectors for rows of one text, scores for rows of two."""
         if len(rows[0]) > 1:
-            job = ScoreJob(model=self._name, pairs=tuple((first, second) for first, second in rows))
+            pairs = tuple((first, second) for first, second in rows)
+            job = ScoreJob(model=self._name, pairs=pairs, on_overflow="truncate")
             scored = await self._service.score(job, ANONYMOUS)
             vectors, usage = np.array(scored.scores, np.float32)[:, None], scored.usage
         else:

@@ -28,6 +28,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".parquet": "parquet",
 }
 _GZIP = ".gz"
+FAULTS = ("null", "empty", "not text", "not UTF-8", "not JSON")
 _STDIN = Path("-")
 _PARQUET_ROWS = 4096
 _MAX_FIELD = 1 << 30  # characters of a field of CSV

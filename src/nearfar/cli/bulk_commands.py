@@ -94,7 +94,8 @@ def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], optio
     chosen = {name: options.pop(name) for name in ("url", "url_key", "model", "prompt", "dimensions")}
     file = options.pop("file")
     settings = unlimited(read_settings((chosen["model"],) if chosen["model"] else (), file, options))
-    run = msgspec.convert(output | {"refuses_cut": settings.models[0].on_overflow == "error"}, Options)
+    on_overflow = settings.models[0].on_overflow or settings.on_overflow
+    run = msgspec.convert(output | {"refuses_cut": on_overflow == "error"}, Options)
     check_output(run.out, has_nulls=run.on_bad == "empty", is_float=run.dtype.startswith("float"))
     reader = RowReader(files, columns)
     asyncio.run(_compute(settings, reader, run, chosen))
@@ -133,9 +134,9 @@ async def _compute(settings: Settings, reader: RowReader, options: Options, chos
 
 
 def _identity(options: Options) -> dict[str, object]:
-    """Return the options that results depend on."""
+    """Return the options that results depend on. A command that ended at a bad row may go on without it."""
     fields: dict[str, object] = msgspec.structs.asdict(options)
-    return {name: value for name, value in fields.items() if name != "out"}
+    return {name: value for name, value in fields.items() if name not in {"out", "on_bad"}}
 
 
 @asynccontextmanager
