@@ -112,7 +112,7 @@ class RemoteModel:
 
     def __init__(self, client: Any, model: str | None, *, dimensions: int | None) -> None:
         self._client = client  # httpx2.AsyncClient with the server's address and key
-        self._fields: dict[str, object] = {"model": model or "default"}
+        self._fields: dict[str, object] = {"model": model} if model else {}  # or the server's default
         if dimensions is not None:
             self._fields["dimensions"] = dimensions
         self._turns = asyncio.Semaphore(_REQUESTS)

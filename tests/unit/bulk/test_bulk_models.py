@@ -52,6 +52,15 @@ def model_of(server: Server) -> RemoteModel:
     return RemoteModel(client, "a-model", dimensions=2)
 
 
+async def test_without_a_model_the_server_s_default_is_used() -> None:
+    server = Server()
+    client = httpx2.AsyncClient(base_url="http://server/v1/", transport=httpx2.MockTransport(server.answer))
+
+    await RemoteModel(client, None, dimensions=None).compute(rows_of(["abc"]))
+
+    assert {"input", "encoding_format"} == {*server.requests[0]}
+
+
 def rows_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
     return [(text,) for text in texts]
 
