@@ -78,7 +78,7 @@ class BulkRun:
         bad = [BadRow(piece.at, piece.record.id, faults[id(piece)]) for piece in pieces if id(piece) in faults]
         if bad and self._options.on_bad == "fail":
             raise SetupError(
-                f"row {bad[0].row} (id {bad[0].id}) is bad: {bad[0].reason}; mend it, or use --on-bad skip or empty. "
+                f"row {bad[0].row} (id {bad[0].id}) is bad: {bad[0].reason}; fix it, or use --on-bad skip or empty. "
                 "What is done is kept: the same command goes on there"
             )
         kept = [piece for piece in pieces if id(piece) not in faults or self._options.on_bad == "empty"]

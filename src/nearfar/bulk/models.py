@@ -14,7 +14,7 @@ from msgspec import Struct
 from nearfar.core.caller import ANONYMOUS
 from nearfar.core.errors import EngineError, RequestError, SetupError
 from nearfar.core.jobs import EmbedJob, ScoreJob, TokenizeJob
-from nearfar.core.settings import Settings
+from nearfar.core.settings import OnOverflow, Settings
 from nearfar.core.types import FloatArray, ModelInfo
 from nearfar.serving.service import Service
 
@@ -80,6 +80,7 @@ class LocalModel:
             "dimensions": dimensions,
         }
         self.int8_range: float | None = None
+        self.on_overflow: OnOverflow = "truncate"  # of pairs, of which it isn't known which were cut
 
     async def compute(self, rows: Sequence[Texts]) -> Computed:
         """Compute the rows' numbers, without those of rows that can't be computed."""
@@ -89,7 +90,7 @@ class LocalModel:
         """Compute vectors for rows of one text, scores for rows of two."""
         if len(rows[0]) > 1:
             pairs = tuple((first, second) for first, second in rows)
-            job = ScoreJob(model=self._name, pairs=pairs, on_overflow="truncate")
+            job = ScoreJob(model=self._name, pairs=pairs, on_overflow=self.on_overflow)
             scored = await self._service.score(job, ANONYMOUS)
             vectors, usage = np.array(scored.scores, np.float32)[:, None], scored.usage
         else:

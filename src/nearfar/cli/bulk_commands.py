@@ -95,7 +95,8 @@ def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], optio
     file = options.pop("file")
     settings = unlimited(read_settings((chosen["model"],) if chosen["model"] else (), file, options))
     on_overflow = settings.models[0].on_overflow or settings.on_overflow
-    run = msgspec.convert(output | {"refuses_cut": on_overflow == "error"}, Options)
+    chosen["refuses_cut"] = on_overflow == "error"
+    run = msgspec.convert(output | {"refuses_cut": chosen["refuses_cut"]}, Options)
     check_output(run.out, has_nulls=run.on_bad == "empty", is_float=run.dtype.startswith("float"))
     reader = RowReader(files, columns)
     asyncio.run(_compute(settings, reader, run, chosen))
@@ -149,8 +150,12 @@ async def _open_model(settings: Settings, chosen: dict[str, Any]) -> AsyncIterat
     if chosen["url"]:
         if prompt:
             raise SetupError("--prompt is for a model of this process; with --url, write --model MODEL:PROMPT")
+        if chosen["refuses_cut"]:
+            raise SetupError("--on-overflow error is for a model of this process; a server decides what it cuts")
         async with open_client(chosen["url"], chosen["url_key"]) as client:
             yield RemoteModel(client, chosen["model"], dimensions=dimensions)
         return
     async with open_service(settings) as (fleet, service):
-        yield LocalModel(service, fleet.infos()[0], prompt=prompt, dimensions=dimensions)
+        model = LocalModel(service, fleet.infos()[0], prompt=prompt, dimensions=dimensions)
+        model.on_overflow = "error" if chosen["refuses_cut"] else "truncate"
+        yield model

@@ -153,7 +153,7 @@ async def test_bad_rows_are_left_out_or_empty_and_counted(tmp_path: Path) -> Non
 async def test_a_bad_row_ends_the_command_unless_it_may_be_left_out(tmp_path: Path) -> None:
     write_input(tmp_path, [*TEXTS[:150], None])
 
-    with pytest.raises(SetupError, match=r"row 150 \(id 150\) is bad: null; mend it, or use --on-bad"):
+    with pytest.raises(SetupError, match=r"row 150 \(id 150\) is bad: null; fix it, or use --on-bad"):
         await run(tmp_path, "out.npy")
     write_input(tmp_path, ["bad"])
     with pytest.raises(SetupError, match="no row of the input has a text"):

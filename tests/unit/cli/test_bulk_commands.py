@@ -83,12 +83,24 @@ def test_pairs_are_scored(tmp_path: Path) -> None:
     assert second < first
 
 
+def test_a_pair_over_the_limit_is_cut_or_bad(tmp_path: Path) -> None:
+    rows = [{"query": "a", "text": "short"}, {"query": "a", "text": "long " * 1000}]
+    (tmp_path / "in.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(rows))
+    arguments = ("rerank", tmp_path / "in.jsonl", "--on-bad", "skip")
+
+    run(*arguments, "--out", tmp_path / "cut.jsonl")
+    run(*arguments, "--out", tmp_path / "bad.jsonl", "--on-overflow", "error")
+
+    assert [[0, 1], [0]] == [[row["id"] for row in read(tmp_path / name)] for name in ("cut.jsonl", "bad.jsonl")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--prompt", "none-such"], "has no prompt 'none-such'"),
         (["--dimensions", "5000"], "5000"),
         (["--url", "http://127.0.0.1:9", "--prompt", "query"], "write --model MODEL:PROMPT"),
+        (["--url", "http://127.0.0.1:9", "--on-overflow", "error"], "a server decides what it cuts"),
         (["--column", "none"], "has no column 'none'"),
     ],
 )
