@@ -1,9 +1,9 @@
 """Does one caller hurt the others? ``python benchmarks/hostile.py --help``.
 
-Attacks a server on this machine with a mix: equal texts, answers that aren't read, half uploads, half-open connections,
-HTTP/2 windows of no bytes, disconnects. Twice the worker is killed. Meanwhile a client embeds texts, and a prober asks
-for /health/live. Prints memory over time, the longest stall and the client's latency, and what was unexpected. Stops
-after the duration, or once the server has more memory than allowed.
+Attacks a server on this machine with a mix: equal texts, megabytes of JSON, answers that aren't read, half uploads,
+half-open connections, HTTP/2 windows of no bytes, disconnects. Twice the worker is killed. Meanwhile a client embeds
+texts, and a prober asks for /health/live. Prints memory over time, the longest stall and the client's latency, and what
+was unexpected. Stops after the duration, or once the server has more memory than allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.attacks import run_attacks
+from harness.attacks import NAMES, run_attacks
 from harness.launcher import HOST, Server, StartError, nearfar, stop_on_sigterm
 from harness.machine import describe, machine_facts
 from harness.process_monitor import ProcessMonitor, memory_slope, process_tree
@@ -85,8 +85,8 @@ def longest(client: Client, since_s: float, until_s: float) -> float:
 def report(monitor: ProcessMonitor, prober: Client, client: Client, duration_s: float) -> str:
     """Return memory, files, stalls and latency over time as a table."""
     rows = []
-    for at in range(_ROWS):
-        since, until = duration_s * at / _ROWS, duration_s * (at + 1) / _ROWS
+    for at, parts in [*((at, 1) for at in range(_ROWS)), (0, _ROWS)]:  # the last row is the whole run
+        since, until = duration_s * at / _ROWS, duration_s * (at + parts) / _ROWS
         samples = [sample for sample in monitor.samples if since <= sample.at_s < until]
         took = [took * 1000 for at_s, took in client.times if since <= at_s < until]
         p99 = statistics.quantiles(took, n=100)[98] if len(took) > 1 else float("nan")
@@ -106,12 +106,14 @@ def attack(server: Server, arguments: argparse.Namespace) -> dict[str, object]:
     client = Client(server.port, "POST", "/v1/embeddings", body, 0.02, kills)
     threads = [threading.Thread(target=each.run, args=(stop, start), daemon=True) for each in (prober, client)]
     results: Queue[Counter[str]] = multiprocessing.Queue()
-    attackers = multiprocessing.Process(target=run_attacks, args=(server.port, duration_s, results), daemon=True)
+    attackers = multiprocessing.Process(
+        target=run_attacks, args=(server.port, arguments.only, duration_s, results), daemon=True
+    )
     with ProcessMonitor(server.pid, 0.5) as monitor:
         for thread in threads:
             thread.start()
         attackers.start()
-        kill_at = [start + duration_s / 3, start + duration_s * 2 / 3]
+        kill_at = [start + duration_s * at / (arguments.kills + 1) for at in range(1, arguments.kills + 1)]
         while attackers.is_alive() and results.empty():
             time.sleep(0.2)
             if kill_at and time.monotonic() > kill_at[0]:
@@ -138,6 +140,8 @@ def main() -> None:
     stop_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="attacks of the mix  [default: all]")
+    parser.add_argument("--kills", type=int, default=2, help="of the worker")
     parser.add_argument("--most-mb", type=float, default=8000.0, help="stop if the server takes more memory")
     parser.add_argument("--engine", help="as for `nearfar serve`")
     arguments = parser.parse_args()

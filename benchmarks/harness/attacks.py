@@ -20,7 +20,7 @@ from harness import http2_frames as h2
 from harness.launcher import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from multiprocessing.queues import Queue
 
 _MODEL = {"model": "text-embedding-3-small"}
@@ -111,9 +111,14 @@ async def disconnect(port: int) -> str:
 async def equal_texts(port: int) -> str:
     """Rank or embed one text many times, and read the answer."""
     path, body = random.choice(_EQUAL_BODIES)  # noqa: S311
+    return await _post_and_read(port, path, json.dumps(body).encode())
+
+
+async def _post_and_read(port: int, path: str, body: bytes) -> str:
+    """Send a request, and return the status of its answer, which is read to the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
-        writer.write(_post(path, json.dumps(body).encode()).replace(b"Host", b"Connection: close\r\nHost", 1))
+        writer.write(_post(path, body).replace(b"Host", b"Connection: close\r\nHost", 1))
         line = await reader.readline()
         while await reader.read(1 << 16):
             pass
@@ -123,9 +128,35 @@ async def equal_texts(port: int) -> str:
     return str(status) if status in _EXPECTED else f"unexpected status {status}"
 
 
+def _large_bodies() -> Iterator[tuple[str, bytes]]:
+    """Yield paths and bodies of megabytes that take long to read, for their size or for the number of their values."""
+    text = "word " * 1_900_000
+    half_pairs = '["' + "\\ud83d" * 1_500_000 + '"]'
+    yield "/v1/embeddings", json.dumps(_MODEL | {"input": text}).encode()
+    yield "/v1/embeddings", f'{{"model": "text-embedding-3-small", "input": {half_pairs}}}'.encode()
+    yield "/v1/embeddings", json.dumps(_MODEL | {"input": [7] * 2_500_000}).encode()
+    yield "/v1/embeddings", json.dumps(_MODEL | {"input": "a"} | {f"key{at}": 1 for at in range(500_000)}).encode()
+    yield "/tokenize", json.dumps({"inputs": text}).encode()
+    yield "/v1/tokenize", json.dumps({"text": text, "model": "embed-english-v3.0"}).encode()
+    yield "/rerank", json.dumps({"query": text, "texts": ["a"]}).encode()
+    fields = {"model": "rerank-v3.5", "query": "q", "documents": [{"a": "b"}], "rank_fields": ["a"] * 1_500_000}
+    yield "/v1/rerank", json.dumps(fields).encode()
+
+
+_large: list[tuple[str, bytes]] = []
+
+
+async def large_json(port: int) -> str:
+    """Send megabytes of JSON that take long to read."""
+    if not _large:
+        _large.extend(_large_bodies())
+    return await _post_and_read(port, *random.choice(_large))  # noqa: S311
+
+
 # how many of each at once
 MIX: tuple[tuple[Callable[[int], Awaitable[str]], int], ...] = (
     (equal_texts, 2),
+    (large_json, 1),
     (unread, 40),
     (unread_http2, 10),
     (half_upload, 20),
@@ -134,8 +165,11 @@ MIX: tuple[tuple[Callable[[int], Awaitable[str]], int], ...] = (
 )
 
 
-def run_attacks(port: int, duration_s: float, results: Queue[Counter[str]]) -> None:
-    """Run the mix for so long; send how the attacks ended to ``results``."""
+NAMES = [kind.__name__ for kind, _ in MIX]
+
+
+def run_attacks(port: int, names: Sequence[str], duration_s: float, results: Queue[Counter[str]]) -> None:
+    """Run these attacks of the mix for so long; send how they ended to ``results``."""
     ended: Counter[str] = Counter()
 
     async def attack(kind: Callable[[int], Awaitable[str]], until: float) -> None:
@@ -149,7 +183,8 @@ def run_attacks(port: int, duration_s: float, results: Queue[Counter[str]]) -> N
 
     async def run() -> None:
         until = time.monotonic() + duration_s
-        tasks = [asyncio.create_task(attack(kind, until)) for kind, count in MIX for _ in range(count)]
+        chosen = [(kind, count) for kind, count in MIX if kind.__name__ in names]
+        tasks = [asyncio.create_task(attack(kind, until)) for kind, count in chosen for _ in range(count)]
         await asyncio.wait(tasks, timeout=duration_s)
         for task in tasks:
             task.cancel()

@@ -13,10 +13,12 @@ from litestar.types import HTTPScope
 from nearfar.batches.answering import LineReply
 from nearfar.batches.lines import LineAnswer
 from nearfar.core.caller import Caller
+from nearfar.dialects.kit.body.receive import ALWAYS_DECODED
 from nearfar.dialects.kit.request import ServerParts, request_id
 from nearfar.http.routes import JobRoute
 
 _HEADERS = [(b"content-type", b"application/json")]
+_HEADERS_BY_NAME = dict(_HEADERS)
 
 
 class LineRoutes:
@@ -28,7 +30,9 @@ class LineRoutes:
 
     async def answer(self, path: str, body: bytes, caller: Caller) -> LineReply:
         """Answer one line. An error of the request, or of the server, is an answer too."""
-        state: dict[str, Any] = {"server": self._server, "headers": dict(_HEADERS), "caller": caller}
+        state: dict[str, Any] = {"server": self._server, "headers": _HEADERS_BY_NAME, "caller": caller}
+        if len(body) <= ALWAYS_DECODED:
+            state["body"] = body
         scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "http_version": "1.1", "state": state}
         scope |= {"scheme": "http", "query_string": b"", "headers": _HEADERS}
         unread = [body]

@@ -18,7 +18,7 @@ _MAX_DISCARDED_BYTES = 100_000_000
 _DISCARD_TIMEOUT_S = 5.0
 _IDLE_TIMEOUT_S = 2.0
 # Bodies up to this size are decoded in at most 40 ms, whatever they contain.
-_ALWAYS_DECODED = 262_144
+ALWAYS_DECODED = 262_144
 
 
 async def receive_body(request: AnyRequest) -> bytes:
@@ -36,7 +36,7 @@ async def receive_body(request: AnyRequest) -> bytes:
         headers: dict[bytes, bytes] = state["headers"]
         encodings = headers.get(b"content-encoding", b"").decode("latin-1")
         content_type = headers.get(b"content-type", b"").decode("latin-1")
-        if encodings or len(body) > _ALWAYS_DECODED:
+        if encodings or len(body) > ALWAYS_DECODED:
             body = await asyncio.to_thread(_prepare, body, encodings, content_type, settings.max_body_bytes)
         elif "=" in content_type or body[:1] in BOM_STARTS:
             body = to_utf8(body, content_type)
@@ -47,7 +47,7 @@ async def receive_body(request: AnyRequest) -> bytes:
 def _prepare(body: bytes, encodings: str, content_type: str, limit: int) -> bytes:
     """Inflate a body and convert it to UTF-8; repair a long one. Raises BodyTooLarge for one with too many values."""
     body = to_utf8(inflate(body, encodings, limit), content_type)
-    if len(body) > _ALWAYS_DECODED:
+    if len(body) > ALWAYS_DECODED:
         refuse_many_values(body)
         body = replace_lone_surrogates(body)
     return body
