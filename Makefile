@@ -59,7 +59,7 @@ test-recipes: $(VENV)/ready
 # The page for browsers in Chromium, as a person uses it: node, npm and Chromium are needed. CHROMIUM names its program.
 test-page: $(VENV)/ready
 	cd tests/browser && npm install --silent --no-fund --no-audit --no-package-lock
-	cd tests/browser && PYTHON=$(abspath $(BIN)/python) node --test --test-concurrency=1 page.test.mjs
+	cd tests/browser && PYTHON=$(abspath $(BIN)/python) node --test --test-concurrency=1 $(wildcard $(CURDIR)/tests/browser/*.test.mjs)
 
 # Over 200,000 inputs for everything that reads what others wrote: some minutes.
 fuzz: $(VENV)/ready

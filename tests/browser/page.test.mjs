@@ -1,20 +1,16 @@
 // The page in a real browser, as a person uses it: `make test-page`. Needs node, npm and Chromium.
 
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { createServer as createHttpServer } from "node:http";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { chromium } from "playwright-core";
+import { PANES, PYTHON, browser, csv, folder, freePort, open, post, prepare, serve, server } from "./support.mjs";
 
-const PYTHON = process.env.PYTHON ?? "python3";
 const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-const PANES = ["try", "rerank", "map", "connect", "models", "live", "docs"];
 const KEY = "nf-browser-test-key";
 const PAYLOADS = [
   "<script>window.hacked=1</script>",
@@ -39,87 +35,11 @@ const PAYLOADS = [
   "&lt;script&gt;window.hacked=1&lt;/script&gt;",
 ];
 
-let browser, server, folder;
-
-async function freePort() {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => probe.once("listening", resolve));
-  const { port } = probe.address();
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
-}
-
-/** Start a server and return its URL once it is ready. */
-async function serve(environment = {}) {
-  const port = await freePort(),
-    url = `http://127.0.0.1:${port}`;
-  const child = spawn(PYTHON, ["-m", "nearfar", "serve", "--port", port], {
-    env: { ...process.env, ...environment },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  child.log = "";
-  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (child.log += text));
-  for (let attempt = 0; attempt < 600; attempt++) {
-    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
-    const ready = await fetch(`${url}/health/ready`).then(
-      (answer) => answer.ok,
-      () => false,
-    );
-    if (ready) return { url, child };
-    await sleep(200);
-  }
-  child.kill();
-  throw new Error("the server isn't ready after two minutes");
-}
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "nearfar-page-"));
-  server = await serve();
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox"],
-  });
-});
-
-after(async () => {
-  await browser?.close();
-  server?.child.kill();
-  await rm(folder, { recursive: true });
-});
-
-/** Open a pane; the page's errors and its requests to other origins end up in `faults`. */
-async function open(pane, options = {}, url = server.url) {
-  const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
-  page.faults = [];
-  page.on("pageerror", (error) => page.faults.push(error.message));
-  page.on("console", (message) => message.type() === "error" && page.faults.push(message.text()));
-  page.on("request", (request) => {
-    if (new URL(request.url()).origin !== url && !request.url().startsWith("blob:"))
-      page.faults.push(`asked ${request.url()}`);
-  });
-  await page.goto(`${url}/#/${pane}`);
-  await page.waitForSelector("main h1");
-  return page;
-}
-
-async function post(path, body) {
-  const answer = await fetch(`${server.url}/${path}`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  return answer.json();
-}
+prepare();
 
 async function cosine(a, b) {
   const { data } = await post("v1/embeddings", { model: "text-embedding-3-small", input: [a, b] });
   return data[0].embedding.reduce((sum, value, at) => sum + value * data[1].embedding[at], 0);
-}
-
-async function csv(name, rows) {
-  const path = join(folder, name);
-  await writeFile(path, rows.map((row) => row.map((value) => `"${value.replaceAll('"', '""')}"`).join(",")).join("\n"));
-  return path;
 }
 
 test("compare: the matrix and the pairs show the API's similarities", async () => {
@@ -347,14 +267,14 @@ test("docs: a route is tried with the page's key, which is shown nowhere", async
   const page = await open("docs/api/post/v1/embeddings", {}, url);
   await page.fill("dialog input", KEY); // asked for by the line of the models' state
   await page.click("text=Use key");
-  await page.click("button:text-is('Execute')");
-  await page.waitForSelector(".live-responses-table .response-col_status:has-text('200')");
-  assert.match(await page.textContent(".live-responses-table"), /"embedding"/);
+  await page.click("button:text-is('Send')");
+  await page.waitForSelector(".trial .status-ok:has-text('200')");
+  assert.match(await page.textContent(".trial .body"), /"embedding"/);
   await page.click("a[href='#/models']");
   await page.waitForSelector(".badge.loaded");
   assert.equal(await page.locator("dialog[open]").count(), 0);
   await page.goBack();
-  await page.waitForSelector(".swagger");
+  await page.waitForSelector(".trial");
   assert.ok(!(await page.content()).includes(KEY));
   assert.deepEqual(
     page.faults.filter((fault) => !fault.includes("401")),
@@ -375,9 +295,36 @@ test("docs: routes of every protocol are shown, ready to be tried", async () => 
       document.querySelector("article").replaceChildren();
       location.hash = hash;
     }, link);
-    await page.waitForSelector("button:text-is('Execute')", { timeout: 20_000 });
+    await page.waitForSelector("button:text-is('Send')");
   }
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("docs: a route shows its fields, and sends paths, queries, forms and bodies", async () => {
+  const page = await open("docs/api/post/v2/rerank");
+  const model = page.locator("details:has(> summary:text-is('cohere.RerankV2Request')) tr:has(th code:text-is('query'))");
+  assert.match(await model.textContent(), /query required.*string/);
+  await page.fill(".trial textarea", '{"model": "none"');
+  await page.click("button:text-is('Send')");
+  await page.waitForSelector(".trial .warn:has-text('400')");
+  await page.evaluate(() => (location.hash = "#/docs/api/get/v1/models/{model_id}"));
+  await page.fill("label:text('model_id') + input", "sentence-transformers/all-MiniLM-L6-v2");
+  await page.click("button:text-is('Send')");
+  await page.waitForSelector(".trial .body:has-text('sentence-transformers/all-MiniLM-L6-v2')");
+  await page.evaluate(() => (location.hash = "#/docs/api/post/v1/files"));
+  await page.setInputFiles("input[type=file]", { name: "b.jsonl", mimeType: "application/jsonl", buffer: Buffer.from("{}\n") });
+  await page.click("button:text-is('Send')");
+  await page.waitForSelector(".trial .body:has-text('b.jsonl')");
+  await page.evaluate(() => (location.hash = "#/docs/api/get/v1/files"));
+  await page.fill("label:text('limit') + input", "1");
+  const [request] = await Promise.all([page.waitForRequest("**/v1/files*"), page.click("button:text-is('Send')")]);
+  assert.equal(new URL(request.url()).search, "?limit=1");
+  await page.waitForSelector(".trial .body:has-text('b.jsonl')");
+  assert.deepEqual(
+    page.faults.filter((fault) => !fault.includes("400")),
+    [],
+  );
   await page.close();
 });
 
@@ -501,7 +448,7 @@ test("no pane has a fault that axe finds, in light and dark, small and large", a
       for (const pane of [...PANES, "docs/manual/configuration", "docs/api/post/v2/rerank"]) {
         const page = await open(pane, { colorScheme, viewport });
         await page.waitForLoadState("networkidle").catch(() => {});
-        if (pane.startsWith("docs/api")) await page.waitForSelector("button:text-is('Execute')");
+        if (pane.startsWith("docs/api")) await page.waitForSelector("button:text-is('Send')");
         await page.evaluate(AXE);
         const found = await page.evaluate(async () =>
           (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].target}`),

@@ -1,6 +1,7 @@
-// Docs: the manual and the API reference, searchable; Swagger UI shows a route and sends requests to it.
-import { address, call, fetchWithKey, send } from "../api.js";
-import { fill, h, loadScript, loadStyle, notice } from "../dom.js";
+// Docs: the manual and the API reference, searchable.
+import { address, call, send } from "../api.js";
+import { fill, h, loadStyle, notice } from "../dom.js";
+import { route } from "./reference.js";
 
 const MOST = 40; // found sections
 
@@ -37,7 +38,7 @@ class Docs {
   async resume([kind, ...path] = []) {
     const here = location.hash;
     try {
-      if (kind === "api") await this.showRoute(path[0], `/${path.slice(1).join("/")}`);
+      if (kind === "api") fill(this.article, ...route(this.api, path[0], decodeURI(`/${path.slice(1).join("/")}`)));
       else fill(this.article, kind === "manual" ? await manualPage(path[0]) : this.index);
     } catch (error) {
       fill(
@@ -66,32 +67,6 @@ class Docs {
         return h("details", {}, h("summary", {}, name), h("ul", {}, routes.map(routeLink)));
       }),
     ];
-  }
-
-  /** Show one route by Swagger UI, which needs a document of this route alone: a whole one blocks for seconds. */
-  async showRoute(method, path) {
-    const operation = this.api.paths[path]?.[method];
-    if (!operation) throw new Error(`There is no route ${method?.toUpperCase()} ${path}.`);
-    await loadScript("ui/vendor/swagger-ui/swagger-ui-bundle.js");
-    const place = h("div", { class: "swagger" });
-    fill(
-      this.article,
-      h("h1", {}, operation.summary),
-      h("p", { class: "lead" }, h("code", {}, `${method.toUpperCase()} ${path}`), `, ${operation.tags.join(", ")}`),
-      place,
-    );
-    new MutationObserver(() => nameControls(place)).observe(place, { childList: true, subtree: true });
-    SwaggerUIBundle({
-      spec: documentOf(this.api, path, method),
-      domNode: place,
-      presets: [SwaggerUIBundle.presets.apis, alone],
-      layout: "Alone",
-      docExpansion: "full",
-      tryItOutEnabled: true,
-      validatorUrl: null,
-      syntaxHighlight: false,
-      requestInterceptor: (request) => Object.assign(request, { userFetch: fetchWithKey }),
-    });
   }
 
   async search() {
@@ -162,46 +137,4 @@ async function sectionsOf(page) {
     else if (sections.length) sections.at(-1).text += `${child.textContent.replace(/\s+/g, " ")} `;
   }
   return sections;
-}
-
-/** Return an OpenAPI document of one operation, with the schemas that it needs. */
-function documentOf(api, path, method) {
-  const operation = { ...api.paths[path][method], tags: ["route"] };
-  const schemas = {};
-  const collect = (value) => {
-    for (const [, name] of JSON.stringify(value).matchAll(/#\/components\/schemas\/([^"]+)/g)) {
-      if (name in schemas) continue;
-      schemas[name] = api.components.schemas[name];
-      collect(schemas[name]);
-    }
-  };
-  collect(operation);
-  return {
-    ...api,
-    servers: [{ url: address }],
-    tags: [],
-    paths: { [path]: { [method]: operation } },
-    components: { ...api.components, schemas },
-  };
-}
-
-/** A plugin of Swagger UI: the operation without a header, servers, tags, or its own dialog for keys. */
-function alone({ React }) {
-  const nothing = () => () => null;
-  return {
-    components: { Alone: ({ getComponent }) => React.createElement(getComponent("operations", true)) },
-    wrapComponents: {
-      OperationTag: () => ({ children }) => children,
-      authorizeOperationBtn: nothing,
-      AuthorizeOperationBtn: nothing,
-    },
-  };
-}
-
-/** Name the controls that Swagger UI leaves without a name, for screen readers. */
-function nameControls(place) {
-  for (const control of place.querySelectorAll("select:not([aria-label]), textarea:not([aria-label])"))
-    control.setAttribute("aria-label", control.tagName === "SELECT" ? "Choose" : "Request body");
-  for (const heading of place.querySelectorAll("h4, h5")) heading.setAttribute("aria-level", heading.tagName[1] - 2);
-  for (const block of place.querySelectorAll("pre, .model-box")) block.tabIndex = 0;
 }

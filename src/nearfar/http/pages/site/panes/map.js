@@ -1,6 +1,6 @@
 // Map: thousands of the user's texts as points, near each other where their meaning is.
 import { embed, models } from "../api.js";
-import { choice, clamped, field, fill, h, notice } from "../dom.js";
+import { choice, clamped, field, fill, h, notice, save } from "../dom.js";
 import { Scatter } from "../scatter.js";
 import { groupColumns, readTable, textColumn } from "../tables.js";
 import { cosine } from "../vectors.js";
@@ -392,10 +392,4 @@ class TextMap {
     });
     picture.toBlob((blob) => save(blob, "map.png"));
   }
-}
-
-function save(blob, name) {
-  const link = h("a", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
