@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 
-from nearfar.core.caller import ALL_SCOPES, AnswerKind, Caller
+from nearfar.core.caller import ALL_SCOPES, AnswerKind, Caller, RateLimit
 from nearfar.core.errors import AnswerTooLarge, DeadlineExceeded, ModelNotReady, Overloaded, ServingError, TooManyItems
 from nearfar.core.jobs import Result
 from nearfar.core.settings import Settings
@@ -60,20 +60,22 @@ class RequestContext(Struct):
         if size > self.max_answer_bytes:
             raise AnswerTooLarge(size, self.max_answer_bytes)
 
-    async def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Results:
+    def submit(self, rows: Sequence[Row], method: EngineMethod | None = None) -> Coroutine[Any, Any, Results]:
         """Run the rows in the model's lane. Returns and raises what ``Lane.submit`` does.
 
         Raises Overloaded as well when the caller has no tokens left.
         """
-        lane, rate_limit = self.model.lane, self.caller.rate_limit
-        if rate_limit is None:
-            return await lane.submit(rows, method, self.stopwatch, self.caller)
+        if limit := self.caller.rate_limit:
+            return self._submit_within(limit, rows, method)
+        return self.model.lane.submit(rows, method, self.stopwatch, self.caller)
+
+    async def _submit_within(self, limit: RateLimit, rows: Sequence[Row], method: EngineMethod | None) -> Results:
         tokens = sum([len(row.ids) for row in rows])
-        rate_limit.spend(tokens)
+        limit.spend(tokens)
         try:
-            return await lane.submit(rows, method, self.stopwatch, self.caller)
+            return await self.model.lane.submit(rows, method, self.stopwatch, self.caller)
         except Overloaded:
-            rate_limit.refund(tokens)
+            limit.refund(tokens)
             raise
 
 
@@ -148,11 +150,11 @@ class ModelAccess:
         """
         context: RequestContext | None = None
 
-        async def run_admitted(leased: RequestContext) -> _Result:
+        def run_admitted(leased: RequestContext) -> Awaitable[_Result]:
             nonlocal context
             context = leased
             leased.model.lane.admission.refuse_if_full(caller)
-            return await work(leased)
+            return work(leased)
 
         try:
             self._check_inputs(inputs)

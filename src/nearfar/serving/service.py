@@ -5,7 +5,9 @@ Limits, prompts, dimensions, order, scores and usage are decided here and in the
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 from nearfar.core.caller import Caller
 from nearfar.core.jobs import (
@@ -74,12 +76,10 @@ class Service:
         caller.require_scope_for("changes")
         return await self._fleet.unload(model)
 
-    async def embed(self, job: EmbedJob, caller: Caller) -> Embedded:
+    def embed(self, job: EmbedJob, caller: Caller) -> Coroutine[Any, Any, Embedded]:
         """Compute a vector for each text."""
         work = partial(embedding.embed, job, self._tokenizers)
-        return await self._access.run_job(
-            caller, job.model, ("embed",), work, answers="vectors", inputs=len(job.inputs)
-        )
+        return self._access.run_job(caller, job.model, ("embed",), work, answers="vectors", inputs=len(job.inputs))
 
     async def similarity(self, job: EmbedJob, caller: Caller) -> Scored:
         """Compute the model's own similarity of the job's first text with each of the others, usually the cosine."""
@@ -92,54 +92,50 @@ class Service:
 
         return await self._access.run_job(caller, job.model, ("embed",), work, answers="scores", inputs=len(job.inputs))
 
-    async def rank(self, job: RankJob, caller: Caller) -> Ranked:
+    def rank(self, job: RankJob, caller: Caller) -> Coroutine[Any, Any, Ranked]:
         """Score each document against the query and sort them: best first, equal scores in the job's order.
 
         Scores are in [0, 1] unless the job asks for raw ones.
         """
         work = partial(ranking.rank, job, self._tokenizers)
-        return await self._access.run_job(
-            caller, job.model, ("rank",), work, answers="scores", inputs=len(job.documents)
-        )
+        return self._access.run_job(caller, job.model, ("rank",), work, answers="scores", inputs=len(job.documents))
 
-    async def score(self, job: ScoreJob, caller: Caller) -> Scored:
+    def score(self, job: ScoreJob, caller: Caller) -> Coroutine[Any, Any, Scored]:
         """Score the two texts of each pair."""
         work = partial(ranking.score, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, ("rank",), work, answers="scores", inputs=len(job.pairs))
+        return self._access.run_job(caller, job.model, ("rank",), work, answers="scores", inputs=len(job.pairs))
 
-    async def classify(self, job: ClassifyJob, caller: Caller) -> Classified:
+    def classify(self, job: ClassifyJob, caller: Caller) -> Coroutine[Any, Any, Classified]:
         """Score each text, or pair of texts, for each of the model's labels."""
         work = partial(representation.classify, job, self._tokenizers)
-        return await self._access.run_job(
-            caller, job.model, ("classify",), work, answers="scores", inputs=len(job.inputs)
-        )
+        return self._access.run_job(caller, job.model, ("classify",), work, answers="scores", inputs=len(job.inputs))
 
-    async def represent(self, job: RepresentJob, caller: Caller) -> Represented:
+    def represent(self, job: RepresentJob, caller: Caller) -> Coroutine[Any, Any, Represented]:
         """Compute every output of the model for each text, in one forward."""
         tasks = (TASK_OF[job.outputs[0]],) if job.outputs else ANY_TASK
         work = partial(representation.represent, job, self._tokenizers)
-        return await self._access.run_job(caller, job.model, tasks, work, answers="vectors", inputs=len(job.inputs))
+        return self._access.run_job(caller, job.model, tasks, work, answers="vectors", inputs=len(job.inputs))
 
-    async def token_vectors(self, job: RepresentJob, caller: Caller) -> Represented:
+    def token_vectors(self, job: RepresentJob, caller: Caller) -> Coroutine[Any, Any, Represented]:
         """Compute a vector for each token: the model's own multi-vector output, or else its last hidden states.
 
         Hidden states include those of special tokens and of the prompt. A text without a role then gets the model's
         default prompt, as if it were embedded.
         """
         work = partial(representation.token_vectors, job, self._tokenizers)
-        return await self._access.run_job(
+        return self._access.run_job(
             caller, job.model, ("multi_vector", "embed"), work, answers="vectors", inputs=len(job.inputs)
         )
 
-    async def tokenize(self, job: TokenizeJob, caller: Caller) -> Tokenized:
+    def tokenize(self, job: TokenizeJob, caller: Caller) -> Coroutine[Any, Any, Tokenized]:
         """Return the tokens of each text, untruncated. No forward runs, and no usage is counted."""
         work = partial(tokenization.tokenize, job, self._tokenizers)
-        return await self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
+        return self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
 
-    async def detokenize(self, job: DetokenizeJob, caller: Caller) -> str:
+    def detokenize(self, job: DetokenizeJob, caller: Caller) -> Coroutine[Any, Any, str]:
         """Decode token ids of the model's own vocabulary."""
         work = partial(tokenization.detokenize, job, self._tokenizers)
-        return await self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
+        return self._access.run(caller, job.model, ANY_TASK, work, answers="tokens")
 
 
 def _scored(embedded: Embedded, scores: list[float]) -> Scored:

@@ -22,6 +22,7 @@ from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.forward import Forward
 from nearfar.telemetry.stopwatch import Stopwatch
 
+_ids, _row, _tokens, _request = map(attrgetter, ("ids", "row", "tokens", "request"))
 Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
 
@@ -48,11 +49,12 @@ class QueuedRequest:
         self.token_weight = caller.token_weight
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.record_queued()
+        distinct = dict(zip(map(id, rows), rows, strict=True))
+        self.rows = [*distinct.values()]
         # Of each row, its index among the distinct ones. A list for each row would take the garbage collector 0.1 s.
-        seen: dict[int, int] = {}
-        self.row_indices = [seen.setdefault(id(row), len(seen)) for row in rows]
-        self.rows = [*{id(row): row for row in rows}.values()]
-        self.tokens = token_costs(self.rows) if shares_prefixes else [len(row.ids) for row in self.rows]
+        index_of = dict(zip(distinct, range(len(distinct)), strict=True))
+        self.row_indices = [*map(index_of.__getitem__, map(id, rows))]
+        self.tokens = token_costs(self.rows) if shares_prefixes else [*map(len, map(_ids, self.rows))]
         self.waiting = deque(range(len(self.rows)))
         self.waiting_tokens = self.total_tokens = sum(self.tokens)
         self.order = 0.0  # among the requests of its caller
@@ -103,12 +105,14 @@ class Batch:
 
     def __init__(self, rows: list[QueuedRow], engine: Engine) -> None:
         self.rows = rows
-        self.tokens = sum(map(attrgetter("tokens"), rows))
-        groups = group_duplicates([queued.row for queued in rows]) if len(rows) > 1 else [[0]]
-        self.groups = [[rows[at] for at in group] for group in groups]
+        self.tokens = sum(map(_tokens, rows))
         self.method: EngineMethod = rows[0].request.method
-        distinct = [group[0].row for group in self.groups]
-        self.lengths = [len(row.ids) for row in distinct]
+        if len(rows) == 1:
+            self.groups, distinct = [rows], [rows[0].row]
+        else:
+            self.groups = [[rows[at] for at in group] for group in group_duplicates([*map(_row, rows)])]
+            distinct = [group[0].row for group in self.groups]
+        self.lengths = [*map(len, map(_ids, distinct))]
         self.forward = Forward(engine, self.method, distinct)
         self.started = time.perf_counter()
         self.ended = 0.0
@@ -117,7 +121,7 @@ class Batch:
 
     def requests(self) -> list[QueuedRequest]:
         """Return the requests that have rows in the batch."""
-        return list(dict.fromkeys(map(attrgetter("request"), self.rows)))
+        return list(dict.fromkeys(map(_request, self.rows)))
 
 
 def group_duplicates(rows: Sequence[Row]) -> list[list[int]]:

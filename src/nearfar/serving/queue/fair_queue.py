@@ -11,7 +11,7 @@ from nearfar.serving.queue.batch import QueuedRequest
 
 # A request that is next is overtaken by those that are so many times shorter. A guess.
 _OVERTAKES = 8
-_order, _waiting_tokens = attrgetter("order"), attrgetter("waiting_tokens")
+_order, _tokens, _waiting_tokens = attrgetter("order"), attrgetter("tokens"), attrgetter("waiting_tokens")
 
 
 class CallerQueue:
@@ -50,7 +50,7 @@ class CallerQueue:
 
     def _find_overtaking(self) -> QueuedRequest | None:
         """Return the shortest request if it may overtake the one that is next."""
-        if self._overtaken > 0 or not self._requests:
+        if self._overtaken > 0 or not self._requests or len(self._begun) + len(self._requests) == 1:
             return None
         next_one = self._begun[-1] if self._begun else self._requests[0]
         short = min((one for one in self._requests if one.waiting), key=_waiting_tokens, default=next_one)
@@ -118,7 +118,7 @@ class FairQueue:
 
     def count_tokens(self) -> int:
         """Return the tokens that wait, of all callers."""
-        return sum([queue.tokens for queue in self._waiting.values()])
+        return sum(map(_tokens, self._waiting.values()))
 
     def add(self, request: QueuedRequest) -> None:
         """Insert a request among its caller's."""

@@ -89,7 +89,7 @@ class Forward:
 
     def _call_engine(self, indices: range) -> None:
         """Call the engine once and validate its results."""
-        rows = [self._rows[index] for index in indices]
+        rows = [*map(self._rows.__getitem__, indices)]
         too_large: Sequence[int] = ()
         self.calls += 1
         try:

@@ -179,26 +179,16 @@ class Lane:
         if not rows:
             raise ValueError("no rows were submitted, so nothing would ever answer")
         future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
-        shares_prefixes = self.engine_info.shares_prefixes
-        request = QueuedRequest(
-            rows, future, method or self._method, stopwatch, shares_prefixes=shares_prefixes, caller=caller
-        )
-        distinct = await self._run(request, caller)
-        if len(request.rows) == len(rows):
-            return distinct
-        return await offload(distinct[:1].size * len(rows), lambda: request.repeat_results(distinct))
-
-    async def _run(self, request: QueuedRequest, caller: Caller) -> Results:
-        """Run a request and return the results of its distinct rows."""
-        busy = self.admission.requests > 0
+        shares = self.engine_info.shares_prefixes
+        request = QueuedRequest(rows, future, method or self._method, stopwatch, shares_prefixes=shares, caller=caller)
         charge = self.admission.admit(request.waiting_tokens, caller)
         try:
             if request.waiting_tokens <= self.batch_tokens:
                 self.throughput.record_small_request()
-            self._liveness.record_request(busy=busy)
+            self._liveness.record_request(busy=self.admission.requests > 1)
             self._runner.add(request)
             try:
-                return await request.future
+                distinct = await future
             finally:
                 if request.waiting:  # it was cancelled, or has failed
                     self._runner.drop(request)
@@ -210,6 +200,9 @@ class Lane:
             raise
         finally:
             self.admission.release(charge, caller)
+        if len(request.rows) == len(rows):
+            return distinct
+        return await offload(distinct[:1].size * len(rows), lambda: request.repeat_results(distinct))
 
     async def _watch(self) -> None:
         """Stop the lane once a forward hangs."""

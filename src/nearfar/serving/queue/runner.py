@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from operator import attrgetter
 
 from nearfar.core.errors import EngineError, ServingError
 from nearfar.core.types import EngineMethod
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 # A forward hangs after this many checks in a row without progress. So a process that was stopped for an hour, or a
 # machine that slept, counts as one check and not as a forward of an hour.
 _HANG_CHECKS = 4
+_tokens, _stopwatch = attrgetter("tokens"), attrgetter("stopwatch")
 
 
 class BatchRunner:
@@ -72,7 +74,7 @@ class BatchRunner:
     def add(self, request: QueuedRequest) -> None:
         """Queue a request. Raises Overloaded for one that can't be answered in time."""
         with self._changed:
-            self._forecast.refuse_if_late(request, sum([batch.tokens for batch in self._running]))
+            self._forecast.refuse_if_late(request, sum(map(_tokens, self._running)))
             self._scheduler.add(request)
             self._changed.notify()
 
@@ -192,7 +194,7 @@ class BatchRunner:
 
     def _record(self, batch: Batch) -> None:
         """Record the batch's throughput, report it, and stop its requests' stopwatches."""
-        stopwatches = tuple([request.stopwatch for request in batch.requests()])
+        stopwatches = tuple(map(_stopwatch, batch.requests()))
         for stopwatch in stopwatches:
             stopwatch.record_forward(batch.started, batch.ended)
         duration_s = batch.ended - batch.started
