@@ -6,7 +6,7 @@ Input: ``{"custom_id": …, "method": "POST", "url": …, "body": {…}}``. Outp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import msgspec
@@ -89,9 +89,9 @@ def decode_line(data: bytes) -> InputLine:
     return _line.decode(data)
 
 
-def check_lines(file: IO[bytes], endpoint: str, limits: Limits) -> Checked:
-    """Check every line of a batch's input."""
-    found = _LineCheck(endpoint, limits)
+def check_lines(file: IO[bytes], endpoints: Sequence[str], limits: Limits) -> Checked:
+    """Check every line of a batch's input. Its URL must be one of the endpoints."""
+    found = _LineCheck(endpoints, limits)
     for data, _ in read_lines(file, 0):
         found.add(data)
         if found.is_over:
@@ -105,13 +105,13 @@ def check_lines(file: IO[bytes], endpoint: str, limits: Limits) -> Checked:
 class _LineCheck:
     """Checks lines one by one."""
 
-    def __init__(self, endpoint: str, limits: Limits) -> None:
+    def __init__(self, endpoints: Sequence[str], limits: Limits) -> None:
         self.total = 0
         self.models: set[str] = set()
         self.faults: list[Fault] = []
         self.is_over = False
         self._inputs = 0
-        self._endpoint = endpoint
+        self._endpoints = endpoints
         self._limits = limits
         self._lines_of: dict[str, int] = {}
 
@@ -150,8 +150,10 @@ class _LineCheck:
     def _check(self, line: InputLine) -> None:
         if line.method != "POST":
             self.add_fault("invalid_method", f"The method must be POST, not {line.method[:20]!r}.", "method")
-        if line.url != self._endpoint:
-            self.add_fault("mismatched_endpoint", f"The URL must be the batch's endpoint, {self._endpoint}.", "url")
+        if line.url not in self._endpoints:
+            needed = "the batch's endpoint," if len(self._endpoints) == 1 else "one of"
+            message = f"The URL must be {needed} {', '.join(self._endpoints)}."
+            self.add_fault("mismatched_endpoint", message, "url")
         if not 0 < len(line.custom_id) <= _MAX_ID:
             self.add_fault("invalid_custom_id", f"The custom_id must have 1 to {_MAX_ID} characters.", "custom_id")
         elif (first := self._lines_of.setdefault(line.custom_id, self.total)) != self.total:

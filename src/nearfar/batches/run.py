@@ -262,7 +262,7 @@ def _take(lines: Iterator[tuple[bytes, int]], count: int, size: int) -> list[tup
 
 def _check_file(path: Path, endpoint: str, limits: Limits) -> Checked:
     with path.open("rb") as file:
-        return check_lines(file, endpoint, limits)
+        return check_lines(file, (endpoint,), limits)
 
 
 def _started(stored: StoredBatch) -> StoredBatch:

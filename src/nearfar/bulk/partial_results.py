@@ -133,7 +133,15 @@ class Checkpoint:
     def remove(self) -> None:
         """Close and delete the folder."""
         self.close()
-        shutil.rmtree(self._folder)
+        discard(self._folder)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, so that after a crash it has all its files or doesn't exist."""
+    trash = folder.with_name(folder.name + ".deleted")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from nearfar.bulk.partial_results import Done
-from nearfar.bulk.sources import RowReader
 
 _EVERY_S, _EVERY_S_IN_A_LOG = 0.5, 30.0
 _MINUTE_S, _HOUR_S = 60, 3600
@@ -14,11 +14,15 @@ _WIDTH = 110
 
 
 class ProgressLine:
-    """Writes to ``stream``. The rates are of what was done since the first call of ``show``."""
+    """Writes to ``stream``. The rates are of what was done since the first call of ``show``.
 
-    def __init__(self, stream: TextIO, reader: RowReader) -> None:
+    ``share`` returns how much of the input is done, from 0 to 1; None if its size is unknown.
+    """
+
+    def __init__(self, stream: TextIO, share: Callable[[], float | None], unit: str = "rows") -> None:
         self._stream = stream
-        self._reader = reader
+        self._read_share = share
+        self._unit = unit
         self._begun: Done | None = None
         self._share = 0.0
         self._started = self._shown = 0.0
@@ -28,7 +32,7 @@ class ProgressLine:
         """Show how far the command is, if that is due."""
         now = time.monotonic()
         if self._begun is None:
-            self._begun, self._share = done, self._reader.share or 0.0
+            self._begun, self._share = done, self._read_share() or 0.0
             self._started = self._shown = now
         if now - self._shown >= (_EVERY_S if self._is_terminal else _EVERY_S_IN_A_LOG):
             self._shown = now
@@ -41,10 +45,10 @@ class ProgressLine:
         passed_s = max(time.monotonic() - self._started, 1e-9)
         begun = self._begun or Done()
         rows, tokens = done.rows_read - begun.rows_read, done.tokens - begun.tokens
-        parts = [f"{done.rows_read:,} rows", f"{rows / passed_s:,.0f} rows/s"]
+        parts = [f"{done.rows_read:,} {self._unit}", f"{rows / passed_s:,.0f} {self._unit}/s"]
         if tokens:
             parts.append(f"{tokens / passed_s:,.0f} tokens/s")
-        share = self._reader.share
+        share = self._read_share()
         if share is not None and share > self._share:
             parts.append(f"{share:.0%}")
             parts.append(f"{_duration(passed_s * (1 - share) / (share - self._share))} left")

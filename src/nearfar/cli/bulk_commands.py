@@ -112,7 +112,7 @@ async def _compute(settings: Settings, reader: RowReader, options: Options, chos
         await model.run([probe])  # raises what is wrong with all rows
         folder = options.out.with_name(options.out.name + ".partial")
         checkpoint = Checkpoint(folder, {"input": reader.identity, **model.identity, **_identity(options)})
-        line = ProgressLine(sys.stderr, reader)
+        line = ProgressLine(sys.stderr, lambda: reader.share)
         try:
             files = await BulkRun(reader, model, checkpoint, options, line.show).run()
         except BaseException:

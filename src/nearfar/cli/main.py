@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 import nearfar
 from nearfar.cli import bulk_commands
 from nearfar.cli.assets import EXAMPLES, MONITORING, read_asset
+from nearfar.cli.batch_command import batch
 from nearfar.cli.hints import HintingGroup
 from nearfar.cli.keys_command import keys
 from nearfar.cli.models import commands as model_commands
@@ -51,6 +52,7 @@ def main() -> None:
     configure_openmp()
 
 
+main.add_command(batch)
 main.add_command(keys)
 main.add_command(service)
 for _command in (

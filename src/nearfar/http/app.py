@@ -53,8 +53,8 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     that can't be read.
 
     The application's state contains ``settings``, ``fleet``, ``service``, ``metrics``, ``drain``, ``access_log``,
-    ``batches``, ``key_ring``, ``key_mask``, ``tracing``, ``connections``, ``documentation``, and ``started`` by the
-    monotonic clock.
+    ``batches``, ``lines``, ``key_ring``, ``key_mask``, ``tracing``, ``connections``, ``documentation``, and ``started``
+    by the monotonic clock.
     Raises SettingsError for a setting that needs a package that isn't installed, and for keys that can't be read.
     """
     dialects = installed_dialects()
@@ -82,7 +82,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
         app.asgi_handler, settings, observe, service.unread, uploads
     )
     app.state.access_log = log
-    app.state.update({"key_ring": ring, "key_mask": mask, "tracing": tracing, "batches": batches})
+    app.state.update({"key_ring": ring, "key_mask": mask, "tracing": tracing, "batches": batches, "lines": lines})
     app.state.started = time.monotonic()
     app.state.documentation = Documentation(dialects, requires_key=keys is not None)
     return app

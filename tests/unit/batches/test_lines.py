@@ -66,7 +66,7 @@ BAD: dict[str, tuple[bytes, str, int | None]] = {
 def test_a_bad_line_is_a_fault_with_its_number(name: str) -> None:
     data, code, number = BAD[name]
 
-    faults = check_lines(io.BytesIO(data), ENDPOINT, LIMITS).faults
+    faults = check_lines(io.BytesIO(data), (ENDPOINT,), LIMITS).faults
 
     assert [(fault.code, fault.line) for fault in faults] == [(code, number)]
 
@@ -74,7 +74,7 @@ def test_a_bad_line_is_a_fault_with_its_number(name: str) -> None:
 def test_all_faults_of_a_file_are_found() -> None:
     data = line("a") + b"no\n" + line("b", method="PUT", url="/x") + line("a")
 
-    faults = check_lines(io.BytesIO(data), ENDPOINT, LIMITS).faults
+    faults = check_lines(io.BytesIO(data), (ENDPOINT,), LIMITS).faults
 
     assert [(fault.line, fault.code) for fault in faults] == [
         (2, "invalid_json_line"),
@@ -85,7 +85,7 @@ def test_all_faults_of_a_file_are_found() -> None:
 
 
 def test_a_file_full_of_faults_is_read_no_further() -> None:
-    checked = check_lines(io.BytesIO(b"no\n" * 1000), ENDPOINT, Limits(2000, 2000))
+    checked = check_lines(io.BytesIO(b"no\n" * 1000), (ENDPOINT,), Limits(2000, 2000))
 
     assert (checked.total, len(checked.faults)) == (100, 100)
 
@@ -93,20 +93,20 @@ def test_a_file_full_of_faults_is_read_no_further() -> None:
 def test_token_ids_are_one_text() -> None:
     data = line("a", body={"input": [1] * 100}) + line("b", body={"input": [[1, 2], [3]]})
 
-    assert not check_lines(io.BytesIO(data), ENDPOINT, LIMITS).faults
+    assert not check_lines(io.BytesIO(data), (ENDPOINT,), LIMITS).faults
 
 
 def test_the_model_is_known_where_all_lines_have_the_same() -> None:
     same, other = line("a") + line("b"), line("c", body={"model": "n", "input": "a"})
 
-    assert check_lines(io.BytesIO(same), ENDPOINT, LIMITS).model == "m"
-    assert check_lines(io.BytesIO(same + other), ENDPOINT, LIMITS).model is None
+    assert check_lines(io.BytesIO(same), (ENDPOINT,), LIMITS).model == "m"
+    assert check_lines(io.BytesIO(same + other), (ENDPOINT,), LIMITS).model is None
 
 
 def test_a_byte_order_mark_and_blank_lines_are_no_lines() -> None:
     data = b"\xef\xbb\xbf" + line("a") + b"\r\n\n" + line("b").strip()
 
-    assert not check_lines(io.BytesIO(data), ENDPOINT, LIMITS).faults
+    assert not check_lines(io.BytesIO(data), (ENDPOINT,), LIMITS).faults
 
 
 def test_reading_goes_on_at_an_offset() -> None:
