@@ -57,8 +57,11 @@ def examples(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def request_body(operation: dict[str, Any], body: object) -> dict[str, Any]:
     """Return the arguments of httpx that send a body, or a file where the operation takes a form."""
-    if "multipart/form-data" in operation.get("requestBody", {"content": {}})["content"]:
-        return {"files": {"file": ("input.jsonl", b"{}")}, "data": {"purpose": "batch"}}
+    form = operation.get("requestBody", {"content": {}})["content"].get("multipart/form-data")
+    if form:
+        fields = resolved(form["schema"])["properties"]
+        (name,) = (name for name, field in fields.items() if field.get("format") == "binary")
+        return {"files": {name: ("input.jsonl", b"{}")}, "data": {"purpose": "batch"} if "purpose" in fields else {}}
     return {"json": body}
 
 

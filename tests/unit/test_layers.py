@@ -63,7 +63,7 @@ LIBRARIES = {
     "lancedb": ["bulk/writers"],
     "litestar": ["dialects", "http", "process/worker"],
     "mlx": ["engines/mlx"],
-    "multipart": ["dialects/openai/batch/upload"],
+    "multipart": ["dialects/openai/batch/form"],
     "mlx_embeddings": ["engines/mlx/upstream"],
     "msgspec": [""],
     "numpy": ["bulk", "core/types", "dialects/kit/checks", "engines", "serving"],

@@ -1,4 +1,7 @@
-"""Runs all batches: those of one key one after another, those of several keys side by side. Removes expired files."""
+"""Runs all batches: those of one key one after another, those of several keys side by side.
+
+Removes expired files and uploads.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from nearfar.batches.records import StoredBatch
 from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
+from nearfar.batches.upload_store import delete_expired_uploads
 from nearfar.core.errors import StorageUnavailable
 from nearfar.telemetry.events import Observer
 
@@ -83,8 +87,10 @@ class BatchQueue:
                 await asyncio.wait_for(self._wake.wait(), wait_s)
 
     async def _begin(self) -> None:
-        """Delete expired files, and begin the oldest batch of each owner of which none runs."""
-        await self.storage.run(lambda store: store.delete_expired(int(time.time())))
+        """Delete expired files and uploads, and begin the oldest batch of each owner of which none runs."""
+        now = int(time.time())
+        await self.storage.run(lambda store: store.delete_expired(now))
+        await self.storage.run(lambda store: delete_expired_uploads(store, now))
         for stored in await self.storage.run(Store.open_batches):
             batch, owners = stored.batch, {owner for owner, _ in self._runs.values()}
             if batch.id in self._runs or (stored.owner in owners and batch.status != "cancelling"):

@@ -1,4 +1,4 @@
-"""Files and batches as they are stored and sent: https://platform.openai.com/docs/api-reference/batch."""
+"""Files, uploads and batches as they are stored and sent: https://platform.openai.com/docs/api-reference/batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ Purpose = Literal["batch", "batch_output"]
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
 ]
+UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 ENDED: tuple[BatchStatus, ...] = ("failed", "completed", "expired", "cancelled")
 
 
@@ -27,6 +28,38 @@ class File(Struct, frozen=True, kw_only=True):
     purpose: Purpose
     status: Literal["processed"] = "processed"
     status_details: None = None
+
+
+class Upload(Struct, frozen=True, kw_only=True):
+    """A file that is uploaded in parts, as it is sent. ``bytes`` is its size, and ``file`` what it became."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Literal["batch"] = "batch"
+    status: UploadStatus = "pending"
+    file: File | None = None
+
+
+class StoredUpload(Struct, frozen=True, kw_only=True):
+    """An upload with its owner, how long its file is kept, and the parts of which the file was made."""
+
+    owner: str
+    upload: Upload
+    keep_s: int
+    part_ids: list[str] = []
+
+
+class UploadPart(Struct, frozen=True, kw_only=True):
+    """A part of an upload, as it is sent."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
 
 
 class Fault(Struct, frozen=True):

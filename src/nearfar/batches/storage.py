@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from nearfar.batches.store import DATABASE, Store
 from nearfar.core.errors import StorageFull, StorageUnavailable
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -35,13 +37,23 @@ class Storage:
         """Run ``call`` with the store. Raises StorageUnavailable, and StorageFull where the disk is."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, call)
 
+    async def in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run a call that reads or writes a file, besides those of the store. Raises as ``run``."""
+        with self._errors():
+            return await asyncio.to_thread(call, *args, **kwargs)
+
     def _run(self, call: Callable[[Store], _T]) -> _T:
         if self._store is None:
             if self._folder is None:
                 raise StorageUnavailable("there is no home folder for files and batches; set state_dir")
             self._store = Store(self._folder)
-        try:
+        with self._errors():
             return call(self._store)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "errno", None) in _FULL or "disk is full" in str(error):
                 raise StorageFull(f"the disk of the state folder {self._folder} is full") from error

@@ -1,4 +1,4 @@
-"""The store of files and batches: SQLite for what is known of them, and a folder for their bytes.
+"""The store of files, uploads and batches: SQLite for what is known of them, and a folder for their bytes.
 
 A file's bytes are on disk before its row, and its row is removed before its bytes, so that a crash at any moment loses
 nothing that was acknowledged. What a crash leaves without a row is removed at the next start. Used by one thread.
@@ -37,6 +37,24 @@ _SCHEMA = """
     );
     CREATE INDEX IF NOT EXISTS batches_of_owner ON batches (owner, place);
     CREATE INDEX IF NOT EXISTS open_batches ON batches (place) WHERE NOT has_ended;
+    CREATE TABLE IF NOT EXISTS uploads (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, bytes INTEGER NOT NULL, has_ended INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL, record BLOB NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS uploads_of_owner ON uploads (owner);
+    CREATE TABLE IF NOT EXISTS upload_parts (
+        id TEXT PRIMARY KEY, upload_id TEXT NOT NULL, bytes INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS parts_of_upload ON upload_parts (upload_id);
+"""
+# An upload that hasn't ended needs the bytes that it was created with, or those of its parts if they are more.
+_USED = """
+    SELECT count(*), coalesce(sum(bytes), 0) FROM (
+        SELECT bytes FROM files WHERE owner = :owner
+        UNION ALL SELECT max(bytes, (SELECT coalesce(sum(bytes), 0) FROM upload_parts WHERE upload_id = uploads.id))
+            FROM uploads WHERE owner = :owner AND NOT has_ended
+        UNION ALL SELECT 0 FROM upload_parts JOIN uploads ON upload_id = uploads.id WHERE owner = :owner
+    )
 """
 _PARTIAL = ".partial"
 
@@ -69,9 +87,9 @@ class Store:
                 (folder / DATABASE).touch(mode=0o600)  # SQLite's other files get the same mode
                 lock = opened.enter_context((folder / "lock").open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._database = sqlite3.connect(folder / DATABASE, check_same_thread=False)
-                opened.callback(self._database.close)
-                self._database.executescript(_SCHEMA)
+                self.database = sqlite3.connect(folder / DATABASE, check_same_thread=False)
+                opened.callback(self.database.close)
+                self.database.executescript(_SCHEMA)
                 self._check()
                 self._remove_orphans()
             except BlockingIOError:
@@ -85,13 +103,13 @@ class Store:
         self._opened.close()
 
     def _check(self) -> None:
-        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        (found,) = self.database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(found)
 
     def _remove_orphans(self) -> None:
         """Remove files without a row: uploads that a crash interrupted, and deleted files."""
-        known = {id_ for (id_,) in self._database.execute("SELECT id FROM files")}
+        known = {id_ for (id_,) in self.database.execute("SELECT id FROM files UNION ALL SELECT id FROM upload_parts")}
         for stored in self.open_batches():
             known |= {stored.progress.output_id, stored.progress.error_id}
         for path in self._files.iterdir():
@@ -110,16 +128,21 @@ class Store:
 
     def add_file(self, owner: str, file: File) -> None:
         """Store a file. Its bytes are in ``partial``."""
-        partial = self.partial(file.id)
+        self.keep(file.id)
+        with self.database:
+            self.insert_file(owner, file)
+
+    def keep(self, file_id: str) -> None:
+        """Move the bytes in ``partial`` to ``path``, and write both to disk."""
+        partial = self.partial(file_id)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.rename(self.path(file.id))
+        partial.rename(self.path(file_id))
         _sync_folder(self._files)
-        with self._database:
-            self._insert_file(owner, file)
 
-    def _insert_file(self, owner: str, file: File) -> None:
-        self._database.execute(
+    def insert_file(self, owner: str, file: File) -> None:
+        """Insert the row of a file, in a transaction of the caller's."""
+        self.database.execute(
             "INSERT INTO files (id, owner, purpose, bytes, expires_at, record) VALUES (?, ?, ?, ?, ?, ?)",
             (file.id, owner, file.purpose, file.bytes, file.expires_at, msgspec.json.encode(file)),
         )
@@ -144,15 +167,14 @@ class Store:
         return self._page("files", owner, page, File, purpose=purpose)
 
     def count_files(self, owner: str) -> tuple[int, int]:
-        """Return how many files an owner has, and their bytes."""
-        row = self._database.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM files WHERE owner = ?", (owner,))
-        count, size = row.fetchone()
+        """Return how many files an owner has, and their bytes. Uploads that haven't ended and their parts count."""
+        count, size = self.database.execute(_USED, {"owner": owner}).fetchone()
         return count, size
 
     def delete_file(self, owner: str, file_id: str) -> bool:
         """Delete an owner's file. Return whether there was one."""
-        with self._database:
-            found = self._database.execute("DELETE FROM files WHERE owner = ? AND id = ?", (owner, file_id)).rowcount
+        with self.database:
+            found = self.database.execute("DELETE FROM files WHERE owner = ? AND id = ?", (owner, file_id)).rowcount
         if found:
             self.path(file_id).unlink(missing_ok=True)
         return bool(found)
@@ -160,15 +182,15 @@ class Store:
     def delete_expired(self, now: int) -> int:
         """Delete expired files, except inputs of open batches. Return how many."""
         needed = {stored.batch.input_file_id for stored in self.open_batches()}
-        rows = self._database.execute("SELECT owner, id FROM files WHERE expires_at <= ?", (now,)).fetchall()
+        rows = self.database.execute("SELECT owner, id FROM files WHERE expires_at <= ?", (now,)).fetchall()
         return sum(self.delete_file(owner, id_) for owner, id_ in rows if id_ not in needed)
 
     # Batches
 
     def add_batch(self, stored: StoredBatch) -> None:
         """Store a new batch."""
-        with self._database:
-            self._database.execute(
+        with self.database:
+            self.database.execute(
                 "INSERT INTO batches (id, owner, has_ended, record) VALUES (?, ?, 0, ?)",
                 (stored.batch.id, stored.owner, msgspec.json.encode(stored)),
             )
@@ -183,19 +205,19 @@ class Store:
 
     def open_batches(self) -> list[StoredBatch]:
         """Return all batches that haven't ended, the oldest first."""
-        rows = self._database.execute("SELECT record FROM batches WHERE NOT has_ended ORDER BY place")
+        rows = self.database.execute("SELECT record FROM batches WHERE NOT has_ended ORDER BY place")
         return [msgspec.json.decode(record, type=StoredBatch) for (record,) in rows]
 
     def change_batch(self, batch_id: str, change: Callable[[StoredBatch], StoredBatch]) -> StoredBatch:
         """Replace a batch by what ``change`` makes of it, and return that."""
-        (record,) = self._database.execute("SELECT record FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        (record,) = self.database.execute("SELECT record FROM batches WHERE id = ?", (batch_id,)).fetchone()
         stored = change(msgspec.json.decode(record, type=StoredBatch))
-        with self._database:
+        with self.database:
             self._update(stored)
         return stored
 
     def _update(self, stored: StoredBatch) -> None:
-        self._database.execute(
+        self.database.execute(
             "UPDATE batches SET has_ended = ?, record = ? WHERE id = ?",
             (stored.batch.status in ENDED, msgspec.json.encode(stored), stored.batch.id),
         )
@@ -204,9 +226,9 @@ class Store:
         """Replace a batch that has ended, and add its output files, without what was appended in part."""
         for file in outputs:
             self.append(file.id, file.bytes, [])
-        with self._database:
+        with self.database:
             for file in outputs:
-                self._insert_file(stored.owner, file)
+                self.insert_file(stored.owner, file)
             self._update(stored)
         kept = {file.id for file in outputs}
         for file_id in (stored.progress.output_id, stored.progress.error_id):
@@ -217,7 +239,7 @@ class Store:
 
     def _one(self, table: str, owner: str, item_id: str, kind: type[_T]) -> _T | None:
         sql = f"SELECT record FROM {table} WHERE owner = ? AND id = ?"  # noqa: S608 — a name of ours
-        row = self._database.execute(sql, (owner, item_id)).fetchone()
+        row = self.database.execute(sql, (owner, item_id)).fetchone()
         return msgspec.json.decode(row[0], type=kind) if row else None
 
     def _page(self, table: str, owner: str, page: Page, kind: type[_T], **fields: str | None) -> list[_T]:
@@ -231,7 +253,7 @@ class Store:
             where.append(f"place {'<' if page.newest_first else '>'} (SELECT place FROM {table} WHERE id = ?)")  # noqa: S608
             values.append(page.after)
         sql = f"SELECT record FROM {table} WHERE {' AND '.join(where)} ORDER BY place {order} LIMIT {page.limit:d}"  # noqa: S608
-        return [msgspec.json.decode(record, type=kind) for (record,) in self._database.execute(sql, values)]
+        return [msgspec.json.decode(record, type=kind) for (record,) in self.database.execute(sql, values)]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -212,7 +212,7 @@ class HeadTooLarge(RequestError):
 
 
 class ObjectNotFound(RequestError):
-    """Raised if the caller has no file or batch with this id. ``kind`` is ``File`` or ``Batch``."""
+    """Raised if the caller has no such object with this id. ``kind`` is such as ``File`` or ``Batch``."""
 
     def __init__(self, kind: str, object_id: str) -> None:
         super().__init__(f"No such {kind} object: {object_id[:100]}")

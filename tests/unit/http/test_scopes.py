@@ -78,7 +78,7 @@ def kinds_in(answer: httpx.Response) -> set[AnswerKind]:
     """Return what an answer has, by its content alone."""
     if answer.request.method == "GET" and answer.request.url.path.startswith("/admin/"):
         return {"internals"}
-    if re.match(r"(/v1)?/(files|batches)", answer.request.url.path):
+    if re.match(r"(/v1)?/(files|uploads|batches)", answer.request.url.path):
         return {"files"}
     if answer.request.method != "POST":
         return {"descriptions"}

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, models, files and batches: https://platform.openai.com/docs/api-reference/embeddings."""
+"""OpenAI's embeddings, models, files, uploads and batches: https://platform.openai.com/docs/api-reference/embeddings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.openai.azure import embed_with_deployment
 from nearfar.dialects.openai.batch.batches import cancel_batch, create_batch, get_batch, list_batches
 from nearfar.dialects.openai.batch.files import create_file, delete_file, get_file, get_file_content, list_files
+from nearfar.dialects.openai.batch.uploads import add_upload_part, cancel_upload, complete_upload, create_upload
 from nearfar.dialects.openai.embeddings import EMBEDDINGS, VENDOR_MODELS
 from nearfar.dialects.openai.errors import ERRORS, ErrorReply, render_error
 from nearfar.dialects.openai.headers import error_headers
@@ -33,6 +34,10 @@ dialect = Dialect(
         get_file,
         get_file_content,
         delete_file,
+        create_upload,
+        add_upload_part,
+        complete_upload,
+        cancel_upload,
         create_batch,
         list_batches,
         get_batch,
@@ -52,6 +57,7 @@ dialect = Dialect(
         "/openai",
         "/api/v0",
         "/files",
+        "/uploads",
         "/batches",
     ),
     vendor_models=VENDOR_MODELS,

@@ -22,8 +22,8 @@ from nearfar.core.errors import InputError, ObjectNotFound, TooManyItems
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, caller_of, settings_of, storage_of
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, route_docs
+from nearfar.dialects.openai.batch.form import receive_form
 from nearfar.dialects.openai.batch.paging import query_docs, read_query
-from nearfar.dialects.openai.batch.upload import receive_form
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
 KEPT_S = 30 * 86_400  # a file is kept for so long unless another time is asked for, as OpenAI does

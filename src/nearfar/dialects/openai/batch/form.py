@@ -10,7 +10,7 @@ from typing import IO
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
-from nearfar.dialects.kit.request import AnyRequest, settings_of
+from nearfar.dialects.kit.request import AnyRequest, settings_of, storage_of
 
 _MAX_FIELD_BYTES = 4096
 _MAX_PARTS = 16
@@ -35,6 +35,8 @@ class Form:
             if isinstance(event, MultipartSegment):
                 self._part = event.name or ""
                 if self._part == self._file_part:
+                    if self.filename is not None:
+                        raise InputError(f"{self._part} may be in the form only once", self._part)
                     self.filename = (event.filename or "upload")[:_MAX_NAME]
                 else:
                     self.fields[self._part] = b""
@@ -64,20 +66,23 @@ async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: i
     """Receive a form with a file of at most ``limit`` bytes, which is written to ``path``.
 
     Raises InputError for another kind of body or a form without the file, MalformedBody for one that isn't complete,
-    BodyTooLarge, and BodyTimeout and ClientDisconnected for one that doesn't arrive.
+    BodyTooLarge, BodyTimeout and ClientDisconnected for one that doesn't arrive, and StorageUnavailable.
     """
     kind, options = parse_options_header(request.scope["state"]["headers"].get(b"content-type", b"").decode("latin-1"))
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise InputError("the body must be multipart/form-data")
     parser = PushMultipartParser(options["boundary"], max_segment_count=_MAX_PARTS)
-    with await asyncio.to_thread(path.open, "wb") as file:
+    in_thread = storage_of(request).in_thread
+    file = await in_thread(path.open, "wb")
+    try:
         form = Form(file_part, file, limit)
-        try:
-            async for data in _receive(request):
-                await asyncio.to_thread(form.read, parser, data)
-            parser.close()
-        except MultipartError as error:
-            raise MalformedBody(f"the form can't be read: {error}") from error
+        async for data in _receive(request):
+            await in_thread(form.read, parser, data)
+        parser.close()
+    except MultipartError as error:
+        raise MalformedBody(f"the form can't be read: {error}") from error
+    finally:
+        await in_thread(file.close)
     if form.filename is None:
         raise InputError(f"{file_part} is required: a part of the form with the file's bytes", file_part)
     return form
