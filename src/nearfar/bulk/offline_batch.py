@@ -28,7 +28,7 @@ from nearfar.batches.records import Batch, File, Progress, RequestCounts, Stored
 from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import DATABASE, Page, Store, new_id
-from nearfar.bulk.partial_results import discard
+from nearfar.bulk.partial_results import discard, partial_folder
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import SetupError, StorageFull, StorageUnavailable
 from nearfar.telemetry.events import Observer
@@ -52,7 +52,7 @@ class BatchFiles(Struct, frozen=True):
     @property
     def folder(self) -> Path:
         """Return the folder of what is done so far."""
-        return self.out.with_name(self.out.name + ".partial")
+        return partial_folder(self.out)
 
 
 def prepare(files: BatchFiles, endpoints: Sequence[str]) -> StoredBatch:

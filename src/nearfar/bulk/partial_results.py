@@ -23,6 +23,7 @@ from nearfar.core.errors import SetupError
 
 Array = npt.NDArray[Any]
 _VECTORS, _RECORDS, _BAD = "vectors.bin", "records.jsonl", "bad.jsonl"
+_PROGRESS = "progress.json"
 _READ_ROWS = 16_384
 
 
@@ -56,6 +57,7 @@ class Done(Struct, frozen=True, kw_only=True):
     width: int | None = None  # numbers of a vector, as stored
     dtype: str = "float32"
     sizes: tuple[int, int, int] = (0, 0, 0)  # of the three files
+    written: tuple[str, ...] = ()  # whole files of the output, which may have their final names already
 
 
 class Checkpoint:
@@ -75,8 +77,7 @@ class Checkpoint:
             except BlockingIOError:
                 raise SetupError(f"{folder} is in use: the same command runs already") from None
             self._check_job(job)
-            if (progress := folder / "progress.json").exists():
-                self.done = msgspec.json.decode(progress.read_bytes(), type=Done)
+            self.done = read_done(folder)
             paths = [folder / name for name in (_VECTORS, _RECORDS, _BAD)]
             self._files = [opened.enter_context(path.open("ab")) for path in paths]
             for file, size in zip(self._files, self.done.sizes, strict=True):
@@ -110,7 +111,7 @@ class Checkpoint:
             os.fsync(file.fileno())
         sizes = tuple(size + len(data) for size, data in zip(self.done.sizes, parts, strict=True))
         self.done = msgspec.structs.replace(done, sizes=sizes)
-        _write(self._folder / "progress.json", msgspec.json.encode(self.done))
+        _write(self._folder / _PROGRESS, msgspec.json.encode(self.done))
 
     def results(self) -> Iterator[tuple[list[Record], Array]]:
         """Yield all records, some thousands at a time, with the vectors of those that have one."""
@@ -121,6 +122,15 @@ class Checkpoint:
                 records = [decoder.decode(line) for line in data]
                 count = sum(record.has_vector for record in records)
                 yield records, np.fromfile(vectors, self.done.dtype, count * width).reshape(count, width)
+
+    def record_written(self, files: Sequence[Path]) -> None:
+        """Store that the files of the output are whole."""
+        for path in files:
+            if path.is_file():  # LanceDB syncs its own
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        self.done = msgspec.structs.replace(self.done, written=tuple(path.name for path in files))
+        _write(self._folder / _PROGRESS, msgspec.json.encode(self.done))
 
     def keep_bad(self, path: Path) -> None:
         """Copy the list of bad rows to a file."""
@@ -134,6 +144,17 @@ class Checkpoint:
         """Close and delete the folder."""
         self.close()
         discard(self._folder)
+
+
+def partial_folder(out: Path) -> Path:
+    """Return the folder of the results that become an output."""
+    return out.with_name(out.name + ".partial")
+
+
+def read_done(folder: Path) -> Done:
+    """Return how far the command of a folder has come."""
+    progress = folder / _PROGRESS
+    return msgspec.json.decode(progress.read_bytes(), type=Done) if progress.exists() else Done()
 
 
 def discard(folder: Path) -> None:

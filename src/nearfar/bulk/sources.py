@@ -6,7 +6,10 @@ import csv
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, cast, get_args
 
@@ -64,11 +67,13 @@ class InputRow(Struct, frozen=True):
 def find_files(inputs: Sequence[Path], kind: Kind | None = None) -> list[SourceFile]:
     """Return the files that are named, and those in the folders that are named, in a fixed order.
 
+    A name that no file has may be a pattern: a shell doesn't expand one in quotes.
+
     A file's kind is that of its suffix unless ``kind`` is set. Raises SetupError for a file that is missing, and for
     one of no known kind unless it is in a folder.
     """
     found: list[SourceFile] = []
-    for path in inputs:
+    for path in chain.from_iterable(map(_expand, inputs)):
         if path == _STDIN:
             found.append(SourceFile(path, kind or "lines", 0))
         elif path.is_dir():
@@ -83,6 +88,12 @@ def find_files(inputs: Sequence[Path], kind: Kind | None = None) -> list[SourceF
             f"{inputs[0]} has no files that can be read; known are {', '.join(_SUFFIXES)}, also as {_GZIP}"
         )
     return found
+
+
+def _expand(path: Path) -> Sequence[Path]:
+    is_name = path == _STDIN or path.exists()
+    matches = [] if is_name else sorted(glob(str(path), recursive=True))  # noqa: PTH207 — Path.glob is relative
+    return [*map(Path, matches)] or [path]
 
 
 def _suffix(path: Path) -> str:
@@ -136,7 +147,7 @@ class RowReader:
                     own: int | str = id_ if isinstance(id_, int | str) else f"{place}{number}" if place else number
                     yield _row(own, values)
                     number += 1
-            except (OSError, EOFError, csv.Error, ValueError) as error:
+            except (OSError, EOFError, csv.Error, ValueError, zlib.error) as error:
                 raise SetupError(f"{file.path}: can't be read after row {number - 1} ({error})") from error
             self._done_bytes += file.size
 

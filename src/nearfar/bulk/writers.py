@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,19 +12,20 @@ import msgspec
 import numpy as np
 
 from nearfar.bulk.choices import Layout
-from nearfar.bulk.partial_results import Array, Checkpoint, Record
+from nearfar.bulk.partial_results import Array, Checkpoint, Record, partial_folder, read_done
 from nearfar.bulk.sources import import_pyarrow
 from nearfar.core.errors import SetupError
 
 _PARTIAL = ".new"
 
 
-def check_output(path: Path, *, has_nulls: bool, is_float: bool) -> None:
+def check_output(path: Path, *, has_nulls: bool, is_float: bool, overwrites: bool = False) -> None:
     """Raise SetupError for a file that exists, can't be written here, or has no place for rows without numbers."""
     if path.suffix.lower() not in _WRITERS:
         raise SetupError(f"{path}: can't see what to write; name it {', '.join(_WRITERS)}")
-    if path.exists():
-        raise SetupError(f"{path} exists; delete it, or name another --out")
+    # After a crash, the output of the same command may exist.
+    if path.exists() and not overwrites and not read_done(partial_folder(path)).written:
+        raise SetupError(f"{path} exists; use --overwrite, or name another --out")
     if path.suffix.lower() == ".npy" and has_nulls and not is_float:
         raise SetupError(f"{path}: a .npy file of integers has no place for rows without numbers; use --on-bad skip")
     if path.suffix.lower() in {".parquet", ".lance"}:
@@ -33,12 +35,21 @@ def check_output(path: Path, *, has_nulls: bool, is_float: bool) -> None:
 
 
 def write_output(path: Path, checkpoint: Checkpoint, layout: Layout) -> list[Path]:
-    """Write all results. Return the files. After a crash, no file has only a part."""
-    partial = path.with_name(f"{path.stem}{_PARTIAL}{path.suffix}")
-    written = _WRITERS[path.suffix.lower()](partial, checkpoint, layout)
-    final = [file.with_name(file.name.replace(_PARTIAL, "", 1)) for file in written]
-    for file, name in zip(written, final, strict=True):
-        file.replace(name)
+    """Write all results, and the list of bad rows. Return the files. After a crash, no file has only a part."""
+    if not checkpoint.done.written:
+        partial = path.with_name(f"{path.stem}{_PARTIAL}{path.suffix}")
+        written = _WRITERS[path.suffix.lower()](partial, checkpoint, layout)
+        if checkpoint.done.bad:
+            written.append(path.with_name(f"{path.name}{_PARTIAL}.bad.jsonl"))
+            checkpoint.keep_bad(written[-1])
+        checkpoint.record_written(written)
+    files = [path.with_name(name) for name in checkpoint.done.written]
+    final = [file.with_name(file.name.replace(_PARTIAL, "", 1)) for file in files]
+    for file, name in zip(files, final, strict=True):
+        if file.exists():  # or it was renamed before a crash
+            if name.is_dir():
+                shutil.rmtree(name)
+            file.replace(name)
     return final
 
 

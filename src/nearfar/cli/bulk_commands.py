@@ -26,6 +26,7 @@ _path = click.Path(path_type=Path)
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("inputs", nargs=-1, required=True, type=_path, metavar="INPUT..."),
     click.option("--out", required=True, type=_path, help="File to write: .parquet, .npy, .jsonl, .sqlite or .lance."),
+    click.option("--overwrite", is_flag=True, help="Replace the file of --out."),
     click.option("--model", metavar="MODEL", help="Model to use.  [default: that of the settings]"),
     click.option("--format", "kind", type=click.Choice(KINDS), help="What the input is.  [default: by its suffix]"),
     click.option("--id-column", metavar="NAME", help="Column of ids.  [default: rows are numbered]"),
@@ -89,29 +90,42 @@ def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], optio
     from nearfar.bulk.models import unlimited
     from nearfar.bulk.writers import check_output
 
+    _refuse_local_options(options)
     files = find_files(inputs, options.pop("kind"))
     output |= {"out": options.pop("out"), "on_bad": options.pop("on_bad"), "keeps_text": options.pop("with_text")}
     chosen = {name: options.pop(name) for name in ("url", "url_key", "model", "prompt", "dimensions")}
-    file = options.pop("file")
+    file, overwrites = options.pop("file"), options.pop("overwrite")
     settings = unlimited(read_settings((chosen["model"],) if chosen["model"] else (), file, options))
     on_overflow = settings.models[0].on_overflow or settings.on_overflow
     chosen["refuses_cut"] = on_overflow == "error"
     run = msgspec.convert(output | {"refuses_cut": chosen["refuses_cut"]}, Options)
-    check_output(run.out, has_nulls=run.on_bad == "empty", is_float=run.dtype.startswith("float"))
+    is_float = run.dtype.startswith("float")
+    check_output(run.out, has_nulls=run.on_bad == "empty", is_float=is_float, overwrites=overwrites)
     reader = RowReader(files, columns)
     asyncio.run(_compute(settings, reader, run, chosen))
 
 
+def _refuse_local_options(options: dict[str, Any]) -> None:
+    """Raise UsageError for an option that a server ignores."""
+    names = {"engine": "--engine", "device": "--device", "dtype": "--dtype", "threads": "--threads", "file": "--config"}
+    for name, option in names.items():
+        if options["url"] and options[name] is not None:
+            raise click.UsageError(f"{option} is for a model of this process; leave it out with --url")
+
+
 async def _compute(settings: Settings, reader: RowReader, options: Options, chosen: dict[str, Any]) -> None:
     from nearfar.bulk.bulk_run import BulkRun
-    from nearfar.bulk.partial_results import Checkpoint
+    from nearfar.bulk.partial_results import Checkpoint, partial_folder
     from nearfar.bulk.progress import ProgressLine
 
     async with _open_model(settings, chosen) as model:
         probe = ("probe", "probe") if options.column == "score" else ("probe",)
         await model.run([probe])  # raises what is wrong with all rows
-        folder = options.out.with_name(options.out.name + ".partial")
-        checkpoint = Checkpoint(folder, {"input": reader.identity, **model.identity, **_identity(options)})
+        checkpoint = Checkpoint(
+            partial_folder(options.out), {"input": reader.identity, **model.identity, **_identity(options)}
+        )
+        if checkpoint.done.written:
+            click.echo("already complete: only the last step is repeated")
         line = ProgressLine(sys.stderr, lambda: reader.share)
         try:
             files = await BulkRun(reader, model, checkpoint, options, line.show).run()
@@ -121,9 +135,6 @@ async def _compute(settings: Settings, reader: RowReader, options: Options, chos
         finally:
             line.end()
         done = checkpoint.done
-        if done.bad:
-            files.append(options.out.with_name(options.out.name + ".bad.jsonl"))
-            checkpoint.keep_bad(files[-1])
         checkpoint.remove()
     click.echo(
         f"{done.rows_written:,} rows of {done.rows_read:,}, {done.tokens:,} tokens: {', '.join(map(str, files))}"

@@ -9,14 +9,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from nearfar.bulk.partial_results import Checkpoint
 from nearfar.cli.main import main
+from nearfar.core.errors import SetupError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [*map(str, arguments), "--engine", "fake"])
+    engine = () if "--url" in arguments else ("--engine", "fake")
+    result = CliRunner().invoke(main, [*map(str, arguments), *engine])
     return result.exit_code, result.output
 
 
@@ -92,6 +95,70 @@ def test_a_pair_over_the_limit_is_cut_or_bad(tmp_path: Path) -> None:
     run(*arguments, "--out", tmp_path / "bad.jsonl", "--on-overflow", "error")
 
     assert [[0, 1], [0]] == [[row["id"] for row in read(tmp_path / name)] for name in ("cut.jsonl", "bad.jsonl")]
+
+
+def test_a_crash_before_the_last_step_is_mended_by_the_same_command(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "one"}\n{"text": null}\n{"text": "two"}\n')
+    arguments = ("embed", tmp_path / "in.jsonl", "--on-bad", "skip", "--out", tmp_path / "out.npy")
+
+    def crash(checkpoint: Checkpoint) -> None:
+        checkpoint.close()
+        raise SetupError("crashed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", crash)
+        assert run(*arguments)[0] == 1
+    first, *renamed = sorted(
+        path for path in tmp_path.iterdir() if path.name.startswith("out") and ".partial" not in path.name
+    )
+    first.rename(first.with_name("out.new" + first.name.removeprefix("out")))  # a crash between two names
+    other = run(*arguments, "--dimensions", 16)
+    status, printed = run(*arguments)
+
+    assert (1, True) == (other[0], "another dimensions" in other[1])
+    assert (0, True) == (status, "already complete" in printed), printed
+    assert sorted([first, *renamed, tmp_path / "in.jsonl"]) == sorted(tmp_path.iterdir())
+    assert [{"row": 1, "id": 1, "reason": "null"}] == read(tmp_path / "out.npy.bad.jsonl")
+
+
+def test_an_output_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one")
+    (tmp_path / "out.jsonl").write_text("old")
+    arguments = ("embed", tmp_path / "in.txt", "--out", tmp_path / "out.jsonl")
+
+    refused = run(*arguments)
+    unchanged = (tmp_path / "out.jsonl").read_text()
+    replaced = run(*arguments, "--overwrite")
+
+    assert (1, True, "old") == (refused[0], "use --overwrite" in refused[1], unchanged)
+    assert (0, [0]) == (replaced[0], [row["id"] for row in read(tmp_path / "out.jsonl")])
+
+
+def test_a_pattern_in_quotes_is_expanded(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.csv", "[d].txt"):
+        (tmp_path / name).write_text(f"text\n{name}")
+
+    run("embed", tmp_path / "*.txt", "--with-text", "--out", tmp_path / "out.jsonl")
+    run("embed", tmp_path / "[d].txt", "--with-text", "--out", tmp_path / "one.jsonl")
+    status, printed = run("embed", tmp_path / "*.md", "--out", tmp_path / "none.jsonl")
+
+    texts = [
+        [row["text"] for row in read(tmp_path / name) if row["text"] != "text"] for name in ("out.jsonl", "one.jsonl")
+    ]
+    assert [["[d].txt", "a.txt", "b.txt"], ["[d].txt"]] == texts
+    assert (1, True) == (status, "no such file" in printed)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--engine", "torch"), ("--device", "cpu"), ("--dtype", "int8"), ("--threads", "1"), ("--config", "a.toml")],
+)
+def test_options_of_a_model_of_this_process_are_refused_with_a_url(tmp_path: Path, option: str, value: str) -> None:
+    (tmp_path / "in.txt").write_text("one")
+
+    status, printed = run("embed", tmp_path / "in.txt", "--out", tmp_path / "o.npy", "--url", "http://a", option, value)
+
+    assert (2, True) == (status, f"{option} is for a model of this process" in printed)
 
 
 @pytest.mark.parametrize(
