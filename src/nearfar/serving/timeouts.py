@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 _INTERVAL_S = 0.02
 
@@ -20,27 +20,23 @@ class Timeouts:
 
     def __init__(self, interval_s: float = _INTERVAL_S) -> None:
         self._interval_s = interval_s
-        self._pending: dict[object, tuple[float, Callable[[], None]]] = {}
+        self.pending: dict[object, tuple[float, Callable[[], None]]] = {}  # when each is due
         self._is_ticking = False
 
     def add(self, after_s: float, callback: Callable[[], None]) -> object:
-        """Call back after so many seconds, unless the returned key is passed to ``discard`` before."""
+        """Call back after so many seconds, unless the returned key is removed from ``pending`` before."""
         key = object()
-        self._pending[key] = (time.monotonic() + after_s, callback)
+        self.pending[key] = (time.monotonic() + after_s, callback)
         if not self._is_ticking:
             self._is_ticking = True
             asyncio.get_running_loop().call_later(self._interval_s, self._tick)
         return key
 
-    def discard(self, key: object) -> None:
-        """Remove a callback, if it isn't called yet."""
-        self._pending.pop(key, None)
-
     def _tick(self) -> None:
         now = time.monotonic()
-        overdue = [key for key, (due, _) in self._pending.items() if due <= now]
-        callbacks = [self._pending.pop(key)[1] for key in overdue]
-        self._is_ticking = bool(self._pending)
+        overdue = [key for key, (due, _) in self.pending.items() if due <= now]
+        callbacks = [self.pending.pop(key)[1] for key in overdue]
+        self._is_ticking = bool(self.pending)
         if self._is_ticking:
             asyncio.get_running_loop().call_later(self._interval_s, self._tick)
         for callback in callbacks:
@@ -50,16 +46,21 @@ class Timeouts:
 class CancelScope:
     """``cancel`` cancels the ``with`` block, which then raises ``error``, or TimeoutError without one.
 
-    With ``timeouts`` it is cancelled after so many seconds. Like asyncio.timeout, it passes on a cancellation from
-    elsewhere.
+    With ``timeouts`` it is cancelled after so many seconds; or ``watch`` is started then, and runs until the block
+    ends. Like asyncio.timeout, it passes on a cancellation from elsewhere.
     """
 
-    __slots__ = ("_after_s", "_cancelled_before", "_is_cancelled", "_key", "_task", "_timeouts", "error")
-
-    def __init__(self, timeouts: Timeouts | None = None, after_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        timeouts: Timeouts | None = None,
+        after_s: float = 0.0,
+        watch: Callable[[CancelScope], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self.error: Exception | None = None
         self._timeouts = timeouts
         self._after_s = after_s
+        self._watch = watch
+        self._watching: asyncio.Task[None] | None = None
         self._is_cancelled = False
 
     def __enter__(self) -> Self:
@@ -69,12 +70,14 @@ class CancelScope:
         self._task = task
         self._cancelled_before = task.cancelling()
         if self._timeouts:
-            self._key = self._timeouts.add(self._after_s, self.cancel)
+            self._key = self._timeouts.add(self._after_s, self._start_watching if self._watch else self.cancel)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
         if self._timeouts:
-            self._timeouts.discard(self._key)
+            self._timeouts.pending.pop(self._key, None)
+        if self._watching:
+            self._watching.cancel()
         own = self._is_cancelled and self._task.uncancel() <= self._cancelled_before
         if own and kind is asyncio.CancelledError:
             raise (self.error or TimeoutError()) from raised
@@ -83,3 +86,7 @@ class CancelScope:
         """Cancel the block."""
         self._is_cancelled = True
         self._task.cancel()
+
+    def _start_watching(self) -> None:
+        if self._watch:
+            self._watching = asyncio.create_task(self._watch(self))

@@ -8,38 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from nearfar.core.errors import BodyTimeout
-from nearfar.serving.timeouts import CancelScope, Timeouts
+from nearfar.serving.timeouts import CancelScope
 
 SMALL_UPLOAD = 262_144  # bytes, which nothing is reserved for
 _CHECK_S = 0.1
 # While others wait, a body ends if nothing of it arrives for so long, or it is slower than this on average. Guesses.
 _STALLED_S = 2.0
 _MIN_BYTES_PER_S = 65_536
-
-
-class Arrival(CancelScope):
-    """The cancel scope of one body that arrives; it is in ``arrivals`` meanwhile."""
-
-    __slots__ = ("_arrivals", "_began")
-
-    def __init__(self, timeouts: Timeouts, limit_s: float, arrivals: dict[Arrival, float], began: float) -> None:
-        super().__init__(timeouts, limit_s)
-        self._arrivals = arrivals
-        self._began = began
-
-    def __enter__(self) -> Self:
-        self._arrivals[self] = self._began
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._arrivals.pop(self, None)
-        super().__exit__(kind, raised, at)
 
 
 class Upload:
@@ -62,15 +39,11 @@ class Uploads:
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.reserved_bytes = 0
-        self._arrivals: dict[Arrival, float] = {}  # since when, the oldest first
+        self.arrivals: dict[CancelScope, float] = {}  # the scopes of arriving bodies; since when, the oldest first
         self._max_bytes = max_bytes
-        self._clock = clock
+        self.clock = clock
         self._arriving: set[Upload] = set()
         self._turn = asyncio.Lock()
-
-    def receiving(self, timeouts: Timeouts, limit_s: float) -> Arrival:
-        """Return the scope in which a body has to arrive."""
-        return Arrival(timeouts, limit_s, self._arrivals, self._clock())
 
     async def reserve(self, size: int, received: int, scope: CancelScope) -> Upload:
         """Wait for room for a body. Those that stall meanwhile are cancelled, with a BodyTimeout."""
@@ -78,7 +51,7 @@ class Uploads:
             while self._arriving and self.reserved_bytes + size > self._max_bytes:
                 self._end_stalled()
                 await asyncio.sleep(_CHECK_S)
-            upload = Upload(size, received, scope, self._clock())
+            upload = Upload(size, received, scope, self.clock())
             self._arriving.add(upload)
             self.reserved_bytes += size
         return upload
@@ -86,7 +59,7 @@ class Uploads:
     def record(self, upload: Upload, received: int) -> None:
         """Record how many bytes have arrived."""
         upload.received = received
-        upload.progressed = self._clock()
+        upload.progressed = self.clock()
 
     def release(self, upload: Upload) -> None:
         """Free the room of a body that has arrived, or that will not."""
@@ -95,15 +68,15 @@ class Uploads:
 
     def end_slow(self, most: int) -> None:
         """End the oldest bodies that have been arriving for a while: others need their connections."""
-        now = self._clock()
-        slow = [scope for scope, began in self._arrivals.items() if now - began > _STALLED_S]
+        now = self.clock()
+        slow = [scope for scope, began in self.arrivals.items() if now - began > _STALLED_S]
         for scope in slow[:most]:
-            del self._arrivals[scope]
+            del self.arrivals[scope]
             scope.error = BodyTimeout("the body arrives too slowly while few more connections may be open")
             scope.cancel()
 
     def _end_stalled(self) -> None:
-        now = self._clock()
+        now = self.clock()
         for upload in [upload for upload in self._arriving if upload.is_stalled(now)]:
             self._arriving.discard(upload)  # its room is free once its task has ended
             upload.scope.error = BodyTimeout("the body arrives too slowly while others wait; send it again, faster")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -13,6 +13,10 @@ from nearfar.core.errors import ClientDisconnected
 from nearfar.dialects.kit.request import cancel_on_disconnect
 from nearfar.serving.timeouts import Timeouts
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_T = TypeVar("_T")
 pytestmark = pytest.mark.anyio
 
 
@@ -31,6 +35,11 @@ class Connection:
         return {"type": "http.disconnect"}
 
 
+async def _run(connection: Any, work: Coroutine[Any, Any, _T]) -> _T:
+    with cancel_on_disconnect(connection):
+        return await work
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_work_is_cancelled_when_the_client_disconnects(*, fails: bool) -> None:
     connection: Any = Connection(fails=fails)
@@ -45,7 +54,7 @@ async def test_work_is_cancelled_when_the_client_disconnects(*, fails: bool) -> 
 
     async def call() -> int:
         with pytest.raises(ClientDisconnected):
-            await cancel_on_disconnect(connection, work())
+            await _run(connection, work())
         task = asyncio.current_task()
         return task.cancelling() if task else -1
 
@@ -67,7 +76,7 @@ async def test_a_disconnect_is_distinguished_from_an_earlier_cancellation() -> N
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
         with pytest.raises(ClientDisconnected):
-            await cancel_on_disconnect(connection, work())
+            await _run(connection, work())
         return task.cancelling()
 
     assert 1 == await asyncio.create_task(call())
@@ -81,14 +90,14 @@ async def test_the_result_or_the_exception_of_the_work_is_returned() -> None:
         return 7
 
     connection: Any = Connection()
-    assert 7 == await cancel_on_disconnect(connection, work(None))
+    assert 7 == await _run(connection, work(None))
     with pytest.raises(ValueError, match="a failure"):
-        await cancel_on_disconnect(connection, work(ValueError("a failure")))
+        await _run(connection, work(ValueError("a failure")))
 
 
 async def test_a_cancelled_request_stays_cancelled() -> None:
     connection: Any = Connection()
-    calling = asyncio.create_task(cancel_on_disconnect(connection, asyncio.sleep(30)))
+    calling = asyncio.create_task(_run(connection, asyncio.sleep(30)))
     await asyncio.sleep(0)
 
     calling.cancel()

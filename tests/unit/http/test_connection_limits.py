@@ -13,7 +13,7 @@ from nearfar import Settings
 from nearfar.core.errors import BodyTimeout, Overloaded
 from nearfar.http.connections import Connections
 from nearfar.serving.answers import UnreadAnswers
-from nearfar.serving.timeouts import Timeouts
+from nearfar.serving.timeouts import CancelScope
 from nearfar.serving.uploads import Uploads
 from nearfar.telemetry.events import ConnectionClosed
 
@@ -199,7 +199,8 @@ async def test_slow_uploads_end_where_connections_are_scarce_the_oldest_first() 
 
     async def upload(name: str) -> None:
         try:
-            with server.uploads.receiving(Timeouts(), 60):
+            with CancelScope() as scope:
+                server.uploads.arrivals[scope] = server.now
                 await asyncio.Event().wait()
         except BodyTimeout:
             ended.append(name)

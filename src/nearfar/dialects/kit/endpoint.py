@@ -77,8 +77,8 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         return msgspec.json.Decoder(body, strict=False, dec_hook=refuse_field)
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
-        """Answer one request. Raises a NearfarError, which the dialect converts to a response."""
-        received = await receive_body(request)
+        """Answer a request, once its body is received. Raises a NearfarError, which the dialect converts."""
+        received: bytes = request.scope["state"]["body"]
         try:
             try:
                 body = decode_json(received, self.decoder)
@@ -88,7 +88,15 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
-        done, encoded = await cancel_on_disconnect(request, self._run(request, body, job, caller))
+        service = service_of(request)
+        with cancel_on_disconnect(request):
+            done = await self.call(service, job, caller)
+            numbers, render = numbers_of(done), partial(self.reply, body, job, done)
+            if numbers <= LARGE_ANSWER:
+                encoded = await encode_reply(numbers, render)
+            else:
+                async with service.unread.room_for(numbers):
+                    encoded = await encode_reply(numbers, render)
         headers = self.headers(request, job, done)
         if isinstance(done, Result):
             headers |= record_usage(request, done)
@@ -108,15 +116,6 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         request.scope["state"]["body"] = msgspec.json.encode(fields)
         return await self.answer(request)
-
-    async def _run(self, request: AnyRequest, body: Body, job: Job, caller: Caller) -> tuple[Done, bytes | Binary]:
-        """Run a job and render its reply: a large one once there is room for it."""
-        done = await self.call(service_of(request), job, caller)
-        numbers, render = numbers_of(done), partial(self.reply, body, job, done)
-        if numbers <= LARGE_ANSWER:
-            return done, await encode_reply(numbers, render)
-        async with service_of(request).unread.room_for(numbers):
-            return done, await encode_reply(numbers, render)
 
     def route(self, *paths: str, **options: Any) -> PostRoute:
         """Build the route of these paths."""

@@ -6,6 +6,7 @@ number on the way.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,6 @@ from nearfar.core.types import FloatArray, IntArray
 from nearfar.dialects.kit.body.chat import ChatInput
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
 from nearfar.serving.answers import LARGE_ANSWER
-from nearfar.serving.offload import offload
 from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
 
 Encoding = Literal["float", "base64"]
@@ -191,14 +191,15 @@ def render_types(done: Embedded, kinds: Sequence[EmbeddingType]) -> dict[str, li
 
 async def encode_reply(numbers: int, build: Callable[[], object]) -> bytes | Binary:
     """Encode what ``build`` returns, in a thread when it renders many numbers."""
+    if numbers > LARGE_ANSWER:
+        return await asyncio.to_thread(_encode_large, build)
+    reply = build()
+    return reply if isinstance(reply, Binary) else msgspec.json.encode(reply)
 
-    def encode() -> bytes | Binary:
-        reply = build()
-        if isinstance(reply, Binary):
-            return reply
-        return msgspec.json.encode(reply) if numbers <= LARGE_ANSWER else b"".join(_encode_parts(reply))
 
-    return await offload(numbers, encode)
+def _encode_large(build: Callable[[], object]) -> bytes | Binary:
+    reply = build()
+    return reply if isinstance(reply, Binary) else b"".join(_encode_parts(reply))
 
 
 def render_array(array: FloatArray | IntArray) -> msgspec.Raw:

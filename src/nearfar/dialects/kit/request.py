@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import msgspec
 from litestar import Request
@@ -26,7 +25,6 @@ from nearfar.serving.timeouts import CancelScope, Timeouts
 from nearfar.serving.uploads import Uploads
 
 AnyRequest = Request[Any, Any, Any]
-_T = TypeVar("_T")
 
 PRIORITY, TIMEOUT = b"x-nearfar-priority", b"x-nearfar-timeout-s"
 RETRIES = b"x-stainless-retry-count"  # OpenAI's clients send it
@@ -120,31 +118,18 @@ def _number(headers: dict[bytes, bytes], name: bytes, lowest: float, highest: fl
     return number
 
 
-async def cancel_on_disconnect(request: AnyRequest, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run the work. Cancels it and raises ClientDisconnected when the client closes the connection.
+def cancel_on_disconnect(request: AnyRequest) -> CancelScope:
+    """Return a scope that is cancelled, and raises ClientDisconnected, when the client closes the connection.
 
     Most work is done before a client would leave, so the connection is only watched after a while.
     """
-    timeouts: Timeouts = request.scope["state"]["server"].timeouts
-    scope = CancelScope()
-    watching: asyncio.Task[None] | None = None
+    server: ServerParts = request.scope["state"]["server"]
+    return CancelScope(server.timeouts, _WATCH_AFTER_S, partial(_watch, request))
 
-    async def watch() -> None:
-        with suppress(Exception):  # a connection that can't be read is closed, too
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-        scope.error = ClientDisconnected("the caller closed the connection")
-        scope.cancel()
 
-    def start_watching() -> None:
-        nonlocal watching
-        watching = asyncio.create_task(watch())
-
-    key = timeouts.add(_WATCH_AFTER_S, start_watching)
-    try:
-        with scope:
-            return await work
-    finally:
-        timeouts.discard(key)
-        if watching:
-            watching.cancel()
+async def _watch(request: AnyRequest, scope: CancelScope) -> None:
+    with suppress(Exception):  # a connection that can't be read is closed, too
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+    scope.error = ClientDisconnected("the caller closed the connection")
+    scope.cancel()

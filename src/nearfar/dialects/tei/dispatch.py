@@ -71,7 +71,8 @@ _BY_TASK: Mapping[Task, AnyEndpoint] = {
 
 async def invoke(request: AnyRequest) -> Response[bytes]:
     fields = decode_part(await receive_body(request), _fields)
-    endpoint = await cancel_on_disconnect(request, _choose_endpoint(request, fields))
+    with cancel_on_disconnect(request):
+        endpoint = await _choose_endpoint(request, fields)
     return await endpoint.answer(request)
 
 
@@ -80,7 +81,8 @@ async def vertex(request: AnyRequest) -> Response[bytes]:
     body = decode_part(await receive_body(request), _vertex)
     check_count("instances", body.instances, MAX_JOBS)
     work = run_all(partial(_run, request), body.instances, caller_of(request.scope))
-    jobs, results, replies = zip(*await cancel_on_disconnect(request, work), strict=True)
+    with cancel_on_disconnect(request):
+        jobs, results, replies = zip(*await work, strict=True)
     done = combine(results)
     headers = record_usage(request, done) | total_headers(request, done, sum(map(characters_of, jobs)))
     encoded = await encode_reply(sum(map(len, replies)), lambda: VertexReply([*map(msgspec.Raw, replies)]))

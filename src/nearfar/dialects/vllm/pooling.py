@@ -133,7 +133,8 @@ _choice = msgspec.json.Decoder(_Choice)
 
 async def _answer(request: AnyRequest) -> Response[bytes]:
     choice = decode_part(await receive_body(request), _choice)
-    tasks = await cancel_on_disconnect(request, fleet_of(request).tasks_of(choice.model or None))
+    with cancel_on_disconnect(request):
+        tasks = await fleet_of(request).tasks_of(choice.model or None)
     task = choice.task or next((name for name, (needed, _) in _ENDPOINTS.items() if needed in tasks), "embed")
     return await _find_endpoint(task, tasks).answer(request)
 

@@ -11,6 +11,7 @@ from nearfar.dialects.kit.body.content import BOM_STARTS, inflate, to_utf8
 from nearfar.dialects.kit.body.decode import replace_lone_surrogates
 from nearfar.dialects.kit.checks import refuse_many_values
 from nearfar.dialects.kit.request import AnyRequest, ServerParts
+from nearfar.serving.timeouts import CancelScope
 from nearfar.serving.uploads import SMALL_UPLOAD, Upload
 
 # How long to read on after a body that is too large. Guesses.
@@ -67,11 +68,11 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     announced = headers.get(b"content-length", b"")
     size = int(announced) if announced.isdigit() else 0
     parts: list[bytes] = []
-    received = 0
     upload: Upload | None = None
-    more = True
+    received, more = 0, True
     try:
-        with server.uploads.receiving(server.timeouts, limit_s) as scope:
+        with CancelScope(server.timeouts, limit_s) as scope:
+            server.uploads.arrivals[scope] = server.uploads.clock()
             while more and size <= limit:
                 message = await request.receive()
                 if message["type"] != "http.request":
@@ -88,6 +89,7 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     except TimeoutError as error:
         raise BodyTimeout(f"the body didn't arrive within {limit_s:g} s, the most this server waits for one") from error
     finally:
+        server.uploads.arrivals.pop(scope, None)
         if upload:
             server.uploads.release(upload)
         if more:
