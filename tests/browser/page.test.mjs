@@ -217,11 +217,45 @@ test("map: a file that can't be read says why", async () => {
   const path = join(folder, "bad.csv");
   await writeFile(path, 'text\n"never ends');
   await page.setInputFiles("#map-file", path);
+  await page.waitForSelector(".notice.error");
   assert.match(await page.textContent(".notice.error"), /bad.csv can't be read.*quoted field has no end/);
   const parquet = join(folder, "texts.parquet");
   await writeFile(parquet, "PAR1\0\0PAR1");
   await page.setInputFiles("#map-file", parquet);
-  await page.waitForSelector("text=read_parquet('texts.parquet').to_csv('texts.csv'");
+  await page.waitForSelector(".notice.error:has-text('texts.parquet can')");
+  await page.close();
+});
+
+test("map: parquet files are read, whatever their compression", async () => {
+  const script = `import json, sys, pyarrow as pa, pyarrow.parquet as pq
+texts = [None if at == 3 else text for at, text in enumerate(json.loads(sys.argv[2]))]
+table = pa.table({"id": range(len(texts)), "text": texts, "topic": pa.array([f"topic {at % 2}" for at in range(len(texts))]).dictionary_encode()})
+for codec in ("none", "snappy", "gzip", "zstd", "brotli"):
+    pq.write_table(table, f"{sys.argv[1]}/{codec}.parquet", compression=codec, row_group_size=8)
+nested = pa.array([[0.5, 1.0]] * len(texts))
+pq.write_table(table.append_column("<i>vector</i>", nested), f"{sys.argv[1]}/some.parquet")
+pq.write_table(pa.table({"vector": nested}), f"{sys.argv[1]}/nested.parquet")`;
+  assert.equal(spawnSync(PYTHON, ["-c", script, folder, JSON.stringify(PAYLOADS)]).status, 0);
+  const page = await open("map");
+  assert.deepEqual(await page.evaluate(() => performance.getEntriesByType("resource").filter(({ name }) => name.includes("parquet"))), []);
+  for (const name of ["none", "snappy", "gzip", "zstd", "some"]) {
+    await page.setInputFiles("#map-file", join(folder, `${name}.parquet`));
+    await page.waitForSelector(`small:has-text('${PAYLOADS.length - 1} of ${PAYLOADS.length - 1} texts')`);
+    await page.selectOption("label:text('Color by') + select", { label: "topic" });
+    assert.deepEqual(await page.locator(".legend li").allTextContents(), ["topic 0", "topic 1"]);
+    await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
+    await page.focus("canvas");
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("Enter");
+    assert.equal(await page.textContent(".neighbors li:first-child span"), PAYLOADS[0]);
+  }
+  await page.waitForSelector("text=nested columns are left out: <i>vector</i>");
+  for (const [name, reason] of [["brotli", "Its compression, BROTLI"], ["nested", "Nested columns can't be shown"]]) {
+    await page.setInputFiles("#map-file", join(folder, `${name}.parquet`));
+    await page.waitForSelector(`.notice.error:has-text("${reason}")`);
+  }
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+  assert.deepEqual(page.faults, []);
   await page.close();
 });
 

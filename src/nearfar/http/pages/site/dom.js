@@ -122,6 +122,20 @@ export function lines(text) {
     .filter(Boolean);
 }
 
+/** Return `work(item, at)` of each item. Other tasks of the page run in between. */
+export async function inParts(items, work) {
+  const results = [];
+  let began = performance.now();
+  for (const [at, item] of items.entries()) {
+    if (performance.now() - began > 8) {
+      await new Promise((resolve) => setTimeout(resolve));
+      began = performance.now();
+    }
+    results.push(work(item, at));
+  }
+  return results;
+}
+
 /** Load a script that defines globals, once. */
 export function loadScript(source) {
   if (document.querySelector(`script[src="${source}"]`)) return Promise.resolve();

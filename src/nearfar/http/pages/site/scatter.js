@@ -13,7 +13,8 @@ export class Scatter {
     this.marked = new Set();
     this.view = { x: 0, y: 0, scale: 1 };
     this.path = null;
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    this.dots = new Map(); // color, size → its picture: quicker to draw than an arc
+    new ResizeObserver(() => this.draw()).observe(canvas); // at once, as a resized canvas is empty
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.end(event));
@@ -28,7 +29,7 @@ export class Scatter {
     this.view = { x: 0, y: 0, scale: 1 };
     if (!before || matchMedia("(prefers-reduced-motion: reduce)").matches) {
       this.points = target;
-      this.draw();
+      this.schedule();
       return;
     }
     const began = performance.now();
@@ -44,15 +45,21 @@ export class Scatter {
 
   mark(indices) {
     this.marked = new Set(indices);
-    this.draw();
+    this.schedule();
+  }
+
+  /** Draw before the next frame, once. */
+  schedule() {
+    this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
   draw() {
+    this.frame = null;
     const { canvas } = this,
       ratio = devicePixelRatio || 1;
-    const width = canvas.clientWidth,
-      height = canvas.clientHeight;
+    const { clientWidth: width, clientHeight: height } = canvas;
     if (!width) return;
+    const places = this.places();
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
@@ -60,21 +67,19 @@ export class Scatter {
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const style = getComputedStyle(canvas);
     for (const only of this.marked.size ? [false, true] : [false]) {
-      for (let at = 0; at < this.points.length / 2; at++) {
+      const size = only ? SIZE * 1.6 : SIZE;
+      context.globalAlpha = this.marked.size && !only ? 0.25 : 0.85;
+      for (let at = 0; at < places.length / 2; at++) {
         if (only !== this.marked.has(at)) continue;
-        const [x, y] = this.place(at);
-        context.globalAlpha = this.marked.size && !only ? 0.25 : 0.85;
-        context.fillStyle = this.color(at);
-        context.beginPath();
-        context.arc(x, y, only ? SIZE * 1.6 : SIZE, 0, 7);
-        context.fill();
+        const x = places[2 * at] - size,
+          y = places[2 * at + 1] - size;
+        context.drawImage(this.dot(this.color(at), size * ratio), x, y, 2 * size, 2 * size);
       }
     }
     context.globalAlpha = 1;
     if (this.path) {
-      context.strokeStyle = style.color;
+      context.strokeStyle = getComputedStyle(canvas).color;
       context.setLineDash([4, 4]);
       context.beginPath();
       this.path.forEach(([x, y]) => context.lineTo(x, y));
@@ -83,22 +88,40 @@ export class Scatter {
     }
   }
 
+  /** Return a picture of a dot. */
+  dot(color, radius) {
+    const name = `${color} ${radius}`;
+    if (!this.dots.has(name)) {
+      const picture = new OffscreenCanvas(Math.ceil(2 * radius), Math.ceil(2 * radius));
+      const context = picture.getContext("2d");
+      context.fillStyle = color;
+      context.arc(picture.width / 2, picture.height / 2, picture.width / 2, 0, 7);
+      context.fill();
+      this.dots.set(name, picture.transferToImageBitmap());
+    }
+    return this.dots.get(name);
+  }
+
   place(at) {
+    return this.places().subarray(2 * at, 2 * at + 2);
+  }
+
+  /** Return the points as they are on the canvas, x and y of each in turn. */
+  places() {
     const { clientWidth: width, clientHeight: height } = this.canvas,
       { x, y, scale } = this.view;
     const edge = 24;
-    return [
-      (edge + this.points[2 * at] * (width - 2 * edge)) * scale + x,
-      (edge + this.points[2 * at + 1] * (height - 2 * edge)) * scale + y,
-    ];
+    return this.points.map((value, at) =>
+      at % 2 ? (edge + value * (height - 2 * edge)) * scale + y : (edge + value * (width - 2 * edge)) * scale + x,
+    );
   }
 
   nearest(x, y) {
+    const places = this.places();
     let found = -1,
       least = REACH ** 2;
-    for (let at = 0; at < this.points.length / 2; at++) {
-      const [px, py] = this.place(at),
-        distance = (px - x) ** 2 + (py - y) ** 2;
+    for (let at = 0; at < places.length / 2; at++) {
+      const distance = (places[2 * at] - x) ** 2 + (places[2 * at + 1] - y) ** 2;
       if (distance < least) {
         found = at;
         least = distance;
@@ -115,7 +138,7 @@ export class Scatter {
   move(event) {
     if (this.path) {
       this.path.push([event.offsetX, event.offsetY]);
-      this.draw();
+      this.schedule();
       return;
     }
     this.on.hover(this.nearest(event.offsetX, event.offsetY), event.offsetX, event.offsetY);
@@ -126,11 +149,14 @@ export class Scatter {
     this.path = null;
     const width = Math.max(...path.map(([x]) => x)) - Math.min(...path.map(([x]) => x));
     if (path.length < 8 || width < 8) this.on.pick(this.nearest(event.offsetX, event.offsetY));
-    else
-      this.on.lasso(
-        [...this.points.keys()].filter((at) => at % 2 === 0 && isInside(this.place(at / 2), path)).map((at) => at / 2),
-      );
-    this.draw();
+    else this.on.lasso(this.inside(path));
+    this.schedule();
+  }
+
+  /** Return the points inside a closed path. */
+  inside(path) {
+    const places = this.places();
+    return [...Array(places.length / 2).keys()].filter((at) => isInside(places.subarray(2 * at, 2 * at + 2), path));
   }
 
   zoom(event) {
@@ -146,7 +172,7 @@ export class Scatter {
             x: event.offsetX - (event.offsetX - before.x) * by,
             y: event.offsetY - (event.offsetY - before.y) * by,
           };
-    this.draw();
+    this.schedule();
   }
 }
 

@@ -1,11 +1,16 @@
-// Reads what a user drops: CSV, JSON lines or plain lines, as rows of named columns. No page, no network.
+// Reads what a user drops: CSV, JSON lines, parquet or plain lines, as rows of named columns. No page, no network.
 
-/** Return {columns, rows} of a file's text; its name decides the format. Throws an Error that says what is wrong. */
-export function readTable(name, text) {
-  if (text.startsWith("PAR1") || /\.parquet$/i.test(name))
-    throw new Error(
-      `Parquet isn't read here. Convert it: python -c "import pandas; pandas.read_parquet('texts.parquet').to_csv('texts.csv', index=False)"`,
-    );
+const CODECS = ["UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"];
+const MOST_ROWS = 20_000; // of a parquet file, which may have billions
+
+/** Return {columns, rows, note} of a File, as texts. Throws an Error that says what is wrong. */
+export async function readFile(file) {
+  if ((await file.slice(0, 4).text()) === "PAR1") return readParquet(file);
+  if (/\.parquet$/i.test(file.name)) throw new Error("The file isn't parquet.");
+  return readTable(file.name, await file.text());
+}
+
+function readTable(name, text) {
   if (/[\0\uFFFD]/.test(text.slice(0, 10_000))) throw new Error("The file isn't text in UTF-8.");
   const clean = text.replace(/^\uFEFF/, "");
   const kind = name.toLowerCase().split(".").at(-1);
@@ -36,6 +41,42 @@ export function groupColumns({ columns, rows }, most = 12) {
       const values = new Set(rows.map((row) => row[at]));
       return values.size > 1 && values.size <= most && values.size < rows.length;
     });
+}
+
+/** Return the flat columns of a parquet file and its first rows. */
+async function readParquet(file) {
+  const { gunzip, parquetMetadataAsync, parquetRead, parquetSchema, zstd } = await import("./vendor/parquet.min.js");
+  const source = { byteLength: file.size, slice: (from, to) => file.slice(from, to).arrayBuffer() };
+  const metadata = await parquetMetadataAsync(source);
+  const { children } = parquetSchema(metadata);
+  const isFlat = (child) => !child.children.length && child.element.repetition_type !== "REPEATED";
+  const [flat, nested] = [true, false].map((wanted) =>
+    children.filter((child) => isFlat(child) === wanted).map(({ element }) => element.name),
+  );
+  if (!flat.length) throw new Error(`Nested columns can't be shown, and the file has no others: ${nested.join(", ")}.`);
+  const codec = metadata.row_groups.flatMap((group) => group.columns).find((one) => !CODECS.includes(one.meta_data.codec));
+  if (codec) throw new Error(`Its compression, ${codec.meta_data.codec}, isn't supported. ${CODECS.slice(1).join(", ")} are.`);
+  const count = Number(metadata.num_rows);
+  let rows = [];
+  await parquetRead({
+    file: source,
+    metadata,
+    columns: flat,
+    rowEnd: Math.min(count, MOST_ROWS),
+    compressors: { GZIP: (data) => gunzip(data), ZSTD: (data, size) => zstd(data, new Uint8Array(size)) },
+    onComplete: (found) => (rows = found),
+  });
+  const notes = [
+    nested.length ? `nested columns are left out: ${nested.join(", ")}` : null,
+    count > MOST_ROWS ? `of ${count.toLocaleString()} rows, the first ${MOST_ROWS.toLocaleString()} are read` : null,
+  ];
+  return { columns: flat, rows: rows.map((row) => row.map(parquetText)), note: notes.filter(Boolean).join("; ") };
+}
+
+function parquetText(value) {
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? "" : value.toISOString();
+  if (value instanceof Uint8Array) return [...value].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return value === null || value === undefined ? "" : String(value);
 }
 
 function separator(text) {

@@ -215,6 +215,8 @@ async function quantized(model, input, output, dimensions, signal) {
 function heatMap(texts, matrix, lowest) {
   const withValues = texts.length <= VALUES_UP_TO;
   const label = (text, at) => [h("span", { class: "number" }, at + 1), h("span", { class: "text", dir: "auto" }, text)];
+  const title = (i, j) => `${matrix[i][j].toFixed(4)}\n${texts[i]}\n${texts[j]}`;
+  const shades = matrix.map((row) => row.map((value) => Math.min(Math.max((value - lowest) / (1 - lowest), 0), 1)));
   return h(
     "table",
     { class: withValues ? "heat" : "heat small" },
@@ -236,29 +238,45 @@ function heatMap(texts, matrix, lowest) {
           "tr",
           {},
           h("th", { scope: "row", title: texts[i] }, label(texts[i], i)),
-          row.map((value, j) =>
-            heatCell(
-              value,
-              (value - lowest) / (1 - lowest),
-              `${value.toFixed(4)}\n${texts[i]}\n${texts[j]}`,
-              withValues,
-            ),
-          ),
+          withValues
+            ? row.map((value, j) => heatCell(value, shades[i][j], title(i, j)))
+            : heatStrip(row, shades[i], (j) => title(i, j)),
         ),
       ),
     ),
   );
 }
 
-function heatCell(value, share, title, withValues) {
-  const shade = Math.min(Math.max(share, 0), 1);
+function heatCell(value, shade, title) {
   const tone = shade > 0.9 ? "full" : shade > 0.55 ? "strong" : null;
   return h(
     "td",
-    { class: tone, title, style: { "--shade": `${Math.round(shade * 100)}%` } },
-    withValues ? value.toFixed(2).replace(/^(-?)0\./, "$1.") : h("span", { class: "sr" }, value.toFixed(2)),
+    { class: tone, title, style: { "--shade": percent(shade) } },
+    value.toFixed(2).replace(/^(-?)0\./, "$1."),
   );
 }
+
+/** Return a row of many cells as one element with a gradient: thousands of elements take too long to lay out. */
+function heatStrip(row, shades, title) {
+  const stops = shades.map(
+    (shade, at) =>
+      `color-mix(in oklab, var(--heat) ${percent(shade)}, var(--surface)) ${percent(at / row.length)} ${percent((at + 1) / row.length)}`,
+  );
+  return h(
+    "td",
+    {
+      colspan: row.length,
+      style: { background: `linear-gradient(to right, ${stops.join()})` },
+      onmousemove: ({ currentTarget: cell, offsetX }) => {
+        const at = Math.floor((offsetX / cell.clientWidth) * row.length);
+        cell.title = title(Math.min(Math.max(at, 0), row.length - 1));
+      },
+    },
+    h("span", { class: "sr" }, row.map((value) => value.toFixed(2)).join(" ")),
+  );
+}
+
+const percent = (share) => `${Number((100 * share).toFixed(2))}%`;
 
 function tokenRow(text, tokens, limit) {
   const shown = tokens.slice(0, limit + 40);

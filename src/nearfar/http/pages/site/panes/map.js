@@ -1,8 +1,7 @@
 // Map: thousands of the user's texts as points, near each other where their meaning is.
 import { embed, models } from "../api.js";
-import { choice, clamped, field, fill, h, notice, save } from "../dom.js";
+import { choice, clamped, field, fill, h, inParts, notice, save } from "../dom.js";
 import { Scatter } from "../scatter.js";
-import { groupColumns, readTable, textColumn } from "../tables.js";
 import { cosine } from "../vectors.js";
 
 const MOST = 5_000; // texts
@@ -34,6 +33,17 @@ export async function open() {
   return { element: new TextMap(served, title).element };
 }
 
+/** Return the table of a File. Throws an Error that says why it can't be read. */
+function readTable(file) {
+  const worker = new Worker(new URL("../workers/table.js", import.meta.url), { type: "module" });
+  const done = new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data));
+    worker.onerror = () => reject(new Error("A part of the page can't be loaded."));
+  });
+  worker.postMessage(file);
+  return done.finally(() => worker.terminate());
+}
+
 class TextMap {
   constructor(served, title) {
     this.model = choice(served.map(({ name }) => [name, name]));
@@ -53,7 +63,7 @@ class TextMap {
         ondrop: (event) => this.dropped(event),
       },
       h("strong", {}, "Drop a file, or choose one"),
-      h("span", {}, `CSV, JSON lines or plain lines, up to ${MOST.toLocaleString()} texts`),
+      h("span", {}, `CSV, JSON lines, parquet or plain lines, up to ${MOST.toLocaleString()} texts`),
     );
     this.about = h("div", { "aria-live": "polite" });
     this.controls = h("div", { hidden: true });
@@ -113,7 +123,7 @@ class TextMap {
     this.empty.hidden = false;
     fill(this.legend);
     try {
-      this.table = readTable(file.name, await file.text());
+      this.table = await readTable(file);
       if (!this.table.rows.length) throw new Error("The file has no texts.");
     } catch (error) {
       fill(this.about, notice("error", `${file.name} can't be read`, error.message));
@@ -124,8 +134,8 @@ class TextMap {
       columns.map((name, at) => [at, name]),
       () => this.run(),
     );
-    this.column.value = textColumn(this.table);
-    this.group = choice([["", "one color"], ...groupColumns(this.table).map((at) => [at, columns[at]])], () =>
+    this.column.value = this.table.text;
+    this.group = choice([["", "one color"], ...this.table.groups.map((at) => [at, columns[at]])], () =>
       this.paint(),
     );
     this.query = h("input", { type: "search", dir: "auto", onchange: () => this.search() });
@@ -158,7 +168,7 @@ class TextMap {
     this.controller?.abort();
     this.worker?.terminate();
     this.layouts = {};
-    this.nearest = null;
+    this.nearest = this.at = null;
   }
 
   async run() {
@@ -203,6 +213,7 @@ class TextMap {
     cancel.remove();
     const left = rows.length - this.rows.length;
     state.textContent += left ? `; the other ${left.toLocaleString()} are left out` : "";
+    state.textContent += this.table.note ? `; ${this.table.note}` : "";
     this.controls.hidden = this.stage.hidden = false;
     this.empty.hidden = true;
     fill(this.list);
@@ -257,7 +268,7 @@ class TextMap {
         ),
       ),
     );
-    this.scatter.draw();
+    this.scatter.schedule();
   }
 
   colorOf(at) {
@@ -363,17 +374,21 @@ class TextMap {
     );
   }
 
-  saveVectors() {
+  async saveVectors() {
     const { columns } = this.table; // the vector joins the columns of its row
-    const parts = this.rows.map(
-      (row, at) =>
-        `${JSON.stringify({ ...Object.fromEntries(columns.map((name, column) => [name, row[column]])), embedding: [...this.vectors[at]] })}\n`,
-    );
+    const lines = (from) =>
+      this.rows.slice(from, from + 50).map((row, at) => {
+        const fields = Object.fromEntries(columns.map((name, column) => [name, row[column]]));
+        return `${JSON.stringify({ ...fields, embedding: [...this.vectors[from + at]] })}\n`;
+      });
+    const starts = Array.from({ length: Math.ceil(this.rows.length / 50) }, (_, at) => at * 50);
+    const parts = await inParts(starts, (from) => new Blob(lines(from)));
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 
   /** Save the map as it is shown, with its background and, below it, the legend. */
   savePicture() {
+    this.scatter.draw(); // what is scheduled
     const { width, height } = this.canvas,
       line = Math.round(28 * (devicePixelRatio || 1)),
       style = getComputedStyle(this.stage);
