@@ -13,6 +13,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -43,7 +44,8 @@ def serving(key: str) -> Iterator[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
     settings = {"NEARFAR_CACHE_DIR": str(BUILT / "cache")} | ({"NEARFAR_API_KEY": key} if key else {})
     BUILT.mkdir(exist_ok=True)
-    with (BUILT / "server.log").open("wb") as log:
+    with (BUILT / "server.log").open("wb") as log, tempfile.TemporaryDirectory() as state:
+        settings["NEARFAR_STATE_DIR"] = state
         command = [sys.executable, "-m", "nearfar", "serve", "--port", str(port)]
         process = subprocess.Popen(command, env={**inherited, **settings}, stderr=log)
         try:

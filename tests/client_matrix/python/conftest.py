@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("matrix", "openai_checks", "cohere_checks")
+pytest.register_assert_rewrite("matrix", "openai_batches", "openai_checks", "cohere_checks")

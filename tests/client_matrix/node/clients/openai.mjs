@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import * as matrix from "../matrix.mjs";
+import { batchChecks } from "./openai_batches.mjs";
 
 const INPUT = { model: matrix.EMBEDDER, input: matrix.TEXTS };
 
@@ -76,6 +77,8 @@ export function openaiChecks(alias, OpenAI) {
 
       assert.equal(name, `OpenAI/JS ${version}`);
     });
+
+    batchChecks(check, client);
 
     check("error", "an unknown model is a NotFoundError with code, type, message and request id", async () => {
       const error = await matrix.rejection(client.embeddings.create({ ...INPUT, model: matrix.UNKNOWN }));
