@@ -59,7 +59,8 @@ def run_block(block: Block, environment: PythonEnvironment, folder: str, variabl
         command = [str(environment.python), "-W", "ignore", "-c", code]
     else:
         command = ["bash", "-euc", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{code}"]
-    path = f"{environment.python.parent}{os.pathsep}{os.environ['PATH']}"
+    ours = Path(sys.executable).parent  # which has the nearfar command
+    path = os.pathsep.join([str(environment.python.parent), str(ours), os.environ["PATH"]])
     ran = run_tests(command, Path(folder), {**variables, "PATH": path}, TIMEOUT_S, subprocess.PIPE)
     if ran.returncode or (block.output is not None and block.output != ran.stdout):
         return f"{block.place} exits with {ran.returncode} and prints:\n{ran.stdout}\n{(ran.stderr or '')[-4000:]}"

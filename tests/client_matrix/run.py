@@ -42,7 +42,8 @@ def serving(key: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NEARFAR_")}
-    settings = {"NEARFAR_CACHE_DIR": str(BUILT / "cache")} | ({"NEARFAR_API_KEY": key} if key else {})
+    folders = {"NEARFAR_CACHE_DIR": str(BUILT / "cache"), "NEARFAR_STATE_DIR": str(BUILT / "state")}
+    settings = folders | ({"NEARFAR_API_KEY": key} if key else {})
     BUILT.mkdir(exist_ok=True)
     with (BUILT / "server.log").open("wb") as log, tempfile.TemporaryDirectory() as state:
         settings["NEARFAR_STATE_DIR"] = state
