@@ -430,6 +430,8 @@ test("a page from elsewhere can't change what is loaded", async () => {
   const page = await browser.newPage();
   await page.route("http://elsewhere.test/", (route) => route.fulfill({ contentType: "text/html", body: "<h1>x</h1>" }));
   await page.goto("http://elsewhere.test/");
+  const isReadable = (path) => page.evaluate((url) => fetch(url).then(() => true, () => false), `${server.url}/${path}`);
+  assert.deepEqual([false, false, false], [await isReadable("info"), await isReadable("admin/requests"), await isReadable("admin/models")]);
   await page.evaluate(async (url) => {
     const body = JSON.stringify({ model: "sentence-transformers/all-MiniLM-L6-v2" });
     for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/json"])
@@ -469,6 +471,42 @@ test("texts, columns and file names are shown as text", async () => {
   await page.waitForSelector(".neighbors li");
   assert.equal(await page.evaluate(() => window.hacked), undefined);
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("names, errors and documents that others wrote are shown as text", async () => {
+  for (const name of PAYLOADS) await fetch(`${server.url}/${encodeURIComponent(name)}`, { method: "POST", headers: { "x-request-id": name.replace(/[^ -~]/g, "") } });
+  const page = await open("live");
+  await page.waitForSelector(".list tbody tr");
+  await page.goto(`${server.url}/#/docs/api/post/v1/embeddings`);
+  await page.fill(".trial textarea", JSON.stringify({ model: PAYLOADS.join(), input: "a" }));
+  await page.click("button:text-is('Send')");
+  await page.waitForSelector(`.trial .body:has-text(${JSON.stringify(PAYLOADS[0])})`);
+  await page.goto(`${server.url}/#/map`);
+  const rows = PAYLOADS.map((text, at) => ({ [PAYLOADS[0]]: text, [PAYLOADS[1]]: PAYLOADS[at % 3] }));
+  const buffer = Buffer.from(rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  await page.setInputFiles("#map-file", { name: PAYLOADS[1], mimeType: "text/plain", buffer: Buffer.from("\0") });
+  await page.waitForSelector(`strong:has-text(${JSON.stringify(PAYLOADS[1])})`);
+  await page.setInputFiles("#map-file", { name: "a.jsonl", mimeType: "text/plain", buffer });
+  await page.selectOption("label:text('Color by') + select", { label: PAYLOADS[1] });
+  assert.equal(await page.locator(".legend li").count(), 3);
+  await page.route("**/v1/embeddings", (route) => route.fulfill({ status: 500, json: { error: { message: PAYLOADS.join() } } }));
+  await page.fill("input[type=search]", "a");
+  await page.press("input[type=search]", "Enter");
+  await page.waitForSelector(`.notice.error p:has-text(${JSON.stringify(PAYLOADS[0])})`);
+  const operation = { summary: PAYLOADS[0], description: PAYLOADS.join("\n\n"), tags: [PAYLOADS[2]], responses: {} };
+  const content = { "application/json": { schema: { properties: { [PAYLOADS[1]]: { enum: PAYLOADS } } } } };
+  const api = { tags: [{ name: PAYLOADS[2] }], paths: { "/x": { post: { ...operation, requestBody: { content } } } } };
+  await page.route("**/openapi.json", (route) => route.fulfill({ json: api }));
+  await page.reload();
+  await page.goto(`${server.url}/#/docs/api/post/x`);
+  await page.waitForSelector(`h1:text-is(${JSON.stringify(PAYLOADS[0])})`);
+  await page.waitForSelector(`th:has-text(${JSON.stringify(PAYLOADS[1])})`);
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+  assert.deepEqual(
+    page.faults.filter((fault) => !/40\d|500/.test(fault)),
+    [],
+  );
   await page.close();
 });
 
