@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from nearfar.batches.activity import Activity
 from nearfar.batches.answering import Answered, AnswerLine, LineAnswering
 from nearfar.batches.lines import Checked, Limits, check_lines, decode_line, read_lines
-from nearfar.batches.records import BatchStatus, Fault, Faults, File, Progress, RequestCounts, StoredBatch
+from nearfar.batches.records import Batch, Fault, Faults, File, Progress, RequestCounts, StoredBatch
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
 from nearfar.core.errors import StorageFull
-from nearfar.telemetry.events import BatchLinesStored, Observer
+from nearfar.telemetry.events import BatchEnded, BatchLinesStored, EndedStatus, Observer
 
 # In flight, or answered and not stored yet. Enough to fill the engine's batches, and few enough to keep in memory.
 _MAX_LINES, _MAX_BYTES = 256, 4_000_000
@@ -27,7 +27,7 @@ _STORE_EVERY_S = 0.5
 _ACTIVE_LINES, _PAUSE_S, _CHECK_S = 32, 1.0, 0.02
 # How often a batch may be started at one line before lines run alone, and before that line fails.
 _ALONE_AFTER, _FAILS_AFTER = 2, 4
-_ENDED_AT: dict[BatchStatus, str] = {
+_ENDED_AT: dict[EndedStatus, str] = {
     "failed": "failed_at",
     "completed": "completed_at",
     "expired": "expired_at",
@@ -216,7 +216,7 @@ class BatchRun:
             await self._change(_finalizing)
             await self._end("completed")
 
-    async def _end(self, status: BatchStatus, *faults: Fault) -> None:
+    async def _end(self, status: EndedStatus, *faults: Fault) -> None:
         now, progress = _now(), self._stored.progress
         batch = self._stored.batch
         outputs = [
@@ -245,6 +245,21 @@ class BatchRun:
         )
         self._stored = replace(self._stored, batch=ended)
         await self._storage.run(lambda store: store.end_batch(self._stored, outputs))
+        self._shared.observe(_ended(ended, status))
+
+
+def _ended(batch: Batch, status: EndedStatus) -> BatchEnded:
+    counts = batch.request_counts
+    return BatchEnded(
+        id=batch.id,
+        endpoint=batch.endpoint,
+        status=status,
+        created_at=batch.created_at,
+        requests=counts.total,
+        completed=counts.completed,
+        failed=counts.failed,
+        tokens=batch.usage.total_tokens,
+    )
 
 
 def _now() -> int:

@@ -16,6 +16,7 @@ from nearfar.core.types import Task
 from nearfar.telemetry.stopwatch import Stopwatch
 
 UnloadReason = Literal["memory", "idle", "asked"]
+EndedStatus = Literal["failed", "completed", "expired", "cancelled"]  # of a batch
 # Why a connection is closed: no request came for too long, the client didn't read its answer, too many are open, or
 # the client still sends a body that was refused.
 CloseReason = Literal["idle", "unread", "limit", "late_body"]
@@ -92,8 +93,23 @@ class BatchLinesStored(Struct, frozen=True, kw_only=True):
     failed: int
 
 
+class BatchEnded(Struct, frozen=True, kw_only=True):
+    """One of OpenAI's batches has ended."""
+
+    id: str
+    endpoint: str
+    status: EndedStatus
+    # In seconds since 1970; a batch may outlive the server.
+    created_at: int
+    # Its lines, and how many of them were answered with and without an error.
+    requests: int
+    completed: int
+    failed: int
+    tokens: int
+
+
 Event: TypeAlias = (
-    ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded | ConnectionClosed | BatchLinesStored
+    ForwardDone | JobDone | RequestDone | ModelLoaded | ModelUnloaded | ConnectionClosed | BatchLinesStored | BatchEnded
 )
 Observer: TypeAlias = Callable[[Event], None]
 

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nearfar.telemetry.events import (
+    BatchEnded,
     BatchLinesStored,
     CloseReason,
     ConnectionClosed,
@@ -126,6 +127,7 @@ class Metrics(Collector):
             ModelUnloaded: self._model_unloaded,
             ConnectionClosed: self._connection_closed,
             BatchLinesStored: self._batch_lines_stored,
+            BatchEnded: lambda _: None,  # its lines are counted
         }
 
     def observe(self, event: Event) -> None:

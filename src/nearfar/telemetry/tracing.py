@@ -2,7 +2,8 @@
 
 A request is a span, in the client's own trace if it sent one. Its child spans are the parts: tokenize, queue,
 inference, render. A forward serves many requests, so its span is a child of none: it links to the span of each
-request, and the ``inference`` span of each links back. No span contains a text, a key or a query string.
+request, and the ``inference`` span of each links back. One of OpenAI's
+batches is a span of its own. No span contains a text, a key or a query string.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -20,7 +22,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, get_current_sp
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from nearfar.core.errors import SettingsError
-from nearfar.telemetry.events import Event, ForwardDone, JobDone, RequestDone
+from nearfar.telemetry.events import BatchEnded, Event, ForwardDone, JobDone, RequestDone
 
 _EXPORT_TIMEOUT_S = 2.0  # then spans are dropped, so that an unreachable collector doesn't delay the shutdown
 _LIMITS = SpanLimits(max_links=256)  # as many requests as a lane considers for one batch; 128 by default
@@ -88,11 +90,13 @@ class Tracing:
             self._add_part("render", now - _ns(event.render_s), now)
 
     def observe(self, event: Event) -> None:
-        """Turn a forward or a job into spans, if one of their requests is traced; ignore other events."""
+        """Turn a batch, and a forward or a job of a traced request, into spans; ignore other events."""
         if isinstance(event, ForwardDone):
             self._forward_done(event)
         elif isinstance(event, JobDone):
             self._job_done(event)
+        elif isinstance(event, BatchEnded):
+            self._batch_ended(event)
 
     def close(self) -> None:
         """Send the remaining spans, and stop."""
@@ -141,6 +145,26 @@ class Tracing:
             if seconds:
                 self._add_part(name, started, started + _ns(seconds), links.get(name))
             started += _ns(seconds)
+
+    def _batch_ended(self, event: BatchEnded) -> None:
+        """Add a span from a batch's creation to its end, which may have several processes of this server between."""
+        span = self._requests.start_span(
+            "batch",
+            context=Context(),
+            start_time=_ns(event.created_at),
+            attributes={
+                "nearfar.batch.id": event.id,
+                "nearfar.batch.endpoint": event.endpoint,
+                "nearfar.batch.status": event.status,
+                "nearfar.batch.requests": event.requests,
+                "nearfar.batch.completed": event.completed,
+                "nearfar.batch.failed": event.failed,
+                "nearfar.tokens": event.tokens,
+            },
+        )
+        if event.status in {"failed", "expired"}:
+            span.set_status(StatusCode.ERROR)
+        span.end()
 
     def _add_part(self, name: str, started: int, ended: int, links: list[Link] | None = None) -> None:
         self._requests.start_span(name, links=links, start_time=started).end(ended)

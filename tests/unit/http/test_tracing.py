@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from conftest import calling, running, until
 from nearfar_fakes import SECRET
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from nearfar import Settings
 from nearfar.core.jobs import Timings
@@ -24,6 +26,7 @@ from nearfar.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -194,6 +197,50 @@ async def test_with_a_sample_ratio_of_zero_only_requests_with_a_sampled_parent_a
     assert [0, 0, 1] == [int(answer.headers["traceresponse"][-2:], 16) & 1 for answer in answers]
     assert 1 == len([span for span in collector.spans if span.name.startswith("POST")])
     assert 1 == len([span for span in collector.spans if span.name == "forward"])
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(1.0, 2), (0.0, 0)])
+async def test_a_batch_is_a_span_with_its_counts(
+    collector: Collector, tmp_path: Path, ratio: float, count: int
+) -> None:
+    bodies = [body_of("private"), {"model": "text-embedding-3-small", "input": ""}]
+    lines = [
+        {"custom_id": f"private {at}", "method": "POST", "url": OPENAI, "body": body} for at, body in enumerate(bodies)
+    ]
+    inputs = ["\n".join(map(json.dumps, lines)), "private"]
+    settings = collector.settings(state_dir=str(tmp_path), trace_sample_ratio=ratio)
+    found = []
+
+    async with running(settings) as app, calling(app) as client:
+        for data in inputs:
+            file = await client.post("/v1/files", files={"file": ("a.jsonl", data)}, data={"purpose": "batch"})
+            fields = {"input_file_id": file.json()["id"], "endpoint": OPENAI, "completion_window": "24h"}
+            batch = (await client.post("/v1/batches", json=fields)).json()
+            async with asyncio.timeout(60):
+                while batch["status"] not in {"completed", "failed"}:
+                    batch = (await client.get(f"/v1/batches/{batch['id']}")).json()
+            found.append(batch)
+
+    spans = [span for span in collector.spans if span.name == "batch"]
+    expected = [
+        {
+            "nearfar.batch.id": batch["id"],
+            "nearfar.batch.endpoint": OPENAI,
+            "nearfar.batch.status": status,
+            "nearfar.batch.requests": total,
+            "nearfar.batch.completed": total // 2,
+            "nearfar.batch.failed": total // 2,
+            "nearfar.tokens": tokens,
+        }
+        for batch, status, total, tokens in zip(found, ["completed", "failed"], [2, 0], [3, 0], strict=True)
+    ]
+    assert expected[:count] == [attributes(span) for span in spans]
+    assert [b"", b""][:count] == [span.parent_span_id for span in spans]
+    assert [0, Status.STATUS_CODE_ERROR][:count] == [span.status.code for span in spans]
+    assert all(
+        span.start_time_unix_nano == batch["created_at"] * 10**9 for span, batch in zip(spans, found, strict=False)
+    )
+    assert "private" not in str(collector.spans)
 
 
 @pytest.mark.parametrize(
