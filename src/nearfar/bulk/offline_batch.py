@@ -178,8 +178,8 @@ class _FolderStorage(Storage):
             raise StorageUnavailable(f"{error}; the same command goes on there") from error
 
 
-def finish(files: BatchFiles, stored: StoredBatch) -> list[Path]:
-    """Move the answers to the files of the command, and delete the folder. Return the files; it may be repeated."""
+def finish(files: BatchFiles, stored: StoredBatch) -> None:
+    """Move the answers to the files of the command, and delete the folder. It may be repeated."""
     with closing(Store(files.folder)) as store:
         answers, errors = store.path(stored.progress.output_id), store.path(stored.progress.error_id)
         counts = stored.batch.request_counts
@@ -191,4 +191,3 @@ def finish(files: BatchFiles, stored: StoredBatch) -> list[Path]:
             elif path == files.errors and not counts.failed:
                 path.unlink(missing_ok=True)  # of an earlier output
     discard(files.folder)
-    return [files.out, files.errors] if counts.failed else [files.out]

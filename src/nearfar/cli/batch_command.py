@@ -51,28 +51,28 @@ def batch(source: Path, out: Path, errors: Path | None, models: tuple[str, ...],
     settings = read_settings(models, options.pop("file"), options)
     if out != _STDOUT:
         errors = errors or out.with_name(f"{out.stem}.errors{out.suffix}")
-        sys.exit(_run(settings, BatchFiles(source, out, errors, overwrite)))
+        sys.exit(_run(settings, BatchFiles(source, out, errors, overwrite), str(out)))
     if not errors:
         raise click.UsageError("with - as OUT, name the file of the lines that failed: --errors FILE")
     with TemporaryDirectory() as folder:
         stored = Path(folder, "out.jsonl")
-        status = _run(settings, BatchFiles(source, stored, errors, overwrite))
+        status = _run(settings, BatchFiles(source, stored, errors, overwrite), "the standard output")
         with stored.open("rb") as answers:
             shutil.copyfileobj(answers, sys.stdout.buffer)
     sys.exit(status)
 
 
-def _run(settings: Settings, files: BatchFiles) -> int:
+def _run(settings: Settings, files: BatchFiles, out: str) -> int:
     """Run a batch to its end. Return the exit code."""
     from nearfar.bulk.offline_batch import finish, prepare
     from nearfar.dialects.openai.batch.batches import ENDPOINTS
 
     stored = asyncio.run(_answer(settings, files, prepare(files, ENDPOINTS)))
-    written = finish(files, stored)
+    finish(files, stored)
     counts, tokens = stored.batch.request_counts, stored.batch.usage.total_tokens
     click.echo(
         f"{counts.completed:,} lines of {counts.total:,} answered, {counts.failed:,} failed, {tokens:,} tokens: "
-        f"{', '.join(map(str, written))}",
+        f"{out}{f', {files.errors}' if counts.failed else ''}",
         err=True,
     )
     return _LINES_FAILED if counts.failed else 0

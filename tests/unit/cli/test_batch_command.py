@@ -93,6 +93,7 @@ def test_a_batch_goes_through_pipes_and_is_unpacked(tmp_path: Path) -> None:
     piped = run("-", "-", "--errors", tmp_path / "bad.jsonl", stdin=encode(lines()))
 
     assert [3, 3] == [packed[0], piped[0]]
+    assert f"the standard output, {tmp_path / 'bad.jsonl'}" in piped[2]
     assert read((tmp_path / "out.jsonl").read_text()) == read(piped[1])
     assert ["/v1/embeddings 1"] == [line["custom_id"] for line in read((tmp_path / "bad.jsonl").read_text())]
     assert "--errors FILE" in run("-", "-", stdin=encode(lines()))[2]
@@ -134,7 +135,7 @@ def stop_half_way(folder: Path) -> None:
     source, out = folder / "in.jsonl", folder / "out.jsonl"
     source.write_text(encode(lines()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nearfar.bulk.offline_batch.finish", lambda *_: [])
+        patch.setattr("nearfar.bulk.offline_batch.finish", lambda *_: None)
         run(source, out)
 
 
