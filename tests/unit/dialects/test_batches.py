@@ -211,6 +211,12 @@ HOSTILE: dict[str, tuple[bytes, dict[str, str], int]] = {
     "a large file": (PURPOSE + HEAD + b"\0" * 6000 + b"\r\n--b--\r\n", FORM, 413),
     "no boundary": (PURPOSE + HEAD + b"a\r\n--b--\r\n", {"content-type": "multipart/form-data"}, 400),
     "JSON": (b'{"file": "a"}', {"content-type": "application/json"}, 400),
+    "two files": (PURPOSE + HEAD + b"a\r\n" + HEAD + b"b\r\n--b--\r\n", FORM, 400),
+    "a line break in the name": (PURPOSE + HEAD.replace(b'"a"', b'"a%0Ab"') + b"a\r\n--b--\r\n", FORM, 400),
+    "a zero in the name": (PURPOSE + HEAD.replace(b'"a"', b'"a\0b"') + b"a\r\n--b--\r\n", FORM, 400),
+    "a name in latin-1": (PURPOSE + HEAD.replace(b'"a"', b'"\xe9"') + b"a\r\n--b--\r\n", FORM, 400),
+    "another boundary": (PURPOSE + HEAD + b"a\r\n--b--\r\n", {"content-type": "multipart/form-data; boundary=c"}, 400),
+    "zeros": (b"\0" * 4000, FORM, 400),
     "nothing": (b"", FORM, 400),
     "expires too soon": (
         PURPOSE
@@ -231,6 +237,7 @@ async def test_a_hostile_form_is_refused_and_leaves_nothing(server: Server, name
     response = await server.http.post("/v1/files", content=data, headers=headers | server.headers())
 
     assert (response.status_code, [*response.json()["error"]]) == (status, ["message", "type", "param", "code"])
+    assert "JSON" not in response.text
     assert {*(server.state / "files").glob("*")} == before
 
 

@@ -155,6 +155,7 @@ async def test_another_key_s_uploads_and_parts_don_t_exist(server: Server) -> No
         ({"purpose": "vision"}, "purpose"),
         ({"mime_type": None}, "mime_type"),
         ({"filename": 1}, "filename"),
+        ({"filename": "a\nb"}, "filename"),
         ({"expires_after": {"anchor": "created_at", "seconds": 1}}, "expires_after"),
     ],
 )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, MalformedBody
+from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError
 from nearfar.dialects.kit.request import AnyRequest, settings_of, storage_of
 
 _MAX_FIELD_BYTES = 4096
 _MAX_PARTS = 16
 _MAX_NAME = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Form:
@@ -37,7 +39,7 @@ class Form:
                 if self._part == self._file_part:
                     if self.filename is not None:
                         raise InputError(f"{self._part} may be in the form only once", self._part)
-                    self.filename = (event.filename or "upload")[:_MAX_NAME]
+                    self.filename = checked_name(event.filename or "upload")
                 else:
                     self.fields[self._part] = b""
             elif event is not None:
@@ -62,10 +64,17 @@ class Form:
             raise InputError(f"{name} is not UTF-8", name) from error
 
 
+def checked_name(name: str) -> str:
+    """Return a file's name, cut to 255 characters. Raises InputError for one with a line break or another control."""
+    if _CONTROL.search(name):
+        raise InputError("filename can't have control characters", "filename")
+    return name[:_MAX_NAME]
+
+
 async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: int) -> Form:
     """Receive a form with a file of at most ``limit`` bytes, which is written to ``path``.
 
-    Raises InputError for another kind of body or a form without the file, MalformedBody for one that isn't complete,
+    Raises InputError for another kind of body, and a form without the file or one that isn't complete. Raises
     BodyTooLarge, BodyTimeout and ClientDisconnected for one that doesn't arrive, and StorageUnavailable.
     """
     kind, options = parse_options_header(request.scope["state"]["headers"].get(b"content-type", b"").decode("latin-1"))
@@ -80,7 +89,7 @@ async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: i
             await in_thread(form.read, parser, data)
         parser.close()
     except MultipartError as error:
-        raise MalformedBody(f"the form can't be read: {error}") from error
+        raise InputError(f"the form can't be read: {error.args[0]}") from error
     finally:
         await in_thread(file.close)
     if form.filename is None:

@@ -24,12 +24,11 @@ from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, settings_of, storage_of
 from nearfar.dialects.kit.route_docs import AtLeastOne, NotEmpty, RouteDocs, json_schema, route_docs
 from nearfar.dialects.openai.batch.files import FILE_ID, KEPT_S, Expiry, files_caller
-from nearfar.dialects.openai.batch.form import receive_form
+from nearfar.dialects.openai.batch.form import checked_name, receive_form
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
 _OPEN_S = 3600
 _MAX_PART_BYTES = 67_108_864  # 64 MiB, the size of the parts that OpenAI's clients send
-_MAX_NAME = 255
 UPLOAD_ID = "upload_0123456789abcdef0123456789abcdef"
 PART_ID = "part_0123456789abcdef0123456789abcdef"
 _NEW = {"bytes": 2, "filename": "input.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
@@ -49,7 +48,7 @@ class NewUpload(Struct, kw_only=True):
     """The body of POST /v1/uploads. ``bytes`` is the size of the whole file."""
 
     bytes: AtLeastOne
-    filename: str
+    filename: Annotated[str, json_schema(pattern=r"^[^\x00-\x1f\x7f]*$")]
     mime_type: str
     purpose: Annotated[str, json_schema(const="batch")]
     expires_after: Expiry | None = None
@@ -124,7 +123,7 @@ async def create_upload(request: Request[Any, Any, Any]) -> Response[bytes]:
         bytes=body.bytes,
         created_at=now,
         expires_at=now + _OPEN_S,
-        filename=body.filename[:_MAX_NAME] or "upload",
+        filename=checked_name(body.filename or "upload"),
     )
     keep_s = body.expires_after.seconds if body.expires_after else KEPT_S
     stored = StoredUpload(owner=caller.name, upload=upload, keep_s=keep_s)
