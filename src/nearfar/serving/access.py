@@ -19,7 +19,7 @@ from nearfar.core.jobs import Result
 from nearfar.core.settings import Settings
 from nearfar.core.types import EngineMethod, Task
 from nearfar.models.tokenization.row import Row
-from nearfar.serving.answers import UnreadAnswers
+from nearfar.serving.answers import LARGE_ANSWER, UnreadAnswers
 from nearfar.serving.queue.batch import Results
 from nearfar.serving.registry.fleet import Fleet
 from nearfar.serving.registry.opening import Model
@@ -53,7 +53,8 @@ class RequestContext(Struct):
         if shared := self.caller.answer:
             shared.total += size
         self.check_size(shared.total if shared else size)
-        self.reserved_bytes += self.unread.reserve(numbers)
+        if numbers > LARGE_ANSWER:
+            self.reserved_bytes += self.unread.reserve(numbers)
 
     def check_size(self, size: int) -> None:
         """Raise AnswerTooLarge if an answer of so many bytes is too large."""
@@ -131,7 +132,7 @@ class ModelAccess:
         finally:
             if limit:
                 limit.release()
-            if context:
+            if context and context.reserved_bytes:
                 self._unread.release(context.reserved_bytes)
 
     async def run_job(  # noqa: PLR0913 — each is another property of the job

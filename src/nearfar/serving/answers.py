@@ -58,10 +58,8 @@ class UnreadAnswers:
             self.release(reserved)
 
     def reserve(self, numbers: int) -> int:
-        """Count the results of a large answer, and return their bytes; 0 for a small one. Raises Overloaded."""
+        """Count the results of a large answer, and return their bytes. Raises Overloaded."""
         size = numbers * _BYTES
-        if numbers <= LARGE_ANSWER:
-            return 0
         if self.waiting_bytes and self.waiting_bytes + size > self._max_waiting:
             raise self._overloaded()
         self.waiting_bytes += size

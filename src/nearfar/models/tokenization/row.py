@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from msgspec import Struct
+
+row_ids = attrgetter("ids")  # for map and filter
 
 
 class Row(Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
 from nearfar.models.tokenization.embedding_table import EmbeddingTable
 from nearfar.models.tokenization.pair_prompt import ChatEncoder, ChatMessages, PairPromptEncoder
-from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row, row_ids
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
     TextTemplate,
@@ -131,7 +132,8 @@ class TextEncoder:
         characters is not tokenized further: its ids are the same, and its ``token_count`` is a lower bound.
         """
         distinct = list(dict.fromkeys(texts))
-        encoded = self._encode_ids([self._compose(prompt, text) for text in distinct], count_up_to or 0)
+        composed = [self._compose(prompt, text) for text in distinct] if prompt or self._chat else distinct
+        encoded = self._encode_ids(composed, count_up_to or 0)
         limit = min(self._text_limit(role), max_tokens or self.max_tokens)
         unpooled = self._count_unpooled(prompt, limit) if self._leaves_out_prompt and prompt else 0
         rows = {}
@@ -151,7 +153,7 @@ class TextEncoder:
             rows[text] = prepare_token_vectors(row, self._multi_vector, role) if self._multi_vector else row
         if self._embeddings.missing:
             self._embeddings.check(rows.values())
-        return [rows[text] for text in texts]
+        return [*map(rows.__getitem__, texts)]
 
     def variant(self, *, special: bool, rendered: bool) -> TextEncoder:
         """Return an encoder with or without special tokens, and for texts that a chat template has ``rendered``.
@@ -267,11 +269,11 @@ class TextEncoder:
 
     def _encode_ids(self, texts: list[str], count_up_to: int = 0) -> list[list[int]]:
         """Return each text's ids; of a long text only those that truncation keeps, if these are more than needed."""
-        keeps_end = self._default_side == "end"
-        heads = [text[-_FIRST_PASS_CHARACTERS:] if keeps_end else text[:_FIRST_PASS_CHARACTERS] for text in texts]
+        kept = slice(-_FIRST_PASS_CHARACTERS, None) if self._default_side == "end" else slice(_FIRST_PASS_CHARACTERS)
+        heads = [*map(itemgetter(kept), texts)]
         # Unlike ``encode``, it releases the GIL, and leaves out the offsets, which saves 15 %.
         encode = self._tokenizer.encode_batch_fast
-        found = [encoded.ids for encoded in self._run(encode, heads, add_special_tokens=False)]
+        found = [*map(row_ids, self._run(encode, heads, add_special_tokens=False))]
         for at, text in enumerate(texts):
             if len(text) > _FIRST_PASS_CHARACTERS and len(found[at]) <= max(self.max_tokens, count_up_to):
                 found[at] = self._run(encode, [text], add_special_tokens=False)[0].ids

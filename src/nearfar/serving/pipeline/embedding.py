@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from nearfar.core.jobs import Embedded, EmbedJob
 from nearfar.core.types import FloatArray
-from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.prompts import choose_prompt
-from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row, row_ids
 from nearfar.serving.access import RequestContext
 from nearfar.serving.offload import offload
 from nearfar.serving.pipeline.encoding import TokenizerPool, encode_chunks, encode_texts, takes_prompt, usage_of
@@ -36,23 +36,23 @@ async def embed(job: EmbedJob, tokenizers: TokenizerPool, context: RequestContex
         prompt = choose_prompt(recipe, name, job.role, job.instruction)
     size = count_characters(job.inputs)
     if job.late_chunking:
-        row, spans = await tokenizers.run(size, lambda: encode_chunks(model, job, prompt))
+        row, spans = await tokenizers.run(size, partial(encode_chunks, model, job, prompt))
         rows = [row]
         vectors = await _pool_spans(context, row, spans)
     else:
         alone = model.lane.admission.requests == 0
-        rows = await tokenizers.run(size, lambda: encode_texts(model, job, prompt), alone=alone)
-        filled = [row for row in rows if row.ids]
+        rows = await tokenizers.run(size, partial(encode_texts, model, job, prompt), alone=alone)
+        filled = [*filter(row_ids, rows)]
         # The engine's vectors are normalized, so vectors that are not have to be pooled here.
         pools_here = recipe.normalize and job.normalize is False
         vectors = await (_pool_rows(context, filled) if pools_here else context.submit(filled))
-    return await offload(vectors.size, lambda: _embedded(context, job, rows, vectors))
+    return await offload(vectors.size, partial(_embedded, context, job, rows, vectors))
 
 
 def _embedded(context: RequestContext, job: EmbedJob, rows: Sequence[Row], vectors: FloatArray) -> Embedded:
     """Normalize and cut the vectors as the job asks for."""
     model, recipe = context.model, context.model.recipe
-    is_unit = _is_unit(recipe, job)
+    is_unit = recipe.normalize if job.normalize is None else job.normalize
     if is_unit and (job.late_chunking or not recipe.normalize):
         vectors = normalize(vectors)
     if job.dimensions is not None and job.dimensions < recipe.dim:
@@ -76,10 +76,6 @@ def _with_zeros(vectors: FloatArray, rows: Sequence[Row]) -> FloatArray:
     every = np.zeros((len(rows), vectors.shape[1]), np.float32)
     every[[bool(row.ids) for row in rows]] = vectors
     return every
-
-
-def _is_unit(recipe: Recipe, job: EmbedJob) -> bool:
-    return recipe.normalize if job.normalize is None else job.normalize
 
 
 def _int8_range(model: Model, job: EmbedJob, *, is_unit: bool) -> float | None:

@@ -19,7 +19,7 @@ from nearfar.core.jobs import Chat, ClassifyJob, EmbedJob, RankJob, RepresentJob
 from nearfar.core.settings import OnOverflow
 from nearfar.core.types import TASK_OF, TokenIds
 from nearfar.models.recipe.recipe import Recipe
-from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row, row_ids
 from nearfar.serving.registry.opening import Model
 
 Job = EmbedJob | RepresentJob | ClassifyJob | RankJob | ScoreJob
@@ -102,9 +102,9 @@ def check_rows(rows: list[Row], on_overflow: OnOverflow, *, allow_empty: bool = 
 
     With ``allow_empty`` one of them has to have tokens.
     """
-    empty = [index for index, row in enumerate(rows) if not row.ids]
-    if empty and not (allow_empty and len(empty) < len(rows)):
-        raise EmptyInput(f"text {empty[0]} has no token this model knows")
+    filled = [*map(bool, map(row_ids, rows))]
+    if not all(filled) and not (allow_empty and any(filled)):
+        raise EmptyInput(f"text {filled.index(False)} has no token this model knows")
     for index, row in enumerate(rows) if on_overflow == "error" else ():
         if row.truncated_tokens:
             raise TextTooLong(index, row.token_count, row.token_count - row.truncated_tokens)

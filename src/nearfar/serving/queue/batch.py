@@ -18,11 +18,11 @@ from nearfar.core.errors import ServingError
 from nearfar.core.types import EngineMethod, FloatArray, Representation
 from nearfar.engines.base import Engine
 from nearfar.engines.common.prefixes import token_costs
-from nearfar.models.tokenization.row import Row
+from nearfar.models.tokenization.row import Row, row_ids
 from nearfar.serving.queue.forward import Forward
 from nearfar.telemetry.stopwatch import Stopwatch
 
-_ids, _row, _tokens, _request = map(attrgetter, ("ids", "row", "tokens", "request"))
+_row, _tokens, _request = attrgetter("row"), attrgetter("tokens"), attrgetter("request")
 Results = npt.NDArray[Any]  # (B, D) or (B,) float32, or (B,) objects
 
 
@@ -54,7 +54,7 @@ class QueuedRequest:
         # Of each row, its index among the distinct ones. A list for each row would take the garbage collector 0.1 s.
         index_of = dict(zip(distinct, range(len(distinct)), strict=True))
         self.row_indices = [*map(index_of.__getitem__, map(id, rows))]
-        self.tokens = token_costs(self.rows) if shares_prefixes else [*map(len, map(_ids, self.rows))]
+        self.tokens = token_costs(self.rows) if shares_prefixes else [*map(len, map(row_ids, self.rows))]
         self.waiting = deque(range(len(self.rows)))
         self.waiting_tokens = self.total_tokens = sum(self.tokens)
         self.order = 0.0  # among the requests of its caller
@@ -112,7 +112,7 @@ class Batch:
         else:
             self.groups = [[rows[at] for at in group] for group in group_duplicates([*map(_row, rows)])]
             distinct = [group[0].row for group in self.groups]
-        self.lengths = [*map(len, map(_ids, distinct))]
+        self.lengths = [*map(len, map(row_ids, distinct))]
         self.forward = Forward(engine, self.method, distinct)
         self.started = time.perf_counter()
         self.ended = 0.0

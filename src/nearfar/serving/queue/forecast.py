@@ -48,8 +48,7 @@ class Forecast:
         It looks every half second; in between it returns none.
         """
         now = time.perf_counter()
-        rate = self._tokens_per_s()
-        if not rate or now - self._checked_at < _CHECK_EVERY_S:
+        if now - self._checked_at < _CHECK_EVERY_S or not (rate := self._tokens_per_s()):
             return []
         # The first time, the throughput has just become known: what waits is refused as if it arrived now.
         share = 1.0 if self._checked_at else _MAX_TIME_RATIO

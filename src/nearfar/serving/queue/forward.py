@@ -60,12 +60,10 @@ class Forward:
         self._failed_calls = 0  # in a row
         self._max_failed_calls = 2 * len(rows).bit_length()
 
-    def run(self) -> None:
-        """Fill ``results`` and ``failures``."""
-        self._run(range(len(self._rows)))
-
-    def _run(self, indices: range) -> None:
-        """Run some of the rows, in halves where the engine raises. Never raises itself."""
+    def run(self, indices: range | None = None) -> None:
+        """Fill ``results`` and ``failures`` of all rows, or some; in halves where the engine raises. Never raises."""
+        if indices is None:
+            indices = range(len(self._rows))
         if self._failed_calls >= self._max_failed_calls:
             self.failures |= dict.fromkeys(indices, Failure(EngineError, self.raised))
             return
@@ -84,8 +82,8 @@ class Forward:
             self.failures[indices[0]] = Failure(kind, failure)
             return
         half = len(indices) // 2
-        self._run(indices[:half])
-        self._run(indices[half:])
+        self.run(indices[:half])
+        self.run(indices[half:])
 
     def _call_engine(self, indices: range) -> None:
         """Call the engine once and validate its results."""
