@@ -16,31 +16,28 @@ _INTERVAL_S = 0.02
 
 
 class Timeouts:
-    """Runs callbacks once their delay has passed, at most ``interval_s`` later. Used on one event loop only."""
+    """Times out scopes that are due, at most ``interval_s`` later. Used on one event loop only."""
 
     def __init__(self, interval_s: float = _INTERVAL_S) -> None:
         self._interval_s = interval_s
-        self.pending: dict[object, tuple[float, Callable[[], None]]] = {}  # when each is due
-        self._is_ticking = False
+        self.pending: dict[CancelScope, float] = {}  # when each is due
+        self.is_ticking = False
 
-    def add(self, after_s: float, callback: Callable[[], None]) -> object:
-        """Call back after so many seconds, unless the returned key is removed from ``pending`` before."""
-        key = object()
-        self.pending[key] = (time.monotonic() + after_s, callback)
-        if not self._is_ticking:
-            self._is_ticking = True
-            asyncio.get_running_loop().call_later(self._interval_s, self._tick)
-        return key
+    def start(self) -> None:
+        """Start to check what is pending, until nothing is."""
+        self.is_ticking = True
+        asyncio.get_running_loop().call_later(self._interval_s, self._tick)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        overdue = [key for key, (due, _) in self.pending.items() if due <= now]
-        callbacks = [self.pending.pop(key)[1] for key in overdue]
-        self._is_ticking = bool(self.pending)
-        if self._is_ticking:
-            asyncio.get_running_loop().call_later(self._interval_s, self._tick)
-        for callback in callbacks:
-            callback()
+        overdue = [scope for scope, due in self.pending.items() if due <= now]
+        for scope in overdue:
+            del self.pending[scope]
+        self.is_ticking = False
+        if self.pending:
+            self.start()
+        for scope in overdue:
+            scope.time_out()
 
 
 class CancelScope:
@@ -69,13 +66,15 @@ class CancelScope:
             raise RuntimeError("a cancel scope needs a task to cancel")
         self._task = task
         self._cancelled_before = task.cancelling()
-        if self._timeouts:
-            self._key = self._timeouts.add(self._after_s, self._start_watching if self._watch else self.cancel)
+        if timeouts := self._timeouts:
+            timeouts.pending[self] = time.monotonic() + self._after_s
+            if not timeouts.is_ticking:
+                timeouts.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
         if self._timeouts:
-            self._timeouts.pending.pop(self._key, None)
+            self._timeouts.pending.pop(self, None)
         if self._watching:
             self._watching.cancel()
         own = self._is_cancelled and self._task.uncancel() <= self._cancelled_before
@@ -87,6 +86,9 @@ class CancelScope:
         self._is_cancelled = True
         self._task.cancel()
 
-    def _start_watching(self) -> None:
+    def time_out(self) -> None:
+        """Cancel the block, or start to watch for a reason to."""
         if self._watch:
             self._watching = asyncio.create_task(self._watch(self))
+        else:
+            self.cancel()

@@ -48,13 +48,17 @@ async def test_a_scope_raises_its_error_and_passes_on_other_cancellations() -> N
             await task
 
 
-async def test_a_discarded_callback_is_never_called_and_ticking_ends() -> None:
-    timeouts, called = Timeouts(0.001), []
+async def test_a_scope_that_has_ended_never_times_out_and_ticking_ends() -> None:
+    timeouts, timed_out = Timeouts(0.001), []
 
-    del timeouts.pending[timeouts.add(0.0, lambda: called.append("discarded"))]
-    timeouts.add(0.0, lambda: called.append("due"))
-    await until(lambda: not timeouts._is_ticking)
-    timeouts.add(0.0, lambda: called.append("later"))
-    await until(lambda: not timeouts._is_ticking)
+    async def watch(scope: CancelScope) -> None:
+        timed_out.append(scope)
 
-    assert ["due", "later"] == called
+    with CancelScope(timeouts, 0.0, watch):
+        pass
+    later = [CancelScope(timeouts, 0.0, watch) for _ in range(2)]
+    for scope in later:
+        with scope:
+            await until(lambda: not timeouts.is_ticking and scope in timed_out)  # noqa: B023 — awaited here
+
+    assert later == timed_out

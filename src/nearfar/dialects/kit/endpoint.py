@@ -20,7 +20,7 @@ from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import FIELDS, decode_part, shape_error
 from nearfar.dialects.kit.combined import CombinedResult
 from nearfar.dialects.kit.rendering import Binary, encode_reply
-from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect, service_of
+from nearfar.dialects.kit.request import AnyRequest, caller_of, cancel_on_disconnect
 from nearfar.dialects.kit.route_docs import RouteDocs
 from nearfar.serving.answers import LARGE_ANSWER
 from nearfar.serving.service import Service
@@ -78,7 +78,8 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
 
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer a request, once its body is received. Raises a NearfarError, which the dialect converts."""
-        received: bytes = request.scope["state"]["body"]
+        state: dict[str, Any] = request.scope["state"]
+        received: bytes = state["body"]
         try:
             try:
                 body = decode_json(received, self.decoder)
@@ -88,7 +89,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
         except msgspec.ValidationError as error:
             raise self.shape_error(error) from error
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
-        service = service_of(request)
+        service: Service = state["server"].service
         with cancel_on_disconnect(request):
             done = await self.call(service, job, caller)
             numbers, render = numbers_of(done), partial(self.reply, body, job, done)
