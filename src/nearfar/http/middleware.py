@@ -61,7 +61,7 @@ class RouteMiddleware(ASGIMiddleware):
             is_public = handler.opt.get("public")
             try:
                 if is_public:
-                    self._gate.check_head(scope)
+                    self._gate.check(scope, is_public=True)
                 else:
                     self._gate.admit(scope)
             except Exception as error:  # noqa: BLE001 — the dialect converts it

@@ -77,7 +77,8 @@ class JobRoute:
             headers = [(b"content-length", b"%d" % len(body))]
             if response.media_type:
                 headers.append((b"content-type", response.media_type.encode()))
-            headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+            for name, value in response.headers.items():
+                headers.append((name.encode("latin-1"), value.encode("latin-1")))
             headers += self._log.finish(scope, status)
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body, "more_body": False})

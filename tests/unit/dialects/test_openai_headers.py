@@ -29,7 +29,7 @@ def embed(text: str) -> dict[str, Any]:
     ("seconds", "expected"),
     [
         (0, "0s"),
-        (0.0001, "0s"),
+        (0.0001, "1ms"),
         (0.012, "12ms"),
         (0.9996, "1s"),
         (1.5, "1.5s"),

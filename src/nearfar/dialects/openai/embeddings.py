@@ -111,7 +111,14 @@ def _to_job(body: EmbeddingsRequest) -> EmbedJob:
             f"Invalid value for 'encoding_format' = {str(body.encoding_format)[:50]}. "
             "Supported values: ['float', 'base64']."
         )
-    _check_options(body)
+    # What would change the numbers if it weren't ignored.
+    body.check_format()
+    if body.token_ids not in {None, *_VOCABULARIES}:
+        raise errors.InputError(
+            f"token_ids must be one of {', '.join(_VOCABULARIES)}, not {str(body.token_ids)[:50]!r}"
+        )
+    if body.max_tokens_per_doc or body.max_tokens_per_query:
+        raise errors.InputError("max_tokens_per_doc and max_tokens_per_query only rerank; send truncate_prompt_tokens")
     return job
 
 
@@ -121,17 +128,6 @@ def _normalize(body: EmbeddingsRequest) -> bool | None:
     if len(found) > 1:
         raise errors.InputError("use_activation and normalize contradict each other; send one of them")
     return found.pop() if found else None
-
-
-def _check_options(body: EmbeddingsRequest) -> None:
-    """Raise InputError for what would change the numbers if it weren't ignored."""
-    body.check_format()
-    if body.token_ids not in {None, *_VOCABULARIES}:
-        raise errors.InputError(
-            f"token_ids must be one of {', '.join(_VOCABULARIES)}, not {str(body.token_ids)[:50]!r}"
-        )
-    if body.max_tokens_per_doc or body.max_tokens_per_query:
-        raise errors.InputError("max_tokens_per_doc and max_tokens_per_query only rerank; send truncate_prompt_tokens")
 
 
 def _inputs(body: EmbeddingsRequest) -> tuple[str | TokenIds | Chat, ...]:

@@ -57,7 +57,17 @@ def error_headers(request: AnyRequest, error: errors.NearfarError) -> dict[str, 
 
 def _limits(request: AnyRequest, capacity: QueueCapacity | None) -> dict[str, str]:
     """Return the limits of the model's queue, or those of the caller's key where less is left of them."""
-    headers = _queue_limits(capacity)
+    headers: dict[str, str] = {}
+    if capacity:
+        headers |= {
+            "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
+            "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
+            "x-ratelimit-limit-requests": str(capacity.requests_limit),
+            "x-ratelimit-remaining-requests": str(capacity.requests_free),
+        }
+    if capacity and capacity.drain_s is not None:
+        reset = duration(capacity.drain_s)
+        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
     caller: Caller | None = request.scope["state"].get("caller")
     if caller is None or caller.rate_limit is None:
         return headers
@@ -68,32 +78,13 @@ def _limits(request: AnyRequest, capacity: QueueCapacity | None) -> dict[str, st
             headers[f"x-ratelimit-limit-{kind}"] = str(own.limit)
             headers[f"x-ratelimit-remaining-{kind}"] = str(own.left)
             if own.reset_s is not None:
-                headers[f"x-ratelimit-reset-{kind}"] = _until(own.reset_s)
+                headers[f"x-ratelimit-reset-{kind}"] = duration(own.reset_s)
     return headers
-
-
-def _queue_limits(capacity: QueueCapacity | None) -> dict[str, str]:
-    if capacity is None:
-        return {}
-    headers = {
-        "x-ratelimit-limit-tokens": str(capacity.tokens_limit),
-        "x-ratelimit-remaining-tokens": str(capacity.tokens_free),
-        "x-ratelimit-limit-requests": str(capacity.requests_limit),
-        "x-ratelimit-remaining-requests": str(capacity.requests_free),
-    }
-    if capacity.drain_s is not None:
-        reset = _until(capacity.drain_s)
-        headers |= {"x-ratelimit-reset-tokens": reset, "x-ratelimit-reset-requests": reset}
-    return headers
-
-
-def _until(seconds: float) -> str:
-    return duration(math.ceil(seconds * 1000) / 1000)  # 0s for an empty queue only
 
 
 def duration(seconds: float) -> str:
-    """Format a time as OpenAI does: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
-    ms = round(seconds * 1000)
+    """Format a time as OpenAI does, in milliseconds rounded up: ``0s``, ``12ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
+    ms = math.ceil(seconds * 1000)
     if 0 < ms < 1000:  # noqa: PLR2004 — a second
         return f"{ms}ms"
     minutes, ms = divmod(ms, 60_000)

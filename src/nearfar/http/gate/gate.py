@@ -45,8 +45,11 @@ class RequestGate:
         state["headers"] = dict(scope["headers"])
         return state
 
-    def check_head(self, scope: Scope) -> None:
-        """Raise HeadTooLarge or AmbiguousLength for a head that granian passes on."""
+    def check(self, scope: Scope, *, is_public: bool = False) -> None:
+        """Raise HeadTooLarge or AmbiguousLength for a head that granian passes on.
+
+        Raises HostNotAllowed, ApiKeyMissing or ApiKeyInvalid as well, unless the route ``is_public``.
+        """
         headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
         if len(headers) > _MAX_HEADERS:
             raise HeadTooLarge(f"the request has {len(headers)} headers; at most {_MAX_HEADERS} are allowed")
@@ -54,13 +57,9 @@ class RequestGate:
             codings = [value.strip().lower() for name, value in headers if name == _TRANSFER_ENCODING]
             if codings != [b"chunked"]:
                 raise AmbiguousLength("the transfer-encoding must be chunked, once and alone")
-
-    def check(self, scope: Scope) -> None:
-        """Raise HeadTooLarge, AmbiguousLength, HostNotAllowed, ApiKeyMissing or ApiKeyInvalid."""
-        self.check_head(scope)
-        if self._hosts:
-            self._hosts.cached_check(*[header for header in scope["headers"] if header[0] in _HOST_HEADERS])
-        if self._keys:
+        if self._hosts and not is_public:
+            self._hosts.cached_check(*[header for header in headers if header[0] in _HOST_HEADERS])
+        if self._keys and not is_public:
             self._keys.check(scope)
 
     def admit(self, scope: Scope) -> None:
