@@ -14,6 +14,7 @@ COMMANDS = {
     "ps": "nearfar service status shows the service, and GET /info the models of a running server",
     "info": "nearfar models lists the models on this disk, and GET /info those of a running server",
     "run": "nearfar serve MODEL serves a model, and nearfar check MODEL tries it",
+    "run-batch": "use nearfar batch IN OUT",
     "up": "nearfar serve starts a server, and nearfar service install a service",
     "start": "nearfar serve starts a server, and nearfar service install a service",
     "stop": "press Ctrl-C where nearfar serve runs; nearfar service uninstall stops a service",

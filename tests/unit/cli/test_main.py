@@ -68,6 +68,7 @@ def test_an_unknown_command_or_option_is_refused_with_a_hint() -> None:
         ("download", "model"): "nearfar pull MODEL",
         ("upgrade",): "pip install --upgrade nearfar",
         ("login",): "HF_TOKEN",
+        ("run-batch",): "nearfar batch IN OUT",
         ("reload",): "SIGHUP",
         ("service", "stop"): "nearfar service uninstall",
         ("service", "enable"): "nearfar service install",
