@@ -265,6 +265,9 @@ test("connect: what is copied has this server's address and model", async () => 
   const text = await page.textContent("role=tabpanel >> visible=true");
   assert.ok(text.includes(`${server.url}/v1`));
   assert.ok(text.includes("sentence-transformers/all-MiniLM-L6-v2"));
+  await page.click("role=tab[name='Open WebUI']");
+  assert.match(await page.textContent("role=tabpanel >> visible=true"), /ENABLE_RAG_HYBRID_SEARCH=true/); // asks the reranker
+  await page.click("role=tab[name='OpenAI, Python']");
   await page.press("[role=tab][aria-selected=true]", "ArrowDown");
   assert.equal(await page.textContent("[role=tab][aria-selected=true]"), "OpenAI, Node");
   await page.close();
