@@ -48,7 +48,8 @@ class LineAnswering:
     def __init__(self, answer: AnswerLine, stored: StoredBatch) -> None:
         self._answer = answer
         self._expires_at = stored.batch.expires_at
-        self._caller = Caller(name=stored.owner, scopes=stored.progress.scopes, priority=LOWEST_PRIORITY)
+        scopes = stored.progress.scopes
+        self._caller = Caller(name=stored.owner, scopes=scopes, priority=LOWEST_PRIORITY, is_batch=True)
 
     async def answer(self, line: InputLine) -> Answered:
         """Answer a line."""

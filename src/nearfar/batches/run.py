@@ -20,8 +20,10 @@ from nearfar.batches.store import Store
 from nearfar.core.errors import StorageFull
 from nearfar.telemetry.events import BatchEnded, BatchLinesStored, EndedStatus, Observer
 
-# In flight, or answered and not stored yet. Enough to fill the engine's batches, and few enough to keep in memory.
-_MAX_LINES, _MAX_BYTES = 256, 4_000_000
+# Lines that begin together, and run as one job where they can.
+_GROUP_LINES = 256
+# In flight, or answered and not stored yet: a second group waits while the first runs.
+_MAX_LINES, _MAX_BYTES = 2 * _GROUP_LINES, 4_000_000
 _STORE_EVERY_S = 0.5
 # While requests come, so many lines are answered, and then none for so long.
 _ACTIVE_LINES, _PAUSE_S, _CHECK_S = 32, 1.0, 0.02
@@ -145,14 +147,15 @@ class BatchRun:
             await self._pause()
         elif self._shared.activity.is_active:
             width = 0
-        room = width - len(self._pending)
-        size = sum(pending.size for pending in self._pending)
-        read: list[tuple[bytes, int]] = []
-        if not self._is_stopping and not self._cancelled.is_set():
+        answer = self._lines.refuse if starts > _FAILS_AFTER else self._lines.answer
+        while not self._is_stopping and not self._cancelled.is_set():
+            room = min(width - len(self._pending), _GROUP_LINES)
+            size = sum(pending.size for pending in self._pending)
             read = await asyncio.to_thread(_take, lines, room, _MAX_BYTES - size)
-        for data, end in read:
-            answer = self._lines.refuse if starts > _FAILS_AFTER else self._lines.answer
-            self._pending.append(_Pending(asyncio.create_task(answer(decode_line(data))), len(data), end))
+            for data, end in read:
+                self._pending.append(_Pending(asyncio.create_task(answer(decode_line(data))), len(data), end))
+            if not read:
+                break
         return bool(self._pending) and not self._cancelled.is_set()
 
     async def _pause(self) -> None:

@@ -122,6 +122,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     retries: int | None = None
     # Of the answer that all jobs of this request share; None for a request of one job.
     answer: AnswerSize | None = None
+    # Whether its jobs may run as one, as those of a batch may.
+    is_batch: bool = False
 
     @property
     def is_last_attempt(self) -> bool:

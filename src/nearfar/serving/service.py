@@ -29,6 +29,7 @@ from nearfar.core.settings import Settings
 from nearfar.core.types import TASK_OF, ModelInfo, ModelState
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
 from nearfar.serving.answers import UnreadAnswers
+from nearfar.serving.merging import JobMerging
 from nearfar.serving.offload import offload
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
@@ -49,6 +50,7 @@ class Service:
         self.unread = UnreadAnswers(settings.max_unread_bytes, settings.write_timeout_s)
         self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts(), self.unread)
         self._tokenizers = TokenizerPool()
+        self._merging = JobMerging(self._embed)
 
     def close(self) -> None:
         """Cancel what waits to be tokenized."""
@@ -78,6 +80,9 @@ class Service:
 
     def embed(self, job: EmbedJob, caller: Caller) -> Coroutine[Any, Any, Embedded]:
         """Compute a vector for each text."""
+        return (self._merging.embed if caller.is_batch else self._embed)(job, caller)
+
+    def _embed(self, job: EmbedJob, caller: Caller) -> Coroutine[Any, Any, Embedded]:
         work = partial(embedding.embed, job, self._tokenizers)
         return self._access.run_job(caller, job.model, ("embed",), work, answers="vectors", inputs=len(job.inputs))
 
