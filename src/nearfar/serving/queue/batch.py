@@ -55,7 +55,8 @@ class QueuedRequest:
         index_of = dict(zip(distinct, range(len(distinct)), strict=True))
         self.row_indices = [*map(index_of.__getitem__, map(id, rows))]
         self.tokens = token_costs(self.rows) if shares_prefixes else [*map(len, map(row_ids, self.rows))]
-        self.waiting = deque(range(len(self.rows)))
+        # In order of length, as the scheduler chooses among the first ones: neighbors fill a batch with little padding.
+        self.waiting = deque(sorted(range(len(self.rows)), key=self.tokens.__getitem__))
         self.waiting_tokens = self.total_tokens = sum(self.tokens)
         self.order = 0.0  # among the requests of its caller
         self._missing = len(self.rows)
