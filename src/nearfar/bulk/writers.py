@@ -83,22 +83,20 @@ def _write_npy(path: Path, checkpoint: Checkpoint, layout: Layout) -> list[Path]
     """Write the vectors, and what goes beside them to a file of JSON lines."""
     done = checkpoint.done
     beside = path.with_suffix(".ids.jsonl")
-    shape = (done.rows_written, done.width or 0)
-    array = np.lib.format.open_memmap(
-        path, "w+", np.dtype(done.dtype), shape if layout.column == "vector" else shape[:1]
-    )
+    shape = (done.rows_written, done.width or 0)[: 2 if layout.column == "vector" else 1]
+    dtype = np.dtype(done.dtype)
     encoder = msgspec.json.Encoder()
-    at = 0
-    with beside.open("wb") as file:
+    with path.open("wb") as numbers, beside.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(numbers, header)
         for records, vectors in checkpoint.results():
             has = np.array([record.has_vector for record in records])
-            part = array[at : at + len(records)]
+            part = vectors
             if not has.all():
-                part[:] = np.nan
-            part[has] = vectors if part.ndim > 1 else vectors[:, 0]
+                part = np.full((len(records), vectors.shape[1]), np.nan, dtype)
+                part[has] = vectors
+            numbers.write(part.data)
             file.write(encoder.encode_lines([_beside(checkpoint, layout, record) for record in records]))
-            at += len(records)
-    array.flush()
     return [path, beside]
 
 
