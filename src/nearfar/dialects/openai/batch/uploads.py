@@ -48,7 +48,7 @@ class NewUpload(Struct, kw_only=True):
     """The body of POST /v1/uploads. ``bytes`` is the size of the whole file."""
 
     bytes: AtLeastOne
-    filename: Annotated[str, json_schema(pattern=r"^[^\x00-\x1f\x7f]*$")]
+    filename: Annotated[str, json_schema(pattern=r"^[^\x00-\x1f\x7f]*(?![\s\S])")]
     mime_type: str
     purpose: Annotated[str, json_schema(const="batch")]
     expires_after: Expiry | None = None
