@@ -46,13 +46,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_engine(
-    folder: Path, dtype: Dtype = "float32", threads: int = 2, cache: Path | None = None
+    folder: Path, dtype: Dtype = "float32", threads: int = 2, cache: Path | None = None, **options: Any
 ) -> tuple[OpenVinoEngine, TextEncoder]:
     recipe = read_recipe(folder)
     tokens = TextEncoder(folder, recipe)
     probes = tokens.sample_rows()
     request = OpenRequest(
-        folder=folder, recipe=recipe, device="cpu", dtype=dtype, probes=probes, cache_dir=cache, threads=threads
+        folder=folder,
+        recipe=recipe,
+        device="cpu",
+        dtype=dtype,
+        probes=probes,
+        cache_dir=cache,
+        threads=threads,
+        **options,
     )
     return OpenVinoEngine(request), tokens
 
@@ -130,6 +137,13 @@ def test_a_row_alone_runs_on_all_threads_and_anything_else_on_streams(
         for batch in ([short, short], beside):
             with Drained(*single.values()):
                 assert (2, 384) == thread.submit(engine.embed, batch).result(30).shape
+
+
+def test_a_setting_turns_the_models_off(cache: Path) -> None:
+    engine, _ = open_engine(find_builtin().folder, cache=cache, single_row_models=False)
+
+    assert engine._single_row is None
+    engine.close()
 
 
 def test_models_are_compiled_while_other_threads_infer(cache: Path) -> None:

@@ -29,6 +29,7 @@ FIELDS = {
     "max_stored_files": ("7", "max_stored_files = 7", 7),
     "max_batch_requests": ("8", "max_batch_requests = 8", 8),
     "threads": ("3", "threads = 3", 3),
+    "single_row_models": ("false", "single_row_models = false", False),
     "verify": ("false", "verify = false", False),
     "on_overflow": ("error", 'on_overflow = "error"', "error"),
     "tls_cert_file": ("cert.pem", 'tls_cert_file = "cert.pem"', "cert.pem"),

@@ -55,9 +55,13 @@ class Model(Protocol):
 
 
 def unlimited(settings: Settings) -> Settings:
-    """Return the settings without the limits that protect a server from its clients."""
+    """Return the settings without the limits that protect a server from its clients.
+
+    Whether a row runs on a model for single rows depends on time, and results must not.
+    """
     return msgspec.structs.replace(
         settings,
+        single_row_models=False,
         request_timeout_s=_WEEK_S,
         queue_tokens=_NO_LIMIT,
         max_inputs=_NO_LIMIT,

@@ -104,6 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache_dir: str | None = None  # for converted models; None: the system's cache folder
     state_dir: str | None = None  # for files and batches; None: the system's folder for what programs keep
     threads: Positive | None = None  # CPU threads of the models; None: all cores
+    single_row_models: bool = True  # compile a model again for rows that run alone, if the engine can
     verify: bool = True  # compare a model with the library that wrote it, at its first load
     on_overflow: OnOverflow = "truncate"  # texts over a model's limit: truncate them, or answer with an error
     log_format: LogFormat = "auto"  # auto: human on a terminal, json elsewhere

@@ -100,6 +100,7 @@ class OpenRequest(Struct, frozen=True, kw_only=True):
     revision: str | None = None  # identifies the files; None where only their sizes and dates can
     cache_dir: Path | None = None  # for converted models; None: convert at every start
     threads: int | None = None  # CPU threads; None: one per usable core
+    single_row_models: bool = True  # may compile models that run a row faster while nothing else runs
 
 
 class EngineKind(Protocol):

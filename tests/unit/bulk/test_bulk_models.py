@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from nearfar.bulk.models import RemoteModel
+from nearfar import Settings
+from nearfar.bulk.models import RemoteModel, unlimited
 from nearfar.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -105,3 +106,8 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_what_no_row_is_the_reason_of_ends_the_command() -> None:
     with pytest.raises(SetupError, match="answered 401: Incorrect API key"):
         await model_of(Server(status=401)).compute(rows_of(["abc"]))
+
+
+def test_commands_do_not_use_models_for_single_rows() -> None:
+    """Whether one of them runs a row depends on what else runs, and its numbers differ in the last digit."""
+    assert unlimited(Settings()).single_row_models is False

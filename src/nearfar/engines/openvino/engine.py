@@ -150,7 +150,8 @@ class OpenVinoEngine:
         Both then use the weights of the same object. Not for int8, which is there to save memory.
         """
         can_pad = self._recipe.pad_token_id is not None and self._recipe.max_tokens >= ROW_STEP
-        if self._threads == 1 or not can_pad or self._request.dtype == "int8":
+        request = self._request
+        if not request.single_row_models or self._threads == 1 or not can_pad or request.dtype == "int8":
             return self._choose_dtype(converted)
         model = read(converted.model)
         if not is_small(model):

@@ -77,6 +77,7 @@ class Opener:
             revision=checkpoint.revision,
             cache_dir=self._cache_dir,
             threads=self._settings.threads,
+            single_row_models=self._settings.single_row_models,
         )
         verifier = await self.run_on_thread(lambda: self._verifier(discovered, encoder))
         try:
