@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -72,11 +71,12 @@ def command(rows: Path, out: Path, options: Sequence[str]) -> Measured:
     start = time.perf_counter()
     line = [sys.executable, "-m", "nearfar", "embed", str(rows), "--out", str(out), *options]
     process = subprocess.Popen(line)  # noqa: S603 — our own command
-    _, status, usage = os.wait4(process.pid, 0)
+    with ProcessMonitor(process.pid, 0.25) as monitor:
+        process.wait()
     seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"nearfar embed ended with {os.waitstatus_to_exitcode(status)}")
-    return Measured(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
+    if process.returncode:
+        raise SystemExit(f"nearfar embed ended with {process.returncode}")
+    return Measured(seconds, max(sample.rss_mb for sample in monitor.samples))
 
 
 def batch(server: Server, rows: Path, out: Path) -> Measured:
