@@ -60,6 +60,13 @@ async def test_padding_is_bounded_by_what_another_batch_would_cost() -> None:
     assert [[4, 4, 4], [10]] == [lengths_of(scheduler.next_batch(64)) for _ in range(2)]
 
 
+async def test_rows_that_are_far_apart_in_a_request_share_a_batch_if_they_are_of_one_length() -> None:
+    scheduler = Scheduler(3000, 0)
+    queue(scheduler, *[5] * 300, *[2] * 300, *[5] * 300)
+
+    assert [[2] * 256, [2] * 44, [5] * 256] == [lengths_of(scheduler.next_batch(3000)) for _ in range(3)]
+
+
 async def test_for_an_engine_that_does_not_pad_only_tokens_count() -> None:
     scheduler = Scheduler(64, None)
     queue(scheduler, 2, 30, 3, 29, 40)
