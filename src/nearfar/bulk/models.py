@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from nearfar.core.caller import ANONYMOUS
+from nearfar.core.caller import Caller
 from nearfar.core.errors import EngineError, RequestError, SetupError
 from nearfar.core.jobs import EmbedJob, ScoreJob, TokenizeJob
 from nearfar.core.settings import OnOverflow, Settings
@@ -19,6 +19,7 @@ from nearfar.core.types import FloatArray, ModelInfo
 from nearfar.serving.service import Service
 
 Texts = tuple[str, ...]  # of one row
+_CALLER = Caller(is_batch=True)
 _NO_LIMIT = 1 << 40
 _WEEK_S = 7 * 86_400.0
 _REQUEST_TIMEOUT_S = 600.0
@@ -95,18 +96,18 @@ class LocalModel:
         if len(rows[0]) > 1:
             pairs = tuple((first, second) for first, second in rows)
             job = ScoreJob(model=self._name, pairs=pairs, on_overflow=self.on_overflow)
-            scored = await self._service.score(job, ANONYMOUS)
+            scored = await self._service.score(job, _CALLER)
             vectors, usage = np.array(scored.scores, np.float32)[:, None], scored.usage
         else:
             inputs = tuple(text for (text,) in rows)
-            done = await self._service.embed(msgspec.structs.replace(self._job, inputs=inputs), ANONYMOUS)
+            done = await self._service.embed(msgspec.structs.replace(self._job, inputs=inputs), _CALLER)
             vectors, usage, self.int8_range = done.vectors, done.usage, done.int8_range
         cut = [truncated > 0 for _, truncated in usage.each] if len(usage.each) == len(rows) else [False] * len(rows)
         return Computed(vectors, usage.tokens, cut)
 
     async def split(self, text: str, size: int, /) -> list[tuple[int, int]]:
         """Return the chunks of a text, by the model's own tokens."""
-        done = await self._service.tokenize(TokenizeJob(model=self._name, texts=(text,), special=False), ANONYMOUS)
+        done = await self._service.tokenize(TokenizeJob(model=self._name, texts=(text,), special=False), _CALLER)
         spans = done.texts[0].tokens
         stops = [spans[at].start for at in range(size, len(spans), size)]
         return list(zip([0, *stops], [*stops, len(text)], strict=True))

@@ -122,7 +122,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     retries: int | None = None
     # Of the answer that all jobs of this request share; None for a request of one job.
     answer: AnswerSize | None = None
-    # Whether its jobs may run as one, as those of a batch may.
+    # Whether it is a batch: its jobs may run as one, and other bulk needn't be quick for them.
     is_batch: bool = False
 
     @property

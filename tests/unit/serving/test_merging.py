@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,3 +161,13 @@ async def test_the_service_returns_what_it_returns_for_each_job_alone() -> None:
     for one, other in zip(alone, merged, strict=True):
         np.testing.assert_array_equal(one.vectors, other.vectors)
         assert one.usage == other.usage
+
+
+async def test_a_small_job_of_a_batch_leaves_the_batches_of_bulk_as_large_as_they_are() -> None:
+    async with running(Settings(engine="fake")) as app:
+        throughput = app.state.fleet.models()[0].lane.throughput
+        await app.state.service.embed(EmbedJob(model=None, inputs=("a",)), CALLER)
+        assert throughput._small_request_at == -math.inf
+
+        await app.state.service.embed(EmbedJob(model=None, inputs=("b",)), Caller())
+        assert throughput._small_request_at > 0

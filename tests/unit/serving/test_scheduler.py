@@ -60,6 +60,19 @@ async def test_padding_is_bounded_by_what_another_batch_would_cost() -> None:
     assert [[4, 4, 4], [10]] == [lengths_of(scheduler.next_batch(64)) for _ in range(2)]
 
 
+async def test_a_request_that_has_begun_is_divided_as_if_no_worker_were_idle() -> None:
+    """Whether two workers are idle at its end is a matter of time, and batches decide the last digit of numbers."""
+    found = []
+    for idle_workers in (1, 2):
+        scheduler = Scheduler(64, 64)
+        queue(scheduler, *[8] * 20)
+        batches = [scheduler.next_batch(64, 2), scheduler.next_batch(64, 1)]
+        batches += [scheduler.next_batch(64, idle_workers)]
+        found.append([lengths_of(batch) for batch in batches])
+
+    assert found[0] == found[1] == [[8] * 8, [8] * 8, [8] * 4]
+
+
 async def test_rows_that_are_far_apart_in_a_request_share_a_batch_if_they_are_of_one_length() -> None:
     scheduler = Scheduler(3000, 0)
     queue(scheduler, *[5] * 300, *[2] * 300, *[5] * 300)

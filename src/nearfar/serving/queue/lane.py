@@ -183,7 +183,7 @@ class Lane:
         request = QueuedRequest(rows, future, method or self._method, stopwatch, shares_prefixes=shares, caller=caller)
         charge = self.admission.admit(request.waiting_tokens, caller)
         try:
-            if request.waiting_tokens <= self.batch_tokens:
+            if request.waiting_tokens <= self.batch_tokens and not caller.is_batch:
                 self.throughput.record_small_request()
             self._liveness.record_request(busy=self.admission.requests > 1)
             self._runner.add(request)

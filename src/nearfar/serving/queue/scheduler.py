@@ -44,7 +44,7 @@ class Scheduler:
         """Remove and return the rows that run next; none when no row waits.
 
         ``bulk_tokens`` bounds a batch of a bulk request. What waits is divided among the ``idle_workers``, so that all
-        of them start together.
+        of them start together: only before the first batch of a request, so that its other ones don't depend on time.
         """
         requests = self._queue.next(_WINDOW_ROWS)
         if not requests:
@@ -54,7 +54,7 @@ class Scheduler:
         batch = self._choose_rows(
             [one for one in requests if one.method == first.method and (is_bulk or one.waiting_tokens <= limit)],
             bulk_tokens if is_bulk else limit,
-            idle_workers,
+            idle_workers if first.waiting_tokens == first.total_tokens else 1,
         )
         self._queue.begin(first)
         for queued in batch:
