@@ -90,8 +90,11 @@ async def test_the_query_is_cut_to_max_tokens_per_query(path: str, builtin: http
 
     cut = await post(builtin, path, **{name: "cat dog bird"}, **sides, max_tokens_per_query=1)
 
-    assert numbers(await post(builtin, path, **{name: "cat"}, **sides)) == numbers(cut)
-    assert numbers(await post(builtin, path, **{name: "cat dog bird"}, **sides, max_tokens_per_query=0)) != numbers(cut)
+    short = await post(builtin, path, **{name: "cat"}, **sides)
+    whole = await post(builtin, path, **{name: "cat dog bird"}, **sides, max_tokens_per_query=0)
+
+    assert numbers(short) == pytest.approx(numbers(cut), abs=1e-6)
+    assert numbers(whole) != pytest.approx(numbers(cut), abs=1e-3)
 
 
 @pytest.mark.parametrize(
