@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 from nearfar.batches.activity import Activity
-from nearfar.batches.answering import AnswerLine
+from nearfar.batches.answering import AnswerLines
 from nearfar.batches.lines import Limits
 from nearfar.batches.records import StoredBatch
 from nearfar.batches.run import BatchRun, Shared
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class BatchQueue:
     """The batches that haven't ended. ``start`` begins to run them on this event loop."""
 
-    def __init__(self, storage: Storage, answer: AnswerLine, limits: Limits, observe: Observer) -> None:
+    def __init__(self, storage: Storage, answer: AnswerLines, limits: Limits, observe: Observer) -> None:
         self.storage = storage
         self.activity = Activity()
         self._shared = Shared(storage=storage, answer=answer, limits=limits, activity=self.activity, observe=observe)

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from nearfar.batches.activity import Activity
-from nearfar.batches.answering import Answered, AnswerLine, LineAnswering
-from nearfar.batches.lines import Checked, Limits, check_lines, decode_line, read_lines
+from nearfar.batches.answering import Answered, AnswerLines, LineAnswering
+from nearfar.batches.lines import Checked, InputLine, Limits, check_lines, decode_line, read_lines
 from nearfar.batches.records import Batch, Fault, Faults, File, Progress, RequestCounts, StoredBatch
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
 from nearfar.core.errors import StorageFull
 from nearfar.telemetry.events import BatchEnded, BatchLinesStored, EndedStatus, Observer
 
-# Lines that begin together, and run as one job where they can.
-_GROUP_LINES = 256
-# In flight, or answered and not stored yet: a second group waits while the first runs.
-_MAX_LINES, _MAX_BYTES = 2 * _GROUP_LINES, 4_000_000
-_STORE_EVERY_S = 0.5
+# Lines that are answered together, fewer of them if they are long, and how many such blocks at once: one is prepared
+# or stored while the other one runs.
+_BLOCK_LINES, _BLOCK_BYTES, _BLOCKS = 256, 1_000_000, 2
 # While requests come, so many lines are answered, and then none for so long.
 _ACTIVE_LINES, _PAUSE_S, _CHECK_S = 32, 1.0, 0.02
 # How often a batch may be started at one line before lines run alone, and before that line fails.
@@ -37,11 +35,10 @@ _ENDED_AT: dict[EndedStatus, str] = {
 }
 
 
-class _Pending(Struct, frozen=True):
-    """A line that is being answered, its size, and where the next one begins."""
+class _Block(Struct, frozen=True):
+    """Lines that are being answered, and where the next one begins."""
 
-    task: asyncio.Task[Answered]
-    size: int
+    answers: asyncio.Task[list[Answered]]
     end: int
 
 
@@ -49,7 +46,7 @@ class Shared(Struct, frozen=True, kw_only=True):
     """What all batches of a server have in common."""
 
     storage: Storage
-    answer: AnswerLine
+    answer: AnswerLines
     limits: Limits
     activity: Activity
     observe: Observer
@@ -63,10 +60,9 @@ class BatchRun:
         self._storage = shared.storage
         self._stored = stored
         self._lines = LineAnswering(shared.answer, stored)
-        self._pending: deque[_Pending] = deque()
-        self._done: list[_Pending] = []
-        self._done_bytes = 0
-        self._stored_at = 0.0
+        self._pending: deque[_Block] = deque()
+        self._starts = 0  # at the first line
+        self._alone = 0  # of the next lines, how many run alone
         self._is_expired = False
         self._is_stopping = False
         self._cancelled = asyncio.Event()
@@ -123,40 +119,35 @@ class BatchRun:
 
     async def _answer_lines(self) -> None:
         await self._change(_started)
+        self._starts = self._stored.progress.starts
+        # One of these lines, which run at once, may be what has ended the server.
+        self._alone = _BLOCKS * _BLOCK_LINES if self._starts > _ALONE_AFTER else 0
         path = await self._input_path()
-        self._stored_at = time.monotonic()
         with path.open("rb") as file:
             lines = read_lines(file, self._stored.progress.offset)
             try:
-                while await self._fill(lines):
-                    await self._wait()
-                    is_due = time.monotonic() - self._stored_at > _STORE_EVERY_S or not self._pending
-                    if is_due or self._done_bytes > _MAX_BYTES:
-                        await self._store_done()
+                while await self._fill(lines) and (block := await self._wait()):
+                    await self._store(block.answers.result(), block.end)
             finally:
-                for pending in self._pending:
-                    pending.task.cancel()
-        await self._store_done()
+                for block in self._pending:
+                    block.answers.cancel()
 
     async def _fill(self, lines: Iterator[tuple[bytes, int]]) -> bool:
-        """Begin lines while there is room. Return whether any is in flight."""
-        starts = self._stored.progress.starts
-        width = 1 if starts > _ALONE_AFTER else _MAX_LINES
-        if self._shared.activity.is_active and not self._pending:
-            width = min(width, _ACTIVE_LINES)
-            await self._pause()
-        elif self._shared.activity.is_active:
-            width = 0
-        answer = self._lines.refuse if starts > _FAILS_AFTER else self._lines.answer
+        """Begin blocks while there is room. Return whether any is in flight."""
         while not self._is_stopping and not self._cancelled.is_set():
-            room = min(width - len(self._pending), _GROUP_LINES)
-            size = sum(pending.size for pending in self._pending)
-            read = await asyncio.to_thread(_take, lines, room, _MAX_BYTES - size)
-            for data, end in read:
-                self._pending.append(_Pending(asyncio.create_task(answer(decode_line(data))), len(data), end))
+            is_active = self._shared.activity.is_active
+            if len(self._pending) >= (1 if is_active or self._alone else _BLOCKS):
+                break
+            if is_active:
+                await self._pause()
+            count = 1 if self._alone else _ACTIVE_LINES if is_active else _BLOCK_LINES
+            read, end = await asyncio.to_thread(_read_block, lines, count)
             if not read:
                 break
-        return bool(self._pending) and not self._cancelled.is_set()
+            answer = self._lines.refuse if self._starts > _FAILS_AFTER else self._lines.answer
+            self._pending.append(_Block(asyncio.create_task(answer(read)), end))
+            self._starts, self._alone = 0, max(self._alone - 1, 0)
+        return bool(self._pending)
 
     async def _pause(self) -> None:
         """Wait until no more requests come, or until some lines are due all the same."""
@@ -164,45 +155,37 @@ class BatchRun:
         while self._shared.activity.is_active and time.monotonic() < due and not self._is_stopping:  # noqa: ASYNC110 — no event ends it
             await asyncio.sleep(_CHECK_S)
 
-    async def _wait(self) -> None:
-        """Wait for the first line in flight, until the batch is cancelled, or until answers are to be stored."""
-        cancelled = asyncio.create_task(self._cancelled.wait())
-        timeout_s = _STORE_EVERY_S if self._done else None
-        await asyncio.wait({self._pending[0].task, cancelled}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait(self) -> _Block | None:
+        """Wait for the first block in flight, and remove it. None if the batch is cancelled before."""
+        first, cancelled = self._pending[0], asyncio.create_task(self._cancelled.wait())
+        await asyncio.wait({first.answers, cancelled}, return_when=asyncio.FIRST_COMPLETED)
         cancelled.cancel()
-        while self._pending and self._pending[0].task.done() and self._done_bytes <= _MAX_BYTES:
-            self._done.append(self._pending.popleft())
-            self._done_bytes += len(self._done[-1].task.result().data)
+        return self._pending.popleft() if first.answers.done() else None
 
-    async def _store_done(self) -> None:
-        """Append the answers that are done to the output files, and record how far the batch is."""
-        done, self._done, self._done_bytes = self._done, [], 0
-        if not done:
-            return
-        answers = [pending.task.result() for pending in done]
+    async def _store(self, answers: Sequence[Answered], end: int) -> None:
+        """Append answers to the output files, and record how far the batch is."""
         self._is_expired = self._is_expired or any(answer.is_expired for answer in answers)
         progress = self._stored.progress
         batch_id = self._stored.batch.id
+        failed = sum([answer.is_error for answer in answers])
 
         def store_lines(store: Store) -> StoredBatch:
-            found = [answer.data for answer in answers if not answer.is_error]
-            errors = [answer.data for answer in answers if answer.is_error]
+            found = [answer.encode() for answer in answers if not answer.is_error]
+            errors = [answer.encode() for answer in answers if answer.is_error]
             written = replace(
                 progress,
-                offset=done[-1].end,
+                offset=end,
                 starts=0,
                 output_bytes=store.append(progress.output_id, progress.output_bytes, found),
                 error_bytes=store.append(progress.error_id, progress.error_bytes, errors),
             )
-            tokens = sum(answer.tokens for answer in answers)
+            tokens = sum([answer.reply.tokens for answer in answers if answer.reply])
             return store.change_batch(
                 batch_id, lambda stored: _advanced(stored, written, len(found), len(errors), tokens)
             )
 
         self._stored = await self._storage.run(store_lines)
-        failed = sum(answer.is_error for answer in answers)
         self._shared.observe(BatchLinesStored(completed=len(answers) - failed, failed=failed))
-        self._stored_at = time.monotonic()
 
     async def _finish(self) -> None:
         """End the batch if all its lines were answered, or won't be."""
@@ -269,13 +252,15 @@ def _now() -> int:
     return int(time.time())
 
 
-def _take(lines: Iterator[tuple[bytes, int]], count: int, size: int) -> list[tuple[bytes, int]]:
-    """Return up to ``count`` lines of about ``size`` bytes; none if that isn't positive."""
-    found: list[tuple[bytes, int]] = []
-    while len(found) < count and size > 0 and (line := next(lines, None)):
-        found.append(line)
-        size -= len(line[0])
-    return found
+def _read_block(lines: Iterator[tuple[bytes, int]], count: int) -> tuple[list[InputLine], int]:
+    """Return up to ``count`` lines of about ``_BLOCK_BYTES``, and where the next one begins."""
+    found: list[InputLine] = []
+    size = end = 0
+    while len(found) < count and size < _BLOCK_BYTES and (line := next(lines, None)):
+        data, end = line
+        found.append(decode_line(data))
+        size += len(data)
+    return found, end
 
 
 def _check_file(path: Path, endpoint: str, limits: Limits) -> Checked:

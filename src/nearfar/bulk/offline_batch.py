@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from nearfar.batches.activity import Activity
-from nearfar.batches.answering import AnswerLine
+from nearfar.batches.answering import AnswerLines
 from nearfar.batches.lines import Limits, check_lines
 from nearfar.batches.records import Batch, File, Progress, RequestCounts, StoredBatch
 from nearfar.batches.run import BatchRun, Shared
@@ -141,7 +141,7 @@ def _copy(source: Path, to: Path) -> str:
 
 
 async def answer_all(
-    files: BatchFiles, stored: StoredBatch, answer: AnswerLine, models: str, observe: Observer
+    files: BatchFiles, stored: StoredBatch, answer: AnswerLines, models: str, observe: Observer
 ) -> StoredBatch:
     """Answer the lines that an earlier run left. ``models`` is what answers depend on beside the input.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, Router
 
-from nearfar.batches.answering import AnswerLine
+from nearfar.batches.answering import AnswerLines
 from nearfar.batches.batch_queue import BatchQueue
 from nearfar.batches.lines import Limits
 from nearfar.batches.storage import Storage
@@ -68,7 +68,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     hosts = host_guard(settings, requires_key=keys is not None)
     timeouts, uploads = Timeouts(), Uploads(settings.max_upload_bytes)
     service = Service(fleet, observe, settings, timeouts)
-    batches = _batch_queue(settings, lambda path, body, caller: lines.answer(path, body, caller), observe)  # noqa: PLW0108
+    batches = _batch_queue(settings, lambda *block: lines.answer(*block), observe)  # noqa: PLW0108
     server = ServerParts(settings, fleet, service, timeouts, uploads, batches)
     gate = RequestGate(server, drain, hosts=hosts, keys=keys, tracing=tracing)
     origins = Origins(settings.cors_origins)
@@ -88,7 +88,7 @@ def create_app(settings: Settings, *, must_open: bool = True, known_keys: tuple[
     return app
 
 
-def _batch_queue(settings: Settings, answer: AnswerLine, observe: Observer) -> BatchQueue:
+def _batch_queue(settings: Settings, answer: AnswerLines, observe: Observer) -> BatchQueue:
     limits = Limits(settings.max_batch_requests, settings.max_batch_requests)
     return BatchQueue(Storage(settings.state_path), answer, limits, observe)
 

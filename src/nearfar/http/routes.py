@@ -67,7 +67,7 @@ class JobRoute:
                 self._gate.admit(scope)
                 is_admitted = True
             except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
-                response = _refuse(dialect, request, error)
+                response = refuse(dialect, request, error)
                 await discard_body(request)
             else:
                 self._activity.record()
@@ -92,12 +92,12 @@ class JobRoute:
         if request.scope["method"] != "POST":
             return dialect, self._refuse_method(request)
         try:
-            dialect, route = self._choose(request, await receive_body(request))
+            dialect, route = self.choose(fleet_of(request), await receive_body(request))
             return dialect, await route.handler(request)
         except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
-            return dialect, _refuse(dialect, request, error)
+            return dialect, refuse(dialect, request, error)
 
-    def _choose(self, request: AnyRequest, body: bytes) -> tuple[Dialect, PostRoute]:
+    def choose(self, fleet: Fleet, body: bytes) -> tuple[Dialect, PostRoute]:
         """Return the dialect and the route that answer a body, by the fields that it has."""
         if self._path.candidates:
             fields: dict[str, msgspec.Raw] = {}
@@ -106,7 +106,7 @@ class JobRoute:
             for dialect, route in self._path.candidates:
                 if fields.keys().isdisjoint(route.fields):
                     continue
-                if route.tasks and not _has_only(fleet_of(request), route.tasks, fields.get("model")):
+                if route.tasks and not _has_only(fleet, route.tasks, fields.get("model")):
                     continue
                 if any(bytes(fields[name]) != b"null" for name in route.fields if name in fields):
                     return dialect, route
@@ -127,7 +127,8 @@ def _has_only(fleet: Fleet, tasks: Sequence[Task], model: bytes | msgspec.Raw | 
     return bool(found := fleet.known_tasks(name)) and {*found} <= {*tasks}
 
 
-def _refuse(dialect: Dialect, request: AnyRequest, error: Exception) -> Response[bytes]:
+def refuse(dialect: Dialect, request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Return the response for an error, which keeps nothing of the request alive."""
     response = dialect.error_response(request, error)
     if isinstance(error, NearfarError):
         _free_frames(error)

@@ -5,7 +5,7 @@ Limits, prompts, dimensions, order, scores and usage are decided here and in the
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from nearfar.core.settings import Settings
 from nearfar.core.types import TASK_OF, ModelInfo, ModelState
 from nearfar.serving.access import ANY_TASK, ModelAccess, RequestContext
 from nearfar.serving.answers import UnreadAnswers
-from nearfar.serving.merging import JobMerging
+from nearfar.serving.merging import Outcome, embed_merged
 from nearfar.serving.offload import offload
 from nearfar.serving.pipeline import embedding, ranking, representation, tokenization
 from nearfar.serving.pipeline.encoding import TokenizerPool
@@ -50,7 +50,6 @@ class Service:
         self.unread = UnreadAnswers(settings.max_unread_bytes, settings.write_timeout_s)
         self._access = ModelAccess(fleet, observe, settings, timeouts or Timeouts(), self.unread)
         self._tokenizers = TokenizerPool()
-        self._merging = JobMerging(self._embed)
 
     def close(self) -> None:
         """Cancel what waits to be tokenized."""
@@ -80,11 +79,12 @@ class Service:
 
     def embed(self, job: EmbedJob, caller: Caller) -> Coroutine[Any, Any, Embedded]:
         """Compute a vector for each text."""
-        return (self._merging.embed if caller.is_batch else self._embed)(job, caller)
-
-    def _embed(self, job: EmbedJob, caller: Caller) -> Coroutine[Any, Any, Embedded]:
         work = partial(embedding.embed, job, self._tokenizers)
         return self._access.run_job(caller, job.model, ("embed",), work, answers="vectors", inputs=len(job.inputs))
+
+    def embed_merged(self, jobs: Sequence[EmbedJob], caller: Caller) -> Coroutine[Any, Any, list[Outcome]]:
+        """Run many jobs, those with the same options as one. Return the result of each, or its error."""
+        return embed_merged(lambda job: self.embed(job, caller), jobs)
 
     async def similarity(self, job: EmbedJob, caller: Caller) -> Scored:
         """Compute the model's own similarity of the job's first text with each of the others, usually the cosine."""

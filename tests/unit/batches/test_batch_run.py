@@ -1,4 +1,4 @@
-"""Batches from their input to their output files, with lines that are answered by a stand-in."""
+"""Batches from their input to their output files, with blocks of lines that are answered by a stand-in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from nearfar.batches.activity import Activity
 from nearfar.batches.answering import LineReply
 from nearfar.batches.batch_queue import BatchQueue
-from nearfar.batches.lines import Limits, LineAnswer
+from nearfar.batches.lines import InputLine, Limits, LineAnswer
 from nearfar.batches.records import ENDED, Batch, File, Progress, StoredBatch
 from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
@@ -27,7 +27,7 @@ from nearfar.core.errors import StorageUnavailable
 from nearfar.telemetry.events import BatchLinesStored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from nearfar.core.caller import Caller
@@ -40,7 +40,10 @@ LIMITS = Limits(10_000, 10_000)
 
 
 class Server:
-    """Answers each line with its own text. ``statuses`` has those of the next answers, by text."""
+    """Answers each line with its own text. ``statuses`` has those of the next answers, by text.
+
+    With more than ``limit`` lines at once, all of them get a 429.
+    """
 
     def __init__(self) -> None:
         self.statuses: dict[str, list[int]] = {}
@@ -50,15 +53,19 @@ class Server:
         self.released = asyncio.Event()
         self.slow: set[str] = set()
         self.padding = ""
+        self.limit = 256
 
-    async def answer(self, path: str, body: bytes, caller: Caller) -> LineReply:
-        assert path == ENDPOINT
-        text = json.loads(body)["input"]
+    async def answer(self, lines: Sequence[InputLine], caller: Caller) -> list[LineReply]:
+        assert {line.url for line in lines} == {ENDPOINT}
+        texts = [json.loads(bytes(line.body))["input"] for line in lines]
         self.callers.add((caller.name, caller.priority))
-        if text in self.held:
+        if not self.held.isdisjoint(texts):
             await self.released.wait()
-        await asyncio.sleep(0.02 if text in self.slow else 0)
-        status = self.statuses[text].pop(0) if self.statuses.get(text) else 200
+        await asyncio.sleep(0 if self.slow.isdisjoint(texts) else 0.02)
+        return [self._answer_one(text, is_refused=len(lines) > self.limit) for text in texts]
+
+    def _answer_one(self, text: str, *, is_refused: bool) -> LineReply:
+        status = 429 if is_refused else self.statuses[text].pop(0) if self.statuses.get(text) else 200
         self.answered[text] += status != 429
         return LineReply(
             LineAnswer(status, "req_1", msgspec.Raw(msgspec.json.encode({"text": text, "padding": self.padding}))),
@@ -171,6 +178,16 @@ async def test_overload_is_waited_out(batches: Batches) -> None:
     batch = await batches.run(await batches.add(["a", "b"]))
 
     assert batch.request_counts.completed == 2
+    assert batches.server.answered["b"] == 1
+
+
+async def test_lines_that_are_too_many_at_once_are_answered_in_smaller_blocks(batches: Batches) -> None:
+    batches.server.limit = 20
+    texts = [f"text {n}" for n in range(100)]
+
+    batch = await batches.run(await batches.add(texts))
+
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts
 
 
 async def test_a_batch_with_a_fault_answers_nothing(batches: Batches) -> None:
@@ -193,8 +210,9 @@ async def test_a_batch_with_a_deleted_input_fails(batches: Batches) -> None:
 
 
 async def test_a_batch_that_lost_its_input_in_between_fails(batches: Batches) -> None:
-    batches.server.held = {"b"}
-    batch_id = await batches.add(["a", "b"])
+    texts = [f"text {n}" for n in range(300)]
+    batches.server.held = {texts[-1]}
+    batch_id = await batches.add(texts)
     running = asyncio.create_task(batches.run(batch_id))
     await batches.wait(batch_id, lambda stored: stored.progress.offset > 0)
     running.cancel()
@@ -205,7 +223,7 @@ async def test_a_batch_that_lost_its_input_in_between_fails(batches: Batches) ->
     batch = await batches.run(batch_id)
 
     assert (batch.status, batch.errors and batch.errors.data[0].code) == ("failed", "file_not_found")
-    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a"]
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:256]
 
 
 async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Batches) -> None:
@@ -233,11 +251,11 @@ async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Ba
 
 
 async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> None:
-    batches.server.held = {"b"}
-    batch_id = await batches.add(["a", "b", "c"])
-    for _ in range(6):  # the first one stores the answer to a
+    batches.server.held = {"d"}
+    batch_id = await batches.add([*"abcdef"])
+    for _ in range(7):  # twice all at once; then alone, when the first ones are stored; and d again
         running = asyncio.create_task(batches.run(batch_id))
-        await asyncio.wait({running}, timeout=0.7)
+        await asyncio.wait({running}, timeout=0.4)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await batches.crash()
@@ -246,8 +264,8 @@ async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> 
     batch = batch if batch.status in ENDED else await batches.run(batch_id)
 
     (failed,) = await batches.read(batch.error_file_id)
-    assert (failed["custom_id"], failed["response"], failed["error"]["code"]) == ("b", None, "server_error")
-    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "c"]
+    assert (failed["custom_id"], failed["response"], failed["error"]["code"]) == ("d", None, "server_error")
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == [*"abcef"]
 
 
 async def test_while_requests_come_few_lines_are_answered_a_second(batches: Batches) -> None:
@@ -267,7 +285,7 @@ async def test_while_requests_come_few_lines_are_answered_a_second(batches: Batc
 
 
 async def test_lines_that_are_late_expire(batches: Batches) -> None:
-    batches.server.held = {"b"}
+    batches.server.statuses = {"b": [429] * 100}
 
     batch = await batches.run(await batches.add(["a", "b", "c"], window_s=2))
 
@@ -278,12 +296,13 @@ async def test_lines_that_are_late_expire(batches: Batches) -> None:
 
 
 async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
-    batches.server.held = {"c"}
+    texts = [f"text {n}" for n in range(600)]
+    batches.server.held = {texts[256]}
     queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
     queue.start()
-    batch_id = await batches.add(["a", "b", "c", "d"])
+    batch_id = await batches.add(texts)
     queue.wake()
-    await until(lambda: batches.server.answered.keys() == {"a", "b", "d"})
+    await batches.wait(batch_id, lambda stored: stored.progress.offset > 0)
 
     def cancel(stored: StoredBatch) -> StoredBatch:
         return replace(stored, batch=replace(stored.batch, status="cancelling"))
@@ -293,7 +312,7 @@ async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
     batch = await batches.wait(batch_id, lambda stored: stored.batch.status in ENDED)
 
     assert batch.status == "cancelled"
-    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == ["a", "b"]
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:256]
     await queue.close()
 
 
@@ -342,8 +361,8 @@ async def test_a_stop_isn_t_counted_as_a_crash(batches: Batches) -> None:
 
 
 async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Batches) -> None:
-    batches.server.padding = "a" * 60_000
-    batch_id = await batches.add([f"text {n}" for n in range(200)])
+    batches.server.padding = "a" * 15_000
+    batch_id = await batches.add([f"text {n}" for n in range(600)])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))  # a write beyond it fails like a full disk
     try:

@@ -122,6 +122,42 @@ async def test_a_line_s_error_is_that_of_a_direct_call(server: Server) -> None:
     assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 1, 1)
 
 
+async def test_each_line_of_many_is_answered_as_a_direct_call(server: Server) -> None:
+    client = server.client()
+    bodies: list[dict[str, Any]] = [
+        {"model": MODEL, "input": "a"},
+        {"model": MODEL, "input": ""},
+        {"model": MODEL, "input": ["b", "boom"]},  # the engine fails on it
+        {"model": "unknown", "input": "a"},
+        {"model": MODEL, "input": 5},
+        {"model": MODEL, "input": "c", "dimensions": 3, "encoding_format": "base64"},
+        {"model": "jina-embeddings-v3", "input": ["d"], "task": "text-matching"},
+        {"model": MODEL, "input": [[15339], [1917]], "encoding_format": "float"},
+        {"model": MODEL, "input": "e", "dimensions": 100_000},
+    ]
+
+    batch = await finish(client, lines("/v1/embeddings", *bodies))
+
+    answers = await read(client, batch.output_file_id) + await read(client, batch.error_file_id)
+    found = {int(line["custom_id"]): line["response"] for line in answers}
+    for at, body in enumerate(bodies):
+        direct = await server.http.post("/v1/embeddings", json=body, headers=server.headers())
+        assert (found[at]["status_code"], found[at]["body"]) == (direct.status_code, direct.json())
+    assert [found[at]["status_code"] for at in range(len(bodies))] == [200, 400, 500, 404, 400, 200, 200, 200, 400]
+
+
+async def test_a_line_that_asks_for_bytes_is_refused(server: Server) -> None:
+    client = server.client()
+    body = {"model": MODEL, "input": "a", "encoding_format": "bytes"}
+
+    batch = await finish(client, lines("/v1/embeddings", body, {"model": MODEL, "input": "a"}))
+
+    (line,) = await read(client, batch.error_file_id)
+    assert (line["custom_id"], line["response"]["status_code"]) == ("0", 400)
+    assert "no binary answer" in line["response"]["body"]["error"]["message"]
+    assert batch.request_counts.completed == 1
+
+
 async def test_a_line_needs_the_scopes_of_its_batch_s_key(server: Server) -> None:
     client = server.client("embeds")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,9 @@ from msgspec.structs import replace
 
 from nearfar import Settings
 from nearfar.core.caller import LOWEST_PRIORITY, Caller
-from nearfar.core.errors import EngineError, InputError, Overloaded
+from nearfar.core.errors import DeviceOutOfMemory, EngineError, InputError, ModelNotFound, Overloaded
 from nearfar.core.jobs import Embedded, EmbedJob, Timings, Usage
-from nearfar.serving.merging import JobMerging
+from nearfar.serving.merging import Outcome, embed_merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,19 +29,11 @@ class Engine:
     """Embeds a text as its length. A text in ``errors`` fails its whole job."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[EmbedJob, Caller]] = []
+        self.jobs: list[EmbedJob] = []
         self.errors: dict[str, Exception] = {}
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.cancelled = 0
 
-    async def embed(self, job: EmbedJob, caller: Caller) -> Embedded:
-        self.jobs.append((job, caller))
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+    async def embed(self, job: EmbedJob) -> Embedded:
+        self.jobs.append(job)
         texts = [str(text) for text in job.inputs]
         for text in texts:
             if text in self.errors:
@@ -67,16 +58,11 @@ def job(*texts: str, **options: object) -> EmbedJob:
     return replace(EmbedJob(model="m", inputs=texts), **options)
 
 
-async def embed_all(engine: Engine, jobs: Sequence[EmbedJob]) -> list[Embedded | BaseException]:
-    merging = JobMerging(engine.embed)
-    return await asyncio.gather(*(merging.embed(one, CALLER) for one in jobs), return_exceptions=True)
+async def test_jobs_with_the_same_options_run_as_one(engine: Engine) -> None:
+    found = await embed_merged(engine.embed, [job("a"), job("bb", "a text of 20 letters"), job("ccc")])
 
-
-async def test_jobs_that_begin_together_run_as_one(engine: Engine) -> None:
-    found = await embed_all(engine, [job("a"), job("bb", "a text of 20 letters"), job("ccc")])
-
-    assert [one.inputs for one, _ in engine.jobs] == [("a", "bb", "a text of 20 letters", "ccc")]
-    results = [one for one in found if isinstance(one, Embedded)]
+    assert [one.inputs for one in engine.jobs] == [("a", "bb", "a text of 20 letters", "ccc")]
+    results = successes(found)
     assert [one.vectors[:, 0].tolist() for one in results] == [[1], [2, 20], [3]]
     assert [(one.inputs, one.usage.tokens, one.usage.truncated_tokens) for one in results] == [
         (1, 1, 0),
@@ -86,66 +72,42 @@ async def test_jobs_that_begin_together_run_as_one(engine: Engine) -> None:
     assert results[1].usage.each == ((2, 0), (20, 2))
 
 
-async def test_jobs_with_other_options_or_callers_run_apart(engine: Engine) -> None:
-    merging = JobMerging(engine.embed)
-    other = replace(CALLER, name="b")
-    late = job("d", "e", late_chunking=True)
-    await asyncio.gather(
-        merging.embed(job("a"), CALLER),
-        merging.embed(job("b", dimensions=2), CALLER),
-        merging.embed(job("c"), other),
-        merging.embed(late, CALLER),
-        merging.embed(late, CALLER),
-    )
+async def test_jobs_with_other_options_run_apart(engine: Engine) -> None:
+    late = job("dd", "e", late_chunking=True)
+    found = await embed_merged(engine.embed, [job("a"), job("bb", dimensions=2), late, job("ccc"), late])
 
-    assert sorted(one.inputs for one, _ in engine.jobs) == [("a",), ("b",), ("c",), ("d", "e"), ("d", "e")]
+    assert sorted(one.inputs for one in engine.jobs) == [("a", "ccc"), ("bb",), ("dd", "e"), ("dd", "e")]
+    assert [one.vectors[0, 0] for one in successes(found)] == [1, 2, 2, 3, 2]
 
 
-@pytest.mark.parametrize("error", [InputError("bad", "input"), EngineError("bad")])
+async def test_a_job_has_at_most_2048_texts_unless_a_line_has_more(engine: Engine) -> None:
+    await embed_merged(engine.embed, [job(*["a"] * count) for count in (1000, 1000, 48, 1, 3000, 5)])
+
+    assert [len(one.inputs) for one in engine.jobs] == [2048, 1, 3000, 5]
+
+
+@pytest.mark.parametrize("error", [InputError("bad", "input"), EngineError("bad"), DeviceOutOfMemory("bad")])
 async def test_a_job_that_fails_leaves_the_others_their_results(engine: Engine, error: Exception) -> None:
     engine.errors["bad"] = error
-    found = await embed_all(engine, [job("a"), job("bad"), job("ccc")])
+    texts = ["a", "bad", *("x" * at for at in range(3, 33))]
+    found = await embed_merged(engine.embed, [job(text) for text in texts])
 
     assert found[1] is error
-    assert [one.vectors[0, 0] for one in found if isinstance(one, Embedded)] == [1, 3]
-    assert len(engine.jobs) == 4
+    assert [one.vectors[0, 0] for one in successes(found)] == [1, *range(3, 33)]
+    assert len(engine.jobs) == 11  # in halves
 
 
-async def test_an_overload_is_every_jobs_error_at_once(engine: Engine) -> None:
-    engine.errors["a"] = Overloaded("full", retry_after_s=1)
-    found = await embed_all(engine, [job("a"), job("b")])
+@pytest.mark.parametrize("error", [Overloaded("full", retry_after_s=1), ModelNotFound("m")])
+async def test_what_is_no_text_s_fault_is_every_job_s_error_at_once(engine: Engine, error: Exception) -> None:
+    engine.errors["a"] = error
+    found = await embed_merged(engine.embed, [job("a"), job("b")])
 
-    assert found == [engine.errors["a"]] * 2
+    assert found == [error] * 2
     assert len(engine.jobs) == 1
 
 
-async def test_the_work_is_cancelled_once_all_its_jobs_are(engine: Engine) -> None:
-    engine.gate.clear()
-    merging = JobMerging(engine.embed)
-    tasks = [asyncio.create_task(merging.embed(job(text), CALLER)) for text in "abc"]
-    while not engine.jobs:  # noqa: ASYNC110 — it begins by itself
-        await asyncio.sleep(0)
-    tasks[0].cancel()
-    await asyncio.sleep(0.01)
-    assert engine.cancelled == 0
-
-    for task in tasks[1:]:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0.01)
-    assert engine.cancelled == 1
-
-
-async def test_a_cancelled_job_leaves_the_others_their_results(engine: Engine) -> None:
-    engine.gate.clear()
-    merging = JobMerging(engine.embed)
-    tasks = [asyncio.create_task(merging.embed(job(text), CALLER)) for text in ("a", "bb")]
-    while not engine.jobs:  # noqa: ASYNC110 — it begins by itself
-        await asyncio.sleep(0)
-    tasks[0].cancel()
-    engine.gate.set()
-
-    assert (await tasks[1]).vectors[0, 0] == 2
+def successes(found: Sequence[Outcome]) -> list[Embedded]:
+    return [one for one in found if isinstance(one, Embedded)]
 
 
 async def test_the_service_returns_what_it_returns_for_each_job_alone() -> None:
@@ -155,7 +117,7 @@ async def test_the_service_returns_what_it_returns_for_each_job_alone() -> None:
         alone = [await service.embed(one, Caller()) for one in jobs]
         model = app.state.fleet.models()[0].lane._engine
         model.batches.clear()
-        merged = await asyncio.gather(*(service.embed(one, CALLER) for one in jobs))
+        merged = successes(await service.embed_merged(jobs, CALLER))
 
     assert len(model.batches) == 1
     for one, other in zip(alone, merged, strict=True):

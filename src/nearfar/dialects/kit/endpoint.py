@@ -45,6 +45,13 @@ class PostRoute(Struct, frozen=True, kw_only=True):
     precedence: int = 0
     handler: Callable[[AnyRequest], Awaitable[Response[bytes]]]
     docs: RouteDocs
+    # The endpoint that ``handler`` is a method of, if it is one.
+    endpoint: Endpoint[Any, Any, Any] | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Return whether the route does nothing but run an EmbedJob with the caller's own priority."""
+        return self.endpoint is not None and self.endpoint.call is Service.embed and not self.endpoint.priority
 
 
 class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
@@ -79,15 +86,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
     async def answer(self, request: AnyRequest) -> Response[bytes]:
         """Answer a request, once its body is received. Raises a NearfarError, which the dialect converts."""
         state: dict[str, Any] = request.scope["state"]
-        received: bytes = state["body"]
-        try:
-            try:
-                body = decode_json(received, self.decoder)
-            except MalformedBody as error:
-                body = self._decode_repaired(received, error)
-            job = self.to_job(body)
-        except msgspec.ValidationError as error:
-            raise self.shape_error(error) from error
+        body, job = self.parse(state["body"])
         caller = caller_of(request.scope, self.priority(body) if self.priority else None)
         service: Service = state["server"].service
         with cancel_on_disconnect(request):
@@ -106,6 +105,17 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
             return Response(encoded.content, headers=headers | about, media_type="application/octet-stream")
         return encoded_response(encoded, headers=headers)
 
+    def parse(self, received: bytes) -> tuple[Body, Job]:
+        """Decode a body, and convert it to a job. Raises an InputError for one that breaks a rule."""
+        try:
+            try:
+                body = decode_json(received, self.decoder)
+            except MalformedBody as error:
+                body = self._decode_repaired(received, error)
+            return body, self.to_job(body)
+        except msgspec.ValidationError as error:
+            raise self.shape_error(error) from error
+
     def _decode_repaired(self, body: bytes, error: MalformedBody) -> Body:
         if self.repair is None or not isinstance(error.__cause__, UnicodeDecodeError):
             raise error
@@ -120,7 +130,7 @@ class Endpoint(Struct, Generic[Body, Job, Done], frozen=True, dict=True):
 
     def route(self, *paths: str, **options: Any) -> PostRoute:
         """Build the route of these paths."""
-        return PostRoute(paths=paths, handler=self.answer, docs=self.docs, **options)
+        return PostRoute(paths=paths, handler=self.answer, docs=self.docs, endpoint=self, **options)
 
 
 def numbers_of(done: object) -> int:

@@ -40,9 +40,14 @@ def request_id(scope: Scope) -> str:
     state: dict[str, Any] = scope["state"]
     if "request_id" not in state:
         sent = state["headers"].get(b"x-request-id", b"").decode("latin-1")
-        state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else f"req_{_ids.getrandbits(128):032x}"
+        state["request_id"] = sent if _REQUEST_ID.fullmatch(sent) else new_request_id()
     found: str = state["request_id"]
     return found
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has."""
+    return f"req_{_ids.getrandbits(128):032x}"
 
 
 def elapsed_ms(request: AnyRequest) -> int | None:
