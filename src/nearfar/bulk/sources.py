@@ -30,8 +30,9 @@ _SUFFIXES: dict[str, Kind] = {
     ".markdown": "text",
     ".parquet": "parquet",
 }
+_WITHOUT_COLUMNS: tuple[Kind, ...] = ("lines", "text")
 _GZIP = ".gz"
-FAULTS = ("null", "empty", "not text", "not UTF-8", "not JSON")
+FAULTS = ("null", "empty", "not text", "not UTF-8", "not JSON", "not an object")
 _STDIN = Path("-")
 _PARQUET_ROWS = 4096
 _MAX_FIELD = 1 << 30  # characters of a field of CSV
@@ -145,13 +146,17 @@ class RowReader:
             try:
                 for id_, values in self._read(file):
                     own: int | str = id_ if isinstance(id_, int | str) else f"{place}{number}" if place else number
-                    yield _row(own, values)
+                    yield _row(own, values, len(self._columns.texts))
                     number += 1
             except (OSError, EOFError, csv.Error, ValueError, zlib.error) as error:
                 raise SetupError(f"{file.path}: can't be read after row {number - 1} ({error})") from error
             self._done_bytes += file.size
 
     def _read(self, source: SourceFile) -> _Rows:
+        if source.kind in _WITHOUT_COLUMNS and len(self._columns.texts) > 1:
+            wanted = " and ".join(self._columns.texts)
+            raise SetupError(f"{source.path} has no columns; {wanted} are read from JSON lines, CSV or parquet: "
+                             "use --format, or see nearfar docs tables")  # fmt: skip
         readers: dict[Kind, Callable[[IO[bytes], str], _Rows]] = {
             "lines": _read_lines,
             "jsonl": self._read_json,
@@ -249,14 +254,14 @@ def _read_text(file: IO[bytes], _: str) -> _Rows:
     yield None, (file.read().removeprefix(b"\xef\xbb\xbf"),)
 
 
-def _row(id_: int | str, values: Values) -> InputRow:
+def _row(id_: int | str, values: Values, columns: int) -> InputRow:
     texts: list[str] = []
     for value in values:
         text = _decode(value)
         if isinstance(text, ValueError):
             return InputRow(id_, (), str(text))
         texts.append(text)
-    return InputRow(id_, tuple(texts))
+    return InputRow(id_, tuple(texts)) if len(texts) >= columns else InputRow(id_, (), "not an object")
 
 
 def _decode(value: object) -> str | ValueError:

@@ -127,3 +127,14 @@ def test_the_share_that_was_read_grows_to_one(tmp_path: Path) -> None:
     assert shares == sorted(shares, key=lambda share: share or 0)
     assert 0 < (shares[0] or 0) < 0.1
     assert reader.share == 1
+
+
+def test_pairs_are_read_only_from_columns(tmp_path: Path) -> None:
+    """A line of a text isn't scored as if it were a query and a document."""
+    columns = Columns(("query", "text"))
+    write(tmp_path / "rows.jsonl", b'"one"\n{"query": "a", "text": "b"}')
+
+    for name in ("rows.txt", "rows.md"):
+        with pytest.raises(SetupError, match="has no columns; query and text are read from"):
+            read(write(tmp_path / name, b"one\ntwo"), columns=columns)
+    assert [InputRow(0, (), "not an object"), InputRow(1, ("a", "b"))] == read(tmp_path / "rows.jsonl", columns=columns)
