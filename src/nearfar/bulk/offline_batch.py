@@ -103,7 +103,7 @@ def _add(store: Store, files: BatchFiles, endpoints: Sequence[str]) -> StoredBat
         checked = check_lines(lines, endpoints, _UNLIMITED)
     if checked.faults:
         found = [f"line {one.line}: {one.message}" if one.line else one.message for one in checked.faults]
-        raise SetupError("\n".join([f"{files.source} can't be answered:", *found]))
+        raise SetupError("\n".join([f"{files.source} can't be answered; nearfar docs tables has an example:", *found]))
     size = copy.stat().st_size
     store.add_file("", File(id=file_id, bytes=size, created_at=0, filename=files.source.name, purpose="batch"))
     batch = Batch(

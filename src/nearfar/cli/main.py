@@ -132,6 +132,8 @@ def try_texts(texts: tuple[str, ...], model: str | None, file: Path | None, **op
     """
     from nearfar.cli.try_commands import compare_texts
 
+    if len(texts) == 1:
+        raise click.UsageError('name two texts or more, as in: nearfar try "a cat" "a kitten"')
     asyncio.run(_print(compare_texts(read_settings((model,) if model else (), file, options), texts)))
 
 
@@ -184,7 +186,7 @@ def example(name: str) -> None:
 
 
 @main.command()
-@click.argument("page", required=False, type=click.Choice(list(PAGES)))
+@click.argument("page", required=False, type=click.Choice(list(PAGES)), metavar="[PAGE]")
 def docs(page: str | None) -> None:
     """Show PAGE of the manual, or list the pages.
 

@@ -264,6 +264,20 @@ def test_try_shows_what_is_similar() -> None:
     assert nearest > 0.5 > max(others)
 
 
+def test_try_needs_two_texts() -> None:
+    code, output = run("try", "a cat")
+
+    assert (2, True) == (code, 'nearfar try "a cat" "a kitten"' in output)
+
+
+def test_docs_names_its_pages_for_one_that_is_missing() -> None:
+    code, output = run("docs", "nopage")
+
+    assert 2 == code
+    assert output.splitlines()[0].endswith(" docs [OPTIONS] [PAGE]")
+    assert "'recipes'" in output
+
+
 def test_try_reports_what_is_cut() -> None:
     _, output = run("try", "word " * 300, "short", "--engine", "torch")
 

@@ -531,7 +531,7 @@ class TestFailure:
         with pytest.raises(CheckpointError) as refused:
             find_checkpoint(REPO, hub)
 
-        trouble = f"{hub.endpoint} is in trouble: it answered 500; try again later, or name a folder"
+        trouble = f"{hub.endpoint} is in trouble: it answered 500; try again later, or see nearfar models"
         assert f"{REPO}: {trouble}" == str(refused.value)
 
     def test_no_hub_at_all_is_one_sentence(self, hub: Hub, stand_in: StandIn) -> None:
@@ -540,7 +540,7 @@ class TestFailure:
         with pytest.raises(CheckpointError) as refused:
             find_checkpoint(REPO, hub)
 
-        expected = f"the hub at {hub.endpoint} can't be reached (Connection refused); try again, or name a folder"
+        expected = f"the hub at {hub.endpoint} can't be reached (Connection refused); try again, or see nearfar models"
         assert f"{REPO}: {expected}" == str(refused.value)
 
     @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])

@@ -73,13 +73,13 @@ def answering(status: int = 200, **headers: str) -> Iterator[str]:
         thread.join()
 
 
-UNREACHABLE = "can't be reached (Name or service not known); try again, or name a folder"
+UNREACHABLE = "can't be reached (Name or service not known); try again, or see nearfar models"
 # expected, status, headers
 ANSWERS: list[tuple[str, int, dict[str, str]]] = [
     ("the hub asks for a token (401); set HF_TOKEN", 401, {"x_error_message": "Invalid username or password."}),
-    ("{} refused: it answered 403; try again later, or name a folder", 403, {}),
+    ("{} refused: it answered 403; try again later, or see nearfar models", 403, {}),
     ("{} allows no more requests for now (429); try again later, or set HF_TOKEN", 429, {}),
-    ("{} is in trouble: it answered 503; try again later, or name a folder", 503, {}),
+    ("{} is in trouble: it answered 503; try again later, or see nearfar models", 503, {}),
     ("{} doesn't answer as a model hub: it sends no X-Repo-Commit", 200, {}),
     ("{} doesn't answer as a model hub: it sends no ETag", 200, {"x_repo_commit": COMMIT}),
     (

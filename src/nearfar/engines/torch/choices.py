@@ -54,7 +54,9 @@ def find_device(requested: Device) -> str:
         return next(name for name in ("cuda", "mps", "cpu") if available[name])
     if not available[requested]:
         names = ", ".join(name for name in available if available[name])
-        raise EngineUnavailable(f"torch sees no {requested} device on this machine; it has: {names}")
+        raise EngineUnavailable(
+            f"torch sees no {requested} device on this machine; it has: {names}; leave the device to auto"
+        )
     return requested
 
 

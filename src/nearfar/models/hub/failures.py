@@ -76,7 +76,7 @@ def _of_answer(causes: list[BaseException], endpoint: str) -> str | None:
         if status == _TOO_MANY:
             return f"{endpoint} allows no more requests for now (429); try again later, or set HF_TOKEN"
         fault = "is in trouble" if status >= _SERVER_ERRORS else "refused"
-        return f"{endpoint} {fault}: it answered {status}; try again later, or name a folder"
+        return f"{endpoint} {fault}: it answered {status}; try again later, or see nearfar models"
     if lacking := _first(causes, FileMetadataError):
         header = re.search(r"X-[\w-]+|ETag|size", str(lacking))
         return f"{endpoint} doesn't answer as a model hub: it sends no {header[0] if header else 'metadata'}"
@@ -93,7 +93,7 @@ def _of_network(causes: list[BaseException], endpoint: str, cache: Path) -> str:
         through = f" through {_proxies()}" if _proxies() else ""
         reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
         why = reason or str(failed).rstrip(".") or type(failed).__name__
-        return f"the hub at {endpoint}{moved} can't be reached{through} ({why}); try again, or name a folder"
+        return f"the hub at {endpoint}{moved} can't be reached{through} ({why}); try again, or see nearfar models"
     if _first(causes, RuntimeError):  # of hf_xet
         return "the hub's Xet storage can't be reached; set HF_HUB_DISABLE_XET=1 to download without it"
     if failure := _first(causes, OSError):
