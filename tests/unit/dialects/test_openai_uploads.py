@@ -431,3 +431,32 @@ async def test_a_part_that_arrives_after_its_upload_was_cancelled_is_dropped(ser
 
     assert (response.status_code, "with status 'cancelled'" in response.text) == (400, True)
     assert server.stored() == set()
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "size", "stored", "status"),
+    [("file", 5, 60_000, 2, 413), ("file", 8, 10, 5, 400), ("data", 5, 70_000, 2, 413), ("data", 8, 10, 5, 400)],
+)
+async def test_what_arrives_at_the_same_time_is_never_more_than_a_key_may_store(
+    server: Server, part: str, count: int, size: int, stored: int, status: int
+) -> None:
+    upload = await server.client().uploads.create(bytes=10, **NEW)
+    path = "/v1/files" if part == "file" else f"/v1/uploads/{upload.id}/parts"
+    purpose = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n' if part == "file" else b""
+    began, last_began = 0, asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal began
+        yield purpose + HEAD.replace(b'"data"', f'"{part}"'.encode())
+        began += 1
+        if began == count:
+            last_began.set()
+        await last_began.wait()
+        yield b"a" * size + TAIL
+
+    headers = FORM | {"authorization": "Bearer one"}
+    sent = [server.http.post(path, content=body(), headers=headers) for _ in range(count)]
+    statuses = sorted([response.status_code for response in await asyncio.gather(*sent)])
+
+    assert statuses == [200] * stored + [status] * (count - stored)
+    assert len(server.stored()) == stored

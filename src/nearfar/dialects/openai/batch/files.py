@@ -19,10 +19,11 @@ from nearfar.batches.records import File, Purpose
 from nearfar.batches.store import Page, Store, new_id
 from nearfar.core.caller import Caller
 from nearfar.core.errors import InputError, ObjectNotFound, TooManyItems
+from nearfar.core.settings import Settings
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, caller_of, settings_of, storage_of
 from nearfar.dialects.kit.route_docs import RouteDocs, json_schema, route_docs
-from nearfar.dialects.openai.batch.form import receive_form
+from nearfar.dialects.openai.batch.form import receive_form, refuse_over
 from nearfar.dialects.openai.batch.paging import query_docs, read_query
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
@@ -109,14 +110,10 @@ def files_caller(request: AnyRequest) -> Caller:
 async def create_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Store a file. Raises InputError, BodyTooLarge, StorageUnavailable, and what ``receive_form`` does."""
     caller, storage, settings = files_caller(request), storage_of(request), settings_of(request)
-    count, size = await storage.run(lambda store: store.count_files(caller.name))
-    if count >= settings.max_stored_files:
-        raise TooManyItems("files", count + 1, settings.max_stored_files)
     file_id = new_id("file-")
-    path = await storage.run(lambda store: store.partial(file_id))
+    room, path = await storage.run(lambda store: (free_bytes(store, caller, settings), store.partial(file_id)))
     try:
-        room = min(settings.max_file_bytes, settings.max_stored_bytes - size)
-        form = await receive_form(request, "file", path, room)
+        form = await receive_form(request, "file", path, min(settings.max_file_bytes, room))
         if (purpose := form.text("purpose")) != "batch":
             raise InputError(f"purpose must be 'batch', not {str(purpose)[:50]!r}", "purpose")
         now = int(time.time())
@@ -128,11 +125,24 @@ async def create_file(request: Request[Any, Any, Any]) -> Response[bytes]:
             filename=form.filename or "",
             purpose="batch",
         )
-        await storage.run(lambda store: store.add_file(caller.name, file))
+
+        def add(store: Store) -> None:
+            refuse_over(free_bytes(store, caller, settings), file.bytes)  # others may have arrived meanwhile
+            store.add_file(caller.name, file)
+
+        await storage.run(add)
     finally:
         with suppress(OSError):
             await asyncio.to_thread(path.unlink, missing_ok=True)
     return json_response(file, headers=usual_headers(request))
+
+
+def free_bytes(store: Store, caller: Caller, settings: Settings) -> int:
+    """Return how many more bytes the caller may store. Raises TooManyItems if that is no more files."""
+    count, size = store.count_files(caller.name)
+    if count >= settings.max_stored_files:
+        raise TooManyItems("files", count + 1, settings.max_stored_files)
+    return settings.max_stored_bytes - size
 
 
 def _kept_s(anchor: str | None, seconds: str | None) -> int:

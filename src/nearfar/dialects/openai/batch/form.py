@@ -48,8 +48,7 @@ class Form:
     def _add(self, data: bytes | bytearray) -> None:
         if self._part == self._file_part:
             self.size += len(data)
-            if self.size > self._limit:
-                raise BodyTooLarge(f"the file is over {self._limit:,} bytes, the most that is stored for you")
+            refuse_over(self._limit, self.size)
             self._file.write(data)
         else:
             self.fields[self._part] += data
@@ -69,6 +68,12 @@ def checked_name(name: str) -> str:
     if _CONTROL.search(name):
         raise InputError("filename can't have control characters", "filename")
     return name[:_MAX_NAME]
+
+
+def refuse_over(limit: int, size: int) -> None:
+    """Raise BodyTooLarge for a file that is over the limit."""
+    if size > limit:
+        raise BodyTooLarge(f"the file is over {limit:,} bytes, the most that is stored for you")
 
 
 async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: int) -> Form:

@@ -15,16 +15,16 @@ from msgspec.structs import replace
 
 from nearfar.batches import upload_store
 from nearfar.batches.records import File, StoredUpload, Upload, UploadPart
-from nearfar.batches.store import new_id
+from nearfar.batches.store import Store, new_id
 from nearfar.core.caller import Caller
-from nearfar.core.errors import BodyTooLarge, InputError, ObjectNotFound, TooManyItems
+from nearfar.core.errors import InputError, ObjectNotFound
 from nearfar.dialects.kit.body.receive import receive_body
 from nearfar.dialects.kit.checks import decode_part
 from nearfar.dialects.kit.endpoint import json_response
 from nearfar.dialects.kit.request import AnyRequest, settings_of, storage_of
 from nearfar.dialects.kit.route_docs import AtLeastOne, NotEmpty, RouteDocs, json_schema, route_docs
-from nearfar.dialects.openai.batch.files import FILE_ID, KEPT_S, Expiry, files_caller
-from nearfar.dialects.openai.batch.form import checked_name, receive_form
+from nearfar.dialects.openai.batch.files import FILE_ID, KEPT_S, Expiry, files_caller, free_bytes
+from nearfar.dialects.openai.batch.form import checked_name, receive_form, refuse_over
 from nearfar.dialects.openai.headers import USUAL_HEADERS, usual_headers
 
 _OPEN_S = 3600
@@ -114,9 +114,6 @@ async def create_upload(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise InputError(f"purpose must be 'batch', not {body.purpose[:50]!r}", "purpose")
     if body.bytes < 1:
         raise InputError(f"bytes must be at least 1, not {body.bytes}", "bytes")
-    room = min(settings.max_file_bytes, await _free_bytes(request, caller))
-    if body.bytes > room:
-        raise BodyTooLarge(f"the file is over {room:,} bytes, the most that is stored for you")
     now = int(time.time())
     upload = Upload(
         id=new_id("upload_"),
@@ -127,17 +124,13 @@ async def create_upload(request: Request[Any, Any, Any]) -> Response[bytes]:
     )
     keep_s = body.expires_after.seconds if body.expires_after else KEPT_S
     stored = StoredUpload(owner=caller.name, upload=upload, keep_s=keep_s)
-    await storage_of(request).run(lambda store: upload_store.add_upload(store, stored))
+
+    def add(store: Store) -> None:
+        refuse_over(min(settings.max_file_bytes, free_bytes(store, caller, settings)), body.bytes)
+        upload_store.add_upload(store, stored)
+
+    await storage_of(request).run(add)
     return json_response(upload, headers=usual_headers(request))
-
-
-async def _free_bytes(request: AnyRequest, caller: Caller) -> int:
-    """Return how many more bytes the caller may store. Raises TooManyItems if that is no more files."""
-    settings = settings_of(request)
-    count, size = await storage_of(request).run(lambda store: store.count_files(caller.name))
-    if count >= settings.max_stored_files:
-        raise TooManyItems("files", count + 1, settings.max_stored_files)
-    return settings.max_stored_bytes - size
 
 
 async def _find(request: AnyRequest, caller: Caller, upload_id: str) -> StoredUpload:
@@ -156,20 +149,27 @@ def _wrong_status(action: str, stored: StoredUpload) -> InputError:
 @post(["/v1/uploads/{upload_id:str}/parts", "/uploads/{upload_id:str}/parts"], status_code=200, opt={"docs": _ADD})
 async def add_upload_part(request: Request[Any, Any, Any], upload_id: FromPath[str]) -> Response[bytes]:
     """Store a part. Raises ObjectNotFound, InputError, TooManyItems, and what ``receive_form`` does."""
-    caller, storage = files_caller(request), storage_of(request)
+    caller, storage, settings = files_caller(request), storage_of(request), settings_of(request)
     stored = await _find(request, caller, upload_id)
     if stored.upload.status != "pending":
         raise _wrong_status("add a part to", stored)
-    sizes = await storage.run(lambda store: upload_store.part_sizes(store, upload_id))
-    reserved = max(stored.upload.bytes - sum(sizes.values()), 0)
-    room = min(_MAX_PART_BYTES, await _free_bytes(request, caller) + reserved)
     part = UploadPart(id=new_id("part_"), created_at=int(time.time()), upload_id=upload_id)
-    path = await storage.run(lambda store: store.partial(part.id))
+
+    def room(store: Store) -> int:
+        reserved = max(stored.upload.bytes - sum(upload_store.part_sizes(store, upload_id).values()), 0)
+        return min(_MAX_PART_BYTES, free_bytes(store, caller, settings) + reserved)
+
+    limit, path = await storage.run(lambda store: (room(store), store.partial(part.id)))
     try:
-        form = await receive_form(request, "data", path, room)
+        form = await receive_form(request, "data", path, limit)
         if not form.size:
             raise InputError("data is empty", "data")
-        is_stored = await storage.run(lambda store: upload_store.add_part(store, part, form.size))
+
+        def add(store: Store) -> bool:
+            refuse_over(room(store), form.size)  # others may have arrived meanwhile
+            return upload_store.add_part(store, part, form.size)
+
+        is_stored = await storage.run(add)
     finally:
         with suppress(OSError):
             await asyncio.to_thread(path.unlink, missing_ok=True)
