@@ -55,16 +55,19 @@ class Model(Protocol):
         """Return where the chunks of so many tokens begin and end, in characters. Raises SetupError."""
 
 
+def without_timeout(settings: Settings) -> Settings:
+    """Return the settings for work that may wait in the queue for as long as it takes."""
+    return msgspec.structs.replace(settings, request_timeout_s=_WEEK_S, queue_tokens=_NO_LIMIT)
+
+
 def unlimited(settings: Settings) -> Settings:
     """Return the settings without the limits that protect a server from its clients.
 
     Whether a row runs on a model for single rows depends on time, and results must not.
     """
     return msgspec.structs.replace(
-        settings,
+        without_timeout(settings),
         single_row_models=False,
-        request_timeout_s=_WEEK_S,
-        queue_tokens=_NO_LIMIT,
         max_inputs=_NO_LIMIT,
         max_answer_bytes=_NO_LIMIT,
         max_unread_bytes=_NO_LIMIT,

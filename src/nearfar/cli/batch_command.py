@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _path = click.Path(path_type=Path)
 _STDOUT = Path("-")
-_WEEK_S = 7 * 86_400.0
-_NO_LIMIT = 1 << 40
 _LINES_FAILED = 3  # the exit code
 
 
@@ -109,16 +107,15 @@ async def _answer(settings: Settings, files: BatchFiles, stored: StoredBatch) ->
 @asynccontextmanager
 async def _open_app(settings: Settings) -> AsyncIterator[Any]:
     """Open the models of the server's application. Yield its state."""
+    from nearfar.bulk.models import without_timeout
     from nearfar.http.app import create_app
 
     models = tuple(msgspec.structs.replace(model, load="start") for model in settings.models)
     # The limits of one request stay, so that a line has the answer of the server.
     settings = msgspec.structs.replace(
-        settings,
+        without_timeout(settings),
         models=models,
         while_loading="wait",
-        request_timeout_s=_WEEK_S,
-        queue_tokens=_NO_LIMIT,
         api_key=None,
         api_keys_file=None,
         otlp_endpoint=None,
