@@ -173,11 +173,22 @@ class Store:
 
     def delete_file(self, owner: str, file_id: str) -> bool:
         """Delete an owner's file. Return whether there was one."""
+        if not self.file(owner, file_id):
+            return False
+        path = self.path(file_id)
+        try:
+            self._delete_row(file_id)
+        except sqlite3.OperationalError as error:
+            if "disk is full" not in str(error):
+                raise
+            path.write_bytes(b"")  # which makes room for the change
+            self._delete_row(file_id)
+        path.unlink(missing_ok=True)
+        return True
+
+    def _delete_row(self, file_id: str) -> None:
         with self.database:
-            found = self.database.execute("DELETE FROM files WHERE owner = ? AND id = ?", (owner, file_id)).rowcount
-        if found:
-            self.path(file_id).unlink(missing_ok=True)
-        return bool(found)
+            self.database.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
     def delete_expired(self, now: int) -> int:
         """Delete expired files, except inputs of open batches. Return how many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import sqlite3
 import time
 from collections import Counter
 from functools import partial
@@ -23,7 +24,7 @@ from nearfar.batches.records import ENDED, Batch, File, Progress, StoredBatch
 from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store, new_id
-from nearfar.core.errors import StorageUnavailable
+from nearfar.core.errors import StorageFull, StorageUnavailable
 from nearfar.telemetry.events import BatchLinesStored
 
 if TYPE_CHECKING:
@@ -374,6 +375,71 @@ async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Bat
     assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_full")
     done = batch.request_counts.completed
     assert len(await batches.read(batch.output_file_id)) == done > 0
+
+
+class FullDisk:
+    """A database whose disk is full from the first change on that has these bytes."""
+
+    def __init__(self, database: sqlite3.Connection, since: bytes) -> None:
+        self._database = database
+        self._since = since
+        self._is_full = False
+
+    def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
+        is_change = sql.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
+        self._is_full = self._is_full or (
+            is_change and any(self._since in one for one in values if one.__class__ is bytes)
+        )
+        if is_change and self._is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._database.execute(sql, values)
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._database.__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        ended: Any = self._database.__exit__
+        return bool(ended(*error))
+
+
+@pytest.mark.parametrize("status", ["in_progress", "finalizing", "completed"])
+async def test_on_a_disk_that_is_full_at_a_change_of_status_the_batch_goes_on_later(
+    batches: Batches, status: str
+) -> None:
+    texts = [f"text {n}" for n in range(20)]
+    batch_id = await batches.add(texts)
+    database = await batches.storage.run(lambda store: store.database)
+    full: Any = FullDisk(database, status.encode())
+
+    await batches.storage.run(lambda store: setattr(store, "database", full))
+    with pytest.raises(StorageFull, match="is full"):
+        await batches.run(batch_id)
+    await batches.storage.run(lambda store: setattr(store, "database", database))
+    batch = await batches.run(batch_id)
+
+    assert (batch.status, batch.request_counts.completed) == ("completed", 20)
+    assert texts == [line["custom_id"] for line in await batches.read(batch.output_file_id)]
+    assert {*batches.server.answered.values()} == {1}
+
+
+async def test_a_file_can_be_deleted_from_a_full_disk(batches: Batches) -> None:
+    file_id = (await batches.get(await batches.add(["a"]))).batch.input_file_id
+
+    class FullUntilFreed(FullDisk):
+        def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
+            self._is_full = path.stat().st_size > 0
+            return super().execute(sql, values)
+
+    path = await batches.storage.run(lambda store: store.path(file_id))
+    database = await batches.storage.run(lambda store: store.database)
+    full: Any = FullUntilFreed(database, b"nothing")
+    await batches.storage.run(lambda store: setattr(store, "database", full))
+
+    assert await batches.storage.run(lambda store: store.delete_file("", file_id))
+
+    await batches.storage.run(lambda store: setattr(store, "database", database))
+    assert not await batches.storage.run(lambda store: store.file("", file_id))
+    assert not path.exists()
 
 
 async def test_two_servers_never_share_a_folder(batches: Batches) -> None:

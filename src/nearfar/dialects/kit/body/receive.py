@@ -57,7 +57,7 @@ def _prepare(body: bytes, encodings: str, content_type: str, limit: int) -> byte
 async def discard_body(request: AnyRequest) -> None:
     """Read a small body that isn't used. On HTTP/2 a client may lose an answer that comes before its body has ended."""
     if request.scope["http_version"] == "2":
-        await _discard(request, SMALL_UPLOAD)
+        await read_on(request, SMALL_UPLOAD)
 
 
 async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
@@ -97,12 +97,12 @@ async def _receive(request: AnyRequest, limit: int, limit_s: float) -> bytes:
     if size > limit:
         # A client that waits for "100 Continue" needs no reading on.
         if more and b"expect" not in headers:
-            await _discard(request, _MAX_DISCARDED_BYTES)
+            await read_on(request)
         raise BodyTooLarge(f"the body is over {limit} bytes, the most this server reads")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _discard(request: AnyRequest, left: int) -> None:
+async def read_on(request: AnyRequest, left: int = _MAX_DISCARDED_BYTES) -> None:
     """Read on for a while: a client that is still sending when the connection ends may never see the response."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_TIMEOUT_S):

@@ -10,7 +10,8 @@ from typing import IO
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError
+from nearfar.core.errors import BodyTimeout, BodyTooLarge, ClientDisconnected, InputError, NearfarError
+from nearfar.dialects.kit.body.receive import read_on
 from nearfar.dialects.kit.request import AnyRequest, settings_of, storage_of
 
 _MAX_FIELD_BYTES = 4096
@@ -90,8 +91,13 @@ async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: i
     file = await in_thread(path.open, "wb")
     try:
         form = Form(file_part, file, limit)
-        async for data in _receive(request):
-            await in_thread(form.read, parser, data)
+        async for data, more in _receive(request):
+            try:
+                await in_thread(form.read, parser, data)
+            except (MultipartError, NearfarError):
+                if more:
+                    await read_on(request)  # or the connection ends, and with it the client's next request
+                raise
         parser.close()
     except MultipartError as error:
         raise InputError(f"the form can't be read: {error.args[0]}") from error
@@ -102,8 +108,8 @@ async def receive_form(request: AnyRequest, file_part: str, path: Path, limit: i
     return form
 
 
-async def _receive(request: AnyRequest) -> AsyncIterator[bytes]:
-    """Yield the parts of a body, however large. Each has to arrive within ``receive_timeout_s``."""
+async def _receive(request: AnyRequest) -> AsyncIterator[tuple[bytes, bool]]:
+    """Yield the parts of a body, and whether more come. Each has to arrive within ``receive_timeout_s``."""
     limit_s = settings_of(request).receive_timeout_s
     more = True
     while more:
@@ -115,4 +121,4 @@ async def _receive(request: AnyRequest) -> AsyncIterator[bytes]:
             raise ClientDisconnected("the caller closed the connection while sending")
         more = message.get("more_body", False)
         if message.get("body"):
-            yield message["body"]
+            yield message["body"], more
