@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,18 @@ class Checkpoint:
         """Close and delete the folder."""
         self.close()
         discard(self._folder)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raise SetupError where an output, or what becomes of it, can't be written, such as on a full disk."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SetupError(
+            f"{out} can't be written ({why}). What is done is kept: the same command goes on there"
+        ) from error
 
 
 def partial_folder(out: Path) -> Path:

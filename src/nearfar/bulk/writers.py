@@ -23,6 +23,8 @@ def check_output(path: Path, *, has_nulls: bool, is_float: bool, overwrites: boo
     """Raise SetupError for a file that exists, can't be written here, or has no place for rows without numbers."""
     if path.suffix.lower() not in _WRITERS:
         raise SetupError(f"{path}: can't see what to write; name it {', '.join(_WRITERS)}")
+    if path.is_dir() and path.suffix.lower() != ".lance":
+        raise SetupError(f"{path} is a folder; name a file as --out")
     # After a crash, the output of the same command may exist.
     if path.exists() and not overwrites and not read_done(partial_folder(path)).written:
         raise SetupError(f"{path} exists; use --overwrite, or name another --out")

@@ -14,12 +14,13 @@ import click
 import msgspec
 
 from nearfar.bulk.choices import OnBad, Options, OutputDtype
-from nearfar.bulk.sources import KINDS, Columns, RowReader, find_files
+from nearfar.bulk.sources import KINDS, Columns, RowReader, SourceFile, find_files
 from nearfar.cli.options import engine_options, read_settings
 from nearfar.core.errors import SetupError
 
 if TYPE_CHECKING:
     from nearfar.bulk.models import Model
+    from nearfar.bulk.partial_results import Done
     from nearfar.core.settings import Settings
 
 _path = click.Path(path_type=Path)
@@ -101,8 +102,18 @@ def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], optio
     run = msgspec.convert(output | {"refuses_cut": chosen["refuses_cut"]}, Options)
     is_float = run.dtype.startswith("float")
     check_output(run.out, has_nulls=run.on_bad == "empty", is_float=is_float, overwrites=overwrites)
+    _refuse_own_input(inputs, files, run.out)
     reader = RowReader(files, columns)
     asyncio.run(_compute(settings, reader, run, chosen))
+
+
+def _refuse_own_input(inputs: Sequence[Path], files: Sequence[SourceFile], out: Path) -> None:
+    """Raise SetupError for an output that is an input, or would be one the next time."""
+    if out.resolve() in {file.path.resolve() for file in files}:
+        raise SetupError(f"{out} is an input, too; name another --out")
+    folder = next((path for path in inputs if path.is_dir() and out.resolve().is_relative_to(path.resolve())), None)
+    if folder:
+        raise SetupError(f"{out} is in the folder {folder}, which is an input; name an --out elsewhere")
 
 
 def _refuse_local_options(options: dict[str, Any]) -> None:
@@ -114,28 +125,13 @@ def _refuse_local_options(options: dict[str, Any]) -> None:
 
 
 async def _compute(settings: Settings, reader: RowReader, options: Options, chosen: dict[str, Any]) -> None:
-    from nearfar.bulk.bulk_run import BulkRun
-    from nearfar.bulk.partial_results import Checkpoint, partial_folder
-    from nearfar.bulk.progress import ProgressLine
+    from nearfar.bulk.partial_results import writing
 
     async with _open_model(settings, chosen) as model:
         probe = ("probe", "probe") if options.column == "score" else ("probe",)
         await model.run([probe])  # raises what is wrong with all rows
-        checkpoint = Checkpoint(
-            partial_folder(options.out), {"input": reader.identity, **model.identity, **_identity(options)}
-        )
-        if checkpoint.done.written:
-            click.echo("already complete: only the last step is repeated")
-        line = ProgressLine(sys.stderr, lambda: reader.share)
-        try:
-            files = await BulkRun(reader, model, checkpoint, options, line.show).run()
-        except BaseException:
-            checkpoint.close()
-            raise
-        finally:
-            line.end()
-        done = checkpoint.done
-        checkpoint.remove()
+        with writing(options.out):
+            done, files = await _run_all(model, reader, options)
     click.echo(
         f"{done.rows_written:,} rows of {done.rows_read:,}, {done.tokens:,} tokens: {', '.join(map(str, files))}"
     )
@@ -143,6 +139,28 @@ async def _compute(settings: Settings, reader: RowReader, options: Options, chos
         click.echo(f"{done.cut:,} texts were cut at the model's limit; --on-overflow error makes them bad rows")
     for reason, count in sorted(done.bad.items()):
         click.echo(f"{count:,} bad rows: {reason}")
+
+
+async def _run_all(model: Model, reader: RowReader, options: Options) -> tuple[Done, list[Path]]:
+    """Run from where the checkpoint is to the end. Return what was done, and the files."""
+    from nearfar.bulk.bulk_run import BulkRun
+    from nearfar.bulk.partial_results import Checkpoint, partial_folder
+    from nearfar.bulk.progress import ProgressLine
+
+    job = {"input": reader.identity, **model.identity, **_identity(options)}
+    checkpoint = Checkpoint(partial_folder(options.out), job)
+    if checkpoint.done.written:
+        click.echo("already complete: only the last step is repeated")
+    line = ProgressLine(sys.stderr, lambda: reader.share)
+    try:
+        files = await BulkRun(reader, model, checkpoint, options, line.show).run()
+    except BaseException:
+        checkpoint.close()
+        raise
+    finally:
+        line.end()
+    checkpoint.remove()
+    return checkpoint.done, files
 
 
 def _identity(options: Options) -> dict[str, object]:

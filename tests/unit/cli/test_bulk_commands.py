@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -178,3 +179,44 @@ def test_what_is_wrong_with_all_rows_is_stated_once(tmp_path: Path, arguments: l
 
     assert (1, True) == (status, message in printed), printed
     assert "is bad" not in printed
+
+
+@pytest.mark.parametrize(("out", "limit"), [("out.npy", 0), ("out.npy", 20_000), ("out.jsonl", 100_000)])
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path, out: str, limit: int) -> None:
+    """The disk is full at the start, at the first rows, and at the last step, where numbers become text."""
+    (tmp_path / "in.txt").write_text("".join(f"row {at}\n" for at in range(200)))
+    arguments = ("embed", tmp_path / "in.txt", "--out", tmp_path / out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))  # a write beyond it fails like a full disk
+    try:
+        status, printed = run(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (1, True) == (status, "can't be written (File too large). What is done is kept" in printed), printed
+    assert not (tmp_path / out).exists()
+    status, printed = run(*arguments)
+    run(*arguments[:3], tmp_path / f"whole_{out}")
+    assert (0, True) == (status, "200 rows of 200" in printed)
+    assert (tmp_path / f"whole_{out}").read_bytes() == (tmp_path / out).read_bytes()
+
+
+@pytest.mark.parametrize(("inputs", "out"), [("in.jsonl", "in.jsonl"), ("*.jsonl", "in.jsonl"), (".", "new/out.npy")])
+def test_an_output_never_replaces_its_input_and_never_becomes_input(tmp_path: Path, inputs: str, out: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "one"}\n')
+
+    status, printed = run("embed", tmp_path / inputs, "--out", tmp_path / out, "--overwrite")
+
+    assert (1, True) == (status, "input" in printed)
+    assert [tmp_path / "in.jsonl"] == [*tmp_path.iterdir()]
+
+
+def test_a_folder_is_never_replaced_by_an_output(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+    (tmp_path / "out.npy").mkdir()
+    (tmp_path / "out.npy" / "precious").touch()
+
+    status, printed = run("embed", tmp_path / "in.txt", "--out", tmp_path / "out.npy", "--overwrite")
+
+    assert (1, True) == (status, "is a folder" in printed)
+    assert (tmp_path / "out.npy" / "precious").exists()
