@@ -234,17 +234,20 @@ class Store:
         )
 
     def end_batch(self, stored: StoredBatch, outputs: Sequence[File]) -> None:
-        """Replace a batch that has ended, and add its output files, without what was appended in part."""
+        """Replace a batch that has ended, and add its output files, without what was appended in part.
+
+        That goes first: on a full disk it makes room for the change.
+        """
+        kept = {file.id for file in outputs}
+        for file_id in (stored.progress.output_id, stored.progress.error_id):
+            if file_id not in kept:
+                self.path(file_id).unlink(missing_ok=True)
         for file in outputs:
             self.append(file.id, file.bytes, [])
         with self.database:
             for file in outputs:
                 self.insert_file(stored.owner, file)
             self._update(stored)
-        kept = {file.id for file in outputs}
-        for file_id in (stored.progress.output_id, stored.progress.error_id):
-            if file_id not in kept:
-                self.path(file_id).unlink(missing_ok=True)
 
     # Both
 

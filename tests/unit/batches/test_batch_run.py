@@ -8,6 +8,7 @@ import resource
 import sqlite3
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -378,28 +379,32 @@ async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Bat
 
 
 class FullDisk:
-    """A database whose disk is full from the first change on that has these bytes."""
+    """A database that can't be changed while ``is_full`` is true, which gets the values of each change."""
 
-    def __init__(self, database: sqlite3.Connection, since: bytes) -> None:
+    def __init__(self, database: sqlite3.Connection, is_full: Callable[[Any], bool]) -> None:
         self._database = database
-        self._since = since
-        self._is_full = False
+        self._is_full = is_full
 
     def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
-        is_change = sql.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
-        self._is_full = self._is_full or (
-            is_change and any(self._since in one for one in values if one.__class__ is bytes)
-        )
-        if is_change and self._is_full:
+        if sql.lstrip().startswith(("INSERT", "UPDATE", "DELETE")) and self._is_full(values):
             raise sqlite3.OperationalError("database or disk is full")
         return self._database.execute(sql, values)
 
-    def __enter__(self) -> sqlite3.Connection:
-        return self._database.__enter__()
+    def __enter__(self) -> None:
+        self._database.__enter__()
 
-    def __exit__(self, *error: object) -> bool | None:
-        ended: Any = self._database.__exit__
-        return bool(ended(*error))
+    def __exit__(self, *error: object) -> None:
+        leave: Any = self._database.__exit__
+        leave(*error)
+
+
+@asynccontextmanager
+async def full_disk(batches: Batches, is_full: Callable[[Any], bool]) -> AsyncIterator[None]:
+    database = await batches.storage.run(lambda store: store.database)
+    full: Any = FullDisk(database, is_full)
+    await batches.storage.run(lambda store: setattr(store, "database", full))
+    yield
+    await batches.storage.run(lambda store: setattr(store, "database", database))
 
 
 @pytest.mark.parametrize("status", ["in_progress", "finalizing", "completed"])
@@ -408,13 +413,15 @@ async def test_on_a_disk_that_is_full_at_a_change_of_status_the_batch_goes_on_la
 ) -> None:
     texts = [f"text {n}" for n in range(20)]
     batch_id = await batches.add(texts)
-    database = await batches.storage.run(lambda store: store.database)
-    full: Any = FullDisk(database, status.encode())
+    seen: list[bytes] = []
 
-    await batches.storage.run(lambda store: setattr(store, "database", full))
-    with pytest.raises(StorageFull, match="is full"):
-        await batches.run(batch_id)
-    await batches.storage.run(lambda store: setattr(store, "database", database))
+    def is_full(values: Any) -> bool:
+        seen.extend(value for value in values if isinstance(value, bytes) and status.encode() in value)
+        return bool(seen)
+
+    async with full_disk(batches, is_full):
+        with pytest.raises(StorageFull, match="is full"):
+            await batches.run(batch_id)
     batch = await batches.run(batch_id)
 
     assert (batch.status, batch.request_counts.completed) == ("completed", 20)
@@ -422,22 +429,31 @@ async def test_on_a_disk_that_is_full_at_a_change_of_status_the_batch_goes_on_la
     assert {*batches.server.answered.values()} == {1}
 
 
+async def test_answers_that_fill_the_disk_make_room_for_the_batch_s_failure(batches: Batches) -> None:
+    batches.server.padding = "a" * 60_000
+    batch_id = await batches.add([f"text {n}" for n in range(10)])
+    answers_id = (await batches.get(batch_id)).progress.output_id
+    answers = await batches.storage.run(lambda store: store.path(answers_id))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async with full_disk(batches, lambda _: answers.exists() and answers.stat().st_size > 0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))  # a write beyond it fails like a full disk
+        try:
+            batch = await batches.run(batch_id)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert batch.errors
+    assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_full")
+
+
 async def test_a_file_can_be_deleted_from_a_full_disk(batches: Batches) -> None:
     file_id = (await batches.get(await batches.add(["a"]))).batch.input_file_id
-
-    class FullUntilFreed(FullDisk):
-        def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
-            self._is_full = path.stat().st_size > 0
-            return super().execute(sql, values)
-
     path = await batches.storage.run(lambda store: store.path(file_id))
-    database = await batches.storage.run(lambda store: store.database)
-    full: Any = FullUntilFreed(database, b"nothing")
-    await batches.storage.run(lambda store: setattr(store, "database", full))
 
-    assert await batches.storage.run(lambda store: store.delete_file("", file_id))
+    async with full_disk(batches, lambda _: path.stat().st_size > 0):
+        assert await batches.storage.run(lambda store: store.delete_file("", file_id))
 
-    await batches.storage.run(lambda store: setattr(store, "database", database))
     assert not await batches.storage.run(lambda store: store.file("", file_id))
     assert not path.exists()
 
