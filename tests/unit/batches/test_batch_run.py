@@ -22,7 +22,7 @@ from nearfar.batches.answering import LineReply
 from nearfar.batches.batch_queue import BatchQueue
 from nearfar.batches.lines import InputLine, Limits, LineAnswer
 from nearfar.batches.records import ENDED, Batch, File, Progress, StoredBatch
-from nearfar.batches.run import BatchRun, Shared
+from nearfar.batches.run import BLOCK_LINES, BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store, new_id
 from nearfar.core.errors import StorageFull, StorageUnavailable
@@ -55,7 +55,7 @@ class Server:
         self.released = asyncio.Event()
         self.slow: set[str] = set()
         self.padding = ""
-        self.limit = 256
+        self.limit = BLOCK_LINES
 
     async def answer(self, lines: Sequence[InputLine], caller: Caller) -> list[LineReply]:
         assert {line.url for line in lines} == {ENDPOINT}
@@ -148,7 +148,7 @@ async def batches(tmp_path: Path) -> AsyncIterator[Batches]:
 
 
 async def test_answers_are_in_the_order_of_the_lines(batches: Batches) -> None:
-    texts = [f"text {n}" for n in range(600)]
+    texts = [f"text {n}" for n in range(2500)]
     batches.server.slow = {*texts[::7]}
 
     batch = await batches.run(await batches.add(texts))
@@ -156,8 +156,8 @@ async def test_answers_are_in_the_order_of_the_lines(batches: Batches) -> None:
     lines = await batches.read(batch.output_file_id)
     assert [line["custom_id"] for line in lines] == texts
     assert [line["response"]["body"]["text"] for line in lines] == texts
-    assert len({line["id"] for line in lines}) == 600
-    assert (batch.status, batch.request_counts.completed, batch.usage.total_tokens) == ("completed", 600, 1800)
+    assert len({line["id"] for line in lines}) == 2500
+    assert (batch.status, batch.request_counts.completed, batch.usage.total_tokens) == ("completed", 2500, 7500)
     assert batch.error_file_id is None
     assert batches.server.callers == {("", 999)}
 
@@ -212,7 +212,7 @@ async def test_a_batch_with_a_deleted_input_fails(batches: Batches) -> None:
 
 
 async def test_a_batch_that_lost_its_input_in_between_fails(batches: Batches) -> None:
-    texts = [f"text {n}" for n in range(300)]
+    texts = [f"text {n}" for n in range(BLOCK_LINES + 1)]
     batches.server.held = {texts[-1]}
     batch_id = await batches.add(texts)
     running = asyncio.create_task(batches.run(batch_id))
@@ -225,12 +225,12 @@ async def test_a_batch_that_lost_its_input_in_between_fails(batches: Batches) ->
     batch = await batches.run(batch_id)
 
     assert (batch.status, batch.errors and batch.errors.data[0].code) == ("failed", "file_not_found")
-    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:256]
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:BLOCK_LINES]
 
 
 async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Batches) -> None:
-    texts = [f"text {n}" for n in range(400)]
-    batches.server.held = {texts[300]}
+    texts = [f"text {n}" for n in range(1500)]
+    batches.server.held = {texts[1300]}
     batch_id = await batches.add(texts)
     running = asyncio.create_task(batches.run(batch_id))
     await batches.wait(batch_id, lambda stored: stored.progress.offset > 0)
@@ -246,10 +246,10 @@ async def test_a_crash_repeats_no_stored_line_and_leaves_no_torn_one(batches: Ba
 
     batch = await batches.run(batch_id)
 
-    assert 0 < done < 400
+    assert 0 < done < 1500
     assert {*batches.server.answered} == {*texts[done:]}
     assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts
-    assert batch.usage.total_tokens == 1200
+    assert batch.usage.total_tokens == 4500
 
 
 async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> None:
@@ -298,8 +298,8 @@ async def test_lines_that_are_late_expire(batches: Batches) -> None:
 
 
 async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
-    texts = [f"text {n}" for n in range(600)]
-    batches.server.held = {texts[256]}
+    texts = [f"text {n}" for n in range(BLOCK_LINES + 9)]
+    batches.server.held = {texts[BLOCK_LINES]}
     queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
     queue.start()
     batch_id = await batches.add(texts)
@@ -314,7 +314,7 @@ async def test_a_cancelled_batch_keeps_its_answers(batches: Batches) -> None:
     batch = await batches.wait(batch_id, lambda stored: stored.batch.status in ENDED)
 
     assert batch.status == "cancelled"
-    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:256]
+    assert [line["custom_id"] for line in await batches.read(batch.output_file_id)] == texts[:BLOCK_LINES]
     await queue.close()
 
 
@@ -334,7 +334,7 @@ async def test_one_owner_s_batch_doesn_t_wait_for_another_s(batches: Batches) ->
 
 
 async def test_a_stop_stores_what_is_in_flight(batches: Batches) -> None:
-    texts = [f"text {n}" for n in range(3000)]
+    texts = [f"text {n}" for n in range(9000)]
     batches.server.slow = {*texts}
     batch_id = await batches.add(texts)
     queue = BatchQueue(batches.storage, batches.server.answer, LIMITS, batches.events.append)
@@ -345,7 +345,7 @@ async def test_a_stop_stores_what_is_in_flight(batches: Batches) -> None:
 
     batches.storage = Storage(batches.folder)
     counts = (await batches.get(batch_id)).batch.request_counts
-    assert counts.completed == len(batches.server.answered) < 3000
+    assert counts.completed == len(batches.server.answered) < 9000
 
 
 async def test_a_stop_isn_t_counted_as_a_crash(batches: Batches) -> None:
@@ -363,8 +363,8 @@ async def test_a_stop_isn_t_counted_as_a_crash(batches: Batches) -> None:
 
 
 async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Batches) -> None:
-    batches.server.padding = "a" * 15_000
-    batch_id = await batches.add([f"text {n}" for n in range(600)])
+    batches.server.padding = "a" * 5000
+    batch_id = await batches.add([f"text {n}" for n in range(1500)])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))  # a write beyond it fails like a full disk
     try:
