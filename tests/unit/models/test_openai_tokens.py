@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiktoken import model as tiktoken_model
 
 from nearfar.core.errors import InvalidTokenIds
-from nearfar.models.tokenization.openai_tokens import _RANKS_SHA256, _SPECIALS, _table, decode, find_vocabulary
+from nearfar.models.files.tokenizer.openai_tokens import _RANKS_SHA256, _SPECIALS, _table, decode, find_vocabulary
 
 VOCABULARIES = ("cl100k_base", "o200k_base")
 TEXTS = (

@@ -210,7 +210,7 @@ class TestTokenize:
         for kind, case in cases.items():
             for text, special in product(TEXTS, (False, True)):
                 expected = case.ids(text, special=special)
-                tokens = case.encoder(max_tokens=48).tokenize(text, special=special)
+                tokens = case.encoder(max_tokens=48).tokenizer.tokenize(text, special=special)
                 wrong.compare(expected, [token.id for token in tokens], kind, text)
                 wrong.compare(
                     case.reference.convert_ids_to_tokens(expected), [token.token for token in tokens], kind, text
@@ -222,7 +222,7 @@ class TestTokenize:
         assert not wrong
 
     def test_a_special_token_is_one_only_where_the_tokenizer_added_it(self, builtin: Case) -> None:
-        tokens = builtin.encoder().tokenize("[SEP] fox", special=True)
+        tokens = builtin.encoder().tokenizer.tokenize("[SEP] fox", special=True)
 
         assert [("[CLS]", True, 0, 0), ("[SEP]", False, 0, 5), ("fox", False, 6, 9), ("[SEP]", True, 0, 0)] == [
             (token.token, token.special, token.start, token.stop) for token in tokens
@@ -234,14 +234,14 @@ class TestTokenize:
             for text in TEXTS:
                 ids = case.ids(text, special=True)
                 expected = case.reference.decode(ids, clean_up_tokenization_spaces=False)
-                wrong.compare(expected, case.encoder().decode(ids), kind, text)
+                wrong.compare(expected, case.encoder().tokenizer.decode(ids), kind, text)
 
         assert not wrong
 
     def test_an_id_outside_the_vocabulary_is_refused(self, cases: dict[str, Case]) -> None:
         for case, unknown in product(cases.values(), (-1, 10**7, 2**32, 2**70)):
             with pytest.raises(InvalidTokenIds, match=f"token {unknown} is not in this model's vocabulary"):
-                case.encoder().decode([1, unknown])
+                case.encoder().tokenizer.decode([1, unknown])
 
 
 class TestHugeTexts:

@@ -261,7 +261,7 @@ def test_a_text_that_the_tokenizer_cannot_process_is_the_requests_error(
 ) -> None:
     encoder = open_encoder(write_tokenizer(tmp_path, changes))
 
-    for call in (encoder.encode, lambda texts: encoder.tokenize(texts[0], special=False)):
+    for call in (encoder.encode, lambda texts: encoder.tokenizer.tokenize(texts[0], special=False)):
         with pytest.raises(InputError, match=r"this model's tokenizer \(tokenizer\.json\) can't process the text"):
             call([text])
     assert [1, 3] == encoder.encode(["a"])[0].ids

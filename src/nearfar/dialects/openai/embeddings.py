@@ -26,7 +26,7 @@ from nearfar.dialects.kit.rendering import (
 )
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, RouteDocs, json_schema, requires
 from nearfar.dialects.openai.headers import ANSWER_HEADERS, answer_headers
-from nearfar.models.tokenization.openai_tokens import find_vocabulary
+from nearfar.models.files.tokenizer.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
 
 _MAX_INPUTS = 2048

@@ -17,7 +17,7 @@ from nearfar.dialects.kit.checks import TRUNCATE, Inputs, check_at_most, parse_i
 from nearfar.dialects.kit.endpoint import Endpoint
 from nearfar.dialects.kit.rendering import Dtype, EmbeddingList, Encoding, embedding_list, render_rows
 from nearfar.dialects.kit.route_docs import NOT_EMPTY, AtLeastOne, NotEmpty, RouteDocs, json_schema, requires
-from nearfar.models.tokenization.openai_tokens import find_vocabulary
+from nearfar.models.files.tokenizer.openai_tokens import find_vocabulary
 from nearfar.serving.service import Service
 
 _MAX_INPUTS = 2048  # Voyage's is 1,000; more breaks no client

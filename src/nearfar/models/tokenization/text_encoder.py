@@ -1,33 +1,23 @@
-"""Encodes texts and pairs of texts to token ids, truncated to the model's limit.
-
-The tokenizer's own truncation and padding are turned off once, at opening, and ids are sliced here: setting a length
-for each call on a shared tokenizer gave a wrong one about once in 4,000 threaded calls. Every method is thread-safe.
-"""
+"""Encodes texts and pairs of texts to rows: token ids with special ones, truncated to the model's limit."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
-from tokenizers import Encoding
-from tokenizers.normalizers import Lowercase, Normalizer
-from tokenizers.normalizers import Sequence as Normalizers
 
-from nearfar.core.errors import CheckpointError, InputError, InvalidTokenIds
-from nearfar.core.jobs import TokenSpan
+from nearfar.core.errors import CheckpointError, InputError
 from nearfar.core.types import KeepSide, Role
 from nearfar.models.files.tokenizer.tokenizer_json import open_tokenizer
-from nearfar.models.files.tokenizer.tokenizer_limits import is_failure
 from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization import sample_texts
 from nearfar.models.tokenization.chunking import Chunking, Chunks, TokenBudget, split_text
 from nearfar.models.tokenization.embedding_table import EmbeddingTable
 from nearfar.models.tokenization.pair_prompt import ChatEncoder, ChatMessages, PairPromptEncoder
-from nearfar.models.tokenization.row import Row, row_ids
+from nearfar.models.tokenization.plain_tokenizer import PlainTokenizer, count_prompt_tokens
+from nearfar.models.tokenization.row import Row
 from nearfar.models.tokenization.special_tokens import (
     PairTemplate,
     TextTemplate,
@@ -38,41 +28,33 @@ from nearfar.models.tokenization.special_tokens import (
     register_markers,
 )
 
-_SHORT_TEXT = 250  # characters; they take at most 0.3 ms, and releasing the GIL for them costs more than it saves
-_FIRST_PASS_CHARACTERS = 100_000  # ten of OpenAI's longest texts; 10 MB of one-letter words take 10 s and 3 GB
-_TOKEN_IDS = range(2**32)  # what tokenizers accepts
-
 
 class TextEncoder:
-    """The tokenizer of one checkpoint, with its limit and special tokens."""
+    """The tokenizer of one checkpoint, with its limit and special tokens. Every method is thread-safe."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         opened = open_tokenizer(folder)
-        self.source = opened.source
-        self._tokenizer = opened.tokenizer
-        self._default_side: KeepSide = "end" if opened.truncates_left else "start"
-        if recipe.lower_case:
-            inner = self._tokenizer.normalizer
-            steps: list[Normalizer] = [Lowercase()] if inner is None else [Lowercase(), inner]
-            self._tokenizer.normalizer = Normalizers(steps)
+        self.tokenizer = PlainTokenizer(opened, recipe.max_tokens, lower_case=recipe.lower_case)
+        self._default_side = self.tokenizer.default_side
         self._multi_vector = recipe.multi_vector
         if recipe.multi_vector:
-            register_markers(self._tokenizer, recipe.multi_vector)
+            register_markers(opened.tokenizer, recipe.multi_vector)
         self.max_tokens = recipe.max_tokens
         self._leaves_out_prompt = recipe.leaves_out_prompt
         self.messages = ChatMessages(folder)
-        self._chat = ChatEncoder(recipe.chat, self._encode_ids, folder) if recipe.chat else None
+        self._chat = ChatEncoder(recipe.chat, self.tokenizer.encode, folder) if recipe.chat else None
         # A chat template has the special tokens.
-        single = self._encode("a") if recipe.chat else self._tokenizer.encode("a")
-        self._single = TextTemplate(single, self._encode("a"))
+        bare = self.tokenizer.encode_whole("a")
+        single = bare if recipe.chat else opened.tokenizer.encode("a")
+        self._single = TextTemplate(single, bare)
         self._query_prefix = recipe.pair_prompt
-        self._embeddings = EmbeddingTable(folder, self._tokenizer)
+        self._embeddings = EmbeddingTable(folder, opened.tokenizer)
         self._embeddings.check_template(single.ids, folder)
         self._pair_prompt = self._open_pair_prompt(folder, recipe)
         self._pair = None
         if recipe.task == "score" and not self._pair_prompt:
             with_types = recipe.type_ids and opened.has_types
-            self._pair = PairTemplate(self._tokenizer.encode("a", "a"), with_types=with_types, keep=self._default_side)
+            self._pair = PairTemplate(opened.tokenizer.encode("a", "a"), with_types=with_types, keep=self._default_side)
         if opened.has_types:
             check_token_types(folder, recipe, single)
         if recipe.max_tokens <= (self._pair_prompt or self._pair or self._single).size:
@@ -92,7 +74,7 @@ class TextEncoder:
                 f"{folder / 'tokenizer_config.json'}: truncation_side = left would cut the start of the reranker's "
                 "prompt; remove it"
             )
-        return PairPromptEncoder(recipe.llm_reranker.prompt, self._encode_ids)
+        return PairPromptEncoder(recipe.llm_reranker.prompt, self.tokenizer.encode)
 
     def sample_rows(self, max_tokens: int | None = None) -> list[Row]:
         """Return rows of sample texts of the kind that the engine will run, the first of them short.
@@ -134,7 +116,7 @@ class TextEncoder:
         """
         distinct = list(dict.fromkeys(texts))
         composed = [self._compose(prompt, text) for text in distinct] if prompt or self._chat else distinct
-        encoded = self._encode_ids(composed, count_up_to or 0)
+        encoded = self.tokenizer.encode(composed, count_up_to or 0)
         limit = min(self._text_limit(role), max_tokens or self.max_tokens)
         unpooled = self._count_unpooled(prompt, limit) if self._leaves_out_prompt and prompt else 0
         rows = {}
@@ -144,7 +126,7 @@ class TextEncoder:
             elif len(ids) <= limit:
                 kept = ids
             elif keep == "end":
-                kept = self._encode_end(prompt, text, limit)
+                kept = self.tokenizer.encode_end(prompt, text, limit)
             else:
                 kept = cut_to(ids, limit, self._default_side)
             whole = self._single.prefix + kept + self._single.suffix
@@ -166,8 +148,8 @@ class TextEncoder:
         other = copy.copy(self)
         other._chat = None if rendered else self._chat  # noqa: SLF001 — of this class
         if other._chat is None:  # noqa: SLF001
-            bare = self._encode("a")
-            other._single = TextTemplate(self._tokenizer.encode("a") if special else bare, bare)  # noqa: SLF001
+            bare, whole = (self.tokenizer.encode_whole("a", special=added) for added in (False, special))
+            other._single = TextTemplate(whole, bare)  # noqa: SLF001
         return other
 
     def encode_concatenated(self, texts: Sequence[str], prompt: str = "") -> tuple[Row, list[tuple[int, int]]]:
@@ -177,11 +159,11 @@ class TextEncoder:
         """
         if self._chat:
             raise InputError("late chunking isn't possible with this model's chat template", "late_chunking")
-        first = self._encode(prompt + texts[0])
-        prompt_tokens = _count_prompt_tokens(prompt, first)
+        first = self.tokenizer.encode_start(prompt + texts[0])
+        prompt_tokens = count_prompt_tokens(prompt, first)
         ids = [*self._single.prefix, *first.ids[:prompt_tokens]]
         spans = []
-        for found in (first.ids[prompt_tokens:], *(self._encode_ids([*texts[1:]]) if texts[1:] else ())):
+        for found in (first.ids[prompt_tokens:], *(self.tokenizer.encode([*texts[1:]]) if texts[1:] else ())):
             spans.append((len(ids), len(ids) + len(found)))
             ids += found
         count = len(ids) - len(self._single.prefix)
@@ -205,7 +187,7 @@ class TextEncoder:
         elif self._pair is None:
             raise TypeError("this checkpoint takes single texts")
         else:
-            query_ids, *encoded = self._encode_ids([self._query_prefix + query, *distinct])
+            query_ids, *encoded = self.tokenizer.encode([self._query_prefix + query, *distinct])
             rows = [self._pair.build(query_ids, ids, self.max_tokens, max_tokens_per_document) for ids in encoded]
         self._embeddings.check(rows)
         by_text = dict(zip(distinct, rows, strict=True))
@@ -213,10 +195,10 @@ class TextEncoder:
 
     def budget_after_prompt(self, prompt: str) -> TokenBudget:
         """Return the budget of a document after this prompt."""
-        own = len(self._encode_ids([self._compose(prompt, "")])[0])
+        own = len(self.tokenizer.encode([self._compose(prompt, "")])[0])
         return TokenBudget(
             self._text_limit("document") - own,
-            lambda text: len(self._encode_ids([self._compose(prompt, text)])[0]) - own,
+            lambda text: len(self.tokenizer.encode([self._compose(prompt, text)])[0]) - own,
         )
 
     def budget_beside_query(self, query: str, instruction: str | None) -> TokenBudget:
@@ -224,93 +206,24 @@ class TextEncoder:
         if self._pair_prompt:
             return self._pair_prompt.budget(query, self.max_tokens, instruction)
         space = self.max_tokens - (self._pair or self._single).size
-        query_tokens = len(self._encode_ids([self._query_prefix + query])[0])
-        return TokenBudget(max(space // 2, space - query_tokens), lambda text: len(self._encode_ids([text])[0]))
+        query_tokens = len(self.tokenizer.encode([self._query_prefix + query])[0])
+        return TokenBudget(max(space // 2, space - query_tokens), lambda text: len(self.tokenizer.encode([text])[0]))
 
     def chunk(self, text: str, budget: TokenBudget, how: Chunking) -> Chunks:
         """Split a text that is over its budget into chunks; of a huge text, tokenize no more than they may contain."""
-        part = text[-_FIRST_PASS_CHARACTERS:] if how.keep == "end" else text[:_FIRST_PASS_CHARACTERS]
-        offsets = self._encode_one(part).offsets
-        needed = min(budget.max_tokens * how.max_chunks, how.max_tokens or len(offsets))
-        if len(part) < len(text) and len(offsets) <= needed:
-            part = text
-            offsets = self._encode_one(part).offsets
+        most = budget.max_tokens * how.max_chunks
+        part, offsets = self.tokenizer.find_offsets(text, min(most, how.max_tokens or most), how.keep)
         return split_text(part, offsets, budget, how)
-
-    def tokenize(self, text: str, *, special: bool) -> tuple[TokenSpan, ...]:
-        """Return a text's tokens, uncut, with or without special tokens, and the characters that each covers."""
-        encoded = self._encode_one(text, special=special)
-        # Names are looked up by id: some tokenizers' encodings contain the text of unknown tokens.
-        return tuple(
-            TokenSpan(token, self._tokenizer.id_to_token(token) or "", bool(added), *((0, 0) if added else span))
-            for token, added, span in zip(encoded.ids, encoded.special_tokens_mask, encoded.offsets, strict=True)
-        )
-
-    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
-        """Decode ids of this vocabulary, special tokens by name or left out. Raises InvalidTokenIds for other ids."""
-        for token in ids:
-            if token not in _TOKEN_IDS or self._tokenizer.id_to_token(token) is None:
-                raise InvalidTokenIds(f"token {token} is not in this model's vocabulary", "tokens")
-        text: str = self._run(self._tokenizer.decode, list(ids), skip_special_tokens=not special)
-        return text
 
     def _compose(self, prompt: str, text: str) -> str:
         return self._chat.render(prompt, text) if self._chat else prompt + text
 
     def _count_unpooled(self, prompt: str, limit: int) -> int:
         """Count the tokens of the prompt alone, without a special one at their end, as sentence-transformers does."""
-        ids = [*self._single.prefix, *self._encode_ids([prompt])[0][:limit], *self._single.suffix]
-        added = self._tokenizer.get_added_tokens_decoder()
-        return len(ids) - (bool(ids) and ids[-1] in added and added[ids[-1]].special)
+        ids = [*self._single.prefix, *self.tokenizer.encode([prompt])[0][:limit], *self._single.suffix]
+        return len(ids) - (bool(ids) and self.tokenizer.is_special(ids[-1]))
 
     def _text_limit(self, role: Role) -> int:
         """Return how many tokens a text and its prompt may have, without special tokens."""
         limit = self._multi_vector.max_tokens(role) if self._multi_vector else None
         return max(min(self.max_tokens, limit or self.max_tokens) - self._single.size, 0)
-
-    def _encode_ids(self, texts: list[str], count_up_to: int = 0) -> list[list[int]]:
-        """Return each text's ids; of a long text only those that truncation keeps, if these are more than needed."""
-        if len(texts) == 1 and len(texts[0]) <= _SHORT_TEXT:
-            return [self._run(self._tokenizer.encode, texts[0], add_special_tokens=False).ids]
-        kept = slice(-_FIRST_PASS_CHARACTERS, None) if self._default_side == "end" else slice(_FIRST_PASS_CHARACTERS)
-        heads = [*map(itemgetter(kept), texts)]
-        # Unlike ``encode``, it releases the GIL, and leaves out the offsets, which saves 15 %.
-        encode = self._tokenizer.encode_batch_fast
-        found = [*map(row_ids, self._run(encode, heads, add_special_tokens=False))]
-        for at, text in enumerate(texts):
-            if len(text) > _FIRST_PASS_CHARACTERS and len(found[at]) <= max(self.max_tokens, count_up_to):
-                found[at] = self._run(encode, [text], add_special_tokens=False)[0].ids
-        return found
-
-    def _encode_one(self, text: str, *, special: bool = False) -> Encoding:
-        """Encode a text with offsets. The tokenizer's ``encode`` wouldn't release the GIL: 10 MB take seconds."""
-        encoding: Encoding = self._run(self._tokenizer.encode_batch, [text], add_special_tokens=special)[0]
-        return encoding
-
-    def _run(self, function: Callable[..., Any], *arguments: Any, **options: bool) -> Any:
-        """Call the tokenizer. Raises InputError if it fails: a pattern may be too slow for one text."""
-        try:
-            return function(*arguments, **options)
-        except BaseException as error:
-            if is_failure(error):
-                raise InputError(f"this model's tokenizer ({self.source}) can't process the text: {error}") from error
-            raise
-
-    def _encode(self, text: str) -> Encoding:
-        """Encode a text as ``_encode_ids`` does, with offsets."""
-        encoded = self._encode_one(text[:_FIRST_PASS_CHARACTERS])
-        if len(text) > _FIRST_PASS_CHARACTERS and len(encoded.ids) <= self.max_tokens:
-            encoded = self._encode_one(text)
-        return encoded
-
-    def _encode_end(self, prompt: str, text: str, limit: int) -> list[int]:
-        """Return the prompt's ids and the text's last ones, ``limit`` in all."""
-        encoded = self._encode_one(prompt + text[-_FIRST_PASS_CHARACTERS:])
-        if len(encoded.ids) <= limit:
-            encoded = self._encode_one(prompt + text)
-        own = min(_count_prompt_tokens(prompt, encoded), limit)
-        return encoded.ids[:own] + encoded.ids[own:][len(encoded.ids) - limit :]
-
-
-def _count_prompt_tokens(prompt: str, encoded: Encoding) -> int:
-    return sum(end <= len(prompt) for _, end in encoded.offsets) if prompt else 0

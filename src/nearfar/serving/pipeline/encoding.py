@@ -14,7 +14,7 @@ import msgspec
 from nearfar.core.errors import EmptyInput, InputError, Overloaded, TextTooLong, TooManyTokens
 from nearfar.core.jobs import Chat, ClassifyJob, EmbedJob, RepresentJob, Usage
 from nearfar.core.types import KeepSide, TokenIds
-from nearfar.models.tokenization import openai_tokens
+from nearfar.models.files.tokenizer import openai_tokens
 from nearfar.models.tokenization.chunking import Chunking
 from nearfar.models.tokenization.row import Row, row_ids
 from nearfar.serving.pipeline.limits import check_rows, check_token_limits
@@ -184,7 +184,9 @@ def _decode_inputs(model: Model, inputs: Sequence[str | TokenIds | Chat], job: E
     is_own = job is None or (job.vocabulary_is_default and model.info.token_ids == "model")  # noqa: S105 — no password
     if job and not is_own and (vocabulary := job.vocabulary) is not None:
         return [openai_tokens.decode(text, vocabulary) if isinstance(text, tuple) else text for text in rendered]
-    return [model.encoder.decode(text, special=False) if isinstance(text, tuple) else text for text in rendered]
+    return [
+        model.encoder.tokenizer.decode(text, special=False) if isinstance(text, tuple) else text for text in rendered
+    ]
 
 
 def _encode_pair(model: Model, first: str, second: str, keep: KeepSide) -> Row:

@@ -17,7 +17,7 @@ async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: Request
 
     def tokenize_one(found: str | Chat) -> TokenizedText:
         text = model.encoder.messages.render(found) if isinstance(found, Chat) else prompt + found
-        return TokenizedText(text, model.encoder.tokenize(text, special=job.special))
+        return TokenizedText(text, model.encoder.tokenizer.tokenize(text, special=job.special))
 
     tokenized = await tokenizers.run(check_shown(job.texts), lambda: tuple(map(tokenize_one, job.texts)))
     return Tokenized(info=model.info, texts=tokenized)
@@ -26,4 +26,4 @@ async def tokenize(job: TokenizeJob, tokenizers: TokenizerPool, context: Request
 async def detokenize(job: DetokenizeJob, tokenizers: TokenizerPool, context: RequestContext) -> str:
     """Decode token ids of the model's own vocabulary."""
     encoder = context.model.encoder
-    return await tokenizers.run(check_shown([job.ids]), lambda: encoder.decode(job.ids, special=job.special))
+    return await tokenizers.run(check_shown([job.ids]), lambda: encoder.tokenizer.decode(job.ids, special=job.special))

@@ -84,7 +84,7 @@ class Opener:
             lane, reason = await self.open_lane(checkpoint.name, discovered.choices, request, verifier.check)
         finally:
             verifier.close()
-        info = describe_loaded(discovered.info, lane.engine_info, encoder.source, verifier.result)
+        info = describe_loaded(discovered.info, lane.engine_info, encoder.tokenizer.source, verifier.result)
         _log_loaded(info, reason, time.perf_counter() - started)
         return Model(info=info, recipe=recipe, encoder=encoder, lane=lane, on_overflow=own.on_overflow)
 
