@@ -86,7 +86,7 @@ def dialect_of(name: str, *fields: str, precedence: int = 0) -> Dialect:
 async def test_the_fields_of_the_body_select_the_dialect(body: str, status: int, answer: str) -> None:
     dialects = [dialect_of("third"), dialect_of("first", "one", precedence=1), dialect_of("second", "two")]
     drain = Drain()
-    server: Any = SimpleNamespace(settings=Settings(), timeouts=Timeouts(), uploads=Uploads(1))
+    server: Any = SimpleNamespace(settings=Settings(), fleet=None, timeouts=Timeouts(), uploads=Uploads(1))
     gate, log = (
         RequestGate(server, drain, hosts=None, keys=None, tracing=None),
         AccessLog(ignore, None, drain, Origins(), KeyMask(None, lambda _: False)),
