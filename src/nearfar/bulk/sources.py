@@ -32,10 +32,12 @@ _SUFFIXES: dict[str, Kind] = {
 }
 _WITHOUT_COLUMNS: tuple[Kind, ...] = ("lines", "text")
 _GZIP = ".gz"
-FAULTS = ("null", "empty", "not text", "not UTF-8", "not JSON", "not an object")
+NO_ID = "no id that is text or a whole number"
+FAULTS = ("null", "empty", "not text", "not UTF-8", "not JSON", "not an object", NO_ID)
 _STDIN = Path("-")
 _PARQUET_ROWS = 4096
 _MAX_FIELD = 1 << 30  # characters of a field of CSV
+_INTEGERS = range(-(1 << 63), 1 << 63)  # that every kind of output has
 _MAX_WORDS = 200  # characters of column names in an error
 
 Values = tuple[object, ...]  # of the columns that are read
@@ -75,6 +77,8 @@ def find_files(inputs: Sequence[Path], kind: Kind | None = None) -> list[SourceF
     """
     found: list[SourceFile] = []
     for path in chain.from_iterable(map(_expand, inputs)):
+        if path == _STDIN and kind == "parquet":
+            raise SetupError("parquet can't be read from a pipe; name a file")
         if path == _STDIN:
             found.append(SourceFile(path, kind or "lines", 0))
         elif path.is_dir():
@@ -136,20 +140,24 @@ class RowReader:
         return min((self._done_bytes + now) / self.total_bytes, 1.0)
 
     def rows(self) -> Iterator[InputRow]:
-        """Yield all rows. A row without an id is numbered from 0, with its file's name if there are several.
+        """Yield all rows, numbered from 0 without a column of ids; with several files, after the file's name.
 
         Raises SetupError for a file that isn't what its kind is, and for one without the columns.
         """
         for file in self._files:
             place = f"{file.path}:" if len(self._files) > 1 else ""
+            has_ids = self._columns.id is not None and file.kind not in _WITHOUT_COLUMNS
             number = 0
             try:
-                for id_, values in self._read(file):
-                    own: int | str = id_ if isinstance(id_, int | str) else f"{place}{number}" if place else number
-                    yield _row(own, values, len(self._columns.texts))
+                for value, values in self._read(file):
+                    numbered = f"{place}{number}" if place else number
+                    own = _id_of(value) if has_ids else numbered
+                    row = _row(numbered if own is None else own, values, len(self._columns.texts))
+                    yield InputRow(numbered, (), row.fault or NO_ID) if own is None else row
                     number += 1
             except (OSError, EOFError, csv.Error, ValueError, zlib.error) as error:
-                raise SetupError(f"{file.path}: can't be read after row {number - 1} ({error})") from error
+                after = f" after row {number - 1}" if number else ""
+                raise SetupError(f"{file.path}: can't be read{after} ({error})") from error
             self._done_bytes += file.size
 
     def _read(self, source: SourceFile) -> _Rows:
@@ -196,7 +204,11 @@ class RowReader:
         delimiter = "\t" if name.lower().removesuffix(_GZIP).endswith(".tsv") else ","
         with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             rows = csv.reader(text, delimiter=delimiter)
-            header = next(rows, [])
+            header = next(rows, None)
+            if header is None:
+                return
+            if not _is_utf8("".join(header)):
+                raise SetupError(f"{name}: the header is not UTF-8; convert the file, or unpack it")
             places = [header.index(column) for column in self._choose(header, name)]
             id_place = header.index(self._columns.id) if self._columns.id else None
             for row in filter(None, rows):
@@ -254,6 +266,22 @@ def _read_text(file: IO[bytes], _: str) -> _Rows:
     yield None, (file.read().removeprefix(b"\xef\xbb\xbf"),)
 
 
+def _is_utf8(text: str) -> bool:
+    """Return whether a text has no lone surrogates, which stand for other bytes."""
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def _id_of(value: object) -> int | str | None:
+    """Return a value as an id, a number that is too large as text; None if it can't be one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if value in _INTEGERS else str(value)
+    return value if isinstance(value, str) and value and _is_utf8(value) else None
+
+
 def _row(id_: int | str, values: Values, columns: int) -> InputRow:
     texts: list[str] = []
     for value in values:
@@ -272,9 +300,10 @@ def _decode(value: object) -> str | ValueError:
         return ValueError("null")
     try:
         text = value.decode() if isinstance(value, bytes) else value
-        if not isinstance(text, str):
-            return ValueError("not text")
-        text.encode()
     except UnicodeError:
+        return ValueError("not UTF-8")
+    if not isinstance(text, str):
+        return ValueError("not text")
+    if not _is_utf8(text):
         return ValueError("not UTF-8")
     return text or ValueError("empty")

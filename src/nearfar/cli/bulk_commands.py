@@ -89,6 +89,7 @@ def rerank(inputs: tuple[Path, ...], query_column: str, column: str, **options: 
 def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], options: dict[str, Any]) -> None:
     """Run a command. The options that are left after its own are those of the settings."""
     from nearfar.bulk.models import unlimited
+    from nearfar.bulk.partial_results import writing
     from nearfar.bulk.writers import check_output
 
     _refuse_local_options(options)
@@ -101,8 +102,9 @@ def _run(inputs: Sequence[Path], columns: Columns, output: dict[str, Any], optio
     chosen["refuses_cut"] = on_overflow == "error"
     run = msgspec.convert(output | {"refuses_cut": chosen["refuses_cut"]}, Options)
     is_float = run.dtype.startswith("float")
-    check_output(run.out, has_nulls=run.on_bad == "empty", is_float=is_float, overwrites=overwrites)
-    _refuse_own_input(inputs, files, run.out)
+    with writing(run.out):
+        check_output(run.out, has_nulls=run.on_bad == "empty", is_float=is_float, overwrites=overwrites)
+        _refuse_own_input(inputs, files, run.out)
     reader = RowReader(files, columns)
     asyncio.run(_compute(settings, reader, run, chosen))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nearfar.bulk.sources import Columns, InputRow, RowReader, find_files
+from nearfar.bulk.sources import NO_ID, Columns, InputRow, RowReader, find_files
 from nearfar.core.errors import SetupError
 
 TABLE = {"id": ["a", "b", "c"], "text": ["one", None, "three"], "other": ["x", "y", "z"]}
@@ -98,8 +99,8 @@ def test_a_folder_is_read_in_order_and_names_its_files(tmp_path: Path) -> None:
         ("rows.csv", b"a,b\n1,2\n", Columns(), "has no column 'text', only a, b; use --column"),
         ("rows.csv", b"text\n1\n", Columns(id="id"), "has no column 'id', only text"),
         ("rows.jsonl", b'{"a": 1, "b": 2}\n', Columns(), "has no column 'text', only a, b"),
-        ("rows.parquet", b"PAR1", Columns(), "can't be read"),
-        ("rows.csv.gz", b"", Columns(), "has no column 'text'"),
+        ("rows.parquet", b"PAR1", Columns(), r"can't be read \("),
+        ("rows.csv", "id,text\n1,one\n".encode("utf-16"), Columns(), "the header is not UTF-8; convert the file"),
         ("rows.docx", b"", Columns(), "use --format"),
     ],
 )
@@ -138,3 +139,26 @@ def test_pairs_are_read_only_from_columns(tmp_path: Path) -> None:
         with pytest.raises(SetupError, match="has no columns; query and text are read from"):
             read(write(tmp_path / name, b"one\ntwo"), columns=columns)
     assert [InputRow(0, (), "not an object"), InputRow(1, ("a", "b"))] == read(tmp_path / "rows.jsonl", columns=columns)
+
+
+def test_a_row_without_an_id_is_bad_where_ids_are_named(tmp_path: Path) -> None:
+    ids: list[object] = [1, "a", 1 << 63, None, "", 1.5, True, [1], {"a": 1}]
+    lines = [{"id": id_, "text": "one"} for id_ in ids]
+    path = write(tmp_path / "rows.jsonl", msgspec.json.Encoder().encode_lines(lines) + b'{"text": "one"}\n')
+
+    rows = read(path, columns=Columns(id="id"))
+
+    assert [1, "a", str(1 << 63)] == [row.id for row in rows if not row.fault]
+    assert [(at, NO_ID) for at in range(3, 10)] == [(row.id, row.fault) for row in rows if row.fault]
+
+
+def test_an_empty_file_of_a_table_has_no_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", b"")
+    write(tmp_path / "b.csv", b"text\none\n")
+
+    assert [("one",)] == [row.texts for row in read(tmp_path)]
+
+
+def test_parquet_from_a_pipe_is_refused() -> None:
+    with pytest.raises(SetupError, match="can't be read from a pipe"):
+        find_files([Path("-")], "parquet")

@@ -211,6 +211,14 @@ def test_an_output_never_replaces_its_input_and_never_becomes_input(tmp_path: Pa
     assert [tmp_path / "in.jsonl"] == [*tmp_path.iterdir()]
 
 
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+
+    status, printed = run("embed", tmp_path / "in.txt", "--out", tmp_path / f"{'x' * 250}.jsonl")
+
+    assert (1, True) == (status, "can't be written (File name too long)" in printed)
+
+
 def test_a_folder_is_never_replaced_by_an_output(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("one\n")
     (tmp_path / "out.npy").mkdir()
