@@ -78,16 +78,24 @@ def test_continue(server: ServerProcess) -> None:
     [config] = [yaml.safe_load(block.code) for block in blocks("yaml") if block.page == "recipes"]
     [embedder, reranker] = config["models"]
 
-    assert_embeds(server, embedder["apiBase"], embedder["model"])
-    assert_ranks(server, f"{reranker['apiBase']}/rerank", reranker["model"])
+    assert_embeds(server, embedder["apiBase"], embedder["model"], encoding_format="base64")
+    for base in (reranker["apiBase"], ADDRESS):  # its adapters take the address' last part away without a slash there
+        assert_ranks(server, f"{base}/rerank", reranker["model"])
     assert ["openai", "cohere"] == [embedder["provider"], reranker["provider"]]
 
 
 def test_dify(server: ServerProcess) -> None:
-    [(_, embedder), (_, base), (_, reranker), (_, ranked)] = fields_of("Dify")
+    """It embeds one text at a time, and asks for the documents again."""
+    [(_, embedder), (_, base), (_, context), (_, reranker), (_, ranked)] = fields_of("Dify")
+    body = {"model": reranker, "query": QUERY, "documents": TEXTS, "top_n": 3}
 
-    assert_embeds(server, base, embedder)
-    assert_ranks(server, f"{ranked}/rerank", reranker, top_n=2)
+    found = post(server, f"{base}/embeddings", {"model": embedder, "input": TEXTS[0], "encoding_format": "float"})
+    ranking = post(server, f"{ranked}/rerank", body | {"return_documents": True, "score_threshold": 0.8})
+
+    assert 384 == len(found["data"][0]["embedding"])
+    assert found["usage"]["prompt_tokens"] > 0
+    assert TEXTS[::-1] == [item["document"]["text"] for item in ranking["results"]]
+    assert context == str(httpx.get(f"{server.url}/info").json()["max_input_length"])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_dify(server: ServerProcess) -> None:
     [
         ("AnythingLLM", "Base URL", "Embedding Model"),
         ("n8n", "Base URL", "Model, as an expression"),
-        ("Flowise", "BasePath", "Model Name"),
+        ("Flowise", "Base Path", "Model Name"),
     ],
 )
 def test_apps_with_openai_s_client_for_node(server: ServerProcess, app: str, address: str, model: str) -> None:
