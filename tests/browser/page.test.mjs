@@ -81,6 +81,20 @@ test("compare: tokens are parts of the text in every script", async () => {
   await page.close();
 });
 
+test("compare: tokens of a text that runs from right to left do so too, and none is broken", async () => {
+  const page = await open("try");
+  await page.fill("textarea", `كيف يمكنني إعادة تعيين كلمة المرور\n${"word ".repeat(60)}`);
+  await page.waitForFunction(() => document.querySelectorAll(".tokens li").length === 2);
+  await page.click(".tokens summary");
+  const [[arabic], heights] = await page.evaluate(() => [
+    [...document.querySelectorAll(".tokens p")].map((row) => getComputedStyle(row).direction),
+    [...document.querySelectorAll(".tokens li:last-child .token")].map((token) => token.offsetHeight),
+  ]);
+  assert.equal(arabic, "rtl");
+  assert.ok(Math.max(...heights) < 2 * Math.min(...heights), `${heights}`);
+  await page.close();
+});
+
 test("rerank: documents are sorted by the API's scores", async () => {
   const page = await open("rerank");
   const query = "Where is the cat?",
@@ -161,6 +175,16 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   await page.close();
 });
 
+test("map: without a file of one's own, the manual is mapped", async () => {
+  const page = await open("map");
+  await page.click("text=Map the manual");
+  await page.waitForSelector("canvas:visible", { timeout: 60_000 });
+  await page.selectOption("label:text('Color by') + select", { label: "page" });
+  assert.ok((await page.locator(".legend li").allTextContents()).includes("security"));
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
 test("map: outliers, duplicates and neighbors are found, by keyboard too", async () => {
   const texts = [
     "reset my password",
@@ -185,6 +209,25 @@ test("map: outliers, duplicates and neighbors are found, by keyboard too", async
   await page.keyboard.press("Enter");
   assert.match(await page.textContent(".neighbors h2"), /like “reset my password”/);
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("a pane that loads slowly says so, and doesn't replace one that was chosen meanwhile", async () => {
+  const page = await open("connect");
+  let goOn;
+  await page.route("**/openapi.json", async (route) => {
+    await new Promise((resolve) => (goOn = resolve));
+    await route.continue();
+  });
+  await page.click("nav >> text=Docs");
+  await page.waitForSelector("text=Loading…");
+  await page.click("nav >> text=Models");
+  await page.waitForSelector(".card");
+  const loaded = page.waitForResponse("**/openapi.json");
+  goOn();
+  await loaded;
+  await page.waitForTimeout(500);
+  assert.equal(await page.textContent("main h1"), "Models");
   await page.close();
 });
 
@@ -267,6 +310,8 @@ test("connect: what is copied has this server's address and model", async () => 
   assert.ok(text.includes("sentence-transformers/all-MiniLM-L6-v2"));
   await page.click("role=tab[name='Open WebUI']");
   assert.match(await page.textContent("role=tabpanel >> visible=true"), /ENABLE_RAG_HYBRID_SEARCH=true/); // asks the reranker
+  await page.click("role=tab[name='Continue']");
+  assert.match(await page.textContent("role=tabpanel >> visible=true"), /^schema: v1$/m); // a whole file
   await page.click("role=tab[name='OpenAI, Python']");
   await page.press("[role=tab][aria-selected=true]", "ArrowDown");
   assert.equal(await page.textContent("[role=tab][aria-selected=true]"), "OpenAI, Node");

@@ -16,6 +16,7 @@ const PANES = {
 const main = document.querySelector("main");
 const shown = new Map(); // hash → {element, resume, pause}
 let current = null;
+let latest = ""; // hash
 let away = false; // whether the server didn't answer the last time
 
 async function show(name, path) {
@@ -28,12 +29,16 @@ async function show(name, path) {
     } else link.removeAttribute("aria-current");
   }
   current?.pause?.();
+  latest = name;
+  const slow = setTimeout(() => name === latest && fill(main, h("p", { class: "lead" }, "Loading…")), 300);
   try {
     if (!shown.has(name)) shown.set(name, await (await import(module)).open());
+    if (name !== latest) return; // another pane was chosen meanwhile
     current = shown.get(name);
     fill(main, current.element);
     current.resume?.(path);
   } catch (error) {
+    if (name !== latest) return;
     const reason = error instanceof TypeError ? "The server isn't responding. Is it still running?" : error.message; // of import()
     fill(
       main,
@@ -42,6 +47,8 @@ async function show(name, path) {
         error instanceof TypeError ? location.reload() : show(name, path),
       ),
     );
+  } finally {
+    clearTimeout(slow);
   }
 }
 

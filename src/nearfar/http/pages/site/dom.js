@@ -50,15 +50,15 @@ function isShown(child) {
 
 /** Return a notice, with a button if it can be tried again: kind is "error", "empty" or "hint".
  *  It is tried again once the server answers after it didn't, too. */
-export function notice(kind, title, text, retry) {
+export function notice(kind, title, text, retry, action = "Try again") {
   const element = h(
     "div",
     { class: `notice ${kind}`, role: kind === "error" ? "alert" : null },
     h("strong", {}, title),
     text && h("p", {}, text),
-    retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, "Try again")),
+    retry && h("p", { class: "row" }, h("button", { type: "button", class: "quiet", onclick: retry }, action)),
   );
-  if (retry) addEventListener("recovered", () => element.isConnected && retry(), { once: true });
+  if (retry && kind === "error") addEventListener("recovered", () => element.isConnected && retry(), { once: true });
   return element;
 }
 

@@ -19,16 +19,11 @@ export async function open() {
   const title = h("h1", {}, "Compare texts");
   if (!served.length) {
     return {
-      element: h(
-        "section",
-        {},
-        title,
-        notice(
-          "empty",
-          "No embedding model is served",
-          "Serve one, for example: nearfar serve --model intfloat/multilingual-e5-small",
-        ),
-      ),
+      element: h("section", {}, title, notice(
+        "empty",
+        "No embedding model is served",
+        "Serve one, for example: nearfar serve intfloat/multilingual-e5-small",
+      )),
     };
   }
   return { element: new Compare(served, title).element };
@@ -45,20 +40,10 @@ class Compare {
       oninput: this.update,
       value: EXAMPLE.join("\n"),
     });
-    this.model = choice(
-      served.map(({ name }) => [name, name]),
-      () => this.chooseModel(),
-    );
+    this.model = choice(served.map(({ name }) => [name, name]), () => this.chooseModel());
     this.prompt = choice([], this.update);
     this.dimensions = choice([], this.update);
-    this.output = choice(
-      [
-        ["float", "float32"],
-        ["int8", "int8"],
-        ["binary", "binary (1 bit)"],
-      ],
-      this.update,
-    );
+    this.output = choice([["float", "float32"], ["int8", "int8"], ["binary", "binary (1 bit)"]], this.update);
     this.result = h("div", { class: "result", "aria-live": "polite", "aria-busy": "true" });
     this.tokens = h("div", { class: "tokens" });
     this.promptField = field("Prompt", this.prompt);
@@ -128,10 +113,7 @@ class Compare {
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(this.tokens);
-      fill(
-        this.result,
-        notice("error", "The texts can't be compared", error.message, () => this.update(true)),
-      );
+      fill(this.result, notice("error", "The texts can't be compared", error.message, () => this.update(true)));
     }
     this.result.removeAttribute("aria-busy");
   }
@@ -195,11 +177,7 @@ class Compare {
         "details",
         { open: tokens.some((each) => each.length > this.info.max_tokens) },
         h("summary", {}, `Tokens, as the model reads them (at most ${this.info.max_tokens.toLocaleString()} per text)`),
-        h(
-          "ol",
-          {},
-          tokens.map((each, at) => h("li", {}, tokenRow(texts[at], each, this.info.max_tokens))),
-        ),
+        h("ol", {}, tokens.map((each, at) => h("li", {}, tokenRow(texts[at], each, this.info.max_tokens)))),
       ),
     );
   }
@@ -220,16 +198,7 @@ function heatMap(texts, matrix, lowest) {
   return h(
     "table",
     { class: withValues ? "heat" : "heat small" },
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        h("td"),
-        texts.map((text, at) => h("th", { scope: "col", title: text }, at + 1)),
-      ),
-    ),
+    h("thead", {}, h("tr", {}, h("td"), texts.map((text, at) => h("th", { scope: "col", title: text }, at + 1)))),
     h(
       "tbody",
       {},
@@ -293,6 +262,7 @@ function tokenRow(text, tokens, limit) {
       "span",
       {
         class: ["token", token.special && "special", cut && "cut"].filter(Boolean).join(" "),
+        dir: token.special ? "ltr" : null, // doesn't decide the paragraph's direction
         title: `${token.text} · id ${token.id}${cut ? " · cut" : ""}`,
       },
       name,

@@ -4,10 +4,16 @@ import { copyButton, h } from "../dom.js";
 
 export async function open() {
   const served = await models();
-  const embedder = served.find((model) => model.tasks.includes("embed"))?.name ?? "text-embedding-3-small";
+  const embedder = served.find((model) => model.tasks.includes("embed"));
   const rankers = served.filter((model) => model.tasks.includes("rank"));
   const ranker = (rankers.find((model) => model.score_is_probability) ?? rankers[0])?.name ?? "rerank-v3.5";
-  const about = { url: address, model: embedder, ranker, key: hasKey() ? "YOUR-KEY" : "unused" };
+  const about = {
+    url: address,
+    model: embedder?.name ?? "text-embedding-3-small",
+    limit: embedder?.max_tokens ?? 512,
+    ranker,
+    key: hasKey() ? "YOUR-KEY" : "unused",
+  };
   const buttons = [],
     panels = [];
   for (const [name, parts] of Object.entries(CLIENTS)) {
@@ -73,12 +79,7 @@ function snippet(title, text) {
   return h(
     "figure",
     {},
-    h(
-      "figcaption",
-      {},
-      title,
-      copyButton(() => text),
-    ),
+    h("figcaption", {}, title, copyButton(() => text)),
     h("pre", { tabindex: 0 }, h("code", {}, text)),
   );
 }
@@ -187,9 +188,10 @@ RAG_RERANKING_MODEL=${ranker}`,
   Dify: [
     [
       "Settings → Model Provider → OpenAI-API-compatible → Text Embedding",
-      ({ url, model, key }) => `Model Name: ${model}
+      ({ url, model, key, limit }) => `Model Name: ${model}
 API Key: ${key}
-API endpoint URL: ${url}/v1`,
+API endpoint URL: ${url}/v1
+Model context size: ${limit}`,
     ],
     [
       "The same → Rerank",
@@ -201,7 +203,10 @@ API endpoint URL: ${url}/v1`,
   Continue: [
     [
       "~/.continue/config.yaml",
-      ({ url, model, ranker, key }) => `models:
+      ({ url, model, ranker, key }) => `name: Local
+version: 1.0.0
+schema: v1
+models:
   - name: nearfar embeddings
     provider: openai
     model: ${model}
@@ -222,7 +227,24 @@ API endpoint URL: ${url}/v1`,
       ({ url, key }) => `API Key: ${key}
 Base URL: ${url}/v1`,
     ],
-    ["Node “Embeddings OpenAI” → Model, by expression or from the list", ({ model }) => model],
+    ["Node “Embeddings OpenAI” → Model, as an expression", ({ model }) => model],
+  ],
+  Flowise: [
+    [
+      "Node “OpenAI Custom Embedding”",
+      ({ url, model, key }) => `Connect Credential → OpenAI API Key: ${key}
+Model Name: ${model}
+Additional Parameters → Base Path: ${url}/v1`,
+    ],
+  ],
+  AnythingLLM: [
+    [
+      "Settings → Embedder → Generic OpenAI",
+      ({ url, model, key }) => `Base URL: ${url}/v1
+Embedding Model: ${model}
+Max embedding chunk length: 1000
+API Key: ${key}`,
+    ],
   ],
   Ollama: [
     ["Apps that speak to Ollama, for embeddings", ({ url }) => `OLLAMA_HOST=${url}`],

@@ -111,7 +111,7 @@ function sectionLink({ page, id, title, text }, word) {
 }
 
 /** Return the content of a page of the manual; its links lead to the same in this page. */
-async function manualPage(name) {
+export async function manualPage(name) {
   const path = name ? `docs/manual/${encodeURIComponent(name)}` : "docs/manual";
   const parsed = new DOMParser().parseFromString(/<main>.*<\/main>/s.exec(await (await send(path)).text())[0], "text/html");
   const content = document.importNode(parsed.querySelector("main"), true);

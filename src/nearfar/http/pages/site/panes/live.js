@@ -4,6 +4,8 @@ import { fill, h, loadScript, loadStyle, notice } from "../dom.js";
 
 const EVERY_MS = 2_000;
 const KEPT = 150; // samples: five minutes
+const NUMBERS = ["Requests", "Errors", "ms", "Rows", "Tokens"]; // columns
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 export async function open() {
   await loadScript("ui/vendor/uPlot.iife.min.js");
@@ -29,11 +31,7 @@ class Live {
       h("h1", {}, "Live"),
       this.failure,
       this.numbers,
-      h(
-        "div",
-        { class: "charts" },
-        this.charts.map((chart) => chart.element),
-      ),
+      h("div", { class: "charts" }, this.charts.map((chart) => chart.element)),
       this.requests,
     );
   }
@@ -56,15 +54,7 @@ class Live {
       fill(this.failure);
       if (this.before) this.show(rates(this.before, now));
       else
-        this.show({
-          at: now.at,
-          requests: null,
-          tokens: null,
-          p50: null,
-          p95: null,
-          p99: null,
-          queue: total(now, "nearfar_queue_tokens"),
-        });
+        this.show({ at: now.at, queue: total(now, "nearfar_queue_tokens") });
       this.before = now;
       if (this.isShown) await this.list();
     } catch (error) {
@@ -105,10 +95,7 @@ class Live {
       ["Errors", format(now.errors, "/s")],
       ["Memory", format(now.memory, " MB")],
     ];
-    fill(
-      this.numbers,
-      facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-    );
+    fill(this.numbers, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 }
 
@@ -119,7 +106,6 @@ function requestTables(requests) {
     const [count, sum, errors] = keys.get(key) ?? [0, 0, 0];
     keys.set(key, [count + 1, sum + tokens, errors + (status >= 400 ? 1 : 0)]);
   }
-  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
   return [
     keys.size > 1 || !keys.has("")
       ? table(
@@ -131,47 +117,24 @@ function requestTables(requests) {
       ["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Error"],
       requests
         .slice(0, 50)
-        .map((one) => [
-          clock.format(one.time * 1000),
-          one.path,
-          one.status,
-          one.ms,
-          one.model,
-          one.rows,
-          one.tokens,
-          one.reason,
-        ]),
+        .map(({ time, path, status, ms, model, rows, tokens, reason }) =>
+          [clock.format(time * 1000), path, status, ms.toFixed(1), model, rows, tokens, reason]),
     ),
   ];
 }
 
 function table(names, rows) {
+  const cell = (tag, value, at) =>
+    h(tag, { scope: tag === "th" ? "col" : null, class: NUMBERS.includes(names[at]) ? "number" : null }, value ?? "");
+  const row = (tag, values) => h("tr", {}, values.map((value, at) => cell(tag, value, at)));
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": names.join(", ") },
     h(
       "table",
       { class: "list" },
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          names.map((name) => h("th", { scope: "col" }, name)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map((row) =>
-          h(
-            "tr",
-            {},
-            row.map((value) => h("td", {}, value ?? "")),
-          ),
-        ),
-      ),
+      h("thead", {}, row("th", names)),
+      h("tbody", {}, rows.map((values) => row("td", values))),
     ),
   );
 }
@@ -211,11 +174,15 @@ class Chart {
       ...this.size(),
       legend: { show: this.names.length > 1, live: false },
       cursor: { y: false },
+      padding: [12, 28, 0, 0],
       scales: {
-        x: { range: (_, low, high) => [(high ?? 0) - (KEPT * EVERY_MS) / 1000, high ?? 0] },
+        x: { range: (_, low, high) => [Math.min(low ?? 0, (high ?? 0) - 60), high ?? 0] },
         y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] },
       },
-      axes: [axis, { ...axis, size: 56 }],
+      axes: [
+        { ...axis, size: 30, space: 80, values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString("en-GB")) },
+        { ...axis, size: 56 },
+      ],
       series: [
         {},
         ...this.names.map((label, at) => ({ label, stroke: colors[at], width: 2, points: { show: false } })),

@@ -7,20 +7,11 @@ import { cosine } from "../vectors.js";
 const MOST = 5_000; // texts
 const AT_ONCE = 64; // texts a request: often enough for the progress bar
 const NEIGHBORS = 10;
+const MANUAL = ["models", "operations", "observability", "security", "recipes"]; // pages of the example
 // Readable on both light and dark ground.
 const COLORS = [
-  "#14a394",
-  "#e0703a",
-  "#7c83f2",
-  "#b98b14",
-  "#e0559b",
-  "#2f9fd8",
-  "#79a52b",
-  "#b06ee8",
-  "#e2574c",
-  "#8494a8",
-  "#3cb371",
-  "#c58a5a",
+  "#14a394", "#e0703a", "#7c83f2", "#b98b14", "#e0559b", "#2f9fd8",
+  "#79a52b", "#b06ee8", "#e2574c", "#8494a8", "#3cb371", "#c58a5a",
 ];
 
 export async function open() {
@@ -82,6 +73,8 @@ class TextMap {
       "empty",
       "Nothing to show yet",
       "Texts with a similar meaning become neighbors on the map. The file stays on this machine.",
+      () => this.readManual(),
+      "Map the manual’s paragraphs",
     );
     this.scatter = new Scatter(
       this.canvas,
@@ -115,6 +108,20 @@ class TextMap {
     if (event.dataTransfer.files.length) this.read(event.dataTransfer.files[0]);
   }
 
+  /** Map an example that every server has. */
+  async readManual() {
+    try {
+      const { manualPage } = await import("./docs.js");
+      const pages = await Promise.all(MANUAL.map(manualPage));
+      const rows = pages.flatMap((page, at) =>
+        [...page.querySelectorAll("p, li")].map(({ textContent: text }) => JSON.stringify({ text, page: MANUAL[at] })),
+      );
+      await this.read(new File([rows.join("\n")], "manual.jsonl"));
+    } catch (error) {
+      fill(this.about, notice("error", "The manual can't be read", error.message));
+    }
+  }
+
   async read(file) {
     if (!file) return;
     this.stop();
@@ -130,22 +137,13 @@ class TextMap {
       return;
     }
     const { columns } = this.table;
-    this.column = choice(
-      columns.map((name, at) => [at, name]),
-      () => this.run(),
-    );
+    this.column = choice(columns.map((name, at) => [at, name]), () => this.run());
     this.column.value = this.table.text;
     this.group = choice([["", "one color"], ...this.table.groups.map((at) => [at, columns[at]])], () =>
       this.paint(),
     );
     this.query = h("input", { type: "search", dir: "auto", onchange: () => this.search() });
-    this.layout = choice(
-      [
-        ["umap", "UMAP: neighborhoods"],
-        ["pca", "PCA: overall directions"],
-      ],
-      () => this.place(),
-    );
+    this.layout = choice([ ["umap", "UMAP: neighborhoods"], ["pca", "PCA: overall directions"], ], () => this.place());
     fill(
       this.controls,
       columns.length > 1 ? field("Column with the texts", this.column) : null,
@@ -204,10 +202,7 @@ class TextMap {
       }
     } catch (error) {
       if (error.name !== "AbortError")
-        fill(
-          this.about,
-          notice("error", "The texts can't be embedded", error.message, () => this.run()),
-        );
+        fill(this.about, notice("error", "The texts can't be embedded", error.message, () => this.run()));
       return;
     }
     cancel.remove();

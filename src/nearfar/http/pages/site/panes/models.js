@@ -56,7 +56,7 @@ function card(model, act) {
     ["Tasks", model.tasks.join(", ").replaceAll("_", "-")],
     ["Runs on", `${model.engine}, ${model.device}, ${model.dtype}`],
     ["Why this precision", model.dtype_reason],
-    ["Verified", model.verified],
+    ["Verified", model.verified?.replace(/^verified /, "")],
     ["Dimensions", model.dim || null],
     ["Text length", `${model.max_tokens.toLocaleString()} tokens`],
     ["Pooling", model.pooling && `${model.pooling} (${model.pooling_source})`],

@@ -33,11 +33,7 @@ export async function open() {
   }
   rankers.sort((a, b) => Number(b.score_is_probability) - Number(a.score_is_probability)); // real rerankers first
   return {
-    element: new Rerank(
-      rankers,
-      served.filter((model) => model.tasks.includes("embed")),
-      title,
-    ).element,
+    element: new Rerank(rankers, served.filter((model) => model.tasks.includes("embed")), title).element,
   };
 }
 
@@ -54,10 +50,7 @@ class Rerank {
       value: DOCUMENTS.join("\n"),
     });
     this.embedders = embedders;
-    this.model = choice(
-      rankers.map(({ name }) => [name, name]),
-      () => this.chooseModel(),
-    );
+    this.model = choice(rankers.map(({ name }) => [name, name]), () => this.chooseModel());
     this.beside = choice([], this.update);
     this.result = h("div", { class: "result", "aria-live": "polite" });
     this.element = h(
@@ -114,10 +107,7 @@ class Rerank {
       this.show(documents, (await response.json()).results, first, cut);
     } catch (error) {
       if (error.name !== "AbortError")
-        fill(
-          this.result,
-          notice("error", "The documents can't be ranked", error.message, () => this.update(true)),
-        );
+        fill(this.result, notice("error", "The documents can't be ranked", error.message, () => this.update(true)));
     }
   }
 
