@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,6 +19,9 @@ from nearfar.core.settings import OnOverflow, Settings
 from nearfar.core.types import FloatArray, ModelInfo
 from nearfar.serving.service import Service
 
+_log = logging.getLogger(__name__)
+_Reply = TypeVar("_Reply")
+_Item = TypeVar("_Item", "_Vector", "_Score")
 Texts = tuple[str, ...]  # of one row
 _CALLER = Caller(is_batch=True)
 _NO_LIMIT = 1 << 40
@@ -37,6 +41,29 @@ class Computed(Struct, frozen=True):
     tokens: int = 0
     cut: Sequence[bool] = ()  # whether a text was cut
     faults: dict[int, str] = {}  # of rows without numbers
+
+
+class _Vector(Struct):
+    index: int
+    embedding: str | list[float]
+
+
+class _Usage(Struct):
+    total_tokens: int = 0
+
+
+class _Embeddings(Struct):
+    data: list[_Vector]
+    usage: _Usage | None = None
+
+
+class _Score(Struct):
+    index: int
+    relevance_score: float
+
+
+class _Ranking(Struct):
+    results: list[_Score]
 
 
 class Model(Protocol):
@@ -125,6 +152,8 @@ class RemoteModel:
         if dimensions is not None:
             self._fields["dimensions"] = dimensions
         self._turns = asyncio.Semaphore(_REQUESTS)
+        self._has_answered = False
+        self._width = 0  # of its vectors
         self.identity: dict[str, object] = {"url": str(client.base_url), **self._fields}
         self.int8_range: float | None = None
 
@@ -145,18 +174,27 @@ class RemoteModel:
 
     async def _embed(self, rows: Sequence[Texts]) -> Computed:
         body = {**self._fields, "input": [text for (text,) in rows], "encoding_format": "base64"}
-        reply = await self._post("embeddings", body)
-        data = sorted(reply["data"], key=lambda item: item["index"])
-        vectors = np.stack([_vector(item["embedding"]) for item in data])
-        return Computed(vectors, reply.get("usage", {}).get("total_tokens", 0), [False] * len(rows))
+        reply = await self._post("embeddings", body, _Embeddings)
+        try:
+            vectors = _vectors(_in_order(reply.data, len(rows)), self._width)
+        except ValueError as error:
+            raise self._refusal("embeddings", error) from error
+        self._width = vectors.shape[1]
+        return Computed(vectors, reply.usage.total_tokens if reply.usage else 0, [False] * len(rows))
 
     async def _rank(self, rows: Sequence[Texts]) -> Computed:
         body = {**self._fields, "query": rows[0][0], "documents": [document for _, document in rows]}
-        found = {item["index"]: item["relevance_score"] for item in (await self._post("rerank", body))["results"]}
-        scores = np.array([found[at] for at in range(len(rows))], np.float32)
+        reply = await self._post("rerank", body, _Ranking)
+        try:
+            scores = np.array([item.relevance_score for item in _in_order(reply.results, len(rows))], np.float32)
+        except ValueError as error:
+            raise self._refusal("rerank", error) from error
         return Computed(scores[:, None], 0, [False] * len(rows))
 
-    async def _post(self, path: str, body: dict[str, object]) -> Any:
+    def _refusal(self, path: str, error: Exception) -> SetupError:
+        return SetupError(f"{self._client.base_url}{path} answered with what can't be used: {error}")
+
+    async def _post(self, path: str, body: dict[str, object], kind: type[_Reply]) -> _Reply:
         """Send a request, again while the server is busy. Raises RequestError for a row, or else SetupError."""
         from httpx2 import HTTPError
 
@@ -166,26 +204,38 @@ class RemoteModel:
                 async with self._turns:
                     reply = await self._client.post(path, json=body)
             except HTTPError as error:
-                if attempt == _TRIES:
-                    why = str(error) or type(error).__name__
-                    raise SetupError(f"{self._client.base_url} can't be reached ({why})") from error
+                why = f"{self._client.base_url} can't be reached ({str(error) or type(error).__name__})"
+                if attempt == _TRIES or not self._has_answered:
+                    raise SetupError(why) from error
             else:
+                self._has_answered = True
                 if reply.is_success:
-                    return reply.json()
+                    try:
+                        return msgspec.json.decode(reply.content, type=kind)
+                    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                        raise self._refusal(path, error) from error
                 if reply.status_code in _REFUSED:
                     raise RequestError(_message(reply))
+                why = f"{reply.request.url} answered {reply.status_code}: {_message(reply)}"
                 if reply.status_code not in _RETRIED or attempt == _TRIES:
-                    raise SetupError(f"{reply.request.url} answered {reply.status_code}: {_message(reply)}")
+                    raise SetupError(why)
                 wait_s = max(wait_s, _retry_after_s(reply))
+            _log.warning("%s; the request is sent again in %g s", why, wait_s)
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, _MAX_WAIT_S)
         raise AssertionError
 
 
 def open_client(url: str, key: str | None) -> Any:
-    """Return a client of a server; a context manager."""
-    from httpx2 import AsyncClient, Limits
+    """Return a client of a server; a context manager. Raises SetupError for what is no URL of HTTP."""
+    from httpx2 import URL, AsyncClient, InvalidURL, Limits
 
+    try:
+        is_http = URL(url).scheme in {"http", "https"} and URL(url).host
+    except InvalidURL:
+        is_http = False
+    if not is_http:
+        raise SetupError(f"--url {url!r} is no address of a server, such as http://127.0.0.1:9000/v1")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     limits = Limits(max_connections=_REQUESTS)
     return AsyncClient(base_url=f"{url.rstrip('/')}/", headers=headers, timeout=_REQUEST_TIMEOUT_S, limits=limits)
@@ -225,8 +275,23 @@ def _same_query(rows: Sequence[Texts]) -> list[Sequence[Texts]]:
     return [rows[start:stop] for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
-def _vector(sent: str | list[float]) -> FloatArray:
-    return np.frombuffer(base64.b64decode(sent), "<f4") if isinstance(sent, str) else np.array(sent, np.float32)
+def _in_order(items: list[_Item], count: int) -> list[_Item]:
+    """Return the items of an answer in the order of the rows. Raises ValueError if a row has none, or several."""
+    if sorted(item.index for item in items) != [*range(count)]:
+        raise ValueError(f"{len(items)} results for {count} rows, or not one for each")
+    return sorted(items, key=lambda item: item.index)
+
+
+def _vectors(items: list[_Vector], width: int) -> FloatArray:
+    """Return the vectors (B, D). Raises ValueError unless they are finite, and as long as each other and as before."""
+    sent = [item.embedding for item in items]
+    rows = [np.frombuffer(base64.b64decode(one, validate=True), "<f4") if isinstance(one, str) else one for one in sent]
+    vectors = np.stack([np.asarray(row, np.float32) for row in rows])
+    if not vectors.shape[1] or (width and vectors.shape[1] != width):
+        raise ValueError(f"vectors of {vectors.shape[1]} numbers{f', after {width}' if width else ''}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("numbers that aren't finite")
+    return vectors
 
 
 def _message(reply: Any) -> str:

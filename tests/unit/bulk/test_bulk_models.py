@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nearfar import Settings
-from nearfar.bulk.models import RemoteModel, unlimited
+from nearfar.bulk.models import RemoteModel, open_client, unlimited
 from nearfar.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -106,6 +106,68 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_what_no_row_is_the_reason_of_ends_the_command() -> None:
     with pytest.raises(SetupError, match="answered 401: Incorrect API key"):
         await model_of(Server(status=401)).compute(rows_of(["abc"]))
+
+
+VECTOR = {"index": 0, "embedding": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"<html>", "JSON is malformed"),
+        (b"", "truncated"),
+        ({"object": "list"}, "missing required field `data`"),
+        ({"data": [VECTOR]}, "1 results for 2 rows"),
+        ({"data": [VECTOR, VECTOR]}, "not one for each"),
+        ({"data": [VECTOR, {"index": 1, "embedding": None}]}, "got `null`"),
+        ({"data": [VECTOR, {"index": 1, "embedding": ["a"]}]}, "got `str`"),
+        ({"data": [VECTOR, {"index": 1, "embedding": [1.0]}]}, "same shape"),
+        ({"data": [VECTOR, {"index": 1, "embedding": "!!!!"}]}, "base64"),
+        ({"data": [{"index": at, "embedding": "AADAfw=="} for at in range(2)]}, "aren't finite"),
+        ({"data": [{"index": at, "embedding": []} for at in range(2)]}, "vectors of 0 numbers"),
+    ],
+)
+async def test_an_answer_that_isn_t_a_vector_for_each_row_ends_the_command(reply: Any, message: str) -> None:
+    content = reply if isinstance(reply, bytes) else msgspec.json.encode(reply)
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=content))
+    model = RemoteModel(httpx2.AsyncClient(base_url="http://server/v1/", transport=transport), None, dimensions=None)
+
+    with pytest.raises(SetupError, match=f"embeddings answered with what can't be used: .*{message}"):
+        await model.compute(rows_of(["a", "b"]))
+
+
+async def test_vectors_of_another_length_than_before_end_the_command() -> None:
+    lengths = iter([2, 3])
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"data": [{"index": 0, "embedding": [0.5] * next(lengths)}], "usage": None})
+
+    client = httpx2.AsyncClient(base_url="http://server/v1/", transport=httpx2.MockTransport(answer))
+    model = RemoteModel(client, None, dimensions=None)
+    await model.compute(rows_of(["a"]))
+
+    with pytest.raises(SetupError, match="vectors of 3 numbers, after 2"):
+        await model.compute(rows_of(["a"]))
+
+
+async def test_a_server_that_never_answered_is_asked_once() -> None:
+    requests = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        raise httpx2.ConnectError("refused")
+
+    client = httpx2.AsyncClient(base_url="http://server/v1/", transport=httpx2.MockTransport(answer))
+
+    with pytest.raises(SetupError, match=r"http://server/v1/ can't be reached \(refused\)"):
+        await RemoteModel(client, None, dimensions=None).compute(rows_of(["a"]))
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("url", ["", "localhost:9000", "ftp://server", "http://", "http://host:port"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(SetupError, match="is no address of a server"):
+        open_client(url, None)
 
 
 def test_commands_do_not_use_models_for_single_rows() -> None:
