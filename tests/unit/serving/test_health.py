@@ -79,9 +79,22 @@ def test_bulk_batches_are_short_while_small_requests_arrive(
     throughput = Throughput(Clock())
     throughput.tokens_per_s = tokens_per_s
     if small_request:
-        throughput.record_small_request()
+        throughput.record_request(is_small=True)
 
     assert bulk_tokens == throughput.bulk_tokens(64)
+
+
+def test_work_is_offline_once_no_client_has_sent_anything_for_20_s() -> None:
+    clock = Clock()
+    throughput = Throughput(clock)
+    found = [throughput.is_offline]
+    throughput.record_request(is_small=False)
+    for passed_s in (0, 19, 1):
+        clock.now += passed_s
+        found.append(throughput.is_offline)
+
+    assert found == [True, False, False, True]
+    assert throughput.bulk_tokens(64) == 64
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from conftest import ignore, until
 from nearfar_fakes import BOOM, FEW, GIANT, NAN, QUIT, SECRET, ZERO, FakeEngine, vector_of
 
+from nearfar.core.caller import Caller
 from nearfar.core.errors import DeviceOutOfMemory, EngineError, InternalError, ModelNotReady, Overloaded, ServingError
 from nearfar.models.tokenization.row import Row
 from nearfar.serving.queue.admission import QueueLimits
@@ -41,7 +42,9 @@ class OpenLane:
         self.events = events
 
 
-def lane_settings(method: EngineMethod = "embed", batch_tokens: int = 64, queue_tokens: int = 10_000) -> LaneSettings:
+def lane_settings(
+    method: EngineMethod = "embed", batch_tokens: int | None = 64, queue_tokens: int = 10_000
+) -> LaneSettings:
     limits = QueueLimits(tokens=queue_tokens, requests=100)
     return LaneSettings(model="fake", method=method, queue=limits, batch_tokens=batch_tokens)
 
@@ -49,7 +52,7 @@ def lane_settings(method: EngineMethod = "embed", batch_tokens: int = 64, queue_
 @asynccontextmanager
 async def running_lane(
     *,
-    batch_tokens: int = 64,
+    batch_tokens: int | None = 64,
     queue_tokens: int = 10_000,
     method: EngineMethod = "embed",
     engine: FakeEngine | None = None,
@@ -98,6 +101,18 @@ async def test_what_the_warm_up_measured_is_known_before_the_first_batch() -> No
 
         lane.engine.gate.set()
         await first
+
+
+async def test_a_batch_runs_more_tokens_at_once_only_while_no_client_waits() -> None:
+    engine = FakeEngine(DIM)
+    engine.info = msgspec.structs.replace(engine.info, batch_tokens=64, offline_tokens=128)
+    rows = [row(*range(at, at + 8)) for at in range(1, 33)]
+
+    async with running_lane(engine=engine, batch_tokens=None) as lane:
+        for caller in (Caller(is_batch=True), Caller(), Caller(is_batch=True)):
+            await lane.lane.submit(rows, caller=caller)
+
+    assert [16] * 2 + [8] * 8 == [*map(len, engine.batches)]
 
 
 async def test_requests_that_wait_for_the_engine_run_in_one_batch() -> None:

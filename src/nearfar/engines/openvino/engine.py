@@ -46,7 +46,9 @@ from nearfar.engines.openvino.model_cache import (
 )
 from nearfar.models.tokenization.row import Row
 
-_BATCH_TOKENS = 512  # padded, per stream
+# Padded, per stream. Texts of 256 tokens take 3 % less CPU in the larger batches. 2,048 tokens save no more, and take
+# 80 MB.
+_BATCH_TOKENS, _OFFLINE_TOKENS = 512, 1024
 # A forward of one short text takes as long as 11 tokens more in a large batch: it has to read all weights once.
 _MAX_PADDING = 32
 # Probes a batch, beside the first one; and probes that run alone, since each length takes time to compile.
@@ -75,10 +77,9 @@ class OpenVinoEngine:
                 "memory; use --engine torch"
             ) from error
         except (RuntimeError, _WrongNumbers) as error:  # RuntimeError: openvino can't read the file
-            if not converted.folder:
-                raise
-            if converted.is_new:
+            if converted.folder and converted.is_new:
                 refuse_later(converted, error)
+            if converted.is_new or not converted.folder:
                 raise
             remove_damaged(converted)
             converted = load_or_convert(request)
@@ -93,6 +94,7 @@ class OpenVinoEngine:
             labels=max(len(request.recipe.labels), 1),
             outputs=request.recipe.outputs,
             batch_tokens=_BATCH_TOKENS,
+            offline_tokens=_OFFLINE_TOKENS,
             max_padding=_MAX_PADDING,
             max_concurrent_batches=self._model.streams,
             warm_up_s=1.0,  # the built-in model on two cores takes 0.36 s

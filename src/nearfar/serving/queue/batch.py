@@ -46,6 +46,7 @@ class QueuedRequest:
         self.method = method
         self.future = future
         self.caller = caller.name
+        self.is_batch = caller.is_batch
         self.token_weight = caller.token_weight
         self.stopwatch = stopwatch or Stopwatch()
         self.stopwatch.record_queued()

@@ -15,6 +15,7 @@ _NEWEST = 0.2  # weight of the newest batch in the throughput
 _BULK_S = 0.02
 _MIN_BULK_SHARE = 8
 _SMALL_REQUEST_S = 1.0  # how long after a small request another one is expected; a guess
+_IDLE_S = 20.0  # how long after a request of a client no other one is expected; a guess
 _FAILING_S = 10.0  # how long an engine may fail on every row and still count as healthy; a guess
 
 # The first call of a method may compile what later calls run, and no throughput is known before.
@@ -35,7 +36,7 @@ class Throughput:
         self.tokens_per_s = 0.0
         self.bulk_tokens_per_s = 0.0
         self._clock = clock
-        self._small_request_at = -math.inf
+        self._request_at = self._small_request_at = -math.inf
 
     def record_batch(self, tokens: int, seconds: float, batch_tokens: int = 0) -> None:
         """Update the averages. Batches that are much smaller than ``batch_tokens`` don't show how fast bulk runs."""
@@ -44,9 +45,16 @@ class Throughput:
         if tokens * _MIN_BULK_SHARE >= batch_tokens:
             self.bulk_tokens_per_s = _average(self.bulk_tokens_per_s, rate)
 
-    def record_small_request(self) -> None:
-        """Record a request that doesn't fill a batch."""
-        self._small_request_at = self._clock()
+    def record_request(self, *, is_small: bool) -> None:
+        """Record a request that a client waits for, and whether it is too small to fill a batch."""
+        self._request_at = self._clock()
+        if is_small:
+            self._small_request_at = self._request_at
+
+    @property
+    def is_offline(self) -> bool:
+        """Return whether no client has sent a request for a while."""
+        return self._clock() - self._request_at >= _IDLE_S
 
     def bulk_tokens(self, batch_tokens: int) -> int:
         """Return how many tokens of a bulk request to run in one batch, at most ``batch_tokens``."""

@@ -107,6 +107,7 @@ class Lane:
             self._engine,
             Scheduler(self.batch_tokens, info.max_padding if info.padded else None),
             batch_tokens=self.batch_tokens,
+            offline_tokens=settings.batch_tokens or info.offline_tokens or info.batch_tokens,
             observe=observe,
             timeout_s=settings.forward_timeout_s,
             on_stop=self._stop,
@@ -183,8 +184,8 @@ class Lane:
         request = QueuedRequest(rows, future, method or self._method, stopwatch, shares_prefixes=shares, caller=caller)
         charge = self.admission.admit(request.waiting_tokens, caller)
         try:
-            if request.waiting_tokens <= self.batch_tokens and not caller.is_batch:
-                self.throughput.record_small_request()
+            if not caller.is_batch:
+                self.throughput.record_request(is_small=request.waiting_tokens <= self.batch_tokens)
             self._liveness.record_request(busy=self.admission.requests > 1)
             self._runner.add(request)
             try:

@@ -43,6 +43,7 @@ class BatchRunner:
         scheduler: Scheduler,
         *,
         batch_tokens: int,
+        offline_tokens: int,
         observe: Observer,
         timeout_s: float,
         on_stop: Callable[[Exception], None],
@@ -52,6 +53,7 @@ class BatchRunner:
         self._engine = engine
         self._scheduler = scheduler
         self._batch_tokens = batch_tokens
+        self._offline_tokens = offline_tokens
         self._observe = observe
         self._timeout_s = timeout_s
         self._on_stop = on_stop
@@ -140,7 +142,8 @@ class BatchRunner:
                     bulk_tokens = self.throughput.bulk_tokens(self._batch_tokens)
                     # The same request alone is always divided in the same way, so that its numbers never differ.
                     idle_threads = self._threads - len(self._running)
-                    if rows := self._scheduler.next_batch(bulk_tokens, idle_threads):
+                    offline_tokens = self._offline_tokens if self.throughput.is_offline else bulk_tokens
+                    if rows := self._scheduler.next_batch(bulk_tokens, idle_threads, offline_tokens):
                         batch = Batch(rows, self._engine)
                         self._running.add(batch)
                         if rows[0].request.waiting:

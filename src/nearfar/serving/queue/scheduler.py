@@ -40,11 +40,12 @@ class Scheduler:
         """Return the number of waiting rows."""
         return sum(len(request.waiting) for request in self._queue)
 
-    def next_batch(self, bulk_tokens: int, idle_workers: int = 1) -> list[QueuedRow]:
+    def next_batch(self, bulk_tokens: int, idle_workers: int = 1, offline_tokens: int | None = None) -> list[QueuedRow]:
         """Remove and return the rows that run next; none when no row waits.
 
-        ``bulk_tokens`` bounds a batch of a bulk request. What waits is divided among the ``idle_workers``, so that all
-        of them start together: only before the first batch of a request, so that its other ones don't depend on time.
+        ``bulk_tokens`` bounds a batch of a bulk request, and ``offline_tokens`` that of one that no client waits for.
+        What waits is divided among the ``idle_workers``, so that all of them start together: only before the first
+        batch of a request, so that its other ones don't depend on time.
         """
         requests = self._queue.next(_WINDOW_ROWS)
         if not requests:
@@ -53,7 +54,7 @@ class Scheduler:
         is_bulk = first.waiting_tokens > limit
         batch = self._choose_rows(
             [one for one in requests if one.method == first.method and (is_bulk or one.waiting_tokens <= limit)],
-            bulk_tokens if is_bulk else limit,
+            limit if not is_bulk else offline_tokens or bulk_tokens if first.is_batch else bulk_tokens,
             idle_workers if first.waiting_tokens == first.total_tokens else 1,
         )
         self._queue.begin(first)
