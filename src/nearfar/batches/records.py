@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nearfar.core.caller import Scope
 
@@ -85,6 +86,11 @@ class RequestCounts(Struct, frozen=True):
     completed: int = 0
     failed: int = 0
 
+    @property
+    def is_done(self) -> bool:
+        """Return whether all lines were answered."""
+        return self.completed + self.failed == self.total
+
 
 class InputDetails(Struct, frozen=True):
     """Details of the input's tokens."""
@@ -153,6 +159,24 @@ class Progress(Struct, frozen=True, kw_only=True):
     # How often the batch was started at this offset.
     starts: int = 0
 
+    def files(self, batch_id: str, now: int) -> list[File]:
+        """Return the output and error files of a batch that ends now, without one that has no line."""
+        return [
+            File(
+                id=file_id,
+                bytes=size,
+                created_at=now,
+                expires_at=now + self.keep_s,
+                filename=f"{batch_id}_{kind}.jsonl",
+                purpose="batch_output",
+            )
+            for kind, file_id, size in (
+                ("output", self.output_id, self.output_bytes),
+                ("error", self.error_id, self.error_bytes),
+            )
+            if size
+        ]
+
 
 class StoredBatch(Struct, frozen=True, kw_only=True):
     """A batch with its owner, the name of a key."""
@@ -160,3 +184,13 @@ class StoredBatch(Struct, frozen=True, kw_only=True):
     owner: str
     batch: Batch
     progress: Progress
+
+    def advance(self, progress: Progress, answered: RequestCounts, tokens: int) -> StoredBatch:
+        """Return the batch after so many more lines, and the tokens of their answers."""
+        counts, usage = self.batch.request_counts, self.batch.usage
+        counts = replace(
+            counts, completed=counts.completed + answered.completed, failed=counts.failed + answered.failed
+        )
+        total = usage.total_tokens + tokens
+        usage = replace(usage, input_tokens=total, total_tokens=total)
+        return replace(self, progress=progress, batch=replace(self.batch, request_counts=counts, usage=usage))

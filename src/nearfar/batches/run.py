@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from nearfar.batches.activity import Activity
 from nearfar.batches.answering import Answered, AnswerLines, LineAnswering
 from nearfar.batches.lines import Checked, InputLine, Limits, check_lines, decode_line, read_lines
-from nearfar.batches.records import Batch, Fault, Faults, File, Progress, RequestCounts, StoredBatch
+from nearfar.batches.records import Batch, Fault, Faults, RequestCounts, StoredBatch
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import Store
 from nearfar.core.errors import StorageFull
@@ -168,6 +168,8 @@ class BatchRun:
         progress = self._stored.progress
         batch_id = self._stored.batch.id
         failed = sum([answer.is_error for answer in answers])
+        counts = RequestCounts(completed=len(answers) - failed, failed=failed)
+        tokens = sum([answer.reply.tokens for answer in answers if answer.reply])
 
         def store_lines(store: Store) -> StoredBatch:
             found = [answer.encode() for answer in answers if not answer.is_error]
@@ -179,47 +181,28 @@ class BatchRun:
                 output_bytes=store.append(progress.output_id, progress.output_bytes, found),
                 error_bytes=store.append(progress.error_id, progress.error_bytes, errors),
             )
-            tokens = sum([answer.reply.tokens for answer in answers if answer.reply])
-            return store.change_batch(
-                batch_id, lambda stored: _advanced(stored, written, len(found), len(errors), tokens)
-            )
+            return store.change_batch(batch_id, lambda stored: stored.advance(written, counts, tokens))
 
         self._stored = await self._storage.run(store_lines)
-        self._shared.observe(BatchLinesStored(completed=len(answers) - failed, failed=failed))
+        self._shared.observe(BatchLinesStored(completed=counts.completed, failed=counts.failed))
 
     async def _finish(self) -> None:
         """End the batch if all its lines were answered, or won't be."""
         await self._change(lambda stored: stored)  # it may be cancelled
         batch = self._stored.batch
-        counts = batch.request_counts
+        is_done = batch.request_counts.is_done
         if batch.status == "cancelling":
             await self._end("cancelled")
-        elif self._is_expired and counts.completed + counts.failed == counts.total:
+        elif self._is_expired and is_done:
             await self._end("expired")
-        elif batch.status == "finalizing" or (
-            batch.status == "in_progress" and counts.completed + counts.failed == counts.total
-        ):
+        elif batch.status == "finalizing" or (batch.status == "in_progress" and is_done):
             await self._change(_finalizing)
             await self._end("completed")
 
     async def _end(self, status: EndedStatus, *faults: Fault) -> None:
         now, progress = _now(), self._stored.progress
         batch = self._stored.batch
-        outputs = [
-            File(
-                id=file_id,
-                bytes=size,
-                created_at=now,
-                expires_at=now + progress.keep_s,
-                filename=f"{batch.id}_{kind}.jsonl",
-                purpose="batch_output",
-            )
-            for kind, file_id, size in (
-                ("output", progress.output_id, progress.output_bytes),
-                ("error", progress.error_id, progress.error_bytes),
-            )
-            if size
-        ]
+        outputs = progress.files(batch.id, now)
         ids = {file.id for file in outputs}
         ended = replace(
             batch,
@@ -274,11 +257,3 @@ def _started(stored: StoredBatch) -> StoredBatch:
 
 def _finalizing(stored: StoredBatch) -> StoredBatch:
     return replace(stored, batch=replace(stored.batch, status="finalizing", finalizing_at=_now()))
-
-
-def _advanced(stored: StoredBatch, progress: Progress, completed: int, failed: int, tokens: int) -> StoredBatch:
-    counts, usage = stored.batch.request_counts, stored.batch.usage
-    counts = replace(counts, completed=counts.completed + completed, failed=counts.failed + failed)
-    total = usage.total_tokens + tokens
-    usage = replace(usage, input_tokens=total, total_tokens=total)
-    return replace(stored, progress=progress, batch=replace(stored.batch, request_counts=counts, usage=usage))
