@@ -56,3 +56,12 @@ def test_without_the_option_the_command_lists_this_disk() -> None:
 
     assert "engine torch" in output
     assert "BAAI/bge-reranker-v2-m3" not in output
+
+
+def test_a_narrow_terminal_gets_the_columns_that_it_has_room_for() -> None:
+    wide, narrow = ([*list_catalog(None, None, "cpu", width=width)] for width in (300, 80))
+
+    assert "float32" in wide[0]
+    assert ["model", "task", "here"] == narrow[0].split()
+    assert all(len(line) <= 80 for line in narrow if line.endswith("yes"))
+    assert "left out      float32, license," in "\n".join(narrow)

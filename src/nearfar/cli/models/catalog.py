@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -19,6 +19,9 @@ CatalogLanguage = Literal["en", "multilingual"]
 
 # Of the memory, for weights; a guess that leaves a quarter for texts, libraries and the system.
 _SHARE = 0.75
+# Left out where a terminal is too narrow, the first ones first.
+_OPTIONAL = ("float32", "license", "language", "dims", "bfloat16", "tokens", "size", "task")
+_HERE = 3  # characters of the last column if all is well
 
 
 class CatalogModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,8 +45,13 @@ def read_catalog() -> list[CatalogModel]:
     return msgspec.toml.decode(read_asset("catalog.toml"), type=dict[str, list[CatalogModel]])["models"]
 
 
-def list_catalog(task: str | None, language: str | None, device: Device, memory: int | None = None) -> Iterator[str]:
-    """Yield a line for each model of a task and a language; None means all. ``memory`` in bytes; None measures it."""
+def list_catalog(
+    task: str | None, language: str | None, device: Device, memory: int | None = None, width: int | None = None
+) -> Iterator[str]:
+    """Yield a line for each model of a task and a language; None means all.
+
+    ``memory`` is in bytes; None measures it. ``width`` is the terminal's, in characters; None shows all columns.
+    """
     memory = memory or total_memory()
     try:
         engines = ", ".join(choice.name for choice in choose_engines("auto", device))
@@ -52,10 +60,20 @@ def list_catalog(task: str | None, language: str | None, device: Device, memory:
     found = [model for model in read_catalog() if task in {None, model.task} and language in {None, model.language}]
     cells = ("model", "task", "language", "size", "dims", "tokens", "float32", "bfloat16", "license", "here")
     rows = [cells, *(_cells(model, memory if engines else 0) for model in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    columns = [*zip(*rows, strict=True)]
+    left_out = []
+    for name in _OPTIONAL:
+        if width is None or sum(_width(column) + 2 for column in columns[:-1]) + _HERE <= width:
+            break
+        left_out.append(name)
+        columns = [column for column in columns if column[0] != name]
+    for row in zip(*columns, strict=True):
+        padded = (cell.ljust(_width(column)) for cell, column in zip(row, columns, strict=True))
+        yield "  ".join(padded).rstrip()
     yield ""
+    if left_out:
+        yield f"left out      {', '.join(left_out)}"
+        yield "see all       nearfar models --catalog | less -S"
     size = _short(memory, (" MB", " GB"))
     yield f"this machine  {size}, without a GPU's; engines: {engines or 'none, as nearfar models shows'}"
     yield "serve one     nearfar serve NAME"
@@ -75,6 +93,10 @@ def _cells(model: CatalogModel, memory: int) -> tuple[str, ...]:
         model.license or "-",
         f"{fits}; {model.note}" if model.note else fits,
     )
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))
 
 
 def _short(number: int, units: tuple[str, str]) -> str:

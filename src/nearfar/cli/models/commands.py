@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -49,7 +50,8 @@ def list_models(catalog: bool, task: str | None, language: str | None, file: Pat
 
     settings = read_settings((), file, {})
     if catalog or task or language:
-        lines = [*list_catalog(task, language, settings.device)]
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        lines = [*list_catalog(task, language, settings.device, width=width)]
     else:
         lines = [*list_local_models(settings), "", *list_engines(settings.device)]
     click.echo("\n".join(lines))
