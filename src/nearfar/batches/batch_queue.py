@@ -68,7 +68,7 @@ class BatchQueue:
             await asyncio.gather(*late, return_exceptions=True)
         with suppress(StorageUnavailable):
             for run in runs:
-                await run.record_stop()
+                await run.record_starts(0)
         await self.storage.close()
 
     async def _run(self) -> None:

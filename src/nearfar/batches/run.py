@@ -23,8 +23,9 @@ from nearfar.telemetry.events import BatchEnded, BatchLinesStored, EndedStatus, 
 # Lines that are answered together, so that many of them have the same length; fewer if they are long. With 256, short
 # texts took 8 to 15 % more of the engine. Two blocks at once: one is prepared or stored while the other one runs.
 BLOCK_LINES, _BLOCK_BYTES, _BLOCKS = 1024, 400_000, 2
-# While requests come, so many lines are answered, and then none for so long.
-_ACTIVE_LINES, _PAUSE_S, _CHECK_S = 32, 1.0, 0.02
+# Fewer where a request may come soon, which what has begun would delay. While requests come, so many lines are
+# answered, and then none for so long.
+_SHORT_BLOCK_LINES, _ACTIVE_LINES, _PAUSE_S, _CHECK_S = 256, 32, 1.0, 0.02
 # How often a batch may be started at one line before lines run alone, and before that line fails.
 _ALONE_AFTER, _FAILS_AFTER = 2, 4
 _ENDED_AT: dict[EndedStatus, str] = {
@@ -71,9 +72,9 @@ class BatchRun:
         """Begin no more lines. Those in flight are answered and stored."""
         self._is_stopping = True
 
-    async def record_stop(self) -> None:
-        """Record that the server was stopped, which is no fault of the line that the batch was started at."""
-        await self._change(lambda stored: replace(stored, progress=replace(stored.progress, starts=0)))
+    async def record_starts(self, starts: int) -> None:
+        """Record how often the batch was started at its next line: 0 after a stop, which is no fault of that line."""
+        await self._change(lambda stored: replace(stored, progress=replace(stored.progress, starts=starts)))
 
     def cancel(self) -> None:
         """Answer no more lines: the batch is ``cancelling``."""
@@ -118,8 +119,8 @@ class BatchRun:
         self._stored = await self._storage.run(lambda store: store.change_batch(batch_id, change))
 
     async def _answer_lines(self) -> None:
-        await self._change(_started)
-        self._starts = self._stored.progress.starts
+        self._starts = self._stored.progress.starts + 1
+        await self.record_starts(self._starts)
         # One of these lines, which run at once, may be what has ended the server.
         self._alone = _BLOCKS * BLOCK_LINES if self._starts > _ALONE_AFTER else 0
         path = await self._input_path()
@@ -140,7 +141,8 @@ class BatchRun:
                 break
             if is_active:
                 await self._pause()
-            count = 1 if self._alone else _ACTIVE_LINES if is_active else BLOCK_LINES
+            count = BLOCK_LINES if self._shared.activity.is_idle else _SHORT_BLOCK_LINES
+            count = 1 if self._alone else _ACTIVE_LINES if is_active else count
             read, end = await asyncio.to_thread(_read_block, lines, count)
             if not read:
                 break
@@ -249,10 +251,6 @@ def _read_block(lines: Iterator[tuple[bytes, int]], count: int) -> tuple[list[In
 def _check_file(path: Path, endpoint: str, limits: Limits) -> Checked:
     with path.open("rb") as file:
         return check_lines(file, (endpoint,), limits)
-
-
-def _started(stored: StoredBatch) -> StoredBatch:
-    return replace(stored, progress=replace(stored.progress, starts=stored.progress.starts + 1))
 
 
 def _finalizing(stored: StoredBatch) -> StoredBatch:

@@ -162,7 +162,7 @@ async def answer_all(
         await storage.run(lambda store: store.change_batch(batch.id, lambda _: stored))
         return await run.run()
     except BaseException:
-        await run.record_stop()
+        await run.record_starts(0)
         raise
     finally:
         await storage.close()

@@ -56,9 +56,11 @@ class Server:
         self.slow: set[str] = set()
         self.padding = ""
         self.limit = BLOCK_LINES
+        self.blocks: list[int] = []
 
     async def answer(self, lines: Sequence[InputLine], caller: Caller) -> list[LineReply]:
         assert {line.url for line in lines} == {ENDPOINT}
+        self.blocks.append(len(lines))
         texts = [json.loads(bytes(line.body))["input"] for line in lines]
         self.callers.add((caller.name, caller.priority))
         if not self.held.isdisjoint(texts):
@@ -284,6 +286,18 @@ async def test_while_requests_come_few_lines_are_answered_a_second(batches: Batc
 
     assert 32 <= answered <= 32 * (1 + elapsed_s)
     assert batch.request_counts.completed == 300
+
+
+@pytest.mark.parametrize(("passed_s", "blocks"), [(1, [256] * 4), (19, [256] * 4), (20, [1024])])
+async def test_blocks_are_short_for_a_while_after_a_request(batches: Batches, passed_s: int, blocks: list[int]) -> None:
+    now = 0.0
+    batches.activity = Activity(lambda: now)
+    batches.activity.record()
+    now += passed_s
+
+    await batches.run(await batches.add([f"text {n}" for n in range(1024)]))
+
+    assert batches.server.blocks == blocks
 
 
 async def test_lines_that_are_late_expire(batches: Batches) -> None:
