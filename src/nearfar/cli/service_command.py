@@ -75,7 +75,11 @@ def show_status(*, manager: str, **options: Any) -> None:
 
     The exit code is that of the service manager.
     """
-    sys.exit(run_on_output(MANAGERS[manager].commands(_spec(manager, **options)).status))
+    spec = _spec(manager, **options)
+    unit = MANAGERS[manager].unit_file(spec)
+    if not unit.exists():
+        click.echo(f"{unit} doesn't exist: nearfar service install writes it", err=True)
+    sys.exit(run_on_output(MANAGERS[manager].commands(spec).status))
 
 
 @service.command(name="logs")

@@ -168,9 +168,10 @@ def test_uninstall_stops_the_service_and_removes_its_unit(machine: Machine) -> N
 def test_status_has_the_exit_code_of_the_manager(machine: Machine) -> None:
     machine.add_program(MANAGERS[machine.manager][0], code=3)
 
-    code, _ = machine.service("status")
+    code, output = machine.service("status")
 
     assert 3 == code
+    assert f"{machine.unit} doesn't exist: nearfar service install writes it" in output
     expected = {"systemd": "systemctl --user --no-pager status nearfar.service", "launchd": "launchctl print gui/"}
     assert machine.commands[0].startswith(expected[machine.manager])
 
