@@ -335,3 +335,23 @@ class TestChoice:
 
         with pytest.raises(CheckpointError, match="can't be loaded"):
             kind.open(order_of(tmp_path / "bert"))
+
+
+def test_the_first_forwards_of_a_process_may_run_at_once() -> None:
+    """OpenVINO's table of types must exist before: two threads that built it blocked the whole process for ever."""
+    code = """
+import sys, threading
+import nearfar.engines.openvino.compiled_model
+import numpy as np, openvino
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(4)
+def convert():
+    barrier.wait()
+    openvino.Type.i64.to_dtype()
+    openvino.Tensor(np.zeros(1, np.int64))
+threads = [threading.Thread(target=convert) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

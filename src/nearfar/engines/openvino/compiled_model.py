@@ -22,6 +22,9 @@ from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 
 _log = logging.getLogger(__name__)
+# The first call builds a table, and two threads that build it at once wait for each other for ever, one of them with
+# the GIL. An import runs in one thread.
+openvino.Type.f32.to_dtype()
 
 # The operation of a converted model that returns the last hidden states.
 HIDDEN_STATES = "nearfar_hidden"
