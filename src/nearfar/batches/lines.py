@@ -127,16 +127,18 @@ class _LineCheck:
             self.add_fault("line_too_long", f"A line may have at most {MAX_LINE_BYTES:,} bytes.")
             self.is_over = True
             return
+        place = None
         try:
             line = _line.decode(data)
+            place = "body"
             body = _fields.decode(line.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._add_decode_fault(error)
+            self._add_decode_fault(error, place)
             return
         self._check(line)
         self._count(body)
 
-    def _add_decode_fault(self, error: Exception) -> None:
+    def _add_decode_fault(self, error: Exception, place: str | None) -> None:
         if not isinstance(error, msgspec.ValidationError):
             self.add_fault("invalid_json_line", "This line isn't valid JSON in UTF-8.")
             return
@@ -144,8 +146,9 @@ class _LineCheck:
         if missing:
             self.add_fault("missing_required_parameter", f"Missing required parameter: '{missing}'.", missing)
         else:
-            param = str(error).partition("`$.")[2].partition("`")[0] or None
-            self.add_fault("invalid_type", f"This line isn't a request: {error}.", param)
+            param = str(error).partition("`$.")[2].partition("`")[0] or place
+            at = f" - at `$.{place}`" if place else ""
+            self.add_fault("invalid_type", f"This line isn't a request: {error}{at}.", param)
 
     def _check(self, line: InputLine) -> None:
         if line.method != "POST":

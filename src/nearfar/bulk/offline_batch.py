@@ -28,7 +28,7 @@ from nearfar.batches.records import Batch, File, Progress, RequestCounts, Stored
 from nearfar.batches.run import BatchRun, Shared
 from nearfar.batches.storage import Storage
 from nearfar.batches.store import DATABASE, Page, Store, new_id
-from nearfar.bulk.partial_results import discard, partial_folder
+from nearfar.bulk.partial_results import discard, partial_folder, writing
 from nearfar.core.caller import ALL_SCOPES
 from nearfar.core.errors import SetupError, StorageFull, StorageUnavailable
 from nearfar.telemetry.events import Observer
@@ -60,6 +60,7 @@ def prepare(files: BatchFiles, endpoints: Sequence[str]) -> StoredBatch:
 
     Raises SetupError for an output that exists, for bad lines, and for another input than that of the earlier run.
     """
+    _refuse_names(files)
     folder = files.folder
     existing = [] if files.overwrites else [path for path in (files.out, files.errors) if path.exists()]
     is_new = not (folder / DATABASE).exists()
@@ -77,9 +78,19 @@ def prepare(files: BatchFiles, endpoints: Sequence[str]) -> StoredBatch:
             discard(folder)
         raise
     except StorageUnavailable as error:
-        raise SetupError(f"{folder} can't be used; does the same command run already? ({error})") from error
+        is_in_use = error.retry_after_s
+        raise SetupError(f"{folder} is in use: the same command runs already" if is_in_use else str(error)) from error
     except (OSError, sqlite3.Error) as error:
         raise SetupError(f"{folder} can't be used ({error})") from error
+
+
+def _refuse_names(files: BatchFiles) -> None:
+    """Raise SetupError for an output that is a folder, or the same file as the input or the other output."""
+    outputs = (files.out, files.errors)
+    if len({path.resolve() for path in (files.source, *outputs)}) <= len(outputs):
+        raise SetupError(f"{files.source}, {files.out} and {files.errors} must be three files")
+    if folder := next(filter(Path.is_dir, outputs), None):
+        raise SetupError(f"{folder} is a folder; name a file")
 
 
 def _refuse(existing: Sequence[Path]) -> None:
@@ -180,7 +191,7 @@ class _FolderStorage(Storage):
 
 def finish(files: BatchFiles, stored: StoredBatch) -> None:
     """Move the answers to the files of the command, and delete the folder. It may be repeated."""
-    with closing(Store(files.folder)) as store:
+    with writing(files.out), closing(Store(files.folder)) as store:
         answers, errors = store.path(stored.progress.output_id), store.path(stored.progress.error_id)
         counts = stored.batch.request_counts
         if not counts.completed:

@@ -71,6 +71,12 @@ def test_a_bad_line_is_a_fault_with_its_number(name: str) -> None:
     assert [(fault.code, fault.line) for fault in faults] == [(code, number)]
 
 
+def test_a_body_that_is_no_object_is_named() -> None:
+    (fault,) = check_lines(io.BytesIO(line(body=[1])), (ENDPOINT,), LIMITS).faults
+
+    assert ("body", True) == (fault.param, "got `array` - at `$.body`" in fault.message)
+
+
 def test_all_faults_of_a_file_are_found() -> None:
     data = line("a") + b"no\n" + line("b", method="PUT", url="/x") + line("a")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,41 @@ def test_an_output_is_replaced_only_if_asked(tmp_path: Path) -> None:
     assert 0 == replaced[0], replaced[2]
     assert ["good.jsonl", "in.jsonl", "out.jsonl"] == sorted(path.name for path in tmp_path.iterdir())
     assert ["/v1/embeddings 0"] == [line["custom_id"] for line in read((tmp_path / "out.jsonl").read_text())]
+
+
+@pytest.mark.parametrize(
+    ("out", "errors", "message"),
+    [
+        ("in.jsonl", "errors.jsonl", "must be three files"),
+        ("out.jsonl", "in.jsonl", "must be three files"),
+        ("out.jsonl", "out.jsonl", "must be three files"),
+        (".", "errors.jsonl", "is a folder; name a file"),
+    ],
+)
+def test_a_file_is_never_replaced_by_another_of_the_same_command(
+    tmp_path: Path, out: str, errors: str, message: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(encode(lines()))
+
+    status, _, printed = run(tmp_path / "in.jsonl", tmp_path / out, "--errors", tmp_path / errors, "--overwrite")
+
+    assert (1, True) == (status, message in printed)
+    assert [(tmp_path / "in.jsonl", encode(lines()))] == [(path, path.read_text()) for path in tmp_path.iterdir()]
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(encode(lines(count=200)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))  # a write beyond it fails like a full disk
+    try:
+        status, _, printed = run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (1, True) == (status, "is full; the same command goes on there" in printed), printed
+    assert not (tmp_path / "out.jsonl").exists()
+    assert run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")[0] == 3
+    assert 199 == len(read((tmp_path / "out.jsonl").read_text()))
 
 
 def stop_half_way(folder: Path) -> None:

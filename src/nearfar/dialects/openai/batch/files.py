@@ -115,7 +115,7 @@ async def create_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     try:
         form = await receive_form(request, "file", path, min(settings.max_file_bytes, room))
         if (purpose := form.text("purpose")) != "batch":
-            raise InputError(f"purpose must be 'batch', not {str(purpose)[:50]!r}", "purpose")
+            raise InputError(f"purpose must be 'batch'{f', not {purpose[:50]!r}' if purpose else ''}", "purpose")
         now = int(time.time())
         file = File(
             id=file_id,
