@@ -79,7 +79,7 @@ function snippet(title, text) {
   return h(
     "figure",
     {},
-    h("figcaption", {}, title, copyButton(() => text)),
+    h("figcaption", {}, title, copyButton(() => `${text}\n`)),
     h("pre", { tabindex: 0 }, h("code", {}, text)),
   );
 }
@@ -135,14 +135,20 @@ print([(found.index, found.relevance_score) for found in reply.results])`,
       "pip install langchain-openai",
       ({ url, model, key }) => `from langchain_openai import OpenAIEmbeddings
 
-embeddings = OpenAIEmbeddings(model="${model}", base_url="${url}/v1", api_key="${key}")
-vectors = embeddings.embed_documents(["a cat on the sofa"])`,
+embeddings = OpenAIEmbeddings(
+    model="${model}",
+    base_url="${url}/v1",
+    api_key="${key}",
+    check_embedding_ctx_length=False,  # sends texts, so that tiktoken downloads no vocabulary
+)
+print(len(embeddings.embed_query("a cat on the sofa")))`,
     ],
     [
       "pip install langchain-cohere",
       ({ url, ranker, key }) => `from langchain_cohere import CohereRerank
 
-reranker = CohereRerank(model="${ranker}", base_url="${url}", cohere_api_key="${key}", top_n=3)`,
+reranker = CohereRerank(model="${ranker}", base_url="${url}", cohere_api_key="${key}", top_n=1)
+print(reranker.rerank(["Bananas are yellow.", "The cat sat on the mat."], "Where is the cat?"))`,
     ],
   ],
   LlamaIndex: [
@@ -151,7 +157,7 @@ reranker = CohereRerank(model="${ranker}", base_url="${url}", cohere_api_key="${
       ({ url, model, key }) => `from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
 embedding = OpenAILikeEmbedding(model_name="${model}", api_base="${url}/v1", api_key="${key}")
-vector = embedding.get_text_embedding("a cat on the sofa")`,
+print(len(embedding.get_text_embedding("a cat on the sofa")))`,
     ],
   ],
   LiteLLM: [

@@ -1,6 +1,6 @@
 // Docs: the manual and the API reference, searchable.
 import { address, call, send } from "../api.js";
-import { fill, h, loadStyle, notice } from "../dom.js";
+import { copyButton, fill, h, loadStyle, notice } from "../dom.js";
 import { route } from "./reference.js";
 
 const MOST = 40; // found sections
@@ -39,7 +39,7 @@ class Docs {
     const here = location.hash;
     try {
       if (kind === "api") fill(this.article, ...route(this.api, path[0], decodeURI(`/${path.slice(1).join("/")}`)));
-      else fill(this.article, kind === "manual" ? await manualPage(path[0]) : this.index);
+      else fill(this.article, kind === "manual" ? withCopyButtons(await manualPage(path[0])) : this.index);
     } catch (error) {
       fill(
         this.article,
@@ -85,8 +85,8 @@ class Docs {
       fill(
         this.found,
         found.length || routes.length ? null : notice("empty", "Nothing found", "Try fewer or shorter words."),
-        routes.length ? [h("h2", {}, "Routes"), h("ul", {}, routes.slice(0, MOST).map(routeLink))] : null,
         found.length ? [h("h2", {}, "Manual"), h("ul", {}, found.slice(0, MOST).map((one) => sectionLink(one, words[0])))] : null,
+        routes.length ? [h("h2", {}, "Routes"), h("ul", {}, routes.slice(0, MOST).map(routeLink))] : null,
       );
     } catch (error) {
       this.sections = null;
@@ -106,7 +106,7 @@ function sectionLink({ page, id, title, text }, word) {
     "li",
     {},
     h("a", { href: `#/docs/manual/${page}/${id}` }, page === id ? title : `${page}: ${title}`),
-    h("small", {}, ` ${at ? "…" : ""}${text.slice(at, at + 120)}…`),
+    h("small", {}, `${at ? "…" : ""}${text.slice(at, at + 120)}…`),
   );
 }
 
@@ -127,6 +127,16 @@ export async function manualPage(name) {
   }
   for (const block of content.querySelectorAll("pre")) block.tabIndex = 0;
   return h("div", {}, ...content.childNodes);
+}
+
+/** Add a button to each block of code. */
+function withCopyButtons(page) {
+  for (const block of page.querySelectorAll("pre")) {
+    const figure = h("figure", { class: "code" });
+    block.replaceWith(figure);
+    figure.append(block, copyButton(() => block.textContent));
+  }
+  return page;
 }
 
 /** Return the sections of a page of the manual: {page, id, title, text}. */
