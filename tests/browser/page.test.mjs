@@ -46,14 +46,46 @@ test("compare: the matrix and the pairs show the API's similarities", async () =
   const page = await open("try");
   await page.fill("textarea", "a cat on the sofa\nstock prices fell\n고양이가 소파에 있다");
   await page.waitForFunction(() => document.querySelectorAll(".heat tbody tr").length === 3);
-  const shown = await page.getAttribute(".heat tbody tr:nth-child(1) td:nth-of-type(2)", "title");
+  await page.hover(".heat tbody tr:nth-child(1) td:nth-of-type(2)");
+  const shown = await page.textContent(".readout b");
   const expected = await cosine("a cat on the sofa", "stock prices fell");
-  assert.ok(Math.abs(Number(shown.split("\n")[0]) - expected) < 2e-3, `${shown} ${expected}`);
-  assert.equal(await page.locator(".pairs li").count(), 3);
+  assert.ok(Math.abs(Number(shown) - expected) < 2e-3, `${shown} ${expected}`);
+  assert.match(await page.textContent(".readout"), /1: a cat on the sofa ↔ 2: stock prices fell/);
+  assert.deepEqual(await page.locator(".heat .on").allTextContents(), ["2", "1a cat on the sofa"]);
+  assert.equal(await page.locator(".pairs li:not(.gap)").count(), 3);
   await page.selectOption("select >> nth=-1", "int8");
   await page.waitForSelector("text=Against float32");
-  assert.match(await page.textContent(".about"), /384 bytes per text/);
+  assert.match(await page.textContent(".result > .about:last-child"), /384 bytes per vector/);
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("compare: nearest pairs are divided at the largest gap, and all are shown on demand", async () => {
+  const page = await open("try");
+  await page.waitForSelector(".pairs .gap");
+  await page.click("button:text-is('Show all 15 pairs')");
+  const values = (await page.locator(".pairs b").allTextContents()).map(Number);
+  assert.equal(values.length, 15);
+  const gaps = values.slice(1).map((value, at) => values[at] - value);
+  const above = await page.locator(".pairs li:has(~ .gap) b").count();
+  assert.ok(Math.abs(gaps[above - 1] - Math.max(...gaps)) < 2e-3, `${gaps} ${above}`);
+  assert.match(await page.textContent(".pairs .gap"), new RegExp(`${gaps[above - 1].toFixed(2)}`));
+  await page.close();
+});
+
+test("compare: what is shown is marked as old until the new result, and one text has tokens", async () => {
+  const page = await open("try");
+  await page.waitForSelector(".pairs li");
+  await page.route("**/v1/embeddings", (route) => setTimeout(() => route.continue(), 500));
+  await page.fill("textarea", "a cat\na dog");
+  assert.equal(await page.locator(".result[aria-busy=true]").count(), 1);
+  await page.waitForSelector(".result:not([aria-busy])");
+  assert.equal(await page.locator(".pairs li").count(), 1);
+  await page.click("button:text-is('Clear')");
+  await page.waitForSelector("text=Write at least two texts");
+  assert.equal(await page.locator(".tokens > *").count(), 0);
+  await page.keyboard.type("a single text");
+  await page.waitForSelector(".tokens li");
   await page.close();
 });
 
@@ -62,9 +94,11 @@ test("compare: tokens that don't reach the model are marked", async () => {
   await page.fill("textarea", `${"word ".repeat(400)}\nshort`);
   await page.waitForSelector(".token.cut");
   assert.match(await page.textContent(".result .warn"), /146 tokens were cut/);
+  await page.click(".tokens summary"); // closes it
   await page.click(".result .warn");
-  assert.match(await page.textContent(".tokens .warn"), /146 at the end don't reach the model/);
-  assert.equal(await page.locator(".token.cut").first().isVisible(), true);
+  assert.match(await page.textContent(".tokens .warn"), /146 at the end don't reach the model, after “….*word”/);
+  const { y } = await page.locator(".token.cut").first().boundingBox();
+  assert.ok(y > 60 && y < 900, `${y}`);
   await page.close();
 });
 
@@ -105,7 +139,14 @@ test("rerank: documents are sorted by the API's scores", async () => {
   const { results } = await post("v2/rerank", { model: "rerank-v3.5", query, documents });
   assert.equal(await page.textContent(".ranked li:first-child p"), documents[results[0].index]);
   assert.ok(Math.abs(Number(await page.textContent(".ranked li:first-child b")) - results[0].relevance_score) < 2e-3);
-  assert.match(await page.textContent(".ranked li:first-child .moved"), /1.*up/);
+  assert.match(await page.textContent(".ranked li:first-child .moved"), /up, was 2nd/);
+  assert.match(await page.textContent(".result .about"), /isn't a probability: it is \(1 \+ cosine\) \/ 2/);
+  await page.waitForSelector("strong:text-is('No reranker is served')");
+  const all = "nearfar serve sentence-transformers/all-MiniLM-L6-v2 cross-encoder/ms-marco-MiniLM-L6-v2";
+  assert.equal(await page.textContent(".notice code"), all);
+  assert.equal(await page.locator(".notice button:text-is('Copy')").count(), 1);
+  await page.click("button:text-is('Clear')");
+  await page.waitForSelector("text=Write a query and at least two documents");
   assert.deepEqual(page.faults, []);
   await page.close();
 });
@@ -154,14 +195,14 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   await page.waitForSelector(".neighbors li");
   assert.match(await page.textContent(".neighbors li:first-child"), /boil an egg/);
   const score = Number(await page.textContent(".neighbors li:first-child b"));
-  const text = await page.textContent(".neighbors li:first-child span");
+  const text = await page.textContent(".neighbors li:first-child .clamped");
   assert.ok(Math.abs(score - (await cosine("how do I cook eggs", text))) < 2e-3);
   await page.selectOption("label:text('Color by') + select", { label: "topic" });
   assert.equal(await page.locator(".legend li").count(), 2);
   const [saved] = await Promise.all([page.waitForEvent("download"), page.click("text=Save picture")]);
   const png = readFileSync(await saved.path());
   const shown = await page.evaluate(() => document.querySelector("canvas").height);
-  assert.equal(png.readUInt32BE(20), shown + 2 * 28); // a line for each topic
+  assert.equal(png.readUInt32BE(20), 2 * (shown + 2 * 28)); // twice as large, with a line for each topic
   await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
   const lines = readFileSync(await download.path(), "utf8")
@@ -209,6 +250,53 @@ test("map: outliers, duplicates and neighbors are found, by keyboard too", async
   await page.keyboard.press("Enter");
   assert.match(await page.textContent(".neighbors h2"), /like “reset my password”/);
   assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("map: rows of the list name their place in the file and light up on the map, and all are shown again", async () => {
+  const long = "Molten lava broke through the crust of the sea, rising 3 km, and darkened the sky";
+  const rows = ["reset my password", "a password, once more", long, "the Arctic tern"].map((text, at) => [`T-${at}`, text]);
+  const page = await open("map");
+  await page.setInputFiles("#map-file", await csv("rows.csv", [["ticket", "text"], ...rows]));
+  await page.waitForSelector("canvas:visible", { timeout: 30_000 });
+  await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
+  const drawn = () =>
+    page.evaluate(async () => {
+      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      return document.querySelector("canvas").toDataURL();
+    });
+  const all = await drawn();
+  await page.click("button:text-is('Duplicates')");
+  assert.match(await page.textContent(".pairs li"), /reset my password.*row 1 · ticket T-0.*row 2 · ticket T-1/);
+  assert.equal(await page.locator("button[aria-pressed=true]").textContent(), "Duplicates");
+  const marked = await drawn();
+  await page.hover(".pairs li:first-child");
+  assert.match(await page.textContent(".tip:visible"), /reset my password.*row 1/);
+  assert.notEqual(await drawn(), marked);
+  await page.keyboard.press("Escape");
+  assert.equal(await drawn(), all);
+  assert.equal(await page.locator(".neighbors > *").count(), 0);
+  await page.fill("input[type=search]", long);
+  await page.press("input[type=search]", "Enter");
+  await page.waitForSelector("h2:text-is('4 texts like “Molten lava broke through the crust of the sea, rising 3 km…”')");
+  await page.fill("input[type=search]", "");
+  assert.equal(await page.locator(".neighbors > *").count(), 0);
+  assert.equal(await drawn(), all);
+  await page.click("button:text-is('Outliers')");
+  await page.click("button:has-text('Show all')");
+  assert.equal(await drawn(), all);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+});
+
+test("map: pasted lines are mapped", async () => {
+  const page = await open("map");
+  await page.evaluate(() => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData("text", "one cat\ntwo cats\nthree dogs");
+    document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+  });
+  await page.waitForSelector("small:has-text('3 of 3 texts')");
   await page.close();
 });
 
@@ -290,7 +378,7 @@ pq.write_table(pa.table({"vector": nested}), f"{sys.argv[1]}/nested.parquet")`;
     await page.focus("canvas");
     await page.keyboard.press("ArrowRight");
     await page.keyboard.press("Enter");
-    assert.equal(await page.textContent(".neighbors li:first-child span"), PAYLOADS[0]);
+    assert.equal(await page.textContent(".neighbors li:first-child .clamped"), PAYLOADS[0]);
   }
   await page.waitForSelector("text=nested columns are left out: <i>vector</i>");
   for (const [name, reason] of [["brotli", "Its compression, BROTLI"], ["nested", "Nested columns can't be shown"]]) {
@@ -310,6 +398,8 @@ test("connect: what is copied has this server's address and model", async () => 
   assert.ok(text.includes("sentence-transformers/all-MiniLM-L6-v2"));
   await page.click("role=tab[name='Open WebUI']");
   assert.match(await page.textContent("role=tabpanel >> visible=true"), /ENABLE_RAG_HYBRID_SEARCH=true/); // asks the reranker
+  await page.click("role=tab[name='LangChain']");
+  assert.match(await page.textContent("role=tabpanel >> visible=true"), /check_embedding_ctx_length=False/); // works offline
   await page.click("role=tab[name='Continue']");
   assert.match(await page.textContent("role=tabpanel >> visible=true"), /^schema: v1$/m); // a whole file
   await page.click("role=tab[name='OpenAI, Python']");
@@ -330,10 +420,16 @@ test("models: a model is unloaded and loaded again", async () => {
 
 test("docs: the manual is searched, and its links stay in the page", async () => {
   const page = await open("docs");
+  await page.fill("input[type=search]", "reranker");
+  await page.waitForSelector(".side small");
+  assert.deepEqual(await page.locator(".side [aria-live] h2").allTextContents(), ["Manual", "Routes"]);
   await page.fill("input[type=search]", "keys scopes");
   await page.waitForSelector(".side small");
   await page.click(".side a[href^='#/docs/manual/security']");
   await page.waitForSelector("article h1:text-is('Security')");
+  const blocks = await page.locator("article pre").count();
+  assert.equal(await page.locator("article pre + button:text-is('Copy')").count(), blocks);
+  assert.ok(blocks > 0);
   assert.equal(await page.locator("header nav a[aria-current]").textContent(), "Docs");
   const links = await page.locator("article a").evaluateAll((found) => found.map((link) => link.getAttribute("href")));
   assert.deepEqual(

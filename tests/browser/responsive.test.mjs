@@ -113,7 +113,7 @@ test("map: 5,000 rows are dropped, hovered, outlined and searched without a long
     await page.waitForSelector(".neighbors h2:has-text('like')");
     await page.click("button:text-is('Outliers')");
     await page.click("button:text-is('Duplicates')");
-    await page.waitForSelector("text=Most similar texts");
+    await page.waitForSelector("text=Possible duplicates");
   });
   await staysResponsive(page, "map, save vectors and picture", async () => {
     for (const what of ["Save vectors", "Save picture"])

@@ -15,25 +15,25 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Return a labeled control, with an explanation below. */
+/** Return a labeled control, with an explanation or a button below. */
 export function field(label, control, about, kind = "") {
   const id = `field-${(field.count = (field.count ?? 0) + 1)}`;
   control.id = id;
-  if (about) control.setAttribute("aria-describedby", `${id}-about`);
+  if (about && !about.tagName) control.setAttribute("aria-describedby", `${id}-about`);
   return h(
     "div",
     { class: `field ${kind}` },
     h("label", { for: id }, label),
     control,
-    about && h("small", { id: `${id}-about` }, about),
+    about?.tagName ? about : about && h("small", { id: `${id}-about` }, about),
   );
 }
 
-/** Return a <select> of [value, text] pairs. */
+/** Return a <select> of [value, text] pairs; one that has no choice is shown as text. */
 export function choice(pairs, onchange) {
   return h(
     "select",
-    { onchange },
+    { onchange, disabled: pairs.length === 1 },
     pairs.map(([value, text]) => h("option", { value }, text)),
   );
 }
@@ -99,6 +99,11 @@ export function copyButton(text) {
     "Copy",
   );
   return button;
+}
+
+/** Return a command to run, with a button that copies it. */
+export function command(text) {
+  return h("span", { class: "row" }, h("code", {}, text), copyButton(() => text));
 }
 
 /** Return a function that runs `work(signal)` once calls have paused for `ms`; a later call aborts the former. */

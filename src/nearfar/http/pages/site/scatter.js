@@ -11,6 +11,7 @@ export class Scatter {
     this.color = color;
     this.points = new Float32Array();
     this.marked = new Set();
+    this.rings = [];
     this.view = { x: 0, y: 0, scale: 1 };
     this.path = null;
     this.dots = new Map(); // color, size → its picture: quicker to draw than an arc
@@ -48,15 +49,20 @@ export class Scatter {
     this.schedule();
   }
 
+  /** Draw a ring around each of these points. */
+  ring(indices) {
+    this.rings = indices;
+    this.schedule();
+  }
+
   /** Draw before the next frame, once. */
   schedule() {
     this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
-  draw() {
+  draw(ratio = devicePixelRatio || 1) {
     this.frame = null;
-    const { canvas } = this,
-      ratio = devicePixelRatio || 1;
+    const { canvas } = this;
     const { clientWidth: width, clientHeight: height } = canvas;
     if (!width) return;
     const places = this.places();
@@ -78,8 +84,15 @@ export class Scatter {
       }
     }
     context.globalAlpha = 1;
+    context.strokeStyle = getComputedStyle(canvas).color;
+    context.lineWidth = 2;
+    for (const at of this.rings) {
+      context.beginPath();
+      context.arc(places[2 * at], places[2 * at + 1], 2.2 * SIZE, 0, 7);
+      context.stroke();
+    }
+    context.lineWidth = 1;
     if (this.path) {
-      context.strokeStyle = getComputedStyle(canvas).color;
       context.setLineDash([4, 4]);
       context.beginPath();
       this.path.forEach(([x, y]) => context.lineTo(x, y));

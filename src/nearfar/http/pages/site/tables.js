@@ -33,6 +33,11 @@ export function textColumn({ columns, rows }) {
   return lengths.indexOf(Math.max(...lengths));
 }
 
+/** Return the first column other than the text's in which all values differ, -1 if there is none. */
+export function idColumn({ columns, rows }, text) {
+  return columns.findIndex((_, at) => at !== text && new Set(rows.map((row) => row[at])).size === rows.length);
+}
+
 /** Return the columns that have few enough values to color by. */
 export function groupColumns({ columns, rows }, most = 12) {
   return columns

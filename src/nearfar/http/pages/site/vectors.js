@@ -25,6 +25,13 @@ export function pairs(matrix) {
   return found.sort((a, b) => b[2] - a[2]);
 }
 
+/** Return how many of the sorted pairs are above the largest gap of their similarities; 0 where it is below the first ten. */
+export function standingOut(nearest) {
+  const gaps = nearest.slice(1).map(([, , value], at) => nearest[at][2] - value);
+  const above = gaps.indexOf(Math.max(...gaps)) + 1;
+  return gaps.length > 1 && above < 10 ? above : 0;
+}
+
 /** Return ±1 for each bit of packed bytes, the first bit highest. */
 export function unpackBits(bytes) {
   return bytes.flatMap((byte) => [7, 6, 5, 4, 3, 2, 1, 0].map((bit) => ((byte >> bit) & 1 ? 1 : -1)));

@@ -1,13 +1,15 @@
 // Map: thousands of the user's texts as points, near each other where their meaning is.
 import { embed, models } from "../api.js";
 import { choice, clamped, field, fill, h, inParts, notice, save } from "../dom.js";
+import { pairList } from "../pairs.js";
 import { Scatter } from "../scatter.js";
-import { cosine } from "../vectors.js";
+import { cosine, standingOut } from "../vectors.js";
 
 const MOST = 5_000; // texts
 const AT_ONCE = 64; // texts a request: often enough for the progress bar
 const NEIGHBORS = 10;
 const MANUAL = ["models", "operations", "observability", "security", "recipes"]; // pages of the example
+const LISTED = 100; // texts of an outline
 // Readable on both light and dark ground.
 const COLORS = [
   "#14a394", "#e0703a", "#7c83f2", "#b98b14", "#e0559b", "#2f9fd8",
@@ -53,7 +55,7 @@ class TextMap {
         ondragover: (event) => event.preventDefault(),
         ondrop: (event) => this.dropped(event),
       },
-      h("strong", {}, "Drop a file, or choose one"),
+      h("strong", { dir: "auto" }, "Drop or choose a file, or paste lines"),
       h("span", {}, `CSV, JSON lines, parquet or plain lines, up to ${MOST.toLocaleString()} texts`),
     );
     this.about = h("div", { "aria-live": "polite" });
@@ -68,11 +70,34 @@ class TextMap {
     this.tip = h("div", { class: "tip", hidden: true });
     this.legend = h("ul", { class: "legend" });
     this.list = h("div", { class: "neighbors", "aria-live": "polite" });
-    this.stage = h("div", { class: "stage", hidden: true }, this.canvas, this.tip);
+    this.query = h("input", {
+      type: "search",
+      dir: "auto",
+      placeholder: "Find texts like…",
+      "aria-label": "Find texts like",
+      onchange: () => this.search(),
+      oninput: () => this.query.value || this.reset(),
+    });
+    const button = (name, onclick, pressed) =>
+      h("button", { type: "button", class: "quiet", "aria-pressed": pressed, onclick }, name);
+    this.outliers = button("Outliers", () => this.showOutliers(), "false");
+    this.duplicates = button("Duplicates", () => this.showDuplicates(), "false");
+    this.all = button("Show all (Esc)", () => this.reset());
+    this.all.disabled = true;
+    this.tools = h("div", { class: "row tools" }, this.query, this.outliers, this.duplicates, this.all);
+    this.hint = h("p", { class: "about" }, "Click a dot for similar texts, or draw around some. Scroll to zoom.");
+    this.stage = h("div", {}, this.tools, h("div", { class: "stage" }, this.canvas, this.tip), this.hint);
+    this.stage.hidden = true;
+    this.saving = h(
+      "p",
+      { class: "row" },
+      button("Save vectors (.jsonl)", () => this.saveVectors()),
+      button("Save picture (.png)", () => this.savePicture()),
+    );
     this.empty = notice(
       "empty",
       "Nothing to show yet",
-      "Texts with a similar meaning become neighbors on the map. The file stays on this machine.",
+      "Texts with a similar meaning become neighbors on the map. They are sent to this nearfar server only.",
       () => this.readManual(),
       "Map the manual’s paragraphs",
     );
@@ -81,7 +106,7 @@ class TextMap {
       {
         hover: (at, x, y) => this.hover(at, x, y),
         pick: (at) => this.pick(at),
-        lasso: (found) => this.select(found, "inside the outline"),
+        lasso: (found) => this.select(found, `${counted(found)} inside the outline`),
       },
       (at) => this.colorOf(at),
     );
@@ -101,6 +126,14 @@ class TextMap {
       ),
       h("div", { class: "wide" }, this.empty, this.stage, this.legend, this.list),
     );
+    addEventListener("keydown", ({ key }) => key === "Escape" && this.element.isConnected && this.reset());
+    addEventListener("paste", (event) => this.paste(event));
+  }
+
+  paste({ target, clipboardData }) {
+    const text = clipboardData.getData("text");
+    if (!this.element.isConnected || !text || target.matches("input:not([type=file])")) return;
+    this.read(new File([text], "Pasted lines"));
   }
 
   dropped(event) {
@@ -125,7 +158,9 @@ class TextMap {
   async read(file) {
     if (!file) return;
     this.stop();
-    fill(this.list);
+    this.reset();
+    this.drop.firstChild.textContent = file.name;
+    this.drop.lastChild.textContent = "Drop, choose or paste others";
     this.controls.hidden = this.stage.hidden = true;
     this.empty.hidden = false;
     fill(this.legend);
@@ -137,27 +172,27 @@ class TextMap {
       return;
     }
     const { columns } = this.table;
-    this.column = choice(columns.map((name, at) => [at, name]), () => this.run());
+    this.column = choice(
+      columns.map((name, at) => [at, name]),
+      () => this.run(),
+    );
     this.column.value = this.table.text;
     this.group = choice([["", "one color"], ...this.table.groups.map((at) => [at, columns[at]])], () =>
       this.paint(),
     );
-    this.query = h("input", { type: "search", dir: "auto", onchange: () => this.search() });
-    this.layout = choice([ ["umap", "UMAP: neighborhoods"], ["pca", "PCA: overall directions"], ], () => this.place());
+    this.layout = choice(
+      [
+        ["umap", "UMAP: groups of similar texts"],
+        ["pca", "PCA: overall distances"],
+      ],
+      () => this.place(),
+    );
     fill(
       this.controls,
       columns.length > 1 ? field("Column with the texts", this.column) : null,
       this.group.options.length > 1 ? field("Color by", this.group) : null,
       field("Layout", this.layout),
-      field("Find texts like", this.query, "Press Enter. Or draw around points, or click one."),
-      h(
-        "p",
-        { class: "row" },
-        h("button", { type: "button", class: "quiet", onclick: () => this.showOutliers() }, "Outliers"),
-        h("button", { type: "button", class: "quiet", onclick: () => this.showDuplicates() }, "Duplicates"),
-        h("button", { type: "button", class: "quiet", onclick: () => this.saveVectors() }, "Save vectors"),
-        h("button", { type: "button", class: "quiet", onclick: () => this.savePicture() }, "Save picture"),
-      ),
+      this.saving,
     );
     await this.run();
   }
@@ -202,7 +237,10 @@ class TextMap {
       }
     } catch (error) {
       if (error.name !== "AbortError")
-        fill(this.about, notice("error", "The texts can't be embedded", error.message, () => this.run()));
+        fill(
+          this.about,
+          notice("error", "The texts can't be embedded", error.message, () => this.run()),
+        );
       return;
     }
     cancel.remove();
@@ -211,7 +249,7 @@ class TextMap {
     state.textContent += this.table.note ? `; ${this.table.note}` : "";
     this.controls.hidden = this.stage.hidden = false;
     this.empty.hidden = true;
-    fill(this.list);
+    this.reset();
     this.paint();
     this.project(bar, state);
   }
@@ -222,6 +260,8 @@ class TextMap {
     this.vectors.forEach((vector, at) => flat.set(vector, at * size));
     this.worker = new Worker(new URL("../workers/projection.js", import.meta.url));
     bar.removeAttribute("value");
+    const about = state.textContent;
+    if (this.vectors.length >= 15) state.textContent += ". UMAP is being computed; until then PCA is shown.";
     this.worker.onmessage = ({ data }) => {
       if (data.kind === "progress") {
         bar.max = 1;
@@ -233,12 +273,15 @@ class TextMap {
         return;
       }
       this.layouts[data.kind] = data.points;
-      if (data.kind === "umap" || this.vectors.length < 15) bar.remove();
+      if (data.kind === "umap" || this.vectors.length < 15) {
+        bar.remove();
+        state.textContent = about;
+      }
       this.place();
     };
     this.worker.onerror = () => {
       bar.remove();
-      state.textContent += "; the map can't be computed in this browser";
+      state.textContent = about + "; the map can't be computed in this browser";
     };
     this.worker.postMessage({ flat, count: this.vectors.length }, [flat.buffer]);
   }
@@ -258,8 +301,12 @@ class TextMap {
         h(
           "li",
           {},
-          h("i", { style: { background: this.colors.get(value) } }),
-          h("span", { dir: "auto" }, value || "empty"),
+          h(
+            "button",
+            { type: "button", class: "quiet copy", onclick: () => this.showGroup(value) },
+            h("i", { style: { background: this.colors.get(value) } }),
+            h("bdi", {}, value || "empty"),
+          ),
         ),
       ),
     );
@@ -274,33 +321,51 @@ class TextMap {
     this.tip.hidden = at < 0;
     this.canvas.style.cursor = at < 0 ? "crosshair" : "pointer";
     if (at < 0) return;
-    this.tip.textContent = this.texts[at].slice(0, 300);
-    const right = x > this.canvas.clientWidth / 2;
+    fill(this.tip, this.texts[at].slice(0, 300), h("small", {}, this.source(at)));
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const [right, below] = [x > width / 2, y > height / 2];
     this.tip.style.left = right ? "auto" : `${x + 14}px`;
-    this.tip.style.right = right ? `${this.canvas.clientWidth - x + 14}px` : "auto";
-    this.tip.style.top = `${y + 14}px`;
+    this.tip.style.right = right ? `${width - x + 14}px` : "auto";
+    this.tip.style.top = below ? "auto" : `${y + 14}px`;
+    this.tip.style.bottom = below ? `${height - y + 14}px` : "auto";
+  }
+
+  /** Return where a text is in the file, by its row and what identifies that. */
+  source(at) {
+    const { rows, columns, id } = this.table;
+    const shown = [...new Set([id, Number(this.group.value || -1)])].filter((column) => column >= 0);
+    return [`row ${rows.indexOf(this.rows[at]) + 1}`, ...shown.map((column) => `${columns[column]} ${this.rows[at][column]}`)]
+      .join(" · ")
+      .slice(0, 150);
+  }
+
+  described(at) {
+    return h("span", {}, clamped(this.texts[at]), h("small", { dir: "auto" }, this.source(at)));
+  }
+
+  /** Show which dots rows of the list are. */
+  point(indices) {
+    this.scatter.ring(indices);
+    const [at = -1] = indices;
+    this.hover(at, ...(at < 0 ? [] : this.scatter.place(at)));
   }
 
   /** Step through the texts with the arrow keys; Enter shows the neighbors of one. */
   step(event) {
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (event.key === "Enter") this.pick(this.at ?? -1);
-    if (event.key === "Escape") this.pick(-1);
     if (!by) return;
     event.preventDefault();
     this.at = ((this.at ?? -by) + by + this.texts.length) % this.texts.length;
-    this.scatter.mark([this.at]);
-    this.hover(this.at, ...this.scatter.place(this.at));
+    this.point([this.at]);
   }
 
   showOutliers() {
     if (!this.nearest) return this.wait();
     const { best } = this.nearest;
-    this.select(
-      [...best.keys()].sort((a, b) => best[a] - best[b]).slice(0, NEIGHBORS),
-      "farthest from all others, with the similarity of the nearest",
-      best,
-    );
+    const found = [...best.keys()].sort((a, b) => best[a] - best[b]).slice(0, NEIGHBORS);
+    this.select(found, "Outliers first: the number is the similarity to the nearest other text", best);
+    this.outliers.setAttribute("aria-pressed", true);
   }
 
   showDuplicates() {
@@ -309,64 +374,75 @@ class TextMap {
     const pairs = [...best.keys()]
       .filter((at) => index[index[at]] !== at || at < index[at])
       .sort((a, b) => best[b] - best[a])
-      .slice(0, NEIGHBORS);
-    this.scatter.mark(pairs.flatMap((at) => [at, index[at]]));
-    fill(
-      this.list,
-      h("h2", {}, "Most similar texts"),
-      h(
-        "ol",
-        {},
-        pairs.map((at) =>
-          h("li", {}, h("b", {}, best[at].toFixed(3)), clamped(this.texts[at]), clamped(this.texts[index[at]])),
-        ),
-      ),
-    );
+      .map((at) => [at, index[at], best[at]]);
+    const marked = pairs.slice(0, standingOut(pairs) || NEIGHBORS).flatMap(([a, b]) => [a, b]);
+    const list = pairList(pairs, (at) => this.described(at), (pair) => this.point(pair));
+    this.showMarked(marked, "Possible duplicates: the most similar pairs", list);
+    this.duplicates.setAttribute("aria-pressed", true);
+  }
+
+  showGroup(value) {
+    const found = [...this.rows.keys()].filter((at) => this.rows[at][this.group.value] === value);
+    this.select(found, `${counted(found)}: ${shortened(value || "empty")}`);
   }
 
   wait() {
     fill(this.list, notice("hint", "Still comparing all texts", "Try again in a moment."));
   }
 
+  /** Show all texts alike. */
+  reset() {
+    this.showMarked([]);
+  }
+
   pick(at) {
-    if (at < 0) {
-      this.query.value = "";
-      this.scatter.mark([]);
-      fill(this.list);
-    } else this.showNearest(this.vectors[at], `like “${this.texts[at].slice(0, 60)}”`);
+    if (at < 0) this.reset();
+    else this.showNearest(this.vectors[at], this.texts[at]);
   }
 
   async search() {
-    if (!this.query.value.trim()) return this.pick(-1);
+    const query = this.query.value.trim();
+    if (!query) return this.reset();
     try {
       const {
         vectors: [wanted],
-      } = await embed(this.model.value, [this.query.value.trim()]);
-      this.showNearest(wanted, `like “${this.query.value.trim().slice(0, 60)}”`);
+      } = await embed(this.model.value, [query]);
+      if (query !== this.query.value.trim()) return;
+      this.showNearest(wanted, query);
+      this.query.value = query;
     } catch (error) {
       fill(this.list, notice("error", "The texts can't be searched", error.message));
     }
   }
 
-  showNearest(wanted, what) {
+  showNearest(wanted, text) {
     const scores = this.vectors.map((vector) => cosine(wanted, vector));
     const found = [...scores.keys()].sort((a, b) => scores[b] - scores[a]).slice(0, NEIGHBORS);
-    this.select(found, what, scores);
+    this.select(found, `${counted(found)} like “${shortened(text)}”`, scores);
   }
 
-  select(found, what, scores) {
-    this.scatter.mark(found);
-    fill(
-      this.list,
-      h("h2", {}, `${found.length.toLocaleString()} ${found.length === 1 ? "text" : "texts"} ${what}`),
-      h(
-        "ol",
-        {},
-        found
-          .slice(0, 100)
-          .map((at) => h("li", {}, scores ? h("b", {}, scores[at].toFixed(3)) : null, clamped(this.texts[at]))),
-      ),
-    );
+  select(found, heading, scores) {
+    const rows = found
+      .slice(0, LISTED)
+      .map((at) =>
+        h(
+          "li",
+          { onpointerenter: () => this.point([at]), onpointerleave: () => this.point([]) },
+          scores ? h("b", {}, scores[at].toFixed(3)) : null,
+          this.described(at),
+        ),
+      );
+    this.showMarked(found, heading + (found.length > LISTED ? `; the first ${LISTED} are listed` : ""), h("ol", { class: "found", tabindex: 0 }, rows));
+  }
+
+  /** Mark these texts on the map, and list them; none means all. */
+  showMarked(indices, heading, list) {
+    this.query.value = "";
+    this.scatter.mark(indices);
+    this.point([]);
+    this.all.disabled = !indices.length;
+    for (const button of [this.outliers, this.duplicates]) button.setAttribute("aria-pressed", false);
+    fill(this.list, heading && h("h2", { dir: "auto" }, heading), list);
   }
 
   async saveVectors() {
@@ -374,32 +450,45 @@ class TextMap {
     const lines = (from) =>
       this.rows.slice(from, from + 50).map((row, at) => {
         const fields = Object.fromEntries(columns.map((name, column) => [name, row[column]]));
-        return `${JSON.stringify({ ...fields, embedding: [...this.vectors[from + at]] })}\n`;
+        const nearest_similarity = this.nearest?.best[from + at];
+        return `${JSON.stringify({ ...fields, nearest_similarity, embedding: [...this.vectors[from + at]] })}\n`;
       });
     const starts = Array.from({ length: Math.ceil(this.rows.length / 50) }, (_, at) => at * 50);
     const parts = await inParts(starts, (from) => new Blob(lines(from)));
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 
-  /** Save the map as it is shown, with its background and, below it, the legend. */
-  savePicture() {
-    this.scatter.draw(); // what is scheduled
-    const { width, height } = this.canvas,
-      line = Math.round(28 * (devicePixelRatio || 1)),
+  /** Save the map as it is shown, twice as large, with its background and, below it, the legend. */
+  async savePicture() {
+    const ratio = Math.max(2, devicePixelRatio || 1);
+    this.scatter.draw(ratio);
+    const shown = await createImageBitmap(this.canvas);
+    this.scatter.draw();
+    await new Promise(requestAnimationFrame); // each part is a task of its own
+    const { width, height } = shown,
+      line = Math.round(28 * ratio),
       style = getComputedStyle(this.stage);
     const picture = h("canvas", { width, height: height + line * this.colors.size });
     const context = picture.getContext("2d");
     context.fillStyle = style.backgroundColor;
     context.fillRect(0, 0, picture.width, picture.height);
-    context.drawImage(this.canvas, 0, 0);
+    context.drawImage(shown, 0, 0);
     context.font = `${line / 2}px system-ui`;
     [...this.colors].forEach(([value, color], at) => {
       const y = height + line * at;
       context.fillStyle = color;
-      context.fillRect(line / 2, y, line / 2, line / 2);
+      context.beginPath();
+      context.arc(line * 0.75, y + line / 4, line / 4, 0, 7);
+      context.fill();
       context.fillStyle = style.color;
       context.fillText(value || "empty", line * 1.5, y + line * 0.45);
     });
     picture.toBlob((blob) => save(blob, "map.png"));
   }
+}
+
+const counted = ({ length }) => `${length.toLocaleString()} ${length === 1 ? "text" : "texts"}`;
+
+function shortened(text) {
+  return text.length > 60 ? `${text.slice(0, 60).replace(/[\s\p{P}]+$/u, "")}…` : text;
 }

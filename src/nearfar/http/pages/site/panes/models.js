@@ -1,6 +1,6 @@
 // Models: what is served, whether it is loaded, and buttons to load and unload.
 import { call, models } from "../api.js";
-import { copyButton, fill, h, notice } from "../dom.js";
+import { command, fill, h, notice } from "../dom.js";
 
 export async function open() {
   const list = h("div", { class: "cards" });
@@ -54,6 +54,7 @@ function card(model, act) {
   const loaded = model.state === "loaded";
   const facts = [
     ["Tasks", model.tasks.join(", ").replaceAll("_", "-")],
+    ["Scores", model.tasks.includes("rank") && (model.score_is_probability ? "probabilities of a reranker" : model.score)],
     ["Runs on", `${model.engine}, ${model.device}, ${model.dtype}`],
     ["Why this precision", model.dtype_reason],
     ["Verified", model.verified?.replace(/^verified /, "")],
@@ -98,7 +99,6 @@ function card(model, act) {
 }
 
 function onDisk({ name, about, can_be_served: served, bytes }) {
-  const command = `nearfar serve ${/^[\w@./-]+$/.test(name) ? name : `'${name}'`}`;
   return h(
     "li",
     {},
@@ -108,14 +108,7 @@ function onDisk({ name, about, can_be_served: served, bytes }) {
       { class: served ? "about" : "about warn" },
       [bytes === null ? null : size(bytes), about].filter(Boolean).join(", "),
     ),
-    served
-      ? h(
-          "span",
-          { class: "row" },
-          h("code", {}, command),
-          copyButton(() => command),
-        )
-      : null,
+    served && command(`nearfar serve ${/^[\w@./-]+$/.test(name) ? name : `'${name}'`}`),
   );
 }
 

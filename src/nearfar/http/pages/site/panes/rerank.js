@@ -1,6 +1,6 @@
 // Rerank: the documents in the order of a reranker, beside their first order and that of an embedding model.
 import { call, embed, models, send } from "../api.js";
-import { choice, clamped, debounced, field, fill, h, lines, notice } from "../dom.js";
+import { choice, clamped, command, debounced, field, fill, h, lines, notice } from "../dom.js";
 import { cosine } from "../vectors.js";
 
 const QUERY = "How long do I have to return a pair of shoes?";
@@ -12,6 +12,7 @@ const DOCUMENTS = [
   "Gift cards can't be exchanged for cash.",
 ];
 const MOST = 200; // documents
+const RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"; // a small one of the catalog: 91 MB, for English
 
 export async function open() {
   const served = await models();
@@ -26,32 +27,41 @@ export async function open() {
         notice(
           "empty",
           "No model that ranks is served",
-          "Serve a reranker, for example: nearfar serve --model BAAI/bge-reranker-v2-m3",
+          command(`nearfar serve ${RERANKER}`),
         ),
       ),
     };
   }
   rankers.sort((a, b) => Number(b.score_is_probability) - Number(a.score_is_probability)); // real rerankers first
   return {
-    element: new Rerank(rankers, served.filter((model) => model.tasks.includes("embed")), title).element,
+    element: new Rerank(
+      rankers,
+      served.filter((model) => model.tasks.includes("embed")),
+      title,
+      served,
+    ).element,
   };
 }
 
 class Rerank {
-  constructor(rankers, embedders, title) {
+  constructor(rankers, embedders, title, served) {
     this.rankers = rankers;
     this.update = debounced((signal) => this.run(signal));
-    this.query = h("input", { type: "text", dir: "auto", oninput: this.update, value: QUERY });
+    this.query = h("input", { type: "text", dir: "auto", oninput: () => this.change(), value: QUERY });
     this.documents = h("textarea", {
       rows: 9,
       spellcheck: "false",
       dir: "auto",
-      oninput: this.update,
+      oninput: () => this.change(),
       value: DOCUMENTS.join("\n"),
     });
     this.embedders = embedders;
-    this.model = choice(rankers.map(({ name }) => [name, name]), () => this.chooseModel());
-    this.beside = choice([], this.update);
+    this.model = choice(
+      rankers.map(({ name }) => [name, name]),
+      () => this.chooseModel(),
+    );
+    this.beside = choice([], () => this.change());
+    this.besideField = field("Compare with", this.beside, null, "full");
     this.result = h("div", { class: "result", "aria-live": "polite" });
     this.element = h(
       "section",
@@ -63,17 +73,20 @@ class Rerank {
         h(
           "p",
           { class: "lead" },
-          rankers[0].score_is_probability
-            ? "A reranker reads the query and each document together, and sorts them by how well they answer it."
-            : "No reranker is served, so this model's vectors sort the documents. A reranker reads the query and each document together. To add one: nearfar serve BAAI/bge-reranker-v2-m3",
+          "A reranker reads the query and each document together, and sorts them by how well they answer it.",
         ),
+        rankers[0].score_is_probability ? null : withoutReranker(served),
         field("Query", this.query),
-        field("Documents, one per line", this.documents),
+        field(
+          "Documents, one per line",
+          this.documents,
+          h("button", { type: "button", class: "quiet copy", onclick: () => this.empty() }, "Clear"),
+        ),
         h(
           "div",
           { class: "fields" },
           field("Model", this.model, null, "full"),
-          field("Compare with", this.beside, null, "full"),
+          this.besideField,
         ),
       ),
       h("div", { class: "wide" }, this.result),
@@ -88,7 +101,19 @@ class Rerank {
       h("option", { value: "" }, "the order as written"),
       others.map(({ name }) => h("option", { value: name }, name)),
     );
-    this.update(true);
+    this.besideField.hidden = !others.length;
+    this.change(true);
+  }
+
+  change(atOnce) {
+    this.result.setAttribute("aria-busy", "true");
+    this.update(atOnce);
+  }
+
+  empty() {
+    this.query.value = this.documents.value = "";
+    this.query.focus();
+    this.change(true);
   }
 
   async run(signal) {
@@ -96,6 +121,7 @@ class Rerank {
       documents = lines(this.documents.value).slice(0, MOST);
     if (!query || documents.length < 2) {
       fill(this.result, notice("empty", "Write a query and at least two documents", "Each line is one document."));
+      this.result.removeAttribute("aria-busy");
       return;
     }
     try {
@@ -106,9 +132,13 @@ class Rerank {
       const cut = Number(response.headers.get("x-nearfar-truncated-tokens") ?? 0);
       this.show(documents, (await response.json()).results, first, cut);
     } catch (error) {
-      if (error.name !== "AbortError")
-        fill(this.result, notice("error", "The documents can't be ranked", error.message, () => this.update(true)));
+      if (error.name === "AbortError") return;
+      fill(
+        this.result,
+        notice("error", "The documents can't be ranked", error.message, () => this.change(true)),
+      );
     }
+    this.result.removeAttribute("aria-busy");
   }
 
   show(documents, results, first, cut) {
@@ -127,7 +157,7 @@ class Rerank {
             h("p", {}, clamped(documents[index])),
             h("div", { class: "bar" }, h("span", { style: { width: `${Math.max(score, 0.004) * 100}%` } })),
             h("b", {}, score.toFixed(4)),
-            moved(place.get(index) - at),
+            moved(place.get(index), at),
             model.tasks.includes("multi_vector") ? matchesOf(model.name, this.query.value.trim(), documents[index]) : null,
           ),
         ),
@@ -135,15 +165,16 @@ class Rerank {
       h(
         "p",
         { class: "about" },
-        model.score_is_probability ? "Scores are the model's own probabilities." : `The score is ${model.score}.`,
-        this.beside.value
-          ? ` Arrows compare with the order by ${this.beside.value}'s vectors.`
-          : " Arrows compare with the order as written.",
+        model.score_is_probability
+          ? `The score is the reranker's own estimate of a probability: ${model.score}.`
+          : `The score isn't a probability: it is ${model.score}. Only the order counts.`,
+        ` “was” is the place ${this.beside.value ? `by ${this.beside.value}'s vectors` : "among the lines as written"}.`,
         cut
           ? h(
               "strong",
               { class: "warn" },
-              ` ${cut} tokens were cut: this model reads ${model.max_tokens.toLocaleString()} tokens at once.`,
+              ` ${cut} tokens were cut: this model reads ${model.max_tokens.toLocaleString()} tokens at once. `,
+              h("a", { href: "#/docs/manual/api/input" }, "What to do"),
             )
           : null,
       ),
@@ -159,14 +190,33 @@ async function byCosine(model, query, documents, signal) {
   return documents.map((_, at) => at).sort((a, b) => scores[b] - scores[a]);
 }
 
-function moved(by) {
-  if (!by) return h("span", { class: "moved" }, "same place");
+function moved(before, now) {
+  const kind = before > now ? "up" : "down";
+  if (before === now) return h("span", { class: "moved" }, "same place");
   return h(
     "span",
-    { class: `moved ${by > 0 ? "up" : "down"}` },
-    `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`,
-    h("span", { class: "sr" }, by > 0 ? " up" : " down"),
+    { class: `moved ${kind}` },
+    h("span", { "aria-hidden": "true" }, before > now ? "▲ " : "▼ "),
+    h("span", { class: "sr" }, `${kind}, `),
+    `was ${ordinal(before + 1)}`,
   );
+}
+
+function ordinal(number) {
+  const end = { one: "st", two: "nd", few: "rd", other: "th" }[new Intl.PluralRules("en", { type: "ordinal" }).select(number)];
+  return `${number}${end}`;
+}
+
+/** Return a notice of how to serve a reranker beside the models that are served. */
+function withoutReranker(served) {
+  const names = served.map(({ name, source }) => (source === "folder" ? `path/to/${name}` : name));
+  const about = [
+    "Without one, this model's vectors sort the documents. To add one, stop the server and start it with all models:",
+    command(`nearfar serve ${names.join(" ")} ${RERANKER}`),
+    "This small one reads English. It is downloaded once, 91 MB. ",
+    h("a", { href: "#/docs/manual/models/embedding-models-and-rerankers" }, "What is a reranker?"),
+  ];
+  return h("div", {}, notice("hint", "No reranker is served", about));
 }
 
 /** Return the words of a query, each with the document's nearest word: computed once it is opened. */
