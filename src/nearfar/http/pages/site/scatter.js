@@ -60,9 +60,10 @@ export class Scatter {
     this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
-  draw(ratio = devicePixelRatio || 1) {
+  draw() {
     this.frame = null;
-    const { canvas } = this;
+    const { canvas } = this,
+      ratio = devicePixelRatio || 1;
     const { clientWidth: width, clientHeight: height } = canvas;
     if (!width) return;
     const places = this.places();

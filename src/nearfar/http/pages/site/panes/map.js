@@ -458,21 +458,17 @@ class TextMap {
     save(new Blob(parts, { type: "application/jsonl" }), "vectors.jsonl");
   }
 
-  /** Save the map as it is shown, twice as large, with its background and, below it, the legend. */
-  async savePicture() {
-    const ratio = Math.max(2, devicePixelRatio || 1);
-    this.scatter.draw(ratio);
-    const shown = await createImageBitmap(this.canvas);
-    this.scatter.draw();
-    await new Promise(requestAnimationFrame); // each part is a task of its own
-    const { width, height } = shown,
-      line = Math.round(28 * ratio),
+  /** Save the map as it is shown, with its background and, below it, the legend. */
+  savePicture() {
+    this.scatter.draw(); // what is scheduled
+    const { width, height } = this.canvas,
+      line = Math.round(28 * (devicePixelRatio || 1)),
       style = getComputedStyle(this.stage);
     const picture = h("canvas", { width, height: height + line * this.colors.size });
     const context = picture.getContext("2d");
     context.fillStyle = style.backgroundColor;
     context.fillRect(0, 0, picture.width, picture.height);
-    context.drawImage(shown, 0, 0);
+    context.drawImage(this.canvas, 0, 0);
     context.font = `${line / 2}px system-ui`;
     [...this.colors].forEach(([value, color], at) => {
       const y = height + line * at;
