@@ -38,7 +38,7 @@ export class Scatter {
       const share = Math.min((now - began) / 600, 1),
         eased = 1 - (1 - share) ** 3;
       this.points = target.map((value, at) => before[at] + (value - before[at]) * eased);
-      this.draw();
+      this.schedule(); // with what else changed: one drawing a frame
       if (share < 1) requestAnimationFrame(step);
     };
     requestAnimationFrame(step);
@@ -85,7 +85,7 @@ export class Scatter {
       }
     }
     context.globalAlpha = 1;
-    context.strokeStyle = getComputedStyle(canvas).color;
+    if (this.path || this.rings.length) context.strokeStyle = getComputedStyle(canvas).color;
     context.lineWidth = 2;
     for (const at of this.rings) {
       context.beginPath();

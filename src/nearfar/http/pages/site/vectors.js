@@ -27,9 +27,13 @@ export function pairs(matrix) {
 
 /** Return how many of the sorted pairs are above the largest gap of their similarities; 0 where it is below the first ten. */
 export function standingOut(nearest) {
-  const gaps = nearest.slice(1).map(([, , value], at) => nearest[at][2] - value);
-  const above = gaps.indexOf(Math.max(...gaps)) + 1;
-  return gaps.length > 1 && above < 10 ? above : 0;
+  let above = 0,
+    largest = 0;
+  for (let at = 1; at < nearest.length; at++) {
+    const gap = nearest[at - 1][2] - nearest[at][2];
+    if (gap > largest) [above, largest] = [at, gap];
+  }
+  return nearest.length > 2 && above < 10 ? above : 0;
 }
 
 /** Return ±1 for each bit of packed bytes, the first bit highest. */

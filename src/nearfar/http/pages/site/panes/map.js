@@ -373,8 +373,8 @@ class TextMap {
     const { best, index } = this.nearest;
     const pairs = [...best.keys()]
       .filter((at) => index[index[at]] !== at || at < index[at])
-      .sort((a, b) => best[b] - best[a])
-      .map((at) => [at, index[at], best[at]]);
+      .map((at) => [at, index[at], best[at]])
+      .sort((a, b) => b[2] - a[2]);
     const marked = pairs.slice(0, standingOut(pairs) || NEIGHBORS).flatMap(([a, b]) => [a, b]);
     const list = pairList(pairs, (at) => this.described(at), (pair) => this.point(pair));
     this.showMarked(marked, "Possible duplicates: the most similar pairs", list);
