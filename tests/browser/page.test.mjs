@@ -202,7 +202,7 @@ test("map: a file becomes points, and a sentence finds its neighbors", async () 
   const [saved] = await Promise.all([page.waitForEvent("download"), page.click("text=Save picture")]);
   const png = readFileSync(await saved.path());
   const shown = await page.evaluate(() => document.querySelector("canvas").height);
-  assert.equal(png.readUInt32BE(20), shown + 2 * 28); // a line for each topic
+  assert.equal(png.readUInt32BE(20), 2 * (shown + 2 * 28)); // twice as large, with a line for each topic
   await page.waitForSelector("progress", { state: "detached", timeout: 30_000 });
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("text=Save vectors")]);
   const lines = readFileSync(await download.path(), "utf8")

@@ -60,10 +60,9 @@ export class Scatter {
     this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
-  draw() {
+  draw(ratio = devicePixelRatio || 1) {
     this.frame = null;
-    const { canvas } = this,
-      ratio = devicePixelRatio || 1;
+    const { canvas } = this;
     const { clientWidth: width, clientHeight: height } = canvas;
     if (!width) return;
     const places = this.places();
