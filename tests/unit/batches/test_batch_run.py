@@ -265,7 +265,8 @@ async def test_a_line_that_ends_the_server_each_time_fails(batches: Batches) -> 
         await batches.crash()
 
     batch = (await batches.get(batch_id)).batch
-    batch = batch if batch.status in ENDED else await batches.run(batch_id)
+    async with asyncio.timeout(10):  # d ends nothing any more
+        batch = batch if batch.status in ENDED else await batches.run(batch_id)
 
     (failed,) = await batches.read(batch.error_file_id)
     assert (failed["custom_id"], failed["response"], failed["error"]["code"]) == ("d", None, "server_error")
