@@ -56,7 +56,7 @@ SIBLINGS = {"engines": ("mlx", "openvino", "torch"), "dialects": None}  # None: 
 LIBRARIES = {
     "click": ["cli"],
     "granian": ["process"],
-    "httpx2": ["bulk/models", "models/hub"],
+    "httpx2": ["bulk/remote_model", "models/hub"],
     "huggingface_hub": ["models/hub", "serving/local_models"],
     "jinja2": ["models/files/chat_template", "models/files/template_limits"],
     "markdown_it": ["docs/html"],

@@ -174,7 +174,8 @@ def _identity(options: Options) -> dict[str, object]:
 @asynccontextmanager
 async def _open_model(settings: Settings, chosen: dict[str, Any]) -> AsyncIterator[Model]:
     """Open the model of this process, or the client of a server."""
-    from nearfar.bulk.models import LocalModel, RemoteModel, open_client
+    from nearfar.bulk.models import LocalModel
+    from nearfar.bulk.remote_model import RemoteModel, open_client
     from nearfar.cli.models.check import open_service
 
     prompt, dimensions = chosen["prompt"], chosen["dimensions"]

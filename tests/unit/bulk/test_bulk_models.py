@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from nearfar import Settings
-from nearfar.bulk.models import RemoteModel, open_client, unlimited
+from nearfar.bulk.models import unlimited
+from nearfar.bulk.remote_model import RemoteModel, open_client
 from nearfar.core.errors import SetupError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ async def test_scores_are_of_each_query_s_own_documents() -> None:
 
 
 async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nearfar.bulk.models._FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("nearfar.bulk.remote_model._FIRST_WAIT_S", 0.0)
 
     found = await model_of(Server(busy=2)).compute(rows_of(["abc"]))
 
