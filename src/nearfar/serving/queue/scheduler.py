@@ -52,9 +52,10 @@ class Scheduler:
             return []
         first, limit = requests[0], self._batch_tokens
         is_bulk = first.waiting_tokens > limit
+        most = (offline_tokens or bulk_tokens) if first.is_batch else bulk_tokens
         batch = self._choose_rows(
             [one for one in requests if one.method == first.method and (is_bulk or one.waiting_tokens <= limit)],
-            limit if not is_bulk else offline_tokens or bulk_tokens if first.is_batch else bulk_tokens,
+            most if is_bulk else limit,
             idle_workers if first.waiting_tokens == first.total_tokens else 1,
         )
         self._queue.begin(first)
