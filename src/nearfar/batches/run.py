@@ -174,8 +174,8 @@ class BatchRun:
         tokens = sum([answer.reply.tokens for answer in answers if answer.reply])
 
         def store_lines(store: Store) -> StoredBatch:
-            found = [answer.encode() for answer in answers if not answer.is_error]
-            errors = [answer.encode() for answer in answers if answer.is_error]
+            found = (answer.encode() for answer in answers if not answer.is_error)
+            errors = (answer.encode() for answer in answers if answer.is_error)
             written = replace(
                 progress,
                 offset=end,

@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -147,7 +147,7 @@ class Store:
             (file.id, owner, file.purpose, file.bytes, file.expires_at, msgspec.json.encode(file)),
         )
 
-    def append(self, file_id: str, size: int, lines: Sequence[bytes]) -> int:
+    def append(self, file_id: str, size: int, lines: Iterable[bytes]) -> int:
         """Write lines after the first ``size`` bytes of a batch's output file. Return its new size."""
         number = os.open(self.path(file_id), os.O_RDWR | os.O_CREAT, 0o600)
         with open(number, "r+b") as file:  # noqa: PTH123 — of a number
@@ -156,7 +156,7 @@ class Store:
             file.writelines(lines)
             file.flush()
             os.fsync(number)
-        return size + sum(map(len, lines))
+            return file.tell()
 
     def file(self, owner: str, file_id: str) -> File | None:
         """Return an owner's file."""
