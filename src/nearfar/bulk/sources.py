@@ -201,12 +201,14 @@ class RowReader:
 
     def _read_csv(self, file: IO[bytes], name: str) -> _Rows:
         csv.field_size_limit(_MAX_FIELD)
-        delimiter = "\t" if name.lower().removesuffix(_GZIP).endswith(".tsv") else ","
         with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            rows = csv.reader(text, delimiter=delimiter)
-            header = next(rows, None)
-            if header is None:
+            if not (first := next(text, "")):
                 return
+            # Spreadsheets separate by semicolons where the comma is a decimal one.
+            separator = ";" if ";" in first and "," not in first else ","
+            delimiter = "\t" if name.lower().removesuffix(_GZIP).endswith(".tsv") else separator
+            rows = csv.reader(chain([first], text), delimiter=delimiter)
+            header = next(rows)
             if not _is_utf8("".join(header)):
                 raise SetupError(f"{name}: the header is not UTF-8; convert the file, or unpack it")
             places = [header.index(column) for column in self._choose(header, name)]

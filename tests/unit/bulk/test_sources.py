@@ -71,6 +71,12 @@ def test_csv_has_quoted_lines_a_byte_order_mark_and_short_rows(tmp_path: Path) -
     assert [("b", "null"), ("c", "empty"), ("d", "not UTF-8")] == [(row.id, row.fault) for row in rows if row.fault]
 
 
+def test_semicolons_divide_the_columns_of_csv_if_the_header_has_no_comma(tmp_path: Path) -> None:
+    rows = read(write(tmp_path / "rows.csv", b'id;text\n1;one, two\n2;"three; four"\n'), columns=Columns(id="id"))
+
+    assert [("1", "one, two"), ("2", "three; four")] == [(row.id, *row.texts) for row in rows]
+
+
 def test_tabs_divide_the_columns_of_tsv(tmp_path: Path) -> None:
     assert [("one, two",)] == [row.texts for row in read(write(tmp_path / "rows.tsv", b"text\tn\none, two\t1\n"))]
 
