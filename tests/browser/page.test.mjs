@@ -524,6 +524,7 @@ test("live: requests and tokens are counted", async () => {
   await page.click("a[href='#/connect']"); // the samples go on
   for (let at = 0; at < 2; at++) await page.waitForResponse("**/metrics");
   await page.click("a[href='#/live']");
+  await page.waitForSelector(".uplot");
   assert.equal(await page.locator(".uplot").count(), 4);
   assert.deepEqual(page.faults, []);
   await page.close();
