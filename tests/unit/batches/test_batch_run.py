@@ -8,7 +8,7 @@ import resource
 import sqlite3
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from nearfar.core.errors import StorageFull, StorageUnavailable
 from nearfar.telemetry.events import BatchLinesStored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from nearfar.core.caller import Caller
@@ -377,15 +377,23 @@ async def test_a_stop_isn_t_counted_as_a_crash(batches: Batches) -> None:
     assert (stored.batch.status, stored.progress.starts) == ("in_progress", 0)
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Limit the size of files: writes beyond it fail, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 async def test_a_full_disk_fails_the_batch_and_keeps_what_is_stored(batches: Batches) -> None:
     batches.server.padding = "a" * 5000
     batch_id = await batches.add([f"text {n}" for n in range(1500)])
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000_000, limits[1]))  # a write beyond it fails like a full disk
-    try:
+
+    with files_of_at_most(6_000_000):
         batch = await batches.run(batch_id)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert batch.errors
     assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_full")
@@ -449,14 +457,10 @@ async def test_answers_that_fill_the_disk_make_room_for_the_batch_s_failure(batc
     batch_id = await batches.add([f"text {n}" for n in range(10)])
     answers_id = (await batches.get(batch_id)).progress.output_id
     answers = await batches.storage.run(lambda store: store.path(answers_id))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     async with full_disk(batches, lambda _: answers.exists() and answers.stat().st_size > 0):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))  # a write beyond it fails like a full disk
-        try:
+        with files_of_at_most(400_000):
             batch = await batches.run(batch_id)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert batch.errors
     assert (batch.status, batch.errors.data[0].code) == ("failed", "storage_full")
