@@ -521,6 +521,8 @@ test("live: requests and tokens are counted", async () => {
     { timeout: 15_000 },
   );
   assert.equal(await page.locator(".uplot").count(), 4);
+  await post("v1/embeddings", { model: "text-embedding-3-small", input: "word ".repeat(300) });
+  await page.waitForSelector("td:nth-child(8):text-is('46')"); // 300 words, of which 254 fit
   await page.click("a[href='#/connect']"); // the samples go on
   for (let at = 0; at < 2; at++) await page.waitForResponse("**/metrics");
   await page.click("a[href='#/live']");

@@ -4,7 +4,7 @@ import { fill, h, loadScript, loadStyle, notice } from "../dom.js";
 
 const EVERY_MS = 2_000;
 const KEPT = 150; // samples: five minutes
-const NUMBERS = ["Requests", "Errors", "ms", "Rows", "Tokens"]; // columns
+const NUMBERS = ["Requests", "Errors", "ms", "Rows", "Tokens", "Cut"]; // columns
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 export async function open() {
@@ -114,11 +114,11 @@ function requestTables(requests) {
         )
       : null,
     table(
-      ["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Error"],
+      ["Time", "Path", "Status", "ms", "Model", "Rows", "Tokens", "Cut", "Error"],
       requests
         .slice(0, 50)
-        .map(({ time, path, status, ms, model, rows, tokens, reason }) =>
-          [clock.format(time * 1000), path, status, ms.toFixed(1), model, rows, tokens, reason]),
+        .map(({ time, path, status, ms, model, rows, tokens, cut, reason }) =>
+          [clock.format(time * 1000), path, status, ms.toFixed(1), model, rows, tokens, cut || null, reason]),
     ),
   ];
 }
