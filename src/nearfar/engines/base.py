@@ -31,7 +31,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ("dense",)  # what ``represent`` returns
     batching: Batching | None = None  # which rows may run in one batch; None: measured after opening
     batch_tokens: int  # batch size that suits the device: the padded area, or without padding the tokens alone
-    offline_tokens: int = 0  # the same for work that no client waits for; 0: no other
+    offline_tokens: int = 0  # the same for work that no client waits for; 0: batch_tokens
     padded: bool = True  # False where rows are packed end to end, so that padding costs nothing
     max_padding: int = 32  # padding tokens in a batch above which two batches would cost less
     max_concurrent_batches: int = 1  # batches that are run at once for the best throughput

@@ -20,7 +20,7 @@ from nearfar.core.jobs import EmbedJob
 from nearfar.dialects.kit.base import Dialect
 from nearfar.dialects.kit.body.receive import ALWAYS_DECODED
 from nearfar.dialects.kit.endpoint import Endpoint
-from nearfar.dialects.kit.rendering import Binary, encode_in_thread
+from nearfar.dialects.kit.rendering import Binary, encode_built
 from nearfar.dialects.kit.request import AnyRequest, ServerParts, new_request_id, request_id
 from nearfar.http.routes import JobRoute, refuse
 from nearfar.serving.merging import Outcome
@@ -79,7 +79,7 @@ class LineRoutes:
         if isinstance(done, Exception):
             return self._refuse(caller, one, done)
         try:
-            encoded = encode_in_thread(done.vectors.size, partial(one.endpoint.reply, one.body, one.job, done))
+            encoded = encode_built(done.vectors.size, partial(one.endpoint.reply, one.body, one.job, done))
         except Exception as error:  # noqa: BLE001 — the dialect converts it, and logs what is unexpected
             return self._refuse(caller, one, error)
         if isinstance(encoded, Binary):

@@ -6,10 +6,10 @@ number on the way.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import accumulate
 from typing import Annotated, Generic, Literal, TypeVar, cast, get_args
 
@@ -23,7 +23,6 @@ from nearfar.core.types import FloatArray, IntArray
 from nearfar.dialects.kit.body.chat import ChatInput
 from nearfar.dialects.kit.route_docs import NumbersOrBase64, json_schema
 from nearfar.serving.answers import LARGE_ANSWER
-from nearfar.serving.offload import offload
 from nearfar.serving.postprocess.quantization import EmbedDtype, Quantized, convert_floats, quantize
 
 Encoding = Literal["float", "base64"]
@@ -192,10 +191,12 @@ def render_types(done: Embedded, kinds: Sequence[EmbeddingType]) -> dict[str, li
 
 async def encode_reply(numbers: int, build: Callable[[], object]) -> bytes | Binary:
     """Encode what ``build`` returns, in a thread when it renders many numbers."""
-    return await offload(numbers, partial(encode_in_thread, numbers, build))
+    if numbers > LARGE_ANSWER:
+        return await asyncio.to_thread(encode_built, numbers, build)
+    return encode_built(numbers, build)
 
 
-def encode_in_thread(numbers: int, build: Callable[[], object]) -> bytes | Binary:
+def encode_built(numbers: int, build: Callable[[], object]) -> bytes | Binary:
     """Encode what ``build`` returns: in parts, so that other threads run, when it renders many numbers."""
     reply = build()
     if isinstance(reply, Binary):

@@ -22,8 +22,8 @@ from nearfar.models.recipe.recipe import Recipe
 from nearfar.models.tokenization.row import Row
 
 _log = logging.getLogger(__name__)
-# The first call builds a table, and two threads that build it at once wait for each other for ever, one of them with
-# the GIL. An import runs in one thread.
+# The first call builds a table. Two threads that do so at once deadlock: one has the GIL, and the other the lock of the
+# table. An import runs in one thread.
 openvino.Type.f32.to_dtype()
 
 # The operation of a converted model that returns the last hidden states.
